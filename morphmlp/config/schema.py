@@ -1,0 +1,277 @@
+"""The schema of an experiment file: frozen, typed, and with the model's own shape rules.
+
+Fields that define a result have no default, so that each YAML can be read alone. Operational fields
+(sections `execution`, `ingest` and `cluster`) have one and never change what a run computes.
+"""
+
+from dataclasses import field
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from morphmlp.config.shapes import shape_faults
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+FourInts = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+Temporal = Literal["mixed", "averaged", "none"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelConfig:
+    """A MorphMLP network; with the clip's size it fixes every tensor shape."""
+
+    depths: FourInts
+    """Blocks per stage."""
+    embed_dims: FourInts
+    """Channels per stage."""
+    chunk_lengths: FourInts
+    """Tokens that one spatial MorphFC mixes, per stage (L); also its number of channel groups."""
+    mlp_ratio: PositiveFloat
+    """Hidden width of the channel MLP as a multiple of the stage's channels."""
+    drop_path_rate: Rate
+    """Stochastic depth of the last block; grows linearly from 0 at the first."""
+    num_classes: PositiveInt
+    """Outputs of the head."""
+    temporal: Temporal
+    """`mixed`: MorphFC_t in every block (the published video model). `averaged`: frames meet only in the stem and
+    in the final mean (the ablation). `none`: the image model, 2-D stem, inputs without time."""
+    init: Literal["published", "random_projection"]
+    """`published`: temporal FC 0 and its projection all ones, as released (a saddle point: the temporal path starts
+    through float noise). `random_projection`: the same with a random projection, so that it learns from step one."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """Manifests (Parquet) written by `pipelines/prepare.py`."""
+
+    train: str
+    """Manifest of the training videos."""
+    val: str
+    """Manifest of the videos scored after an epoch, one view each."""
+    test: str
+    """Manifest of the videos scored at the end, all views."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ClipConfig:
+    """How a clip is cut from a video; written `num_frames`x`frame_stride`, as in 16x4."""
+
+    sampling: Literal["dense"]
+    """`dense`: one window, as published for Kinetics."""
+    num_frames: PositiveInt
+    """Frames per clip."""
+    frame_stride: PositiveInt
+    """Source frames between two clip frames, at 30 frames per second."""
+    crop_size: PositiveInt
+    """Side of the square crop, pixels."""
+    short_edge: PositiveInt
+    """Short side to which validation and test frames are scaled before they are cropped, pixels."""
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.short_edge < self.crop_size:
+            raise ValueError(
+                f"short_edge is {self.short_edge}, smaller than crop_size {self.crop_size}; make it at least as large"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AugmentConfig:
+    """Training augmentation of a clip; one draw holds for all its frames."""
+
+    repeats: PositiveInt
+    """Augmented clips cut from each decoded video per epoch (repeated augmentation)."""
+    scale: tuple[PositiveFloat, PositiveFloat]
+    """RandomResizedCrop: least and greatest share of the frame's area."""
+    aspect: tuple[PositiveFloat, PositiveFloat]
+    """RandomResizedCrop: least and greatest width / height."""
+    flip: Share
+    """Probability of a horizontal flip."""
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> Self:
+        for name, (low, high) in (("scale", self.scale), ("aspect", self.aspect)):
+            if low > high:
+                raise ValueError(f"{name} is [{low}, {high}]; the first number must not exceed the second")
+        if self.scale[1] > 1:
+            raise ValueError(f"scale ends at {self.scale[1]}; a crop can't cover more than 1.0 of the frame")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MixingConfig:
+    """Label mixing inside a micro-batch; MixUp or CutMix with equal chance when both are above 0."""
+
+    mixup: NonNegativeFloat
+    """Beta parameter of MixUp; 0 switches it off."""
+    cutmix: NonNegativeFloat
+    """Beta parameter of CutMix; 0 switches it off."""
+    label_smoothing: Rate
+    """Share of the target spread evenly over all classes."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OptimConfig:
+    """AdamW with per-step linear warm-up and half-cosine decay."""
+
+    lr: PositiveFloat
+    """Learning rate after warm-up."""
+    min_lr: NonNegativeFloat
+    """Learning rate at the first step and at the end of the last epoch."""
+    warmup_epochs: NonNegativeFloat
+    """Epochs of linear warm-up from `min_lr` to `lr`."""
+    weight_decay: NonNegativeFloat
+    """Decay of weights with two or more dimensions; biases and norms have none."""
+    clip_norm: PositiveFloat
+    """Greatest global L2 norm of the gradient."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainConfig:
+    """Length and size of the optimisation."""
+
+    epochs: PositiveInt
+    """Passes over the training manifest."""
+    global_batch_size: PositiveInt
+    """Videos per optimiser step, over all workers."""
+    micro_batch_size: PositiveInt
+    """Videos that go through the network together; BatchNorm statistics and mixing partners stay inside."""
+    precision: Literal["auto", "bf16", "fp32"]
+    """Arithmetic of the forward pass; `auto` is bf16 on a GPU that has it and fp32 elsewhere, recorded in the run."""
+    seed: int = 0
+    """Root of every random draw."""
+    max_steps: PositiveInt | None = None
+    """Stop after so many optimiser steps; the learning-rate schedule stays that of `epochs`."""
+
+    @property
+    def micro_batches_per_step(self) -> int:
+        """K: how many micro-batches make one optimiser step."""
+        return -(-self.global_batch_size // self.micro_batch_size)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TestConfig:
+    """The multi-view test: each video is scored on `num_clips` clips x `num_crops` crops, logits summed."""
+
+    num_clips: PositiveInt
+    """Clips per video, evenly spread over its length."""
+    num_crops: Literal[1, 3]
+    """1: centre crop. 3: left, centre and right along the long side."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ExecutionConfig:
+    """How a run is carried out; nothing here changes what it computes."""
+
+    activation_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Recompute block activations in the backward pass to save memory; `auto` switches it on where a micro-batch
+    wouldn't fit otherwise, and says so."""
+    validate_every_epochs: PositiveInt = 1
+    """Epochs between two validations; the last epoch is always validated."""
+    checkpoint_every_epochs: PositiveInt = 1
+    """Epochs between two checkpoints; the last step always leaves one."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints kept."""
+    report_every_steps: PositiveInt = 20
+    """Steps between two reports of the workers to the record."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class IngestConfig:
+    """From files to batches, in Ray Data tasks."""
+
+    decoder: Literal["pyav", "decord"] = "pyav"
+    """`pyav`: exact and fastest. `decord`: to match older results; wrong frames on trimmed files."""
+    cpus: PositiveInt | None = None
+    """CPUs for decode tasks over all workers; by default those that training leaves free, at least one a worker."""
+    videos_per_task: PositiveInt = 16
+    """Videos that one decode task handles, rounded to whole micro-batches."""
+    object_store_mb: PositiveInt = 2048
+    """Decoded clips that may wait in the object store, MB over all workers."""
+    max_quarantined_share: Share = 0.01
+    """The run stops when a greater share of a manifest's videos turns out broken."""
+    node_labels: dict[str, str] = field(default_factory=dict)
+    """Decode only on nodes with these Ray labels, as in `{node-role: ingest}`; empty: anywhere."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ClusterConfig:
+    """Where the run goes."""
+
+    num_workers: PositiveInt | None = None
+    """Training workers; by default one per GPU of the cluster (at most one per micro-batch), or 1 without GPUs."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of each worker; `auto` is cuda where the cluster has GPUs."""
+    cpus_per_worker: PositiveInt = 1
+    """CPUs reserved for each training worker."""
+    local_cpus: PositiveInt | None = None
+    """CPUs of this machine to count with when Ray is started here; by default all."""
+    wait_for_nodes_s: NonNegativeFloat = 0.0
+    """Seconds to wait for an autoscaling cluster to grow to what the run needs."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """Worker failures after which the run ends; each one restarts from the last checkpoint."""
+    storage: str = "runs"
+    """Folder for checkpoints and predictions; on several nodes a path that all of them share."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ExperimentConfig:
+    """One experiment: one YAML file, one result."""
+
+    name: str
+    """Name of the experiment; runs are named after it."""
+    dataset: Literal["k400", "ssv1", "ssv2", "demo"]
+    """Data set, as in the tables."""
+    model: ModelConfig
+    data: DataConfig
+    clip: ClipConfig
+    augment: AugmentConfig
+    mixing: MixingConfig
+    optim: OptimConfig
+    train: TrainConfig
+    test: TestConfig
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        faults = [
+            *shape_faults(
+                embed_dims=self.model.embed_dims,
+                chunk_lengths=self.model.chunk_lengths,
+                crop_size=self.clip.crop_size,
+            ),
+            *self._batch_faults(),
+        ]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _batch_faults(self) -> list[str]:
+        faults = []
+        train, workers = self.train, self.cluster.num_workers
+        if train.micro_batch_size > train.global_batch_size:
+            faults.append(
+                f"train.micro_batch_size: {train.micro_batch_size} is more than train.global_batch_size "
+                f"{train.global_batch_size}; it must not exceed it"
+            )
+        elif workers is not None and workers > train.micro_batches_per_step:
+            faults.append(
+                f"cluster.num_workers: {workers} workers share {train.micro_batches_per_step} micro-batches a step "
+                f"(train.global_batch_size {train.global_batch_size} / train.micro_batch_size "
+                f"{train.micro_batch_size}); use at most {train.micro_batches_per_step} workers"
+            )
+        if self.optim.warmup_epochs > train.epochs:
+            faults.append(f"optim.warmup_epochs: {self.optim.warmup_epochs} is more than train.epochs {train.epochs}")
+        if self.optim.min_lr > self.optim.lr:
+            faults.append(f"optim.min_lr: {self.optim.min_lr} is more than optim.lr {self.optim.lr}")
+        return faults

@@ -1,0 +1,52 @@
+"""The project's own errors: what a user can cause and act on.
+
+Every message carries what is wrong, the value, what would be right, and where. Pipelines turn these
+errors into one line and exit code 2; anything else is a defect and keeps its traceback.
+"""
+
+from collections.abc import Sequence
+
+
+class MorphMLPError(Exception):
+    """Base of every error that a user can cause."""
+
+
+class ConfigError(MorphMLPError):
+    """A configuration that can't be run: unknown keys, bad values, shapes that don't fit."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        """Keep every fault, each led by its dotted path (`model.chunk_lengths: ...`)."""
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
+        """Survive pickling between processes with the faults apart."""
+        return type(self), (self.faults,)
+
+
+class ManifestError(MorphMLPError):
+    """Annotations or a manifest that don't hold together; the message names lines and paths."""
+
+
+class DecodeError(MorphMLPError):
+    """A video that can't be decoded; it becomes a quarantine row, not the end of a run."""
+
+
+class QuarantineLimitError(MorphMLPError):
+    """More videos are broken than the configuration allows."""
+
+
+class CheckpointError(MorphMLPError):
+    """A checkpoint that is torn, foreign, or belongs to another experiment."""
+
+
+class ClusterError(MorphMLPError):
+    """A cluster or machine that can't hold the run."""
+
+
+class EvaluationError(MorphMLPError):
+    """An evaluation that didn't score every video exactly once."""
+
+
+class TrackingError(MorphMLPError):
+    """A tracking store that can't be reached, or a run that isn't in it."""
