@@ -1,13 +1,24 @@
-"""The shape that all pipelines share: arguments, errors, exit codes.
+"""The shape that all pipelines share: arguments, help, errors, exit codes.
 
 Exit codes: 0 done, 2 a fault that the user can mend (one clear line each, no traceback), 130 Ctrl-C.
 """
 
+import argparse
+import dataclasses
+import json
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-from morphmlp.errors import MorphMLPError
+import tyro
+import yaml
+from pydantic import JsonValue
+
+from morphmlp.config import ExperimentConfig, load_config
+from morphmlp.config.loading import parse_yaml
+from morphmlp.errors import ConfigError, MorphMLPError
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -22,3 +33,110 @@ def run(main: Callable[[], None]) -> NoReturn:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentArguments:
+    """What a pipeline over one experiment file was asked to do."""
+
+    config: ExperimentConfig
+    run_name: str
+    json: Path | None
+
+
+def experiment_arguments(
+    description: str, *, default_config: str, argv: Sequence[str] | None = None
+) -> ExperimentArguments:
+    """Read `--config FILE`, `--run-name`, `--json FILE` and dotted overrides such as `--train.epochs 3`.
+
+    `--help` shows every field with its meaning and the file's value.
+
+    Raises:
+        ConfigError: Whatever is wrong with the file and the overrides, all at once.
+    """
+    parser = argparse.ArgumentParser(description=description, add_help=False)
+    parser.add_argument("--config", default=default_config)
+    parser.add_argument("--run-name")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("-h", "--help", action="store_true")
+    known, rest = parser.parse_known_args(argv)
+    config = load_config(known.config, parse_overrides([] if known.help else rest))
+    if known.help:
+        _print_help(description, known.config, config)
+        sys.exit(0)
+    run_name = known.run_name or f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if "/" in run_name or run_name.startswith("."):
+        raise ConfigError([f"--run-name: {run_name!r} must be a plain name, without / and leading dots"])
+    return ExperimentArguments(config=config, run_name=run_name, json=known.json)
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, JsonValue]:
+    """`--model.chunk-lengths 8 4 4 1` or `--model.chunk_lengths=[8,4,4,1]` as `{dotted field: value}`.
+
+    Values are read as YAML; several values make a list.
+
+    Raises:
+        ConfigError: A value without a field, a field without a value, or one given twice.
+    """
+    overrides: dict[str, JsonValue] = {}
+    faults: list[str] = []
+    values: list[str] = []
+    field: str | None = None
+
+    def close() -> None:
+        if field is None:
+            faults.extend(f"{value}: stands before any --field" for value in values)
+        elif not values:
+            faults.append(f"{field}: is given without a value")
+        elif field in overrides:
+            faults.append(f"{field}: is given twice")
+        else:
+            parsed = [_parse_value(field, value, faults) for value in values]
+            overrides[field] = parsed[0] if len(parsed) == 1 else parsed
+
+    for argument in arguments:
+        if argument.startswith("--"):
+            close()
+            name, equals, value = argument[2:].partition("=")
+            field, values = name.replace("-", "_"), [value] if equals else []
+        else:
+            values.append(argument)
+    close()
+    if faults:
+        raise ConfigError(faults)
+    return overrides
+
+
+def write_json(path: Path | None, result: Any) -> None:
+    """Write a result (a dataclass or plain values) where `--json` asked for it."""
+    if path is None:
+        return
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        result = dataclasses.asdict(result)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _parse_value(field: str, text: str, faults: list[str]) -> JsonValue:
+    try:
+        return parse_yaml(text)
+    except yaml.YAMLError:
+        faults.append(f"{field}: {text!r} can't be read as a value")
+        return None
+
+
+def _print_help(description: str, path: str, config: ExperimentConfig) -> None:
+    print(
+        f"{description}\n\n"
+        "  --config FILE     experiment file; the values below are those of "
+        f"{path}\n"
+        "  --run-name NAME   name of the run; the name of an unfinished run continues it\n"
+        "  --json FILE       write the result as JSON\n"
+    )
+    tyro.cli(
+        ExperimentConfig,
+        default=config,
+        args=["--help"],
+        description="Every field can be overridden:",
+        config=(tyro.conf.FlagConversionOff,),
+    )

@@ -1,0 +1,1 @@
+"""Scoring trained models: every video exactly once, or no number."""

@@ -1,0 +1,249 @@
+"""MorphMLP: stem, four stages of blocks, head; one network for all published variants.
+
+Parameter names and shapes are those of the released checkpoints (MTLab/MorphMLP, commit 62ebe80), so these load
+without remapping. Maps are channels-last inside, channels-first at the borders. Knows no files, Ray or MLflow.
+"""
+
+from itertools import accumulate
+
+from einops import rearrange, reduce
+from jaxtyping import Float
+from torch import Tensor, is_grad_enabled, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+from morphmlp.config import ModelConfig
+from morphmlp.config.shapes import NUM_STAGES, STEM_TEMPORAL_STRIDE, shape_faults, temporal_groups, temporal_tokens
+from morphmlp.errors import ConfigError
+from morphmlp.models.morphfc import FrameMorphFC, Mlp, SpatialMorphFC, TemporalMorphFC
+
+INPUT_CHANNELS = 3
+INIT_STD = 0.02
+
+# Between channels-last maps and convolutions; each pattern above its inverse. An image is one time step inside.
+TO_VIDEO_CONV = "b t h w c -> b c t h w"
+FROM_VIDEO_CONV = "b c t h w -> b t h w c"
+
+TO_IMAGE_CONV = "b 1 h w c -> b c h w"
+FROM_IMAGE_CONV = "b c h w -> b 1 h w c"
+
+
+class Stem(nn.Module):
+    """Two convolutions that make `channels` of a clip: time by 1/2, rows and columns by 1/4."""
+
+    def __init__(self, channels: int, *, image: bool) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d if image else nn.BatchNorm3d
+        self.from_conv = FROM_IMAGE_CONV if image else FROM_VIDEO_CONV
+        self.proj1 = _halving_conv(
+            INPUT_CHANNELS, channels // 2, image=image, time_kernel=3, time_stride=STEM_TEMPORAL_STRIDE
+        )
+        self.norm1 = norm(channels // 2)
+        self.act = nn.GELU()
+        self.proj2 = _halving_conv(channels // 2, channels, image=image)
+        self.norm2 = norm(channels)
+
+    def forward(self, clips: Float[Tensor, "b 3 *input"]) -> Float[Tensor, "b t h w c"]:
+        """The map of the first stage, before its blocks."""
+        x = self.act(self.norm1(self.proj1(clips)))
+        y: Tensor = self.norm2(self.proj2(x))
+        return rearrange(y, self.from_conv)
+
+
+class Downsample(nn.Module):
+    """The step between two stages: half the rows and columns, more channels, a norm."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, image: bool) -> None:
+        super().__init__()
+        self.to_conv = TO_IMAGE_CONV if image else TO_VIDEO_CONV
+        self.from_conv = FROM_IMAGE_CONV if image else FROM_VIDEO_CONV
+        self.proj = _halving_conv(channels_in, channels_out, image=image)
+        self.norm = nn.LayerNorm(channels_out)
+
+    def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h2 w2 d"]:
+        """The next stage's map, before its blocks."""
+        y: Tensor = self.norm(rearrange(self.proj(rearrange(x, self.to_conv)), self.from_conv))
+        return y
+
+
+class Block(nn.Module):
+    """One residual unit: time, space, channels.
+
+    The running sum goes around the temporal layer: its result reaches the output through the spatial layer only,
+    as drawn in the paper and coded in the published source. It is never dropped.
+    """
+
+    def __init__(
+        self, channels: int, *, spatial: nn.Module, temporal: nn.Module | None, hidden: int, drop_path_rate: float
+    ) -> None:
+        super().__init__()
+        if temporal is not None:
+            self.t_norm1 = nn.LayerNorm(channels)
+        self.t_fc = temporal
+        self.norm1 = nn.LayerNorm(channels)
+        self.fc = spatial
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Mlp(channels, hidden, channels)
+        self.drop_path = StochasticDepth(drop_path_rate, mode="row")
+
+    def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
+        """The map after this block."""
+        u = x if self.t_fc is None else x + self.t_fc(self.t_norm1(x))
+        y = x + self.drop_path(self.fc(self.norm1(u)))
+        z: Tensor = y + self.drop_path(self.mlp(self.norm2(y)))
+        return z
+
+
+class MorphMLP(nn.Module):
+    """A MorphMLP network for clips of one size, or images with `temporal: none`.
+
+    Args:
+        config: The network.
+        num_frames: Frames per clip; an image model takes no notice.
+        crop_size: Rows and columns of the input, pixels.
+
+    Raises:
+        ConfigError: Channels, chunk lengths and crop size don't fit together; every fault with its stage.
+    """
+
+    def __init__(self, config: ModelConfig, *, num_frames: int, crop_size: int) -> None:
+        faults = shape_faults(embed_dims=config.embed_dims, chunk_lengths=config.chunk_lengths, crop_size=crop_size)
+        if faults:
+            raise ConfigError(faults)
+        super().__init__()
+        self.config = config
+        self.is_image = config.temporal == "none"
+        self.input_shape = (INPUT_CHANNELS, *(() if self.is_image else (num_frames,)), crop_size, crop_size)
+        self.activation_checkpointing = False
+        tokens = temporal_tokens(num_frames) if config.temporal == "mixed" else None
+        dims = config.embed_dims
+
+        self.patch_embed1 = Stem(dims[0], image=self.is_image)
+        self.blocks1 = _stage_blocks(config, stage=0, tokens=tokens)
+        self.patch_embed2 = Downsample(dims[0], dims[1], image=self.is_image)
+        self.blocks2 = _stage_blocks(config, stage=1, tokens=tokens)
+        self.patch_embed3 = Downsample(dims[1], dims[2], image=self.is_image)
+        self.blocks3 = _stage_blocks(config, stage=2, tokens=tokens)
+        self.patch_embed4 = Downsample(dims[2], dims[3], image=self.is_image)
+        self.blocks4 = _stage_blocks(config, stage=3, tokens=tokens)
+        self.norm = nn.LayerNorm(dims[3])
+        self.head = nn.Linear(dims[3], config.num_classes)
+        if not self.head.weight.is_meta:
+            self.reset_parameters()
+
+    def forward(self, clips: Float[Tensor, "b c *t h w"]) -> Float[Tensor, "b k"]:
+        """Logits, in training and in evaluation; see `forward_features` for the input."""
+        return self.forward_head(self.forward_features(clips)[-1])
+
+    def forward_features(self, clips: Float[Tensor, "b c *t h w"]) -> tuple[Float[Tensor, "b ..."], ...]:
+        """The maps at the ends of the four stages, not normalised.
+
+        Args:
+            clips: `[b, 3, t, h, w]`, normalised floats; `[b, 3, h, w]` for an image model.
+
+        Returns:
+            Four maps `[b, c, t, h, w]`, strides 4, 8, 16, 32 in rows and columns and 2 in time; `[b, c, h, w]` for an
+            image model.
+
+        Raises:
+            ValueError: The input isn't of the size that the network was built for.
+        """
+        self._check_input(clips)
+        stages: tuple[tuple[nn.Module, nn.ModuleList], ...] = (
+            (self.patch_embed1, self.blocks1),
+            (self.patch_embed2, self.blocks2),
+            (self.patch_embed3, self.blocks3),
+            (self.patch_embed4, self.blocks4),
+        )
+        maps, x = [], clips
+        for embed, blocks in stages:
+            x = embed(x)
+            for block in blocks:
+                x = self._run_block(block, x)
+            maps.append(rearrange(x, TO_IMAGE_CONV if self.is_image else TO_VIDEO_CONV))
+        return tuple(maps)
+
+    def forward_head(self, last_map: Float[Tensor, "b c *t h w"]) -> Float[Tensor, "b k"]:
+        """Logits from the last of `forward_features`' maps: norm, mean over all tokens, linear layer."""
+        x = self.norm(rearrange(last_map, FROM_IMAGE_CONV if self.is_image else FROM_VIDEO_CONV))
+        logits: Tensor = self.head(reduce(x, "b t h w c -> b c", "mean"))
+        return logits
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations; the gradients stay the same."""
+        self.activation_checkpointing = enabled
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights anew, by `config.init`; call it after `to_empty` of a model built on meta.
+
+        As in the published source: linear layers normal with std 0.02, truncated at +-2 (so hardly at all), biases 0;
+        norms 1 and 0; convolutions PyTorch's default. The temporal layers then start at zero output.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=INIT_STD, a=-2.0, b=2.0)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm | nn.Conv2d | nn.Conv3d | nn.BatchNorm2d | nn.BatchNorm3d):
+                module.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, TemporalMorphFC):
+                nn.init.zeros_(module.mlp_t.weight)
+                if self.config.init == "published":
+                    nn.init.ones_(module.proj.weight)
+
+    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.activation_checkpointing and self.training and is_grad_enabled():
+            recomputed: Tensor = checkpoint(block, x, use_reentrant=False, preserve_rng_state=True)
+            return recomputed
+        y: Tensor = block(x)
+        return y
+
+    def _check_input(self, clips: Tensor) -> None:
+        if tuple(clips.shape[1:]) != self.input_shape:
+            kind, axes = ("images", "[b, c, h, w]") if self.is_image else ("clips", "[b, c, t, h, w]")
+            expected = ", ".join(map(str, self.input_shape))
+            raise ValueError(
+                f"this MorphMLP was built for {kind} {axes} = [b, {expected}], got {list(clips.shape)}; "
+                "resize the input or build the model with its num_frames and crop_size"
+            )
+
+
+def drop_path_rates(rate: float, depths: tuple[int, ...]) -> tuple[float, ...]:
+    """Stochastic depth of every block: linear from 0 at the first to `rate` at the last."""
+    total = sum(depths)
+    return tuple(rate * block / max(total - 1, 1) for block in range(total))
+
+
+def _stage_blocks(config: ModelConfig, *, stage: int, tokens: int | None) -> nn.ModuleList:
+    """The blocks of one stage, counted from 0; `tokens` is None where no temporal layer is wanted."""
+    channels, chunk_length = config.embed_dims[stage], config.chunk_lengths[stage]
+    spatial = FrameMorphFC if stage == NUM_STAGES - 1 else SpatialMorphFC
+    start = (0, *accumulate(config.depths))[stage]
+    rates = drop_path_rates(config.drop_path_rate, config.depths)[start : start + config.depths[stage]]
+    return nn.ModuleList(
+        Block(
+            channels,
+            spatial=spatial(channels, chunk_length=chunk_length),
+            temporal=None
+            if tokens is None
+            else TemporalMorphFC(channels, tokens=tokens, groups=temporal_groups(channels, tokens)),
+            hidden=int(channels * config.mlp_ratio),
+            drop_path_rate=rate,
+        )
+        for rate in rates
+    )
+
+
+def _halving_conv(
+    channels_in: int, channels_out: int, *, image: bool, time_kernel: int = 1, time_stride: int = 1
+) -> nn.Conv2d | nn.Conv3d:
+    """A 3x3 convolution that halves rows and columns; the time arguments are for clips only."""
+    if image:
+        return nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1)
+    return nn.Conv3d(
+        channels_in,
+        channels_out,
+        kernel_size=(time_kernel, 3, 3),
+        stride=(time_stride, 2, 2),
+        padding=(time_kernel // 2, 1, 1),
+    )

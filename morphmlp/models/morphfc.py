@@ -1,0 +1,145 @@
+"""The MorphFC layers: linear layers over tokens and channels at once.
+
+Channels-last maps in and out: `b` clips, `t` time steps, `h w` rows and columns, `c` channels. Inside,
+tokens are cut into `n` chunks of `l` tokens and channels into `g` groups of `s`; one linear layer mixes
+the l x s values of a chunk and a group. This file knows nothing of stages, norms or residuals.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float
+from torch import Tensor, nn
+
+# The frame as a line of tokens, row after row or column after column; each pattern above its inverse.
+TO_ROWS = "b t h w c -> b t (h w) c"
+FROM_ROWS = "b t (h w) c -> b t h w c"
+
+TO_COLUMNS = "b t h w c -> b t (w h) c"
+FROM_COLUMNS = "b t (w h) c -> b t h w c"
+
+# Chunks of consecutive tokens. Channels are group-major outside (c = g, s) and token-major inside the layer (l, s).
+TO_CHUNKS = "b t (n l) (g s) -> b t n g (l s)"
+FROM_CHUNKS = "b t n g (l s) -> b t (n l) (g s)"
+
+# Chunks of tokens that lie n apart. At 7x7 tokens and l = 49 (n = 1) they are the consecutive ones; above 224 px not.
+TO_STRIDED_CHUNKS = "b t (l n) (g s) -> b t g n (l s)"
+FROM_STRIDED_CHUNKS = "b t g n (l s) -> b t (l n) (g s)"
+
+# All time steps of one place.
+TO_TIME = "b t h w (g s) -> b g h w (t s)"
+FROM_TIME = "b g h w (t s) -> b t h w (g s)"
+
+REWEIGHT_REDUCTION = 4
+"""Channels of a stage over hidden channels of the layer that weighs its branches."""
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between them, on the last axis."""
+
+    def __init__(self, channels: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, outputs)
+
+    def forward(self, x: Float[Tensor, "*sites c"]) -> Float[Tensor, "*sites d"]:
+        """Map the channels of every site by itself."""
+        y: Tensor = self.fc2(self.act(self.fc1(x)))
+        return y
+
+
+class SpatialMorphFC(nn.Module):
+    """MorphFC_s of stages 1-3: a height, a width and a channel branch, weighted per clip and channel.
+
+    `chunk_length` is both the tokens of a chunk and the number of channel groups, so every branch is one
+    `channels` x `channels` layer. A chunk may be part of a row, a row, or several (stage 3: two rows of 14).
+    """
+
+    def __init__(self, channels: int, *, chunk_length: int) -> None:
+        super().__init__()
+        self.chunk_length = chunk_length
+        self.mlp_h = nn.Linear(channels, channels)
+        self.mlp_w = nn.Linear(channels, channels)
+        self.mlp_c = nn.Linear(channels, channels)
+        self.reweight = Mlp(channels, channels // REWEIGHT_REDUCTION, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
+        """Mix tokens within each frame."""
+        height, width = x.shape[2:4]
+        columns = self._mix_chunks(rearrange(x, TO_COLUMNS), self.mlp_h)
+        rows = self._mix_chunks(rearrange(x, TO_ROWS), self.mlp_w)
+        branches = (
+            rearrange(columns, FROM_COLUMNS, h=height, w=width),
+            rearrange(rows, FROM_ROWS, h=height, w=width),
+            self.mlp_c(x),
+        )
+        y: Tensor = self.proj(weighted_sum(branches, self.reweight))
+        return y
+
+    def _mix_chunks(self, tokens: Float[Tensor, "b t m c"], fc: nn.Linear) -> Float[Tensor, "b t m c"]:
+        size = self.chunk_length
+        mixed: Tensor = fc(rearrange(tokens, TO_CHUNKS, l=size, g=size))
+        return rearrange(mixed, FROM_CHUNKS, l=size, g=size)
+
+
+class FrameMorphFC(nn.Module):
+    """MorphFC_s of stage 4: one branch over the whole frame and a channel branch.
+
+    With more tokens than `chunk_length` (above 224 px) the chunks are strided, as in the published source.
+    """
+
+    def __init__(self, channels: int, *, chunk_length: int) -> None:
+        super().__init__()
+        self.chunk_length = chunk_length
+        self.mlp_h = nn.Linear(channels, channels)
+        self.mlp_c = nn.Linear(channels, channels)
+        self.reweight = Mlp(channels, channels // REWEIGHT_REDUCTION, 2 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
+        """Mix tokens within each frame."""
+        size, (height, width) = self.chunk_length, x.shape[2:4]
+        chunks = rearrange(rearrange(x, TO_ROWS), TO_STRIDED_CHUNKS, l=size, g=size)
+        tokens = rearrange(self.mlp_h(chunks), FROM_STRIDED_CHUNKS, l=size, g=size)
+        branches = (rearrange(tokens, FROM_ROWS, h=height, w=width), self.mlp_c(x))
+        y: Tensor = self.proj(weighted_sum(branches, self.reweight))
+        return y
+
+
+class TemporalMorphFC(nn.Module):
+    """MorphFC_t: all time steps of one place and one channel group meet in one layer, then a projection.
+
+    `groups` divides `channels`; the layer has `tokens` x (`channels` / `groups`) inputs, which is `channels`
+    where groups and tokens are equal.
+    """
+
+    def __init__(self, channels: int, *, tokens: int, groups: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.groups = groups
+        size = tokens * (channels // groups)
+        self.mlp_t = nn.Linear(size, size)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
+        """Mix the time steps of each place."""
+        mixed = self.mlp_t(rearrange(x, TO_TIME, g=self.groups))
+        y: Tensor = self.proj(rearrange(mixed, FROM_TIME, t=self.tokens))
+        return y
+
+
+def weighted_sum(branches: Sequence[Float[Tensor, "b t h w c"]], reweight: Mlp) -> Float[Tensor, "b t h w c"]:
+    """Sum branches with weights that add to 1 for each clip and channel.
+
+    The paper adds the branches; the published source, whose checkpoints load here, weights them.
+    `reweight` maps the pooled sum, `[b, c]`, to `[b, c * len(branches)]`.
+    """
+    pooled = torch.stack([reduce(branch, "b t h w c -> b c", "mean") for branch in branches]).sum(dim=0)
+    weights = rearrange(reweight(pooled), "b (c k) -> k b 1 1 1 c", k=len(branches)).softmax(dim=0)
+    total: Tensor = weights[0] * branches[0]
+    for weight, branch in zip(weights[1:], branches[1:], strict=True):
+        total = total + weight * branch
+    return total

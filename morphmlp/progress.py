@@ -1,0 +1,74 @@
+"""What a user sees while long work runs: a bar on a terminal, a line every few seconds elsewhere."""
+
+import sys
+import time
+from typing import Never, Protocol, Self
+
+from tqdm import tqdm
+
+LINE_EVERY_S = 5.0
+
+
+class Progress(Protocol):
+    """Receives the state of one long piece of work."""
+
+    def phase(self, title: str, *, total: int, unit: str) -> None:
+        """A new piece of work begins."""
+        ...
+
+    def update(self, done: int, note: str = "") -> None:
+        """So much of it is done (absolute, not an increment)."""
+        ...
+
+    def line(self, text: str) -> None:
+        """Something worth keeping on the screen."""
+        ...
+
+
+class TerminalProgress:
+    """Progress on standard error; standard output is left to results."""
+
+    def __init__(self) -> None:
+        self._title, self._unit, self._total, self._note = "", "", 0, ""
+        self._bar: tqdm[Never] | None = None
+        self._last_line = 0.0
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Usable as a context, so that a bar never outlives an error."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def phase(self, title: str, *, total: int, unit: str) -> None:
+        """Begin a bar, or lines."""
+        self._close()
+        self._title, self._unit, self._total = title, unit, total
+        self._last_line, self._began = 0.0, time.monotonic()
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True, file=sys.stderr)
+
+    def update(self, done: int, note: str = "") -> None:
+        """Move the bar, or print a line when the last one is old enough."""
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.set_postfix_str(note)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= LINE_EVERY_S or done == self._total:
+            self._last_line = now
+            text = f"{self._title}: {done}/{self._total} {self._unit}, {now - self._began:.0f} s"
+            print(f"{text}, {note}" if note else text, file=sys.stderr, flush=True)
+
+    def line(self, text: str) -> None:
+        """Print above the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

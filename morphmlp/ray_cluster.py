@@ -1,0 +1,227 @@
+"""Joining or starting Ray, and refusing what can't be placed before anything starts.
+
+Ray waits for ever for resources that never come; so the arithmetic is done here first. On one machine
+logical CPUs are declared for the workers and for ingest on top, since workers that hold them all would
+starve the decode tasks.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# Read by Ray when it is imported: reports of training workers are collected at this interval.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+
+import ray
+from ray.autoscaler.sdk import request_resources
+
+from morphmlp.config.schema import ClusterConfig, IngestConfig
+from morphmlp.data.ray_dataset import IngestShare
+from morphmlp.errors import ClusterError
+
+OBJECT_STORE_BYTES = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeResources:
+    """What one machine of the cluster has."""
+
+    cpus: int
+    gpus: int
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Who gets what, decided before anything starts."""
+
+    num_workers: int
+    device: str
+    """`cpu` or `cuda`."""
+    cpus_per_worker: int
+    ingest_cpus: int
+    """CPUs for decode tasks, over all workers."""
+
+    def ingest_share(self, ingest: IngestConfig, *, pipelines: int) -> IngestShare:
+        """What each of `pipelines` pipelines that decode at the same time may use."""
+        return IngestShare(
+            decoder=ingest.decoder,
+            cpus=max(1, self.ingest_cpus // pipelines),
+            object_store_bytes=ingest.object_store_mb * OBJECT_STORE_BYTES // pipelines,
+            videos_per_task=ingest.videos_per_task,
+            node_labels=ingest.node_labels,
+            pin_memory=self.device == "cuda",
+        )
+
+
+@contextmanager
+def ray_session(
+    cluster: ClusterConfig, ingest: IngestConfig, *, micro_batches: int, trials: int = 1
+) -> Iterator[Placement]:
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine; leave no process behind.
+
+    Args:
+        cluster: What is asked for.
+        ingest: Decoding's part of it.
+        micro_batches: Micro-batches of a step; more workers than that would be idle.
+        trials: Trainings that run at the same time.
+
+    Raises:
+        ClusterError: The cluster can't hold the run, with the arithmetic; nothing was started.
+    """
+    quiet_ray()
+    if os.environ.get("RAY_ADDRESS"):
+        with _joined(os.environ["RAY_ADDRESS"]):
+            yield _place_on_cluster(cluster, ingest, micro_batches=micro_batches)
+        return
+    placement = place([local_node(cluster)], cluster, ingest, micro_batches=micro_batches, oversubscribe=True)
+    with _local(placement, trials=trials):
+        yield placement
+
+
+def local_node(cluster: ClusterConfig) -> NodeResources:
+    """This machine, with the CPUs that the process may use."""
+    import torch  # noqa: PLC0415 (only to count GPUs)
+
+    cpus = cluster.local_cpus or len(os.sched_getaffinity(0))
+    return NodeResources(cpus=cpus, gpus=torch.cuda.device_count(), labels={})
+
+
+def place(
+    nodes: list[NodeResources],
+    cluster: ClusterConfig,
+    ingest: IngestConfig,
+    *,
+    micro_batches: int,
+    oversubscribe: bool = False,
+) -> Placement:
+    """Fit workers and ingest onto nodes.
+
+    Args:
+        nodes: The machines.
+        cluster: What is asked for.
+        ingest: Decoding's part of it.
+        micro_batches: Micro-batches of a step.
+        oversubscribe: Decode tasks may share CPUs with the workers (one machine); else they need their own.
+
+    Raises:
+        ClusterError: It doesn't fit; the message says what is there and what would fit.
+    """
+    gpus = sum(node.gpus for node in nodes)
+    device = ("cuda" if gpus else "cpu") if cluster.device == "auto" else cluster.device
+    if device == "cuda" and not gpus:
+        raise ClusterError("cluster.device: cuda, but there are no GPUs; use cpu or auto")
+    num_workers = cluster.num_workers or (min(gpus, micro_batches) if device == "cuda" else 1)
+    room = sum(_workers_on(node, cluster.cpus_per_worker, device) for node in nodes)
+    if num_workers > room:
+        raise ClusterError(
+            f"cluster.num_workers: {num_workers} workers on {device} with {cluster.cpus_per_worker} CPU each don't "
+            f"fit: {_inventory(nodes)} hold{'s' if len(nodes) == 1 else ''} {room}; lower it, or add nodes"
+        )
+    if num_workers > micro_batches:
+        raise ClusterError(
+            f"cluster.num_workers: {num_workers} workers share {micro_batches} micro-batches a step; "
+            f"use at most {micro_batches}"
+        )
+    labelled = [node for node in nodes if ingest.node_labels.items() <= node.labels.items()]
+    if not labelled:
+        raise ClusterError(f"ingest.node_labels: no node has the labels {ingest.node_labels}")
+    total = sum(node.cpus for node in labelled)
+    free = total - num_workers * cluster.cpus_per_worker if not ingest.node_labels else total
+    ingest_cpus = ingest.cpus or max(free, num_workers if oversubscribe else 0)
+    if not oversubscribe and not num_workers <= ingest_cpus <= free:
+        raise ClusterError(
+            f"ingest.cpus: decoding needs a CPU for each of {num_workers} workers, at most the {max(free, 0)} that "
+            f"training leaves free on {_inventory(labelled)}; got {ingest_cpus}"
+        )
+    return Placement(
+        num_workers=num_workers,
+        device=device,
+        cpus_per_worker=cluster.cpus_per_worker,
+        ingest_cpus=max(ingest_cpus, num_workers),
+    )
+
+
+def quiet_ray() -> None:
+    """Keep Ray's own progress, hints and start-up lines out of the user's terminal."""
+    # Errors of Ray's C++ layer reach Python as exceptions; on the terminal they are noise.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="ray")
+
+
+@contextmanager
+def _local(placement: Placement, *, trials: int) -> Iterator[None]:
+    cpus = trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)
+    folder = tempfile.mkdtemp(prefix="morphmlp-")
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=folder,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise ClusterError(f"RAY_ADDRESS {address}: no cluster answers: {str(error).splitlines()[0]}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _place_on_cluster(cluster: ClusterConfig, ingest: IngestConfig, *, micro_batches: int) -> Placement:
+    deadline = time.monotonic() + cluster.wait_for_nodes_s
+    if cluster.wait_for_nodes_s and cluster.num_workers:
+        gpu = {"GPU": 1} if cluster.device == "cuda" else {}
+        request_resources(bundles=[{"CPU": cluster.cpus_per_worker, **gpu}] * cluster.num_workers)
+    while True:
+        try:
+            return place(_cluster_nodes(), cluster, ingest, micro_batches=micro_batches)
+        except ClusterError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(1)
+
+
+def _cluster_nodes() -> list[NodeResources]:
+    return [
+        NodeResources(
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+            labels=node.get("Labels", {}),
+        )
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+
+
+def _workers_on(node: NodeResources, cpus_per_worker: int, device: str) -> int:
+    by_cpus = node.cpus // cpus_per_worker
+    return min(by_cpus, node.gpus) if device == "cuda" else by_cpus
+
+
+def _inventory(nodes: list[NodeResources]) -> str:
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    where = "this machine" if len(nodes) == 1 else f"the cluster's {len(nodes)} nodes"
+    return f"{where} ({cpus} CPUs, {gpus} GPUs)"

@@ -1,0 +1,307 @@
+"""One experiment from configuration to record: check, train, test, write down.
+
+Pipelines and sweep trials call this; Ray is already running when they do.
+"""
+
+import functools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from morphmlp.config import ExperimentConfig, load_config
+from morphmlp.config.loading import changed_fields, config_to_yaml, fingerprint, flat_fields
+from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.manifest import Manifest, read_manifest
+from morphmlp.data.quarantine import Quarantine
+from morphmlp.data.ray_dataset import warm_up
+from morphmlp.errors import CheckpointError, ManifestError
+from morphmlp.evaluation.predictions import count_predictions, write_predictions
+from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
+from morphmlp.evaluation.scoring import confusion_matrix
+from morphmlp.metrics import ScoreCounts
+from morphmlp.progress import Progress
+from morphmlp.ray_cluster import Placement
+from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.reporting.figures import accuracy_figure, confusion_figure, loss_figure
+from morphmlp.tracking import RunWriter, environment_tags, find_run, open_run, prepare_store, tracking_uri
+from morphmlp.training.ray_trainer import train
+from morphmlp.training.ray_worker import TrainJob
+from morphmlp.training.run_folder import RunFolder
+from morphmlp.training.state import Checkpoint, build_network, load_checkpoint
+
+CURVES = (
+    Metrics.TRAIN_LOSS,
+    Metrics.TRAIN_EPOCH_LOSS,
+    Metrics.TRAIN_CLIPS_PER_S,
+    Metrics.VAL_LOSS,
+    Metrics.VAL_TOP1,
+    Metrics.VAL_TOP5,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSplits:
+    """The available videos of an experiment, read and checked before anything starts."""
+
+    train: Manifest
+    val: Manifest
+    test: Manifest
+
+    def tags(self) -> dict[str, str]:
+        """Their fingerprints, as they stand in the record."""
+        return {
+            Tags.DATA_TRAIN: self.train.fingerprint(),
+            Tags.DATA_VAL: self.val.fingerprint(),
+            Tags.DATA_TEST: self.test.fingerprint(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentResult:
+    """What a run found; the JSON of `--json`."""
+
+    run_id: str
+    run_name: str
+    fingerprint: str
+    top1: float
+    """Percent of `num_videos`."""
+    top5: float
+    num_videos: int
+    """Test videos scored."""
+    num_quarantined: int
+    """Test videos that couldn't be scored."""
+    checkpoint: str
+    """Folder of the last checkpoint."""
+    wall_s: float
+    """From the first check to the last record of this call, seconds."""
+    clips_per_s: float
+    """Training clips per second, all workers, ingest included: median over the run's reports."""
+
+
+def read_splits(config: ExperimentConfig) -> DataSplits:
+    """Read an experiment's manifests and check their labels against the head.
+
+    Raises:
+        ManifestError: Every manifest that is missing, empty, or has labels that the model doesn't.
+    """
+    manifests: dict[str, Manifest] = {}
+    faults = []
+    for split in ("train", "val", "test"):
+        path = getattr(config.data, split)
+        try:
+            manifest = read_manifest(path).available()
+        except ManifestError as error:
+            faults.append(f"data.{split}: {error}")
+            continue
+        manifests[split] = manifest
+        greatest = max(manifest.table["label"].to_pylist())
+        if greatest >= config.model.num_classes:
+            faults.append(
+                f"data.{split}: {path} has label {greatest}, model.num_classes is {config.model.num_classes}; "
+                f"set it to {len(manifest.class_names)}"
+            )
+    if faults:
+        # One missing data set shows in every split; the same line needn't be read three times.
+        raise ManifestError("\n".join(dict.fromkeys(faults)))
+    return DataSplits(**manifests)
+
+
+def run_experiment(
+    config: ExperimentConfig,
+    data: DataSplits,
+    placement: Placement,
+    *,
+    run_name: str,
+    progress: Progress,
+    tags: Mapping[str, str] | None = None,
+    parent_run_id: str | None = None,
+) -> ExperimentResult:
+    """Train, test and record one experiment, or continue it where a run of this name stopped.
+
+    Args:
+        config: The experiment.
+        data: Its videos.
+        placement: Its place on the cluster.
+        run_name: Name of the run and of its folder under `cluster.storage`.
+        progress: Told what happens.
+        tags: More tags for the record.
+        parent_run_id: The sweep that the run belongs to.
+
+    Raises:
+        MorphMLPError: Whatever the user can mend.
+    """
+    began = time.monotonic()
+    uri = tracking_uri()
+    prepare_store(uri)
+    folder = claim_folder(config, run_name, uri)
+    bf16 = _uses_bf16(config, placement)
+    run_id = open_run(
+        uri,
+        experiment=config.dataset,
+        run_name=run_name,
+        tags={**record_tags(config, data, placement, bf16=bf16), **(tags or {})},
+        params=flat_fields(config),
+        parent_run_id=parent_run_id,
+    )
+    writer = RunWriter(uri, run_id)
+    try:
+        writer.artifact(folder.experiment)
+        result = _train_and_test(
+            config, data, placement, writer=writer, folder=folder, progress=progress, bf16=bf16, began=began
+        )
+    except KeyboardInterrupt:
+        writer.finish("KILLED")
+        raise
+    except BaseException:
+        writer.finish("FAILED")
+        raise
+    writer.finish("FINISHED")
+    return result
+
+
+def claim_folder(config: ExperimentConfig, run_name: str, uri: str) -> RunFolder:
+    """The run's folder; one that exists is continued if it holds the same, unfinished experiment.
+
+    Raises:
+        CheckpointError: The name is taken by a finished run or by another experiment; the differences are named.
+    """
+    folder = RunFolder(Path(config.cluster.storage) / run_name)
+    if folder.experiment.exists():
+        changes = changed_fields(load_config(folder.experiment), config)
+        if changes:
+            raise CheckpointError(
+                f"--run-name {run_name}: {folder.root} holds another experiment ({'; '.join(changes)}); "
+                "undo the changes to continue it, or choose another name"
+            )
+        known = find_run(uri, run_name=run_name, experiment=config.dataset)
+        if known is not None and known.status == "FINISHED":
+            raise CheckpointError(f"--run-name {run_name}: that run is finished; choose another name")
+    folder.root.mkdir(parents=True, exist_ok=True)
+    folder.experiment.write_text(config_to_yaml(config), encoding="utf-8")
+    return folder
+
+
+def record_tags(config: ExperimentConfig, data: DataSplits, placement: Placement, *, bf16: bool) -> dict[str, str]:
+    """What the record holds of a run beside its parameters."""
+    gpus = f", {placement.num_workers} x {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    environment = environment_tags()
+    return {
+        **environment,
+        Tags.HARDWARE: environment.get(Tags.HARDWARE, "") + gpus,
+        **data.tags(),
+        Tags.EXPERIMENT: config.name,
+        Tags.FINGERPRINT: fingerprint(config),
+        Tags.DECODER: f"{config.ingest.decoder} {decoder_by_name(config.ingest.decoder).version}",
+        Tags.PRECISION: "bf16" if bf16 else "fp32",
+    }
+
+
+def _uses_bf16(config: ExperimentConfig, placement: Placement) -> bool:
+    if config.train.precision == "auto":
+        return placement.device == "cuda" and torch.cuda.is_bf16_supported()
+    return config.train.precision == "bf16"
+
+
+def _train_and_test(
+    config: ExperimentConfig,
+    data: DataSplits,
+    placement: Placement,
+    *,
+    writer: RunWriter,
+    folder: RunFolder,
+    progress: Progress,
+    bf16: bool,
+    began: float,
+) -> ExperimentResult:
+    job = TrainJob(
+        config=config,
+        share=placement.ingest_share(config.ingest, pipelines=placement.num_workers),
+        bf16=bf16,
+        num_videos=len(data.train),
+        data_fingerprint=data.train.fingerprint(),
+        cpus_per_worker=placement.cpus_per_worker,
+    )
+    warm = warm_up(job.share)  # the decode processes start while the workers do
+    checkpoint = train(job, placement, writer, folder, progress)
+    del warm
+    history = writer.history(list(CURVES))
+    writer.figure(loss_figure(history), "figures/loss.png")
+    writer.figure(accuracy_figure(history), "figures/accuracy.png")
+    tested = run_test(config, data.test, load_checkpoint(checkpoint), placement, progress)
+    counts = count_predictions(tested.predictions)
+    record_test(tested, data.test, counts, writer, folder, limit=config.ingest.max_quarantined_share)
+    wall_s = time.monotonic() - began
+    writer.metrics([_point(Metrics.RUN_WALL_S, wall_s)])
+    rates = [point.value for point in history if point.key == Metrics.TRAIN_CLIPS_PER_S]
+    return ExperimentResult(
+        run_id=writer.run_id,
+        run_name=folder.root.name,
+        fingerprint=fingerprint(config),
+        checkpoint=str(checkpoint),
+        top1=counts.top1,
+        top5=counts.top5,
+        num_videos=counts.num_videos,
+        num_quarantined=len(tested.broken),
+        wall_s=wall_s,
+        clips_per_s=float(np.median(rates)) if rates else 0.0,
+    )
+
+
+def run_test(
+    config: ExperimentConfig, videos: Manifest, checkpoint: Checkpoint, placement: Placement, progress: Progress
+) -> TestResult:
+    """Score the test videos on all views with a checkpoint's weights."""
+    views = config.test
+    progress.phase(f"test, {views.num_clips} clips x {views.num_crops} crops", total=len(videos), unit="videos")
+    return score_views(
+        functools.partial(build_network, config),
+        checkpoint.model,
+        videos,
+        clip=config.clip,
+        views=views,
+        pool=ScorerPool(
+            num_workers=placement.num_workers, cpus_per_worker=placement.cpus_per_worker, device=placement.device
+        ),
+        share=placement.ingest_share(config.ingest, pipelines=1),
+        videos_at_once=config.train.micro_batch_size,
+        progress=progress.update,
+    )
+
+
+def record_test(
+    tested: TestResult, videos: Manifest, counts: ScoreCounts, writer: RunWriter, folder: RunFolder, *, limit: float
+) -> None:
+    """Write scores, predictions, confusion matrix and quarantine to the record.
+
+    Raises:
+        QuarantineLimitError: Too many test videos are broken for the score to stand for the test set.
+    """
+    quarantine = Quarantine.read(folder.quarantine)
+    quarantine.add(tested.broken)
+    quarantine.write(folder.quarantine, run=folder.root.name)
+    writer.artifact(folder.quarantine)
+    write_predictions(tested.predictions, folder.predictions)
+    writer.artifact(folder.predictions)
+    quarantine.check_share(stage="test", num_videos=len(videos), limit=limit)
+    matrix = confusion_matrix(
+        tested.predictions["label"].to_numpy(),
+        tested.predictions["prediction"].to_numpy(),
+        num_classes=len(videos.class_names),
+    )
+    writer.figure(confusion_figure(matrix, videos.class_names), "figures/confusion.png")
+    writer.metrics(
+        [
+            _point(Metrics.TEST_TOP1, counts.top1),
+            _point(Metrics.TEST_TOP5, counts.top5),
+            _point(Metrics.TEST_NUM_VIDEOS, counts.num_videos),
+            _point(Metrics.TEST_NUM_QUARANTINED, len(tested.broken)),
+        ]
+    )
+
+
+def _point(key: str, value: float) -> MetricPoint:
+    return MetricPoint(key, value, 0, int(time.time() * 1000))

@@ -1,0 +1,42 @@
+"""The body of the training pipelines: arguments to result, with Ray started, watched and stopped."""
+
+import signal
+import sys
+from pathlib import Path
+
+from morphmlp.cli import ExperimentArguments, experiment_arguments, write_json
+from morphmlp.progress import TerminalProgress
+from morphmlp.ray_cluster import ray_session
+from morphmlp.ray_experiment import ExperimentResult, read_splits, run_experiment
+from morphmlp.training.ray_clips import train_plan
+
+
+def train_pipeline(description: str, *, default_config: str) -> None:
+    """Train, test and record the experiment that the command line names; prints the result."""
+    arguments = experiment_arguments(description, default_config=default_config)
+    result = train_and_report(arguments)
+    views = arguments.config.test
+    print(
+        f"{result.run_name}: test top-1 {result.top1:.2f}, top-5 {result.top5:.2f} of {result.num_videos} videos "
+        f"({views.num_clips} clips x {views.num_crops} crops; {result.num_quarantined} quarantined), "
+        f"{result.wall_s:.0f} s, MLflow run {result.run_id}"
+    )
+    write_json(arguments.json, result)
+
+
+def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
+    """Run the experiment in a Ray session of its own; Ctrl-C leaves a run that the same command continues."""
+    config = arguments.config
+    data = read_splits(config)
+    micro_batches = train_plan(config, len(data.train)).micro_batches_per_step
+    try:
+        with (
+            TerminalProgress() as progress,
+            ray_session(config.cluster, config.ingest, micro_batches=micro_batches) as placement,
+        ):
+            return run_experiment(config, data, placement, run_name=arguments.run_name, progress=progress)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray is down, what remains is to say so
+        kept = Path(config.cluster.storage) / arguments.run_name
+        print(f"stopped; continue with the same command and --run-name {arguments.run_name} ({kept})", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,170 @@
+"""Figures of a run: loss, accuracy, confusion. Drawn with matplotlib's objects, without pyplot's global state.
+
+Pure functions of recorded points and counts; knows no store.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from morphmlp.record import MetricPoint, Metrics
+
+_DPI = 150
+_BLUE, _ORANGE, _GREY = "#2a6f97", "#c8553d", "#8d99ae"
+_MOST_NAMES = 40
+"""Classes up to which a confusion matrix names its rows."""
+_MOST_NUMBERS = 16
+"""Classes up to which it writes its cells."""
+_MOST_PAIRS = 24
+"""Confused pairs listed beside a matrix without names."""
+_LONGEST_NAME = 28
+
+
+def loss_figure(history: Sequence[MetricPoint]) -> Figure:
+    """Training loss by optimiser step with its running median; mean training and validation loss by epoch."""
+    figure = Figure(figsize=(9, 3.6), dpi=_DPI, layout="constrained")
+    by_step, by_epoch = figure.subplots(1, 2)
+    steps, losses = _series(history, Metrics.TRAIN_LOSS)
+    _style(by_step, title="Training loss by step", x="optimiser step", y="cross-entropy (nats)")
+    if len(steps) > 50:
+        by_step.plot(steps, losses, color=_BLUE, alpha=0.25, linewidth=0.8, label="as reported")
+        window = max(5, len(steps) // 50)
+        by_step.plot(steps, _running_median(losses, window), color=_BLUE, label=f"median of {window} reports")
+        by_step.legend(frameon=False)
+    else:
+        by_step.plot(steps, losses, color=_BLUE, marker="o", markersize=3)
+    _style(by_epoch, title="Loss by epoch", x="epoch", y="cross-entropy (nats)")
+    _lines(
+        by_epoch,
+        history,
+        {Metrics.TRAIN_EPOCH_LOSS: ("training, augmented", _BLUE), Metrics.VAL_LOSS: ("validation", _ORANGE)},
+    )
+    return figure
+
+
+def accuracy_figure(history: Sequence[MetricPoint]) -> Figure:
+    """Validation top-1 and top-5 by epoch; the test's top-1 as a line across, where there is one."""
+    figure = Figure(figsize=(5.5, 3.6), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    _style(axes, title="Validation accuracy", x="epoch", y="accuracy (%)")
+    axes.set_ylim(0, 102)
+    _, tested = _series(history, Metrics.TEST_TOP1)
+    if len(tested):
+        axes.axhline(
+            tested[-1], color=_GREY, linestyle="--", linewidth=1, label=f"test top-1, all views: {tested[-1]:.1f}"
+        )
+    _lines(
+        axes, history, {Metrics.VAL_TOP5: ("top-5, one view", _ORANGE), Metrics.VAL_TOP1: ("top-1, one view", _BLUE)}
+    )
+    return figure
+
+
+def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str]) -> Figure:
+    """Share of each true class (row) that was predicted as each class (column), percent.
+
+    Few classes are named and their cells numbered; many are told by their index, and the pairs confused most often
+    are listed instead.
+
+    Args:
+        matrix: Counts of videos, `k` true classes by `k` predicted ones.
+        class_names: The `k` names in label order.
+
+    Raises:
+        ValueError: The matrix isn't `k` by `k`.
+    """
+    counts = np.asarray(matrix)
+    k = len(class_names)
+    if counts.shape != (k, k):
+        raise ValueError(f"confusion matrix: shape {counts.shape} for {k} class names; it must be ({k}, {k})")
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    named = k <= _MOST_NAMES
+    side = min(4 + 0.35 * k, 12) if named else 9
+    figure = Figure(figsize=(side + (1 if named else 5.5), side), dpi=_DPI, layout="constrained")
+    axes = figure.subplots() if named else figure.subplots(1, 2, width_ratios=(side, 3.5))[0]
+    # Many classes: errors of a few percent each would vanish on a linear scale.
+    norm = Normalize(0, 100) if named else PowerNorm(0.4, 0, 100)
+    image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
+    axes.set(
+        title=f"Confusion, {k} classes, {counts.sum()} videos, top-1 {_top1(counts):.1f} %",
+        xlabel="predicted class",
+        ylabel="true class",
+    )
+    if named:
+        _name_classes(axes, class_names)
+        if k <= _MOST_NUMBERS:
+            _number_cells(axes, shares)
+    else:
+        _list_worst_pairs(figure.axes[1], counts, class_names)
+    return figure
+
+
+def _series(history: Sequence[MetricPoint], key: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Steps and values of one metric, in order."""
+    points = sorted((point.step, point.value) for point in history if point.key == key)
+    return np.array([step for step, _ in points], dtype=np.int64), np.array([value for _, value in points], dtype=float)
+
+
+def _style(axes: Axes, *, title: str, x: str, y: str) -> None:
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _lines(axes: Axes, history: Sequence[MetricPoint], metrics: dict[str, tuple[str, str]]) -> None:
+    for key, (label, color) in metrics.items():
+        epochs, values = _series(history, key)
+        if len(epochs):
+            axes.plot(epochs, values, color=color, marker="o", markersize=3, label=label)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+
+
+def _running_median(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Median of the last `window` values, fewer at the start."""
+    return np.array([np.median(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))])
+
+
+def _top1(counts: NDArray[np.integer]) -> float:
+    return 100 * float(np.trace(counts)) / max(int(counts.sum()), 1)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
+    names = [_short(name) for name in class_names]
+    size = 9 if len(names) <= _MOST_NUMBERS else 7
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+
+
+def _number_cells(axes: Axes, shares: NDArray[np.float64]) -> None:
+    for row, column in np.argwhere(shares > 0):
+        share = shares[row, column]
+        color = "white" if share > 60 else "black"
+        axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color)
+
+
+def _list_worst_pairs(axes: Axes, counts: NDArray[np.integer], class_names: Sequence[str]) -> None:
+    """The pairs confused most often, as text."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(wrong, axis=None)[::-1][:_MOST_PAIRS]
+    pairs = [divmod(int(flat), len(class_names)) for flat in order if wrong.flat[flat]]
+    lines = [
+        f"{wrong[true, predicted]} x  {_short(class_names[true])} ({true})\n"
+        f"     as {_short(class_names[predicted])} ({predicted})"
+        for true, predicted in pairs
+    ]
+    axes.axis("off")
+    axes.set_title("Confused most often", loc="left")
+    axes.text(0, 1, "\n".join(lines), va="top", ha="left", fontsize=8, linespacing=1.35, transform=axes.transAxes)

@@ -1,0 +1,39 @@
+"""The record: runs in MLflow, written in batches by one writer and read back as tables.
+
+The only package that imports mlflow. It must not know Ray, torch, or what is trained. The embedded store is SQLite
+under `mlruns/` of the working directory; `MLFLOW_TRACKING_URI` names a server or another database.
+
+Example:
+    >>> uri = tracking_uri()
+    >>> prepare_store(uri)
+    >>> run = RunWriter(uri, open_run(uri, experiment="demo", run_name="demo-s", tags=tags, params=flat_fields(config)))
+    >>> run.metrics([MetricPoint(Metrics.TRAIN_LOSS, 2.1, step=20, timestamp_ms=now_ms)])
+    >>> run.finish("FINISHED")
+"""
+
+import os
+
+# Before mlflow is imported: training must not send usage data to a third party, nor print hints.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
+
+from morphmlp.environment import environment_tags
+from morphmlp.record import MetricPoint, Metrics, RunSummary, Status, Tags
+from morphmlp.tracking.runs import find_run, open_run, read_runs
+from morphmlp.tracking.store import prepare_store, tracking_uri
+from morphmlp.tracking.writer import RunWriter
+
+__all__ = [
+    "MetricPoint",
+    "Metrics",
+    "RunSummary",
+    "RunWriter",
+    "Status",
+    "Tags",
+    "environment_tags",
+    "find_run",
+    "open_run",
+    "prepare_store",
+    "read_runs",
+    "tracking_uri",
+]

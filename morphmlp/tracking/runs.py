@@ -1,0 +1,182 @@
+"""Runs of a store: opened or resumed by name, found, and read as a table."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from pydantic import JsonValue
+
+from morphmlp.errors import TrackingError
+from morphmlp.record import RunSummary, Tags
+from morphmlp.tracking.store import faults, impatient, prepare_store, sqlite_file
+from morphmlp.tracking.writer import RunWriter, cut, param_text
+
+PAGE = 1000
+
+
+def open_run(
+    uri: str,
+    *,
+    experiment: str,
+    run_name: str,
+    tags: Mapping[str, str],
+    params: Mapping[str, JsonValue],
+    parent_run_id: str | None = None,
+) -> str:
+    """The id of a running run: the unfinished one of the same name, fingerprint and parent, or a new one.
+
+    A resumed run takes the new tags and keeps its first parameters (MLflow can't change them); values that differ now
+    are noted in tags `morphmlp.resumed_with.<parameter>`. Without a fingerprint among the tags nothing is resumed.
+
+    Args:
+        uri: A prepared store.
+        experiment: MLflow's experiment: the data set's name.
+        run_name: Name of the run inside the experiment.
+        tags: See `Tags`.
+        params: `flat_fields` of the configuration. Strings are kept, everything else becomes JSON. Values too long
+            for MLflow are cut, with the whole in the artifact `params/<name>.json`.
+        parent_run_id: The sweep that the run belongs to.
+
+    Raises:
+        TrackingError: The store can't be reached or used.
+    """
+    texts = {name: param_text(value) for name, value in params.items()}
+    with faults(uri), impatient():
+        client = MlflowClient(uri)
+        experiment_id = _experiment_id(client, uri, experiment)
+        run = _unfinished(client, experiment_id, run_name, tags.get(Tags.FINGERPRINT), parent_run_id)
+        if run is None:
+            parent = {} if parent_run_id is None else {Tags.PARENT: parent_run_id}
+            run = client.create_run(experiment_id, run_name=run_name, tags=parent)
+        else:
+            client.update_run(run.info.run_id, status="RUNNING")
+    run_id: str = run.info.run_id
+    known = run.data.params
+    writer = RunWriter(uri, run_id)
+    writer.params({name: text for name, text in texts.items() if name not in known})
+    changed = {name: text for name, text in texts.items() if name in known and known[name] != cut(text, name)}
+    writer.tags({**tags, **{Tags.RESUMED_WITH + name: text for name, text in changed.items()}})
+    return run_id
+
+
+def find_run(uri: str, *, run_name: str, experiment: str | None = None) -> RunSummary | None:
+    """The newest run of this name, in one MLflow experiment or in all.
+
+    Raises:
+        TrackingError: The store can't be reached or used.
+    """
+    with faults(uri), impatient():
+        runs = _search(uri, experiment, f"attributes.run_name = {quoted(run_name)}")
+    return runs[0] if runs else None
+
+
+def read_runs(uri: str, *, experiment: str | None = None, dataset: str | None = None) -> pd.DataFrame:
+    """Finished runs, newest first, one row each; an embedded store that doesn't exist yet has none.
+
+    Columns: `run_id`, `run_name`, `dataset`, `start_time` (UTC), and as in `mlflow.search_runs` `tags.<name>`,
+    `params.<name>` and `metrics.<name>` (the latest value).
+
+    Args:
+        uri: The store.
+        experiment: Only runs of the configuration of this name (tag `morphmlp.experiment`).
+        dataset: Only runs on this data set (MLflow's experiment).
+
+    Raises:
+        TrackingError: The store can't be reached or used.
+    """
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        runs = []
+    else:
+        prepare_store(uri)
+        query = "attributes.status = 'FINISHED'"
+        if experiment is not None:
+            query += f" and tags.`{Tags.EXPERIMENT}` = {quoted(experiment)}"
+        with faults(uri), impatient():
+            runs = _search(uri, dataset, query)
+    fixed = ["run_id", "run_name", "dataset", "start_time"]
+    frame = pd.DataFrame([_as_row(run) for run in runs])
+    return frame.reindex(columns=[*fixed, *sorted(set(frame.columns) - set(fixed))])
+
+
+def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        file = sqlite_file(uri)
+        artifacts = None if file is None else (file.absolute().parent / "artifacts").as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException:
+            # Another command may have been faster.
+            known = client.get_experiment_by_name(name)
+            if known is None:
+                raise
+    return str(known.experiment_id)
+
+
+def _unfinished(
+    client: MlflowClient, experiment_id: str, run_name: str, fingerprint: str | None, parent_run_id: str | None
+) -> Run | None:
+    if fingerprint is None:
+        return None
+    query = (
+        f"attributes.status != 'FINISHED' and attributes.run_name = {quoted(run_name)} "
+        f"and tags.`{Tags.FINGERPRINT}` = {quoted(fingerprint)}"
+    )
+    runs = client.search_runs([experiment_id], query, max_results=PAGE, order_by=["attributes.start_time DESC"])
+    return next((run for run in runs if run.data.tags.get(Tags.PARENT) == parent_run_id), None)
+
+
+def _search(uri: str, experiment: str | None, query: str) -> list[RunSummary]:
+    """Every run that the query finds, newest first."""
+    client = MlflowClient(uri)
+    if experiment is None:
+        experiments = list(client.search_experiments())
+    else:
+        experiments = [found for found in [client.get_experiment_by_name(experiment)] if found is not None]
+    names = {found.experiment_id: found.name for found in experiments}
+    runs: list[RunSummary] = []
+    token: str | None = None
+    while names:
+        page = client.search_runs(
+            list(names), query, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
+        )
+        runs += [_summary(run, names[run.info.experiment_id]) for run in page]
+        token = page.token
+        if not token:
+            break
+    return runs
+
+
+def _summary(run: Run, experiment: str) -> RunSummary:
+    return RunSummary(
+        run_id=run.info.run_id,
+        run_name=run.info.run_name,
+        experiment=experiment,
+        status=run.info.status,
+        start_ms=run.info.start_time,
+        tags=dict(run.data.tags),
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+    )
+
+
+def _as_row(run: RunSummary) -> dict[str, object]:
+    return {
+        "run_id": run.run_id,
+        "run_name": run.run_name,
+        "dataset": run.experiment,
+        "start_time": pd.Timestamp(run.start_ms, unit="ms", tz="UTC"),
+        **{f"tags.{name}": value for name, value in run.tags.items()},
+        **{f"params.{name}": value for name, value in run.params.items()},
+        **{f"metrics.{name}": value for name, value in run.metrics.items()},
+    }
+
+
+def quoted(text: str) -> str:
+    """A string of MLflow's query language."""
+    if "'" in text and '"' in text:
+        raise TrackingError(f"name {text!r}: holds both kinds of quotes; use one at most")
+    return f'"{text}"' if "'" in text else f"'{text}'"

@@ -1,0 +1,79 @@
+"""The store: where it is, that it answers, and its failures as one clear line."""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from alembic.util import CommandError
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from morphmlp.errors import TrackingError
+
+for _noisy in ("mlflow.store.db.utils", "alembic"):
+    logging.getLogger(_noisy).setLevel(logging.WARNING)
+
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+_STORE_FAULTS = (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError)
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, or the embedded SQLite store of the working directory, as an absolute path."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlruns' / 'mlflow.db'}"
+
+
+def prepare_store(uri: str) -> None:
+    """Make sure that the store answers, and set up an embedded database once, before any writer starts.
+
+    Safe to repeat, and when several commands start at once. A server that doesn't answer is given up within seconds.
+
+    Raises:
+        TrackingError: The store can't be reached or used.
+    """
+    file = sqlite_file(uri)
+    if file is None:
+        with faults(uri), impatient():
+            MlflowClient(uri).search_experiments(max_results=1)
+        return
+    with faults(uri):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with (file.parent / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            MlflowClient(uri).search_experiments(max_results=1)
+
+
+@contextmanager
+def faults(uri: str) -> Iterator[None]:
+    """Turn what MLflow and the libraries below it raise into one line that hides the address's password."""
+    try:
+        yield
+    except _STORE_FAULTS as error:
+        login = urlsplit(uri).netloc.rpartition("@")[0]
+        shown, reason = (text.replace(f"{login}@", "") if login else text for text in (uri, str(error)))
+        reason = " ".join(reason.split())
+        if "Max retries exceeded" in reason:
+            reason = f"no answer ({reason.rpartition('Caused by ')[2].strip('() ')})"
+        raise TrackingError(f"tracking store {shown}: {reason[:400]}") from error
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Give a dead server up within seconds, unless the user's environment says otherwise."""
+    ours = {name: value for name, value in _IMPATIENT.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The database's file, for an embedded store."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path) if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None

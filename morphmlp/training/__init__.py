@@ -1,0 +1,1 @@
+"""The optimisation: recipe, state, loop, and its Ray Train adapter."""

@@ -1,0 +1,176 @@
+"""The function that runs on every training worker: build, restore, iterate, report, save."""
+
+import os
+import tempfile
+import uuid
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from morphmlp.config import ExperimentConfig
+from morphmlp.data.ray_dataset import IngestShare
+from morphmlp.evaluation.scoring import score_single_views
+from morphmlp.metrics import ScoreCounts
+from morphmlp.models.cost import activation_bytes
+from morphmlp.training.loop import EpochSummary, Recipe, StepSummary, fit
+from morphmlp.training.ray_clips import RayClips
+from morphmlp.training.report import Report, Reporter
+from morphmlp.training.state import TrainState, load_checkpoint, new_state, restore, save_checkpoint
+
+ACTIVATION_MEMORY_SHARE = 0.5
+"""Share of a worker's memory that activations may fill before `auto` recomputes them instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """Everything that a worker needs; plain values, so that it travels."""
+
+    config: ExperimentConfig
+    share: IngestShare
+    bf16: bool
+    num_videos: int
+    """Available videos of the training manifest."""
+    data_fingerprint: str
+    """Of these videos."""
+    cpus_per_worker: int
+
+
+def train_worker(job: TrainJob) -> None:
+    """Train on this worker until the plan ends, saving and reporting along the way."""
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    device = ray.train.torch.get_device()
+    torch.set_num_threads(job.cpus_per_worker)
+    clips = RayClips.of(job.config, job.share, worker=rank, num_workers=workers)
+    state = new_state(job.config, device)
+    if (saved := ray.train.get_checkpoint()) is not None:
+        with saved.as_directory() as folder:
+            checkpoint = load_checkpoint(Path(folder))
+        restore(state, checkpoint, config=job.config, data_fingerprint=job.data_fingerprint)
+    recipe = _recipe(job, clips)
+    reporter = Reporter(recipe=recipe, first=rank == 0)
+    notes = _choose_activation_checkpointing(job, state, device, local_workers=context.get_local_world_size())
+    ray.train.report(Report(notes=notes if rank == 0 else []))
+    broken = 0.0
+    for summary in fit(state, _parallel(state.model, workers), clips, recipe=recipe, device=device):
+        if isinstance(summary, StepSummary):
+            reporter.add_step(summary)
+            if (summary.step + 1) % job.config.execution.report_every_steps:
+                continue
+        else:
+            _end_epoch(job, state, clips, summary, reporter=reporter, device=device)
+        broken += reporter.broken_clips()
+        checkpoint_due = isinstance(summary, EpochSummary) and _checkpoint_due(job, recipe, summary)
+        _report(reporter.take(), job, state, save=checkpoint_due, first=rank == 0)
+        # The count is over all workers, so all of them stop here together.
+        if broken > job.config.ingest.max_quarantined_share * job.num_videos:
+            ray.train.report(Report(stopped="quarantine"))
+            return
+        if isinstance(summary, EpochSummary):
+            broken = 0.0
+
+
+def _end_epoch(
+    job: TrainJob,
+    state: TrainState,
+    clips: RayClips,
+    summary: EpochSummary,
+    *,
+    reporter: Reporter,
+    device: torch.device,
+) -> None:
+    reporter.add_epoch(summary)
+    ended = summary.step == reporter.recipe.total_steps
+    if ended or (summary.epoch + 1) % job.config.execution.validate_every_epochs == 0:
+        counts, broken = score_single_views(state.model, clips.validation(), device=device)
+        reporter.add_validation(_over_workers(counts, device), broken, epoch=summary.epoch + 1)
+
+
+def _checkpoint_due(job: TrainJob, recipe: Recipe, summary: EpochSummary) -> bool:
+    ended = summary.step == recipe.total_steps
+    return ended or (summary.epoch + 1) % job.config.execution.checkpoint_every_epochs == 0
+
+
+def _report(report: Report, job: TrainJob, state: TrainState, *, save: bool, first: bool) -> None:
+    if not save:
+        ray.train.report(report)
+        return
+    # Names are unique, so that a step repeated after a failure never meets the files of its first time.
+    name = f"epoch-{state.cursor.epoch:04d}-step-{state.cursor.step:06d}-{uuid.uuid4().hex[:8]}" if first else None
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = None
+        if first:
+            save_checkpoint(Path(folder), state, config=job.config, data_fingerprint=job.data_fingerprint)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(report, checkpoint=checkpoint, checkpoint_dir_name=_agreed(name))
+
+
+def _agreed(name: str | None) -> str | None:
+    """The first worker's name for a checkpoint, on all workers."""
+    names = [name]
+    if dist.is_initialized():
+        dist.broadcast_object_list(names, src=0)
+    return names[0]
+
+
+def _recipe(job: TrainJob, clips: RayClips) -> Recipe:
+    config = job.config
+    return Recipe(
+        plan=clips.plan,
+        mixing=config.mixing,
+        optim=config.optim,
+        epochs=config.train.epochs,
+        max_steps=config.train.max_steps,
+        clips_per_video=config.augment.repeats,
+        num_classes=config.model.num_classes,
+        bf16=job.bf16,
+    )
+
+
+def _parallel(model: nn.Module, workers: int) -> nn.Module:
+    if workers == 1:
+        return model
+    # BatchNorm's statistics are gathered by the loop; broadcasting the first worker's would undo that.
+    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def _over_workers(counts: ScoreCounts, device: torch.device) -> ScoreCounts:
+    numbers = torch.tensor(astuple(counts), dtype=torch.float64, device=device)
+    if dist.is_initialized():
+        dist.all_reduce(numbers)
+    videos, top1, top5, loss = numbers.tolist()
+    return ScoreCounts(num_videos=int(videos), top1_hits=int(top1), top5_hits=int(top5), loss_sum=loss)
+
+
+def _choose_activation_checkpointing(
+    job: TrainJob, state: TrainState, device: torch.device, *, local_workers: int
+) -> list[str]:
+    """Switch recomputation on where it was asked for, or where a micro-batch wouldn't fit; returns what to say."""
+    choice = job.config.execution.activation_checkpointing
+    if choice != "auto":
+        state.model.set_activation_checkpointing(choice == "on")
+        return []
+    clip, train = job.config.clip, job.config.train
+    needed = activation_bytes(
+        job.config.model,
+        num_frames=clip.num_frames,
+        crop_size=clip.crop_size,
+        clips=train.micro_batch_size * job.config.augment.repeats,
+    ) // (2 if job.bf16 else 1)
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // local_workers
+    if needed <= ACTIVATION_MEMORY_SHARE * memory:
+        return []
+    state.model.set_activation_checkpointing(True)
+    return [
+        f"activations of a micro-batch take about {needed / 2**30:.1f} GiB of a worker's {memory / 2**30:.1f} GiB: "
+        "blocks are recomputed in the backward pass (execution.activation_checkpointing)"
+    ]

@@ -1,0 +1,67 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from morphmlp.tracking import MetricPoint, Metrics, RunWriter, Tags, open_run, prepare_store
+
+SCRIPT = Path(__file__).parents[2] / "pipelines" / "tables.py"
+
+
+def command(folder, *arguments, uri=None):
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    if uri is not None:
+        environment["MLFLOW_TRACKING_URI"] = uri
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_without_any_run_all_published_rows_are_printed_and_nothing_is_created(tmp_path):
+    done = command(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("| MorphMLP-") == 12
+    for gmac_a_view, rows in (("66.4", 4), ("133.3", 2), ("97.8", 3), ("196.7", 3)):
+        assert done.stdout.count(f" {gmac_a_view} |") == rows
+    for title in ("Kinetics-400", "Something-Something V1", "Something-Something V2", "Demo"):
+        assert f"## {title}\n" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_demo_run_appears_in_its_table(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    prepare_store(uri)
+    tags = {Tags.FINGERPRINT: "0123456789ab", Tags.EXPERIMENT: "demo-s"}
+    writer = RunWriter(uri, open_run(uri, experiment="demo", run_name="demo-s", tags=tags, params={}))
+    writer.metrics([MetricPoint(Metrics.TEST_TOP1, 93.75, 0, 1), MetricPoint(Metrics.TEST_NUM_VIDEOS, 80, 0, 1)])
+    writer.finish("FINISHED")
+    done = command(tmp_path, "--dataset", "demo", "--format", "csv", "--output", "tables/demo.csv")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    header, row = (tmp_path / "tables" / "demo.csv").read_text().splitlines()
+    assert header.startswith("experiment,temporal,")
+    assert row == "demo-s,,,,? clips x ? crops,93.8,,80,,0123456789ab,,"
+
+
+def test_a_store_that_does_not_answer_is_one_clear_line(tmp_path):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        done = command(tmp_path, uri=f"http://127.0.0.1:{server.getsockname()[1]}")
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: tracking store http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("arguments", [["--format", "csv"], ["--dataset", "imagenet"]])
+def test_arguments_that_do_not_fit_exit_with_2(tmp_path, arguments):
+    done = command(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert arguments[0] in done.stderr

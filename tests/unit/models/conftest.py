@@ -1,0 +1,47 @@
+"""Shape annotations of the model room are checked by beartype in these tests, and only here.
+
+The methods are wrapped, not the import: another test file may have imported them first.
+"""
+
+import pytest
+import torch
+from beartype import beartype
+from jaxtyping import jaxtyped
+
+from morphmlp.models import backbone, morphfc
+
+CLASSES = (
+    morphfc.Mlp,
+    morphfc.SpatialMorphFC,
+    morphfc.FrameMorphFC,
+    morphfc.TemporalMorphFC,
+    backbone.Stem,
+    backbone.Downsample,
+    backbone.Block,
+    backbone.MorphMLP,
+)
+CHECKED = [
+    (owner, name, jaxtyped(typechecker=beartype)(getattr(owner, name)))
+    for owner, names in [
+        *((cls, ("forward",)) for cls in CLASSES),
+        (morphfc.SpatialMorphFC, ("_mix_chunks",)),
+        (backbone.MorphMLP, ("forward_features", "forward_head")),
+        (morphfc, ("weighted_sum",)),
+    ]
+    for name in names
+]
+
+
+@pytest.fixture(autouse=True)
+def shapes_are_checked(monkeypatch):
+    for owner, name, checked in CHECKED:
+        monkeypatch.setattr(owner, name, checked)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    # On a busy machine two threads that wait for each other are slower than one.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
