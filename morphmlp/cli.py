@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 a fault that the user can mend (one clear line each, no tr
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; what it wanted has been printed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
 
 
@@ -54,7 +58,7 @@ def experiment_arguments(
     Raises:
         ConfigError: Whatever is wrong with the file and the overrides, all at once.
     """
-    parser = argparse.ArgumentParser(description=description, add_help=False)
+    parser = argparse.ArgumentParser(description=description, add_help=False, allow_abbrev=False)
     parser.add_argument("--config", default=default_config)
     parser.add_argument("--run-name")
     parser.add_argument("--json", type=Path)

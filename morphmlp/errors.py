@@ -50,3 +50,7 @@ class EvaluationError(MorphMLPError):
 
 class TrackingError(MorphMLPError):
     """A tracking store that can't be reached, or a run that isn't in it."""
+
+
+class SweepError(MorphMLPError):
+    """Trials of a sweep that failed; the others are done and recorded."""

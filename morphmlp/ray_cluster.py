@@ -8,12 +8,14 @@ starve the decode tasks.
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 # Read by Ray when it is imported: reports of training workers are collected at this interval.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -160,18 +162,33 @@ def quiet_ray() -> None:
 
 
 @contextmanager
+def _hushed_start() -> Iterator[None]:
+    """Drop what Ray's C++ layer writes to standard error while it starts; failures come as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@contextmanager
 def _local(placement: Placement, *, trials: int) -> Iterator[None]:
     cpus = trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)
     folder = tempfile.mkdtemp(prefix="morphmlp-")
     try:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
-        )
+        with _hushed_start():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
         yield
     finally:
         ray.shutdown()
@@ -181,7 +198,8 @@ def _local(placement: Placement, *, trials: int) -> Iterator[None]:
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with _hushed_start():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise ClusterError(f"RAY_ADDRESS {address}: no cluster answers: {str(error).splitlines()[0]}") from None
     try:

@@ -88,10 +88,11 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
     Raises:
         ManifestError: Every manifest that is missing, empty, or has labels that the model doesn't.
     """
+    paths = {"train": config.data.train, "val": config.data.val, "test": config.data.test}
+    _require_files(paths, config)
     manifests: dict[str, Manifest] = {}
     faults = []
-    for split in ("train", "val", "test"):
-        path = getattr(config.data, split)
+    for split, path in paths.items():
         try:
             manifest = read_manifest(path).available()
         except ManifestError as error:
@@ -105,9 +106,20 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
                 f"set it to {len(manifest.class_names)}"
             )
     if faults:
-        # One missing data set shows in every split; the same line needn't be read three times.
-        raise ManifestError("\n".join(dict.fromkeys(faults)))
+        raise ManifestError("\n".join(faults))
     return DataSplits(**manifests)
+
+
+def _require_files(paths: Mapping[str, str], config: ExperimentConfig) -> None:
+    missing = {split: path for split, path in paths.items() if not Path(path).exists()}
+    if not missing:
+        return
+    fields = ", ".join(f"data.{split} {path}" for split, path in missing.items())
+    if config.dataset == "demo":
+        how = f"python pipelines/prepare.py demo --output {Path(config.data.train).parent}"
+    else:
+        how = "python pipelines/prepare.py k400 --annotations FILE --videos DIR --output MANIFEST.parquet"
+    raise ManifestError(f"no such manifest: {fields}; write {'it' if len(missing) == 1 else 'each'} with `{how}`")
 
 
 def run_experiment(

@@ -39,7 +39,7 @@ def prepare_k400(arguments: argparse.Namespace) -> None:
         print(f"missing: and {len(found.missing) - arguments.show} more")
     names = found.manifest.class_names
     if class_names is None:
-        print(f"class order: {found.class_order}; use --classes {arguments.output} for the other splits")
+        print(f"classes: {found.class_order}; say --classes where another order is meant")
     print(
         f"{arguments.output}: {len(found.manifest)} videos ({len(found.missing)} missing) of {len(names)} classes "
         f"({found.form}), fingerprint {found.manifest.fingerprint()}"

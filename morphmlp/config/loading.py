@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -20,6 +21,8 @@ from morphmlp.errors import ConfigError
 
 _OPERATIONAL_SECTIONS = ("execution", "ingest", "cluster")
 _EXPERIMENT = TypeAdapter(ExperimentConfig)
+
+Value = TypeVar("Value")
 
 
 def read_yaml(path: str | Path) -> dict[str, JsonValue]:
@@ -82,9 +85,18 @@ def config_from_mapping(content: Mapping[str, JsonValue]) -> ExperimentConfig:
     Raises:
         ConfigError: All faults, each led by its dotted path.
     """
+    return validated(_EXPERIMENT, content)
+
+
+def validated(schema: TypeAdapter[Value], content: Mapping[str, JsonValue]) -> Value:
+    """What a schema makes of a nested mapping.
+
+    Raises:
+        ConfigError: All faults, each led by its dotted path.
+    """
     try:
         # The strict JSON mode: no silent "16" -> 16 or 1.5 -> 1; lists become tuples.
-        return _EXPERIMENT.validate_json(json.dumps(content), strict=True)
+        return schema.validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise ConfigError([line for detail in error.errors() for line in _fault_lines(detail)]) from None
     except TypeError as error:
@@ -99,7 +111,9 @@ def config_to_mapping(config: ExperimentConfig) -> dict[str, JsonValue]:
 
 def config_to_yaml(config: ExperimentConfig) -> str:
     """The resolved experiment as YAML that `load_config` reads back to an equal value."""
-    return yaml.safe_dump(config_to_mapping(config), sort_keys=False, default_flow_style=None, width=110)
+    return yaml.dump(
+        config_to_mapping(config), Dumper=_QuotingDumper, sort_keys=False, default_flow_style=None, width=110
+    )
 
 
 def flat_fields(config: ExperimentConfig) -> dict[str, JsonValue]:
@@ -153,7 +167,11 @@ def _fault_lines(detail: ErrorDetails) -> list[str]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, except that a key given twice is an error, and that 1e-3 is a number (YAML 1.2)."""
+    """YAML's safe loader with two rules of YAML 1.2: 1e-3 is a number, and on and off are words; keys are unique."""
+
+
+class _QuotingDumper(yaml.SafeDumper):
+    """YAML's safe dumper; texts that `_UniqueKeyLoader` would take for numbers are quoted."""
 
 
 def _mapping_with_unique_keys(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[object, object]:
@@ -163,10 +181,17 @@ def _mapping_with_unique_keys(loader: _UniqueKeyLoader, node: yaml.MappingNode) 
         raise yaml.constructor.ConstructorError(
             None, None, f"given twice: {', '.join(sorted(repeated))}", node.start_mark
         )
-    return dict(loader.construct_pairs(node, deep=True))
+    # The base class's: it refuses keys that are mappings themselves, as in `{{ name }}`.
+    mapping: dict[object, object] = yaml.constructor.BaseConstructor.construct_mapping(loader, node, deep=True)
+    return mapping
 
 
+_EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_with_unique_keys)
-_UniqueKeyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_UniqueKeyLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_UniqueKeyLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(true|false)$", re.I), list("tTfF"))
+for _yaml in (_UniqueKeyLoader, _QuotingDumper):
+    _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))

@@ -98,11 +98,15 @@ class AugmentConfig:
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> Self:
-        for name, (low, high) in (("scale", self.scale), ("aspect", self.aspect)):
-            if low > high:
-                raise ValueError(f"{name} is [{low}, {high}]; the first number must not exceed the second")
+        faults = [
+            f"{name} is [{low}, {high}]; the first number must not exceed the second"
+            for name, (low, high) in (("scale", self.scale), ("aspect", self.aspect))
+            if low > high
+        ]
         if self.scale[1] > 1:
-            raise ValueError(f"scale ends at {self.scale[1]}; a crop can't cover more than 1.0 of the frame")
+            faults.append(f"scale ends at {self.scale[1]}; a crop can't cover more than 1.0 of the frame")
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
 

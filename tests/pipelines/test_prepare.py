@@ -1,0 +1,88 @@
+"""`pipelines/prepare.py` as a user runs it: exit codes, lines, files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from morphmlp.data.manifest import read_manifest
+
+ROOT = Path(__file__).parents[2]
+
+
+def prepare(*arguments):
+    command = [sys.executable, str(ROOT / "pipelines" / "prepare.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (folder / name).write_bytes(b"video")
+    return folder
+
+
+def test_a_list_becomes_a_manifest(tmp_path, videos):
+    (tmp_path / "val.csv").write_text("a.mp4,341\nb.mp4,7\n")
+    output = tmp_path / "k400" / "val.parquet"
+    done = prepare("k400", "--annotations", tmp_path / "val.csv", "--videos", videos, "--output", output)
+    assert (done.returncode, done.stderr) == (0, "")
+    manifest = read_manifest(output)
+    assert (
+        f"{output}: 2 videos (0 missing) of 400 classes (path list), fingerprint {manifest.fingerprint()}"
+        in done.stdout
+    )
+    assert manifest.table["label"].to_pylist() == [341, 7]
+
+
+def test_all_faults_come_at_once_with_their_lines_and_nothing_is_written(tmp_path, videos):
+    (tmp_path / "train.csv").write_text("a.mp4,0\ngone.mp4,0\na.mp4,1\nb.mp4,9\nwhat\n")
+    (tmp_path / "classes.txt").write_text("archery\nyoga\n")
+    done = prepare(
+        *("k400", "--annotations", tmp_path / "train.csv", "--videos", videos),
+        *("--classes", tmp_path / "classes.txt", "--output", tmp_path / "train.parquet"),
+    )
+    assert done.returncode == 2
+    assert not (tmp_path / "train.parquet").exists()
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("error: ") for line in lines)
+    assert [line.split(":")[2] for line in lines[:4]] == ["2", "3", "4", "5"]
+    for line, fault in zip(lines, ("no such file", "duplicate", "outside the 2 classes", "unreadable"), strict=False):
+        assert fault in line
+
+
+def test_missing_videos_are_recorded_when_allowed(tmp_path, videos):
+    (tmp_path / "train.csv").write_text("a.mp4,0\ngone.mp4,0\n")
+    output = tmp_path / "train.parquet"
+    arguments = ("k400", "--annotations", tmp_path / "train.csv", "--videos", videos, "--output", output)
+    assert prepare(*arguments).returncode == 2
+    done = prepare(*arguments, "--allow-missing")
+    assert done.returncode == 0
+    assert f"missing: {tmp_path / 'train.csv'}:2: no such file: {videos / 'gone.mp4'}" in done.stdout
+    assert "2 videos (1 missing)" in done.stdout
+    assert len(read_manifest(output).available()) == 1
+
+
+def test_the_demo_is_written_and_its_annotations_can_be_prepared_again(tmp_path):
+    output = tmp_path / "demo"
+    arguments = ("demo", "--output", output, "--train", 16, "--val", 8, "--test", 8)
+    done = prepare(*arguments)
+    assert done.returncode == 0
+    assert f"{output / 'train.parquet'}: 16 videos of 8 classes" in done.stdout
+    assert prepare(*arguments).stdout == done.stdout
+
+    again = tmp_path / "test.parquet"
+    done = prepare(
+        *("k400", "--annotations", output / "annotations" / "test.csv", "--videos", output),
+        *("--classes", output / "train.parquet", "--output", again),
+    )
+    assert done.returncode == 0
+    assert "8 videos (0 missing) of 8 classes (official Kinetics CSV)" in done.stdout
+    assert read_manifest(again).fingerprint() == read_manifest(output / "test.parquet").fingerprint()
+
+    done = prepare(*arguments[:-1], 16)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {output}: holds other videos (test 8, asked for 16)")

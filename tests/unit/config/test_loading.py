@@ -1,0 +1,232 @@
+"""YAML in, faults or a frozen experiment out, and back again."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from morphmlp.config import config_from_mapping, load_config, with_overrides
+from morphmlp.config.loading import (
+    changed_fields,
+    config_to_yaml,
+    fingerprint,
+    flat_fields,
+    parse_yaml,
+    read_yaml,
+)
+from morphmlp.errors import ConfigError
+
+SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
+
+# Another valid value for every field; a new field must be added here.
+OTHER_RESULT = {
+    "dataset": "k400",
+    "model.depths": [1, 1, 1, 1],
+    "model.embed_dims": [16, 16, 32, 64],
+    "model.chunk_lengths": [4, 8, 4, 1],
+    "model.mlp_ratio": 3.0,
+    "model.drop_path_rate": 0.2,
+    "model.num_classes": 5,
+    "model.temporal": "averaged",
+    "model.init": "published",
+    "clip.num_frames": 8,
+    "clip.frame_stride": 1,
+    "clip.crop_size": 31,
+    "clip.short_edge": 40,
+    "augment.repeats": 1,
+    "augment.scale": [0.6, 1.0],
+    "augment.aspect": [0.75, 1.3],
+    "augment.flip": 0.0,
+    "mixing.mixup": 0.0,
+    "mixing.cutmix": 0.5,
+    "mixing.label_smoothing": 0.0,
+    "optim.lr": 0.002,
+    "optim.min_lr": 0.0,
+    "optim.warmup_epochs": 0.5,
+    "optim.weight_decay": 0.1,
+    "optim.clip_norm": 1.0,
+    "train.epochs": 4,
+    "train.global_batch_size": 16,
+    "train.micro_batch_size": 4,
+    "train.precision": "bf16",
+    "train.seed": 1,
+    "train.max_steps": 10,
+    "test.num_clips": 3,
+    "test.num_crops": 1,
+}
+OTHER_OPERATIONAL = {
+    "name": "other",
+    "data.train": "a.parquet",
+    "data.val": "b.parquet",
+    "data.test": "c.parquet",
+    "execution.activation_checkpointing": "on",
+    "execution.validate_every_epochs": 2,
+    "execution.checkpoint_every_epochs": 2,
+    "execution.keep_checkpoints": 3,
+    "execution.report_every_steps": 1,
+    "ingest.decoder": "decord",
+    "ingest.cpus": 3,
+    "ingest.videos_per_task": 4,
+    "ingest.object_store_mb": 100,
+    "ingest.max_quarantined_share": 0.5,
+    "ingest.node_labels": {"node-role": "ingest"},
+    "cluster.num_workers": 2,
+    "cluster.device": "cpu",
+    "cluster.cpus_per_worker": 2,
+    "cluster.local_cpus": 8,
+    "cluster.wait_for_nodes_s": 5.0,
+    "cluster.max_failures": 0,
+    "cluster.storage": "elsewhere",
+}
+
+
+def faults_of(call):
+    with pytest.raises(ConfigError) as caught:
+        call()
+    return list(caught.value.faults)
+
+
+def test_every_field_is_in_the_tables_of_this_file():
+    assert {*OTHER_RESULT, *OTHER_OPERATIONAL} == set(flat_fields(load_config(SMALL)))
+
+
+@pytest.mark.parametrize("field", OTHER_RESULT)
+def test_a_field_that_defines_the_result_changes_the_fingerprint_and_is_told(field):
+    before, after = load_config(SMALL), load_config(SMALL, {field: OTHER_RESULT[field]})
+    assert fingerprint(after) != fingerprint(before)
+    (line,) = changed_fields(before, after)
+    assert line == f"{field}: {flat_fields(before)[field]} -> {OTHER_RESULT[field]}"
+
+
+@pytest.mark.parametrize("field", OTHER_OPERATIONAL)
+def test_an_operational_field_leaves_the_fingerprint_as_it_is(field):
+    before, after = load_config(SMALL), load_config(SMALL, {field: OTHER_OPERATIONAL[field]})
+    assert after != before
+    assert fingerprint(after) == fingerprint(before)
+    assert changed_fields(before, after) == []
+
+
+def test_fingerprints_are_twelve_hex_digits_that_do_not_drift():
+    assert fingerprint(load_config(SMALL)) == "18cc188f2165"
+
+
+def test_equal_values_written_otherwise_have_one_fingerprint():
+    assert fingerprint(load_config(SMALL, {"optim.lr": 0.001, "optim.warmup_epochs": 1.0})) == fingerprint(
+        load_config(SMALL)
+    )
+
+
+@pytest.mark.parametrize("overrides", [{}, OTHER_RESULT, OTHER_OPERATIONAL], ids=["small", "results", "operational"])
+def test_a_resolved_experiment_written_as_yaml_reads_back_equal(overrides, tmp_path):
+    config = load_config(SMALL, {**overrides, "clip.crop_size": 32})
+    (tmp_path / "again.yaml").write_text(config_to_yaml(config))
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+TRICKY_TEXTS = st.sampled_from(["1e3", "1e-3", "on", "off", "yes", "true", "null", "~", "1:30", "0x1f", "2020-01-01", ""])
+
+
+@given(TRICKY_TEXTS | st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12))
+def test_any_name_survives_the_round_trip(name):
+    config = load_config(SMALL, {"name": name, "ingest.node_labels": {"rack": name}})
+    assert config_from_mapping(parse_yaml(config_to_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("2E5", 2e5), ("-1e-3", -1e-3), ("+1.5e+2", 150.0), ("1.0e-3", 1e-3), ("3", 3), ("-3", -3)],
+)
+def test_numbers_with_an_exponent_are_numbers(text, value):
+    read = parse_yaml(text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize("text", ["1e", "e3", "1e-3s", "1.2.3", "v1e3"])
+def test_what_only_looks_like_a_number_stays_text(text):
+    assert parse_yaml(text) == text
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("on", "on"), ("off", "off")])
+def test_only_true_and_false_are_booleans(text, value):
+    assert parse_yaml(text) == value
+
+
+def test_on_and_off_can_be_written_where_a_field_takes_them():
+    config = load_config(SMALL, {"execution.activation_checkpointing": parse_yaml("off")})
+    assert config.execution.activation_checkpointing == "off"
+
+
+@pytest.mark.parametrize("text", ["name: a\nname: b\n", "model:\n  depths: 1\n  mlp_ratio: 2\n  depths: 3\n"])
+def test_a_key_given_twice_is_refused(text, tmp_path):
+    (tmp_path / "e.yaml").write_text(text)
+    (fault,) = faults_of(lambda: read_yaml(tmp_path / "e.yaml"))
+    assert "e.yaml: is not valid YAML: given twice: " in fault
+
+
+def test_the_same_key_in_two_sections_is_no_repetition():
+    assert parse_yaml("a: {x: 1}\nb: {x: 2}") == {"a": {"x": 1}, "b": {"x": 2}}
+
+
+@pytest.mark.parametrize("text", ["name: {{ name }}", "a: [1", "a: b: c", "\tx: 1", "{[1]: 2}", "a: !!python/name:os.system"])
+def test_what_is_not_yaml_is_refused_in_one_line(text, tmp_path):
+    (tmp_path / "e.yaml").write_text(text)
+    (fault,) = faults_of(lambda: read_yaml(tmp_path / "e.yaml"))
+    assert fault.startswith(f"{tmp_path}/e.yaml: is not valid YAML: ")
+    assert "\n" not in fault
+
+
+@pytest.mark.parametrize(("text", "kind"), [("", "NoneType"), ("- a\n- b\n", "list"), ("just words", "str")])
+def test_a_file_that_holds_no_fields_is_refused(text, kind, tmp_path):
+    (tmp_path / "e.yaml").write_text(text)
+    assert faults_of(lambda: read_yaml(tmp_path / "e.yaml")) == [
+        f"{tmp_path}/e.yaml: holds {kind}, not `field: value` lines"
+    ]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert faults_of(lambda: load_config(tmp_path / "no.yaml")) == [f"{tmp_path}/no.yaml: no such file"]
+
+
+def test_a_folder_and_a_binary_file_cannot_be_read(tmp_path):
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00\xd8")
+    for path in (tmp_path, tmp_path / "b.yaml"):
+        (fault,) = faults_of(lambda path=path: load_config(path))
+        assert fault.startswith(f"{path}: can't be read: ")
+
+
+def test_a_value_that_json_cannot_hold_is_refused():
+    (fault,) = faults_of(lambda: load_config(SMALL, {"name": parse_yaml("2020-01-01")}))
+    assert "a value is of a kind that no field takes" in fault
+
+
+def test_overrides_and_a_changed_file_give_the_same_experiment(tmp_path):
+    point = {"model.depths": [1, 1, 1, 1], "optim.lr": 0.01}
+    content = yaml.safe_load(SMALL.read_text())
+    content["model"]["depths"], content["optim"] = [1, 1, 1, 1], {**content["optim"], "lr": 0.01, "min_lr": 1.0e-5}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(content))
+    assert load_config(SMALL, point) == load_config(tmp_path / "e.yaml")
+
+
+def test_overrides_leave_the_mapping_that_they_are_put_over_alone():
+    content = {"a": {"b": [1]}}
+    assert with_overrides(content, {"a.b": [2], "c.d": 3}) == {"a": {"b": [2]}, "c": {"d": 3}}
+    assert content == {"a": {"b": [1]}}
+
+
+def test_an_override_below_a_plain_value_is_refused():
+    assert faults_of(lambda: load_config(SMALL, {"name.x": 1})) == ["name.x: name is 'small', not a section"]
+
+
+def test_the_faults_of_file_and_overrides_come_together(tmp_path):
+    (tmp_path / "e.yaml").write_text(SMALL.read_text().replace("epochs: 3", "epochs: none"))
+    faults = faults_of(lambda: load_config(tmp_path / "e.yaml", {"test.num_clips": 0}))
+    assert sorted(fault.split(":")[0] for fault in faults) == ["test.num_clips", "train.epochs"]
+
+
+def test_a_config_error_keeps_its_faults_between_processes():
+    error = pickle.loads(pickle.dumps(ConfigError(["a: x", "b: y"])))
+    assert error.faults == ("a: x", "b: y")

@@ -1,0 +1,148 @@
+"""What the schema refuses, and that it names every fault at once by its dotted field."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from morphmlp.config import load_config
+from morphmlp.config.loading import config_from_mapping, flat_fields, read_yaml, with_overrides
+from morphmlp.errors import ConfigError
+
+SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
+
+
+def faults_of(overrides):
+    with pytest.raises(ConfigError) as caught:
+        load_config(SMALL, overrides)
+    return sorted(caught.value.faults)
+
+
+def test_the_small_experiment_is_valid():
+    assert load_config(SMALL).model.depths == (1, 1, 2, 1)
+
+
+def test_a_configuration_cannot_be_changed():
+    config = load_config(SMALL)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.optim.lr = 1.0
+
+
+def test_all_faults_of_all_sections_are_told_at_once():
+    faults = faults_of(
+        {
+            "model.depht": [1, 1, 1, 1],
+            "model.mlp_ratio": -1.0,
+            "clip.num_frames": "16",
+            "clip.short_edge": 20,
+            "augment.scale": [0.9, 0.5],
+            "augment.aspect": [2.0, 1.0],
+            "optim.lr": 0,
+            "test.num_crops": 2,
+            "tset": {},
+        }
+    )
+    assert faults == [
+        "augment.aspect is [2.0, 1.0]; the first number must not exceed the second",
+        "augment.scale is [0.9, 0.5]; the first number must not exceed the second",
+        "clip.num_frames: input should be a valid integer, got '16'",
+        "model.depht: unknown field",
+        "model.mlp_ratio: input should be greater than 0, got -1.0",
+        "optim.lr: input should be greater than 0, got 0",
+        "test.num_crops: input should be 1 or 3, got 2",
+        "tset: unknown field",
+    ]
+
+
+def test_a_crop_larger_than_the_scaled_frame_is_refused():
+    assert faults_of({"clip.short_edge": 20}) == [
+        "clip.short_edge is 20, smaller than crop_size 32; make it at least as large"
+    ]
+
+
+def test_a_crop_cannot_cover_more_than_the_frame():
+    assert faults_of({"augment.scale": [0.5, 1.5]}) == [
+        "augment.scale ends at 1.5; a crop can't cover more than 1.0 of the frame"
+    ]
+
+
+def test_all_faults_between_sections_are_told_at_once():
+    faults = faults_of(
+        {"model.chunk_lengths": [8, 8, 3, 1], "optim.warmup_epochs": 4, "optim.min_lr": 1.0, "cluster.num_workers": 5}
+    )
+    assert [fault.split(":")[0] for fault in faults] == [
+        "cluster.num_workers",
+        "model.chunk_lengths",
+        "model.chunk_lengths",
+        "optim.min_lr",
+        "optim.warmup_epochs",
+    ]
+    assert "use at most 4 workers" in faults[0]
+
+
+def test_a_micro_batch_larger_than_the_step_is_refused():
+    (fault,) = faults_of({"train.micro_batch_size": 9})
+    assert fault.startswith("train.micro_batch_size: 9 is more than train.global_batch_size 8")
+
+
+def test_micro_batches_per_step_round_up():
+    assert load_config(SMALL, {"train.micro_batch_size": 3}).train.micro_batches_per_step == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("train.epochs", 1.5),
+        ("train.epochs", 3.0),
+        ("train.epochs", True),
+        ("train.epochs", 0),
+        ("optim.lr", "0.1"),
+        ("optim.lr", float("nan")),
+        ("optim.lr", float("inf")),
+        ("optim.lr", None),
+        ("name", 7),
+        ("model.depths", [1, 1, 1]),
+        ("model.depths", [1, 1, 1, 1, 1]),
+        ("model.depths", 4),
+        ("augment.flip", 1.1),
+        ("mixing.label_smoothing", 1.0),
+        ("model.temporal", "sometimes"),
+        ("clip", None),
+        ("ingest.node_labels", {"rack": 1}),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_and_not_converted(field, value):
+    faults = faults_of({field: value})
+    assert len(faults) == 1
+    assert faults[0].startswith(f"{field}")
+    assert ": " in faults[0]
+
+
+def test_a_whole_number_is_good_enough_for_a_real_one():
+    assert load_config(SMALL, {"optim.weight_decay": 0}).optim.weight_decay == 0.0
+
+
+FIELDS_WITHOUT_DEFAULT = [
+    name
+    for name in flat_fields(load_config(SMALL))
+    if name.split(".")[0] not in ("execution", "ingest", "cluster") and name not in ("train.seed", "train.max_steps")
+]
+
+
+@pytest.mark.parametrize("field", FIELDS_WITHOUT_DEFAULT)
+def test_a_field_that_defines_the_result_must_be_in_the_file(field):
+    content = read_yaml(SMALL)
+    *sections, leaf = field.split(".")
+    place = content
+    for section in sections:
+        place = place[section]
+    del place[leaf]
+    with pytest.raises(ConfigError) as caught:
+        config_from_mapping(content)
+    assert caught.value.faults == (f"{field}: is missing and has no default",)
+
+
+def test_operational_sections_may_be_left_out_or_given_in_part():
+    config = config_from_mapping(with_overrides(read_yaml(SMALL), {"ingest.decoder": "decord"}))
+    assert (config.ingest.decoder, config.ingest.videos_per_task) == ("decord", 16)
+    assert config.cluster.device == "auto"

@@ -1,0 +1,211 @@
+"""Arguments, help, errors and exit codes that all pipelines share."""
+
+import dataclasses
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from morphmlp.cli import experiment_arguments, parse_overrides, run, write_json
+from morphmlp.config import schema
+from morphmlp.config.loading import flat_fields, load_config
+from morphmlp.errors import ConfigError, DecodeError
+from morphmlp.metrics import ScoreCounts
+
+SMALL = Path(__file__).parent / "small_experiment.yaml"
+
+
+def arguments_of(*argv):
+    return experiment_arguments("Train.", default_config=str(SMALL), argv=list(argv))
+
+
+def faults_of(call):
+    with pytest.raises(ConfigError) as caught:
+        call()
+    return list(caught.value.faults)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overrides"),
+    [
+        ([], {}),
+        (["--train.epochs", "3"], {"train.epochs": 3}),
+        (["--train.epochs=3"], {"train.epochs": 3}),
+        (["--model.depths", "1", "2", "3", "4"], {"model.depths": [1, 2, 3, 4]}),
+        (["--model.depths=[1,2,3,4]"], {"model.depths": [1, 2, 3, 4]}),
+        (["--model.depths", "[1, 2, 3, 4]"], {"model.depths": [1, 2, 3, 4]}),
+        (["--model.chunk-lengths", "8", "4"], {"model.chunk_lengths": [8, 4]}),
+        (["--optim.lr", "1e-3"], {"optim.lr": 0.001}),
+        (["--optim.lr", "-1"], {"optim.lr": -1}),
+        (["--optim.lr", "-1e-3"], {"optim.lr": -0.001}),
+        (["--x", "-1", "-2.5"], {"x": [-1, -2.5]}),
+        (["--train.max_steps", "null"], {"train.max_steps": None}),
+        (["--name", "a-b"], {"name": "a-b"}),
+        (["--name=a=b"], {"name": "a=b"}),
+        (["--execution.activation-checkpointing", "on"], {"execution.activation_checkpointing": "on"}),
+        (["--ingest.node_labels={node-role: ingest}"], {"ingest.node_labels": {"node-role": "ingest"}}),
+        (["--a.b", "1", "--c", "x", "y", "--d=2"], {"a.b": 1, "c": ["x", "y"], "d": 2}),
+        (["--a=1", "2"], {"a": [1, 2]}),
+    ],
+)
+def test_overrides_are_read_in_every_form(arguments, overrides):
+    assert parse_overrides(arguments) == overrides
+
+
+def test_all_faults_of_the_overrides_are_told_at_once():
+    faults = faults_of(lambda: parse_overrides(["7", "--a", "--b", "1", "--b", "2", "--c", "[1"]))
+    assert faults == [
+        "7: stands before any --field",
+        "a: is given without a value",
+        "b: is given twice",
+        "c: '[1' can't be read as a value",
+    ]
+
+
+def test_a_field_in_both_spellings_is_given_twice():
+    assert faults_of(lambda: parse_overrides(["--a-b", "1", "--a_b", "2"])) == ["a_b: is given twice"]
+
+
+def test_arguments_put_overrides_over_the_file(tmp_path):
+    result = arguments_of("--train.epochs", "5", "--run-name", "r1", "--json", str(tmp_path / "o.json"))
+    assert result.config == load_config(SMALL, {"train.epochs": 5})
+    assert (result.run_name, result.json) == ("r1", tmp_path / "o.json")
+
+
+def test_another_file_is_read_with_config(tmp_path):
+    (tmp_path / "e.yaml").write_text(SMALL.read_text().replace("name: small", "name: other"))
+    assert arguments_of("--config", str(tmp_path / "e.yaml")).config.name == "other"
+
+
+def test_negative_numbers_reach_the_schema():
+    assert faults_of(lambda: arguments_of("--optim.lr", "-1")) == ["optim.lr: input should be greater than 0, got -1"]
+
+
+def test_a_shortened_option_is_an_unknown_field_and_not_a_guess():
+    assert faults_of(lambda: arguments_of("--conf", "x.yaml")) == ["conf: unknown field"]
+
+
+def test_a_run_without_a_name_is_named_after_its_experiment_and_the_time():
+    assert re.fullmatch(r"small-\d{8}-\d{6}", arguments_of().run_name)
+
+
+@pytest.mark.parametrize("name", ["a/b", "/tmp/x", ".hidden", "..", "../x"])
+def test_a_run_name_that_is_a_path_is_refused(name):
+    (fault,) = faults_of(lambda: arguments_of("--run-name", name))
+    assert fault.startswith(f"--run-name: {name!r} must be a plain name")
+
+
+def documented_fields(owner=schema.ExperimentConfig, prefix=""):
+    """Every leaf of the schema with the first words of its docstring."""
+    source = inspect.getsource(owner)
+    for field in dataclasses.fields(owner):
+        if dataclasses.is_dataclass(field.type):
+            yield from documented_fields(field.type, f"{prefix}{field.name}.")
+        else:
+            text = re.search(rf'^    {field.name}: .*\n    """(.*?)"""', source, re.MULTILINE | re.DOTALL).group(1)
+            yield f"{prefix}{field.name}", " ".join(text.replace("`", "").split())
+
+
+DOCUMENTED = dict(documented_fields())
+
+
+def squeezed(text):
+    """A text without the frames and line breaks that the help puts into it."""
+    return re.sub(r"[^\w.,;:%/()'=-]+", "", re.sub(r"\x1b\[[0-9;]*m", "", text))
+
+
+@pytest.fixture(scope="module")
+def help_text():
+    with pytest.MonkeyPatch.context() as patch:
+        import contextlib
+        import io
+
+        patch.setenv("COLUMNS", "120")
+        with contextlib.redirect_stdout(io.StringIO()) as text, pytest.raises(SystemExit) as left:
+            arguments_of("--help")
+        assert left.value.code == 0
+        return text.getvalue()
+
+
+def test_help_names_the_file_and_the_options(help_text):
+    assert help_text.startswith("Train.\n")
+    for option in ("--config FILE", "--run-name NAME", "--json FILE", str(SMALL)):
+        assert option in help_text
+
+
+@pytest.mark.parametrize("field", DOCUMENTED)
+def test_help_shows_the_field_with_its_meaning(field, help_text):
+    assert f"--{field.replace('_', '-')}" in help_text
+    assert squeezed(DOCUMENTED[field]) in squeezed(help_text)
+
+
+def test_help_shows_the_values_of_the_file(help_text):
+    for name, value in flat_fields(load_config(SMALL)).items():
+        if isinstance(value, dict) or name == "data":
+            continue
+        shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        flag = f"--{name.replace('_', '-')}"
+        entry = help_text[help_text.index(flag + " ") :][:1500]
+        assert f"(default:{squeezed(shown)})" in squeezed(entry), name
+
+
+def test_help_documents_every_field():
+    assert set(DOCUMENTED) == set(flat_fields(load_config(SMALL)))
+    assert all(DOCUMENTED.values())
+
+
+def left_with(main):
+    with pytest.raises(SystemExit) as left:
+        run(main)
+    return left.value.code
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+def test_a_pipeline_that_ends_well_leaves_with_0(capsys):
+    assert left_with(lambda: None) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_faults_of_the_user_are_one_line_each_and_leave_with_2(capsys):
+    assert left_with(raising(ConfigError(["a.b: wrong", "c: also wrong"]))) == 2
+    assert capsys.readouterr() == ("", "error: a.b: wrong\nerror: c: also wrong\n")
+
+
+def test_every_error_of_the_project_leaves_with_2(capsys):
+    assert left_with(raising(DecodeError("x.mp4: broken"))) == 2
+    assert capsys.readouterr().err == "error: x.mp4: broken\n"
+
+
+def test_ctrl_c_leaves_with_130(capsys):
+    assert left_with(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_a_defect_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 / 0)
+
+
+def test_an_exit_code_of_the_pipeline_itself_is_kept():
+    assert left_with(raising(SystemExit(5))) == 5
+
+
+def test_a_result_is_written_as_json_where_it_was_asked_for(tmp_path):
+    write_json(tmp_path / "new" / "r.json", ScoreCounts(num_videos=2, top1_hits=1, top5_hits=2, loss_sum=0.5))
+    text = (tmp_path / "new" / "r.json").read_text()
+    assert text.endswith("}\n")
+    assert json.loads(text) == {"num_videos": 2, "top1_hits": 1, "top5_hits": 2, "loss_sum": 0.5}
+
+
+def test_no_json_is_written_where_none_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_json(None, {"a": 1})
+    assert list(tmp_path.iterdir()) == []
