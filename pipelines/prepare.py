@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="small videos whose class only the order of two events tells")
     demo.set_defaults(prepare=prepare_demo)
     demo.add_argument("--output", type=Path, required=True, help="folder to write")
-    for split, count in (("train", 1600), ("val", 160), ("test", 240)):
+    for split, count in (("train", 2000), ("val", 160), ("test", 240)):
         demo.add_argument(f"--{split}", type=int, default=count, help=f"{split} videos ({count})")
     demo.add_argument("--seed", type=int, default=0, help="root of every random draw (0)")
     demo.add_argument(

@@ -1,7 +1,7 @@
 """The multi-view test over the cluster: decode tasks feed a pool of scorers, one per worker."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,15 +76,17 @@ def score_views(
         for index, part in enumerate(np.split(rows, range(videos_at_once, len(rows), videos_at_once)))
     ]
     cutter = ViewClips(clip=clip, views=views)
+    share = replace(share, videos_per_task=videos_at_once)
+    scorers = min(pool.num_workers, len(plans))  # one without work would only take its start's time
     dataset = decoding_dataset(manifest, plans, cutter, share).map_batches(
         Scorer,
         fn_constructor_kwargs={"build": build, "weights": weights, "pool": pool},
         batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=pool.num_workers),
+        compute=ray.data.ActorPoolStrategy(size=scorers),
         num_cpus=pool.cpus_per_worker,
         num_gpus=1 if pool.device == "cuda" else 0,
     )
-    limit_execution(dataset.context, share, actor_cpus=pool.num_workers * pool.cpus_per_worker)
+    limit_execution(dataset.context, share, actor_cpus=scorers * pool.cpus_per_worker)
     failures = Failures(
         manifest=manifest, stage="test", decoder=share.decoder, decoder_version=decoder_by_name(share.decoder).version
     )
@@ -106,9 +108,7 @@ class Scorer:
     Columns in: `morphmlp.data.batches.DecodedRows`. Columns out: `row`, `error`, `message`, `view_logits` `[n v k]`.
     """
 
-    def __init__(
-        self, build: Callable[[], nn.Module], weights: Mapping[str, Tensor], pool: ScorerPool
-    ) -> None:
+    def __init__(self, build: Callable[[], nn.Module], weights: Mapping[str, Tensor], pool: ScorerPool) -> None:
         torch.set_num_threads(pool.cpus_per_worker)
         self._device = torch.device(pool.device)
         self._model = build()

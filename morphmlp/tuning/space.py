@@ -76,9 +76,7 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
             impossible.append(ImpossiblePoint(values=values, title=title_of(values), reasons=error.faults))
             continue
         cost = model_cost(config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size)
-        points.append(
-            Point(values=values, title=title_of(values), label=label_of(values), config=config, cost=cost)
-        )
+        points.append(Point(values=values, title=title_of(values), label=label_of(values), config=config, cost=cost))
     if not points:
         raise ConfigError(
             ["grid: none of its points is possible"]

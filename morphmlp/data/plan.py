@@ -1,0 +1,107 @@
+"""Which videos each optimiser step takes, as a pure function of (seed, epoch).
+
+Nothing here depends on the number of workers, on decode tasks or on arrival order: a step takes its
+videos from a permutation of the manifest, the step is cut into micro-batches, and workers take whole
+micro-batches. Every random draw of a clip comes from a counter-based key, never from shared state.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """The next step to take; what a checkpoint remembers of the stream."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatchPlan:
+    """One micro-batch of the plan: rows of the manifest that go through the network together."""
+
+    epoch: int
+    step: int
+    index: int
+    """Place inside the step, 0 to K-1."""
+    rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan:
+    """The order of a whole training run."""
+
+    num_videos: int
+    global_batch_size: int
+    micro_batch_size: int
+    seed: int
+
+    @property
+    def videos_per_step(self) -> int:
+        """Videos of every step: `global_batch_size`, or the whole manifest where that is smaller."""
+        return min(self.global_batch_size, self.num_videos)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch; a last step that couldn't be filled is left out, as published."""
+        return self.num_videos // self.videos_per_step
+
+    @property
+    def micro_batches_per_step(self) -> int:
+        """K: micro-batches of every step."""
+        return -(-self.videos_per_step // self.micro_batch_size)
+
+    def step_of(self, cursor: Cursor) -> int:
+        """Optimiser steps taken before the cursor, over all epochs."""
+        return cursor.epoch * self.steps_per_epoch + cursor.step
+
+    def advance(self, cursor: Cursor) -> Cursor:
+        """The cursor after one more step."""
+        if cursor.step + 1 < self.steps_per_epoch:
+            return Cursor(epoch=cursor.epoch, step=cursor.step + 1)
+        return Cursor(epoch=cursor.epoch + 1, step=0)
+
+    def micro_batches(self, cursor: Cursor, *, worker: int, num_workers: int) -> Iterator[MicroBatchPlan]:
+        """A worker's micro-batches from the cursor to the end of its epoch.
+
+        Micro-batch `index` of each step belongs to worker `index % num_workers`.
+        """
+        order = epoch_order(self.num_videos, seed=self.seed, epoch=cursor.epoch)
+        size = self.videos_per_step
+        for step in range(cursor.step, self.steps_per_epoch):
+            rows = order[step * size : (step + 1) * size]
+            for index in range(worker, self.micro_batches_per_step, num_workers):
+                start = index * self.micro_batch_size
+                yield MicroBatchPlan(
+                    epoch=cursor.epoch, step=step, index=index, rows=rows[start : start + self.micro_batch_size]
+                )
+
+
+def epoch_order(num_videos: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The permutation of the manifest's rows that an epoch follows."""
+    return random_generator(seed, epoch, "order").permutation(num_videos)
+
+
+def worker_share(num_rows: int, *, worker: int, num_workers: int) -> npt.NDArray[np.int64]:
+    """The rows that one worker scores: every row belongs to exactly one worker."""
+    return np.arange(worker, num_rows, num_workers, dtype=np.int64)
+
+
+def random_generator(*key: int | str) -> np.random.Generator:
+    """A counter-based generator for one key, such as (seed, epoch, video id, repeat)."""
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(key, 16), "little")))
+
+
+def random_seed(*key: int | str) -> int:
+    """A 63-bit seed for one key, for libraries that take an integer."""
+    return int.from_bytes(_digest(key, 8), "little") >> 1
+
+
+def _digest(key: tuple[int | str, ...], size: int) -> bytes:
+    # `repr` keeps 1 and "1" apart and puts quotes around strings, so that no two keys share a text.
+    return hashlib.blake2b(repr(key).encode(), digest_size=size).digest()

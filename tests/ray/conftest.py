@@ -1,0 +1,73 @@
+"""Small real experiments on a real local Ray, shared by the tests of this folder."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from morphmlp.config import ExperimentConfig, config_from_mapping, with_overrides
+from morphmlp.data.synthetic import write_demo_dataset
+from morphmlp.ray_cluster import Placement, ray_session
+
+MakeConfig = Callable[..., ExperimentConfig]
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small demo data set: 96 training, 16 validation and 16 test videos."""
+    folder = tmp_path_factory.mktemp("videos")
+    write_demo_dataset(folder, train=96, val=16, test=16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working directory with its own MLflow store."""
+    folder = tmp_path_factory.mktemp("workplace")
+    before = Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+@pytest.fixture(scope="session")
+def make_config(videos: Path, workplace: Path) -> MakeConfig:
+    """A tiny experiment on the small data set, with dotted overrides."""
+    base: dict[str, JsonValue] = {
+        "name": "tiny",
+        "dataset": "demo",
+        "model": {
+            "depths": [1, 1, 1, 1],
+            "embed_dims": [16, 16, 32, 32],
+            "chunk_lengths": [8, 4, 4, 1],
+            "mlp_ratio": 2.0,
+            "drop_path_rate": 0.1,
+            "num_classes": 8,
+            "temporal": "mixed",
+            "init": "random_projection",
+        },
+        "data": {split: str(videos / f"{split}.parquet") for split in ("train", "val", "test")},
+        "clip": {"sampling": "dense", "num_frames": 16, "frame_stride": 1, "crop_size": 32, "short_edge": 36},
+        "augment": {"repeats": 1, "scale": [0.7, 1.0], "aspect": [0.9, 1.1], "flip": 0.5},
+        "mixing": {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1},
+        "optim": {"lr": 1e-3, "min_lr": 1e-5, "warmup_epochs": 1, "weight_decay": 0.05, "clip_norm": 5.0},
+        "train": {"epochs": 4, "global_batch_size": 16, "micro_batch_size": 4, "precision": "fp32", "seed": 0},
+        "test": {"num_clips": 2, "num_crops": 3},
+        "execution": {"report_every_steps": 1},
+        "cluster": {"num_workers": 2, "device": "cpu", "storage": str(workplace / "runs")},
+    }
+
+    def make(**overrides: JsonValue) -> ExperimentConfig:
+        return config_from_mapping(with_overrides(base, {k.replace("__", "."): v for k, v in overrides.items()}))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def placement(make_config: MakeConfig) -> Iterator[Placement]:
+    """A local Ray that holds two workers and their decode tasks."""
+    config = make_config()
+    with ray_session(config.cluster, config.ingest, micro_batches=4) as found:
+        yield found

@@ -1,0 +1,207 @@
+"""Whole small runs on a real local Ray: the loss curve, the record, broken videos, a killed worker."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from morphmlp.config import ExperimentConfig
+from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
+from morphmlp.errors import CheckpointError, QuarantineLimitError
+from morphmlp.ray_cluster import Placement
+from morphmlp.ray_experiment import ExperimentResult, read_splits, run_experiment
+from morphmlp.record import Metrics, RunSummary, Tags
+from morphmlp.tracking import RunWriter, find_run, tracking_uri
+from morphmlp.training.state import load_checkpoint, load_network
+
+MakeConfig = Callable[..., ExperimentConfig]
+
+
+class Silent:
+    """Progress that nobody watches; keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.done = 0
+
+    def phase(self, title: str, *, total: int, unit: str) -> None:
+        self.lines.append(f"{title} {total} {unit}")
+
+    def update(self, done: int, note: str = "") -> None:
+        self.done = done
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run as its record shows it."""
+
+    result: ExperimentResult
+    summary: RunSummary
+    losses: dict[int, float]
+    folder: Path
+
+
+def finish(config: ExperimentConfig, placement: Placement, name: str) -> Finished:
+    placement = replace(placement, num_workers=config.cluster.num_workers or 1)
+    result = run_experiment(config, read_splits(config), placement, run_name=name, progress=Silent())
+    summary = find_run(tracking_uri(), run_name=name)
+    assert summary is not None
+    points = RunWriter(tracking_uri(), summary.run_id).history([Metrics.TRAIN_LOSS])
+    return Finished(result, summary, {p.step: p.value for p in points}, Path(config.cluster.storage) / name)
+
+
+@pytest.fixture(scope="module")
+def two_workers(make_config: MakeConfig, placement: Placement) -> Finished:
+    return finish(make_config(train__max_steps=20), placement, "two-workers")
+
+
+@pytest.fixture(scope="module")
+def one_worker(make_config: MakeConfig, placement: Placement) -> Finished:
+    return finish(make_config(train__max_steps=20, cluster__num_workers=1), placement, "one-worker")
+
+
+def test_one_and_two_workers_follow_the_same_loss_curve(one_worker: Finished, two_workers: Finished) -> None:
+    assert list(one_worker.losses) == list(two_workers.losses) == list(range(1, 21))
+    assert [two_workers.losses[step] for step in range(1, 21)] == pytest.approx(
+        [one_worker.losses[step] for step in range(1, 21)], rel=1e-4
+    )
+    assert len(set(one_worker.losses.values())) == 20
+
+
+def test_every_video_is_scored_exactly_once(two_workers: Finished) -> None:
+    predictions = pq.read_table(two_workers.folder / "predictions.parquet")
+    assert two_workers.result.num_videos == 16
+    assert len(set(predictions["video_id"].to_pylist())) == 16
+    assert {len(views) for views in predictions["view_logits"].to_pylist()} == {2 * 3}
+    assert two_workers.summary.metrics[Metrics.VAL_NUM_VIDEOS] == 16
+
+
+def test_the_record_holds_what_defines_the_run(two_workers: Finished) -> None:
+    tags, params = two_workers.summary.tags, two_workers.summary.params
+    assert two_workers.summary.status == "FINISHED"
+    assert tags[Tags.FINGERPRINT] == two_workers.result.fingerprint
+    assert tags[Tags.DATA_TRAIN].startswith("96:")
+    assert tags[Tags.DATA_TEST].startswith("16:")
+    assert tags[Tags.DECODER].startswith("pyav ")
+    assert tags[Tags.PRECISION] == "fp32"
+    assert {Tags.GIT_COMMIT, Tags.GIT_DIRTY, Tags.HARDWARE, Tags.VERSION + "ray"} <= tags.keys()
+    assert params["model.chunk_lengths"] == "[8, 4, 4, 1]"
+    assert {
+        Metrics.TRAIN_LR,
+        Metrics.TRAIN_GRAD_NORM,
+        Metrics.TRAIN_STEP_S,
+        Metrics.TRAIN_DATA_WAIT_S,
+        Metrics.TRAIN_CLIPS_PER_S,
+        Metrics.TRAIN_EPOCH_LOSS,
+        Metrics.VAL_TOP1,
+        Metrics.TEST_TOP1,
+        Metrics.TEST_NUM_VIDEOS,
+        Metrics.RUN_WALL_S,
+    } <= two_workers.summary.metrics.keys()
+
+
+def test_the_last_checkpoint_loads(two_workers: Finished) -> None:
+    import torch
+
+    checkpoint = load_checkpoint(Path(two_workers.result.checkpoint))
+    network = load_network(checkpoint, torch.device("cpu"))
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 16, 32, 32)).shape == (1, 8)
+
+
+def test_a_finished_run_isnt_started_again(
+    two_workers: Finished, make_config: MakeConfig, placement: Placement
+) -> None:
+    config = make_config(train__max_steps=20)
+    with pytest.raises(CheckpointError, match="that run is finished"):
+        finish(config, placement, "two-workers")
+
+
+def test_a_run_name_that_holds_another_experiment_is_refused(
+    two_workers: Finished, make_config: MakeConfig, placement: Placement
+) -> None:
+    with pytest.raises(CheckpointError, match=r"optim.lr: 0.001 -> 0.01"):
+        finish(make_config(train__max_steps=20, optim__lr=0.01), placement, "two-workers")
+
+
+@pytest.fixture(scope="module")
+def broken_videos(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training manifest with a text file, an empty file and a missing file in three places."""
+    folder = tmp_path_factory.mktemp("broken")
+    manifest = read_manifest(videos / "train.parquet")
+    (folder / "text.mp4").write_text("not a video")
+    (folder / "empty.mp4").touch()
+    paths = manifest.table["path"].to_pylist()
+    paths[:3] = [str(folder / name) for name in ("text.mp4", "empty.mp4", "gone.mp4")]
+    table = manifest.table.set_column(1, manifest.table.schema.field("path"), [paths])
+    write_manifest(Manifest(table, manifest.class_names), folder / "train.parquet")
+    return folder / "train.parquet"
+
+
+def test_broken_videos_are_quarantined_and_the_run_goes_on(
+    broken_videos: Path, make_config: MakeConfig, placement: Placement
+) -> None:
+    config = make_config(data__train=str(broken_videos), train__epochs=1, ingest__max_quarantined_share=0.1)
+    run = finish(config, placement, "some-broken")
+    rows = {Path(row["path"]).name: row for row in pq.read_table(run.folder / "quarantine.parquet").to_pylist()}
+    assert rows.keys() == {"text.mp4", "empty.mp4", "gone.mp4"}
+    assert rows["empty.mp4"]["message"] == "the file is empty (0 bytes)"
+    assert rows["gone.mp4"]["message"] == "no such file or directory"
+    assert {row["stage"] for row in rows.values()} == {"train"}
+    assert len(run.losses) == 6
+
+
+def test_too_many_broken_videos_stop_the_run_with_one_line(
+    broken_videos: Path, make_config: MakeConfig, placement: Placement
+) -> None:
+    config = make_config(data__train=str(broken_videos), train__epochs=1, ingest__max_quarantined_share=0.01)
+    with pytest.raises(QuarantineLimitError, match=r"of 96 train videos can't be used.*ingest.max_quarantined_share"):
+        finish(config, placement, "too-many-broken")
+    summary = find_run(tracking_uri(), run_name="too-many-broken")
+    assert summary is not None
+    assert summary.status == "FAILED"
+
+
+def test_a_killed_worker_costs_no_result(make_config: MakeConfig, placement: Placement) -> None:
+    config = make_config(train__epochs=6)
+    folder = Path(config.cluster.storage) / "killed-worker"
+    killed: list[int] = []
+
+    def kill_when_the_first_checkpoint_stands() -> None:
+        while not any(folder.glob("epoch-0001-*")):
+            time.sleep(0.1)
+        pid = next(train_worker_pids())
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
+
+    killer = threading.Thread(target=kill_when_the_first_checkpoint_stands, daemon=True)
+    killer.start()
+    run = finish(config, placement, "killed-worker")
+    assert killed
+    assert list(run.losses) == list(range(1, 6 * 6 + 1))
+    assert run.result.num_videos == 16
+
+
+def train_worker_pids() -> Iterator[int]:
+    """Processes of Ray Train workers of this session; others on the machine aren't ours."""
+    import ray
+
+    session = ray._private.worker._global_node.get_session_dir_path()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+                environment = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if b"ray::" in command and b"Train" in command and session.encode() in environment:
+                yield int(entry.name)
