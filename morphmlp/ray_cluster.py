@@ -31,7 +31,9 @@ from morphmlp.config.schema import ClusterConfig, IngestConfig
 from morphmlp.data.ray_dataset import IngestShare
 from morphmlp.errors import ClusterError
 
-OBJECT_STORE_BYTES = 2**20
+BYTES_PER_MB = 2**20
+LONGEST_TEMP_FOLDER = 38
+"""Ray adds 69 characters of session and socket name; a socket's whole path may have 107."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Placement:
         return IngestShare(
             decoder=ingest.decoder,
             cpus=max(1, self.ingest_cpus // pipelines),
-            object_store_bytes=ingest.object_store_mb * OBJECT_STORE_BYTES // pipelines,
+            object_store_bytes=ingest.object_store_mb * BYTES_PER_MB // pipelines,
             videos_per_task=ingest.videos_per_task,
             node_labels=ingest.node_labels,
             pin_memory=self.device == "cuda",
@@ -180,7 +182,10 @@ def _hushed_start() -> Iterator[None]:
 @contextmanager
 def _local(placement: Placement, *, trials: int) -> Iterator[None]:
     cpus = trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)
-    folder = tempfile.mkdtemp(prefix="morphmlp-")
+    folder = tempfile.mkdtemp(prefix="mmlp-")
+    if len(folder) > LONGEST_TEMP_FOLDER:
+        Path(folder).rmdir()
+        raise ClusterError(f"TMPDIR: {tempfile.gettempdir()} is too long for Ray's socket names; name a shorter folder")
     try:
         with _hushed_start():
             ray.init(

@@ -267,14 +267,13 @@ def run_test(
     config: ExperimentConfig, videos: Manifest, checkpoint: Checkpoint, placement: Placement, progress: Progress
 ) -> TestResult:
     """Score the test videos on all views with a checkpoint's weights."""
-    views = config.test
-    progress.phase(f"test, {views.num_clips} clips x {views.num_crops} crops", total=len(videos), unit="videos")
+    progress.phase(f"test, {config.test.in_words}", total=len(videos), unit="videos")
     return score_views(
         functools.partial(build_network, config),
         checkpoint.model,
         videos,
         clip=config.clip,
-        views=views,
+        views=config.test,
         pool=ScorerPool(
             num_workers=placement.num_workers, cpus_per_worker=placement.cpus_per_worker, device=placement.device
         ),

@@ -15,10 +15,9 @@ def train_pipeline(description: str, *, default_config: str) -> None:
     """Train, test and record the experiment that the command line names; prints the result."""
     arguments = experiment_arguments(description, default_config=default_config)
     result = train_and_report(arguments)
-    views = arguments.config.test
     print(
         f"{result.run_name}: test top-1 {result.top1:.2f}, top-5 {result.top5:.2f} of {result.num_videos} videos "
-        f"({views.num_clips} clips x {views.num_crops} crops; {result.num_quarantined} quarantined), "
+        f"({arguments.config.test.in_words}; {result.num_quarantined} quarantined), "
         f"{result.wall_s:.0f} s, MLflow run {result.run_id}"
     )
     write_json(arguments.json, result)

@@ -170,6 +170,12 @@ class TestConfig:
     num_crops: Literal[1, 3]
     """1: centre crop. 3: left, centre and right along the long side."""
 
+    @property
+    def in_words(self) -> str:
+        """The views of a video as results print them: `4 clips x 1 crop`."""
+        clips = f"{self.num_clips} clip{'' if self.num_clips == 1 else 's'}"
+        return f"{clips} x {self.num_crops} crop{'' if self.num_crops == 1 else 's'}"
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ExecutionConfig:

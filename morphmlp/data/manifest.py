@@ -94,7 +94,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read and check a manifest.
+    """Read and check a manifest; its rows come in the order of the video ids.
 
     Raises:
         ManifestError: No such file, not a manifest, or without a single video that is there.
@@ -121,7 +121,9 @@ def read_manifest(path: str | Path) -> Manifest:
     if faults:
         raise ManifestError(f"{path}: is not a manifest: {'; '.join(faults)}; write it with pipelines/prepare.py")
     arrays = [table[field.name].combine_chunks() for field in columns.MANIFEST]
-    manifest = Manifest(pa.Table.from_arrays(arrays, schema=columns.MANIFEST), class_names)
+    # In the order of the ids, like the fingerprint: the plan permutes rows, and a manifest that was written again
+    # in another order must not change the stream of a run that continues.
+    manifest = Manifest(pa.Table.from_arrays(arrays, schema=columns.MANIFEST).sort_by("video_id"), class_names)
     _check_rows(manifest, path)
     return manifest
 

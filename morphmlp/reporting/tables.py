@@ -234,7 +234,11 @@ def _cost(model: ModelConfig, num_frames: int, crop_size: int) -> ModelCost:
 
 
 def _cost_cells(cost: ModelCost | None) -> tuple[str, str]:
-    return ("", "") if cost is None else (f"{cost.params / 1e6:.1f}", f"{cost.gmacs:.1f}")
+    return (
+        ("", "")
+        if cost is None
+        else (f"{cost.params / 1e6:.1f}", f"{cost.gmacs:.1f}" if cost.gmacs >= 1 else f"{cost.gmacs:.3f}")
+    )
 
 
 def _measured_cells(row: PublishedVideo, run: _Measured | None) -> tuple[str, ...]:

@@ -5,7 +5,9 @@ tasks, for which the session declares the CPUs of `max_concurrent_trials` traini
 each other's resources.
 """
 
+import contextlib
 import dataclasses
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -147,7 +149,11 @@ def _train_all(
     micro_batches = min(
         train_plan(job.config, len(data.train)).micro_batches_per_step for job, data in zip(jobs, splits, strict=True)
     )
-    with ray_session(config.cluster, config.ingest, micro_batches=micro_batches, trials=at_once) as placement:
+    with (
+        # Tune prints lines even at verbosity 0, and so does Ray of its processes; progress goes to standard error.
+        contextlib.redirect_stdout(io.StringIO()),
+        ray_session(config.cluster, config.ingest, micro_batches=micro_batches, trials=at_once) as placement,
+    ):
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         shared = share(placement, trials=at_once, cpus=int(total.get("CPU", 0)), gpus=int(total.get("GPU", 0)))
         run_trials(jobs, views, shared, at_once=at_once, folder=tuning, progress=progress)

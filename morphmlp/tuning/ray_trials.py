@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Read by Tune when it runs: its own tables and logger files aren't wanted, MLflow is the record.
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# Read by Tune when it runs: its own logger files aren't wanted, MLflow is the record.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 
 import ray
@@ -90,7 +89,8 @@ def _tuner(jobs: Sequence[TrialJob], placement: Placement, *, at_once: int, fold
     names = [job.run_name for job in jobs]
 
     def name(trial: Any) -> str:
-        return names[trial.config["index"]]
+        index: int = trial.config["index"]
+        return names[index]
 
     # Failing trials are told by the sweep, with their reason; Tune would add its tracebacks.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -102,7 +102,12 @@ def _tuner(jobs: Sequence[TrialJob], placement: Placement, *, at_once: int, fold
             {"CPU": 0, node: NODE_SHARE},
         ),
         param_space={"index": tune.grid_search(list(range(len(jobs))))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, trial_name_creator=name, trial_dirname_creator=name),
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=at_once,
+            trial_name_creator=name,
+            trial_dirname_creator=name,
+            reuse_actors=True,  # the next trial needn't import everything again; a failed one's process is never reused
+        ),
         run_config=tune.RunConfig(name="tune", storage_path=str(folder.resolve()), verbose=0),
     )
 

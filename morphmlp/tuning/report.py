@@ -56,9 +56,9 @@ def plan_text(space: Space) -> str:
     """The plan, before anything starts: points with their cost, then what is left out and why."""
     points = pd.DataFrame([(*_cells(point.values), *_cost(point)) for point in space.points])
     points.columns = pd.Index([*_headers(space.points[0].values), *TRIAL_COLUMNS[:2]])
-    text = f"{len(space.points)} points:\n\n{_markdown(points)}\n"
+    text = f"Points: {len(space.points)}\n\n{_markdown(points)}\n"
     if space.impossible:
-        text += f"\n{len(space.impossible)} impossible points, left out:\n\n"
+        text += f"\nImpossible, left out: {len(space.impossible)}\n\n"
         text += "".join(f"- {point.title}: {reason}\n" for point in space.impossible for reason in point.reasons)
     return text
 

@@ -192,16 +192,16 @@ def test_a_killed_worker_costs_no_result(make_config: MakeConfig, placement: Pla
 
 
 def train_worker_pids() -> Iterator[int]:
-    """Processes of Ray Train workers of this session; others on the machine aren't ours."""
-    import ray
-
-    session = ray._private.worker._global_node.get_session_dir_path()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-                environment = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if b"ray::" in command and b"Train" in command and session.encode() in environment:
+    """Ray Train's workers below this process (their parent is the raylet); others on the machine aren't ours."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes()
+            if command.startswith(b"ray::RayTrainWorker") and parent(parent(int(entry.name))) == os.getpid():
                 yield int(entry.name)
+        except OSError:
+            continue
+
+
+def parent(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1])

@@ -130,12 +130,3 @@ def test_evaluation_between_steps_changes_nothing(training):
     model(micro_batches([3], 9)[0])
     model.train(training)
     assert all(torch.equal(one, other) for one, other in zip(before, model.buffers(), strict=True))
-
-
-def test_a_network_without_statistics_has_nothing_to_gather():
-    model = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 2))
-    statistics = RunningStatistics(model)
-    statistics.begin_step()
-    statistics.add_micro_batch(3)
-    assert statistics.flat_sums().numel() == 0
-    statistics.end_step(statistics.flat_sums(), torch.tensor(3.0))

@@ -33,7 +33,7 @@ NEITHER = replace(BOTH, mixup=0.0, cutmix=0.0)
 )
 def test_learning_rates_are_the_published_ones(epoch, published):
     # Published with three or four digits; the rounding of the last one is allowed for.
-    assert learning_rate(epoch, epochs=60, optim=K400) == pytest.approx(published, rel=2.5e-3)
+    assert learning_rate(epoch, epochs=60, optim=K400) == pytest.approx(published, rel=5e-3)
 
 
 def test_the_learning_rate_starts_and_ends_at_its_least_value():
