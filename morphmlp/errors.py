@@ -36,6 +36,10 @@ class QuarantineLimitError(MorphMLPError):
     """More videos are broken than the configuration allows."""
 
 
+class DivergenceError(MorphMLPError):
+    """A training whose loss is no longer a number."""
+
+
 class CheckpointError(MorphMLPError):
     """A checkpoint that is torn, foreign, or belongs to another experiment."""
 

@@ -310,6 +310,7 @@ def record_test(
             _point(Metrics.TEST_TOP5, counts.top5),
             _point(Metrics.TEST_NUM_VIDEOS, counts.num_videos),
             _point(Metrics.TEST_NUM_QUARANTINED, len(tested.broken)),
+            _point(Metrics.TEST_CONCEALED, tested.concealed),
         ]
     )
 

@@ -63,6 +63,9 @@ class Metrics:
     TEST_TOP5 = "test/top5"
     TEST_NUM_VIDEOS = "test/num_videos"
     TEST_NUM_QUARANTINED = "test/num_quarantined"
+    TRAIN_CONCEALED = "train/concealed_frames"
+    """Frames since the last point that stand in for damaged ones, all workers; no point where there are none."""
+    TEST_CONCEALED = "test/concealed_frames"
     RUN_WALL_S = "run/wall_s"
 
 

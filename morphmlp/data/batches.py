@@ -13,8 +13,8 @@ from morphmlp.data.plan import MicroBatchPlan
 from morphmlp.data.quarantine import BrokenVideo
 
 DecodedRows = Mapping[str, npt.NDArray[np.generic]]
-"""What a decode task returns: `row`, `label`, `error` (empty when all is well), `message`, and `clips`
-`[n r t h w c]`, with zeros in the places of broken videos."""
+"""What a decode task returns: `row`, `label`, `error` (empty when all is well), `message`, `concealed` (frames
+that stand in for damaged ones), and `clips` `[n r t h w c]`, with zeros in the places of broken videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,8 @@ class MicroBatch:
     rows: npt.NDArray[np.int64]
     """Manifest rows of the videos that are here, `[b / clips per video]`."""
     broken: tuple[BrokenVideo, ...]
+    concealed: int = 0
+    """Decoded frames that stand in for damaged ones."""
 
     @property
     def planned_videos(self) -> int:
@@ -82,6 +84,7 @@ def assemble(
             clips=clips.pin_memory() if pin_memory else clips,
             labels=labels.pin_memory() if pin_memory else labels,
             rows=plan.rows[good],
+            concealed=int(taken["concealed"].sum()),
             broken=tuple(
                 failures.describe(int(taken["row"][i]), str(taken["error"][i]), str(taken["message"][i]))
                 for i in np.flatnonzero(~good)

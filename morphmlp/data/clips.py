@@ -18,6 +18,16 @@ SINGLE_VIEW = TestConfig(num_clips=1, num_crops=1)
 
 
 @dataclass(frozen=True, kw_only=True)
+class CutClips:
+    """The clips of one video."""
+
+    clips: Frames
+    """`[r t h w c]`, one per repeat or view."""
+    concealed: int
+    """Decoded frames that stand in for damaged ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainClips:
     """Augmented training clips of a video."""
 
@@ -30,13 +40,14 @@ class TrainClips:
         """Clips that each video gives."""
         return self.augment.repeats
 
-    def cut(self, decoder: Decoder, *, path: str, video_id: str, epoch: int) -> Frames:
-        """One clip per repeat, `[r t h w c]`; the repeats share their frames and differ in crop and flip."""
+    def cut(self, decoder: Decoder, *, path: str, video_id: str, epoch: int) -> CutClips:
+        """One clip per repeat; the repeats share their frames and differ in crop and flip."""
         reader = decoder.open(path)
         fraction = random_generator(self.seed, epoch, video_id, "start").random()
         window = _window(self.clip, reader.info)
-        frames = reader.read(window.indices(window.train_start(fraction)).tolist()).frames
-        return np.stack([self._augmented(frames, (epoch, video_id, repeat)) for repeat in range(self.augment.repeats)])
+        decoded = reader.read(window.indices(window.train_start(fraction)).tolist())
+        clips = [self._augmented(decoded.frames, (epoch, video_id, repeat)) for repeat in range(self.augment.repeats)]
+        return CutClips(clips=np.stack(clips), concealed=decoded.concealed)
 
     def _augmented(self, frames: Frames, key: tuple[int, str, int]) -> Frames:
         rng = random_generator(self.seed, *key)
@@ -58,22 +69,23 @@ class ViewClips:
         """Views that each video gives."""
         return self.views.num_clips * self.views.num_crops
 
-    def cut(self, decoder: Decoder, *, path: str, video_id: str, epoch: int) -> Frames:
-        """All views, `[v t h w c]`, from one decode."""
+    def cut(self, decoder: Decoder, *, path: str, video_id: str, epoch: int) -> CutClips:
+        """All views from one decode."""
         del video_id, epoch  # nothing is drawn
         reader = decoder.open(path)
         window = _window(self.clip, reader.info)
         starts = window.view_starts(self.views.num_clips)
         indices = np.concatenate([window.indices(start) for start in starts])
-        frames = reader.read(indices.tolist()).frames
+        decoded = reader.read(indices.tolist())
         crops = evaluation_crops(
-            frames,
+            decoded.frames,
             short_edge=self.clip.short_edge,
             crop_size=self.clip.crop_size,
             num_crops=self.views.num_crops,
         )
         length = self.clip.num_frames
-        return np.stack([crop[k * length : (k + 1) * length] for k in range(len(starts)) for crop in crops])
+        clips = [crop[k * length : (k + 1) * length] for k in range(len(starts)) for crop in crops]
+        return CutClips(clips=np.stack(clips), concealed=decoded.concealed)
 
 
 Cutter = TrainClips | ViewClips

@@ -59,9 +59,11 @@ class DecodeTask:
             (table.num_rows, self.cutter.clips_per_video, self.cutter.clip.num_frames, size, size, 3), dtype=np.uint8
         )
         errors, messages = [""] * table.num_rows, [""] * table.num_rows
+        concealed = np.zeros(table.num_rows, dtype=np.int64)
         for place, video in enumerate(table.select(["path", "video_id", "epoch"]).to_pylist()):
             try:
-                clips[place] = self.cutter.cut(decoder, **video)
+                cut = self.cutter.cut(decoder, **video)
+                clips[place], concealed[place] = cut.clips, cut.concealed
             except Exception as error:  # noqa: BLE001 (whatever a codec does with a file, it costs this video alone)
                 errors[place], messages[place] = type(error).__name__, " ".join(str(error).split())
         return {
@@ -69,6 +71,7 @@ class DecodeTask:
             "label": table["label"].to_numpy(),
             "error": np.array(errors, dtype=object),
             "message": np.array(messages, dtype=object),
+            "concealed": concealed,
             "clips": clips,
         }
 

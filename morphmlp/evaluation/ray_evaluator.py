@@ -40,6 +40,8 @@ class TestResult:
     predictions: pa.Table
     """Columns: `morphmlp.data.columns.PREDICTIONS`."""
     broken: list[BrokenVideo]
+    concealed: int
+    """Decoded frames that stand in for damaged ones."""
 
 
 def score_views(
@@ -92,20 +94,23 @@ def score_views(
     )
     logits: list[tuple[int, npt.NDArray[np.float32]]] = []
     broken: list[BrokenVideo] = []
+    concealed = 0
     for row in _rows(dataset.iter_batches(batch_size=None, batch_format="numpy")):
         if row["error"]:
             broken.append(failures.describe(int(row["row"]), str(row["error"]), str(row["message"])))
         else:
+            concealed += int(row["concealed"])
             logits.append((int(row["row"]), np.asarray(row["view_logits"], dtype=np.float32)))
         progress(len(logits) + len(broken))
     check_coverage(manifest, scored=[row for row, _ in logits], broken=[video.video_id for video in broken])
-    return TestResult(predictions=predictions_table(manifest, dict(logits)), broken=broken)
+    return TestResult(predictions=predictions_table(manifest, dict(logits)), broken=broken, concealed=concealed)
 
 
 class Scorer:
     """Holds the model on its device and scores decoded rows.
 
-    Columns in: `morphmlp.data.batches.DecodedRows`. Columns out: `row`, `error`, `message`, `view_logits` `[n v k]`.
+    Columns in: `morphmlp.data.batches.DecodedRows`. Columns out: the same, with
+    `view_logits` `[n v k]` for the clips.
     """
 
     def __init__(self, build: Callable[[], nn.Module], weights: Mapping[str, Tensor], pool: ScorerPool) -> None:
@@ -124,6 +129,7 @@ class Scorer:
             "row": rows["row"],
             "error": rows["error"],
             "message": rows["message"],
+            "concealed": rows["concealed"],
             "view_logits": logits.view(videos, views, -1).numpy(),
         }
 

@@ -67,6 +67,8 @@ class StepSummary:
     data_wait_s: float
     broken: tuple[BrokenVideo, ...]
     """Broken videos that this worker met."""
+    concealed: int
+    """Frames of this worker's clips that stand in for damaged ones."""
     totals: Tensor
     """Over all workers: loss sum, clips, broken videos."""
     grad_norm: Tensor
@@ -122,6 +124,7 @@ def fit(
                 step_s=time.perf_counter() - asked,
                 data_wait_s=data_wait_s,
                 broken=tuple(video for batch in micro_batches for video in batch.broken),
+                concealed=sum(batch.concealed for batch in micro_batches),
                 totals=totals,
                 grad_norm=grad_norm,
             )

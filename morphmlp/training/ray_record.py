@@ -4,11 +4,13 @@ MLflow has this one writer during training; the workers need neither its address
 """
 
 import json
+from dataclasses import replace
 from typing import Any, cast
 
 from ray.train import Checkpoint, UserCallback
 
 from morphmlp.data.quarantine import Quarantine
+from morphmlp.record import Metrics
 from morphmlp.tracking import RunWriter
 from morphmlp.training.report import Report, broken_of, points_of
 from morphmlp.training.run_folder import RunFolder
@@ -28,7 +30,11 @@ class RecordReports(UserCallback):
         """Take in one report of every worker."""
         del run_context
         reports = [cast(Report, report) for report in metrics]
-        self._writer.metrics([point for report in reports for point in points_of(report)])
+        points = [point for report in reports for point in points_of(report)]
+        if points and (concealed := sum(report.get("concealed", 0) for report in reports)):
+            last = max(points, key=lambda point: point.step)
+            points.append(replace(last, key=Metrics.TRAIN_CONCEALED, value=concealed))
+        self._writer.metrics(points)
         self._keep_broken(reports)
         line = {
             "progress": reports[0].get("progress"),

@@ -10,13 +10,14 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from morphmlp.data.quarantine import Quarantine
-from morphmlp.errors import ClusterError, MorphMLPError
+from morphmlp.errors import ClusterError, DivergenceError, MorphMLPError
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement
 from morphmlp.record import Metrics
 from morphmlp.tracking import RunWriter
 from morphmlp.training.ray_record import RecordReports
 from morphmlp.training.ray_worker import TrainJob, train_worker
+from morphmlp.training.report import QUARANTINE
 from morphmlp.training.run_folder import RunFolder
 
 POLL_S = 0.2
@@ -37,6 +38,7 @@ def train(job: TrainJob, placement: Placement, writer: RunWriter, folder: RunFol
 
     Raises:
         QuarantineLimitError: Too many training videos are broken.
+        DivergenceError: The training loss is no longer a number.
         ClusterError: The workers failed more often than `cluster.max_failures`.
     """
     cluster = job.config.cluster
@@ -67,11 +69,13 @@ def train(job: TrainJob, placement: Placement, writer: RunWriter, folder: RunFol
     screen = _Screen(progress)
     for line in _follow(folder.progress, fitting):
         screen.show(line)
-    if screen.stopped == "quarantine":
+    if screen.stopped == QUARANTINE:
         Quarantine.read(folder.quarantine).check_share(
             stage="train", num_videos=job.num_videos, limit=job.config.ingest.max_quarantined_share
         )
     result = fitting.result()
+    if screen.stopped is not None:
+        raise DivergenceError(f"{screen.stopped}; lower optim.lr or optim.clip_norm, and use another --run-name")
     return Path(result.checkpoint.path)
 
 

@@ -20,7 +20,7 @@ from morphmlp.metrics import ScoreCounts
 from morphmlp.models.cost import activation_bytes
 from morphmlp.training.loop import EpochSummary, Recipe, StepSummary, fit
 from morphmlp.training.ray_clips import RayClips
-from morphmlp.training.report import Report, Reporter
+from morphmlp.training.report import QUARANTINE, Report, Reporter
 from morphmlp.training.state import TrainState, load_checkpoint, new_state, restore, save_checkpoint
 
 ACTIVATION_MEMORY_SHARE = 0.5
@@ -65,12 +65,12 @@ def train_worker(job: TrainJob) -> None:
                 continue
         else:
             _end_epoch(job, state, clips, summary, reporter=reporter, device=device)
-        broken += reporter.broken_clips()
-        checkpoint_due = isinstance(summary, EpochSummary) and _checkpoint_due(job, recipe, summary)
-        _report(reporter.take(), job, state, save=checkpoint_due, first=rank == 0)
-        # The count is over all workers, so all of them stop here together.
-        if broken > job.config.ingest.max_quarantined_share * job.num_videos:
-            ray.train.report(Report(stopped="quarantine"))
+        broken += reporter.broken_videos()
+        stopped = _reason_to_stop(job, reporter, broken)
+        save = isinstance(summary, EpochSummary) and _checkpoint_due(job, recipe, summary) and stopped is None
+        _report(reporter.take(), job, state, save=save, first=rank == 0)
+        if stopped is not None:
+            ray.train.report(Report(stopped=stopped))
             return
         if isinstance(summary, EpochSummary):
             broken = 0.0
@@ -90,6 +90,13 @@ def _end_epoch(
     if ended or (summary.epoch + 1) % job.config.execution.validate_every_epochs == 0:
         counts, broken = score_single_views(state.model, clips.validation(), device=device)
         reporter.add_validation(_over_workers(counts, device), broken, epoch=summary.epoch + 1)
+
+
+def _reason_to_stop(job: TrainJob, reporter: Reporter, broken: float) -> str | None:
+    """Why the run can't go on; decided from numbers over all workers, so that all of them stop together."""
+    if (step := reporter.first_not_finite()) is not None:
+        return f"the training loss is not finite at step {step}"
+    return QUARANTINE if broken > job.config.ingest.max_quarantined_share * job.num_videos else None
 
 
 def _checkpoint_due(job: TrainJob, recipe: Recipe, summary: EpochSummary) -> bool:

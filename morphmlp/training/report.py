@@ -3,6 +3,7 @@
 Reports are plain values, since they travel between processes and stand in Ray's checkpoint index.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,9 @@ from morphmlp.metrics import ScoreCounts
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.training.loop import EpochSummary, Recipe, StepSummary
 
+QUARANTINE = "quarantine"
+"""Reason to stop: more broken videos than the configuration allows."""
+
 
 class Report(TypedDict, total=False):
     """One report of one worker. `points` and `progress` come from the first worker only."""
@@ -21,6 +25,8 @@ class Report(TypedDict, total=False):
     """Fields of `MetricPoint`."""
     broken: list[dict[str, str]]
     """Fields of `BrokenVideo`."""
+    concealed: int
+    """Frames that stand in for damaged ones, since the worker's last report."""
     progress: dict[str, float]
     """`step`, `total_steps`, and numbers worth seeing."""
     notes: list[str]
@@ -69,13 +75,20 @@ class Reporter:
             self._point(Metrics.VAL_LOSS, counts.loss, epoch)
         self._point(Metrics.VAL_NUM_VIDEOS, counts.num_videos, epoch)
 
-    def broken_clips(self) -> float:
+    def broken_videos(self) -> float:
         """Broken videos over all workers among the steps kept here."""
         return sum(float(step.totals[2]) for step in self._steps)
 
+    def first_not_finite(self) -> int | None:
+        """The first step kept here whose loss isn't a number; the loss is over all workers, so they agree."""
+        return next((step.step + 1 for step in self._steps if not math.isfinite(float(step.totals[0]))), None)
+
     def take(self) -> Report:
         """The report, and a fresh start."""
-        report: Report = {"broken": [asdict(video) for video in self._broken]}
+        report: Report = {
+            "broken": [asdict(video) for video in self._broken],
+            "concealed": sum(step.concealed for step in self._steps),
+        }
         if self.first:
             if self._steps:
                 report["progress"] = self._add_window()

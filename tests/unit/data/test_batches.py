@@ -35,6 +35,7 @@ def block_of(rows, broken=()):
         "label": (rows % 3).astype(np.int32),
         "error": np.array(["DecodeError" if is_bad else "" for is_bad in bad], dtype=object),
         "message": np.array(["no picture" if is_bad else "" for is_bad in bad], dtype=object),
+        "concealed": np.array([0 if is_bad else 2 for is_bad in bad]),
         "clips": clips,
     }
 
@@ -129,3 +130,8 @@ def test_a_micro_batch_is_handed_over_as_soon_as_its_rows_are_there():
     assert len(taken) == 1
     next(stream)
     assert len(taken) == 2
+
+
+def test_frames_that_stand_in_for_damaged_ones_are_counted():
+    (batch,) = assembled([block_of([1, 2, 3])], plans_of([1, 2, 3]))
+    assert batch.concealed == 6

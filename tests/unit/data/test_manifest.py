@@ -300,3 +300,20 @@ def test_an_empty_class_list_is_refused(tmp_path):
     (tmp_path / "c.txt").write_text("\n")
     (line,) = faults_of(lambda: read_class_list(tmp_path / "c.txt"))
     assert "holds no classes" in line
+
+
+def test_rows_come_in_the_order_of_the_ids_whatever_the_file_says(tmp_path):
+    """The plan permutes rows: a manifest written again in another order must not change a run's stream."""
+    ids = ["c", "a", "b"]
+    manifest = manifest_from_rows(
+        video_ids=ids,
+        paths=[f"/{name}.mp4" for name in ids],
+        labels=[2, 0, 1],
+        splits=["train"] * 3,
+        sizes_bytes=[1, 1, 1],
+        class_names=["x", "y", "z"],
+    )
+    write_manifest(manifest, tmp_path / "m.parquet")
+    table = read_manifest(tmp_path / "m.parquet").table
+    assert table["video_id"].to_pylist() == ["a", "b", "c"]
+    assert table["label"].to_pylist() == [0, 1, 2]

@@ -13,7 +13,7 @@ from morphmlp.training.loop import EpochSummary, StepSummary
 from morphmlp.training.report import Report, Reporter, broken_of, points_of
 
 
-def step_summary(step, *, loss_sum=6.0, clips=4, num_broken=0, broken=(), step_s=0.5, data_wait_s=0.1):
+def step_summary(step, *, loss_sum=6.0, clips=4, num_broken=0, broken=(), step_s=0.5, data_wait_s=0.1, concealed=0):
     return StepSummary(
         step=step,
         epoch=step // 2,
@@ -21,6 +21,7 @@ def step_summary(step, *, loss_sum=6.0, clips=4, num_broken=0, broken=(), step_s
         step_s=step_s,
         data_wait_s=data_wait_s,
         broken=tuple(map(tiny.broken_video, broken)),
+        concealed=concealed,
         totals=torch.tensor([loss_sum, float(clips), float(num_broken)]),
         grad_norm=torch.tensor(float(step + 1)),
     )
@@ -71,7 +72,7 @@ def test_the_next_report_starts_afresh():
     reporter.add_step(step_summary(0, broken=[3]))
     reporter.take()
     assert reporter.take() == {"broken": [], "points": []}
-    assert reporter.broken_clips() == 0
+    assert reporter.broken_videos() == 0
 
 
 def test_only_the_first_worker_reports_points_and_progress_and_each_its_broken_videos():
@@ -87,7 +88,7 @@ def test_broken_videos_of_all_workers_are_counted():
     reporter = reporter_of()
     reporter.add_step(step_summary(0, num_broken=2, broken=[1]))
     reporter.add_step(step_summary(1, num_broken=3))
-    assert reporter.broken_clips() == 5
+    assert reporter.broken_videos() == 5
 
 
 def test_a_window_without_a_clip_has_a_loss_of_zero_and_no_error():
@@ -137,3 +138,20 @@ def test_a_report_is_plain_values_that_come_back_from_json():
 def test_a_report_without_points_and_videos_has_none():
     assert points_of(Report(notes=["x"])) == []
     assert broken_of(Report()) == []
+
+
+def test_frames_that_stand_in_for_damaged_ones_are_reported_once():
+    reporter = reporter_of()
+    reporter.add_step(step_summary(0, concealed=2))
+    reporter.add_step(step_summary(1, concealed=3))
+    assert reporter.take()["concealed"] == 5
+    assert reporter.take()["concealed"] == 0
+
+
+@pytest.mark.parametrize("loss_sum", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_found_with_its_step(loss_sum):
+    reporter = reporter_of()
+    reporter.add_step(step_summary(0))
+    assert reporter.first_not_finite() is None
+    reporter.add_step(step_summary(1, loss_sum=loss_sum))
+    assert reporter.first_not_finite() == 2
