@@ -71,7 +71,7 @@ def test_the_next_report_starts_afresh():
     reporter = reporter_of()
     reporter.add_step(step_summary(0, broken=[3]))
     reporter.take()
-    assert reporter.take() == {"broken": [], "points": []}
+    assert reporter.take() == {"broken": [], "concealed": 0, "points": []}
     assert reporter.broken_videos() == 0
 
 
@@ -80,7 +80,7 @@ def test_only_the_first_worker_reports_points_and_progress_and_each_its_broken_v
     reporter.add_step(step_summary(0, broken=[3, 5]))
     reporter.add_epoch(EpochSummary(epoch=0, step=1, totals=torch.tensor([1.0, 1.0, 0.0])))
     report = reporter.take()
-    assert set(report) == {"broken"}
+    assert set(report) == {"broken", "concealed"}
     assert broken_of(report) == [tiny.broken_video(3), tiny.broken_video(5)]
 
 
