@@ -17,12 +17,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# Read by Ray when it is imported: reports of training workers are collected at this interval.
+# Read by Ray when it is imported; what the user has set stays.
+# Reports of training workers are collected at this interval, seconds.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
 # Training workers stay in the working directory, where an experiment's relative paths start.
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+# A thread that still calls Ray while a session ends must not start another one.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+# Decode processes that wait for the next epoch are kept: each costs seconds of imports.
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+# Zero GPUs hide the GPUs from a task, as Ray will do by default (it warns until then).
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -181,6 +186,7 @@ def _hushed_start() -> Iterator[None]:
 
 @contextmanager
 def _local(placement: Placement, *, trials: int) -> Iterator[None]:
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a cloud's notice, which doesn't come here
     cpus = trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)
     folder = tempfile.mkdtemp(prefix="mmlp-")
     if len(folder) > LONGEST_TEMP_FOLDER:

@@ -17,7 +17,6 @@ from morphmlp.config.loading import changed_fields, config_to_yaml, fingerprint,
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.manifest import Manifest, read_manifest
 from morphmlp.data.quarantine import Quarantine
-from morphmlp.data.ray_dataset import warm_up
 from morphmlp.errors import CheckpointError, ManifestError
 from morphmlp.evaluation.predictions import count_predictions, write_predictions
 from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
@@ -237,9 +236,7 @@ def _train_and_test(
         data_fingerprint=data.train.fingerprint(),
         cpus_per_worker=placement.cpus_per_worker,
     )
-    warm = warm_up(job.share)  # the decode processes start while the workers do
     checkpoint = train(job, placement, writer, folder, progress)
-    del warm
     history = writer.history(list(CURVES))
     writer.figure(loss_figure(history), "figures/loss.png")
     writer.figure(accuracy_figure(history), "figures/accuracy.png")

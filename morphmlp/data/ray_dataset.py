@@ -140,17 +140,6 @@ def limit_execution(context: DataContext, share: IngestShare, *, actor_cpus: int
     )
 
 
-def warm_up(share: IngestShare) -> list[ray.ObjectRef[str]]:
-    """Start the processes that will decode, so that their imports don't delay the first batch."""
-
-    # DEFAULT: anywhere, also where the caller is a sweep's trial, whose placement group holds its own process only.
-    @ray.remote(num_cpus=1, label_selector=share.node_labels, scheduling_strategy="DEFAULT")
-    def import_everything() -> str:
-        return decoder_by_name(share.decoder).version
-
-    return [import_everything.remote() for _ in range(share.cpus)]
-
-
 def _task_groups(plans: Sequence[MicroBatchPlan], videos_per_task: int) -> Iterator[list[MicroBatchPlan]]:
     group: list[MicroBatchPlan] = []
     videos = 0
