@@ -241,8 +241,7 @@ def _train_and_test(
     writer.figure(loss_figure(history), "figures/loss.png")
     writer.figure(accuracy_figure(history), "figures/accuracy.png")
     tested = run_test(config, data.test, load_checkpoint(checkpoint), placement, progress)
-    counts = count_predictions(tested.predictions)
-    record_test(tested, data.test, counts, writer, folder, limit=config.ingest.max_quarantined_share)
+    counts = record_test(tested, data.test, config, writer=writer, folder=folder)
     wall_s = time.monotonic() - began
     writer.metrics([_point(Metrics.RUN_WALL_S, wall_s)])
     rates = [point.value for point in history if point.key == Metrics.TRAIN_CLIPS_PER_S]
@@ -281,9 +280,14 @@ def run_test(
 
 
 def record_test(
-    tested: TestResult, videos: Manifest, counts: ScoreCounts, writer: RunWriter, folder: RunFolder, *, limit: float
-) -> None:
-    """Write scores, predictions, confusion matrix and quarantine to the record.
+    tested: TestResult,
+    videos: Manifest,
+    config: ExperimentConfig,
+    *,
+    writer: RunWriter,
+    folder: RunFolder,
+) -> ScoreCounts:
+    """Count the scores, and write them with predictions, confusion matrix and quarantine to the record.
 
     Raises:
         QuarantineLimitError: Too many test videos are broken for the score to stand for the test set.
@@ -294,13 +298,16 @@ def record_test(
     writer.artifact(folder.quarantine)
     write_predictions(tested.predictions, folder.predictions)
     writer.artifact(folder.predictions)
-    quarantine.check_share(stage="test", num_videos=len(videos), limit=limit)
+    quarantine.check_share(stage="test", num_videos=len(videos), limit=config.ingest.max_quarantined_share)
+    counts, num_classes = count_predictions(tested.predictions), config.model.num_classes
     matrix = confusion_matrix(
         tested.predictions["label"].to_numpy(),
         tested.predictions["prediction"].to_numpy(),
-        num_classes=len(videos.class_names),
+        num_classes=num_classes,
     )
-    writer.figure(confusion_figure(matrix, videos.class_names), "figures/confusion.png")
+    # A head may have more classes than the videos have names for (a few videos under a 400-class head).
+    names = [*videos.class_names, *map(str, range(len(videos.class_names), num_classes))]
+    writer.figure(confusion_figure(matrix, names), "figures/confusion.png")
     writer.metrics(
         [
             _point(Metrics.TEST_TOP1, counts.top1),
@@ -310,6 +317,7 @@ def record_test(
             _point(Metrics.TEST_CONCEALED, tested.concealed),
         ]
     )
+    return counts
 
 
 def _point(key: str, value: float) -> MetricPoint:
