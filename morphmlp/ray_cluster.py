@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # Read by Ray when it is imported; what the user has set stays.
@@ -37,8 +37,8 @@ from morphmlp.data.ray_dataset import IngestShare
 from morphmlp.errors import ClusterError
 
 BYTES_PER_MB = 2**20
-LONGEST_TEMP_FOLDER = 38
-"""Ray adds 69 characters of session and socket name; a socket's whole path may have 107."""
+LONGEST_TEMP_FOLDER = 42
+"""Ray adds up to 65 characters of session and socket name; a socket's whole path may have 107."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,8 @@ class Placement:
     cpus_per_worker: int
     ingest_cpus: int
     """CPUs for decode tasks, over all workers."""
+    worker_labels: Mapping[str, str] = field(default_factory=dict)
+    """Ray label selector of the workers: away from nodes that are labelled for ingest, whose CPUs they would take."""
 
     def ingest_share(self, ingest: IngestConfig, *, pipelines: int) -> IngestShare:
         """What each of `pipelines` pipelines that decode at the same time may use."""
@@ -131,20 +133,22 @@ def place(
     if device == "cuda" and not gpus:
         raise ClusterError("cluster.device: cuda, but there are no GPUs; use cpu or auto")
     num_workers = cluster.num_workers or (min(gpus, micro_batches) if device == "cuda" else 1)
-    room = sum(_workers_on(node, cluster.cpus_per_worker, device) for node in nodes)
+    labelled = [node for node in nodes if ingest.node_labels.items() <= node.labels.items()]
+    if not labelled:
+        raise ClusterError(f"ingest.node_labels: no node has the labels {ingest.node_labels}")
+    for_training = [node for node in nodes if node not in labelled] if ingest.node_labels else nodes
+    room = sum(_workers_on(node, cluster.cpus_per_worker, device) for node in for_training)
     if num_workers > room:
         raise ClusterError(
             f"cluster.num_workers: {num_workers} workers on {device} with {cluster.cpus_per_worker} CPU each don't "
-            f"fit: {_inventory(nodes)} hold{'s' if len(nodes) == 1 else ''} {room}; lower it, or add nodes"
+            f"fit: {_inventory(for_training)} hold{'s' if len(for_training) == 1 else ''} {room}; "
+            "lower it, or add nodes"
         )
     if num_workers > micro_batches:
         raise ClusterError(
             f"cluster.num_workers: {num_workers} workers share {micro_batches} micro-batches a step; "
             f"use at most {micro_batches}"
         )
-    labelled = [node for node in nodes if ingest.node_labels.items() <= node.labels.items()]
-    if not labelled:
-        raise ClusterError(f"ingest.node_labels: no node has the labels {ingest.node_labels}")
     total = sum(node.cpus for node in labelled)
     free = total - num_workers * cluster.cpus_per_worker if not ingest.node_labels else total
     ingest_cpus = ingest.cpus or max(free, num_workers if oversubscribe else 0)
@@ -158,6 +162,7 @@ def place(
         device=device,
         cpus_per_worker=cluster.cpus_per_worker,
         ingest_cpus=max(ingest_cpus, num_workers),
+        worker_labels={name: f"!{value}" for name, value in ingest.node_labels.items()},
     )
 
 
@@ -188,24 +193,46 @@ def _hushed_start() -> Iterator[None]:
 def _local(placement: Placement, *, trials: int) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a cloud's notice, which doesn't come here
     cpus = trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)
-    folder = tempfile.mkdtemp(prefix="mmlp-")
-    if len(folder) > LONGEST_TEMP_FOLDER:
-        Path(folder).rmdir()
-        raise ClusterError(f"TMPDIR: {tempfile.gettempdir()} is too long for Ray's socket names; name a shorter folder")
+    with _own_temp_folder() as folder:
+        try:
+            with _hushed_start():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=str(folder),
+                )
+            # Where Ray's own helpers look a cluster up. Without it they find another Ray of this machine, miss our
+            # controller there, take it for dead and remove its workers.
+            (folder / "ray_current_cluster").write_text(ray.get_runtime_context().gcs_address, encoding="utf-8")
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _own_temp_folder() -> Iterator[Path]:
+    """A folder for one session's sockets and logs, known to all its processes; removed at the end."""
+    outer = tempfile.mkdtemp(prefix="mmlp-")
+    folder = Path(outer) / "ray"  # the name that Ray itself adds to RAY_TMPDIR
+    folder.mkdir()
+    before = os.environ.get("RAY_TMPDIR")
+    os.environ["RAY_TMPDIR"] = outer
     try:
-        with _hushed_start():
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
+        if len(str(folder)) > LONGEST_TEMP_FOLDER:
+            raise ClusterError(
+                f"TMPDIR: {tempfile.gettempdir()} is too long for Ray's socket names; name a folder of at most "
+                f"{LONGEST_TEMP_FOLDER - len('/mmlp-12345678/ray')} characters"
             )
-        yield
+        yield folder
     finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        if before is None:
+            del os.environ["RAY_TMPDIR"]
+        else:
+            os.environ["RAY_TMPDIR"] = before
+        shutil.rmtree(outer, ignore_errors=True)
 
 
 @contextmanager

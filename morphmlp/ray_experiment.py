@@ -271,7 +271,10 @@ def run_test(
         clip=config.clip,
         views=config.test,
         pool=ScorerPool(
-            num_workers=placement.num_workers, cpus_per_worker=placement.cpus_per_worker, device=placement.device
+            num_workers=placement.num_workers,
+            cpus_per_worker=placement.cpus_per_worker,
+            device=placement.device,
+            node_labels=dict(placement.worker_labels),
         ),
         share=placement.ingest_share(config.ingest, pipelines=1),
         videos_at_once=config.train.micro_batch_size,

@@ -31,6 +31,8 @@ class ScorerPool:
     cpus_per_worker: int
     device: str
     """`cpu` or `cuda`; a cuda scorer takes one GPU."""
+    node_labels: dict[str, str]
+    """Ray label selector of the nodes that may score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,7 @@ def score_views(
         compute=ray.data.ActorPoolStrategy(size=scorers),
         num_cpus=pool.cpus_per_worker,
         num_gpus=1 if pool.device == "cuda" else 0,
+        label_selector=pool.node_labels,
     )
     limit_execution(dataset.context, share, actor_cpus=scorers * pool.cpus_per_worker)
     failures = Failures(

@@ -47,10 +47,11 @@ def train(job: TrainJob, placement: Placement, writer: RunWriter, folder: RunFol
         _run_job,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if placement.device == "cuda" else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # Ray's hints name Train v1's
             num_workers=placement.num_workers,
             use_gpu=placement.device == "cuda",
             # A worker holds its CPUs for the whole run; decoding needs others (docs/decisions/0003).
+            label_selector=dict(placement.worker_labels) or None,
             resources_per_worker={
                 "CPU": placement.cpus_per_worker,
                 **({"GPU": 1} if placement.device == "cuda" else {}),
@@ -61,7 +62,7 @@ def train(job: TrainJob, placement: Placement, writer: RunWriter, folder: RunFol
             storage_path=str(folder.root.parent.resolve()),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=job.config.execution.keep_checkpoints),
-            callbacks=[record],  # type: ignore[list-item]  # Ray's hints still name the callbacks of Train v1
+            callbacks=[record],  # type: ignore[list-item]  # the same
         ),
     )
     progress.line(f"starting {placement.num_workers} training worker(s) on {placement.device}")
