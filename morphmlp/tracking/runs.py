@@ -14,6 +14,8 @@ from morphmlp.tracking.store import faults, impatient, prepare_store, sqlite_fil
 from morphmlp.tracking.writer import RunWriter, cut, param_text
 
 PAGE = 1000
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Makes MLflow show its pages for trained models instead of those for language applications."""
 
 
 def open_run(
@@ -107,7 +109,7 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         file = sqlite_file(uri)
         artifacts = None if file is None else (file.absolute().parent / "artifacts").as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=_EXPERIMENT_TAGS))
         except MlflowException:
             # Another command may have been faster.
             known = client.get_experiment_by_name(name)
