@@ -13,11 +13,11 @@ define timed
 @echo "--- $(1)"; start=$$(date +%s); $(2) && echo "--- $(1): $$(( $$(date +%s) - start )) s"
 endef
 
-.PHONY: help install demo test check ui clean distclean
+.PHONY: help install demo test test-slow check ui clean distclean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 install: $(STAMP) ## Create .venv with everything in it; the other targets do this themselves
 
@@ -42,6 +42,9 @@ demo: $(STAMP) ## Make a small data set, train on it, test the model, print the 
 
 test: $(STAMP) ## Run the tests
 	$(call timed,tests,$(PY) -m pytest)
+
+test-slow: $(STAMP) ## Run the tests that start whole clusters and sweeps
+	$(call timed,slow tests,$(PY) -m pytest -m slow)
 
 check: $(STAMP) ## Lint, formatting, types, import floors, spelling
 	$(PY) -m ruff check .

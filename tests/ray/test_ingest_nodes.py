@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.loading import config_to_yaml
 
@@ -59,6 +61,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_all_decode_tasks_run_on_the_node_labelled_for_ingest(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(
         train__epochs=1, ingest__node_labels={"node-role": "ingest"}, cluster__storage=str(tmp_path / "runs")

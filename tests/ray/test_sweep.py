@@ -16,6 +16,8 @@ from morphmlp.tracking import find_run, read_runs
 from morphmlp.tuning.ray_trials import TrialJob, run_trials
 from morphmlp.tuning.trial_log import TrialView
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SWEEP = """
 name: tiny-sweep
