@@ -68,7 +68,9 @@ class Placement:
         return IngestShare(
             decoder=ingest.decoder,
             cpus=max(1, self.ingest_cpus // pipelines),
-            object_store_bytes=ingest.object_store_mb * BYTES_PER_MB // pipelines,
+            object_store_bytes=None
+            if ingest.object_store_mb is None
+            else ingest.object_store_mb * BYTES_PER_MB // pipelines,
             videos_per_task=ingest.videos_per_task,
             node_labels=ingest.node_labels,
             pin_memory=self.device == "cuda",
@@ -136,7 +138,7 @@ def place(
     labelled = [node for node in nodes if ingest.node_labels.items() <= node.labels.items()]
     if not labelled:
         raise ClusterError(f"ingest.node_labels: no node has the labels {ingest.node_labels}")
-    for_training = [node for node in nodes if node not in labelled] if ingest.node_labels else nodes
+    for_training = [node for node in nodes if not ingest.node_labels.items() & node.labels.items()]
     room = sum(_workers_on(node, cluster.cpus_per_worker, device) for node in for_training)
     if num_workers > room:
         raise ClusterError(
@@ -245,11 +247,15 @@ def _joined(address: str) -> Iterator[None]:
     try:
         yield
     finally:
+        if ray.is_initialized():
+            request_resources(bundles=[])  # or the autoscaler would keep the nodes for us
         ray.shutdown()
 
 
 def _place_on_cluster(cluster: ClusterConfig, ingest: IngestConfig, *, micro_batches: int) -> Placement:
     deadline = time.monotonic() + cluster.wait_for_nodes_s
+    if cluster.wait_for_nodes_s and cluster.device == "auto":
+        raise ClusterError("cluster.device: auto can't wait for nodes that aren't there yet; set cuda or cpu")
     if cluster.wait_for_nodes_s and cluster.num_workers:
         gpu = {"GPU": 1} if cluster.device == "cuda" else {}
         request_resources(bundles=[{"CPU": cluster.cpus_per_worker, **gpu}] * cluster.num_workers)

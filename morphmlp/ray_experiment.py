@@ -6,11 +6,10 @@ Pipelines and sweep trials call this; Ray is already running when they do.
 import functools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import changed_fields, config_to_yaml, fingerprint, flat_fields
@@ -29,7 +28,7 @@ from morphmlp.reporting.figures import accuracy_figure, confusion_figure, loss_f
 from morphmlp.tracking import RunWriter, environment_tags, find_run, open_run, prepare_store, tracking_uri
 from morphmlp.training.ray_trainer import train
 from morphmlp.training.ray_worker import TrainJob
-from morphmlp.training.run_folder import RunFolder
+from morphmlp.training.run_folder import RunFolder, write_whole
 from morphmlp.training.state import Checkpoint, build_network, load_checkpoint
 
 CURVES = (
@@ -146,24 +145,22 @@ def run_experiment(
         MorphMLPError: Whatever the user can mend.
     """
     began = time.monotonic()
+    config = with_absolute_paths(config)
     uri = tracking_uri()
     prepare_store(uri)
     folder = claim_folder(config, run_name, uri)
-    bf16 = _uses_bf16(config, placement)
     run_id = open_run(
         uri,
         experiment=config.dataset,
         run_name=run_name,
-        tags={**record_tags(config, data, placement, bf16=bf16), **(tags or {})},
+        tags={**record_tags(config, data), **(tags or {})},
         params=flat_fields(config),
         parent_run_id=parent_run_id,
     )
     writer = RunWriter(uri, run_id)
     try:
         writer.artifact(folder.experiment)
-        result = _train_and_test(
-            config, data, placement, writer=writer, folder=folder, progress=progress, bf16=bf16, began=began
-        )
+        result = _train_and_test(config, data, placement, writer=writer, folder=folder, progress=progress, began=began)
     except KeyboardInterrupt:
         writer.finish("KILLED")
         raise
@@ -172,6 +169,16 @@ def run_experiment(
         raise
     writer.finish("FINISHED")
     return result
+
+
+def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
+    """The same experiment with paths that mean the same to workers, whose working directory may be another."""
+    data = {split: str(Path(path).absolute()) for split, path in asdict(config.data).items()}
+    return replace(
+        config,
+        data=replace(config.data, **data),
+        cluster=replace(config.cluster, storage=str(Path(config.cluster.storage).absolute())),
+    )
 
 
 def claim_folder(config: ExperimentConfig, run_name: str, uri: str) -> RunFolder:
@@ -192,29 +199,19 @@ def claim_folder(config: ExperimentConfig, run_name: str, uri: str) -> RunFolder
         if known is not None and known.status == "FINISHED":
             raise CheckpointError(f"--run-name {run_name}: that run is finished; choose another name")
     folder.root.mkdir(parents=True, exist_ok=True)
-    folder.experiment.write_text(config_to_yaml(config), encoding="utf-8")
+    write_whole(folder.experiment, config_to_yaml(config))
     return folder
 
 
-def record_tags(config: ExperimentConfig, data: DataSplits, placement: Placement, *, bf16: bool) -> dict[str, str]:
-    """What the record holds of a run beside its parameters."""
-    gpus = f", {placement.num_workers} x {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    environment = environment_tags()
+def record_tags(config: ExperimentConfig, data: DataSplits) -> dict[str, str]:
+    """What the record holds of a run beside its parameters; the workers add what only they know."""
     return {
-        **environment,
-        Tags.HARDWARE: environment.get(Tags.HARDWARE, "") + gpus,
+        **environment_tags(Path(__file__).parent),  # the commit of this code, wherever the command is run
         **data.tags(),
         Tags.EXPERIMENT: config.name,
         Tags.FINGERPRINT: fingerprint(config),
         Tags.DECODER: f"{config.ingest.decoder} {decoder_by_name(config.ingest.decoder).version}",
-        Tags.PRECISION: "bf16" if bf16 else "fp32",
     }
-
-
-def _uses_bf16(config: ExperimentConfig, placement: Placement) -> bool:
-    if config.train.precision == "auto":
-        return placement.device == "cuda" and torch.cuda.is_bf16_supported()
-    return config.train.precision == "bf16"
 
 
 def _train_and_test(
@@ -225,15 +222,15 @@ def _train_and_test(
     writer: RunWriter,
     folder: RunFolder,
     progress: Progress,
-    bf16: bool,
     began: float,
 ) -> ExperimentResult:
     job = TrainJob(
         config=config,
         share=placement.ingest_share(config.ingest, pipelines=placement.num_workers),
-        bf16=bf16,
         num_videos=len(data.train),
+        num_val_videos=len(data.val),
         data_fingerprint=data.train.fingerprint(),
+        val_fingerprint=data.val.fingerprint(),
         cpus_per_worker=placement.cpus_per_worker,
     )
     checkpoint = train(job, placement, writer, folder, progress)
@@ -296,7 +293,7 @@ def record_test(
         QuarantineLimitError: Too many test videos are broken for the score to stand for the test set.
     """
     quarantine = Quarantine.read(folder.quarantine)
-    quarantine.add(tested.broken)
+    quarantine.replace("test", tested.broken)  # files may have been mended since an earlier test
     quarantine.write(folder.quarantine, run=folder.root.name)
     writer.artifact(folder.quarantine)
     write_predictions(tested.predictions, folder.predictions)

@@ -27,6 +27,8 @@ class Tags:
     DECODER = "morphmlp.decoder"
     """Backend and version, as in `pyav 18.1.0`."""
     HARDWARE = "morphmlp.hardware"
+    TRAINED_ON = "morphmlp.trained_on"
+    """Training workers and their device."""
     PRECISION = "morphmlp.precision"
     """What `auto` became."""
     MODEL = "morphmlp.model"

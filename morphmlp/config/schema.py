@@ -204,8 +204,9 @@ class IngestConfig:
     """CPUs for decode tasks over all workers; by default those that training leaves free, at least one a worker."""
     videos_per_task: PositiveInt = 16
     """Videos that one decode task handles, rounded to whole micro-batches."""
-    object_store_mb: PositiveInt = 2048
-    """Decoded clips that may wait in the object store, MB over all workers."""
+    object_store_mb: PositiveInt | None = None
+    """Decoded clips that may wait in the object store, MB over all workers; by default four tasks' clips for each of
+    the decode CPUs."""
     max_quarantined_share: Share = 0.01
     """The run stops when a greater share of a manifest's videos turns out broken."""
     node_labels: dict[str, str] = field(default_factory=dict)

@@ -32,11 +32,6 @@ class MicroBatch:
     concealed: int = 0
     """Decoded frames that stand in for damaged ones."""
 
-    @property
-    def planned_videos(self) -> int:
-        """Videos that the plan has for this micro-batch, broken ones included."""
-        return len(self.plan.rows)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Failures:

@@ -38,6 +38,11 @@ class Quarantine:
         for video in videos:
             self._videos.setdefault((video.stage, video.video_id), video)
 
+    def replace(self, stage: str, videos: Iterable[BrokenVideo]) -> None:
+        """Put what a whole new pass over a stage found in the place of what earlier ones did."""
+        self._videos = {key: video for key, video in self._videos.items() if key[0] != stage}
+        self.add(videos)
+
     def videos(self, stage: str | None = None) -> list[BrokenVideo]:
         """All of them, or those of one stage."""
         return [video for video in self._videos.values() if stage in (None, video.stage)]
@@ -65,7 +70,10 @@ class Quarantine:
         """Write the table (columns: `morphmlp.data.columns.QUARANTINE`)."""
         rows = [{**asdict(video), "run": run} for video in self._videos.values()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), path)
+        # Whole or not at all: a run that continues reads it.
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), unfinished)
+        unfinished.replace(path)
 
 
 def limit_message(broken: Sequence[BrokenVideo], *, num_videos: int, limit: float) -> str:

@@ -22,6 +22,7 @@ from morphmlp.data.manifest import Manifest
 from morphmlp.data.plan import MicroBatchPlan
 from morphmlp.data.prefetch import prefetch
 
+TASKS_AHEAD = 4
 ONE_VIDEO_BYTES = 128 * 2**20
 """Packets and wanted frames of a video while it is decoded, generously."""
 
@@ -33,7 +34,8 @@ class IngestShare:
     decoder: str
     cpus: int
     """Decode tasks at a time; each takes one CPU and one thread."""
-    object_store_bytes: int
+    object_store_bytes: int | None
+    """Decoded clips that may wait; None: `TASKS_AHEAD` tasks' clips for each CPU."""
     videos_per_task: int
     node_labels: dict[str, str]
     pin_memory: bool
@@ -117,27 +119,29 @@ def decoding_dataset(
         memory=task_memory_bytes(cutter, share.videos_per_task),
         label_selector=share.node_labels,
     )
-    limit_execution(dataset.context, share)
+    limit_execution(dataset.context, share, cutter)
     return dataset
 
 
 def task_memory_bytes(cutter: Cutter, videos: int) -> int:
     """Memory of one decode task: its clips twice (as cut and as sent), and room for one video."""
-    clip = cutter.clip
-    clip_bytes = clip.num_frames * clip.crop_size**2 * 3
-    return 2 * videos * cutter.clips_per_video * clip_bytes + ONE_VIDEO_BYTES
+    return 2 * task_clip_bytes(cutter, videos) + ONE_VIDEO_BYTES
 
 
-def limit_execution(context: DataContext, share: IngestShare, *, actor_cpus: int = 0) -> None:
+def task_clip_bytes(cutter: Cutter, videos: int) -> int:
+    """Clips that one decode task gives, bytes."""
+    return videos * cutter.clips_per_video * cutter.clip.num_frames * cutter.clip.crop_size**2 * 3
+
+
+def limit_execution(context: DataContext, share: IngestShare, cutter: Cutter, *, actor_cpus: int = 0) -> None:
     """Keep a pipeline in order, inside its share of the cluster (and its actors' CPUs), and quiet."""
+    ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * task_clip_bytes(cutter, share.videos_per_task)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     options = context.execution_options
     options.preserve_order = True
     options.verbose_progress = False
-    options.resource_limits = ExecutionResources.for_limits(
-        cpu=share.cpus + actor_cpus, object_store_memory=share.object_store_bytes
-    )
+    options.resource_limits = ExecutionResources.for_limits(cpu=share.cpus + actor_cpus, object_store_memory=ahead)
 
 
 def _task_groups(plans: Sequence[MicroBatchPlan], videos_per_task: int) -> Iterator[list[MicroBatchPlan]]:

@@ -91,7 +91,7 @@ def score_views(
         num_gpus=1 if pool.device == "cuda" else 0,
         label_selector=pool.node_labels,
     )
-    limit_execution(dataset.context, share, actor_cpus=scorers * pool.cpus_per_worker)
+    limit_execution(dataset.context, share, cutter, actor_cpus=scorers * pool.cpus_per_worker)
     failures = Failures(
         manifest=manifest, stage="test", decoder=share.decoder, decoder_version=decoder_by_name(share.decoder).version
     )

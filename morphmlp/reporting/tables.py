@@ -134,9 +134,10 @@ def load_published(path: str | Path) -> Published:
 def published_table(rows: Iterable[PublishedVideo], runs: pd.DataFrame) -> pd.DataFrame:
     """Published rows, each with the latest run of the same network, clip and views on the same data set, if any.
 
-    A run stopped by `train.max_steps`, or one without its test's video count or its fingerprint, doesn't count.
+    A sweep's trial, a run stopped by `train.max_steps`, or one without its test's video count or its fingerprint,
+    doesn't count.
     """
-    measured = _measured(runs)
+    measured = [run for run in _measured(runs) if Tags.PARENT not in run.tags]
     cells = []
     for row in rows:
         chosen = preset(row.preset)

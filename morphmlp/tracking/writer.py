@@ -108,11 +108,6 @@ class RunWriter:
         with self._store() as client:
             client.set_terminated(self.run_id, status)
 
-    def reopen(self) -> None:
-        """Set the run running again."""
-        with self._store() as client:
-            client.update_run(self.run_id, status="RUNNING")
-
     @contextmanager
     def _store(self) -> Iterator[MlflowClient]:
         with faults(self.uri):

@@ -11,6 +11,7 @@ from morphmlp.data.clips import SINGLE_VIEW, TrainClips, ViewClips
 from morphmlp.data.manifest import Manifest, read_manifest
 from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan, worker_share
 from morphmlp.data.ray_dataset import IngestShare, stream_micro_batches
+from morphmlp.errors import ManifestError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,19 @@ class RayClips:
             worker=worker,
             num_workers=num_workers,
         )
+
+    def check_data(self, *, train: str, val: str) -> None:
+        """Make sure that this worker reads the videos that the driver has read.
+
+        Raises:
+            ManifestError: A manifest here is another one; the workers' plans would differ.
+        """
+        for split, videos, expected in (("train", self.train_videos, train), ("val", self.val_videos, val)):
+            if videos.fingerprint() != expected:
+                raise ManifestError(
+                    f"data.{split}: worker {self.worker} reads {videos.fingerprint()}, the driver read {expected}; "
+                    "all nodes must see the same manifest"
+                )
 
     def train(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
         """This worker's micro-batches of each step, from the cursor to the end of its epoch."""

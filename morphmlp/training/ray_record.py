@@ -35,6 +35,8 @@ class RecordReports(UserCallback):
             last = max(points, key=lambda point: point.step)
             points.append(replace(last, key=Metrics.TRAIN_CONCEALED, value=concealed))
         self._writer.metrics(points)
+        if facts := reports[0].get("facts"):
+            self._writer.tags(facts)
         self._keep_broken(reports)
         line = {
             "progress": reports[0].get("progress"),

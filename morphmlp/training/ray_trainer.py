@@ -21,6 +21,8 @@ from morphmlp.training.report import QUARANTINE
 from morphmlp.training.run_folder import RunFolder
 
 POLL_S = 0.2
+START_ATTEMPTS = 30
+"""Attempts to start the workers, about a minute each, before a run that gets no nodes ends with an error."""
 
 
 def train(job: TrainJob, placement: Placement, writer: RunWriter, folder: RunFolder, progress: Progress) -> Path:
@@ -60,7 +62,9 @@ def train(job: TrainJob, placement: Placement, writer: RunWriter, folder: RunFol
         run_config=ray.train.RunConfig(
             name=folder.root.name,
             storage_path=str(folder.root.parent.resolve()),
-            failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]  # the same
+                max_failures=cluster.max_failures, controller_failure_limit=START_ATTEMPTS
+            ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=job.config.execution.keep_checkpoints),
             callbacks=[record],  # type: ignore[list-item]  # the same
         ),
@@ -71,9 +75,9 @@ def train(job: TrainJob, placement: Placement, writer: RunWriter, folder: RunFol
     for line in _follow(folder.progress, fitting):
         screen.show(line)
     if screen.stopped == QUARANTINE:
-        Quarantine.read(folder.quarantine).check_share(
-            stage="train", num_videos=job.num_videos, limit=job.config.ingest.max_quarantined_share
-        )
+        quarantine = Quarantine.read(folder.quarantine)
+        for stage, num_videos in (("train", job.num_videos), ("val", job.num_val_videos)):
+            quarantine.check_share(stage=stage, num_videos=num_videos, limit=job.config.ingest.max_quarantined_share)
     result = fitting.result()
     if screen.stopped is not None:
         raise DivergenceError(f"{screen.stopped}; lower optim.lr or optim.clip_norm, and use another --run-name")

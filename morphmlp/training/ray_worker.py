@@ -18,6 +18,7 @@ from morphmlp.data.ray_dataset import IngestShare
 from morphmlp.evaluation.scoring import score_single_views
 from morphmlp.metrics import ScoreCounts
 from morphmlp.models.cost import activation_bytes
+from morphmlp.record import Tags
 from morphmlp.training.loop import EpochSummary, Recipe, StepSummary, fit
 from morphmlp.training.ray_clips import RayClips
 from morphmlp.training.report import QUARANTINE, Report, Reporter
@@ -33,11 +34,12 @@ class TrainJob:
 
     config: ExperimentConfig
     share: IngestShare
-    bf16: bool
     num_videos: int
     """Available videos of the training manifest."""
+    num_val_videos: int
     data_fingerprint: str
-    """Of these videos."""
+    """Of the training manifest's available videos, as the driver read them."""
+    val_fingerprint: str
     cpus_per_worker: int
 
 
@@ -48,25 +50,30 @@ def train_worker(job: TrainJob) -> None:
     device = ray.train.torch.get_device()
     torch.set_num_threads(job.cpus_per_worker)
     clips = RayClips.of(job.config, job.share, worker=rank, num_workers=workers)
+    clips.check_data(train=job.data_fingerprint, val=job.val_fingerprint)
+    bf16 = _uses_bf16(job.config.train.precision, device)
     state = new_state(job.config, device)
     if (saved := ray.train.get_checkpoint()) is not None:
         with saved.as_directory() as folder:
             checkpoint = load_checkpoint(Path(folder))
         restore(state, checkpoint, config=job.config, data_fingerprint=job.data_fingerprint)
-    recipe = _recipe(job, clips)
+    recipe = _recipe(job, clips, bf16=bf16)
     reporter = Reporter(recipe=recipe, first=rank == 0)
-    notes = _choose_activation_checkpointing(job, state, device, local_workers=context.get_local_world_size())
-    ray.train.report(Report(notes=notes if rank == 0 else []))
+    notes = _choose_activation_checkpointing(
+        job, state, device, bf16=bf16, local_workers=context.get_local_world_size()
+    )
+    ray.train.report(Report(notes=notes, facts=_facts(device, workers, bf16=bf16)) if rank == 0 else Report())
     broken = 0.0
+    broken_val = 0
     for summary in fit(state, _parallel(state.model, workers), clips, recipe=recipe, device=device):
         if isinstance(summary, StepSummary):
             reporter.add_step(summary)
             if (summary.step + 1) % job.config.execution.report_every_steps:
                 continue
         else:
-            _end_epoch(job, state, clips, summary, reporter=reporter, device=device)
+            broken_val = _end_epoch(job, state, clips, summary, reporter=reporter, device=device)
         broken += reporter.broken_videos()
-        stopped = _reason_to_stop(job, reporter, broken)
+        stopped = _reason_to_stop(job, reporter, broken=broken, broken_val=broken_val)
         save = isinstance(summary, EpochSummary) and _checkpoint_due(job, recipe, summary) and stopped is None
         _report(reporter.take(), job, state, save=save, first=rank == 0)
         if stopped is not None:
@@ -84,19 +91,24 @@ def _end_epoch(
     *,
     reporter: Reporter,
     device: torch.device,
-) -> None:
+) -> int:
+    """Validate where it is due; returns the broken validation videos over all workers."""
     reporter.add_epoch(summary)
     ended = summary.step == reporter.recipe.total_steps
-    if ended or (summary.epoch + 1) % job.config.execution.validate_every_epochs == 0:
-        counts, broken = score_single_views(state.model, clips.validation(), device=device)
-        reporter.add_validation(_over_workers(counts, device), broken, epoch=summary.epoch + 1)
+    if not ended and (summary.epoch + 1) % job.config.execution.validate_every_epochs:
+        return 0
+    counts, broken = score_single_views(state.model, clips.validation(), device=device)
+    counts = _over_workers(counts, device)
+    reporter.add_validation(counts, broken, epoch=summary.epoch + 1)
+    return job.num_val_videos - counts.num_videos
 
 
-def _reason_to_stop(job: TrainJob, reporter: Reporter, broken: float) -> str | None:
+def _reason_to_stop(job: TrainJob, reporter: Reporter, *, broken: float, broken_val: int) -> str | None:
     """Why the run can't go on; decided from numbers over all workers, so that all of them stop together."""
     if (step := reporter.first_not_finite()) is not None:
         return f"the training loss is not finite at step {step}"
-    return QUARANTINE if broken > job.config.ingest.max_quarantined_share * job.num_videos else None
+    limit = job.config.ingest.max_quarantined_share
+    return QUARANTINE if broken > limit * job.num_videos or broken_val > limit * job.num_val_videos else None
 
 
 def _checkpoint_due(job: TrainJob, recipe: Recipe, summary: EpochSummary) -> bool:
@@ -126,7 +138,25 @@ def _agreed(name: str | None) -> str | None:
     return names[0]
 
 
-def _recipe(job: TrainJob, clips: RayClips) -> Recipe:
+def _uses_bf16(precision: str, device: torch.device) -> bool:
+    """What `train.precision` means on this worker's device; one worker without bf16 decides for all."""
+    if precision != "auto":
+        return precision == "bf16"
+    has = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if not dist.is_initialized():
+        return has
+    agreed = torch.tensor(int(has), device=device)
+    dist.all_reduce(agreed, op=dist.ReduceOp.MIN)
+    return bool(agreed)
+
+
+def _facts(device: torch.device, workers: int, *, bf16: bool) -> dict[str, str]:
+    """What only the training nodes know, for the record."""
+    where = f"{workers} x {torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"{workers} CPU workers"
+    return {Tags.PRECISION: "bf16" if bf16 else "fp32", Tags.TRAINED_ON: where}
+
+
+def _recipe(job: TrainJob, clips: RayClips, *, bf16: bool) -> Recipe:
     config = job.config
     return Recipe(
         plan=clips.plan,
@@ -136,7 +166,7 @@ def _recipe(job: TrainJob, clips: RayClips) -> Recipe:
         max_steps=config.train.max_steps,
         clips_per_video=config.augment.repeats,
         num_classes=config.model.num_classes,
-        bf16=job.bf16,
+        bf16=bf16,
     )
 
 
@@ -156,7 +186,7 @@ def _over_workers(counts: ScoreCounts, device: torch.device) -> ScoreCounts:
 
 
 def _choose_activation_checkpointing(
-    job: TrainJob, state: TrainState, device: torch.device, *, local_workers: int
+    job: TrainJob, state: TrainState, device: torch.device, *, bf16: bool, local_workers: int
 ) -> list[str]:
     """Switch recomputation on where it was asked for, or where a micro-batch wouldn't fit; returns what to say."""
     choice = job.config.execution.activation_checkpointing
@@ -169,7 +199,7 @@ def _choose_activation_checkpointing(
         num_frames=clip.num_frames,
         crop_size=clip.crop_size,
         clips=train.micro_batch_size * job.config.augment.repeats,
-    ) // (2 if job.bf16 else 1)
+    ) // (2 if bf16 else 1)
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     else:

@@ -31,6 +31,8 @@ class Report(TypedDict, total=False):
     """`step`, `total_steps`, and numbers worth seeing."""
     notes: list[str]
     """Lines for the user."""
+    facts: dict[str, str]
+    """Tags of the run that only the training nodes know."""
     stopped: str
     """Why the run can't go on; every worker stops after this report."""
 

@@ -4,6 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that under its name there is always a whole one."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where a run's files are."""

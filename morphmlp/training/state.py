@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from pydantic import JsonValue
-from torch import Tensor, nn
+from torch import Tensor
 
 from morphmlp.config import ExperimentConfig, config_from_mapping
 from morphmlp.config.loading import changed_fields, config_to_mapping
@@ -117,11 +117,3 @@ def restore(state: TrainState, checkpoint: Checkpoint, *, config: ExperimentConf
     state.model.load_state_dict(checkpoint.model)
     state.optimizer.load_state_dict(checkpoint.optimizer)
     state.cursor = checkpoint.cursor
-
-
-def load_network(checkpoint: Checkpoint, device: torch.device) -> nn.Module:
-    """The checkpoint's network, ready to score."""
-    with torch.device("meta"):
-        model = build_network(checkpoint.config)
-    model.load_state_dict(checkpoint.model, assign=True)
-    return model.to(device).eval()

@@ -44,6 +44,7 @@ def start(folder: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a terminal's Ctrl-C goes to the whole group, Ray's processes among it
         env={**os.environ, "MORPHMLP_TEST_MARK": str(folder), "MLFLOW_TRACKING_URI": ""},
     )
 
@@ -66,7 +67,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(experiment: Path) ->
     while not any(run.glob("epoch-0003-*")):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "continue with the same command and --run-name again" in errors

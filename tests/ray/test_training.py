@@ -1,5 +1,6 @@
 """Whole small runs on a real local Ray: the loss curve, the record, broken videos, a killed worker."""
 
+import json
 import os
 import signal
 import threading
@@ -18,7 +19,7 @@ from morphmlp.ray_cluster import Placement
 from morphmlp.ray_experiment import ExperimentResult, read_splits, run_experiment
 from morphmlp.record import Metrics, RunSummary, Tags
 from morphmlp.tracking import RunWriter, find_run, tracking_uri
-from morphmlp.training.state import load_checkpoint, load_network
+from morphmlp.training.state import build_network, load_checkpoint
 
 MakeConfig = Callable[..., ExperimentConfig]
 
@@ -113,7 +114,8 @@ def test_the_last_checkpoint_loads(two_workers: Finished) -> None:
     import torch
 
     checkpoint = load_checkpoint(Path(two_workers.result.checkpoint))
-    network = load_network(checkpoint, torch.device("cpu"))
+    network = build_network(checkpoint.config).eval()
+    network.load_state_dict(checkpoint.model)
     with torch.inference_mode():
         assert network(torch.zeros(1, 3, 16, 32, 32)).shape == (1, 8)
 
@@ -189,6 +191,11 @@ def test_a_killed_worker_costs_no_result(make_config: MakeConfig, placement: Pla
     assert killed
     assert list(run.losses) == list(range(1, 6 * 6 + 1))
     assert run.result.num_videos == 16
+    reports = [json.loads(line) for line in (run.folder / "progress.jsonl").read_text().splitlines()]
+    failure = next(place for place, report in enumerate(reports) if any("failed" in note for note in report["notes"]))
+    steps = [report["progress"]["step"] for report in reports[failure:] if report.get("progress")]
+    assert steps[0] > 6  # behind the first epoch's checkpoint, not at the beginning
+    assert steps == list(range(steps[0], 6 * 6 + 1))
 
 
 def train_worker_pids() -> Iterator[int]:

@@ -210,12 +210,10 @@ def test_artifacts_lie_beside_the_database(store, tmp_path):
     assert files == {"quarantine.parquet", "test/quarantine.parquet", "config.yaml", "figures/loss.png"}
 
 
-def test_a_run_ends_and_can_be_reopened(store):
+def test_a_run_ends_with_its_status(store):
     writer = RunWriter(store, opened(store, "ends"))
     writer.finish("KILLED")
     assert find_run(store, run_name="ends").status == "KILLED"
-    writer.reopen()
-    assert find_run(store, run_name="ends").status == "RUNNING"
 
 
 def test_finished_runs_read_as_a_table_newest_first(store):

@@ -75,7 +75,7 @@ def test_blocks_of_any_size_are_cut_into_the_planned_micro_batches(order, block_
         assert batch.clips.shape == (len(good) * REPEATS, 2, 4, 4, 3)
         assert batch.clips[:, 0, 0, 0, 0].tolist() == [10 * row + repeat for row in good for repeat in range(REPEATS)]
         assert [video.video_id for video in batch.broken] == [f"v{r}" for r in batch.plan.rows if r in broken]
-        assert batch.planned_videos == len(batch.rows) + len(batch.broken)
+        assert len(batch.plan.rows) == len(batch.rows) + len(batch.broken)
 
 
 def test_tensors_have_the_types_that_training_takes():

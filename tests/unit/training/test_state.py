@@ -13,8 +13,8 @@ from morphmlp.data.plan import Cursor
 from morphmlp.errors import CheckpointError
 from morphmlp.training.state import (
     CHECKPOINT_FILE,
+    build_network,
     load_checkpoint,
-    load_network,
     new_state,
     restore,
     save_checkpoint,
@@ -93,9 +93,10 @@ def test_a_new_state_is_the_same_for_the_same_seed_whatever_was_drawn_before():
     assert not torch.equal(one["head.weight"], other["head.weight"])
 
 
-def test_the_network_of_a_checkpoint_is_ready_to_score(folder, trained):
-    network = load_network(load_checkpoint(folder), tiny.CPU)
-    assert not network.training
+def test_the_network_of_a_checkpoint_scores_like_the_trained_one(folder, trained):
+    checkpoint = load_checkpoint(folder)
+    network = build_network(checkpoint.config).eval()
+    network.load_state_dict(checkpoint.model)
     clips = torch.randn(2, 3, 2, 32, 32, generator=torch.Generator().manual_seed(0))
     trained.model.eval()
     with torch.no_grad():

@@ -1,0 +1,59 @@
+"""The arithmetic of placement: what doesn't fit is refused before Ray starts."""
+
+import pytest
+
+from morphmlp.config.schema import ClusterConfig, IngestConfig
+from morphmlp.errors import ClusterError
+from morphmlp.ray_cluster import NodeResources, place
+
+LAPTOP = NodeResources(cpus=2, gpus=0, labels={})
+GPU_NODE = NodeResources(cpus=48, gpus=4, labels={"node-role": "train"})
+CPU_NODE = NodeResources(cpus=32, gpus=0, labels={"node-role": "ingest"})
+CLUSTER = [NodeResources(cpus=0, gpus=0, labels={"node-role": "head"}), GPU_NODE, GPU_NODE, CPU_NODE]
+INGEST_NODES = IngestConfig(node_labels={"node-role": "ingest"})
+
+
+def test_one_worker_by_default_without_gpus():
+    placement = place([LAPTOP], ClusterConfig(), IngestConfig(), micro_batches=8, oversubscribe=True)
+    assert (placement.num_workers, placement.device, placement.ingest_cpus) == (1, "cpu", 1)
+
+
+def test_workers_and_decode_tasks_share_the_cpus_of_one_machine():
+    placement = place([LAPTOP], ClusterConfig(num_workers=2), IngestConfig(), micro_batches=8, oversubscribe=True)
+    assert (placement.num_workers, placement.ingest_cpus) == (2, 2)
+
+
+def test_a_worker_for_each_gpu_by_default_and_decoding_on_the_rest():
+    placement = place(CLUSTER, ClusterConfig(), IngestConfig(), micro_batches=64)
+    assert (placement.num_workers, placement.device, placement.ingest_cpus) == (8, "cuda", 48 + 48 + 32 - 8)
+
+
+def test_workers_keep_away_from_the_nodes_that_decode():
+    placement = place(CLUSTER, ClusterConfig(), INGEST_NODES, micro_batches=64)
+    assert placement.ingest_cpus == 32
+    assert placement.worker_labels == {"node-role": "!ingest"}
+    with pytest.raises(ClusterError, match="hold 96; lower it"):
+        place(CLUSTER, ClusterConfig(num_workers=97, device="cpu"), INGEST_NODES, micro_batches=128)
+
+
+def test_never_more_workers_than_micro_batches():
+    assert place(CLUSTER, ClusterConfig(), IngestConfig(), micro_batches=3).num_workers == 3
+    with pytest.raises(ClusterError, match="4 workers share 3 micro-batches a step; use at most 3"):
+        place(CLUSTER, ClusterConfig(num_workers=4), IngestConfig(), micro_batches=3)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cluster", "ingest", "message"),
+    [
+        ([LAPTOP], ClusterConfig(num_workers=3), IngestConfig(), r"this machine \(2 CPUs, 0 GPUs\) holds 2; lower it"),
+        ([LAPTOP], ClusterConfig(cpus_per_worker=4), IngestConfig(), r"1 workers on cpu with 4 CPU .* holds 0"),
+        ([LAPTOP], ClusterConfig(device="cuda"), IngestConfig(), "there are no GPUs; use cpu or auto"),
+        (CLUSTER, ClusterConfig(num_workers=9), IngestConfig(), "9 workers on cuda .* hold 8"),
+        (CLUSTER, ClusterConfig(), IngestConfig(node_labels={"node-role": "x"}), "no node has the labels"),
+        (CLUSTER, ClusterConfig(), IngestConfig(cpus=200), "at most the 120 that training leaves free"),
+        (CLUSTER, ClusterConfig(), IngestConfig(cpus=4), "a CPU for each of 8 workers"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_arithmetic(nodes, cluster, ingest, message):
+    with pytest.raises(ClusterError, match=message):
+        place(nodes, cluster, ingest, micro_batches=64, oversubscribe=len(nodes) == 1)
