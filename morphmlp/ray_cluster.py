@@ -8,8 +8,10 @@ starve the decode tasks.
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -211,7 +213,7 @@ def _local(placement: Placement, *, trials: int) -> Iterator[None]:
             (folder / "ray_current_cluster").write_text(ray.get_runtime_context().gcs_address, encoding="utf-8")
             yield
         finally:
-            ray.shutdown()
+            _shut_down()
 
 
 @contextmanager
@@ -249,7 +251,19 @@ def _joined(address: str) -> Iterator[None]:
     finally:
         if ray.is_initialized():
             request_resources(bundles=[])  # or the autoscaler would keep the nodes for us
+        _shut_down()
+
+
+def _shut_down() -> None:
+    """End the session whole: a second, impatient Ctrl-C would leave processes behind."""
+    if threading.current_thread() is not threading.main_thread():
         ray.shutdown()
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ray.shutdown()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _place_on_cluster(cluster: ClusterConfig, ingest: IngestConfig, *, micro_batches: int) -> Placement:

@@ -178,14 +178,15 @@ def test_a_killed_worker_costs_no_result(make_config: MakeConfig, placement: Pla
     folder = Path(config.cluster.storage) / "killed-worker"
     killed: list[int] = []
 
-    def kill_when_the_first_checkpoint_stands() -> None:
-        while not any(folder.glob("epoch-0001-*")):
+    def kill_when_the_first_checkpoint_is_noted() -> None:
+        # Ray notes a checkpoint a moment after its files are there: with the second's, the first is noted.
+        while not any(folder.glob("epoch-0002-*")):
             time.sleep(0.1)
         pid = next(train_worker_pids())
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
 
-    killer = threading.Thread(target=kill_when_the_first_checkpoint_stands, daemon=True)
+    killer = threading.Thread(target=kill_when_the_first_checkpoint_is_noted, daemon=True)
     killer.start()
     run = finish(config, placement, "killed-worker")
     assert killed
