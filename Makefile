@@ -68,7 +68,7 @@ ui: $(STAMP) ## Show the recorded runs in a browser
 	echo "The runs are at http://127.0.0.1:$$port; Ctrl-C ends the pages."; \
 	MLFLOW_DISABLE_TELEMETRY=true exec $(VENV)/bin/mlflow server --backend-store-uri "$$store" --host 127.0.0.1 --port "$$port" --workers 1
 
-clean: ## Remove caches and build/; runs, records and data stay
+clean: ## Remove caches and build/ with the demo videos; runs/, mlruns/ and data/ stay
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
