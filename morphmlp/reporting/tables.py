@@ -55,6 +55,8 @@ class PublishedVideo:
     """Frames per clip."""
     frame_stride: PositiveInt | None
     """Source frames between two clip frames; null where frames come from equal segments."""
+    epochs: PositiveInt
+    """Length of the published training; a run of another length doesn't stand beside the number."""
     views: Annotated[str, Field(pattern=r"^\d+ clips? x \d+ crops?$")]
     """Views of a video, in words."""
     top1: Percent
@@ -132,7 +134,7 @@ def load_published(path: str | Path) -> Published:
 
 
 def published_table(rows: Iterable[PublishedVideo], runs: pd.DataFrame) -> pd.DataFrame:
-    """Published rows, each with the latest run of the same network, clip and views on the same data set, if any.
+    """Published rows, each with the latest run of the same network, clip, views and epochs on its data.
 
     A sweep's trial, a run stopped by `train.max_steps`, or one without its test's video count or its fingerprint,
     doesn't count.
@@ -225,6 +227,7 @@ def _expected_params(row: PublishedVideo) -> dict[str, JsonValue]:
         "clip.crop_size": chosen.crop_size,
         "test.num_clips": clips,
         "test.num_crops": crops,
+        "train.epochs": row.epochs,
         "train.max_steps": None,
     }
 

@@ -182,3 +182,12 @@ def test_faults_of_the_published_file_are_named_together(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load_published(file)
     assert [fault.split(": ")[1] for fault in caught.value.faults] == ["videos.0.top1", "videos.4.views"]
+
+
+def test_a_trial_of_a_few_epochs_does_not_stand_beside_a_published_number(k400):
+    assert measured(run_row(k400))["measured top-1"] == "78.2"
+    assert measured(run_row(k400, train__epochs=1))["measured top-1"] == ""
+
+
+def test_a_trial_of_a_sweep_does_not_stand_beside_a_published_number(k400):
+    assert measured(run_row(k400, tags={Tags.PARENT: "f00"}))["measured top-1"] == ""
