@@ -289,7 +289,7 @@ def _cluster_nodes() -> list[NodeResources]:
             gpus=int(node["Resources"].get("GPU", 0)),
             labels=node.get("Labels", {}),
         )
-        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         if node["Alive"]
     ]
 

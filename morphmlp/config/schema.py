@@ -199,7 +199,7 @@ class IngestConfig:
     """From files to batches, in Ray Data tasks."""
 
     decoder: Literal["pyav", "decord"] = "pyav"
-    """`pyav`: exact and fastest. `decord`: to match older results; wrong frames on trimmed files."""
+    """`pyav`: exact. `decord`: to match older results; wrong frames on trimmed files."""
     cpus: PositiveInt | None = None
     """CPUs for decode tasks over all workers; by default those that training leaves free, at least one a worker."""
     videos_per_task: PositiveInt = 16

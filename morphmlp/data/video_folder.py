@@ -80,7 +80,7 @@ def _files_below(root: Path) -> list[str]:
     waiting = [("", str(root))]
     while waiting:
         prefix, folder = waiting.pop()
-        status = os.stat(folder)  # noqa: PTH116
+        status = os.stat(folder)  # noqa: PTH116 - the same
         if (status.st_dev, status.st_ino) in seen:  # a link back up
             continue
         seen.add((status.st_dev, status.st_ino))
