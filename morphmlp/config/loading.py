@@ -20,6 +20,7 @@ from morphmlp.config.schema import ExperimentConfig
 from morphmlp.errors import ConfigError
 
 _OPERATIONAL_SECTIONS = ("execution", "ingest", "cluster")
+_OPERATIONAL_FIELDS = ("augment.on",)
 _EXPERIMENT = TypeAdapter(ExperimentConfig)
 
 Value = TypeVar("Value")
@@ -134,12 +135,17 @@ def flat_fields(config: ExperimentConfig) -> dict[str, JsonValue]:
 def fingerprint(config: ExperimentConfig) -> str:
     """Twelve hex digits over the fields that define the result.
 
-    Left out: the name, the manifests' paths (the data fingerprint stands for their content) and the
-    operational sections.
+    Left out: the name, the manifests' paths (the data fingerprint stands for their content) and whatever says how a run
+    is carried out.
     """
     mapping = config_to_mapping(config)
     for section in ("name", "data", *_OPERATIONAL_SECTIONS):
         del mapping[section]
+    for dotted in _OPERATIONAL_FIELDS:
+        section, field = dotted.split(".")
+        place = mapping[section]
+        assert isinstance(place, dict)
+        del place[field]
     return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -149,7 +155,9 @@ def changed_fields(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
     return [
         f"{name}: {before.get(name)} -> {after.get(name)}"
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and name.split(".")[0] not in ("name", "data", *_OPERATIONAL_SECTIONS)
+        if before.get(name) != after.get(name)
+        and name not in _OPERATIONAL_FIELDS
+        and name.split(".")[0] not in ("name", "data", *_OPERATIONAL_SECTIONS)
     ]
 
 

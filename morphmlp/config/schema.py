@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from morphmlp.config.rand_augment import rand_augment_faults
 from morphmlp.config.shapes import shape_faults
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -21,6 +22,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 FourInts = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 Temporal = Literal["mixed", "averaged", "none"]
+DecoderName = Literal["pyav", "decord", "torchcodec"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -63,38 +65,57 @@ class DataConfig:
 class ClipConfig:
     """How a clip is cut from a video; written `num_frames`x`frame_stride`, as in 16x4."""
 
-    sampling: Literal["dense"]
-    """`dense`: one window, as published for Kinetics."""
+    sampling: Literal["dense", "dense_decord", "segments"]
+    """`dense`: one window of `num_frames` x `frame_stride` frames at 30 frames per second, whatever the video's own
+    rate, as published for Kinetics. `dense_decord`: the same in the video's own frames, as with the published decord
+    backend. `segments`: one frame from each of `num_frames` equal parts, as published for Something-Something."""
     num_frames: PositiveInt
     """Frames per clip."""
-    frame_stride: PositiveInt
-    """Source frames between two clip frames, at 30 frames per second."""
+    frame_stride: PositiveInt | None
+    """Source frames between two clip frames; null with `segments`."""
     crop_size: PositiveInt
     """Side of the square crop, pixels."""
     short_edge: PositiveInt
     """Short side to which validation and test frames are scaled before they are cropped, pixels."""
+    channel_order: Literal["rgb", "bgr"]
+    """Order of the colours that augmentation and network see. `bgr` is that of the released Something-Something
+    weights, whose frames came from OpenCV."""
 
     @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
+    def _sizes_fit(self) -> Self:
+        faults = []
         if self.short_edge < self.crop_size:
-            raise ValueError(
+            faults.append(
                 f"short_edge is {self.short_edge}, smaller than crop_size {self.crop_size}; make it at least as large"
             )
+        if (self.frame_stride is None) != (self.sampling == "segments"):
+            right = "null" if self.sampling == "segments" else "a number"
+            faults.append(f"frame_stride is {self.frame_stride}; with sampling {self.sampling} it must be {right}")
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AugmentConfig:
-    """Training augmentation of a clip; one draw holds for all its frames."""
+    """Training augmentation of a clip, in this order; one draw holds for all its frames."""
 
     repeats: PositiveInt
     """Augmented clips cut from each decoded video per epoch (repeated augmentation)."""
+    short_edge: PositiveInt | None
+    """Frames with a longer short side are scaled down to it first, pixels; null: they stay as decoded."""
+    rand_augment: str | None
+    """RandAugment in timm's notation, as in `rand-m7-n4-mstd0.5-inc1`; null switches it off."""
     scale: tuple[PositiveFloat, PositiveFloat]
     """RandomResizedCrop: least and greatest share of the frame's area."""
     aspect: tuple[PositiveFloat, PositiveFloat]
     """RandomResizedCrop: least and greatest width / height."""
     flip: Share
     """Probability of a horizontal flip."""
+    erase: Share
+    """Probability of random erasing: one box for all frames, filled with fresh noise in each."""
+    on: Literal["ingest", "worker"] = "ingest"
+    """Where it is carried out: in the decode tasks, or in batches on the training device. The draws are the same."""
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> Self:
@@ -105,6 +126,12 @@ class AugmentConfig:
         ]
         if self.scale[1] > 1:
             faults.append(f"scale ends at {self.scale[1]}; a crop can't cover more than 1.0 of the frame")
+        if self.on == "worker" and self.short_edge is None:
+            faults.append("short_edge is null; with on: worker whole frames travel, so it must bound their size")
+        if self.rand_augment is not None:
+            faults.extend(
+                f"rand_augment is {self.rand_augment!r}: {fault}" for fault in rand_augment_faults(self.rand_augment)
+            )
         if faults:
             raise ValueError("\n".join(faults))
         return self
@@ -168,13 +195,16 @@ class TestConfig:
     num_clips: PositiveInt
     """Clips per video, evenly spread over its length."""
     num_crops: Literal[1, 3]
-    """1: centre crop. 3: left, centre and right along the long side."""
+    """1: a single crop, see `single_crop`. 3: left, centre and right along the long side."""
+    single_crop: Literal["centre", "left"] = "centre"
+    """Place of the one crop. `left` (or top) is the published one-crop test of Something-Something."""
 
     @property
     def in_words(self) -> str:
         """The views of a video as results print them: `4 clips x 1 crop`."""
         clips = f"{self.num_clips} clip{'' if self.num_clips == 1 else 's'}"
-        return f"{clips} x {self.num_crops} crop{'' if self.num_crops == 1 else 's'}"
+        left = "left " if self.num_crops == 1 and self.single_crop == "left" else ""
+        return f"{clips} x {self.num_crops} {left}crop{'' if self.num_crops == 1 else 's'}"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -198,8 +228,11 @@ class ExecutionConfig:
 class IngestConfig:
     """From files to batches, in Ray Data tasks."""
 
-    decoder: Literal["pyav", "decord"] = "pyav"
-    """`pyav`: exact. `decord`: to match older results; wrong frames on trimmed files."""
+    decoder: DecoderName = "pyav"
+    """`pyav`: exact and fast. `decord`: to match older results; wrong frames on trimmed files. `torchcodec`: exact,
+    where it is installed with its FFmpeg. `python pipelines/benchmark.py decoders` compares them."""
+    decode_timeout_s: PositiveFloat = 60.0
+    """A video that takes longer to decode is given up, seconds."""
     cpus: PositiveInt | None = None
     """CPUs for decode tasks over all workers; by default those that training leaves free, at least one a worker."""
     videos_per_task: PositiveInt = 16
@@ -207,10 +240,26 @@ class IngestConfig:
     object_store_mb: PositiveInt | None = None
     """Decoded clips that may wait in the object store, MB over all workers; by default four tasks' clips for each of
     the decode CPUs."""
+    on_broken: Literal["skip", "fail", "retry_with"] = "skip"
+    """What a video that can't be decoded does: it's left out and listed (`skip`), it stops the run (`fail`), or it's
+    decoded by `retry_with` and left out where that fails too."""
+    retry_with: DecoderName | None = None
+    """Decoder of the second try; with `on_broken: retry_with` only."""
     max_quarantined_share: Share = 0.01
     """The run stops when a greater share of a manifest's videos turns out broken."""
     node_labels: dict[str, str] = field(default_factory=dict)
     """Decode only on nodes with these Ray labels, as in `{node-role: ingest}`; empty: anywhere."""
+
+    @model_validator(mode="after")
+    def _second_try_is_named(self) -> Self:
+        if (self.retry_with is not None) != (self.on_broken == "retry_with"):
+            raise ValueError(
+                f"retry_with is {self.retry_with}, on_broken is {self.on_broken}; name a decoder with retry_with only, "
+                "and always there"
+            )
+        if self.retry_with == self.decoder:
+            raise ValueError(f"retry_with is {self.retry_with}, as decoder is; name another one")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -105,6 +105,8 @@ def test_micro_batches_per_step_round_up():
         ("model.depths", [1, 1, 1, 1, 1]),
         ("model.depths", 4),
         ("augment.flip", 1.1),
+        ("augment.erase", -0.1),
+        ("clip.channel_order", "grb"),
         ("mixing.label_smoothing", 1.0),
         ("model.temporal", "sometimes"),
         ("clip", None),
@@ -122,10 +124,68 @@ def test_a_whole_number_is_good_enough_for_a_real_one():
     assert load_config(SMALL, {"optim.weight_decay": 0}).optim.weight_decay == 0.0
 
 
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (
+            {"clip.sampling": "segments"},
+            "clip.frame_stride is 2; with sampling segments it must be null",
+        ),
+        ({"clip.frame_stride": None}, "clip.frame_stride is None; with sampling dense it must be a number"),
+        (
+            {"augment.on": "worker", "augment.short_edge": None},
+            "augment.short_edge is null; with on: worker whole frames travel, so it must bound their size",
+        ),
+        (
+            {"augment.rand_augment": "rand-m70-n4-inc1"},
+            "augment.rand_augment is 'rand-m70-n4-inc1': m (the magnitude) must be there, 0 to 10",
+        ),
+        (
+            {"ingest.on_broken": "retry_with"},
+            "ingest.retry_with is None, on_broken is retry_with; name a decoder with retry_with only, and always there",
+        ),
+        (
+            {"ingest.retry_with": "decord"},
+            "ingest.retry_with is decord, on_broken is skip; name a decoder with retry_with only, and always there",
+        ),
+        (
+            {"ingest.on_broken": "retry_with", "ingest.retry_with": "pyav"},
+            "ingest.retry_with is pyav, as decoder is; name another one",
+        ),
+    ],
+)
+def test_fields_of_a_section_that_contradict_each_other_are_named(overrides, fault):
+    assert faults_of(overrides) == [fault]
+
+
+@pytest.mark.parametrize("policy", ["rand-m7-n4-mstd0.5-inc1", "rand-m9-n2-inc1", "rand-n1-m0-inc1"])
+def test_a_policy_of_rand_augment_is_read(policy):
+    assert load_config(SMALL, {"augment.rand_augment": policy}).augment.rand_augment == policy
+
+
+@pytest.mark.parametrize(
+    ("policy", "fault"),
+    [
+        ("augmix-m3", "must begin with `rand-`"),
+        ("rand-m7-n4-q2-inc1", "'q2' is none of m, n, mstd, inc"),
+        ("rand-m7-m8-n4-inc1", "given twice"),
+        ("rand-n4-inc1", "m (the magnitude) must be there"),
+        ("rand-m7-n0-inc1", "n (the number of operations)"),
+        ("rand-m7-n1.5-inc1", "n (the number of operations)"),
+        ("rand-m7-n4-mstd0.5", "end it with inc1"),
+    ],
+)
+def test_a_policy_of_rand_augment_that_cannot_be_used_says_why(policy, fault):
+    (line,) = faults_of({"augment.rand_augment": policy})
+    assert line.startswith(f"augment.rand_augment is {policy!r}: ")
+    assert fault in line
+
+
 FIELDS_WITHOUT_DEFAULT = [
     name
     for name in flat_fields(load_config(SMALL))
-    if name.split(".")[0] not in ("execution", "ingest", "cluster") and name not in ("train.seed", "train.max_steps")
+    if name.split(".")[0] not in ("execution", "ingest", "cluster")
+    and name not in ("train.seed", "train.max_steps", "test.single_crop", "augment.on")
 ]
 
 
