@@ -32,6 +32,18 @@ class DecodeError(MorphMLPError):
     """A video that can't be decoded; it becomes a quarantine row, not the end of a run."""
 
 
+class DecodeTimeoutError(DecodeError):
+    """A video on which the decoder didn't come to an end."""
+
+
+class DecoderCrashError(DecodeError):
+    """A video at which the decoder's process died."""
+
+
+class DecoderStartError(MorphMLPError):
+    """A decoder's process that can't be started; no video is at fault."""
+
+
 class QuarantineLimitError(MorphMLPError):
     """More videos are broken than the configuration allows."""
 

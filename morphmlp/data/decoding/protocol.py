@@ -1,7 +1,8 @@
 """The contract of a decoder, and the values that it hands over.
 
 A decoder opens a file, tells what is in it, and returns wanted frames as uint8 RGB with the display
-rotation applied. It must not know clips, labels or configuration.
+rotation applied. It must not know clips, labels or configuration, and it imports neither torch nor Ray: it runs in a
+process of its own (`isolated`), which starts in a moment.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,12 @@ class VideoInfo:
     """Mean rate over the presentable frames, frames per second."""
     pts_s: tuple[float, ...]
     """Presentation time of each frame, seconds."""
+    width: int
+    """Columns of a frame as it is shown, pixels."""
+    height: int
+    """Rows."""
+    codec: str
+    """FFmpeg's name of the codec, as in `h264`; `jpeg` for frames that are stored one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +42,8 @@ class DecodedFrames:
 
     frames: Frames
     concealed: int
-    """How many of them stand in for a frame that a damaged stream doesn't give: the nearest good one."""
+    """How many of them are not what was encoded: frames that the decoder marks as damaged and patched, and those that a
+    damaged stream doesn't give at all, for which the nearest good one stands in."""
 
 
 class VideoReader(Protocol):
@@ -45,6 +53,14 @@ class VideoReader(Protocol):
 
     def read(self, indices: Sequence[int]) -> DecodedFrames:
         """The frames at these display-order indices (repeats allowed).
+
+        Raises:
+            DecodeError: Not one frame could be decoded.
+        """
+        ...
+
+    def scan(self) -> int:
+        """Decode every frame once; returns how many of `info.num_frames` are damaged or don't come out.
 
         Raises:
             DecodeError: Not one frame could be decoded.
@@ -67,6 +83,24 @@ class Decoder(Protocol):
 
         Raises:
             DecodeError: The file is missing, empty, not a video, or has no video stream.
+        """
+        ...
+
+
+class VideoOpener(Protocol):
+    """Opens whatever a manifest names: a video file, a folder of frames, or frames packed into one file."""
+
+    def open(self, path: str, *, num_frames: int | None, crc32: int | None = None) -> VideoReader:
+        """Open a video.
+
+        Args:
+            path: File, or folder of frames.
+            num_frames: Frames that the manifest promises. Frames that are stored one by one must be at least as many;
+                for a video file it doesn't matter.
+            crc32: Of the file's bytes, as the manifest has it; None: not checked.
+
+        Raises:
+            DecodeError: It can't be used, with the reason.
         """
         ...
 

@@ -1,0 +1,75 @@
+"""Videos whose JPEG frames lie in one ZIP archive, stored as they are.
+
+One file per video instead of a hundred, with random access to each frame. `unzip` gives the folder back bit for bit,
+and the archive's checksums tell damage that JPEG itself can't.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+
+from morphmlp.data.decoding.frame_folder import frame_names, load_frame
+from morphmlp.data.decoding.protocol import VideoReader, require_content
+from morphmlp.data.decoding.stills import StillsReader, ordered_names
+from morphmlp.errors import DecodeError
+
+SUFFIX = ".zip"
+"""Ending of the names of packed videos."""
+
+_NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format has
+_READABLE = 0o100644 << 16
+
+
+def open_packed_frames(path: str, *, num_frames: int | None = None) -> VideoReader:
+    """Open an archive of frames.
+
+    Args:
+        path: The archive.
+        num_frames: Frames that the list promises, and then uses: there must be at least as many. None: all.
+
+    Raises:
+        DecodeError: It's missing, no archive, a compressed one, or its frames don't make a video (see `stills`).
+    """
+    require_content(path)
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # noqa: BLE001 (zipfile raises several types at damaged directories)
+        raise DecodeError(f"{path} is not a readable archive: {error}") from None
+    compressed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    if compressed:
+        raise DecodeError(f"{path}: {compressed[0]} is compressed; frames must be stored (zip -0)")
+    names = ordered_names(archive.namelist(), where=path, num_frames=num_frames)
+    return StillsReader(names, lambda name: _load_entry(archive, name), where=path)
+
+
+def pack_frames(folder: str | Path, target: str | Path) -> int:
+    """Pack a folder of frames into an archive; the same frames always make the same bytes.
+
+    The archive appears under its name when it's complete, never in part.
+
+    Returns:
+        How many frames it holds.
+
+    Raises:
+        DecodeError: The folder's frames don't make a video, or one can't be read.
+    """
+    folder, target = str(folder), Path(target)
+    names = frame_names(folder)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            for name in names:
+                entry = zipfile.ZipInfo(name, _NO_DATE)
+                entry.create_system, entry.external_attr = 3, _READABLE  # as on Unix, wherever it's made
+                archive.writestr(entry, load_frame(folder, name))
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(names)
+
+
+def _load_entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except Exception as error:  # noqa: BLE001 (checksums, offsets, flags: each has its own type)
+        raise DecodeError(f"can't be read from the archive: {error}") from None

@@ -1,0 +1,41 @@
+"""Whatever a manifest names, opened in this process: a video file, a folder of frames, or packed frames."""
+
+from pathlib import Path
+
+from morphmlp.data.decoding.checksum import file_crc32
+from morphmlp.data.decoding.frame_folder import open_frame_folder
+from morphmlp.data.decoding.packed_frames import SUFFIX, open_packed_frames
+from morphmlp.data.decoding.protocol import Decoder, VideoReader, require_content
+from morphmlp.errors import DecodeError
+
+
+class AnyVideo:
+    """Opens videos with a decoder, and those stored as frames without one. A `VideoOpener`."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        """Take the decoder for video files."""
+        self._decoder = decoder
+
+    def open(self, path: str, *, num_frames: int | None, crc32: int | None = None) -> VideoReader:
+        """Open a video: a folder is one of frames, a name with `.zip` one of packed frames, all else a video file.
+
+        Raises:
+            DecodeError: It can't be used, with the reason.
+        """
+        if Path(path).is_dir():
+            return open_frame_folder(path, num_frames=num_frames)
+        if path.endswith(SUFFIX):
+            return open_packed_frames(path, num_frames=num_frames)
+        if crc32 is not None:
+            _require_bytes(path, crc32)
+        return self._decoder.open(path)
+
+
+def _require_bytes(path: str, expected: int) -> None:
+    require_content(path)
+    found = file_crc32(path)
+    if found != expected:
+        raise DecodeError(
+            f"its bytes have changed since it was verified (CRC-32 {found:08x}, was {expected:08x}); "
+            "get it again, or verify the manifest again"
+        )

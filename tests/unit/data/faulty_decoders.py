@@ -1,0 +1,169 @@
+"""Decoders that do what codecs have been seen to do, named to a child process as `faulty_decoders:crashing`.
+
+The name of the file to open says what happens: `right.video` gives frames, anything else the decoder's own fault.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
+from morphmlp.errors import DecodeError
+
+SHAPE = (6, 8, 3)
+COUNT = 300
+
+
+def frames(indices):
+    """What a right video shows at these indices."""
+    return np.stack([np.full(SHAPE, index % 251, dtype=np.uint8) for index in indices])
+
+
+class Reader:
+    """Frames that are known in advance."""
+
+    info = VideoInfo(
+        num_frames=COUNT, fps=30.0, pts_s=tuple(n / 30 for n in range(COUNT)), width=8, height=6, codec="none"
+    )
+
+    def __init__(self, fault):
+        self.fault = fault
+
+    def read(self, indices):
+        if self.fault:
+            self.fault()
+        return DecodedFrames(frames=frames(indices), concealed=3)
+
+    def scan(self):
+        if self.fault:
+            self.fault()
+        return 7
+
+
+class Faulty:
+    """Opens `right*` files rightly, `late*` files with a fault at the first read, others with a fault at once."""
+
+    name, version = "faulty", "1"
+
+    def __init__(self, fault):
+        self.fault = fault
+
+    def open(self, path):
+        stem = Path(path).stem
+        if not stem.startswith(("right", "late")):
+            self.fault()
+        return Reader(self.fault if stem.startswith("late") else None)
+
+
+def _spin():
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    while True:
+        pass
+
+
+def _spin_with_signals():
+    while True:
+        pass
+
+
+def _allocate():
+    kept = []
+    while True:
+        kept.append(np.ones(2**20, dtype=np.uint8))
+
+
+_leaked = []
+
+
+def _leak_and_refuse():
+    _leaked.append(np.ones(64 * 2**20, dtype=np.uint8))
+    raise DecodeError(f"{len(_leaked)} leaked")
+
+
+def _chatter():
+    for _ in range(2_000):
+        os.write(1, b"noise on the standard output\n" * 10)
+        os.write(2, b"noise on the standard error\n") if _room() else None
+    print("printed", flush=True)
+    raise DecodeError("chattered")
+
+
+def _room():
+    import select
+
+    return bool(select.select([], [2], [], 0)[1])
+
+
+def _complain_and_abort():
+    os.write(2, b"first line\nterminate called after throwing an instance of 'std::bad_alloc'\n")
+    os.abort()
+
+
+class Own(Exception):  # noqa: N818 (a type that only the child knows)
+    """An exception that can't be sent."""
+
+    def __init__(self, lock):
+        super().__init__(f"two\nlines, {bool(lock)}")
+        self.lock = lock
+
+
+def _raise_own():
+    import threading
+
+    raise Own(threading.Lock())
+
+
+def _raise_index_error():
+    raise IndexError("frames 9..9 of a video with 3")
+
+
+def crashing():
+    return Faulty(lambda: os.kill(os.getpid(), signal.SIGSEGV))
+
+
+def aborting():
+    return Faulty(_complain_and_abort)
+
+
+def spinning():
+    return Faulty(_spin)
+
+
+def spinning_with_signals():
+    return Faulty(_spin_with_signals)
+
+
+def allocating():
+    return Faulty(_allocate)
+
+
+def leaking():
+    return Faulty(_leak_and_refuse)
+
+
+def chattering():
+    return Faulty(_chatter)
+
+
+def sleeping():
+    return Faulty(lambda: time.sleep(0.55))
+
+
+def exiting():
+    return Faulty(lambda: sys.exit(3))
+
+
+def raising_its_own():
+    return Faulty(_raise_own)
+
+
+def asked_wrongly():
+    return Faulty(_raise_index_error)
+
+
+def not_starting():
+    raise OSError("libcodec.so.7: cannot open shared object file")
