@@ -1,17 +1,22 @@
-"""From one file to its clips: decode once, sample, cut.
+"""From one video to its clips: decode once, sample, augment.
 
-Runs inside decode tasks; knows neither Ray nor tables.
+Runs inside decode tasks, and for augmentation on the training device also there; knows neither Ray nor tables.
+
+With `augment.on: ingest` a decode task's `TrainClips` gives finished clips. With `worker` its `TrainFrames` gives the
+frames that both ways start from, and `clips_on_device` makes the same clips of them where the network is.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from morphmlp.config.schema import AugmentConfig, ClipConfig, TestConfig
-from morphmlp.data.augment import crop_and_resize, evaluation_crops, random_resized_box
-from morphmlp.data.decoding import Decoder, Frames, VideoInfo
-from morphmlp.data.plan import random_generator
-from morphmlp.data.sampling import DenseWindow
+from morphmlp.data.augment import augment_clip, evaluation_crops, scale_down
+from morphmlp.data.decoding.protocol import Frames, VideoOpener
+from morphmlp.data.draws import ClipDraw, draw_clip, draw_fractions
+from morphmlp.data.sampling import train_indices, view_indices
 
 SINGLE_VIEW = TestConfig(num_clips=1, num_crops=1)
 """Validation: the centre clip and the centre crop."""
@@ -22,9 +27,44 @@ class CutClips:
     """The clips of one video."""
 
     clips: Frames
-    """`[r t h w c]`, one per repeat or view."""
+    """`[r t h w c]`, one per repeat or view; from `TrainFrames` one, of any size."""
     concealed: int
     """Decoded frames that stand in for damaged ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFrames:
+    """What the training clips of a video are made of: its frames, before anything is drawn about a single clip."""
+
+    clip: ClipConfig
+    augment: AugmentConfig
+    seed: int
+
+    @property
+    def clips_per_video(self) -> int:
+        """1: repeats share their frames."""
+        return 1
+
+    def cut(
+        self,
+        videos: VideoOpener,
+        *,
+        path: str,
+        video_id: str,
+        epoch: int,
+        num_frames: int | None,
+        crc32: int | None = None,
+    ) -> CutClips:
+        """Frames `[1 t h w c]` in the channel order of `clip`, scaled down to `augment.short_edge`.
+
+        Raises:
+            DecodeError: The video can't be used.
+        """
+        reader = videos.open(path, num_frames=num_frames, crc32=crc32)
+        fractions = draw_fractions(self.clip.num_frames, seed=self.seed, epoch=epoch, video_id=video_id)
+        decoded = reader.read(train_indices(self.clip, reader.info, fractions).tolist())
+        frames = scale_down(_ordered(decoded.frames, self.clip), self.augment.short_edge)
+        return CutClips(clips=frames.contiguous().numpy()[None], concealed=decoded.concealed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,21 +80,86 @@ class TrainClips:
         """Clips that each video gives."""
         return self.augment.repeats
 
-    def cut(self, decoder: Decoder, *, path: str, video_id: str, epoch: int) -> CutClips:
-        """One clip per repeat; the repeats share their frames and differ in crop and flip."""
-        reader = decoder.open(path)
-        fraction = random_generator(self.seed, epoch, video_id, "start").random()
-        window = _window(self.clip, reader.info)
-        decoded = reader.read(window.indices(window.train_start(fraction)).tolist())
-        clips = [self._augmented(decoded.frames, (epoch, video_id, repeat)) for repeat in range(self.augment.repeats)]
-        return CutClips(clips=np.stack(clips), concealed=decoded.concealed)
+    def cut(
+        self,
+        videos: VideoOpener,
+        *,
+        path: str,
+        video_id: str,
+        epoch: int,
+        num_frames: int | None,
+        crc32: int | None = None,
+    ) -> CutClips:
+        """One clip per repeat; the repeats share their frames and differ in all that is drawn about a clip.
 
-    def _augmented(self, frames: Frames, key: tuple[int, str, int]) -> Frames:
-        rng = random_generator(self.seed, *key)
-        height, width = frames.shape[1:3]
-        box = random_resized_box(rng, height=height, width=width, scale=self.augment.scale, aspect=self.augment.aspect)
-        flip = bool(rng.random() < self.augment.flip)
-        return crop_and_resize(frames, box, size=self.clip.crop_size, flip=flip)
+        Raises:
+            DecodeError: The video can't be used.
+        """
+        source = TrainFrames(clip=self.clip, augment=self.augment, seed=self.seed)
+        cut = source.cut(videos, path=path, video_id=video_id, epoch=epoch, num_frames=num_frames, crc32=crc32)
+        clips = clips_on_device(
+            cut.clips[0],
+            clip=self.clip,
+            augment=self.augment,
+            seed=self.seed,
+            epoch=epoch,
+            video_id=video_id,
+            device=torch.device("cpu"),
+        )
+        return CutClips(clips=clips.numpy(), concealed=cut.concealed)
+
+
+def clips_on_device(
+    frames: Frames | UInt8[Tensor, "t h w c"],
+    *,
+    clip: ClipConfig,
+    augment: AugmentConfig,
+    seed: int,
+    epoch: int,
+    video_id: str,
+    device: torch.device,
+) -> UInt8[Tensor, "r t h w c"]:
+    """The augmented clips of a video's frames, one per repeat.
+
+    Args:
+        frames: `[t h w c]`, from `TrainFrames`; not changed, and may be read-only.
+        clip: Size of the crop.
+        augment: What is drawn.
+        seed: Root of the run's draws.
+        epoch: Pass over the manifest.
+        video_id: Of the video.
+        device: Where the clips are made and stay. All draws are the same on any; pixels are the same on CPUs, and on a
+            GPU up to the rounding of its resizing and warping.
+    """
+    source = (frames if isinstance(frames, Tensor) else _tensor(frames)).to(device)
+    draws = clip_draws(source, clip=clip, augment=augment, seed=seed, epoch=epoch, video_id=video_id)
+    return torch.stack([augment_clip(source, draw, size=clip.crop_size) for draw in draws])
+
+
+def clip_draws(
+    frames: UInt8[Tensor, "t h w c"],
+    *,
+    clip: ClipConfig,
+    augment: AugmentConfig,
+    seed: int,
+    epoch: int,
+    video_id: str,
+) -> tuple[ClipDraw, ...]:
+    """What chance decides about each clip of these frames, one per repeat."""
+    height, width = frames.shape[1:3]
+    return tuple(
+        draw_clip(
+            augment,
+            seed=seed,
+            epoch=epoch,
+            video_id=video_id,
+            repeat=repeat,
+            height=height,
+            width=width,
+            crop_size=clip.crop_size,
+        )
+        for repeat in range(augment.repeats)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,29 +174,45 @@ class ViewClips:
         """Views that each video gives."""
         return self.views.num_clips * self.views.num_crops
 
-    def cut(self, decoder: Decoder, *, path: str, video_id: str, epoch: int) -> CutClips:
-        """All views from one decode."""
+    def cut(
+        self,
+        videos: VideoOpener,
+        *,
+        path: str,
+        video_id: str,
+        epoch: int,
+        num_frames: int | None,
+        crc32: int | None = None,
+    ) -> CutClips:
+        """All views from one decode.
+
+        Raises:
+            DecodeError: The video can't be used.
+        """
         del video_id, epoch  # nothing is drawn
-        reader = decoder.open(path)
-        window = _window(self.clip, reader.info)
-        starts = window.view_starts(self.views.num_clips)
-        indices = np.concatenate([window.indices(start) for start in starts])
-        decoded = reader.read(indices.tolist())
+        reader = videos.open(path, num_frames=num_frames, crc32=crc32)
+        indices = view_indices(self.clip, reader.info, self.views.num_clips)
+        decoded = reader.read(indices.flatten().tolist())
         crops = evaluation_crops(
-            decoded.frames,
+            _ordered(decoded.frames, self.clip),
             short_edge=self.clip.short_edge,
             crop_size=self.clip.crop_size,
             num_crops=self.views.num_crops,
+            single_crop=self.views.single_crop,
         )
         length = self.clip.num_frames
-        clips = [crop[k * length : (k + 1) * length] for k in range(len(starts)) for crop in crops]
-        return CutClips(clips=np.stack(clips), concealed=decoded.concealed)
+        clips = [crop[k * length : (k + 1) * length] for k in range(len(indices)) for crop in crops]
+        return CutClips(clips=torch.stack(clips).numpy(), concealed=decoded.concealed)
 
 
-Cutter = TrainClips | ViewClips
+Cutter = TrainClips | TrainFrames | ViewClips
 
 
-def _window(clip: ClipConfig, info: VideoInfo) -> DenseWindow:
-    return DenseWindow(
-        num_frames=clip.num_frames, frame_stride=clip.frame_stride, fps=info.fps, video_frames=info.num_frames
-    )
+def _ordered(frames: Frames, clip: ClipConfig) -> Tensor:
+    """Decoded frames, which are RGB, in the channel order of the clip."""
+    return _tensor(frames).flip(-1) if clip.channel_order == "bgr" else _tensor(frames)
+
+
+def _tensor(frames: Frames) -> Tensor:
+    """A tensor of frames, on their own memory unless that is read-only, which torch doesn't know."""
+    return torch.from_numpy(frames if frames.flags.writeable else frames.copy())
