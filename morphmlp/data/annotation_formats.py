@@ -1,6 +1,6 @@
-"""The text formats of published annotations: path lists, the official Kinetics CSV, class lists.
+"""The lines of annotations and their faults, and the text formats of Kinetics: path lists and the official CSV.
 
-Knows lines and their faults; asks nothing of the disk but the text file itself.
+Asks nothing of the disk but the text file itself. The formats of Something-Something are in `something_formats`.
 """
 
 import csv
@@ -30,7 +30,8 @@ class AnnotatedVideo:
         label: Class id of a list, class name of the CSV.
         split: train, val or test.
         names: Paths to look for below the videos' folder: one in a list, those of the layouts, without extension, in
-            the CSV.
+            the CSV, the video's id in Something-Something.
+        num_frames: Frames that the line promises; None where it doesn't say.
     """
 
     line: int
@@ -38,6 +39,7 @@ class AnnotatedVideo:
     label: int | str
     split: str
     names: tuple[str, ...]
+    num_frames: int | None = None
 
 
 class Faults:
@@ -66,14 +68,27 @@ class Faults:
             raise ManifestError("\n".join([*self.lines()[:MAX_FAULTS], *rest, *hints]))
 
 
-def read_lines(path: Path, faults: Faults) -> list[tuple[int, str]]:
-    """Lines with their numbers, blank ones left out."""
+def read_content(path: Path) -> bytes:
+    """The bytes of a text file, without the mark that some editors put before UTF-8.
+
+    Raises:
+        ManifestError: The file can't be read.
+    """
     try:
-        content = path.read_bytes()
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise ManifestError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def read_lines(path: Path, faults: Faults) -> list[tuple[int, str]]:
+    """Lines with their numbers, blank ones left out."""
+    return lines_of(read_content(path), faults)
+
+
+def lines_of(content: bytes, faults: Faults) -> list[tuple[int, str]]:
+    """The lines of a text file's bytes with their numbers, blank ones left out."""
     lines = []
-    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+    for number, raw in enumerate(content.splitlines(), start=1):
         try:
             text = raw.decode().rstrip()
         except UnicodeDecodeError:
@@ -93,8 +108,8 @@ def read_list(lines: Sequence[tuple[int, str]], split: str | None, faults: Fault
     """The videos of `<relative path>,<class id>` or `<relative path> <class id>` lines; skips a `path,label` header."""
     if lines and _header(lines[0][1]) == ["path", "label"]:
         lines = lines[1:]
-    if split is None and lines:
-        faults.add(lines[0][0], f"neither the list nor its name says the split; give --split {'|'.join(SPLITS)}")
+    if lines:
+        require_split(split, lines[0][0], faults)
     rows = []
     for line, text in lines:
         parts = _path_and_label(text)
@@ -106,6 +121,12 @@ def read_list(lines: Sequence[tuple[int, str]], split: str | None, faults: Fault
         stem = file.rpartition(".")[0] or file
         rows.append(AnnotatedVideo(line, f"{folder}{slash}{stem}", label, split or "", (name,)))
     return rows
+
+
+def require_split(split: str | None, line: int, faults: Faults) -> None:
+    """Note a fault where nothing says the split."""
+    if split is None:
+        faults.add(line, f"neither the list nor its name says the split; give --split {'|'.join(SPLITS)}")
 
 
 def _path_and_label(text: str) -> tuple[str, int] | None:

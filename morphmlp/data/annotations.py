@@ -1,12 +1,6 @@
-"""Matches published annotations with the files on disk and makes a manifest of them.
+"""Makes manifests of the annotations of Kinetics: path lists and the official CSV. Opens no video."""
 
-Every fault of a file is collected, each with its line, before anything is raised. Opens no video.
-"""
-
-import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from morphmlp.data.annotation_formats import (
@@ -19,29 +13,18 @@ from morphmlp.data.annotation_formats import (
     read_list,
     split_of,
 )
-from morphmlp.data.manifest import Manifest, manifest_from_rows
-from morphmlp.data.video_folder import EXTENSIONS, VideoFolder, sizes_bytes
-from morphmlp.errors import ManifestError
+from morphmlp.data.annotation_matching import (
+    Annotations,
+    LabelledRows,
+    label_ids,
+    match_files,
+    names_seen,
+    rows_without_repeats,
+)
+from morphmlp.data.video_folder import EXTENSIONS, VideoFolder
 
 _NUMBERS = tuple(map(str, range(400)))
 """Stand for the names of Kinetics-400 where a list of class ids comes without them."""
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """What an annotation file says, matched with the files on disk.
-
-    Attributes:
-        manifest: One row per video; those that aren't there are marked.
-        form: What the file is, in words.
-        class_order: Where the order of the classes comes from, in words.
-        missing: `FILE:LINE: ...` for each video that isn't there.
-    """
-
-    manifest: Manifest
-    form: str
-    class_order: str
-    missing: tuple[str, ...]
 
 
 def read_annotations(
@@ -73,82 +56,53 @@ def read_annotations(
     lines = read_lines(path, faults)
     official = bool(lines) and is_kinetics_header(lines[0][1])
     rows = read_kinetics(lines, split, faults) if official else read_list(lines, split or split_of(path), faults)
-    rows = _without_repeats(rows, faults)
+    rows = rows_without_repeats(rows, faults)
     class_order = "as given"
     if class_names is None:
-        class_names, class_order = _names_seen(rows) if official else (_NUMBERS, "the numbers 0 to 399")
-    labels = _label_ids(rows, class_names, faults)
-
-    folder = VideoFolder(videos)
-    found = [folder.by_stem(row.names) if official else folder.exact(row.names[0]) for row in rows]
-    sizes = sizes_bytes(found)
-    missing = Faults(path)
-    for row, size in zip(rows, sizes, strict=True):
-        if size is None:
-            for list_of_faults in (missing,) if allow_missing else (missing, faults):
-                list_of_faults.add(row.line, _missing_text(row, folder, official=official))
-    hints = []
-    if missing and official:
-        hints.append(f"{folder.root}: looked for {', '.join(KINETICS_LAYOUTS)} with {' '.join(EXTENSIONS)}")
-    if missing:
-        hints.append(f"{path}: {len(missing)} of {len(rows)} videos are missing; --allow-missing goes on without")
-    faults.raise_if_any(*([] if allow_missing else hints))
-    if not rows:
-        raise ManifestError(f"{path}: holds no videos")
-    manifest = manifest_from_rows(
-        video_ids=[row.video_id for row in rows],
-        paths=[
-            name or folder.absolute(row.names[0] + (EXTENSIONS[0] if official else ""))
-            for row, name in zip(rows, found, strict=True)
-        ],
-        labels=labels,
-        splits=[row.split for row in rows],
-        sizes_bytes=sizes,
+        class_names, class_order = names_seen(rows) if official else (_NUMBERS, "the numbers 0 to 399")
+    labelled = LabelledRows(
+        rows=rows,
+        labels=label_ids(rows, class_names, faults),
         class_names=class_names,
+        form="official Kinetics CSV" if official else "path list",
+        class_order=class_order,
     )
-    form = "official Kinetics CSV" if official else "path list"
-    return Annotations(manifest, form, class_order, tuple(missing.lines()))
+    folder = VideoFolder(videos)
+    place = _CsvVideos(folder) if official else _ListVideos(folder)
+    return match_files(labelled, place, file=path, faults=faults, allow_missing=allow_missing)
 
 
-def _without_repeats(rows: Sequence[AnnotatedVideo], faults: Faults) -> list[AnnotatedVideo]:
-    first: dict[str, int] = {}
-    kept = []
-    for row in rows:
-        if row.video_id in first:
-            faults.add(row.line, f"duplicate: {row.video_id} stands on line {first[row.video_id]} already")
-        else:
-            first[row.video_id] = row.line
-            kept.append(row)
-    return kept
+class _ListVideos:
+    """Videos that a list names by their paths."""
+
+    hint = None
+
+    def __init__(self, folder: VideoFolder) -> None:
+        self._folder = folder
+
+    def find(self, rows: Sequence[AnnotatedVideo]) -> list[str | None]:
+        return [self._folder.exact(row.names[0]) for row in rows]
+
+    def expected(self, row: AnnotatedVideo) -> str:
+        return self._folder.absolute(row.names[0])
+
+    def missing_text(self, row: AnnotatedVideo) -> str:
+        other = self._folder.other_extension(row.names[0])
+        return f"no such file: {self.expected(row)}" + (f"; there is {other}" if other else "")
 
 
-def _names_seen(rows: Sequence[AnnotatedVideo]) -> tuple[tuple[str, ...], str]:
-    names = tuple(sorted({str(row.label) for row in rows}))
-    return names, f"the {len(names)} labels of this file, alphabetically"
+class _CsvVideos:
+    """Videos of the official CSV, in any of the layouts."""
 
+    def __init__(self, folder: VideoFolder) -> None:
+        self._folder = folder
+        self.hint = f"{folder.root}: looked for {', '.join(KINETICS_LAYOUTS)} with {' '.join(EXTENSIONS)}"
 
-def _label_ids(rows: Sequence[AnnotatedVideo], class_names: Sequence[str], faults: Faults) -> list[int]:
-    """The label of each row; -1, with a fault, where it's none of the classes."""
-    ids = {name: number for number, name in enumerate(class_names)}
+    def find(self, rows: Sequence[AnnotatedVideo]) -> list[str | None]:
+        return [self._folder.by_stem(row.names) for row in rows]
 
-    @cache
-    def outside(label: str) -> str:
-        close = difflib.get_close_matches(label, class_names, n=1)
-        return f"label {label!r} is none of the {len(ids)} classes" + (f"; {close[0]!r} is" if close else "")
+    def expected(self, row: AnnotatedVideo) -> str:
+        return self._folder.absolute(row.names[0] + EXTENSIONS[0])
 
-    labels = []
-    for row in rows:
-        label = ids.get(row.label, -1) if isinstance(row.label, str) else row.label
-        if isinstance(row.label, str) and label < 0:
-            faults.add(row.line, outside(row.label))
-        elif not 0 <= label < len(ids):
-            faults.add(row.line, f"class id {label} is outside the {len(ids)} classes, 0 to {len(ids) - 1}")
-        labels.append(label)
-    return labels
-
-
-def _missing_text(row: AnnotatedVideo, folder: VideoFolder, *, official: bool) -> str:
-    if official:
+    def missing_text(self, row: AnnotatedVideo) -> str:
         return f"no video {row.video_id} of {row.label!r}"
-    other = folder.other_extension(row.names[0])
-    return f"no such file: {folder.absolute(row.names[0])}" + (f"; there is {other}" if other else "")

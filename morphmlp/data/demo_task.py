@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from morphmlp.data.drawing import SHAPES, as_pixels, distance_from_shape, painted, smooth_background
+
 EVENTS = ("wiggle across", "wiggle down", "pulse", "blink")
 PAIRS = (
     ("wiggle across", "wiggle down"),
@@ -44,7 +46,7 @@ class Scene:
     rest: int
     """Still frames between the events."""
     shape: int
-    """0 disc, 1 square, 2 diamond."""
+    """Index into `drawing.SHAPES`."""
     centre: tuple[float, float]
     """Column and row of the shape's centre, pixels."""
     radius: float
@@ -74,7 +76,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         reach=rng.uniform(4.0, 5.5) * (1 if rng.integers(2) else -1),
         growth=rng.uniform(0.6, 0.9),
         colour=(float(figure[0]), float(figure[1]), float(figure[2])),
-        background=_texture(rng, ground),
+        background=smooth_background(rng, ground, height=HEIGHT, width=WIDTH),
     )
 
 
@@ -92,12 +94,9 @@ def render(
     shift_x, shift_y, scale, opacity = _motion(scene, label)
     columns = np.arange(WIDTH)[None, None, :] + 0.5 - scene.centre[0] - shift_x[:, None, None]
     rows = np.arange(HEIGHT)[None, :, None] + 0.5 - scene.centre[1] - shift_y[:, None, None]
-    coverage = np.clip(0.5 - _distance(scene, columns, rows, scale[:, None, None]), 0, 1) * opacity[:, None, None]
-    colour = np.asarray(scene.colour)
-    frames = scene.background + coverage[..., None] * (colour - scene.background)
-    if rng is not None:
-        frames = frames + noise * rng.standard_normal(frames.shape, dtype=np.float32)
-    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+    distance = distance_from_shape(SHAPES[scene.shape], columns, rows, scene.radius * scale[:, None, None])
+    frames = painted(scene.background, distance, scene.colour, opacity[:, None, None])
+    return as_pixels(frames, rng=rng, noise=noise)
 
 
 def _motion(scene: Scene, label: int) -> tuple[NDArray[np.float64], ...]:
@@ -121,33 +120,3 @@ def _motion(scene: Scene, label: int) -> tuple[NDArray[np.float64], ...]:
             opacity[during] = (0.0, 0.0, 0.0)
         begin += EVENT_FRAMES + scene.rest
     return shift_x, shift_y, scale, opacity
-
-
-def _distance(
-    scene: Scene, columns: NDArray[np.float64], rows: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Pixels from the shape's edge, below 0 inside."""
-    radius = scene.radius * scale
-    distance: NDArray[np.float64]
-    if scene.shape == 0:
-        distance = np.hypot(columns, rows) - radius
-    elif scene.shape == 1:
-        distance = np.maximum(np.abs(columns), np.abs(rows)) - 0.9 * radius
-    else:
-        distance = (np.abs(columns) + np.abs(rows)) / np.sqrt(2) - 0.85 * radius
-    return distance
-
-
-def _texture(rng: np.random.Generator, level: float) -> NDArray[np.float32]:
-    """A smooth random background around a grey level: 4 x 4 random colours, joined linearly."""
-    coarse = level + rng.uniform(-20, 20, (4, 4, 3))
-    down = _between(4, HEIGHT) @ coarse.reshape(4, -1)
-    across = _between(4, WIDTH) @ down.reshape(HEIGHT, 4, 3)
-    return across.astype(np.float32)
-
-
-def _between(points: int, size: int) -> NDArray[np.float64]:
-    """The `size x points` matrix of linear interpolation."""
-    place = np.linspace(0, points - 1, size)[:, None]
-    weights: NDArray[np.float64] = np.clip(1 - np.abs(place - np.arange(points)), 0, 1)
-    return weights

@@ -9,10 +9,7 @@ DIR/synthetic.json                                       what was asked for, and
 import base64
 import csv
 import hashlib
-import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,16 +17,15 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from morphmlp.data import demo_task, realistic
 from morphmlp.data.annotation_formats import KINETICS_COLUMNS
 from morphmlp.data.annotations import read_annotations
 from morphmlp.data.manifest import SPLITS, write_manifest
+from morphmlp.data.synthetic_folder import fill_folder
 from morphmlp.errors import ManifestError
 
 FRAME_RATE = 30
-MARKER = "synthetic.json"
 _AAC_FRAME = 1024
 _REPEATABLE = "cpu-independent=1:mbtree=0"
 """With x264's macroblock tree, frames this small come out different from run to run on CPUs with AVX-512."""
@@ -159,44 +155,26 @@ def _write_dataset(
     seed: int,
     threads: int | None,
 ) -> None:
-    if min(counts.values()) < 0 or not any(counts.values()):
-        raise ManifestError(f"{output}: {dict(counts)} videos asked for; there must be at least one video")
+    if min(counts.values()) < 0:
+        raise ManifestError(f"{output}: {dict(counts)} videos asked for; there can't be less than none")
     videos = _plan(counts, class_names, seed=seed, seconds=seconds)
-    if not _is_complete(output, asked):
-        output.mkdir(parents=True, exist_ok=True)
-        _mark(output, asked, complete=False)
-        _write_videos(output, videos, write, seed=seed, threads=threads)
-    # Written anew each time: a manifest holds full paths, and the folder may have been moved.
-    for split in SPLITS:
-        if rows := [video for video in videos if video.split == split]:
-            annotations = output / "annotations" / f"{split}.csv"
-            _write_csv(annotations, rows)
-            write_manifest(
-                read_annotations(annotations, videos=output, class_names=class_names).manifest,
-                output / f"{split}.parquet",
-            )
-    _mark(output, asked, complete=True)
-
-
-def _write_videos(
-    output: Path,
-    videos: Sequence[_Video],
-    write: Callable[[_Video, Path, np.random.Generator], None],
-    *,
-    seed: int,
-    threads: int | None,
-) -> None:
-    for folder in {(output / video.path).parent for video in videos}:
-        folder.mkdir(parents=True, exist_ok=True)
 
     def write_one(video: _Video) -> None:
+        (output / video.path).parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng([seed, SPLITS.index(video.split), video.number])
         write(video, output / video.path, rng)
 
-    # Threads: the encoder works outside Python's lock, and nothing has to be forked or started.
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        for _ in tqdm(pool.map(write_one, videos), total=len(videos), desc="videos", unit="", disable=None):
-            pass
+    def describe() -> None:
+        for split in SPLITS:
+            if rows := [video for video in videos if video.split == split]:
+                annotations = output / "annotations" / f"{split}.csv"
+                _write_csv(annotations, rows)
+                write_manifest(
+                    read_annotations(annotations, videos=output, class_names=class_names).manifest,
+                    output / f"{split}.parquet",
+                )
+
+    fill_folder(output, asked=asked, videos=videos, write=write_one, describe=describe, threads=threads)
 
 
 def _write_csv(path: Path, videos: Iterable[_Video]) -> None:
@@ -205,29 +183,3 @@ def _write_csv(path: Path, videos: Iterable[_Video]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(KINETICS_COLUMNS)
         writer.writerows((v.class_name, v.youtube_id, v.time_start, v.time_end, v.split) for v in videos)
-
-
-def _is_complete(output: Path, asked: Mapping[str, object]) -> bool:
-    """Whether the folder holds this very data set already; one whose writing was stopped is written again.
-
-    Raises:
-        ManifestError: It holds something else.
-    """
-    marker = output / MARKER
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return False
-    try:
-        there = json.loads(marker.read_text(encoding="utf-8"))
-        complete = there.pop("complete")
-    except (OSError, ValueError, AttributeError, KeyError):
-        raise ManifestError(f"{output}: holds something else than synthetic videos; choose another folder") from None
-    if there != asked:
-        differ = [key for key in sorted({*asked, *there}) if there.get(key) != asked.get(key)]
-        what = ", ".join(f"{key} {there.get(key)}, asked for {asked.get(key)}" for key in differ)
-        raise ManifestError(f"{output}: holds other videos ({what}); remove it or choose another folder")
-    return bool(complete)
-
-
-def _mark(output: Path, asked: Mapping[str, object], *, complete: bool) -> None:
-    text = json.dumps({**asked, "complete": complete}, indent=2)
-    (output / MARKER).write_text(text + "\n", encoding="utf-8")

@@ -118,6 +118,8 @@ class _Measured:
 
 _PUBLISHED = TypeAdapter(Published)
 _MODEL = TypeAdapter(ModelConfig)
+_LATER_PARAMS: Mapping[str, JsonValue] = {"test.single_crop": "centre"}
+"""Parameters that older runs were recorded without, with what they did."""
 
 
 def load_published(path: str | Path) -> Published:
@@ -192,7 +194,7 @@ def _measured(runs: pd.DataFrame) -> list[_Measured]:
             run_id=cells["run_id"],
             run_name=cells["run_name"],
             dataset=cells["dataset"],
-            params={name: _parsed(text) for name, text in _under("params.", cells).items()},
+            params={**_LATER_PARAMS, **{name: _parsed(text) for name, text in _under("params.", cells).items()}},
             tags=_under("tags.", cells),
             metrics=_under("metrics.", cells),
         )
@@ -215,7 +217,10 @@ def _parsed(text: str) -> JsonValue:
 
 
 def _expected_params(row: PublishedVideo) -> dict[str, JsonValue]:
-    """The parameters that a run must have to stand beside a published row."""
+    """The parameters that a run must have to stand beside a published row.
+
+    The published one-crop test takes the centre on Kinetics, the left crop on Something-Something.
+    """
     chosen = preset(row.preset)
     clips, crops = row.num_views
     model = {f"model.{name}": value for name, value in _MODEL.dump_python(chosen.model, mode="json").items()}
@@ -227,6 +232,7 @@ def _expected_params(row: PublishedVideo) -> dict[str, JsonValue]:
         "clip.crop_size": chosen.crop_size,
         "test.num_clips": clips,
         "test.num_crops": crops,
+        **({"test.single_crop": "centre" if row.dataset == "k400" else "left"} if crops == 1 else {}),
         "train.epochs": row.epochs,
         "train.max_steps": None,
     }
@@ -277,8 +283,10 @@ def _demo_cells(run: _Measured) -> tuple[str, ...]:
 
 
 def _views(run: _Measured) -> str:
+    crops = run.params.get("test.num_crops")
+    left = "left " if crops == 1 and run.params["test.single_crop"] == "left" else ""
     words = []
-    for name, word in (("test.num_clips", "clip"), ("test.num_crops", "crop")):
+    for name, word in (("test.num_clips", "clip"), ("test.num_crops", f"{left}crop")):
         count = run.params.get(name, "?")
         words.append(f"{count} {word}{'' if count == 1 else 's'}")
     return " x ".join(words)

@@ -110,6 +110,31 @@ def test_a_run_that_differs_or_was_cut_short_leaves_the_row_empty(k400, change):
     assert measured(run_row(k400, **change))["measured top-1"] == ""
 
 
+def one_crop_row(config, **params):
+    """What a run fills of V1's one-crop row and of its three-crop row."""
+    rows = [row for row in PUBLISHED.videos if row.preset == "morphmlp_s_16_ssv1"]
+    table = published_table(rows, pd.DataFrame([run_row(config, **params)]))
+    return dict(zip(table["views"], table["measured top-1"], strict=True))
+
+
+def test_the_one_crop_row_of_something_something_wants_the_left_crop():
+    config = load_config(ROOT / "experiments" / "ssv1" / "morphmlp_s_16.yaml")
+    one, three = "1 clip x 1 crop", "1 clip x 3 crops"
+    assert one_crop_row(config) == {one: "", three: "78.2"}
+    assert one_crop_row(config, test__num_crops=1) == {one: "", three: ""}
+    assert one_crop_row(config, test__num_crops=1, test__single_crop="left") == {one: "78.2", three: ""}
+
+
+def test_a_kinetics_row_wants_the_centre_crop(k400):
+    assert measured(run_row(k400, test__single_crop="left"))["measured top-1"] == ""
+
+
+def test_a_run_from_before_the_crop_had_a_place_counts_as_centre(k400):
+    row = run_row(k400)
+    del row["params.test.single_crop"]
+    assert measured(row)["measured top-1"] == "78.2"
+
+
 def test_a_result_without_video_count_or_fingerprint_leaves_the_row_empty(k400):
     assert measured(run_row(k400, metrics={Metrics.TEST_TOP1: 80.0}))["measured top-1"] == ""
     assert measured(run_row(k400, tags={Tags.FINGERPRINT: None}))["measured top-1"] == ""

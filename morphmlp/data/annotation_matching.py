@@ -1,0 +1,158 @@
+"""Matches the lines of annotations with class ids and with the files on disk, for every data set alike.
+
+Every fault is collected with its line. Knows no text format and opens no video.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+from morphmlp.data.annotation_formats import AnnotatedVideo, Faults
+from morphmlp.data.manifest import Manifest, manifest_from_rows
+from morphmlp.data.video_folder import sizes_bytes
+from morphmlp.errors import ManifestError
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What an annotation file says, matched with the files on disk.
+
+    Attributes:
+        manifest: One row per video; those that aren't there are marked.
+        form: What the file is, in words.
+        class_order: Where the order of the classes comes from, in words.
+        missing: `FILE:LINE: ...` for each video that isn't there.
+        warnings: What to know before relying on them.
+    """
+
+    manifest: Manifest
+    form: str
+    class_order: str
+    missing: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledRows:
+    """The videos of an annotation file, each once and with its class id.
+
+    Attributes:
+        rows: The videos.
+        labels: Class id of each.
+        class_names: Names in label order.
+        form: What the file is, in words.
+        class_order: Where the order of the classes comes from, in words.
+        warnings: What to know before relying on them.
+    """
+
+    rows: Sequence[AnnotatedVideo]
+    labels: Sequence[int]
+    class_names: Sequence[str]
+    form: str
+    class_order: str
+    warnings: tuple[str, ...] = ()
+
+
+class VideoPlace(Protocol):
+    """Where the videos of a data set lie, and how they are named there."""
+
+    @property
+    def hint(self) -> str | None:
+        """What to say, once, where videos are missing."""
+        ...
+
+    def find(self, rows: Sequence[AnnotatedVideo]) -> list[str | None]:
+        """The path of each video; None where it isn't there."""
+        ...
+
+    def expected(self, row: AnnotatedVideo) -> str:
+        """The path that a missing video would have."""
+        ...
+
+    def missing_text(self, row: AnnotatedVideo) -> str:
+        """What to say of a video that isn't there."""
+        ...
+
+
+def rows_without_repeats(rows: Sequence[AnnotatedVideo], faults: Faults) -> list[AnnotatedVideo]:
+    """The first row of each video id; the others are faults."""
+    first: dict[str, int] = {}
+    kept = []
+    for row in rows:
+        if row.video_id in first:
+            faults.add(row.line, f"duplicate: {row.video_id} stands on line {first[row.video_id]} already")
+        else:
+            first[row.video_id] = row.line
+            kept.append(row)
+    return kept
+
+
+def names_seen(rows: Sequence[AnnotatedVideo]) -> tuple[tuple[str, ...], str]:
+    """The labels of a file that names classes, alphabetically; and the words for that order."""
+    names = tuple(sorted({str(row.label) for row in rows}))
+    return names, f"the {len(names)} labels of this file, alphabetically"
+
+
+def label_ids(rows: Sequence[AnnotatedVideo], class_names: Sequence[str], faults: Faults) -> list[int]:
+    """The class id of each row; out of range, with a fault, where it's none of the classes."""
+    ids = {name: number for number, name in enumerate(class_names)}
+
+    @cache
+    def outside(label: str) -> str:
+        close = difflib.get_close_matches(label, class_names, n=1)
+        return f"label {label!r} is none of the {len(ids)} classes" + (f"; {close[0]!r} is" if close else "")
+
+    labels = []
+    for row in rows:
+        label = ids.get(row.label, -1) if isinstance(row.label, str) else row.label
+        if isinstance(row.label, str) and label < 0:
+            faults.add(row.line, outside(row.label))
+        elif not 0 <= label < len(ids):
+            faults.add(row.line, f"class id {label} is outside the {len(ids)} classes, 0 to {len(ids) - 1}")
+        labels.append(label)
+    return labels
+
+
+def match_files(
+    labelled: LabelledRows, place: VideoPlace, *, file: Path, faults: Faults, allow_missing: bool
+) -> Annotations:
+    """Look for the videos and make the manifest.
+
+    Args:
+        labelled: The videos.
+        place: Where they lie.
+        file: The annotations.
+        faults: What was wrong so far.
+        allow_missing: Keep videos that aren't there, marked, instead of refusing.
+
+    Raises:
+        ManifestError: All faults with their lines, at most `MAX_FAULTS` of them named.
+    """
+    rows = labelled.rows
+    found = place.find(rows)
+    sizes = sizes_bytes(found)
+    missing = Faults(file)
+    for row, size in zip(rows, sizes, strict=True):
+        if size is None:
+            for list_of_faults in (missing,) if allow_missing else (missing, faults):
+                list_of_faults.add(row.line, place.missing_text(row))
+    hints = []
+    if missing and not allow_missing:
+        hints = [place.hint] if place.hint else []
+        hints.append(f"{file}: {len(missing)} of {len(rows)} videos are missing; --allow-missing goes on without")
+    faults.raise_if_any(*hints)
+    if not rows:
+        raise ManifestError(f"{file}: holds no videos")
+    manifest = manifest_from_rows(
+        video_ids=[row.video_id for row in rows],
+        paths=[path or place.expected(row) for row, path in zip(rows, found, strict=True)],
+        labels=labelled.labels,
+        splits=[row.split for row in rows],
+        sizes_bytes=sizes,
+        num_frames=[row.num_frames for row in rows],
+        class_names=labelled.class_names,
+    )
+    return Annotations(manifest, labelled.form, labelled.class_order, tuple(missing.lines()), labelled.warnings)
