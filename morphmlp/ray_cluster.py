@@ -35,6 +35,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from morphmlp.config.schema import ClusterConfig, IngestConfig
+from morphmlp.data.decode_task import DecodePolicy
 from morphmlp.data.ray_dataset import IngestShare
 from morphmlp.errors import ClusterError
 
@@ -68,7 +69,9 @@ class Placement:
     def ingest_share(self, ingest: IngestConfig, *, pipelines: int) -> IngestShare:
         """What each of `pipelines` pipelines that decode at the same time may use."""
         return IngestShare(
-            decoder=ingest.decoder,
+            policy=DecodePolicy(
+                decoder=ingest.decoder, retry_with=ingest.retry_with, timeout_s=ingest.decode_timeout_s
+            ),
             cpus=max(1, self.ingest_cpus // pipelines),
             object_store_bytes=None
             if ingest.object_store_mb is None
@@ -100,8 +103,27 @@ def ray_session(
             yield _place_on_cluster(cluster, ingest, micro_batches=micro_batches)
         return
     placement = place([local_node(cluster)], cluster, ingest, micro_batches=micro_batches, oversubscribe=True)
-    with _local(placement, trials=trials):
+    with _local(cpus=trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)):
         yield placement
+
+
+@contextmanager
+def job_session(*, local_cpus: int | None = None) -> Iterator[None]:
+    """The same for plain tasks, without workers: join the cluster that RAY_ADDRESS names, or start Ray here.
+
+    Args:
+        local_cpus: CPUs of this machine to use where Ray is started on it; by default all that the process may use.
+
+    Raises:
+        ClusterError: No cluster answers at RAY_ADDRESS.
+    """
+    quiet_ray()
+    if address := os.environ.get("RAY_ADDRESS"):
+        with _joined(address):
+            yield
+    else:
+        with _local(cpus=local_cpus or len(os.sched_getaffinity(0))):
+            yield
 
 
 def local_node(cluster: ClusterConfig) -> NodeResources:
@@ -194,9 +216,8 @@ def _hushed_start() -> Iterator[None]:
 
 
 @contextmanager
-def _local(placement: Placement, *, trials: int) -> Iterator[None]:
+def _local(*, cpus: int) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a cloud's notice, which doesn't come here
-    cpus = trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)
     with _own_temp_folder() as folder:
         try:
             with _hushed_start():

@@ -10,13 +10,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import changed_fields, config_to_yaml, fingerprint, flat_fields
-from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding import decoder_by_name, decoder_fault
 from morphmlp.data.manifest import Manifest, read_manifest
-from morphmlp.data.quarantine import Quarantine
-from morphmlp.errors import CheckpointError, ManifestError
+from morphmlp.data.quarantine import Quarantine, broken_limit, earlier_broken
+from morphmlp.data.ray_dataset import REQUEST_COLUMNS
+from morphmlp.errors import CheckpointError, ConfigError, ManifestError
 from morphmlp.evaluation.predictions import count_predictions, write_predictions
 from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
 from morphmlp.evaluation.scoring import confusion_matrix
@@ -26,6 +28,7 @@ from morphmlp.ray_cluster import Placement
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.reporting.figures import accuracy_figure, confusion_figure, loss_figure
 from morphmlp.tracking import RunWriter, environment_tags, find_run, open_run, prepare_store, tracking_uri
+from morphmlp.training.ray_clips import SharedVideos
 from morphmlp.training.ray_trainer import train
 from morphmlp.training.ray_worker import TrainJob
 from morphmlp.training.run_folder import RunFolder, write_whole
@@ -72,6 +75,8 @@ class ExperimentResult:
     """Test videos scored."""
     num_quarantined: int
     """Test videos that couldn't be scored."""
+    unscored: tuple[str, ...]
+    """Each of them, with its reason."""
     checkpoint: str
     """Folder of the last checkpoint."""
     wall_s: float
@@ -81,23 +86,25 @@ class ExperimentResult:
 
 
 def read_splits(config: ExperimentConfig) -> DataSplits:
-    """Read an experiment's manifests and check their labels against the head.
+    """Read an experiment's manifests, and check their labels against the head and that they can be decoded here.
 
     Raises:
+        ConfigError: A named decoder can't be used on this machine.
         ManifestError: Every manifest that is missing, empty, or has labels that the model doesn't.
     """
+    _require_decoders(config)
     paths = {"train": config.data.train, "val": config.data.val, "test": config.data.test}
     _require_files(paths, config)
     manifests: dict[str, Manifest] = {}
     faults = []
     for split, path in paths.items():
         try:
-            manifest = read_manifest(path).available()
+            manifest = read_manifest(path, only=REQUEST_COLUMNS).available()
         except ManifestError as error:
             faults.append(f"data.{split}: {error}")
             continue
         manifests[split] = manifest
-        greatest = max(manifest.table["label"].to_pylist())
+        greatest = pc.max(manifest.table["label"]).as_py()
         if greatest >= config.model.num_classes:
             faults.append(
                 f"data.{split}: {path} has label {greatest}, model.num_classes is {config.model.num_classes}; "
@@ -108,16 +115,26 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
     return DataSplits(**manifests)
 
 
+def _require_decoders(config: ExperimentConfig) -> None:
+    named = {"ingest.decoder": config.ingest.decoder, "ingest.retry_with": config.ingest.retry_with}
+    faults = {field: decoder_fault(name) for field, name in named.items() if name is not None}
+    if told := [f"{field}: {fault}" for field, fault in faults.items() if fault is not None]:
+        raise ConfigError(told)
+
+
 def _require_files(paths: Mapping[str, str], config: ExperimentConfig) -> None:
     missing = {split: path for split, path in paths.items() if not Path(path).exists()}
     if not missing:
         return
     fields = ", ".join(f"data.{split} {path}" for split, path in missing.items())
     if config.dataset == "demo":
-        how = f"python pipelines/prepare.py demo --output {Path(config.data.train).parent}"
+        folder = Path(config.data.train).parent
+        how = f"`python pipelines/prepare.py demo --output {folder}` (a stand-in: `prepare.py standin ssv1|ssv2`)"
     else:
-        how = "python pipelines/prepare.py k400 --annotations FILE --videos DIR --output MANIFEST.parquet"
-    raise ManifestError(f"no such manifest: {fields}; write {'it' if len(missing) == 1 else 'each'} with `{how}`")
+        how = (
+            f"`python pipelines/prepare.py {config.dataset} --annotations FILE --videos DIR --output MANIFEST.parquet`"
+        )
+    raise ManifestError(f"no such manifest: {fields}; write {'it' if len(missing) == 1 else 'each'} with {how}")
 
 
 def run_experiment(
@@ -226,11 +243,11 @@ def _train_and_test(
 ) -> ExperimentResult:
     job = TrainJob(
         config=config,
+        videos=SharedVideos.of(train=data.train, val=data.val),
         share=placement.ingest_share(config.ingest, pipelines=placement.num_workers),
         num_videos=len(data.train),
         num_val_videos=len(data.val),
         data_fingerprint=data.train.fingerprint(),
-        val_fingerprint=data.val.fingerprint(),
         cpus_per_worker=placement.cpus_per_worker,
     )
     checkpoint = train(job, placement, writer, folder, progress)
@@ -251,6 +268,7 @@ def _train_and_test(
         top5=counts.top5,
         num_videos=counts.num_videos,
         num_quarantined=len(tested.broken),
+        unscored=tuple(f"{video.video_id} ({video.path}): {video.message}" for video in tested.broken),
         wall_s=wall_s,
         clips_per_s=float(np.median(rates)) if rates else 0.0,
     )
@@ -294,11 +312,11 @@ def record_test(
     """
     quarantine = Quarantine.read(folder.quarantine)
     quarantine.replace("test", tested.broken)  # files may have been mended since an earlier test
-    quarantine.write(folder.quarantine, run=folder.root.name)
+    quarantine.write(folder.quarantine, run=folder.root.name, earlier=earlier_broken(config.data.test))
     writer.artifact(folder.quarantine)
     write_predictions(tested.predictions, folder.predictions)
     writer.artifact(folder.predictions)
-    quarantine.check_share(stage="test", num_videos=len(videos), limit=config.ingest.max_quarantined_share)
+    quarantine.check_share(stage="test", num_videos=len(videos), limit=broken_limit(config.ingest))
     counts, num_classes = count_predictions(tested.predictions), config.model.num_classes
     matrix = confusion_matrix(
         tested.predictions["label"].to_numpy(),
@@ -315,6 +333,7 @@ def record_test(
             _point(Metrics.TEST_NUM_VIDEOS, counts.num_videos),
             _point(Metrics.TEST_NUM_QUARANTINED, len(tested.broken)),
             _point(Metrics.TEST_CONCEALED, tested.concealed),
+            _point(Metrics.TEST_RETRIED, tested.retried),
         ]
     )
     return counts

@@ -10,6 +10,9 @@ from morphmlp.ray_cluster import ray_session
 from morphmlp.ray_experiment import ExperimentResult, read_splits, run_experiment
 from morphmlp.training.ray_clips import train_plan
 
+UNSCORED_SHOWN = 10
+"""Test videos without a score that are named on the terminal; the quarantine table holds all."""
+
 
 def train_pipeline(description: str, *, default_config: str) -> None:
     """Train, test and record the experiment that the command line names; prints the result."""
@@ -20,6 +23,10 @@ def train_pipeline(description: str, *, default_config: str) -> None:
         f"({arguments.config.test.in_words}; {result.num_quarantined} quarantined), "
         f"{result.wall_s:.0f} s, MLflow run {result.run_id}"
     )
+    for line in result.unscored[:UNSCORED_SHOWN]:
+        print(f"not scored: {line}")
+    if len(result.unscored) > UNSCORED_SHOWN:
+        print(f"not scored: and {len(result.unscored) - UNSCORED_SHOWN} more, see quarantine.parquet of the run")
     write_json(arguments.json, result)
 
 

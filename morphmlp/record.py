@@ -67,7 +67,10 @@ class Metrics:
     TEST_NUM_QUARANTINED = "test/num_quarantined"
     TRAIN_CONCEALED = "train/concealed_frames"
     """Frames since the last point that stand in for damaged ones, all workers; no point where there are none."""
+    TRAIN_RETRIED = "train/retried_videos"
+    """Videos since the last point that only the second decoder could read, all workers; as above."""
     TEST_CONCEALED = "test/concealed_frames"
+    TEST_RETRIED = "test/retried_videos"
     RUN_WALL_S = "run/wall_s"
 
 

@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+TIME = pa.timestamp("us", tz="UTC")
+
 MANIFEST = pa.schema(
     [
         pa.field("video_id", pa.string(), nullable=False),
@@ -10,24 +12,38 @@ MANIFEST = pa.schema(
         pa.field("split", pa.string(), nullable=False),
         pa.field("available", pa.bool_(), nullable=False),
         pa.field("size_bytes", pa.int64()),
+        pa.field("mtime", TIME),
+        pa.field("crc32", pa.int64()),
+        pa.field("num_frames", pa.int32()),
+        pa.field("fps", pa.float64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("codec", pa.string()),
+        pa.field("duration_s", pa.float64()),
     ]
 )
-"""One row per labelled video. `available` is false where the file was missing when the manifest was made; `size_bytes`
-is then null. The schema's metadata carries `class_names`, a JSON list in label order."""
+"""One row per labelled video. `path` is a video file, a folder of frames or a file of packed frames. `available` is
+false where it was missing when the manifest was made; `size_bytes` is then null. From `mtime` on a column may be
+absent: it's filled by `prepare.py verify`, `num_frames` also by lists that state it. `crc32`, of a video file's bytes,
+is checked whenever it is read; frames that are stored one by one have none. The schema's metadata carries `class_names`, a
+JSON list in label order, and of prepared copies how they were made."""
 
 QUARANTINE = pa.schema(
     [
         pa.field("video_id", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("mtime", TIME),
         pa.field("stage", pa.string(), nullable=False),
         pa.field("error", pa.string(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
         pa.field("decoder", pa.string(), nullable=False),
         pa.field("decoder_version", pa.string(), nullable=False),
-        pa.field("run", pa.string(), nullable=False),
+        pa.field("first_run", pa.string(), nullable=False),
     ]
 )
-"""One row per video that couldn't be used: where (`stage`: train, val or test), why, and with what."""
+"""One row per video that couldn't be used: the file as it was (nulls where there was none), where it was met (`stage`:
+train, val, test, verify, transcode or pack), why, with what, and in which run first."""
 
 PREDICTIONS = pa.schema(
     [
@@ -39,3 +55,25 @@ PREDICTIONS = pa.schema(
     ]
 )
 """One row per scored test video: logits per view (clip-major, crop fastest), their sum, and its argmax."""
+
+DECODED = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("clips", pa.large_binary(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("concealed", pa.int32(), nullable=False),
+        pa.field("retried", pa.bool_(), nullable=False),
+        pa.field("error", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("decoder", pa.string(), nullable=False),
+        pa.field("decoder_version", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("mtime", TIME),
+    ]
+)
+"""What a decode task makes of each video: `row` of the manifest; `clips`, the bytes of uint8 `[r t h w c]` with this
+`height` and `width`; `concealed` frames among them; whether a second decoder was needed. A video that can't be used
+has no bytes, and its `error` (class), `message`, the decoder tried last and the file as it was; these are empty
+otherwise."""

@@ -1,12 +1,13 @@
 """The manifest: a Parquet table of labelled videos, the only way a data set enters a run.
 
-Knows columns, checks and files. It doesn't know annotation formats (`annotations`) and opens no video.
+Knows columns, checks and files. It doesn't know annotation formats (`annotations`) and opens no video. All work on rows
+is done on whole Arrow columns, so that ten million videos take seconds.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,7 +20,13 @@ from morphmlp.data import columns
 from morphmlp.errors import ManifestError
 
 SPLITS = ("train", "val", "test")
+ALWAYS_READ = ("video_id", "label", "available")
+"""Columns that a manifest in memory always has."""
+_MAY_BE_ABSENT = frozenset(columns.MANIFEST.names[columns.MANIFEST.get_field_index("mtime") :])
 _CLASS_NAMES = b"class_names"
+_PREPARED = b"prepared"
+_ROWS_OF_A_PIECE = 2**18
+"""Rows that are sorted, hashed and written at a time: tens of MB."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +34,35 @@ class Manifest:
     """Labelled videos and the names of their classes.
 
     Attributes:
-        table: One row per video, columns `columns.MANIFEST`.
+        table: One row per video, columns `columns.MANIFEST` or those that were asked for; each column in one piece, so
+            that rows are taken from it at once (several pieces only beyond the 2 GB that Arrow's strings hold).
         class_names: Names in label order.
+        prepared: Where the videos are copies that `prepare.py` made: how, and of what, as JSON; else None.
     """
 
     table: pa.Table
     class_names: tuple[str, ...]
+    prepared: str | None = None
 
     def __len__(self) -> int:
         """Videos, those that are missing included."""
         return int(self.table.num_rows)
 
     def available(self) -> Self:
-        """The manifest of the videos whose file was there when it was made."""
-        return type(self)(self.table.filter(self.table["available"]), self.class_names)
+        """The manifest of the videos whose file was there when it was made; itself where all were."""
+        if pc.all(self.table["available"]).as_py():
+            return self
+        there = self.table.filter(self.table["available"]).combine_chunks()
+        return type(self)(there, self.class_names, self.prepared)
 
     def fingerprint(self) -> str:
         """`count:hash` over the sorted video ids with their labels; order, paths and sizes don't matter."""
-        ids, labels = self.table["video_id"].to_pylist(), self.table["label"].to_pylist()
+        videos = self.table.select(["video_id", "label"])
         digest = hashlib.sha256()
-        for video_id, label in sorted(zip(ids, labels, strict=True)):
-            digest.update(f"{video_id}\t{label}\n".encode())
+        for piece in _pieces(videos, _order(videos, ["video_id", "label"])):
+            for batch in piece.to_batches():
+                endings = pc.binary_join_element_wise(batch["label"].cast(pa.string()), "", "\n")
+                digest.update(_text(pc.binary_join_element_wise(batch["video_id"], endings, "\t")))
         return f"{len(self)}:{digest.hexdigest()[:12]}"
 
 
@@ -59,33 +74,50 @@ def manifest_from_rows(
     splits: Sequence[str],
     sizes_bytes: Sequence[int | None],
     class_names: Sequence[str],
+    num_frames: Sequence[int | None] | None = None,
 ) -> Manifest:
-    """A manifest from one sequence per column; a size of None marks a missing file."""
+    """A manifest from one sequence per column.
+
+    Args:
+        video_ids: One name for each video.
+        paths: Video files, folders of frames, or files of packed frames.
+        labels: Class ids.
+        splits: One of `SPLITS` each.
+        sizes_bytes: None marks a missing file.
+        class_names: Names in label order.
+        num_frames: Frames of each video where the annotations state them.
+    """
+    sizes = pa.array(sizes_bytes, pa.int64())
     content = {
         "video_id": video_ids,
         "path": paths,
         "label": labels,
         "split": splits,
-        "available": [size is not None for size in sizes_bytes],
-        "size_bytes": sizes_bytes,
+        "available": sizes.is_valid(),
+        "size_bytes": sizes,
+        "num_frames": num_frames,
     }
-    arrays = [pa.array(content[field.name], field.type) for field in columns.MANIFEST]
-    return Manifest(pa.Table.from_arrays(arrays, schema=columns.MANIFEST), tuple(class_names))
+    return Manifest(_with_all_columns(content, columns.MANIFEST.names, len(sizes)), tuple(class_names))
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
-    """Write a manifest; under its name there's always a whole file.
+    """Write a manifest, in the order of the video ids; under its name there's always a whole file.
 
     Raises:
         ManifestError: The manifest doesn't hold together, or the file can't be written.
     """
-    path = Path(path)
-    _check_rows(manifest, path)
+    path, table = Path(path), manifest.table
+    order = _order(table, ["video_id"])
+    _check_rows(table, order, len(manifest.class_names), path)
     metadata = {_CLASS_NAMES: json.dumps(manifest.class_names).encode()}
+    if manifest.prepared is not None:
+        metadata[_PREPARED] = manifest.prepared.encode()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(manifest.table.replace_schema_metadata(metadata), temporary)
+        with pq.ParquetWriter(temporary, table.schema.with_metadata(metadata)) as file:
+            for piece in _pieces(table, order):
+                file.write_table(piece)
         temporary.replace(path)
     except OSError as error:
         raise ManifestError(f"{path}: can't be written: {error.strerror or error}") from None
@@ -93,39 +125,39 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_manifest(path: str | Path) -> Manifest:
+def read_manifest(path: str | Path, *, only: Collection[str] | None = None) -> Manifest:
     """Read and check a manifest; its rows come in the order of the video ids.
+
+    Args:
+        path: The file.
+        only: Columns to read besides `ALWAYS_READ`; by default all. What isn't read isn't checked.
 
     Raises:
         ManifestError: No such file, not a manifest, or without a single video that is there.
     """
     path = Path(path)
-    table = _read_table(path)
-    class_names = _class_names(table, path)
-    expected = {field.name: field.type for field in columns.MANIFEST}
-    found = {field.name: field.type for field in table.schema}
-    faults = [
-        *(f"has no column {name}" for name in expected if name not in found),
-        *(f"has an unknown column {name}" for name in found if name not in expected),
-        *(
-            f"column {name} is {found[name]}, not {kind}"
-            for name, kind in expected.items()
-            if name in found and found[name] != kind
-        ),
-        *(
-            f"column {field.name} has empty cells"
-            for field in columns.MANIFEST
-            if not field.nullable and field.name in found and table[field.name].null_count
-        ),
-    ]
-    if faults:
-        raise ManifestError(f"{path}: is not a manifest: {'; '.join(faults)}; write it with pipelines/prepare.py")
-    arrays = [table[field.name].combine_chunks() for field in columns.MANIFEST]
-    # In the order of the ids, like the fingerprint: the plan permutes rows, and a manifest that was written again
-    # in another order must not change the stream of a run that continues.
-    manifest = Manifest(pa.Table.from_arrays(arrays, schema=columns.MANIFEST).sort_by("video_id"), class_names)
-    _check_rows(manifest, path)
-    return manifest
+    names = [name for name in columns.MANIFEST.names if only is None or name in {*ALWAYS_READ, *only}]
+    with _opened(path) as file:
+        class_names = _class_names(file, path)
+        prepared = (file.schema_arrow.metadata or {}).get(_PREPARED)
+        _refuse(_schema_faults(file.schema_arrow), path)
+        # One column after the other: what is held twice for a moment, as read and in one piece, is one column.
+        content = {name: _column(file, name, path) for name in names if name in file.schema_arrow.names}
+        rows = file.metadata.num_rows
+    _refuse(
+        [
+            f"column {name} has empty cells"
+            for name, cells in content.items()
+            if not columns.MANIFEST.field(name).nullable and cells.null_count
+        ],
+        path,
+    )
+    table = _with_all_columns(content, names, rows)
+    order = _order(table, ["video_id"])
+    _check_rows(table, order, len(class_names), path)
+    if order is not None:
+        table = pa.concat_tables(_pieces(table, order)).combine_chunks()
+    return Manifest(table, class_names, None if prepared is None else prepared.decode())
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
@@ -134,25 +166,29 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     Raises:
         ManifestError: No such file, or not a manifest.
     """
-    return _class_names(_read_table(Path(path)), Path(path))
+    with _opened(Path(path)) as file:
+        return _class_names(file, Path(path))
 
 
-def _read_table(path: Path) -> pa.Table:
+def _opened(path: Path) -> pq.ParquetFile:
     try:
         # One plain file: `read_table` would take folder names such as `split=train` for columns.
-        with pq.ParquetFile(path) as file:
-            return file.read()
+        return pq.ParquetFile(path)
     except FileNotFoundError:
         raise ManifestError(
             f"{path}: no such manifest; make it with `python pipelines/prepare.py k400 --annotations FILE "
             f"--videos DIR --output {path}` (or `demo --output {path.parent}`)"
         ) from None
     except (pa.ArrowException, OSError) as error:
-        raise ManifestError(f"{path}: is not a Parquet file: {' '.join(str(error).split())}") from None
+        raise _not_parquet(path, error) from None
 
 
-def _class_names(table: pa.Table, path: Path) -> tuple[str, ...]:
-    text = (table.schema.metadata or {}).get(_CLASS_NAMES)
+def _not_parquet(path: Path, error: Exception) -> ManifestError:
+    return ManifestError(f"{path}: is not a Parquet file: {' '.join(str(error).split())}")
+
+
+def _class_names(file: pq.ParquetFile, path: Path) -> tuple[str, ...]:
+    text = (file.schema_arrow.metadata or {}).get(_CLASS_NAMES)
     try:
         names = json.loads(text) if text else None
     except ValueError:
@@ -162,22 +198,98 @@ def _class_names(table: pa.Table, path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_rows(manifest: Manifest, path: Path) -> None:
+def _schema_faults(schema: pa.Schema) -> list[str]:
+    expected = {field.name: field.type for field in columns.MANIFEST}
+    found = {field.name: field.type for field in schema}
+    return [
+        *(f"has no column {name}" for name in expected if name not in found and name not in _MAY_BE_ABSENT),
+        *(f"has an unknown column {name}" for name in found if name not in expected),
+        *(
+            f"column {name} is {found[name]}, not {kind}"
+            for name, kind in expected.items()
+            if name in found and found[name] != kind
+        ),
+    ]
+
+
+def _refuse(faults: Sequence[str], path: Path) -> None:
+    if faults:
+        raise ManifestError(f"{path}: is not a manifest: {'; '.join(faults)}; write it with pipelines/prepare.py")
+
+
+def _column(file: pq.ParquetFile, name: str, path: Path) -> pa.ChunkedArray:
+    try:
+        return file.read(columns=[name]).combine_chunks()[name]
+    except (pa.ArrowException, OSError) as error:
+        raise _not_parquet(path, error) from None
+
+
+def _with_all_columns(content: dict[str, object], names: Sequence[str], rows: int) -> pa.Table:
+    """The named columns in their types; one that has no content is null in every row."""
+    schema = pa.schema([columns.MANIFEST.field(name) for name in names])
+    arrays = []
+    for field in schema:
+        cells = content.get(field.name)
+        if cells is None:
+            arrays.append(pa.nulls(rows, field.type))
+        else:
+            arrays.append(cells if isinstance(cells, pa.Array | pa.ChunkedArray) else pa.array(cells, field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _order(table: pa.Table, names: Sequence[str]) -> pa.Array | None:
+    """Row numbers in ascending order of the named columns, strings by code points; None where the ids ascend already.
+
+    Manifests lie on disk in this order and are read in it: the plan permutes rows, and a manifest that was made again
+    in another order must not change the stream of a run that continues.
+    """
+    if _ascends(table["video_id"]):
+        return None
+    return pc.sort_indices(table, sort_keys=[(name, "ascending") for name in names])
+
+
+def _ascends(ids: pa.ChunkedArray) -> bool:
+    """Whether each id is greater than the one before it: in order, and none twice."""
+    # `all` of nothing is true.
+    return bool(pc.all(pc.less(ids.slice(0, max(len(ids) - 1, 0)), ids.slice(1))).as_py())
+
+
+def _pieces(table: pa.Table, order: pa.Array | None) -> Iterator[pa.Table]:
+    """All rows in an order, a piece at a time; rows of their own order are not copied."""
+    table = table if order is None else table.combine_chunks()
+    for start in range(0, table.num_rows, _ROWS_OF_A_PIECE):
+        if order is None:
+            yield table.slice(start, _ROWS_OF_A_PIECE)
+        else:
+            yield table.take(order.slice(start, _ROWS_OF_A_PIECE))
+
+
+def _text(lines: pa.StringArray) -> memoryview:
+    """The bytes of all strings of an array that a kernel has just made, one after the other."""
+    _, offsets, data = lines.buffers()
+    ends = memoryview(offsets).cast("i")
+    return memoryview(data)[ends[lines.offset] : ends[lines.offset + len(lines)]]
+
+
+def _check_rows(table: pa.Table, order: pa.Array | None, classes: int, path: Path) -> None:
     """Raise for what no run could use: nothing to read, or rows that contradict each other."""
-    table, classes = manifest.table, len(manifest.class_names)
-    if not len(manifest):
+    if not table.num_rows:
         raise ManifestError(f"{path}: holds no videos")
     faults = []
-    if repeated := len(manifest) - pc.count_distinct(table["video_id"]).as_py():
-        faults.append(f"{repeated} of {len(manifest)} rows repeat a video_id; each video may stand there once")
+    if order is not None:
+        ids = table["video_id"].take(order)
+        repeated = pc.sum(pc.equal(ids.slice(0, len(ids) - 1), ids.slice(1))).as_py()
+    if order is not None and repeated:
+        faults.append(f"{repeated} of {len(ids)} rows repeat a video_id; each video may stand there once")
     limits = pc.min_max(table["label"]).as_py()
     if limits["min"] < 0 or limits["max"] >= classes:
         faults.append(
             f"labels reach from {limits['min']} to {limits['max']}, its {classes} classes from 0 to {classes - 1}"
         )
-    if unknown := sorted(set(pc.unique(table["split"]).to_pylist()) - set(SPLITS)):
+    splits = pc.unique(table["split"]).to_pylist() if "split" in table.column_names else []
+    if unknown := sorted(set(splits) - set(SPLITS)):
         faults.append(f"split is {', '.join(map(repr, unknown))}; it must be one of {', '.join(SPLITS)}")
     if not pc.any(table["available"]).as_py():
-        faults.append(f"none of its {len(manifest)} videos is available; write it again where the files are")
+        faults.append(f"none of its {table.num_rows} videos is available; write it again where the files are")
     if faults:
         raise ManifestError("\n".join(f"{path}: {fault}" for fault in faults))

@@ -3,6 +3,8 @@
 Nothing here depends on the number of workers, on decode tasks or on arrival order: a step takes its
 videos from a permutation of the manifest, the step is cut into micro-batches, and workers take whole
 micro-batches. Every random draw of a clip comes from a counter-based key, never from shared state.
+
+Ten million videos are no special case: an epoch's plan is one permutation of four bytes a video, read step by step.
 """
 
 import hashlib
@@ -30,6 +32,7 @@ class MicroBatchPlan:
     index: int
     """Place inside the step, 0 to K-1."""
     rows: npt.NDArray[np.int64]
+    """Its own copy: a micro-batch that waits somewhere doesn't keep the epoch's order in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ class TrainPlan:
         return Cursor(epoch=cursor.epoch + 1, step=0)
 
     def micro_batches(self, cursor: Cursor, *, worker: int, num_workers: int) -> Iterator[MicroBatchPlan]:
-        """A worker's micro-batches from the cursor to the end of its epoch.
+        """A worker's micro-batches from the cursor to the end of its epoch, made as they are asked for.
 
         Micro-batch `index` of each step belongs to worker `index % num_workers`.
         """
@@ -77,14 +80,17 @@ class TrainPlan:
             rows = order[step * size : (step + 1) * size]
             for index in range(worker, self.micro_batches_per_step, num_workers):
                 start = index * self.micro_batch_size
-                yield MicroBatchPlan(
-                    epoch=cursor.epoch, step=step, index=index, rows=rows[start : start + self.micro_batch_size]
-                )
+                own = rows[start : start + self.micro_batch_size].astype(np.int64)
+                yield MicroBatchPlan(epoch=cursor.epoch, step=step, index=index, rows=own)
 
 
-def epoch_order(num_videos: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """The permutation of the manifest's rows that an epoch follows."""
-    return random_generator(seed, epoch, "order").permutation(num_videos)
+def epoch_order(num_videos: int, *, seed: int, epoch: int) -> npt.NDArray[np.signedinteger]:
+    """The permutation of the manifest's rows that an epoch follows; four bytes a row where they are enough."""
+    kind = np.int32 if num_videos <= np.iinfo(np.int32).max else np.int64
+    # The draws of a shuffle depend on the number of rows alone: this is `Generator.permutation(num_videos)` in place.
+    order: npt.NDArray[np.signedinteger] = np.arange(num_videos, dtype=kind)
+    random_generator(seed, epoch, "order").shuffle(order)
+    return order
 
 
 def worker_share(num_rows: int, *, worker: int, num_workers: int) -> npt.NDArray[np.int64]:

@@ -1,13 +1,15 @@
 """Videos that couldn't be used, each with its reason: counted, listed, never replaced by another video."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from morphmlp.config.schema import IngestConfig
 from morphmlp.data.columns import QUARANTINE
 from morphmlp.errors import QuarantineLimitError
 
@@ -18,13 +20,36 @@ class BrokenVideo:
 
     video_id: str
     path: str
+    size_bytes: int | None
+    """Of the file as it was; None where there was none. So is the next."""
+    mtime: datetime.datetime | None
     stage: str
-    """Where it was met: `train`, `val` or `test`."""
+    """Where it was met: `train`, `val`, `test` or `verify`."""
     error: str
     """Class of the error."""
     message: str
     decoder: str
     decoder_version: str
+    first_run: str = ""
+    """The run that met it first; empty until the table is written."""
+
+    @property
+    def file(self) -> tuple[str, int | None, datetime.datetime | None]:
+        """What tells this state of the file from one that was mended."""
+        return self.video_id, self.size_bytes, self.mtime
+
+
+def broken_to_plain(video: BrokenVideo) -> dict[str, str | int | None]:
+    """The fields as plain values that JSON takes."""
+    return {**asdict(video), "mtime": None if video.mtime is None else video.mtime.isoformat()}
+
+
+def broken_from_plain(fields: Mapping[str, str | int | None]) -> BrokenVideo:
+    """The video of `broken_to_plain`'s fields."""
+    mtime = fields["mtime"]
+    time = datetime.datetime.fromisoformat(mtime) if isinstance(mtime, str) else None
+    known: dict[str, Any] = {**fields, "mtime": time}
+    return BrokenVideo(**known)
 
 
 class Quarantine:
@@ -62,13 +87,22 @@ class Quarantine:
         """The quarantine that an earlier part of the run left; empty where there is none."""
         quarantine = cls()
         if path.exists():
-            rows = pq.read_table(path, schema=QUARANTINE).drop_columns(["run"]).to_pylist()
-            quarantine.add(BrokenVideo(**row) for row in rows)
+            quarantine.add(BrokenVideo(**row) for row in pq.read_table(path, schema=QUARANTINE).to_pylist())
         return quarantine
 
-    def write(self, path: Path, *, run: str) -> None:
-        """Write the table (columns: `morphmlp.data.columns.QUARANTINE`)."""
-        rows = [{**asdict(video), "run": run} for video in self._videos.values()]
+    def write(self, path: Path, *, run: str, earlier: Iterable[BrokenVideo] = ()) -> None:
+        """Write the table (columns: `morphmlp.data.columns.QUARANTINE`).
+
+        Args:
+            path: The file.
+            run: Name of the run that met those videos which don't say another.
+            earlier: What is known of the data set's videos; a file that is still the same keeps its first run.
+        """
+        known = {video.file: video.first_run for video in earlier}
+        for key, video in self._videos.items():
+            if not video.first_run:
+                self._videos[key] = replace(video, first_run=known.get(video.file, run))
+        rows = [asdict(video) for video in self._videos.values()]
         path.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all: a run that continues reads it.
         unfinished = path.with_name(f".{path.name}.unfinished")
@@ -76,9 +110,29 @@ class Quarantine:
         unfinished.replace(path)
 
 
+def broken_limit(ingest: IngestConfig) -> float:
+    """The share of a split's videos that may be broken: none at all with `on_broken: fail`."""
+    return 0.0 if ingest.on_broken == "fail" else ingest.max_quarantined_share
+
+
+def quarantine_beside(manifest: str | Path) -> Path:
+    """Where the broken videos of a manifest are listed by `prepare.py verify`: `train.quarantine.parquet`."""
+    return Path(manifest).with_suffix(".quarantine.parquet")
+
+
+def earlier_broken(manifest: str | Path) -> list[BrokenVideo]:
+    """What `prepare.py verify` found broken among a manifest's videos; nothing where it wasn't run."""
+    return Quarantine.read(quarantine_beside(manifest)).videos()
+
+
 def limit_message(broken: Sequence[BrokenVideo], *, num_videos: int, limit: float) -> str:
     """One line: how many, where to look, and which field to change."""
     first = broken[0]
+    if limit == 0:
+        return (
+            f"{first.stage} video {first.video_id} can't be used ({first.path}: {first.message}); nothing else may be "
+            "left out: mend it, or allow it with ingest.on_broken and ingest.max_quarantined_share"
+        )
     return (
         f"{len(broken)} of {num_videos} {first.stage} videos can't be used, more than ingest.max_quarantined_share "
         f"{limit:g} allows; the first: {first.path}: {first.message}"

@@ -1,8 +1,8 @@
 """The multi-view test over the cluster: decode tasks feed a pool of scorers, one per worker."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from morphmlp.config.schema import ClipConfig, TestConfig
-from morphmlp.data.batches import DecodedRows, Failures
+from morphmlp.data.batches import broken_videos, clip_bytes
 from morphmlp.data.clips import ViewClips
-from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.plan import MicroBatchPlan
 from morphmlp.data.quarantine import BrokenVideo
-from morphmlp.data.ray_dataset import IngestShare, decoding_dataset, limit_execution
+from morphmlp.data.ray_dataset import IngestShare, decoding_dataset, limit_execution, task_groups
 from morphmlp.evaluation.predictions import check_coverage, predictions_table
 from morphmlp.evaluation.scoring import view_logits
 
@@ -44,6 +43,8 @@ class TestResult:
     broken: list[BrokenVideo]
     concealed: int
     """Decoded frames that stand in for damaged ones."""
+    retried: int
+    """Videos that only a second decoder could read."""
 
 
 def score_views(
@@ -82,62 +83,63 @@ def score_views(
     cutter = ViewClips(clip=clip, views=views)
     share = replace(share, videos_per_task=videos_at_once)
     scorers = min(pool.num_workers, len(plans))  # one without work would only take its start's time
-    dataset = decoding_dataset(manifest, plans, cutter, share).map_batches(
+    groups = list(task_groups(plans, videos_at_once))
+    dataset = decoding_dataset(manifest, groups, cutter, share).map_batches(
         Scorer,
-        fn_constructor_kwargs={"build": build, "weights": weights, "pool": pool},
+        fn_constructor_kwargs={"build": build, "weights": weights, "pool": pool, "cutter": cutter},
         batch_size=None,
+        batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=scorers),
         num_cpus=pool.cpus_per_worker,
         num_gpus=1 if pool.device == "cuda" else 0,
         label_selector=pool.node_labels,
     )
     limit_execution(dataset.context, share, cutter, actor_cpus=scorers * pool.cpus_per_worker)
-    failures = Failures(
-        manifest=manifest, stage="test", decoder=share.decoder, decoder_version=decoder_by_name(share.decoder).version
-    )
-    logits: list[tuple[int, npt.NDArray[np.float32]]] = []
+    logits: dict[int, npt.NDArray[np.float32]] = {}
     broken: list[BrokenVideo] = []
-    concealed = 0
-    for row in _rows(dataset.iter_batches(batch_size=None, batch_format="numpy")):
-        if row["error"]:
-            broken.append(failures.describe(int(row["row"]), str(row["error"]), str(row["message"])))
-        else:
-            concealed += int(row["concealed"])
-            logits.append((int(row["row"]), np.asarray(row["view_logits"], dtype=np.float32)))
-        progress(len(logits) + len(broken))
-    check_coverage(manifest, scored=[row for row, _ in logits], broken=[video.video_id for video in broken])
-    return TestResult(predictions=predictions_table(manifest, dict(logits)), broken=broken, concealed=concealed)
+    scored: list[int] = []
+    concealed = retried = 0
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        table = cast(pa.Table, batch)
+        broken.extend(broken_videos(table, manifest, stage="test"))
+        for row in table.select(["row", "error", "concealed", "retried", "view_logits"]).to_pylist():
+            if not row["error"]:
+                scored.append(row["row"])
+                logits[row["row"]] = np.frombuffer(row["view_logits"], np.float32).reshape(cutter.clips_per_video, -1)
+                concealed += row["concealed"]
+                retried += row["retried"]
+        progress(len(scored) + len(broken))
+    check_coverage(manifest, scored=scored, broken=[video.video_id for video in broken])
+    return TestResult(
+        predictions=predictions_table(manifest, logits), broken=broken, concealed=concealed, retried=retried
+    )
 
 
 class Scorer:
     """Holds the model on its device and scores decoded rows.
 
-    Columns in: `morphmlp.data.batches.DecodedRows`. Columns out: the same, with
-    `view_logits` `[n v k]` for the clips.
+    Columns in: `morphmlp.data.columns.DECODED`. Columns out: the same with `view_logits`, the bytes of fp32 `[v k]`, in
+    the place of `clips`.
     """
 
-    def __init__(self, build: Callable[[], nn.Module], weights: Mapping[str, Tensor], pool: ScorerPool) -> None:
+    def __init__(
+        self, build: Callable[[], nn.Module], weights: Mapping[str, Tensor], pool: ScorerPool, cutter: ViewClips
+    ) -> None:
         torch.set_num_threads(pool.cpus_per_worker)
         self._device = torch.device(pool.device)
+        self._cutter = cutter
         self._model = build()
         self._model.load_state_dict(weights)
         self._model.to(self._device).eval()
 
-    def __call__(self, rows: DecodedRows) -> DecodedRows:
-        """Logits of every view; a broken video's are those of its black places and go no further."""
-        clips = torch.from_numpy(np.array(rows["clips"]))
-        videos, views = clips.shape[:2]
-        logits = view_logits(self._model, clips.flatten(0, 1), device=self._device, clips_at_once=max(views, 8))
-        return {
-            "row": rows["row"],
-            "error": rows["error"],
-            "message": rows["message"],
-            "concealed": rows["concealed"],
-            "view_logits": logits.view(videos, views, -1).numpy(),
-        }
-
-
-def _rows(blocks: Iterable[Any]) -> Iterator[dict[str, np.generic]]:
-    for block in blocks:
-        for place in range(len(block["row"])):
-            yield {name: column[place] for name, column in block.items()}
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Logits of every view; a broken video has none."""
+        size, views = self._cutter.clip.crop_size, self._cutter.clips_per_video
+        clips = clip_bytes(rows["clips"]).view(-1, self._cutter.clip.num_frames, size, size, 3)
+        cells = [b""] * rows.num_rows
+        if len(clips):
+            logits = view_logits(self._model, clips, device=self._device, clips_at_once=max(views, 8))
+            good = [place for place, error in enumerate(rows["error"].to_pylist()) if not error]
+            for place, of_video in zip(good, torch.split(logits, views), strict=True):
+                cells[place] = of_video.numpy().tobytes()
+        return rows.drop_columns(["clips"]).append_column("view_logits", pa.array(cells, pa.binary()))

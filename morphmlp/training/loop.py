@@ -69,6 +69,8 @@ class StepSummary:
     """Broken videos that this worker met."""
     concealed: int
     """Frames of this worker's clips that stand in for damaged ones."""
+    retried: int
+    """Videos of this worker that only a second decoder could read."""
     totals: Tensor
     """Over all workers: loss sum, clips, broken videos."""
     grad_norm: Tensor
@@ -125,6 +127,7 @@ def fit(
                 data_wait_s=data_wait_s,
                 broken=tuple(video for batch in micro_batches for video in batch.broken),
                 concealed=sum(batch.concealed for batch in micro_batches),
+                retried=sum(batch.retried for batch in micro_batches),
                 totals=totals,
                 grad_norm=grad_norm,
             )

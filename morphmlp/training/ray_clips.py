@@ -5,13 +5,55 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Self
 
+import ray
+import torch
+from torch import Tensor
+
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.batches import MicroBatch
-from morphmlp.data.clips import SINGLE_VIEW, TrainClips, ViewClips
-from morphmlp.data.manifest import Manifest, read_manifest
+from morphmlp.data.clips import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, clips_on_device
+from morphmlp.data.manifest import Manifest
 from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan, worker_share
 from morphmlp.data.ray_dataset import IngestShare, stream_micro_batches
-from morphmlp.errors import ManifestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedVideos:
+    """The manifests in Ray's object store: read once by the driver, looked at in place by every worker of a node."""
+
+    train: "ray.ObjectRef[Manifest]"
+    val: "ray.ObjectRef[Manifest]"
+
+    @classmethod
+    def of(cls, *, train: Manifest, val: Manifest) -> Self:
+        """Put the available videos of two splits into the object store."""
+        return cls(train=ray.put(train), val=ray.put(val))
+
+
+@dataclass(frozen=True)
+class AugmentHere:
+    """Makes training clips on the training device (`augment.on: worker`)."""
+
+    source: TrainFrames
+    videos: Manifest
+    device: torch.device
+
+    @property
+    def clips_per_video(self) -> int:
+        """Clips that each video gives."""
+        return self.source.augment.repeats
+
+    def __call__(self, frames: Tensor, *, row: int, epoch: int) -> Tensor:
+        """The clips `[r t h w c]` of a manifest row."""
+        return clips_on_device(
+            frames,
+            clip=self.source.clip,
+            augment=self.source.augment,
+            seed=self.source.seed,
+            epoch=epoch,
+            video_id=self.videos.table["video_id"][row].as_py(),
+            device=self.device,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,44 +63,46 @@ class RayClips:
     train_videos: Manifest
     val_videos: Manifest
     plan: TrainPlan
-    train_clips: TrainClips
+    train_clips: TrainClips | TrainFrames
     val_clips: ViewClips
     share: IngestShare
+    device: torch.device
     worker: int
     num_workers: int
 
     @classmethod
-    def of(cls, config: ExperimentConfig, share: IngestShare, *, worker: int, num_workers: int) -> Self:
-        """The clips of an experiment's available videos."""
-        train_videos = read_manifest(config.data.train).available()
+    def of(
+        cls,
+        config: ExperimentConfig,
+        videos: SharedVideos,
+        share: IngestShare,
+        *,
+        device: torch.device,
+        worker: int,
+        num_workers: int,
+    ) -> Self:
+        """The clips of an experiment's videos."""
+        train_videos, val_videos = ray.get([videos.train, videos.val])
         return cls(
             train_videos=train_videos,
-            val_videos=read_manifest(config.data.val).available(),
+            val_videos=val_videos,
             plan=train_plan(config, len(train_videos)),
-            train_clips=TrainClips(clip=config.clip, augment=config.augment, seed=config.train.seed),
+            train_clips=(TrainFrames if config.augment.on == "worker" else TrainClips)(
+                clip=config.clip, augment=config.augment, seed=config.train.seed
+            ),
             val_clips=ViewClips(clip=config.clip, views=SINGLE_VIEW),
             share=share,
+            device=device,
             worker=worker,
             num_workers=num_workers,
         )
 
-    def check_data(self, *, train: str, val: str) -> None:
-        """Make sure that this worker reads the videos that the driver has read.
-
-        Raises:
-            ManifestError: A manifest here is another one; the workers' plans would differ.
-        """
-        for split, videos, expected in (("train", self.train_videos, train), ("val", self.val_videos, val)):
-            if videos.fingerprint() != expected:
-                raise ManifestError(
-                    f"data.{split}: worker {self.worker} reads {videos.fingerprint()}, the driver read {expected}; "
-                    "all nodes must see the same manifest"
-                )
-
     def train(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
         """This worker's micro-batches of each step, from the cursor to the end of its epoch."""
-        plans = list(self.plan.micro_batches(cursor, worker=self.worker, num_workers=self.num_workers))
-        batches = stream_micro_batches(self.train_videos, plans, self.train_clips, self.share, stage="train")
+        plans = self.plan.micro_batches(cursor, worker=self.worker, num_workers=self.num_workers)
+        cutter = self.train_clips
+        finish = AugmentHere(cutter, self.train_videos, self.device) if isinstance(cutter, TrainFrames) else None
+        batches = stream_micro_batches(self.train_videos, plans, cutter, self.share, stage="train", finish=finish)
         for _, step in groupby(batches, key=lambda batch: batch.plan.step):
             yield list(step)
 
@@ -66,12 +110,10 @@ class RayClips:
         """This worker's share of the validation videos, one view each."""
         rows = worker_share(len(self.val_videos), worker=self.worker, num_workers=self.num_workers)
         size = self.plan.micro_batch_size
-        plans = [
+        plans = (
             MicroBatchPlan(epoch=0, step=0, index=index, rows=rows[start : start + size])
             for index, start in enumerate(range(0, len(rows), size))
-        ]
-        if not plans:
-            return iter(())
+        )
         return stream_micro_batches(self.val_videos, plans, self.val_clips, self.share, stage="val")
 
 

@@ -4,12 +4,13 @@ MLflow has this one writer during training; the workers need neither its address
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from ray.train import Checkpoint, UserCallback
 
-from morphmlp.data.quarantine import Quarantine
+from morphmlp.data.quarantine import Quarantine, earlier_broken
 from morphmlp.record import Metrics
 from morphmlp.tracking import RunWriter
 from morphmlp.training.report import Report, broken_of, points_of
@@ -19,11 +20,11 @@ from morphmlp.training.run_folder import RunFolder
 class RecordReports(UserCallback):
     """Writes points to MLflow, broken videos to the quarantine, and a progress line for the driver."""
 
-    def __init__(self, writer: RunWriter, folder: RunFolder, *, run_name: str) -> None:
+    def __init__(self, writer: RunWriter, folder: RunFolder, *, manifests: Sequence[str]) -> None:
         """Travel to the controller with addresses only."""
         self._writer = writer
         self._folder = folder
-        self._run_name = run_name
+        self._manifests = manifests
         self._quarantine: Quarantine | None = None
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
@@ -31,9 +32,11 @@ class RecordReports(UserCallback):
         del run_context
         reports = [cast(Report, report) for report in metrics]
         points = [point for report in reports for point in points_of(report)]
-        if points and (concealed := sum(report.get("concealed", 0) for report in reports)):
-            last = max(points, key=lambda point: point.step)
+        last = max(points, key=lambda point: point.step, default=None)
+        if last is not None and (concealed := sum(report.get("concealed", 0) for report in reports)):
             points.append(replace(last, key=Metrics.TRAIN_CONCEALED, value=concealed))
+        if last is not None and (retried := sum(report.get("retried", 0) for report in reports)):
+            points.append(replace(last, key=Metrics.TRAIN_RETRIED, value=retried))
         self._writer.metrics(points)
         if facts := reports[0].get("facts"):
             self._writer.tags(facts)
@@ -63,4 +66,5 @@ class RecordReports(UserCallback):
         if self._quarantine is None:
             self._quarantine = Quarantine.read(self._folder.quarantine)
         self._quarantine.add(broken)
-        self._quarantine.write(self._folder.quarantine, run=self._run_name)
+        known = [video for manifest in self._manifests for video in earlier_broken(manifest)]
+        self._quarantine.write(self._folder.quarantine, run=self._folder.root.name, earlier=known)

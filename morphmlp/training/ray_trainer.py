@@ -9,7 +9,7 @@ from typing import Any
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from morphmlp.data.quarantine import Quarantine
+from morphmlp.data.quarantine import Quarantine, broken_limit
 from morphmlp.errors import ClusterError, DivergenceError, MorphMLPError
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement
@@ -44,7 +44,7 @@ def train(job: TrainJob, placement: Placement, writer: RunWriter, folder: RunFol
         ClusterError: The workers failed more often than `cluster.max_failures`.
     """
     cluster = job.config.cluster
-    record = RecordReports(writer, folder, run_name=folder.root.name)
+    record = RecordReports(writer, folder, manifests=(job.config.data.train, job.config.data.val))
     trainer = TorchTrainer(
         _run_job,
         train_loop_config={"job": job},
@@ -77,7 +77,7 @@ def train(job: TrainJob, placement: Placement, writer: RunWriter, folder: RunFol
     if screen.stopped == QUARANTINE:
         quarantine = Quarantine.read(folder.quarantine)
         for stage, num_videos in (("train", job.num_videos), ("val", job.num_val_videos)):
-            quarantine.check_share(stage=stage, num_videos=num_videos, limit=job.config.ingest.max_quarantined_share)
+            quarantine.check_share(stage=stage, num_videos=num_videos, limit=broken_limit(job.config.ingest))
     result = fitting.result()
     if screen.stopped is not None:
         raise DivergenceError(f"{screen.stopped}; lower optim.lr or optim.clip_norm, and use another --run-name")

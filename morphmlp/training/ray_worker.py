@@ -14,13 +14,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from morphmlp.config import ExperimentConfig
-from morphmlp.data.ray_dataset import IngestShare
+from morphmlp.data.quarantine import broken_limit
+from morphmlp.data.ray_dataset import IngestShare, warm_decode_processes
 from morphmlp.evaluation.scoring import score_single_views
 from morphmlp.metrics import ScoreCounts
 from morphmlp.models.cost import activation_bytes
 from morphmlp.record import Tags
 from morphmlp.training.loop import EpochSummary, Recipe, StepSummary, fit
-from morphmlp.training.ray_clips import RayClips
+from morphmlp.training.ray_clips import RayClips, SharedVideos
 from morphmlp.training.report import QUARANTINE, Report, Reporter
 from morphmlp.training.state import TrainState, load_checkpoint, new_state, restore, save_checkpoint
 
@@ -33,13 +34,13 @@ class TrainJob:
     """Everything that a worker needs; plain values, so that it travels."""
 
     config: ExperimentConfig
+    videos: SharedVideos
     share: IngestShare
     num_videos: int
     """Available videos of the training manifest."""
     num_val_videos: int
     data_fingerprint: str
-    """Of the training manifest's available videos, as the driver read them."""
-    val_fingerprint: str
+    """Of the training manifest's available videos."""
     cpus_per_worker: int
 
 
@@ -49,8 +50,8 @@ def train_worker(job: TrainJob) -> None:
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     torch.set_num_threads(job.cpus_per_worker)
-    clips = RayClips.of(job.config, job.share, worker=rank, num_workers=workers)
-    clips.check_data(train=job.data_fingerprint, val=job.val_fingerprint)
+    warm_decode_processes(job.share)
+    clips = RayClips.of(job.config, job.videos, job.share, device=device, worker=rank, num_workers=workers)
     bf16 = _uses_bf16(job.config.train.precision, device)
     state = new_state(job.config, device)
     if (saved := ray.train.get_checkpoint()) is not None:
@@ -107,7 +108,7 @@ def _reason_to_stop(job: TrainJob, reporter: Reporter, *, broken: float, broken_
     """Why the run can't go on; decided from numbers over all workers, so that all of them stop together."""
     if (step := reporter.first_not_finite()) is not None:
         return f"the training loss is not finite at step {step}"
-    limit = job.config.ingest.max_quarantined_share
+    limit = broken_limit(job.config.ingest)
     return QUARANTINE if broken > limit * job.num_videos or broken_val > limit * job.num_val_videos else None
 
 

@@ -6,10 +6,10 @@ Reports are plain values, since they travel between processes and stand in Ray's
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TypedDict
 
-from morphmlp.data.quarantine import BrokenVideo
+from morphmlp.data.quarantine import BrokenVideo, broken_from_plain, broken_to_plain
 from morphmlp.metrics import ScoreCounts
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.training.loop import EpochSummary, Recipe, StepSummary
@@ -23,10 +23,12 @@ class Report(TypedDict, total=False):
 
     points: list[tuple[str, float, int, int]]
     """Fields of `MetricPoint`."""
-    broken: list[dict[str, str]]
-    """Fields of `BrokenVideo`."""
+    broken: list[dict[str, str | int | None]]
+    """Fields of `BrokenVideo`, its time as text."""
     concealed: int
     """Frames that stand in for damaged ones, since the worker's last report."""
+    retried: int
+    """Videos that only a second decoder could read, since then."""
     progress: dict[str, float]
     """`step`, `total_steps`, and numbers worth seeing."""
     notes: list[str]
@@ -44,7 +46,7 @@ def points_of(report: Report) -> list[MetricPoint]:
 
 def broken_of(report: Report) -> list[BrokenVideo]:
     """The broken videos of a report."""
-    return [BrokenVideo(**video) for video in report.get("broken", [])]
+    return [broken_from_plain(video) for video in report.get("broken", [])]
 
 
 @dataclass(kw_only=True)
@@ -88,8 +90,9 @@ class Reporter:
     def take(self) -> Report:
         """The report, and a fresh start."""
         report: Report = {
-            "broken": [asdict(video) for video in self._broken],
+            "broken": [broken_to_plain(video) for video in self._broken],
             "concealed": sum(step.concealed for step in self._steps),
+            "retried": sum(step.retried for step in self._steps),
         }
         if self.first:
             if self._steps:

@@ -1,10 +1,13 @@
 """Manifests: what is written is read back, and what isn't one is refused in one line."""
 
 import dataclasses
+import hashlib
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from morphmlp.data import columns
 from morphmlp.data.annotations import read_annotations
@@ -94,7 +97,7 @@ def test_parquet_without_class_names_is_refused(tmp_path):
 
 def test_empty_cells_are_refused(tmp_path):
     schema = pa.schema([field.with_nullable(True) for field in columns.MANIFEST], {"class_names": '["a"]'})
-    rows = [["v"], ["/v.mp4"], [None], ["train"], [True], [1]]
+    rows = [["v"], ["/v.mp4"], [None], ["train"], [True], [1], *([[None]] * (len(schema) - 6))]
     arrays = [pa.array(row, field.type) for row, field in zip(rows, schema, strict=True)]
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), tmp_path / "m.parquet")
     (line,) = faults_of(lambda: read_manifest(tmp_path / "m.parquet"))
@@ -317,3 +320,105 @@ def test_rows_come_in_the_order_of_the_ids_whatever_the_file_says(tmp_path):
     table = read_manifest(tmp_path / "m.parquet").table
     assert table["video_id"].to_pylist() == ["a", "b", "c"]
     assert table["label"].to_pylist() == [0, 1, 2]
+
+
+def slow_fingerprint(ids, labels):
+    """The definition, row by row."""
+    digest = hashlib.sha256()
+    for name, label in sorted(zip(ids, labels, strict=True)):
+        digest.update(f"{name}\t{label}\n".encode())
+    return f"{len(ids)}:{digest.hexdigest()[:12]}"
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+
+
+@given(st.lists(st.tuples(words, st.integers(0, 30)), min_size=1, max_size=20))
+def test_the_fingerprint_is_a_hash_over_lines_in_the_order_of_the_ids(videos):
+    ids, labels = [video[0] for video in videos], [video[1] for video in videos]
+    manifest = make_manifest(ids=ids, labels=labels, sizes=[1] * len(ids), classes=["c"] * 31)
+    assert manifest.fingerprint() == slow_fingerprint(ids, labels)
+
+
+def test_the_fingerprint_does_not_drift():
+    assert make_manifest().fingerprint() == slow_fingerprint(["v0", "v1", "v2"], [0, 1, 1]) == "3:236a939452b6"
+
+
+def test_the_fingerprint_of_more_rows_than_are_hashed_at_once_is_the_same_from_any_slice():
+    count = 2**18 + 1000
+    ids, labels = [f"v{number:07d}" for number in range(count)], [number % 7 for number in range(count)]
+    manifest = make_manifest(ids=ids, labels=labels, sizes=[1] * count, classes=["c"] * 7)
+    assert manifest.fingerprint() == slow_fingerprint(ids, labels)
+    part = dataclasses.replace(manifest, table=manifest.table.slice(5, 2**18 + 3))
+    assert part.fingerprint() == slow_fingerprint(ids[5 : 2**18 + 8], labels[5 : 2**18 + 8])
+
+
+@given(st.lists(words, min_size=1, max_size=20, unique=True))
+def test_a_file_holds_its_rows_in_the_order_of_the_ids(tmp_path_factory, ids):
+    path = tmp_path_factory.mktemp("order") / "m.parquet"
+    count = len(ids)
+    write_manifest(make_manifest(ids=ids, labels=range(count), sizes=[1] * count, classes=["c"] * count), path)
+    rows = pq.read_table(path).select(["video_id", "label"]).to_pylist()
+    assert [(row["video_id"], row["label"]) for row in rows] == sorted(zip(ids, range(count), strict=True))
+
+
+def test_a_foreign_file_in_another_order_is_sorted_when_it_is_read(tmp_path):
+    table = make_manifest(sizes=(10, 20, 30)).table
+    metadata = {"class_names": '["archery", "yoga"]'}
+    pq.write_table(table.take([2, 0, 1]).replace_schema_metadata(metadata), tmp_path / "m.parquet", row_group_size=1)
+    again = read_manifest(tmp_path / "m.parquet")
+    assert again.table.equals(table)
+    assert {column.num_chunks for column in again.table.columns} == {1}
+
+
+def test_a_file_in_many_row_groups_is_read_into_one_piece_a_column(tmp_path):
+    table = make_manifest().table
+    metadata = {"class_names": '["archery", "yoga"]'}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "m.parquet", row_group_size=1)
+    assert {column.num_chunks for column in read_manifest(tmp_path / "m.parquet").table.columns} == {1}
+
+
+def test_an_older_file_without_what_verify_fills_in_is_read_with_nulls(tmp_path):
+    first = columns.MANIFEST.get_field_index("mtime")
+    table = make_manifest().table.select(columns.MANIFEST.names[:first])
+    pq.write_table(table.replace_schema_metadata({"class_names": '["archery", "yoga"]'}), tmp_path / "m.parquet")
+    again = read_manifest(tmp_path / "m.parquet").table
+    assert again.schema.equals(columns.MANIFEST)
+    assert all(again[name].null_count == 3 for name in columns.MANIFEST.names[first:])
+
+
+def test_stated_lengths_are_kept(tmp_path):
+    manifest = manifest_from_rows(
+        video_ids=["a", "b"],
+        paths=["/a", "/b"],
+        labels=[0, 0],
+        splits=["train", "train"],
+        sizes_bytes=[1, 1],
+        class_names=["x"],
+        num_frames=[37, None],
+    )
+    write_manifest(manifest, tmp_path / "m.parquet")
+    assert read_manifest(tmp_path / "m.parquet").table["num_frames"].to_pylist() == [37, None]
+
+
+def test_only_the_wanted_columns_are_read(tmp_path):
+    write_manifest(make_manifest(), tmp_path / "m.parquet")
+    manifest = read_manifest(tmp_path / "m.parquet", only=["path"])
+    assert manifest.table.column_names == ["video_id", "path", "label", "available"]
+    assert manifest.fingerprint() == make_manifest().fingerprint()
+    assert manifest.available().table["path"].to_pylist() == ["/videos/v0.mp4", "/videos/v1.mp4"]
+
+
+def test_a_manifest_of_available_videos_is_not_copied():
+    manifest = make_manifest(sizes=(1, 2, 3))
+    assert manifest.available() is manifest
+
+
+def test_a_damaged_page_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "m.parquet"
+    write_manifest(make_manifest(), path)
+    content = bytearray(path.read_bytes())
+    content[4:120] = bytes(116)
+    path.write_bytes(content)
+    (line,) = faults_of(lambda: read_manifest(path))
+    assert "is not a Parquet file" in line

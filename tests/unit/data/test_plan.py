@@ -1,5 +1,9 @@
 """The plan: a pure function of (seed, epoch), whoever reads it and from wherever."""
 
+import hashlib
+import tracemalloc
+from itertools import islice
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -114,6 +118,39 @@ def test_a_last_step_that_could_not_be_filled_is_left_out():
 def test_the_order_does_not_drift():
     assert epoch_order(8, seed=0, epoch=0).tolist() == [7, 5, 0, 3, 4, 6, 2, 1]
     assert epoch_order(8, seed=0, epoch=1).tolist() == [4, 7, 6, 1, 0, 3, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("num_videos", "seed", "epoch", "digest"),
+    [
+        (1000, 0, 0, "122e939ee91b7bf919cdbe37cf00310490eaed3733a0567d9ba6faa4e939aea8"),
+        (70_000, 3, 2, "b54454f0349ee62b015ccd9e9e437085c774b22771bb301401ba2f13e700bb77"),
+    ],
+)
+def test_the_order_of_more_videos_does_not_drift_either(num_videos, seed, epoch, digest):
+    """Whatever type the rows are held in: runs that continue must find the order that they began with."""
+    order = epoch_order(num_videos, seed=seed, epoch=epoch)
+    assert hashlib.sha256(order.astype("<i8").tobytes()).hexdigest() == digest
+
+
+@given(st.integers(1, 500), st.integers(0, 3))
+def test_the_order_is_that_of_numpys_own_permutation(num_videos, seed):
+    expected = random_generator(seed, 1, "order").permutation(num_videos)
+    assert np.array_equal(epoch_order(num_videos, seed=seed, epoch=1), expected)
+
+
+def test_a_large_epoch_is_held_once_and_read_step_by_step():
+    num_videos = 1_000_000
+    plan = TrainPlan(num_videos=num_videos, global_batch_size=64, micro_batch_size=16, seed=0)
+    tracemalloc.start()
+    try:
+        taken = list(islice(plan.micro_batches(Cursor(), worker=1, num_workers=2), 100))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * num_videos * np.dtype(np.int32).itemsize
+    assert all(micro_batch.rows.dtype == np.int64 for micro_batch in taken)
+    assert all(micro_batch.rows.base is None for micro_batch in taken)  # nothing keeps the whole order alive
 
 
 def test_draws_and_seeds_do_not_drift():

@@ -1,19 +1,25 @@
 """Broken videos: counted once a stage, kept with their reason, and a limit to their share."""
 
 import dataclasses
+import datetime
+import json
 
 import pyarrow.parquet as pq
 import pytest
 
 from morphmlp.data.columns import QUARANTINE
-from morphmlp.data.quarantine import BrokenVideo, Quarantine, limit_message
+from morphmlp.data.quarantine import BrokenVideo, Quarantine, broken_from_plain, broken_to_plain, limit_message
 from morphmlp.errors import QuarantineLimitError
+
+CHANGED = datetime.datetime(2024, 5, 6, 7, 8, 9, 12, tzinfo=datetime.UTC)
 
 
 def broken(video_id="v1", stage="train", message="torn"):
     return BrokenVideo(
         video_id=video_id,
         path=f"/videos/{video_id}.mp4",
+        size_bytes=5,
+        mtime=CHANGED,
         stage=stage,
         error="DecodeError",
         message=message,
@@ -49,7 +55,8 @@ def test_a_run_stops_when_more_than_the_allowed_share_is_broken(limit, num_broke
     if not stops:
         quarantine.check_share(stage="train", num_videos=10, limit=limit)
         return
-    with pytest.raises(QuarantineLimitError, match=f"{num_broken} of 10 train videos can't be used"):
+    message = f"{num_broken} of 10 train videos can't be used" if limit else "train video v0 can't be used"
+    with pytest.raises(QuarantineLimitError, match=message):
         quarantine.check_share(stage="train", num_videos=10, limit=limit)
 
 
@@ -70,7 +77,35 @@ def test_a_quarantine_is_read_back_with_its_order_and_reasons(tmp_path):
     assert Quarantine.read(tmp_path / "new" / "q.parquet").videos() == quarantine.videos()
     table = pq.read_table(tmp_path / "new" / "q.parquet")
     assert table.schema.equals(QUARANTINE)
-    assert table["run"].to_pylist() == ["r1", "r1"]
+    assert table["first_run"].to_pylist() == ["r1", "r1"]
+
+
+def test_a_file_that_was_broken_before_and_did_not_change_keeps_its_first_run(tmp_path):
+    earlier = [dataclasses.replace(broken(name, stage="verify"), first_run="long ago") for name in ("v1", "v2")]
+    mended = dataclasses.replace(broken("v2"), size_bytes=6)
+    quarantine = quarantine_of(broken("v1"), mended, broken("v3"))
+    quarantine.write(tmp_path / "q.parquet", run="today", earlier=earlier)
+    first_runs = {video.video_id: video.first_run for video in Quarantine.read(tmp_path / "q.parquet").videos()}
+    assert first_runs == {"v1": "long ago", "v2": "today", "v3": "today"}
+
+
+def test_a_run_that_continues_keeps_the_first_run_of_its_table(tmp_path):
+    quarantine_of(broken("v1")).write(tmp_path / "q.parquet", run="first part")
+    again = Quarantine.read(tmp_path / "q.parquet")
+    again.add([broken("v2")])
+    again.write(tmp_path / "q.parquet", run="second part")
+    assert [video.first_run for video in again.videos()] == ["first part", "second part"]
+
+
+@pytest.mark.parametrize("video", [broken(), dataclasses.replace(broken(), size_bytes=None, mtime=None)])
+def test_a_broken_video_survives_as_plain_values(video):
+    assert broken_from_plain(json.loads(json.dumps(broken_to_plain(video)))) == video
+
+
+def test_where_nothing_may_be_left_out_the_first_broken_video_is_named():
+    message = limit_message([broken()], num_videos=10, limit=0)
+    assert message.startswith("train video v1 can't be used (/videos/v1.mp4: torn)")
+    assert "ingest.on_broken" in message
 
 
 def test_an_empty_quarantine_is_a_table_without_rows(tmp_path):
@@ -84,4 +119,4 @@ def test_where_there_is_no_file_the_quarantine_is_empty(tmp_path):
 
 
 def test_a_broken_video_has_a_column_for_each_field():
-    assert [*(field.name for field in dataclasses.fields(BrokenVideo)), "run"] == QUARANTINE.names
+    assert [field.name for field in dataclasses.fields(BrokenVideo)] == QUARANTINE.names

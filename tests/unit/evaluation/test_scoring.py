@@ -44,7 +44,15 @@ def clips_of(count, seed=0):
 
 def broken(name):
     return BrokenVideo(
-        video_id=name, path=name, stage="val", error="DecodeError", message="torn", decoder="pyav", decoder_version="1"
+        video_id=name,
+        path=name,
+        size_bytes=None,
+        mtime=None,
+        stage="val",
+        error="DecodeError",
+        message="torn",
+        decoder="pyav",
+        decoder_version="1",
     )
 
 

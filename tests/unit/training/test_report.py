@@ -13,7 +13,9 @@ from morphmlp.training.loop import EpochSummary, StepSummary
 from morphmlp.training.report import Report, Reporter, broken_of, points_of
 
 
-def step_summary(step, *, loss_sum=6.0, clips=4, num_broken=0, broken=(), step_s=0.5, data_wait_s=0.1, concealed=0):
+def step_summary(
+    step, *, loss_sum=6.0, clips=4, num_broken=0, broken=(), step_s=0.5, data_wait_s=0.1, retried=0, concealed=0
+):
     return StepSummary(
         step=step,
         epoch=step // 2,
@@ -22,6 +24,7 @@ def step_summary(step, *, loss_sum=6.0, clips=4, num_broken=0, broken=(), step_s
         data_wait_s=data_wait_s,
         broken=tuple(map(tiny.broken_video, broken)),
         concealed=concealed,
+        retried=retried,
         totals=torch.tensor([loss_sum, float(clips), float(num_broken)]),
         grad_norm=torch.tensor(float(step + 1)),
     )
@@ -71,7 +74,7 @@ def test_the_next_report_starts_afresh():
     reporter = reporter_of()
     reporter.add_step(step_summary(0, broken=[3]))
     reporter.take()
-    assert reporter.take() == {"broken": [], "concealed": 0, "points": []}
+    assert reporter.take() == {"broken": [], "concealed": 0, "retried": 0, "points": []}
     assert reporter.broken_videos() == 0
 
 
@@ -80,7 +83,7 @@ def test_only_the_first_worker_reports_points_and_progress_and_each_its_broken_v
     reporter.add_step(step_summary(0, broken=[3, 5]))
     reporter.add_epoch(EpochSummary(epoch=0, step=1, totals=torch.tensor([1.0, 1.0, 0.0])))
     report = reporter.take()
-    assert set(report) == {"broken", "concealed"}
+    assert set(report) == {"broken", "concealed", "retried"}
     assert broken_of(report) == [tiny.broken_video(3), tiny.broken_video(5)]
 
 

@@ -66,6 +66,8 @@ def broken_video(row):
     return BrokenVideo(
         video_id=f"v{row}",
         path=f"v{row}.mp4",
+        size_bytes=None,
+        mtime=None,
         stage="train",
         error="DecodeError",
         message="torn",

@@ -1,0 +1,161 @@
+"""The stream of clips on a real Ray: the same bytes however the work is cut, and one bad video costs itself alone."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from morphmlp.config import ExperimentConfig
+from morphmlp.data import ray_dataset
+from morphmlp.data.batches import MicroBatch
+from morphmlp.data.clips import TrainClips
+from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
+from morphmlp.data.plan import Cursor, TrainPlan
+from morphmlp.data.ray_dataset import IngestShare, stream_micro_batches
+from morphmlp.ray_cluster import Placement
+
+MakeConfig = Callable[..., ExperimentConfig]
+RECIPE = {
+    "augment__repeats": 2,
+    "augment__short_edge": 34,
+    "augment__rand_augment": "rand-m7-n4-mstd0.5-inc1",
+    "augment__erase": 0.25,
+}
+
+
+@pytest.fixture(scope="module")
+def manifest(videos: Path) -> Manifest:
+    return read_manifest(videos / "train.parquet").available()
+
+
+@pytest.fixture(scope="module")
+def share(make_config: MakeConfig, placement: Placement) -> IngestShare:
+    return placement.ingest_share(make_config().ingest, pipelines=1)
+
+
+def plan_of(manifest: Manifest) -> TrainPlan:
+    return TrainPlan(num_videos=len(manifest), global_batch_size=16, micro_batch_size=4, seed=5)
+
+
+def stream(
+    manifest: Manifest,
+    config: ExperimentConfig,
+    share: IngestShare,
+    *,
+    cursor: Cursor,
+    worker: int = 0,
+    num_workers: int = 1,
+) -> Iterator[MicroBatch]:
+    cutter = TrainClips(clip=config.clip, augment=config.augment, seed=5)
+    plans = plan_of(manifest).micro_batches(cursor, worker=worker, num_workers=num_workers)
+    return stream_micro_batches(manifest, plans, cutter, share, stage="train")
+
+
+def digests(batches: Iterator[MicroBatch]) -> dict[tuple[int, int], str]:
+    """What is in each micro-batch, by step and place in the step."""
+    return {
+        (batch.plan.step, batch.plan.index): hashlib.sha256(batch.clips.numpy().tobytes()).hexdigest()
+        for batch in batches
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(manifest: Manifest, make_config: MakeConfig, share: IngestShare) -> dict[tuple[int, int], str]:
+    return digests(stream(manifest, make_config(**RECIPE), share, cursor=Cursor(epoch=1)))
+
+
+def test_every_micro_batch_of_the_epoch_is_there_and_no_two_are_alike(
+    expected: dict[tuple[int, int], str], manifest: Manifest
+) -> None:
+    assert list(expected) == [(step, index) for step in range(len(manifest) // 16) for index in range(4)]
+    assert len(set(expected.values())) == len(expected)
+
+
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_any_number_of_workers_gets_the_same_clips(
+    num_workers: int,
+    expected: dict[tuple[int, int], str],
+    manifest: Manifest,
+    make_config: MakeConfig,
+    share: IngestShare,
+) -> None:
+    found: dict[tuple[int, int], str] = {}
+    for worker in range(num_workers):
+        config = make_config(**RECIPE)
+        found |= digests(
+            stream(manifest, config, share, cursor=Cursor(epoch=1), worker=worker, num_workers=num_workers)
+        )
+    assert found == expected
+
+
+@pytest.mark.parametrize(("videos_per_task", "segment_tasks"), [(4, 3), (40, 256)])
+def test_the_size_of_tasks_and_of_executions_changes_no_clip(  # noqa: PLR0917 (fixtures)
+    videos_per_task: int,
+    segment_tasks: int,
+    expected: dict[tuple[int, int], str],
+    manifest: Manifest,
+    make_config: MakeConfig,
+    share: IngestShare,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_dataset, "SEGMENT_TASKS", segment_tasks)
+    share = replace(share, videos_per_task=videos_per_task)
+    assert digests(stream(manifest, make_config(**RECIPE), share, cursor=Cursor(epoch=1))) == expected
+
+
+def test_a_stream_that_starts_again_at_its_cursor_goes_on_with_the_same_clips(
+    expected: dict[tuple[int, int], str], manifest: Manifest, make_config: MakeConfig, share: IngestShare
+) -> None:
+    stopped = stream(manifest, make_config(**RECIPE), share, cursor=Cursor(epoch=1))
+    for _ in range(6):
+        next(stopped)
+    stopped.close()  # type: ignore[attr-defined]  # a generator
+    found = digests(stream(manifest, make_config(**RECIPE), share, cursor=Cursor(epoch=1, step=2)))
+    assert found == {place: digest for place, digest in expected.items() if place[0] >= 2}
+
+
+def test_another_epoch_has_other_clips(
+    expected: dict[tuple[int, int], str], manifest: Manifest, make_config: MakeConfig, share: IngestShare
+) -> None:
+    found = digests(stream(manifest, make_config(**RECIPE), share, cursor=Cursor(epoch=2)))
+    assert not set(found.values()) & set(expected.values())
+
+
+@pytest.fixture(scope="module")
+def with_a_text_file(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """The manifest with one video that is a text file."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "text.mp4").write_text("not a video")
+    manifest = read_manifest(videos / "train.parquet")
+    paths = manifest.table["path"].to_pylist()
+    paths[7] = str(folder / "text.mp4")
+    place = manifest.table.schema.get_field_index("path")
+    table = manifest.table.set_column(place, manifest.table.schema.field("path"), [paths])
+    write_manifest(Manifest(table, manifest.class_names), folder / "train.parquet")
+    return read_manifest(folder / "train.parquet").available()
+
+
+def test_a_broken_video_leaves_its_place_empty_and_all_others_as_they_are(
+    expected: dict[tuple[int, int], str], with_a_text_file: Manifest, make_config: MakeConfig, share: IngestShare
+) -> None:
+    batches = list(stream(with_a_text_file, make_config(**RECIPE), share, cursor=Cursor(epoch=1)))
+    [broken] = [video for batch in batches for video in batch.broken]
+    assert (Path(broken.path).name, broken.error, broken.size_bytes) == ("text.mp4", "DecodeError", 11)
+    assert broken.mtime is not None
+    found = digests(iter(batches))
+    different = [place for place in expected if found[place] != expected[place]]
+    [batch] = [batch for batch in batches if (batch.plan.step, batch.plan.index) in different]
+    assert len(batch.labels) == 2 * 3
+
+
+def test_a_second_decoder_is_asked_where_the_first_one_fails(
+    with_a_text_file: Manifest, make_config: MakeConfig, share: IngestShare
+) -> None:
+    policy = replace(share.policy, retry_with="decord")
+    batches = stream(with_a_text_file, make_config(**RECIPE), replace(share, policy=policy), cursor=Cursor(epoch=1))
+    [broken] = [video for batch in batches for video in batch.broken]
+    assert broken.decoder == "decord"
+    assert broken.message.startswith("pyav: not a readable video")
+    assert "; decord: not a readable video" in broken.message
