@@ -86,3 +86,50 @@ def test_the_demo_is_written_and_its_annotations_can_be_prepared_again(tmp_path)
     done = prepare(*arguments[:-1], 16)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {output}: holds other videos (test 8, asked for 16)")
+
+
+def test_a_stand_in_of_v1_is_written_and_its_csv_can_be_prepared_again(tmp_path):
+    output = tmp_path / "standin"
+    done = prepare("standin", "ssv1", "--output", output, "--train", 8, "--val", 8)
+    assert done.returncode == 0
+    assert f"{output / 'val.parquet'}: 8 videos of 8 classes" in done.stdout
+    again = tmp_path / "val.parquet"
+    done = prepare(
+        *("ssv1", "--annotations", output / "something-something-v1-validation.csv", "--output", again),
+        *("--videos", output / "20bn-something-something-v1"),
+        *("--classes", output / "something-something-v1-labels.csv"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "8 videos (0 missing) of 8 classes (official CSV)" in done.stdout
+    assert "classes:" not in done.stdout
+    assert read_manifest(again).fingerprint() == read_manifest(output / "val.parquet").fingerprint()
+
+
+def test_a_stand_in_of_v2_is_written_and_its_json_can_be_prepared_again(tmp_path):
+    output = tmp_path / "standin"
+    assert prepare("standin", "ssv2", "--output", output, "--train", 8, "--val", 8).returncode == 0
+    again = tmp_path / "train.parquet"
+    done = prepare(
+        *("ssv2", "--annotations", output / "something-something-v2-train.json", "--output", again),
+        *("--videos", output / "20bn-something-something-v2"),
+    )
+    assert done.returncode == 0
+    assert (
+        "classes: the 8 labels of this file, alphabetically; say --classes where another order is meant" in done.stdout
+    )
+    assert "8 videos (0 missing) of 8 classes (official JSON)" in done.stdout
+    assert read_manifest(again).fingerprint() == read_manifest(output / "train.parquet").fingerprint()
+
+
+def test_a_list_without_labels_is_prepared_with_a_warning(tmp_path):
+    for name in ("1", "2"):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        (tmp_path / "videos" / name / "000001.jpg").touch()
+    (tmp_path / "somesomev2_rgb_test_split.txt").write_text("1 46 0\n2 45 0\n")
+    done = prepare(
+        *("ssv2", "--annotations", tmp_path / "somesomev2_rgb_test_split.txt", "--videos", tmp_path / "videos"),
+        *("--output", tmp_path / "test.parquet"),
+    )
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: ")
+    assert "can't be scored" in done.stderr

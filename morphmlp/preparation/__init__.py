@@ -1,0 +1,1 @@
+"""Work on whole data sets over the cluster: checking, copying, packing; resumable, with progress."""

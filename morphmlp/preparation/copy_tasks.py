@@ -1,0 +1,159 @@
+"""What makes one video's copy, as a task for the cluster: a transcoded file, or an archive of frames."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+import pyarrow as pa
+from pydantic import JsonValue
+
+from morphmlp.data.decoding.checksum import file_crc32
+from morphmlp.data.decoding.packed_frames import SUFFIX, open_packed_frames, pack_frames
+from morphmlp.data.decoding.protocol import require_content
+from morphmlp.errors import DecodeError, ManifestError
+from morphmlp.preparation.apart import Apart
+from morphmlp.preparation.copies import COPIED, CopyFiles
+from morphmlp.preparation.finished import file_state, stored_bytes
+from morphmlp.preparation.transcode_settings import TranscodeSettings
+from morphmlp.preparation.transcoding import Copy, transcode
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscodeTask:
+    """Transcodes one video file, in a process apart."""
+
+    files: CopyFiles
+    transcoding: TranscodeSettings
+    timeout_s: float
+    """Time for one video, seconds."""
+
+    how = "transcode"
+    with_what = "pyav"
+    version = version("av")
+
+    @property
+    def schema(self) -> pa.Schema:
+        """See `COPIED`."""
+        return COPIED
+
+    def settings(self) -> dict[str, JsonValue]:
+        """What the copies depend on."""
+        return dict(asdict(self.transcoding))
+
+    def __call__(self, video: Mapping[str, object]) -> dict[str, object]:
+        """Write the copy.
+
+        Raises:
+            DecodeError: The video can't be decoded.
+            ManifestError: The copy can't be written.
+        """
+        path = str(video["path"])
+        if path.endswith(SUFFIX) or Path(path).is_dir():
+            raise DecodeError("is stored as frames; transcode takes video files")
+        require_content(path)
+        target = _place(self.files, video, ".mp4")
+        request = (path, str(target), self.transcoding)
+        copy = cast(Copy, _transcoding_apart()(request, timeout_s=self.timeout_s))
+        return {
+            **_written(path, target),
+            "crc32": file_crc32(str(target)),
+            "num_frames": copy.num_frames,
+            "fps": copy.fps,
+            "width": copy.width,
+            "height": copy.height,
+            "codec": copy.codec,
+            "duration_s": copy.duration_s,
+            "damaged_frames": copy.lost,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackTask:
+    """Packs one folder of frames into an archive."""
+
+    files: CopyFiles
+
+    how = "pack"
+    with_what = "frames"
+    version = ""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """See `COPIED`."""
+        return COPIED
+
+    def settings(self) -> dict[str, JsonValue]:
+        """What the copies depend on: nothing but their source."""
+        return {}
+
+    def __call__(self, video: Mapping[str, object]) -> dict[str, object]:
+        """Write the archive, and open it once.
+
+        Raises:
+            DecodeError: The folder's frames don't make a video, or are fewer than its list promises.
+            ManifestError: The archive can't be written.
+        """
+        path, promised = str(video["path"]), cast(int | None, video["num_frames"])
+        if not Path(path).exists():
+            raise DecodeError("no such file or directory")
+        if not Path(path).is_dir():
+            raise DecodeError("isn't a folder of frames")
+        target = _place(self.files, video, SUFFIX)
+        try:
+            pack_frames(path, target)
+        except OSError as error:
+            raise ManifestError(f"{target}: can't be written: {error.strerror or error}") from None
+        info = open_packed_frames(str(target), num_frames=promised).info
+        return {
+            **_written(path, target),
+            "crc32": None,  # the archive has one for each frame
+            "num_frames": info.num_frames,
+            "fps": info.fps,
+            "width": info.width,
+            "height": info.height,
+            "codec": info.codec,
+            "duration_s": info.num_frames / info.fps,
+            "damaged_frames": 0,
+        }
+
+
+CopyTask = TranscodeTask | PackTask
+
+
+def transcode_one(request: tuple[str, str, TranscodeSettings]) -> Copy:
+    """What runs apart: transcode from a path to a path.
+
+    Raises:
+        DecodeError: The video can't be decoded.
+        ManifestError: The copy can't be written.
+    """
+    source, target, settings = request
+    return transcode(source, Path(target), settings)
+
+
+@cache
+def _transcoding_apart() -> Apart:
+    """This process's own: it serves task after task."""
+    return Apart(f"{transcode_one.__module__}:{transcode_one.__name__}")
+
+
+def _place(files: CopyFiles, video: Mapping[str, object], suffix: str) -> Path:
+    target = files.copy_of(str(video["video_id"]), suffix)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ManifestError(f"{target.parent}: can't be written: {error.strerror or error}") from None
+    return target
+
+
+def _written(source: str, target: Path) -> dict[str, object]:
+    state = file_state(str(target))
+    return {
+        "stored_bytes": stored_bytes(source),
+        "output": str(target),
+        "output_bytes": state.size_bytes,
+        "output_mtime": state.mtime,
+    }

@@ -1,0 +1,117 @@
+"""Which videos of a data set can't be used, and why: counted, listed, told.
+
+Works on the results of any job over a data set. Knows no Ray and opens no video.
+"""
+
+import datetime
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from morphmlp.data import columns
+
+
+def quarantine_table(
+    found: pa.Table, earlier: pa.Table | None, *, stage: str, decoder: str, version: str, now: datetime.datetime
+) -> pa.Table:
+    """Videos that can't be used, as `columns.QUARANTINE`.
+
+    Args:
+        found: Rows that begin with `morphmlp.preparation.finished.RESULT`.
+        earlier: The quarantine of an earlier job. A video that was in it keeps its `first_run` while its file is what
+            it was; what other stages have found stays.
+        stage: What the job is called.
+        decoder: Name of the decoder.
+        version: Its library's version.
+        now: When this was; it names the run.
+    """
+    run = f"{stage} {now:%Y-%m-%d %H:%M:%S} UTC"
+    before = [] if earlier is None else earlier.to_pylist()
+    first = {_file(row): row["first_run"] for row in before if row["stage"] == stage}
+    others = [row for row in before if row["stage"] != stage]
+    rows = [
+        {
+            **{name: row[name] for name in ("video_id", "path", "size_bytes", "mtime", "error", "message")},
+            "stage": stage,
+            "decoder": decoder,
+            "decoder_version": version,
+            "first_run": first.get(_file(row), run),
+        }
+        for row in broken_videos(found).to_pylist()
+    ]
+    return pa.Table.from_pylist([*others, *rows], schema=columns.QUARANTINE)
+
+
+def read_quarantine(path: Path) -> pa.Table | None:
+    """The quarantine of an earlier job; None where there is none that can be read."""
+    try:
+        return pq.read_table(path, schema=columns.QUARANTINE)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def broken_videos(found: pa.Table) -> pa.Table:
+    """Those that can't be used."""
+    return found.filter(pc.not_equal(found["error"], ""))
+
+
+def damaged_videos(found: pa.Table) -> pa.Table:
+    """Those that can be used, but not with all of their frames; the worst first."""
+    damaged = found.filter(pc.greater(pc.fill_null(found["damaged_frames"], 0), 0))
+    return damaged.sort_by([("damaged_frames", "descending"), ("video_id", "ascending")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why videos can't be used."""
+
+    text: str
+    """Class and text of the error, with `…` for what differs between videos."""
+    videos: int
+    example: str
+    """Path of one of them."""
+
+
+def broken_reasons(found: pa.Table) -> list[Reason]:
+    """Videos that can't be used by reason, the most frequent first."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for row in broken_videos(found).select(["path", "error", "message"]).to_pylist():
+        text = f"{row['error']}: {row['message'].replace(row['path'], '…')}"
+        groups.setdefault(re.sub(r"[0-9]+", "…", text), []).append((text, row["path"]))
+    reasons = [
+        Reason(
+            text=members[0][0] if len({text for text, _ in members}) == 1 else general,
+            videos=len(members),
+            example=min(path for _, path in members),
+        )
+        for general, members in groups.items()
+    ]
+    return sorted(reasons, key=lambda reason: (-reason.videos, reason.text))
+
+
+def reason_lines(found: pa.Table, *, shown: int) -> list[str]:
+    """A line for each reason, the most frequent first, with an example."""
+    reasons = broken_reasons(found)
+    lines = [f"  {reason.videos:>6,}  {reason.text}, as {reason.example}" for reason in reasons[:shown]]
+    return [*lines, f"  and {len(reasons) - shown} more reasons"] if len(reasons) > shown else lines
+
+
+def total_length_text(found: pa.Table) -> str:
+    """Length of all usable videos together, in words."""
+    seconds = pc.sum(found["duration_s"]).as_py() or 0
+    return f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:,.1f} minutes"
+
+
+def total_size_text(found: pa.Table) -> str:
+    """Size of all files together, in words."""
+    size = pc.sum(pc.coalesce(found["stored_bytes"], found["size_bytes"])).as_py() or 0
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def _file(row: Mapping[str, object]) -> tuple[object, ...]:
+    return row["video_id"], row["size_bytes"], row["mtime"]

@@ -1,0 +1,115 @@
+"""Verify a manifest over the cluster: decode everything, fill the manifest, list what's broken, draw it."""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from morphmlp.data.manifest import read_manifest, write_manifest
+from morphmlp.errors import ManifestError
+from morphmlp.preparation.findings import broken_videos, quarantine_table, read_quarantine
+from morphmlp.preparation.finished import WorkFolder, write_whole
+from morphmlp.preparation.overview import overview_figure
+from morphmlp.preparation.ray_jobs import do_with_every_video
+from morphmlp.preparation.verification import VERIFIED, VerifyTask, filled_manifest, summary
+from morphmlp.progress import Progress
+
+STAGE = "verify"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyFiles:
+    """What a verification writes, beside its manifest."""
+
+    manifest: Path
+
+    @property
+    def quarantine(self) -> Path:
+        """Videos that can't be used."""
+        return self.manifest.with_suffix(".quarantine.parquet")
+
+    @property
+    def found(self) -> Path:
+        """One row per video with all that was found."""
+        return self.manifest.with_suffix(".verify.parquet")
+
+    @property
+    def picture(self) -> Path:
+        """The data set on one page."""
+        return self.manifest.with_suffix(".png")
+
+    @property
+    def work(self) -> Path:
+        """Results of a verification that isn't through."""
+        return self.manifest.with_name(f".{self.manifest.stem}.verify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What came of it."""
+
+    files: VerifyFiles
+    text: str
+    """The closing table."""
+    videos: int
+    broken: int
+
+
+def verify_manifest(
+    source: Path, output: Path, task: VerifyTask, *, again: bool = False, progress: Progress
+) -> Verification:
+    """Decode every video of a manifest in the running Ray session.
+
+    Args:
+        source: The manifest.
+        output: Where to write it with what was found; the other files stand beside it. May be the source.
+        task: How to decode.
+        again: Decode also those whose file hasn't changed since an earlier verification.
+        progress: Told how far it is.
+
+    Raises:
+        ManifestError: It can't be read or written, or not one of its videos is there.
+    """
+    manifest = read_manifest(source)
+    files = VerifyFiles(manifest=output)
+    settings = task.settings()
+    work = WorkFolder(files.work, table=files.found, schema=VERIFIED, settings=settings)
+    videos = manifest.table.select(["video_id", "path", "num_frames"])
+    with work.opened(again=again):
+        found = do_with_every_video(videos, task, work, title=STAGE, progress=progress)
+        if not pc.any(found["size_bytes"].is_valid()).as_py():
+            raise ManifestError(
+                f"{source}: not one of its {len(manifest)} videos is there ({found['path'][0]}); is the disk mounted?"
+            )
+        quarantine = quarantine_table(
+            found,
+            read_quarantine(files.quarantine),
+            stage=STAGE,
+            decoder=task.decoder,
+            version=str(settings["decoder_version"]),
+            now=datetime.datetime.now(datetime.UTC),
+        )
+        write_manifest(filled_manifest(manifest, found), output)
+        write_whole(quarantine, files.quarantine)
+        _draw(found, manifest.table["label"], manifest.class_names, files)
+        work.close(found)
+    return Verification(
+        files=files,
+        text=summary(found, num_classes=len(manifest.class_names)),
+        videos=found.num_rows,
+        broken=broken_videos(found).num_rows,
+    )
+
+
+def _draw(found: pa.Table, labels: pa.ChunkedArray, class_names: tuple[str, ...], files: VerifyFiles) -> None:
+    figure = overview_figure(found, labels.to_numpy(), class_names, title=files.manifest.stem)
+    unfinished = files.picture.with_name(f".{files.picture.name}.unfinished.png")
+    try:
+        figure.savefig(unfinished)
+        unfinished.replace(files.picture)
+    except OSError as error:
+        raise ManifestError(f"{files.picture}: can't be written: {error.strerror or error}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,47 @@
+"""`pipelines/benchmark.py decoders` as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from morphmlp.benchmarks.coded_videos import CODINGS, copy_stream, write_video
+
+ROOT = Path(__file__).parents[2]
+
+
+def benchmark(*arguments):
+    command = [sys.executable, str(ROOT / "pipelines" / "benchmark.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+
+
+def test_the_decoders_are_compared_on_a_users_own_files(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    whole = write_video(folder / "whole.mp4", CODINGS["short groups"])
+    copy_stream(whole, folder / "trimmed.mp4", first=18)
+    (folder / "broken.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    done = benchmark("decoders", "--videos", folder, "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (result["videos"], result["unreadable"]) == (3, 1)
+    found = {decoder["name"]: decoder for decoder in result["decoders"]}
+    pyav = found["pyav"]
+    assert (pyav["wrong"], pyav["checked"], pyav["failed"]) == (0, 256, 1)
+    assert pyav["errors"] == {"DecodeError": 1}
+    assert pyav["clips"] == 4
+    assert pyav["cpu_ms"] > 0
+    assert result["advice"].startswith("pyav: 0 wrong frames")
+    assert done.stdout.splitlines()[-1] == result["advice"]
+    assert "| pyav " in done.stdout
+    if "decord" in found:  # it ignores edit lists, in silence
+        assert found["decord"]["wrong"] > 0 or found["decord"]["failed"] > 1
+        assert "trimmed.mp4" in result["advice"] or "decord failed on" in result["advice"]
+
+
+def test_a_folder_without_videos_is_one_clear_line(tmp_path):
+    done = benchmark("decoders", "--videos", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {tmp_path}: holds no videos")
