@@ -1,40 +1,125 @@
-"""Measure what a user can't see from the outside; every figure is a ratio from interleaved rounds."""
+"""Measure what a user can't see from the outside; every figure is a ratio from interleaved rounds.
+
+    python pipelines/benchmark.py decoders --videos DIR     which decoder to choose for these files
+    python pipelines/benchmark.py ingest                    decoding and ingest, on videos made on the spot
+    python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
+    python pipelines/benchmark.py train-step                Ray Train's cost per step
+
+The figures mean something on an otherwise idle machine.
+"""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 from morphmlp.cli import run, write_json
+from morphmlp.config.schema import DecoderName
+
+VIDEOS = Path("build/benchmark-videos")
+"""Where the videos that measurements make for themselves are kept."""
 
 
 def main() -> None:
     """Run the measurement that the first argument names."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    step = commands.add_parser("train-step", help="a training step under Ray Train against a bare process")
-    step.add_argument("--config", default="experiments/demo/morphmlp_demo.yaml", help="experiment file")
-    step.add_argument("--rounds", type=int, default=20, help="pairs of rounds (default: %(default)s)")
-    step.add_argument("--json", type=Path, help="write the result as JSON")
-    arguments = parser.parse_args()
-    train_step(arguments.config, rounds=arguments.rounds, json=arguments.json)
+    arguments = _parser().parse_args()
+    arguments.measure(arguments)
 
 
-def train_step(config_path: str, *, rounds: int, json: Path | None) -> None:
+def train_step(arguments: argparse.Namespace) -> None:
     """Compare a training step under Ray Train with the same loop in a bare process."""
     from morphmlp.benchmarks.ray_train_step import compare_train_step
     from morphmlp.config import load_config
     from morphmlp.ray_cluster import ray_session
 
-    config = load_config(config_path, {"cluster.num_workers": 1})
-    print(f"{rounds} pairs of rounds with {config_path}, one worker", file=sys.stderr)
+    config = load_config(arguments.config, {"cluster.num_workers": 1})
+    print(f"{arguments.rounds} pairs of rounds with {arguments.config}, one worker", file=sys.stderr)
     with ray_session(config.cluster, config.ingest, micro_batches=1) as placement:
-        result = compare_train_step(config, placement, rounds=rounds)
+        result = compare_train_step(config, placement, rounds=arguments.rounds)
     print(
         f"a step under Ray Train takes {result.ratio:.3f} times the bare loop's "
         f"({1000 * result.ray_step_s:.1f} ms against {1000 * result.bare_step_s:.1f} ms on {result.device}, "
         f"medians of {result.rounds} interleaved rounds of {result.steps_per_round} steps, one report each)"
     )
-    write_json(json, result)
+    write_json(arguments.json, result)
+
+
+def decoders(arguments: argparse.Namespace) -> None:
+    """Compare the decoders on a folder of videos, and say which to choose."""
+    from morphmlp.benchmarks.decoder_comparison import compare_decoders, comparison_table, some_videos
+    from morphmlp.progress import TerminalProgress
+
+    videos = some_videos(arguments.videos, limit=arguments.limit)
+    with TerminalProgress() as progress:
+        progress.phase("decoders", total=len(videos), unit="videos")
+        result = compare_decoders(videos, timeout_s=arguments.timeout_s, told=progress.update)
+    print(comparison_table(result))
+    print(result.advice)
+    write_json(arguments.json, result)
+
+
+def ingest(arguments: argparse.Namespace) -> None:
+    """Measure decoding and ingest."""
+    from morphmlp.benchmarks.ray_ingest_figures import figures_table, measure_ingest
+
+    from morphmlp.progress import TerminalProgress
+
+    with TerminalProgress() as progress:
+        result = measure_ingest(VIDEOS, quick=arguments.quick, progress=progress)
+    print(figures_table(result))
+    write_json(arguments.json, result)
+
+
+def fuzz(arguments: argparse.Namespace) -> None:
+    """Damage small videos from a seed and count what becomes of each."""
+    from morphmlp.benchmarks.fuzzing import fuzz, in_words
+    from morphmlp.progress import TerminalProgress
+
+    with TerminalProgress() as progress:
+        result = fuzz(decoder=arguments.decoder, files=arguments.files, seed=arguments.seed, progress=progress)
+    print(*in_words(result), sep="\n")
+    write_json(arguments.json, result)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_decoders(commands)
+    _add_ingest(commands)
+    _add_fuzz(commands)
+    _add_train_step(commands)
+    for command in commands.choices.values():
+        command.add_argument("--json", type=Path, help="write the result as JSON")
+    return parser
+
+
+def _add_decoders(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("decoders", help="cost, wrong frames and errors of each decoder on your own files")
+    command.set_defaults(measure=decoders)
+    command.add_argument("--videos", type=Path, required=True, help="folder of videos; folders inside are looked into")
+    command.add_argument("--limit", type=int, default=50, help="videos at most, evenly over the folder (%(default)s)")
+    command.add_argument("--timeout-s", type=float, default=60.0, help="patience with a decoder, seconds (%(default)s)")
+
+
+def _add_ingest(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("ingest", help="clips per second against decord and a DataLoader; 10 million videos")
+    command.set_defaults(measure=ingest)
+    command.add_argument("--quick", action="store_true", help="fewer rounds: coarser figures in a quarter of the time")
+
+
+def _add_fuzz(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("fuzz", help="what a decoder makes of damaged files")
+    command.set_defaults(measure=fuzz)
+    command.add_argument("--files", type=int, default=2000, help="damaged files (default: %(default)s)")
+    command.add_argument("--decoder", default="pyav", choices=get_args(DecoderName), help="default: %(default)s")
+    command.add_argument("--seed", type=int, default=0, help="root of every draw (default: %(default)s)")
+
+
+def _add_train_step(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("train-step", help="a training step under Ray Train against a bare process")
+    command.set_defaults(measure=train_step)
+    command.add_argument("--config", default="experiments/demo/morphmlp_demo.yaml", help="experiment file")
+    command.add_argument("--rounds", type=int, default=20, help="pairs of rounds (default: %(default)s)")
 
 
 if __name__ == "__main__":
