@@ -4,6 +4,7 @@ Every file is met through `IsolatedVideos`, so that what a codec does to its pro
 """
 
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,9 @@ class FuzzResult:
     """The same for each kind of damage."""
     altered_seen_by_scan: int
     """Of the altered: those of which a whole scan tells damaged frames, or breaks off."""
+    unnoticed_when_verified: int
+    """Of the altered and those of another length: those that are still not noticed where the manifest has the sound
+    file's checksum, as `prepare.py verify` notes it."""
     reasons: dict[str, int]
     """Reasons of timeouts and crashes."""
     slowest_s: float
@@ -91,6 +95,11 @@ class SoundVideo:
     data: bytes
     frames: Frames
     """`[t h w c]`, all of them."""
+
+    @property
+    def crc32(self) -> int:
+        """As a verified manifest has it."""
+        return zlib.crc32(self.data)
 
 
 def fuzz(*, decoder: str, files: int, seed: int, progress: Progress, timeout_s: float = 10.0) -> FuzzResult:
@@ -180,6 +189,7 @@ class _Counter:
         self._by_mutation: dict[str, Counter[Outcome]] = {name: Counter() for name in MUTATIONS}
         self._reasons: Counter[str] = Counter()
         self._seen_by_scan = 0
+        self._unnoticed = 0
         self._slowest_s = 0.0
 
     def count(self, videos: VideoOpener, sound: SoundVideo, *, number: int, seed: int, folder: Path) -> None:
@@ -193,6 +203,8 @@ class _Counter:
         self._slowest_s = max(self._slowest_s, time.monotonic() - start)
         if ending is Outcome.ALTERED and scanned is not None:
             self._seen_by_scan += 1
+        if ending in _UNNOTICED and not _noticed_when_verified(videos, str(path), sound):
+            self._unnoticed += 1
         if scanned in _NOT_SURVIVED and ending not in _NOT_SURVIVED:
             ending, reason = scanned, scan_reason
         if ending in _NOT_SURVIVED:
@@ -211,6 +223,7 @@ class _Counter:
             by_video={name: _plain(counts) for name, counts in self._by_video.items()},
             by_mutation={name: _plain(counts) for name, counts in self._by_mutation.items()},
             altered_seen_by_scan=self._seen_by_scan,
+            unnoticed_when_verified=self._unnoticed,
             reasons=dict(self._reasons.most_common()),
             slowest_s=self._slowest_s,
             left_out=left_out,
@@ -218,6 +231,15 @@ class _Counter:
 
 
 _NOT_SURVIVED = (Outcome.TIMED_OUT, Outcome.CRASHED)
+_UNNOTICED = (Outcome.ALTERED, Outcome.ANOTHER_LENGTH)
+
+
+def _noticed_when_verified(videos: VideoOpener, path: str, sound: SoundVideo) -> bool:
+    try:
+        videos.open(path, num_frames=None, crc32=sound.crc32)
+    except DecodeError:
+        return True
+    return False
 
 
 def _plain(counts: Counter[Outcome]) -> dict[str, int]:
@@ -258,6 +280,11 @@ def in_words(result: FuzzResult) -> Sequence[str]:
         found = ", ".join(f"{count} {ending.replace('_', ' ')}" for ending, count in counts.items() if count)
         lines.append(f"  {name.replace('_', ' ')}: {found}")
     lines.append(f"a whole scan tells {result.altered_seen_by_scan} of the {result.outcomes[Outcome.ALTERED]} altered")
+    unnoticed = sum(result.outcomes[ending] for ending in _UNNOTICED)
+    lines.append(
+        f"with a verified manifest's checksum {result.unnoticed_when_verified} of the {unnoticed} that are altered "
+        "or of another length go unnoticed"
+    )
     lines.extend(f"{count} x {reason}" for reason, count in result.reasons.items())
     lines.extend(f"left out: {name}, {reason}" for name, reason in result.left_out.items())
     return lines

@@ -11,7 +11,13 @@ from morphmlp.benchmarks.clip_costs import ClipCosts, measure_clip_costs
 from morphmlp.benchmarks.coded_videos import count_wrong_frames, write_coded_videos
 from morphmlp.benchmarks.ray_ingest import DECODE_CPUS, VIDEOS_PER_TASK, IngestComparison, compare_ingest
 from morphmlp.benchmarks.ray_plan_size import PlanSize, measure_plan_size
-from morphmlp.benchmarks.stored_forms import NUM_OTHER_FORMS, real_size_videos, stored_forms
+from morphmlp.benchmarks.stored_forms import (
+    NUM_OTHER_FORMS,
+    prepared_psnr_db,
+    real_size_videos,
+    size_ratio,
+    stored_forms,
+)
 from morphmlp.config.schema import ClusterConfig, IngestConfig
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.errors import ClusterError
@@ -50,6 +56,10 @@ class IngestFigures:
     """See `ClipCosts`."""
     repeats2_ratio: float
     prepared_ratio: float
+    prepared_psnr_db: float
+    """What a prepared copy loses: PSNR against its original, dB."""
+    prepared_size_ratio: float
+    """Bytes of prepared copies over those of their originals."""
     plan_10m_s: float
     """From a manifest file of ten million videos to a worker's first requests, CPU seconds."""
     plan_10m_mb: float
@@ -110,6 +120,8 @@ def measure_ingest(folder: Path, *, quick: bool, progress: Progress) -> IngestFi
         views4_ratio=costs.views4_ratio,
         repeats2_ratio=costs.repeats2_ratio,
         prepared_ratio=costs.prepared_ratio,
+        prepared_psnr_db=prepared_psnr_db(forms["mp4"], forms["prepared"]),
+        prepared_size_ratio=size_ratio(forms["mp4"], forms["prepared"]),
         plan_10m_s=plan.plan_s,
         plan_10m_mb=plan.worker_mb,
         clips_per_s=costs.clips_per_s,
@@ -135,7 +147,8 @@ def figures_table(figures: IngestFigures) -> str:
             f"{decord} ({figures.clip_costs.rounds} clips of each of {figures.clip_costs.videos} videos)",
             f"{figures.wrong_frames} wrong frames of {figures.checked_frames}",
             f"training clips a second and core: {forms}",
-            f"prepared copies: {figures.prepared_ratio:.2f} times the clips of their originals",
+            f"prepared copies: {figures.prepared_ratio:.2f} times the clips of their originals, "
+            f"{figures.prepared_size_ratio:.2f} times their size, PSNR {figures.prepared_psnr_db:.1f} dB",
             f"four test views cost {figures.views4_ratio:.2f} training clips, two repeats {figures.repeats2_ratio:.2f}",
             f"Ray Data costs {figures.ray_cpu_ratio:.3f} times a DataLoader's CPU time "
             f"({ingest.ray_cpu_ms:.1f} ms a clip against {ingest.loader_cpu_ms:.1f}) and gives "

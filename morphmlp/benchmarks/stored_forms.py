@@ -49,6 +49,22 @@ def stored_forms(folder: Path, videos: Sequence[str]) -> dict[StoredForm, list[s
     }
 
 
+def prepared_psnr_db(originals: Sequence[str], copies: Sequence[str], *, every: int = 10) -> float:
+    """Peak signal-to-noise ratio of prepared copies against their originals over every so manieth frame, dB."""
+    squares = [
+        ((original.astype(np.float32) - copy) ** 2).mean()
+        for source, target in zip(originals, copies, strict=True)
+        for number, (original, copy) in enumerate(zip(_frames(source), _frames(target), strict=True))
+        if number % every == 0
+    ]
+    return float(10 * np.log10(255**2 / np.mean(squares)))
+
+
+def size_ratio(originals: Sequence[str], copies: Sequence[str]) -> float:
+    """Bytes of the copies over those of their originals."""
+    return sum(Path(copy).stat().st_size for copy in copies) / sum(Path(path).stat().st_size for path in originals)
+
+
 def _made(folder: Path, ending: str, sources: Sequence[str], write: Callable[[str, Path], object]) -> list[str]:
     """What `write` makes of each source; under its name there's never half of it."""
     folder.mkdir(parents=True, exist_ok=True)

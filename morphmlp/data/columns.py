@@ -25,8 +25,8 @@ MANIFEST = pa.schema(
 """One row per labelled video. `path` is a video file, a folder of frames or a file of packed frames. `available` is
 false where it was missing when the manifest was made; `size_bytes` is then null. From `mtime` on a column may be
 absent: it's filled by `prepare.py verify`, `num_frames` also by lists that state it. `crc32`, of a video file's bytes,
-is checked whenever it is read; frames that are stored one by one have none. The schema's metadata carries `class_names`, a
-JSON list in label order, and of prepared copies how they were made."""
+is checked whenever it is read; frames that are stored one by one have none. The schema's metadata carries
+`class_names`, a JSON list in label order, and of prepared copies how they were made."""
 
 QUARANTINE = pa.schema(
     [

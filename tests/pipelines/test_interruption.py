@@ -61,6 +61,7 @@ def marked_processes(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(experiment: Path) -> None:
     process = start(experiment)
     run = experiment / "runs" / "again"

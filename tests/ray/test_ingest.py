@@ -1,6 +1,7 @@
 """The stream of clips on a real Ray: the same bytes however the work is cut, and one bad video costs itself alone."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from morphmlp.data import ray_dataset
 from morphmlp.data.batches import MicroBatch
 from morphmlp.data.clips import TrainClips
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
-from morphmlp.data.plan import Cursor, TrainPlan
+from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan
 from morphmlp.data.ray_dataset import IngestShare, stream_micro_batches
 from morphmlp.ray_cluster import Placement
 
@@ -159,3 +160,71 @@ def test_a_second_decoder_is_asked_where_the_first_one_fails(
     assert broken.decoder == "decord"
     assert broken.message.startswith("pyav: not a readable video")
     assert "; decord: not a readable video" in broken.message
+
+
+def test_the_plan_is_read_as_it_is_needed(
+    manifest: Manifest, make_config: MakeConfig, share: IngestShare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_dataset, "SEGMENT_TASKS", 2)
+    config = make_config(**RECIPE)
+    read = []
+
+    def plans() -> Iterator[MicroBatchPlan]:
+        for epoch in range(10):
+            for plan in plan_of(manifest).micro_batches(Cursor(epoch=epoch), worker=0, num_workers=1):
+                read.append(plan)
+                yield plan
+
+    cutter = TrainClips(clip=config.clip, augment=config.augment, seed=5)
+    batches = stream_micro_batches(manifest, plans(), cutter, replace(share, videos_per_task=4), stage="train")
+    next(batches)
+    assert len(read) < 20  # of 240
+    batches.close()  # type: ignore[attr-defined]  # a generator
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_two_thousand_videos_with_bad_ones_among_them(
+    with_a_text_file: Manifest, make_config: MakeConfig, share: IngestShare
+) -> None:
+    config = make_config()
+    cutter = TrainClips(clip=config.clip, augment=config.augment, seed=5)
+    plan = plan_of(with_a_text_file)
+    epochs = range(22)  # of 96 videos
+    plans = (p for epoch in epochs for p in plan.micro_batches(Cursor(epoch=epoch), worker=0, num_workers=1))
+    megabytes, broken = [], 0
+    for batch in stream_micro_batches(with_a_text_file, plans, cutter, share, stage="train"):
+        broken += len(batch.broken)
+        if batch.plan.epoch in {5, 21} and (batch.plan.step, batch.plan.index) == (5, 3):
+            megabytes.append(own_megabytes(decoding_processes()))
+    assert broken == len(epochs)
+    early, late = megabytes
+    assert late < 1.05 * early + 20, f"{early:.0f} MB after 576 videos, {late:.0f} MB after 2112"
+
+
+def decoding_processes() -> list[int]:
+    """This process, and what decodes for it: Ray's decode workers and their children."""
+    parents, names = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            names[int(entry.name)] = (entry / "cmdline").read_bytes()
+            status = (entry / "status").read_text()
+        except OSError:
+            continue
+        parents[int(entry.name)] = int(
+            next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1]
+        )
+
+    def is_ours(pid: int) -> bool:
+        return pid == os.getpid() or (pid in parents and is_ours(parents[pid]))
+
+    wanted = (b"ray::IDLE", b"ray::MapBatches", b"morphmlp.data.decoding.child")
+    return [os.getpid(), *(pid for pid in parents if is_ours(pid) and any(name in names[pid] for name in wanted))]
+
+
+def own_megabytes(pids: list[int]) -> float:
+    """Memory of these processes that is theirs alone, MB: shared pages of the object store come and go."""
+    total = 0
+    for pid in pids:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()
+        total += (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE")
+    return total / 2**20

@@ -254,6 +254,7 @@ def run_until_some_are_finished(folder, arguments, work, *, count):
     return process
 
 
+@pytest.mark.slow
 def test_a_killed_job_continues_and_does_no_finished_video_again(tmp_path, long_job):
     arguments, work = long_job
     process = run_until_some_are_finished(tmp_path, arguments, work, count=20)

@@ -85,6 +85,8 @@ def test_every_figure_is_told(ratio, words):
             views4_ratio=1.8,
             repeats2_ratio=1.1,
             prepared_ratio=2.2,
+            prepared_psnr_db=36.2,
+            prepared_size_ratio=1.05,
             plan_10m_s=plan.plan_s,
             plan_10m_mb=41,
             clips_per_s={"mp4": 30.0},
