@@ -58,7 +58,20 @@ class DataSplits:
             Tags.DATA_TRAIN: self.train.fingerprint(),
             Tags.DATA_VAL: self.val.fingerprint(),
             Tags.DATA_TEST: self.test.fingerprint(),
+            **{Tags.PREPARED + split: made for split, made in self._prepared().items() if made is not None},
         }
+
+    def generations_note(self) -> str | None:
+        """One line where some splits are prepared copies and others aren't, or were made in another way."""
+        made = self._prepared()
+        if len(set(made.values())) == 1:
+            return None
+        return "splits differ in how their videos were prepared: " + "; ".join(
+            f"{split}: {how or 'originals'}" for split, how in made.items()
+        )
+
+    def _prepared(self) -> dict[str, str | None]:
+        return {"train": self.train.prepared, "val": self.val.prepared, "test": self.test.prepared}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +263,8 @@ def _train_and_test(
         data_fingerprint=data.train.fingerprint(),
         cpus_per_worker=placement.cpus_per_worker,
     )
+    if (note := data.generations_note()) is not None:
+        progress.line(note)
     checkpoint = train(job, placement, writer, folder, progress)
     history = writer.history(list(CURVES))
     writer.figure(loss_figure(history), "figures/loss.png")

@@ -24,6 +24,9 @@ class Tags:
     """`N:hash` of the split's video ids; so are the next two."""
     DATA_VAL = "morphmlp.data.val"
     DATA_TEST = "morphmlp.data.test"
+    PREPARED = "morphmlp.prepared."
+    """Prefix, before `train`, `val` or `test`: how the copies were made that the split's manifest names; none where it
+    names originals."""
     DECODER = "morphmlp.decoder"
     """Backend and version, as in `pyav 18.1.0`."""
     HARDWARE = "morphmlp.hardware"
