@@ -7,15 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.data import ray_dataset
 from morphmlp.data.batches import MicroBatch
-from morphmlp.data.clips import TrainClips
+from morphmlp.data.clips import TrainClips, TrainFrames
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
 from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan
 from morphmlp.data.ray_dataset import IngestShare, stream_micro_batches
 from morphmlp.ray_cluster import Placement
+from morphmlp.training.ray_clips import AugmentHere
 
 MakeConfig = Callable[..., ExperimentConfig]
 RECIPE = {
@@ -122,6 +124,16 @@ def test_another_epoch_has_other_clips(
 ) -> None:
     found = digests(stream(manifest, make_config(**RECIPE), share, cursor=Cursor(epoch=2)))
     assert not set(found.values()) & set(expected.values())
+
+
+def test_augmenting_on_the_training_device_gives_the_same_clips(
+    expected: dict[tuple[int, int], str], manifest: Manifest, make_config: MakeConfig, share: IngestShare
+) -> None:
+    config = make_config(**RECIPE, augment__on="worker")
+    frames = TrainFrames(clip=config.clip, augment=config.augment, seed=5)
+    finish = AugmentHere(frames, manifest, torch.device("cpu"))
+    plans = plan_of(manifest).micro_batches(Cursor(epoch=1), worker=0, num_workers=1)
+    assert digests(stream_micro_batches(manifest, plans, frames, share, stage="train", finish=finish)) == expected
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,16 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from morphmlp.config.schema import IngestConfig
 from morphmlp.data.columns import QUARANTINE
-from morphmlp.data.quarantine import BrokenVideo, Quarantine, broken_from_plain, broken_to_plain, limit_message
+from morphmlp.data.quarantine import (
+    BrokenVideo,
+    Quarantine,
+    broken_from_plain,
+    broken_limit,
+    broken_to_plain,
+    limit_message,
+)
 from morphmlp.errors import QuarantineLimitError
 
 CHANGED = datetime.datetime(2024, 5, 6, 7, 8, 9, 12, tzinfo=datetime.UTC)
@@ -120,3 +128,8 @@ def test_where_there_is_no_file_the_quarantine_is_empty(tmp_path):
 
 def test_a_broken_video_has_a_column_for_each_field():
     assert [field.name for field in dataclasses.fields(BrokenVideo)] == QUARANTINE.names
+
+
+@pytest.mark.parametrize(("policy", "limit"), [("skip", 0.05), ("fail", 0.0)])
+def test_a_run_that_may_leave_nothing_out_has_a_limit_of_zero(policy, limit):
+    assert broken_limit(IngestConfig(on_broken=policy, max_quarantined_share=0.05)) == limit
