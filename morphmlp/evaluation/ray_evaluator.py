@@ -95,6 +95,13 @@ def score_views(
         label_selector=pool.node_labels,
     )
     limit_execution(dataset.context, share, cutter, actor_cpus=scorers * pool.cpus_per_worker)
+    return _collected(dataset, manifest, cutter, progress=progress)
+
+
+def _collected(
+    dataset: ray.data.Dataset, manifest: Manifest, cutter: ViewClips, *, progress: Callable[[int], None]
+) -> TestResult:
+    """What the scorers found, and the proof that no video is missing."""
     logits: dict[int, npt.NDArray[np.float32]] = {}
     broken: list[BrokenVideo] = []
     scored: list[int] = []
