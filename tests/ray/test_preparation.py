@@ -232,7 +232,7 @@ def long_job(tmp_path, monkeypatch):
     many = [*(paths * 40), tmp_path / "empty.mp4"]
     write_manifest_of(many, tmp_path / "train.parquet", ids=[f"id{number:03d}" for number in range(len(many))])
     # Short, for the names of Ray's sockets; a killed driver can't remove what it made there.
-    temporary = tempfile.mkdtemp(prefix="p-")
+    temporary = tempfile.mkdtemp(prefix="")
     monkeypatch.setenv("TMPDIR", temporary)
     yield ("transcode", "train.parquet", "--output", "small", "--preset", "veryslow"), tmp_path / "small/.train.work"
     for pid in marked_processes(tmp_path):
