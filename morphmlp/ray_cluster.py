@@ -34,7 +34,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from morphmlp.config.schema import ClusterConfig, IngestConfig
+from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.data.decode_task import DecodePolicy
 from morphmlp.data.ray_dataset import IngestShare
 from morphmlp.errors import ClusterError

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 from morphmlp.cli import run, write_json
-from morphmlp.config.schema import DecoderName
+from morphmlp.config.values import DecoderName
 
 VIDEOS = Path("build/benchmark-videos")
 """Where the videos that measurements make for themselves are kept."""
@@ -61,7 +61,6 @@ def decoders(arguments: argparse.Namespace) -> None:
 def ingest(arguments: argparse.Namespace) -> None:
     """Measure decoding and ingest."""
     from morphmlp.benchmarks.ray_ingest_figures import figures_table, measure_ingest
-
     from morphmlp.progress import TerminalProgress
 
     with TerminalProgress() as progress:

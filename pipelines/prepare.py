@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from morphmlp import cli
-from morphmlp.config.schema import DecoderName
+from morphmlp.config.values import DecoderName
 from morphmlp.preparation.transcode_settings import PRESETS
 
 if TYPE_CHECKING:

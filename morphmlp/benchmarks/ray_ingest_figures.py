@@ -18,7 +18,7 @@ from morphmlp.benchmarks.stored_forms import (
     size_ratio,
     stored_forms,
 )
-from morphmlp.config.schema import ClusterConfig, IngestConfig
+from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.errors import ClusterError
 from morphmlp.progress import Progress

@@ -15,7 +15,8 @@ from pydantic import JsonValue, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from morphmlp.config.loading import read_yaml, validated
-from morphmlp.config.schema import STRICT, ExperimentConfig, PositiveInt
+from morphmlp.config.schema import ExperimentConfig
+from morphmlp.config.values import STRICT, PositiveInt
 
 FIXED = ("name", "dataset", "execution", "ingest", "cluster")
 """Fields and sections that all trials share: they name the record, or place the trials on the cluster."""

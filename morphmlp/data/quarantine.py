@@ -9,7 +9,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from morphmlp.config.schema import IngestConfig
+from morphmlp.config.operation import IngestConfig
 from morphmlp.data.columns import QUARANTINE
 from morphmlp.errors import QuarantineLimitError
 

@@ -17,7 +17,8 @@ from pydantic.dataclasses import dataclass
 from tabulate import tabulate
 
 from morphmlp.config.loading import read_yaml
-from morphmlp.config.schema import STRICT, ModelConfig, PositiveFloat, PositiveInt
+from morphmlp.config.schema import ModelConfig
+from morphmlp.config.values import STRICT, PositiveFloat, PositiveInt
 from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost, model_cost
 from morphmlp.models.presets import preset

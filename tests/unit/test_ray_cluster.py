@@ -2,7 +2,7 @@
 
 import pytest
 
-from morphmlp.config.schema import ClusterConfig, IngestConfig
+from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.errors import ClusterError
 from morphmlp.ray_cluster import NodeResources, place
 

@@ -7,7 +7,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from morphmlp.config.schema import IngestConfig
+from morphmlp.config.operation import IngestConfig
 from morphmlp.data.columns import QUARANTINE
 from morphmlp.data.quarantine import (
     BrokenVideo,

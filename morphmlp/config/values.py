@@ -1,0 +1,17 @@
+"""Kinds of values that experiment files are made of."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+FourInts = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+Temporal = Literal["mixed", "averaged", "none"]
+DecoderName = Literal["pyav", "decord", "torchcodec"]
