@@ -1,6 +1,6 @@
 """The shape that all pipelines share: arguments, help, errors, exit codes.
 
-Exit codes: 0 done, 2 a fault that the user can mend (one clear line each, no traceback), 130 Ctrl-C.
+Exit codes: 0 done, 2 a fault that the user can mend (one clear line each, no traceback), 130 Ctrl-C, 143 SIGTERM.
 """
 
 import argparse
@@ -11,14 +11,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import tyro
 import yaml
 from pydantic import JsonValue
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import parse_yaml
+from morphmlp.config.operation import WorkerRange
+from morphmlp.config.schema import StartConfig
 from morphmlp.errors import ConfigError, MorphMLPError
 
 
@@ -137,10 +140,34 @@ def _print_help(description: str, path: str, config: ExperimentConfig) -> None:
         "  --run-name NAME   name of the run; the name of an unfinished run continues it\n"
         "  --json FILE       write the result as JSON\n"
     )
-    tyro.cli(
-        ExperimentConfig,
-        default=config,
-        args=["--help"],
-        description="Every field can be overridden:",
-        config=(tyro.conf.FlagConversionOff,),
-    )
+    # Without weights to start from, the options of `start_from` are shown as those of a FILE.
+    shown = dataclasses.replace(config, start_from=config.start_from or StartConfig(weights="FILE"))
+    with _one_argument_for_a_range_of_workers():
+        tyro.cli(
+            ExperimentConfig,
+            default=shown,
+            args=["--help"],
+            description="Every field can be overridden:",
+            config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+        )
+
+
+def _one_argument_for_a_range_of_workers() -> ConstructorRegistry:
+    """Lets the help show `cluster.num_workers` as one field; tyro would make subcommands of its forms."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if WorkerRange not in get_args(info.type):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT|{min: INT, max: INT}|None",
+            instance_from_str=lambda words: words,  # only the help is made by tyro
+            is_instance=lambda value: value is None or isinstance(value, int | WorkerRange),
+            str_from_instance=lambda value: [
+                f"{{min: {value.min}, max: {value.max}}}" if isinstance(value, WorkerRange) else str(value)
+            ],
+        )
+
+    return registry

@@ -4,7 +4,8 @@ Every message carries what is wrong, the value, what would be right, and where. 
 errors into one line and exit code 2; anything else is a defect and keeps its traceback.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 
 class MorphMLPError(Exception):
@@ -52,6 +53,23 @@ class DivergenceError(MorphMLPError):
     """A training whose loss is no longer a number."""
 
 
+class RunStoppedError(MorphMLPError):
+    """A run that saved and stopped because it was asked to; the same command continues it."""
+
+    def __init__(self, message: str, *, signum: int) -> None:
+        """Keep the signal that asked for it, for the exit code."""
+        super().__init__(message)
+        self.signum = signum
+
+    def __reduce__(self) -> tuple[Callable[..., "RunStoppedError"], tuple[str]]:
+        """Survive pickling between processes with the signal."""
+        return functools.partial(type(self), signum=self.signum), (str(self),)
+
+
+class RunInUseError(MorphMLPError):
+    """A run that another command works on."""
+
+
 class CheckpointError(MorphMLPError):
     """A checkpoint that is torn, foreign, or belongs to another experiment."""
 
@@ -68,5 +86,13 @@ class TrackingError(MorphMLPError):
     """A tracking store that can't be reached, or a run that isn't in it."""
 
 
+class StoreAwayError(TrackingError):
+    """A tracking store that gives no answer now and may give one later."""
+
+
 class SweepError(MorphMLPError):
     """Trials of a sweep that failed; the others are done and recorded."""
+
+
+class DrillError(MorphMLPError):
+    """A stop of the drill that didn't happen, or after which the run didn't go on."""

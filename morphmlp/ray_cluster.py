@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 # Read by Ray when it is imported; what the user has set stays.
 # Reports of training workers are collected at this interval, seconds.
@@ -28,13 +29,15 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 # Decode processes that wait for the next epoch are kept: each costs seconds of imports.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+# The workers' places are tried before a start (`ray_capacity.py`); a start that hangs all the same is tried again.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
 # Zero GPUs hide the GPUs from a task, as Ray will do by default (it warns until then).
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from morphmlp.config.operation import ClusterConfig, IngestConfig
+from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.data.decode_task import DecodePolicy
 from morphmlp.data.ray_dataset import IngestShare
 from morphmlp.errors import ClusterError
@@ -55,16 +58,27 @@ class NodeResources:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Who gets what, decided before anything starts."""
+    """Who gets what, decided before the workers start."""
 
     num_workers: int
-    device: str
-    """`cpu` or `cuda`."""
+    """How many start now: the most that fit."""
+    min_workers: int
+    """With fewer the run waits."""
+    max_workers: int
+    """The run grows to so many where nodes come."""
+    on_cluster: bool
+    """Nodes may come and go; else it's one machine, or a fixed share of a cluster."""
+    device: Literal["cpu", "cuda"]
     cpus_per_worker: int
     ingest_cpus: int
     """CPUs for decode tasks, over all workers."""
     worker_labels: Mapping[str, str] = field(default_factory=dict)
     """Ray label selector of the workers: away from nodes that are labelled for ingest, whose CPUs they would take."""
+
+    @property
+    def worker_resources(self) -> dict[str, float]:
+        """What one worker holds for as long as it runs, as Ray names it."""
+        return {"CPU": self.cpus_per_worker, **({"GPU": 1} if self.device == "cuda" else {})}
 
     def ingest_share(self, ingest: IngestConfig, *, pipelines: int) -> IngestShare:
         """What each of `pipelines` pipelines that decode at the same time may use."""
@@ -155,40 +169,45 @@ def place(
         ClusterError: It doesn't fit; the message says what is there and what would fit.
     """
     gpus = sum(node.gpus for node in nodes)
-    device = ("cuda" if gpus else "cpu") if cluster.device == "auto" else cluster.device
+    device: Literal["cpu", "cuda"] = ("cuda" if gpus else "cpu") if cluster.device == "auto" else cluster.device
     if device == "cuda" and not gpus:
         raise ClusterError("cluster.device: cuda, but there are no GPUs; use cpu or auto")
-    num_workers = cluster.num_workers or (min(gpus, micro_batches) if device == "cuda" else 1)
+    least, most = _asked_workers(cluster, default=min(gpus, micro_batches) if device == "cuda" else 1)
     labelled = [node for node in nodes if ingest.node_labels.items() <= node.labels.items()]
     if not labelled:
         raise ClusterError(f"ingest.node_labels: no node has the labels {ingest.node_labels}")
     for_training = [node for node in nodes if not ingest.node_labels.items() & node.labels.items()]
     room = sum(_workers_on(node, cluster.cpus_per_worker, device) for node in for_training)
-    if num_workers > room:
+    if least > room:
         raise ClusterError(
-            f"cluster.num_workers: {num_workers} workers on {device} with {cluster.cpus_per_worker} CPU each don't "
-            f"fit: {_inventory(for_training)} hold{'s' if len(for_training) == 1 else ''} {room}; "
+            f"cluster.num_workers: {least} workers on {device} with {cluster.cpus_per_worker} CPU each don't "
+            f"fit: {inventory(for_training)} hold{'s' if len(for_training) == 1 else ''} {room}; "
             "lower it, or add nodes"
         )
-    if num_workers > micro_batches:
+    if least > micro_batches:
         raise ClusterError(
-            f"cluster.num_workers: {num_workers} workers share {micro_batches} micro-batches a step; "
+            f"cluster.num_workers: {least} workers share {micro_batches} micro-batches a step; "
             f"use at most {micro_batches}"
         )
+    most = min(most, micro_batches)
     total = sum(node.cpus for node in labelled)
-    free = total - num_workers * cluster.cpus_per_worker if not ingest.node_labels else total
-    ingest_cpus = ingest.cpus or max(free, num_workers if oversubscribe else 0)
-    if not oversubscribe and not num_workers <= ingest_cpus <= free:
-        raise ClusterError(
-            f"ingest.cpus: decoding needs a CPU for each of {num_workers} workers, at most the {max(free, 0)} that "
-            f"training leaves free on {_inventory(labelled)}; got {ingest_cpus}"
-        )
-    return Placement(
-        num_workers=num_workers,
-        device=device,
-        cpus_per_worker=cluster.cpus_per_worker,
-        ingest_cpus=max(ingest_cpus, num_workers),
-        worker_labels={name: f"!{value}" for name, value in ingest.node_labels.items()},
+    for num_workers in range(min(most, room), least - 1, -1):
+        free = total - num_workers * cluster.cpus_per_worker if not ingest.node_labels else total
+        ingest_cpus = ingest.cpus or max(free, num_workers if oversubscribe else 0)
+        if oversubscribe or num_workers <= ingest_cpus <= free:
+            return Placement(
+                num_workers=num_workers,
+                min_workers=least,
+                max_workers=num_workers if oversubscribe else most,
+                on_cluster=not oversubscribe,
+                device=device,
+                cpus_per_worker=cluster.cpus_per_worker,
+                ingest_cpus=max(ingest_cpus, num_workers),
+                worker_labels={name: f"!{value}" for name, value in ingest.node_labels.items()},
+            )
+    raise ClusterError(
+        f"ingest.cpus: decoding needs a CPU for each of {least} workers, at most the {max(free, 0)} that "
+        f"training leaves free on {inventory(labelled)}; got {ingest_cpus}"
     )
 
 
@@ -217,8 +236,7 @@ def _hushed_start() -> Iterator[None]:
 
 @contextmanager
 def _local(*, cpus: int) -> Iterator[None]:
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a cloud's notice, which doesn't come here
-    with _own_temp_folder() as folder:
+    with _own_temp_folder() as folder, _without_preemption_watcher():
         try:
             with _hushed_start():
                 ray.init(
@@ -235,6 +253,19 @@ def _local(*, cpus: int) -> Iterator[None]:
             yield
         finally:
             _shut_down()
+
+
+@contextmanager
+def _without_preemption_watcher() -> Iterator[None]:
+    """On one machine no cloud gives notice of a node; a cluster joined later needs the watcher."""
+    name = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+    set_by_user = name in os.environ
+    os.environ.setdefault(name, "0")
+    try:
+        yield
+    finally:
+        if not set_by_user:
+            del os.environ[name]
 
 
 @contextmanager
@@ -280,11 +311,12 @@ def _shut_down() -> None:
     if threading.current_thread() is not threading.main_thread():
         ray.shutdown()
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.shutdown()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _place_on_cluster(cluster: ClusterConfig, ingest: IngestConfig, *, micro_batches: int) -> Placement:
@@ -293,17 +325,19 @@ def _place_on_cluster(cluster: ClusterConfig, ingest: IngestConfig, *, micro_bat
         raise ClusterError("cluster.device: auto can't wait for nodes that aren't there yet; set cuda or cpu")
     if cluster.wait_for_nodes_s and cluster.num_workers:
         gpu = {"GPU": 1} if cluster.device == "cuda" else {}
-        request_resources(bundles=[{"CPU": cluster.cpus_per_worker, **gpu}] * cluster.num_workers)
+        _, most = _asked_workers(cluster, default=1)
+        request_resources(bundles=[{"CPU": cluster.cpus_per_worker, **gpu}] * most)
     while True:
         try:
-            return place(_cluster_nodes(), cluster, ingest, micro_batches=micro_batches)
+            return place(cluster_nodes(), cluster, ingest, micro_batches=micro_batches)
         except ClusterError:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(1)
 
 
-def _cluster_nodes() -> list[NodeResources]:
+def cluster_nodes() -> list[NodeResources]:
+    """The machines of the cluster that are alive."""
     return [
         NodeResources(
             cpus=int(node["Resources"].get("CPU", 0)),
@@ -315,12 +349,21 @@ def _cluster_nodes() -> list[NodeResources]:
     ]
 
 
+def _asked_workers(cluster: ClusterConfig, *, default: int) -> tuple[int, int]:
+    """Fewest and most workers."""
+    if isinstance(cluster.num_workers, WorkerRange):
+        return cluster.num_workers.min, cluster.num_workers.max
+    fixed = cluster.num_workers or default
+    return fixed, fixed
+
+
 def _workers_on(node: NodeResources, cpus_per_worker: int, device: str) -> int:
     by_cpus = node.cpus // cpus_per_worker
     return min(by_cpus, node.gpus) if device == "cuda" else by_cpus
 
 
-def _inventory(nodes: list[NodeResources]) -> str:
+def inventory(nodes: list[NodeResources]) -> str:
+    """What machines have, in words."""
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     where = "this machine" if len(nodes) == 1 else f"the cluster's {len(nodes)} nodes"
     return f"{where} ({cpus} CPUs, {gpus} GPUs)"

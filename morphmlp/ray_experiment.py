@@ -8,31 +8,48 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import numpy as np
-import pyarrow.compute as pc
+from typing import Any
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import changed_fields, config_to_yaml, fingerprint, flat_fields
-from morphmlp.data.decoding import decoder_by_name, decoder_fault
-from morphmlp.data.manifest import Manifest, read_manifest
+from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import Quarantine, broken_limit, earlier_broken
-from morphmlp.data.ray_dataset import REQUEST_COLUMNS
-from morphmlp.errors import CheckpointError, ConfigError, ManifestError
+from morphmlp.data_splits import DataSplits
+from morphmlp.errors import CheckpointError, RunStoppedError, TrackingError
 from morphmlp.evaluation.predictions import count_predictions, write_predictions
 from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
 from morphmlp.evaluation.scoring import confusion_matrix
 from morphmlp.metrics import ScoreCounts
+from morphmlp.models.cost import model_cost
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.reporting.figures import accuracy_figure, confusion_figure, loss_figure
-from morphmlp.tracking import RunWriter, environment_tags, find_run, open_run, prepare_store, tracking_uri
+from morphmlp.reporting.time_figure import time_figure
+from morphmlp.tracking import (
+    Patience,
+    RunWriter,
+    Status,
+    end_early,
+    environment_tags,
+    find_run,
+    open_run,
+    prepare_store,
+    tracking_uri,
+    write_waiting,
+)
+from morphmlp.training.accounting import RunAccount, RunFacts, account_table, epoch_points, run_account
+from morphmlp.training.checkpoint_store import StoredCheckpoint
 from morphmlp.training.ray_clips import SharedVideos
 from morphmlp.training.ray_trainer import train
 from morphmlp.training.ray_worker import TrainJob
-from morphmlp.training.run_folder import RunFolder, write_whole
-from morphmlp.training.state import Checkpoint, build_network, load_checkpoint
+from morphmlp.training.run_folder import RunFolder, run_lock, write_whole
+from morphmlp.training.saving import run_store
+from morphmlp.training.start_weights import start_tag, with_checked_weights
+from morphmlp.training.state import Checkpoint, build_network, checkpoint_from
+from morphmlp.training.stop_signals import StopSignals
+from morphmlp.training.time_windows import read_windows
 
 CURVES = (
     Metrics.TRAIN_LOSS,
@@ -42,36 +59,6 @@ CURVES = (
     Metrics.VAL_TOP1,
     Metrics.VAL_TOP5,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSplits:
-    """The available videos of an experiment, read and checked before anything starts."""
-
-    train: Manifest
-    val: Manifest
-    test: Manifest
-
-    def tags(self) -> dict[str, str]:
-        """Their fingerprints, as they stand in the record."""
-        return {
-            Tags.DATA_TRAIN: self.train.fingerprint(),
-            Tags.DATA_VAL: self.val.fingerprint(),
-            Tags.DATA_TEST: self.test.fingerprint(),
-            **{Tags.PREPARED + split: made for split, made in self._prepared().items() if made is not None},
-        }
-
-    def generations_note(self) -> str | None:
-        """One line where some splits are prepared copies and others aren't, or were made in another way."""
-        made = self._prepared()
-        if len(set(made.values())) == 1:
-            return None
-        return "splits differ in how their videos were prepared: " + "; ".join(
-            f"{split}: {how or 'originals'}" for split, how in made.items()
-        )
-
-    def _prepared(self) -> dict[str, str | None]:
-        return {"train": self.train.prepared, "val": self.val.prepared, "test": self.test.prepared}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,58 +85,6 @@ class ExperimentResult:
     """Training clips per second, all workers, ingest included: median over the run's reports."""
 
 
-def read_splits(config: ExperimentConfig) -> DataSplits:
-    """Read an experiment's manifests, and check their labels against the head and that they can be decoded here.
-
-    Raises:
-        ConfigError: A named decoder can't be used on this machine.
-        ManifestError: Every manifest that is missing, empty, or has labels that the model doesn't.
-    """
-    _require_decoders(config)
-    paths = {"train": config.data.train, "val": config.data.val, "test": config.data.test}
-    _require_files(paths, config)
-    manifests: dict[str, Manifest] = {}
-    faults = []
-    for split, path in paths.items():
-        try:
-            manifest = read_manifest(path, only=REQUEST_COLUMNS).available()
-        except ManifestError as error:
-            faults.append(f"data.{split}: {error}")
-            continue
-        manifests[split] = manifest
-        greatest = pc.max(manifest.table["label"]).as_py()
-        if greatest >= config.model.num_classes:
-            faults.append(
-                f"data.{split}: {path} has label {greatest}, model.num_classes is {config.model.num_classes}; "
-                f"set it to {len(manifest.class_names)}"
-            )
-    if faults:
-        raise ManifestError("\n".join(faults))
-    return DataSplits(**manifests)
-
-
-def _require_decoders(config: ExperimentConfig) -> None:
-    named = {"ingest.decoder": config.ingest.decoder, "ingest.retry_with": config.ingest.retry_with}
-    faults = {field: decoder_fault(name) for field, name in named.items() if name is not None}
-    if told := [f"{field}: {fault}" for field, fault in faults.items() if fault is not None]:
-        raise ConfigError(told)
-
-
-def _require_files(paths: Mapping[str, str], config: ExperimentConfig) -> None:
-    missing = {split: path for split, path in paths.items() if not Path(path).exists()}
-    if not missing:
-        return
-    fields = ", ".join(f"data.{split} {path}" for split, path in missing.items())
-    if config.dataset == "demo":
-        folder = Path(config.data.train).parent
-        how = f"`python pipelines/prepare.py demo --output {folder}` (a stand-in: `prepare.py standin ssv1|ssv2`)"
-    else:
-        how = (
-            f"`python pipelines/prepare.py {config.dataset} --annotations FILE --videos DIR --output MANIFEST.parquet`"
-        )
-    raise ManifestError(f"no such manifest: {fields}; write {'it' if len(missing) == 1 else 'each'} with {how}")
-
-
 def run_experiment(
     config: ExperimentConfig,
     data: DataSplits,
@@ -159,6 +94,7 @@ def run_experiment(
     progress: Progress,
     tags: Mapping[str, str] | None = None,
     parent_run_id: str | None = None,
+    stops: StopSignals | None = None,
 ) -> ExperimentResult:
     """Train, test and record one experiment, or continue it where a run of this name stopped.
 
@@ -170,72 +106,104 @@ def run_experiment(
         progress: Told what happens.
         tags: More tags for the record.
         parent_run_id: The sweep that the run belongs to.
+        stops: Signals to this process, where it takes care of them.
 
     Raises:
         MorphMLPError: Whatever the user can mend.
     """
+    config = with_checked_weights(with_absolute_paths(config), data.train.class_names)
+    folder = RunFolder(Path(config.cluster.storage) / run_name)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    with run_lock(folder):
+        run = _open(config, data, folder, tags=tags or {}, parent_run_id=parent_run_id, progress=progress)
+        try:
+            run.writer.artifact(folder.experiment)
+            result = _train_and_test(config, data, placement, run=run, progress=progress, stops=stops)
+            run.writer.finish("FINISHED")
+        except BaseException as error:
+            ended: Status = "KILLED" if isinstance(error, KeyboardInterrupt | RunStoppedError) else "FAILED"
+            fault = end_early(run.writer, ended, folder.record_waiting)
+            if fault is not None and not isinstance(error, TrackingError):
+                progress.line(f"{fault}; continuing the run completes its record")
+            raise
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OpenRun:
+    """A run at work: its files, its record, and when this command took it up."""
+
+    folder: RunFolder
+    writer: RunWriter
+    began: float
+
+
+def _open(
+    config: ExperimentConfig,
+    data: DataSplits,
+    folder: RunFolder,
+    *,
+    tags: Mapping[str, str],
+    parent_run_id: str | None,
+    progress: Progress,
+) -> _OpenRun:
     began = time.monotonic()
-    config = with_absolute_paths(config)
     uri = tracking_uri()
     prepare_store(uri)
-    folder = claim_folder(config, run_name, uri)
+    claim(config, folder, uri)
     run_id = open_run(
         uri,
         experiment=config.dataset,
-        run_name=run_name,
-        tags={**record_tags(config, data), **(tags or {})},
+        run_name=folder.root.name,
+        tags={**record_tags(config, data), **tags},
         params=flat_fields(config),
         parent_run_id=parent_run_id,
     )
-    writer = RunWriter(uri, run_id)
-    try:
-        writer.artifact(folder.experiment)
-        result = _train_and_test(config, data, placement, writer=writer, folder=folder, progress=progress, began=began)
-    except KeyboardInterrupt:
-        writer.finish("KILLED")
-        raise
-    except BaseException:
-        writer.finish("FAILED")
-        raise
-    writer.finish("FINISHED")
-    return result
+    patience = Patience(tell=progress.line, kept_in=folder.root)
+    return _OpenRun(folder=folder, writer=RunWriter(uri, run_id, patience=patience), began=began)
 
 
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """The same experiment with paths that mean the same to workers, whose working directory may be another."""
-    data = {split: str(Path(path).absolute()) for split, path in asdict(config.data).items()}
+    start, storage = config.start_from, config.checkpoint.storage
+    if start is not None:
+        order = None if start.class_order is None else str(Path(start.class_order).absolute())
+        start = replace(start, weights=str(Path(start.weights).absolute()), class_order=order)
+    if storage is not None and "://" not in storage:
+        storage = str(Path(storage).absolute())
     return replace(
         config,
-        data=replace(config.data, **data),
+        data=replace(config.data, **{split: str(Path(path).absolute()) for split, path in asdict(config.data).items()}),
+        start_from=start,
+        checkpoint=replace(config.checkpoint, storage=storage),
         cluster=replace(config.cluster, storage=str(Path(config.cluster.storage).absolute())),
     )
 
 
-def claim_folder(config: ExperimentConfig, run_name: str, uri: str) -> RunFolder:
-    """The run's folder; one that exists is continued if it holds the same, unfinished experiment.
+def claim(config: ExperimentConfig, folder: RunFolder, uri: str) -> None:
+    """Take a run's folder for an experiment; one that holds the same, unfinished experiment is continued.
 
     Raises:
-        CheckpointError: The name is taken by a finished run or by another experiment; the differences are named.
+        CheckpointError: It is a finished run's or another experiment's; the differences are named.
     """
-    folder = RunFolder(Path(config.cluster.storage) / run_name)
     if folder.experiment.exists():
         changes = changed_fields(load_config(folder.experiment), config)
         if changes:
             raise CheckpointError(
-                f"--run-name {run_name}: {folder.root} holds another experiment ({'; '.join(changes)}); "
+                f"--run-name {folder.root.name}: {folder.root} holds another experiment ({'; '.join(changes)}); "
                 "undo the changes to continue it, or choose another name"
             )
-        known = find_run(uri, run_name=run_name, experiment=config.dataset)
+        known = find_run(uri, run_name=folder.root.name, experiment=config.dataset)
         if known is not None and known.status == "FINISHED":
-            raise CheckpointError(f"--run-name {run_name}: that run is finished; choose another name")
-    folder.root.mkdir(parents=True, exist_ok=True)
+            raise CheckpointError(f"--run-name {folder.root.name}: that run is finished; choose another name")
     write_whole(folder.experiment, config_to_yaml(config))
-    return folder
 
 
 def record_tags(config: ExperimentConfig, data: DataSplits) -> dict[str, str]:
     """What the record holds of a run beside its parameters; the workers add what only they know."""
+    start = config.start_from
     return {
+        **({} if start is None else {Tags.START_FROM: start_tag(start)}),
         **environment_tags(Path(__file__).parent),  # the commit of this code, wherever the command is run
         **data.tags(),
         Tags.EXPERIMENT: config.name,
@@ -249,44 +217,81 @@ def _train_and_test(
     data: DataSplits,
     placement: Placement,
     *,
-    writer: RunWriter,
-    folder: RunFolder,
+    run: _OpenRun,
     progress: Progress,
-    began: float,
+    stops: StopSignals | None,
 ) -> ExperimentResult:
+    folder, writer = run.folder, run.writer
     job = TrainJob(
         config=config,
+        folder=folder,
         videos=SharedVideos.of(train=data.train, val=data.val),
-        share=placement.ingest_share(config.ingest, pipelines=placement.num_workers),
+        placement=placement,
         num_videos=len(data.train),
         num_val_videos=len(data.val),
         data_fingerprint=data.train.fingerprint(),
-        cpus_per_worker=placement.cpus_per_worker,
+        gmacs_per_view=model_cost(
+            config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size
+        ).gmacs,
     )
     if (note := data.generations_note()) is not None:
         progress.line(note)
-    checkpoint = train(job, placement, writer, folder, progress)
-    history = writer.history(list(CURVES))
-    writer.figure(loss_figure(history), "figures/loss.png")
-    writer.figure(accuracy_figure(history), "figures/accuracy.png")
-    tested = run_test(config, data.test, load_checkpoint(checkpoint), placement, progress)
+    train(job, writer, progress, stops=stops)
+    write_waiting(folder.record_waiting, writer)
+    account = _record_training(job, run)
+    progress.line(account_table(account))
+    checkpoint, content = _last_checkpoint(config, folder, progress)
+    tested = run_test(config, data.test, checkpoint_from(content), placement, progress)
     counts = record_test(tested, data.test, config, writer=writer, folder=folder)
-    wall_s = time.monotonic() - began
+    if folder.events.exists():
+        writer.artifact(folder.events)
+    wall_s = time.monotonic() - run.began
     writer.metrics([_point(Metrics.RUN_WALL_S, wall_s)])
-    rates = [point.value for point in history if point.key == Metrics.TRAIN_CLIPS_PER_S]
     return ExperimentResult(
         run_id=writer.run_id,
         run_name=folder.root.name,
         fingerprint=fingerprint(config),
-        checkpoint=str(checkpoint),
+        checkpoint=checkpoint.location,
         top1=counts.top1,
         top5=counts.top5,
         num_videos=counts.num_videos,
         num_quarantined=len(tested.broken),
         unscored=tuple(f"{video.video_id} ({video.path}): {video.message}" for video in tested.broken),
         wall_s=wall_s,
-        clips_per_s=float(np.median(rates)) if rates else 0.0,
+        clips_per_s=account.clips_per_s,
     )
+
+
+def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
+    """Curves, and what the training took."""
+    history = run.writer.history(list(CURVES))
+    run.writer.figure(loss_figure(history), "figures/loss.png")
+    run.writer.figure(accuracy_figure(history), "figures/accuracy.png")
+    windows = read_windows(run.folder.progress)
+    placement, cluster = job.placement, job.config.cluster
+    facts = RunFacts(
+        device="cuda" if placement.device == "cuda" else "cpu",
+        gmacs_per_view=job.gmacs_per_view,
+        cpus_per_worker=placement.cpus_per_worker,
+        ingest_cpus=placement.ingest_cpus,
+        gpu_hour_price=cluster.gpu_hour_price,
+        cpu_hour_price=cluster.cpu_hour_price,
+    )
+    account = run_account(windows, facts)
+    run.writer.figure(time_figure(windows), "figures/time.png")
+    run.writer.metrics([*epoch_points(windows, facts), *account.points()])
+    run.writer.tags({Tags.VERDICT: account.verdict()})
+    return account
+
+
+def _last_checkpoint(
+    config: ExperimentConfig, folder: RunFolder, progress: Progress
+) -> tuple[StoredCheckpoint, dict[str, Any]]:
+    store = run_store(config, folder)
+    last = store.newest(progress.line)
+    if last is None:
+        raise CheckpointError(f"{store.location}: training ended without a checkpoint")
+    return last
 
 
 def run_test(
@@ -296,7 +301,7 @@ def run_test(
     progress.phase(f"test, {config.test.in_words}", total=len(videos), unit="videos")
     return score_views(
         functools.partial(build_network, config),
-        checkpoint.model,
+        checkpoint.weights,
         videos,
         clip=config.clip,
         views=config.test,

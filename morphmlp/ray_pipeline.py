@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 from morphmlp.cli import ExperimentArguments, experiment_arguments, write_json
+from morphmlp.data.train_clips import train_plan
+from morphmlp.data_splits import read_splits
+from morphmlp.errors import RunStoppedError
 from morphmlp.progress import TerminalProgress
 from morphmlp.ray_cluster import ray_session
-from morphmlp.ray_experiment import ExperimentResult, read_splits, run_experiment
-from morphmlp.training.ray_clips import train_plan
+from morphmlp.ray_experiment import ExperimentResult, run_experiment
+from morphmlp.training.stop_signals import NAMES, StopSignals
 
 UNSCORED_SHOWN = 10
 """Test videos without a score that are named on the terminal; the quarantine table holds all."""
@@ -31,18 +34,25 @@ def train_pipeline(description: str, *, default_config: str) -> None:
 
 
 def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
-    """Run the experiment in a Ray session of its own; Ctrl-C leaves a run that the same command continues."""
+    """Run the experiment in a Ray session of its own.
+
+    The first Ctrl-C or SIGTERM makes the workers save and stop; the same command then continues the run.
+    """
     config = arguments.config
     data = read_splits(config)
     micro_batches = train_plan(config, len(data.train)).micro_batches_per_step
+    stops = StopSignals()
     try:
         with (
             TerminalProgress() as progress,
             ray_session(config.cluster, config.ingest, micro_batches=micro_batches) as placement,
+            stops.installed(),  # after Ray's own handler of SIGTERM
         ):
-            return run_experiment(config, data, placement, run_name=arguments.run_name, progress=progress)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray is down, what remains is to say so
+            return run_experiment(config, data, placement, run_name=arguments.run_name, progress=progress, stops=stops)
+    except (KeyboardInterrupt, RunStoppedError) as stop:
+        for signum in NAMES:
+            signal.signal(signum, signal.SIG_IGN)  # Ray is down, what remains is to say so
         kept = Path(config.cluster.storage) / arguments.run_name
-        print(f"stopped; continue with the same command and --run-name {arguments.run_name} ({kept})", file=sys.stderr)
-        sys.exit(130)
+        how = str(stop) if isinstance(stop, RunStoppedError) else "stopped"
+        print(f"{how}; continue with the same command and --run-name {arguments.run_name} ({kept})", file=sys.stderr)
+        sys.exit(128 + getattr(stop, "signum", signal.SIGINT))

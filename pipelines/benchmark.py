@@ -3,7 +3,8 @@
     python pipelines/benchmark.py decoders --videos DIR     which decoder to choose for these files
     python pipelines/benchmark.py ingest                    decoding and ingest, on videos made on the spot
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
-    python pipelines/benchmark.py train-step                Ray Train's cost per step
+    python pipelines/benchmark.py train-step                what a run adds to a step of a plain loop
+    python pipelines/benchmark.py checkpoint-stall          what a checkpoint of the S model delays training by
 
 The figures mean something on an otherwise idle machine.
 """
@@ -27,19 +28,41 @@ def main() -> None:
 
 
 def train_step(arguments: argparse.Namespace) -> None:
-    """Compare a training step under Ray Train with the same loop in a bare process."""
+    """Compare a training step of a run, under Ray Train, with one of a plain loop."""
     from morphmlp.benchmarks.ray_train_step import compare_train_step
     from morphmlp.config import load_config
     from morphmlp.ray_cluster import ray_session
 
-    config = load_config(arguments.config, {"cluster.num_workers": 1})
-    print(f"{arguments.rounds} pairs of rounds with {arguments.config}, one worker", file=sys.stderr)
+    config = load_config(arguments.config, {"cluster.num_workers": 1, "train.precision": "fp32"})
+    print(f"{arguments.rounds} rounds with {arguments.config}, one worker", file=sys.stderr)
     with ray_session(config.cluster, config.ingest, micro_batches=1) as placement:
         result = compare_train_step(config, placement, rounds=arguments.rounds)
     print(
-        f"a step under Ray Train takes {result.ratio:.3f} times the bare loop's "
-        f"({1000 * result.ray_step_s:.1f} ms against {1000 * result.bare_step_s:.1f} ms on {result.device}, "
-        f"medians of {result.rounds} interleaved rounds of {result.steps_per_round} steps, one report each)"
+        f"a run's step takes {result.ratio:.3f} times that of a plain loop in a script ({1000 * result.run_step_s:.1f} "
+        f"ms against {1000 * result.script_step_s:.1f} ms), {result.loop_ratio:.3f} times that of the plain loop in "
+        f"the same process ({1000 * result.plain_step_s:.1f} ms), on {result.device}; medians of {result.rounds} "
+        f"interleaved rounds of {result.steps_per_round} steps, one report each"
+    )
+    write_json(arguments.json, result)
+
+
+def checkpoint_stall(arguments: argparse.Namespace) -> None:
+    """Measure what a checkpoint delays training by."""
+    import torch
+
+    from morphmlp.benchmarks.checkpoint_stall import measure_stall, stall_config
+
+    torch.set_num_threads(arguments.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = stall_config(arguments.preset, clips=arguments.clips)
+    print(f"{arguments.rounds} checkpoints of {config.name} on {device}", file=sys.stderr)
+    result = measure_stall(
+        config, device=device, storage=arguments.storage, rounds=arguments.rounds, plain=arguments.steps
+    )
+    print(
+        f"a checkpoint delays training by {result.stall_steps:.2f} steps ({result.stall_s:.2f} s, a step takes "
+        f"{result.step_s:.2f} s): {result.standstill_s:.2f} s of standstill, and steps that take {result.slowdown:.3f} "
+        f"times as long while {result.written_bytes / 1e6:.0f} MB are written in {result.write_s:.1f} s"
     )
     write_json(arguments.json, result)
 
@@ -87,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ingest(commands)
     _add_fuzz(commands)
     _add_train_step(commands)
+    _add_checkpoint_stall(commands)
     for command in commands.choices.values():
         command.add_argument("--json", type=Path, help="write the result as JSON")
     return parser
@@ -115,10 +139,23 @@ def _add_fuzz(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _add_train_step(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("train-step", help="a training step under Ray Train against a bare process")
+    command = commands.add_parser("train-step", help="a step of a run under Ray Train against one of a plain loop")
     command.set_defaults(measure=train_step)
     command.add_argument("--config", default="experiments/demo/morphmlp_demo.yaml", help="experiment file")
-    command.add_argument("--rounds", type=int, default=20, help="pairs of rounds (default: %(default)s)")
+    command.add_argument("--rounds", type=int, default=20, help="rounds of each side (default: %(default)s)")
+
+
+def _add_checkpoint_stall(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("checkpoint-stall", help="what a checkpoint delays training by, in steps")
+    command.set_defaults(measure=checkpoint_stall)
+    command.add_argument(
+        "--preset", choices=("s", "b"), default="s", help="published model, 16x4 (default: %(default)s)"
+    )
+    command.add_argument("--clips", type=int, default=1, help="clips of a step (default: %(default)s)")
+    command.add_argument("--rounds", type=int, default=3, help="checkpoints (default: %(default)s)")
+    command.add_argument("--steps", type=int, default=2, help="steps before each of them (default: %(default)s)")
+    command.add_argument("--threads", type=int, default=1, help="threads of a step on CPUs (default: %(default)s)")
+    command.add_argument("--storage", type=Path, help="folder to write to; by default where temporary files are")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""A training step under Ray Train against the same loop in a bare process, on the same tensors.
+"""What a run adds to a training step: its loop under Ray Train against a plain loop, on the same tensors.
 
-Both live in one session on one machine and take turns, so that a busy neighbour hurts both alike.
+The plain loop runs twice: in a process of its own, as a script would, and in Ray Train's worker, where everything
+about the process is the same. All three take turns on one machine, so that a busy neighbour hurts them alike.
 """
 
 import json
@@ -17,11 +18,22 @@ import ray.train.torch
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from morphmlp.benchmarks.step_loop import request_line, step_summaries, timed_round
+from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
+from morphmlp.benchmarks.step_loop import (
+    plain_steps,
+    recipe_in_memory,
+    request_line,
+    run_steps,
+    timed_round,
+    wait_for_last,
+)
 from morphmlp.config import ExperimentConfig
 from morphmlp.ray_cluster import Placement
 from morphmlp.training.loop import StepSummary
-from morphmlp.training.report import Report
+from morphmlp.training.report import Reporter
+from morphmlp.training.state import new_state
+
+RUN, PLAIN, SCRIPT = "run", "plain", "script"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +41,16 @@ class StepComparison:
     """Times of interleaved rounds; each has the experiment's `execution.report_every_steps` steps."""
 
     ratio: float
-    """Median over the rounds of (under Ray Train / bare), pair by pair."""
-    ray_step_s: float
-    """Median seconds of a step under Ray Train, one report a round included."""
-    bare_step_s: float
+    """A step of a run (loop, clock, sums, report) over one of a plain loop in a script of its own: median over the
+    rounds, pair by pair."""
+    loop_ratio: float
+    """The same over a plain loop in the same process: what the run's own code adds, whatever processes differ in."""
+    run_step_s: float
+    """Median seconds of a run's step, one report a round included."""
+    plain_step_s: float
+    """Of the plain loop in the same process."""
+    script_step_s: float
+    """Of the plain loop in a script of its own."""
     rounds: int
     steps_per_round: int
     device: str
@@ -64,9 +82,11 @@ def compare_train_step(config: ExperimentConfig, placement: Placement, *, rounds
         times = json.loads(answer.read_text(encoding="utf-8"))
     steps = config.execution.report_every_steps
     return StepComparison(
-        ratio=median(under_ray / bare for under_ray, bare in zip(times["ray"], times["bare"], strict=True)),
-        ray_step_s=median(times["ray"]) / steps,
-        bare_step_s=median(times["bare"]) / steps,
+        ratio=median_ratio(times[RUN], times[SCRIPT]),
+        loop_ratio=median_ratio(times[RUN], times[PLAIN]),
+        run_step_s=median(times[RUN]) / steps,
+        plain_step_s=median(times[PLAIN]) / steps,
+        script_step_s=median(times[SCRIPT]) / steps,
         rounds=rounds,
         steps_per_round=steps,
         device=placement.device,
@@ -74,26 +94,35 @@ def compare_train_step(config: ExperimentConfig, placement: Placement, *, rounds
 
 
 def _worker(job: dict[str, Any]) -> None:
-    """Take turns with a bare process; the first round of each is warm-up."""
+    """Let the three take turns; the first round of each is warm-up."""
     config: ExperimentConfig = job["config"]
     device = ray.train.torch.get_device()
     torch.set_num_threads(job["threads"])
     steps = config.execution.report_every_steps
-    summaries = step_summaries(config, device)
-    times: dict[str, list[float]] = {"ray": [], "bare": []}
-    with _BareProcess(config, threads=job["threads"], device=str(device)) as bare:
-        for _ in range(job["rounds"] + 1):
-            times["bare"].append(bare.round(steps))
-            times["ray"].append(timed_round(summaries, steps, after=_report))
+    reporter = Reporter(recipe=recipe_in_memory(config), first=True, gmacs_per_view=1.0)
+    run = run_steps(config, new_state(config, device), device=device)
+    plain = plain_steps(config, device=device)
+
+    def report(summaries: list[StepSummary]) -> None:
+        for summary in summaries:
+            reporter.add_step(summary)
+        ray.train.report(reporter.take())
+
+    times: dict[str, list[float]] = {RUN: [], PLAIN: [], SCRIPT: []}
+    with _Script(config, threads=job["threads"], device=str(device)) as script:
+        for _, side in shuffled_turns(list(times), job["rounds"] + 1):
+            if side == RUN:
+                times[side].append(timed_round(run, steps, after=report))
+            elif side == PLAIN:
+                times[side].append(timed_round(plain, steps, after=wait_for_last))
+            else:
+                times[side].append(script.round(steps))
     Path(job["answer"]).write_text(json.dumps({side: rounds[1:] for side, rounds in times.items()}), encoding="utf-8")
 
 
-def _report(steps: list[StepSummary]) -> None:
-    numbers = [float(step.totals[0]) for step in steps]
-    ray.train.report(Report(points=[("train/loss", sum(numbers), steps[-1].step, 0)]))
+class _Script:
+    """The plain loop in a process of its own."""
 
-
-class _BareProcess:
     def __init__(self, config: ExperimentConfig, *, threads: int, device: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "morphmlp.benchmarks.step_loop"],
@@ -103,7 +132,7 @@ class _BareProcess:
         )
         self._ask(request_line(config, threads=threads, device=device))
 
-    def __enter__(self) -> "_BareProcess":
+    def __enter__(self) -> "_Script":
         return self
 
     def __exit__(self, *_: object) -> None:

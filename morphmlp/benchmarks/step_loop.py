@@ -1,7 +1,7 @@
-"""The training loop on clips that are already in memory, in rounds; the bare side of a comparison.
+"""The run's training loop and a plain one, on clips that are already in memory, in rounds.
 
-Run as a program it takes rounds from standard input: the first line names the experiment (YAML text as
-JSON string) and threads, each further line a number of steps; each answer is one JSON number, seconds.
+Run as a program it takes rounds of the plain loop from standard input: the first line names the experiment and the
+threads (JSON), each further line a number of steps; each answer is one JSON number, seconds.
 """
 
 import json
@@ -9,16 +9,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from morphmlp.config import ExperimentConfig, config_from_mapping
 from morphmlp.config.loading import config_to_mapping
+from morphmlp.data.augment import normalise
 from morphmlp.data.batches import MicroBatch
 from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan, random_generator
 from morphmlp.training.loop import EpochSummary, Recipe, StepSummary, fit
-from morphmlp.training.state import new_state
+from morphmlp.training.recipe import mix, soft_target_loss_sum, soft_targets
+from morphmlp.training.state import TrainState, new_state
+
+Step = TypeVar("Step")
 
 
 class ClipsInMemory:
@@ -29,11 +35,12 @@ class ClipsInMemory:
         clip, repeats = config.clip, config.augment.repeats
         rng = random_generator(config.train.seed, "clips in memory")
         self._plan = plan
-        self._step = []
+        self.step: list[MicroBatch] = []
+        """Its micro-batches."""
         for index in range(plan.micro_batches_per_step):
             rows = np.arange(index * plan.micro_batch_size, (index + 1) * plan.micro_batch_size, dtype=np.int64)
             shape = (len(rows) * repeats, clip.num_frames, clip.crop_size, clip.crop_size, 3)
-            self._step.append(
+            self.step.append(
                 MicroBatch(
                     plan=MicroBatchPlan(epoch=0, step=0, index=index, rows=rows),
                     clips=torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)),
@@ -46,59 +53,92 @@ class ClipsInMemory:
     def train(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
         """The step again and again, to the end of the epoch."""
         for _ in range(cursor.step, self._plan.steps_per_epoch):
-            yield self._step
+            yield self.step
 
 
-def step_summaries(config: ExperimentConfig, device: torch.device) -> Iterator[StepSummary]:
-    """Endless training steps of an experiment on clips in memory."""
+def recipe_in_memory(config: ExperimentConfig) -> Recipe:
+    """An experiment's recipe, over so many videos that no measurement comes to the end of an epoch."""
     size = config.train.global_batch_size
-    plan = TrainPlan(
-        num_videos=size * 1_000_000,
-        global_batch_size=size,
-        micro_batch_size=config.train.micro_batch_size,
-        seed=config.train.seed,
-    )
-    recipe = Recipe(
-        plan=plan,
+    return Recipe(
+        plan=TrainPlan(
+            num_videos=size * 1_000_000,
+            global_batch_size=size,
+            micro_batch_size=config.train.micro_batch_size,
+            seed=config.train.seed,
+        ),
         mixing=config.mixing,
         optim=config.optim,
         epochs=1_000,
         max_steps=None,
         clips_per_video=config.augment.repeats,
         num_classes=config.model.num_classes,
-        bf16=False,
     )
-    state = new_state(config, device)
-    for summary in fit(state, state.model, ClipsInMemory(config, plan), recipe=recipe, device=device):
+
+
+def run_steps(config: ExperimentConfig, state: TrainState, *, device: torch.device) -> Iterator[StepSummary]:
+    """Endless steps of the loop that runs take (`morphmlp.training.loop.fit`)."""
+    recipe = recipe_in_memory(config)
+    clips = ClipsInMemory(config, recipe.plan)
+    for summary in fit(state, state.model, clips, recipe=recipe, device=device):
         if not isinstance(summary, EpochSummary):
             yield summary
 
 
-def timed_round(summaries: Iterator[StepSummary], steps: int, *, after: Callable[[list[StepSummary]], None]) -> float:
+def plain_steps(config: ExperimentConfig, *, device: torch.device) -> Iterator[Tensor]:
+    """Endless steps as a plain script takes them: the same arithmetic on the same clips, and nothing else.
+
+    No clock, no counts, no sums over workers, no look at whether numbers are finite, BatchNorm as torch has it, and
+    drop path drawn by whatever comes.
+
+    Yields:
+        The sum of the losses of each step's last micro-batch, on the device.
+    """
+    state, recipe = new_state(config, device), recipe_in_memory(config)
+    model, optimizer = state.model.train(), state.optimizer
+    batches = ClipsInMemory(config, recipe.plan).step
+    clips_per_step = sum(len(batch.labels) for batch in batches)
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        for batch in batches:
+            targets = soft_targets(
+                batch.labels.to(device),
+                num_classes=recipe.num_classes,
+                label_smoothing=recipe.mixing.label_smoothing,
+            )
+            # The run's draws: MixUp and CutMix cost differently.
+            rng = random_generator(recipe.plan.seed, 0, 0, batch.plan.index, "mixing")
+            clips, targets = mix(normalise(batch.clips.to(device)), targets, mixing=recipe.mixing, rng=rng)
+            loss_sum = soft_target_loss_sum(model(clips), targets)
+            torch.autograd.backward(loss_sum / clips_per_step)
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm)
+        optimizer.step()
+        yield loss_sum.detach()
+
+
+def timed_round(steps: Iterator[Step], count: int, *, after: Callable[[list[Step]], object]) -> float:
     """Seconds that a round of steps takes, with whatever is done `after` it."""
     began = time.perf_counter()
-    after(list(islice(summaries, steps)))
+    after(list(islice(steps, count)))
     return time.perf_counter() - began
 
 
+def wait_for_last(losses: list[Tensor]) -> None:
+    """Wait for the device, so that a round is timed whole."""
+    losses[-1].item()
+
+
 def serve() -> None:
-    """Answer rounds from standard input."""
+    """Answer rounds of the plain loop from standard input."""
     request = json.loads(sys.stdin.readline())
     torch.set_num_threads(request["threads"])
-    summaries = step_summaries(config_from_mapping(request["config"]), torch.device(request["device"]))
+    steps = plain_steps(config_from_mapping(request["config"]), device=torch.device(request["device"]))
     for line in sys.stdin:
-        seconds = timed_round(summaries, int(line), after=lambda steps: _wait(steps[-1]))
-        print(json.dumps(seconds), flush=True)
+        print(json.dumps(timed_round(steps, int(line), after=wait_for_last)), flush=True)
 
 
 def request_line(config: ExperimentConfig, *, threads: int, device: str) -> str:
     """The first line that `serve` reads."""
     return json.dumps({"config": config_to_mapping(config), "threads": threads, "device": device})
-
-
-def _wait(summary: StepSummary) -> None:
-    # Reading a number waits for the device, so that a round is timed whole.
-    float(summary.totals[0])
 
 
 if __name__ == "__main__":

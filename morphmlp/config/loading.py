@@ -7,7 +7,7 @@ command-line override are the same thing: a mapping from dotted fields to values
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TypeVar
@@ -19,9 +19,14 @@ from pydantic_core import ErrorDetails
 from morphmlp.config.schema import ExperimentConfig
 from morphmlp.errors import ConfigError
 
-_OPERATIONAL_SECTIONS = ("execution", "ingest", "cluster")
-_OPERATIONAL_FIELDS = ("augment.on",)
+_OPERATIONAL_SECTIONS = ("execution", "checkpoint", "ingest", "cluster")
+_OPERATIONAL_FIELDS = ("augment.on", "start_from.weights", "start_from.class_order")
+"""Of the two paths their `sha256` tells the content."""
+_LEFT_OUT_WHEN_NULL = ("start_from", "train.ema_decay")
+"""Younger than the first fingerprints: where they aren't used, those stay as they are."""
 _EXPERIMENT = TypeAdapter(ExperimentConfig)
+_FORM = re.compile(r"constrained-\w+$|[\w-]+\[.*\]$")
+_WRONG_FORM = ("int_type", "literal_error", "tuple_type", "dataclass_type")
 
 Value = TypeVar("Value")
 
@@ -72,7 +77,9 @@ def with_overrides(content: Mapping[str, JsonValue], overrides: Mapping[str, Jso
         *sections, leaf = dotted.split(".")
         place: dict[str, JsonValue] = result
         for section in sections:
-            inner = place.setdefault(section, {})
+            if place.get(section) is None:
+                place[section] = {}
+            inner = place[section]
             if not isinstance(inner, dict):
                 raise ConfigError([f"{dotted}: {section} is {inner!r}, not a section"])
             place = inner
@@ -99,7 +106,7 @@ def validated(schema: TypeAdapter[Value], content: Mapping[str, JsonValue]) -> V
         # The strict JSON mode: no silent "16" -> 16 or 1.5 -> 1; lists become tuples.
         return schema.validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        raise ConfigError([line for detail in error.errors() for line in _fault_lines(detail)]) from None
+        raise ConfigError([line for detail in _told_once(error.errors()) for line in _fault_lines(detail)]) from None
     except TypeError as error:
         raise ConfigError([f"a value is of a kind that no field takes: {error}"]) from None
 
@@ -141,24 +148,47 @@ def fingerprint(config: ExperimentConfig) -> str:
     mapping = config_to_mapping(config)
     for section in ("name", "data", *_OPERATIONAL_SECTIONS):
         del mapping[section]
-    for dotted in _OPERATIONAL_FIELDS:
-        section, field = dotted.split(".")
-        place = mapping[section]
-        assert isinstance(place, dict)
-        del place[field]
+    for dotted in (*_OPERATIONAL_FIELDS, *_LEFT_OUT_WHEN_NULL):
+        *sections, field = dotted.split(".")
+        place: JsonValue = mapping
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if isinstance(place, dict) and (dotted in _OPERATIONAL_FIELDS or place.get(field) is None):
+            place.pop(field, None)
     return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def changed_fields(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
-    """Lines `field: old -> new` for every result-defining field that differs."""
-    before, after = flat_fields(old), flat_fields(new)
-    return [
-        f"{name}: {before.get(name)} -> {after.get(name)}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
-        and name not in _OPERATIONAL_FIELDS
-        and name.split(".")[0] not in ("name", "data", *_OPERATIONAL_SECTIONS)
-    ]
+    """Lines `field: old -> new` for every result-defining field that differs; a section that is new or gone is one."""
+    return sorted(_changes("", config_to_mapping(old), config_to_mapping(new)))
+
+
+def _changes(where: str, old: JsonValue, new: JsonValue) -> Iterator[str]:
+    if old == new or where in ("name", "data", *_OPERATIONAL_SECTIONS, *_OPERATIONAL_FIELDS):
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            yield from _changes(f"{where}.{key}" if where else key, old.get(key), new.get(key))
+    else:
+        yield f"{where}: {old} -> {new}"
+
+
+def _told_once(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """The faults without pydantic's names for the forms that a field may take; a value of no form is one fault."""
+    wrong_form: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    told: list[ErrorDetails] = []
+    for detail in details:
+        loc = detail["loc"]
+        place = tuple(part for part in loc if not (isinstance(part, str) and _FORM.match(part)))
+        if len(place) == len(loc) - 1 and loc[:-1] == place and detail["type"] in _WRONG_FORM:
+            wrong_form.setdefault(place, []).append(detail)
+        else:
+            told.append({**detail, "loc": place})
+    for place, forms in wrong_form.items():
+        if not any(detail["loc"][: len(place)] == place for detail in told):
+            wanted = " or ".join(form["msg"].removeprefix("Input should be ") for form in forms)
+            told.append({**forms[0], "loc": place, "msg": f"Input should be {wanted}"})
+    return told
 
 
 def _fault_lines(detail: ErrorDetails) -> list[str]:

@@ -4,29 +4,78 @@ Every field has a default.
 """
 
 from dataclasses import field
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
-from morphmlp.config.values import STRICT, DecoderName, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from morphmlp.config.values import (
+    STRICT,
+    DecoderName,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    Stage,
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class WorkerRange:
+    """Fewest and most training workers of an elastic run."""
+
+    min: PositiveInt
+    """The run waits where there are fewer."""
+    max: PositiveInt
+    """It doesn't grow further."""
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, more than max {self.max}")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ExecutionConfig:
     """How a run is carried out; nothing here changes what it computes."""
 
-    activation_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Recompute block activations in the backward pass to save memory; `auto` switches it on where a micro-batch
-    wouldn't fit otherwise, and says so."""
+    activation_checkpointing: Literal["auto", "on", "off"] | tuple[Stage, ...] = "auto"
+    """Recompute block activations in the backward pass to save memory: in all stages, in none, or in those listed
+    (`[1, 2]`); `auto` takes as few stages as make a micro-batch fit, and says so."""
+    compile: Literal["off", "blocks"] = "off"
+    """Compile each block (blocks of one shape share the work). Draws and shapes stay the same; sums may round
+    differently."""
     validate_every_epochs: PositiveInt = 1
     """Epochs between two validations; the last epoch is always validated."""
-    checkpoint_every_epochs: PositiveInt = 1
-    """Epochs between two checkpoints; the last step always leaves one."""
-    keep_checkpoints: PositiveInt = 2
-    """Newest checkpoints kept."""
     report_every_steps: PositiveInt = 20
     """Steps between two reports of the workers to the record."""
+    max_skipped_steps: PositiveInt = 5
+    """Steps in a row whose loss or gradient isn't finite; such a step is skipped and kept for `pipelines/replay.py`,
+    after so many the run stops."""
+    ledger: bool = False
+    """Write down which videos every step consumed, `ledger/` in the run's folder; `pipelines/drill.py` reads it."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CheckpointConfig:
+    """When checkpoints are written, where to, and which are kept. The end of the run always leaves one."""
+
+    every_epochs: PositiveInt | None = 1
+    """Epochs between two checkpoints; null: not by epochs."""
+    every_steps: PositiveInt | None = None
+    """Steps between two checkpoints; null: not by steps."""
+    every_minutes: PositiveFloat | None = 10.0
+    """Minutes after the last checkpoint at which the next step writes one, however long an epoch is; null: not by
+    time."""
+    keep_last: PositiveInt = 2
+    """Newest checkpoints kept."""
+    keep_best: bool = True
+    """Keep the checkpoint of the best validation top-1 as well."""
+    storage: str | None = None
+    """Folder or address (`s3://bucket/folder`, `gs://...`) under which checkpoints are kept, by run name; null: in the
+    run's folder under `cluster.storage`."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -71,8 +120,11 @@ class IngestConfig:
 class ClusterConfig:
     """Where the run goes."""
 
-    num_workers: PositiveInt | None = None
-    """Training workers; by default one per GPU of the cluster (at most one per micro-batch), or 1 without GPUs."""
+    num_workers: PositiveInt | WorkerRange | None = None
+    """Training workers; by default one per GPU of the cluster (at most one per micro-batch), or 1 without GPUs. As
+    `{min: 2, max: 8}` the run shrinks when nodes go and grows when they come; the loss curve stays the same."""
+    resize_check_s: PositiveFloat = 60.0
+    """With a range of workers: seconds between two looks for nodes to grow onto."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of each worker; `auto` is cuda where the cluster has GPUs."""
     cpus_per_worker: PositiveInt = 1
@@ -81,7 +133,15 @@ class ClusterConfig:
     """CPUs of this machine to count with when Ray is started here; by default all."""
     wait_for_nodes_s: NonNegativeFloat = 0.0
     """Seconds to wait for an autoscaling cluster to grow to what the run needs."""
-    max_failures: Annotated[int, Field(ge=0)] = 3
+    wait_for_workers_s: PositiveFloat = 600.0
+    """Seconds after which a run that can't get its workers (at the start, or back after a loss) ends with an error."""
+    max_failures: NonNegativeInt = 3
     """Worker failures after which the run ends; each one restarts from the last checkpoint."""
+    max_preemptions: NonNegativeInt | None = None
+    """Losses of nodes that were announced or noticed as preemptions, counted apart; null: any number."""
+    gpu_hour_price: NonNegativeFloat | None = None
+    """Price of a GPU for an hour, in your currency; null: no cost is reckoned."""
+    cpu_hour_price: NonNegativeFloat | None = None
+    """Price of a CPU core for an hour, the same."""
     storage: str = "runs"
     """Folder for checkpoints and predictions; on several nodes a path that all of them share."""

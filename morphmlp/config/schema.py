@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
-from morphmlp.config.operation import ClusterConfig, ExecutionConfig, IngestConfig
+from morphmlp.config.operation import CheckpointConfig, ClusterConfig, ExecutionConfig, IngestConfig, WorkerRange
 from morphmlp.config.rand_augment import rand_augment_faults
 from morphmlp.config.shapes import shape_faults
 from morphmlp.config.values import (
@@ -20,6 +20,7 @@ from morphmlp.config.values import (
     PositiveFloat,
     PositiveInt,
     Rate,
+    Sha256,
     Share,
     Temporal,
 )
@@ -175,8 +176,12 @@ class TrainConfig:
     """Videos per optimiser step, over all workers."""
     micro_batch_size: PositiveInt
     """Videos that go through the network together; BatchNorm statistics and mixing partners stay inside."""
-    precision: Literal["auto", "bf16", "fp32"]
-    """Arithmetic of the forward pass; `auto` is bf16 on a GPU that has it and fp32 elsewhere, recorded in the run."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"]
+    """Arithmetic of the forward pass; `auto` is bf16 on a GPU that has it and fp32 elsewhere, recorded in the run.
+    `fp16` scales the loss, as published; a step that overflows is skipped and the scale halved."""
+    ema_decay: Rate | None = None
+    """Keep a moving average of the weights that moves by `1 - ema_decay` a step; validation and test then use it.
+    Null, as published: the weights themselves."""
     seed: int = 0
     """Root of every random draw."""
     max_steps: PositiveInt | None = None
@@ -186,6 +191,40 @@ class TrainConfig:
     def micro_batches_per_step(self) -> int:
         """K: how many micro-batches make one optimiser step."""
         return -(-self.global_batch_size // self.micro_batch_size)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StartConfig:
+    """Weights that training starts from; every option changes what is learnt."""
+
+    weights: str
+    """A file: safetensors, a released checkpoint, or a checkpoint of this project."""
+    sha256: Sha256 | None = None
+    """SHA-256 of the file, checked; filled in when a run starts, so that its record names the content."""
+    inflate: Literal["repeat", "centre"] | None = None
+    """Give a 2-D image model's convolutions a time axis: repeated over time and divided by its length, or only at the
+    centre; null: refused."""
+    replace_head: bool = False
+    """Start with a fresh head where the file's has another number of classes; otherwise that is refused."""
+    class_order: str | None = None
+    """File of `name<TAB>row` lines that names the rows of the file's head, where they aren't in the manifest's order
+    (the released K400 heads have an order of their own)."""
+    class_order_sha256: Sha256 | None = None
+    """SHA-256 of `class_order`, checked and filled in as `sha256` is."""
+    reverse_channels: bool = False
+    """Swap the first convolution's colours: weights trained on BGR (the released Something-Something ones) for RGB
+    clips, or the other way round."""
+
+    @model_validator(mode="after")
+    def _head_is_kept_or_replaced(self) -> Self:
+        faults = []
+        if self.class_order is not None and self.replace_head:
+            faults.append("class_order names the rows of a head that replace_head gives up; choose one of them")
+        if self.class_order_sha256 is not None and self.class_order is None:
+            faults.append("class_order_sha256 is given without class_order")
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -223,7 +262,10 @@ class ExperimentConfig:
     optim: OptimConfig
     train: TrainConfig
     test: TestConfig
+    start_from: StartConfig | None = None
+    """Weights to start from; null: fresh ones."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
@@ -244,6 +286,8 @@ class ExperimentConfig:
     def _batch_faults(self) -> list[str]:
         faults = []
         train, workers = self.train, self.cluster.num_workers
+        if isinstance(workers, WorkerRange):
+            workers = workers.max
         if train.micro_batch_size > train.global_batch_size:
             faults.append(
                 f"train.micro_batch_size: {train.micro_batch_size} is more than train.global_batch_size "

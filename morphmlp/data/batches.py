@@ -31,6 +31,8 @@ class MicroBatch:
     """Decoded frames that stand in for damaged ones."""
     retried: int = 0
     """Videos that only a second decoder could read."""
+    cpu_s: float = 0.0
+    """CPU seconds that decoding its videos took, broken ones too."""
 
 
 class FinishClips(Protocol):
@@ -124,6 +126,7 @@ def assemble(
             broken=broken,
             concealed=int(taken["concealed"].to_numpy().sum()),
             retried=int(taken["retried"].to_numpy(zero_copy_only=False).sum()),
+            cpu_s=float(taken["cpu_s"].to_numpy().sum()),
         )
 
 

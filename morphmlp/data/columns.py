@@ -65,6 +65,7 @@ DECODED = pa.schema(
         pa.field("width", pa.int32(), nullable=False),
         pa.field("concealed", pa.int32(), nullable=False),
         pa.field("retried", pa.bool_(), nullable=False),
+        pa.field("cpu_s", pa.float64(), nullable=False),
         pa.field("error", pa.string(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
         pa.field("decoder", pa.string(), nullable=False),
@@ -74,6 +75,6 @@ DECODED = pa.schema(
     ]
 )
 """What a decode task makes of each video: `row` of the manifest; `clips`, the bytes of uint8 `[r t h w c]` with this
-`height` and `width`; `concealed` frames among them; whether a second decoder was needed. A video that can't be used
-has no bytes, and its `error` (class), `message`, the decoder tried last and the file as it was; these are empty
-otherwise."""
+`height` and `width`; `concealed` frames among them; whether a second decoder was needed; CPU seconds that it took,
+whatever came of it. A video that can't be used has no bytes, and its `error` (class), `message`, the decoder tried last
+and the file as it was; these are empty otherwise."""

@@ -6,6 +6,7 @@ its own, so that whatever it does with a file costs that video alone.
 
 import datetime
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 from morphmlp.data.clips import CutClips, Cutter
 from morphmlp.data.columns import DECODED
-from morphmlp.data.decoding import VideoOpener, decoder_by_name
+from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.isolated import isolated_videos
 from morphmlp.errors import DecoderStartError
 
@@ -50,7 +51,7 @@ class DecodeTask:
         """Cut every video's clips; a video that can't be used leaves no bytes and its reason."""
         torch.set_num_threads(1)  # one CPU is reserved for the task
         videos = table.select(["path", "video_id", "epoch", "num_frames", "crc32"]).to_pylist()
-        results = [self._decode(video) for video in videos]
+        results = [self._timed(video) for video in videos]
         clips = [result.pop("clips") for result in results]
         columns = {
             "row": table["row"].combine_chunks(),
@@ -60,11 +61,21 @@ class DecodeTask:
         }
         return pa.table([columns[name] for name in DECODED.names], schema=DECODED)
 
+    def _timed(self, video: Mapping[str, Any]) -> dict[str, Any]:
+        before = self._cpu_s()
+        result = self._decode(video)
+        return {**result, "cpu_s": self._cpu_s() - before}
+
+    def _cpu_s(self) -> float:
+        """CPU seconds so far of this thread, which does all that a task does itself, and of its decoders' processes."""
+        openers = [isolated_videos(decoder, self.policy.timeout_s) for decoder in self.policy.decoders()]
+        return time.thread_time() + sum(opener.cpu_s for opener in openers)
+
     def _decode(self, video: Mapping[str, Any]) -> dict[str, Any]:
         reasons: list[tuple[str, Exception]] = []
         for decoder in self.policy.decoders():
             try:
-                cut = self.cutter.cut(_opener(decoder, self.policy.timeout_s), **video)
+                cut = self.cutter.cut(isolated_videos(decoder, self.policy.timeout_s), **video)
             except DecoderStartError:
                 raise
             except Exception as error:  # noqa: BLE001 (whatever a codec does with a file, it costs this video alone)
@@ -76,10 +87,6 @@ class DecodeTask:
 
 _FACTS = [name for name in DECODED.names if name not in ("row", "label", "clips")]
 _NO_ERROR = {"error": "", "message": "", "decoder": "", "decoder_version": "", "size_bytes": None, "mtime": None}
-
-
-def _opener(decoder: str, timeout_s: float) -> VideoOpener:
-    return isolated_videos(decoder, timeout_s)
 
 
 def _good(cut: CutClips, *, retried: bool) -> dict[str, Any]:

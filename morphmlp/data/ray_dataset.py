@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
-import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
@@ -17,6 +16,7 @@ from ray.data import DataContext, ExecutionResources
 
 from morphmlp.data.batches import ClipShape, FinishClips, MicroBatch, assemble
 from morphmlp.data.clips import Cutter, TrainFrames
+from morphmlp.data.decode_request import request_table
 from morphmlp.data.decode_task import DecodePolicy, DecodeTask
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.plan import MicroBatchPlan
@@ -31,7 +31,6 @@ SEGMENT_TASKS = 256
 that reads it grows with the epoch."""
 ONE_VIDEO_BYTES = 256 * 2**20
 """A decode task's process for one video, with packets and wanted frames, generously."""
-REQUEST_COLUMNS = ("video_id", "path", "label", "num_frames", "crc32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +103,6 @@ def decoding_dataset(
     )
     limit_execution(dataset.context, share, cutter)
     return dataset
-
-
-def request_table(manifest: Manifest, group: Sequence[MicroBatchPlan]) -> pa.Table:
-    """What a decode task needs to know of its videos."""
-    rows = np.concatenate([plan.rows for plan in group]).astype(np.int64)
-    epochs = np.concatenate([np.full(len(plan.rows), plan.epoch) for plan in group])
-    table = manifest.table.select(REQUEST_COLUMNS).take(pa.array(rows)).combine_chunks()
-    return table.append_column("row", pa.array(rows)).append_column("epoch", pa.array(epochs))
 
 
 def task_memory_bytes(cutter: Cutter, videos: int) -> int:

@@ -4,11 +4,14 @@ Parameter names and shapes are those of the released checkpoints (MTLab/MorphMLP
 without remapping. Maps are channels-last inside, channels-first at the borders. Knows no files, Ray or MLflow.
 """
 
-from itertools import accumulate
+from collections.abc import Collection
+from itertools import accumulate, chain
+from typing import cast
 
+import torch
 from einops import rearrange, reduce
 from jaxtyping import Float
-from torch import Tensor, is_grad_enabled, nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
@@ -19,6 +22,9 @@ from morphmlp.models.morphfc import FrameMorphFC, Mlp, SpatialMorphFC, TemporalM
 
 INPUT_CHANNELS = 3
 INIT_STD = 0.02
+COMPILED_VARIANTS = 64
+"""Most forms of a block that are compiled, instead of PyTorch's 8. There are up to 24: of four stages, in training with
+and without drop path and in evaluation, for one clip and for more."""
 
 # Between channels-last maps and convolutions; each pattern above its inverse. An image is one time step inside.
 TO_VIDEO_CONV = "b t h w c -> b c t h w"
@@ -34,6 +40,7 @@ class Stem(nn.Module):
     def __init__(self, channels: int, *, image: bool) -> None:
         super().__init__()
         norm = nn.BatchNorm2d if image else nn.BatchNorm3d
+        self.autocast_format = torch.channels_last if image else torch.channels_last_3d
         self.from_conv = FROM_IMAGE_CONV if image else FROM_VIDEO_CONV
         self.proj1 = _halving_conv(
             INPUT_CHANNELS, channels // 2, image=image, time_kernel=3, time_stride=STEM_TEMPORAL_STRIDE
@@ -45,6 +52,11 @@ class Stem(nn.Module):
 
     def forward(self, clips: Float[Tensor, "b 3 *input"]) -> Float[Tensor, "b t h w c"]:
         """The map of the first stage, before its blocks."""
+        device = clips.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            # 16-bit convolutions are made for this order, and the blocks work in it. The weights keep theirs: AdamW's
+            # fused kernel pairs weights and moments by their place in memory.
+            clips = clips.contiguous(memory_format=self.autocast_format)
         x = self.act(self.norm1(self.proj1(clips)))
         y: Tensor = self.norm2(self.proj2(x))
         return rearrange(y, self.from_conv)
@@ -71,6 +83,9 @@ class Block(nn.Module):
 
     The running sum goes around the temporal layer: its result reaches the output through the spatial layer only,
     as drawn in the paper and coded in the published source. It is never dropped.
+
+    Drop path is drawn outside (`draw_kept`), so that the unit itself is a pure function: recomputed or compiled, it
+    drops the same branches. (torch 2.15's Inductor draws with the rate of the block that it compiled first.)
     """
 
     def __init__(
@@ -86,11 +101,22 @@ class Block(nn.Module):
         self.mlp = Mlp(channels, hidden, channels)
         self.drop_path = StochasticDepth(drop_path_rate, mode="row")
 
-    def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
-        """The map after this block."""
+    def draw_kept(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "2 b 1 1 1 1"] | None:
+        """Factors of the spatial and the channel branch, per clip: 0, or 1 / (1 - rate); None where none is dropped."""
+        if not self.training or self.drop_path.p == 0:
+            return None
+        ones = x.new_ones(len(x), 1, 1, 1, 1)
+        return torch.stack([self.drop_path(ones), self.drop_path(ones)])
+
+    def forward(
+        self, x: Float[Tensor, "b t h w c"], kept: Float[Tensor, "2 b 1 1 1 1"] | None = None
+    ) -> Float[Tensor, "b t h w c"]:
+        """The map after this block; `kept` is what `draw_kept` gave."""
         u = x if self.t_fc is None else x + self.t_fc(self.t_norm1(x))
-        y = x + self.drop_path(self.fc(self.norm1(u)))
-        z: Tensor = y + self.drop_path(self.mlp(self.norm2(y)))
+        spatial = self.fc(self.norm1(u))
+        y = x + (spatial if kept is None else spatial * kept[0])
+        channel = self.mlp(self.norm2(y))
+        z: Tensor = y + (channel if kept is None else channel * kept[1])
         return z
 
 
@@ -114,7 +140,8 @@ class MorphMLP(nn.Module):
         self.config = config
         self.is_image = config.temporal == "none"
         self.input_shape = (INPUT_CHANNELS, *(() if self.is_image else (num_frames,)), crop_size, crop_size)
-        self.activation_checkpointing = False
+        self.recomputed_stages: frozenset[int] = frozenset()
+        self._compiled = False
         tokens = temporal_tokens(num_frames) if config.temporal == "mixed" else None
         dims = config.embed_dims
 
@@ -149,17 +176,12 @@ class MorphMLP(nn.Module):
             ValueError: The input isn't of the size that the network was built for.
         """
         self._check_input(clips)
-        stages: tuple[tuple[nn.Module, nn.ModuleList], ...] = (
-            (self.patch_embed1, self.blocks1),
-            (self.patch_embed2, self.blocks2),
-            (self.patch_embed3, self.blocks3),
-            (self.patch_embed4, self.blocks4),
-        )
+        embeds = (self.patch_embed1, self.patch_embed2, self.patch_embed3, self.patch_embed4)
         maps, x = [], clips
-        for embed, blocks in stages:
+        for stage, (embed, blocks) in enumerate(zip(embeds, self.stage_blocks(), strict=True), start=1):
             x = embed(x)
             for block in blocks:
-                x = self._run_block(block, x)
+                x = self._run_block(cast(Block, block), x, recompute=stage in self.recomputed_stages)
             maps.append(rearrange(x, TO_IMAGE_CONV if self.is_image else TO_VIDEO_CONV))
         return tuple(maps)
 
@@ -169,9 +191,35 @@ class MorphMLP(nn.Module):
         logits: Tensor = self.head(reduce(x, "b t h w c -> b c", "mean"))
         return logits
 
-    def set_activation_checkpointing(self, enabled: bool) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations; the gradients stay the same."""
-        self.activation_checkpointing = enabled
+    def set_activation_checkpointing(self, stages: Collection[int]) -> None:
+        """Recompute the blocks of these stages (1-4) in the backward pass instead of keeping their activations.
+
+        Gradients stay the same, bit for bit.
+
+        Raises:
+            ValueError: There is no such stage.
+        """
+        if unknown := sorted(set(stages) - set(range(1, NUM_STAGES + 1))):
+            raise ValueError(f"no stage {unknown}; there are 1-{NUM_STAGES}")
+        self.recomputed_stages = frozenset(stages)
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Compile each block at its first call, once for all blocks of a stage and for any number of clips.
+
+        Parameter names and drop-path draws stay the same; sums may round differently. Call it before the model is
+        wrapped for data parallelism.
+
+        Args:
+            backend: As in `torch.compile`; `inductor` needs a C++ compiler on a CPU.
+        """
+        torch.compiler.config.recompile_limit = max(torch.compiler.config.recompile_limit, COMPILED_VARIANTS)
+        for block in chain.from_iterable(self.stage_blocks()):
+            block.compile(backend=backend, dynamic=False)
+        self._compiled = True
+
+    def stage_blocks(self) -> tuple[nn.ModuleList, ...]:
+        """The blocks of the four stages."""
+        return self.blocks1, self.blocks2, self.blocks3, self.blocks4
 
     def reset_parameters(self) -> None:
         """Draw the initial weights anew, by `config.init`; call it after `to_empty` of a model built on meta.
@@ -191,11 +239,17 @@ class MorphMLP(nn.Module):
                 if self.config.init == "published":
                     nn.init.ones_(module.proj.weight)
 
-    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        if self.activation_checkpointing and self.training and is_grad_enabled():
-            recomputed: Tensor = checkpoint(block, x, use_reentrant=False, preserve_rng_state=True)
+    def _run_block(self, block: Block, x: Tensor, *, recompute: bool) -> Tensor:
+        kept = block.draw_kept(x)
+        if self._compiled:
+            # A micro-batch with broken videos is smaller; it shall not compile anew.
+            torch._dynamo.maybe_mark_dynamic(x, 0)
+            if kept is not None:
+                torch._dynamo.maybe_mark_dynamic(kept, 1)
+        if recompute and self.training and torch.is_grad_enabled():
+            recomputed: Tensor = checkpoint(block, x, kept, use_reentrant=False, preserve_rng_state=False)
             return recomputed
-        y: Tensor = block(x)
+        y: Tensor = block(x, kept)
         return y
 
     def _check_input(self, clips: Tensor) -> None:

@@ -3,7 +3,9 @@
 Knows networks only: nothing here measures a clock or a GPU.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from morphmlp.config import ModelConfig
+from morphmlp.config.shapes import NUM_STAGES
 from morphmlp.models.backbone import MorphMLP
 
 # Per input element, as fvcore counts them, with which the paper's numbers agree.
@@ -54,8 +57,43 @@ def model_cost(config: ModelConfig, *, num_frames: int, crop_size: int) -> Model
     )
 
 
-def activation_bytes(config: ModelConfig, *, num_frames: int, crop_size: int, clips: int) -> int:
-    """Bytes that one training micro-batch of `clips` clips keeps for the backward pass, in fp32, input included.
+@dataclass(frozen=True, kw_only=True)
+class StageBytes:
+    """What the blocks of one stage keep for the backward pass, bytes."""
+
+    kept: int
+    """By all of its blocks, their inputs included."""
+    inputs: int
+    """Of its blocks alone; the rest can be recomputed from these."""
+    blocks: int
+    """Number of them, all alike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationBytes:
+    """What a training micro-batch keeps for the backward pass, in bytes of fp32."""
+
+    outside: int
+    """By what isn't in a block: stem, downsampling, head, and the input."""
+    stages: tuple[StageBytes, ...]
+
+    def total(self, recomputed_stages: Collection[int] = ()) -> int:
+        """All of it at its greatest, where the blocks of some stages (1-4) are recomputed.
+
+        Of these the inputs are kept, and the rest comes back for one block at a time.
+        """
+        total, one_block = self.outside, 0
+        for number, stage in enumerate(self.stages, start=1):
+            if number in recomputed_stages:
+                total += stage.inputs
+                one_block = max(one_block, (stage.kept - stage.inputs) // stage.blocks)
+            else:
+                total += stage.kept
+        return total + one_block
+
+
+def activation_bytes(config: ModelConfig, *, num_frames: int, crop_size: int, clips: int) -> ActivationBytes:
+    """What one training micro-batch of `clips` clips keeps for the backward pass.
 
     Parameters aren't counted; neither are what the allocator adds and what a layer needs only while it runs.
 
@@ -65,16 +103,40 @@ def activation_bytes(config: ModelConfig, *, num_frames: int, crop_size: int, cl
     with torch.device("meta"):
         model = MorphMLP(config, num_frames=num_frames, crop_size=crop_size).train()
         batch = torch.empty(clips, *model.input_shape)
-    not_activations = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    # The tensors are held: a freed storage's address could come back for another.
-    kept: dict[int, Tensor] = {}
+    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    # By storage, and the tensors are held: a freed storage's address could come back for another.
+    kept, inputs = [[dict[int, Tensor]() for _ in range(NUM_STAGES + 1)] for _ in ("kept", "inputs")]
+    stage = 0
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()._cdata
-        if storage not in not_activations:
-            kept[storage] = tensor
+        if storage not in parameters and not any(storage in tensors for tensors in kept):
+            kept[stage][storage] = tensor
         return tensor
 
+    def enter(number: int, block: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        nonlocal stage
+        stage = number
+        inputs[number][arguments[0].untyped_storage()._cdata] = arguments[0]
+
+    def leave(block: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal stage
+        stage = 0
+
+    for number, blocks in enumerate(model.stage_blocks(), start=1):
+        for block in blocks:
+            block.register_forward_pre_hook(partial(enter, number))
+            block.register_forward_hook(leave)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         model(batch)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return ActivationBytes(
+        outside=_bytes(kept[0]),
+        stages=tuple(
+            StageBytes(kept=_bytes(kept[number]), inputs=_bytes(inputs[number]), blocks=len(blocks))
+            for number, blocks in enumerate(model.stage_blocks(), start=1)
+        ),
+    )
+
+
+def _bytes(tensors: Mapping[int, Tensor]) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())

@@ -5,20 +5,20 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from morphmlp.errors import TrackingError
+from morphmlp.errors import StoreAwayError, TrackingError
 
 for _noisy in ("mlflow.store.db.utils", "alembic"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
 
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 _STORE_FAULTS = (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError)
 
 
@@ -49,7 +49,12 @@ def prepare_store(uri: str) -> None:
 
 @contextmanager
 def faults(uri: str) -> Iterator[None]:
-    """Turn what MLflow and the libraries below it raise into one line that hides the address's password."""
+    """Turn what MLflow and the libraries below it raise into one line that hides the address's password.
+
+    Raises:
+        StoreAwayError: The store gives no answer, or says itself that it can't work now.
+        TrackingError: The store refuses, and would refuse again.
+    """
     try:
         yield
     except _STORE_FAULTS as error:
@@ -58,13 +63,25 @@ def faults(uri: str) -> Iterator[None]:
         reason = " ".join(reason.split())
         if "Max retries exceeded" in reason:
             reason = f"no answer ({reason.rpartition('Caused by ')[2].strip('() ')})"
-        raise TrackingError(f"tracking store {shown}: {reason[:400]}") from error
+        kind = TrackingError if _is_refusal(error) else StoreAwayError
+        raise kind(f"tracking store {shown}: {reason[:400]}") from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the same request would fail again, however long one waits."""
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()  # type: ignore[no-untyped-call]  # (mlflow gives no hint here)
+        return 400 <= status < 500 and status not in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+    if isinstance(error, SQLAlchemyError):
+        return not isinstance(error, OperationalError)
+    return isinstance(error, CommandError | ImportError | FileNotFoundError | PermissionError)
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
-    """Give a dead server up within seconds, unless the user's environment says otherwise."""
-    ours = {name: value for name, value in _IMPATIENT.items() if name not in os.environ}
+def impatient(*, timeout_s: int = 4, retries: int = 1) -> Iterator[None]:
+    """Give a dead server up soon, by default within seconds, unless the user's environment says otherwise."""
+    limits = {"MLFLOW_HTTP_REQUEST_TIMEOUT": timeout_s, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": retries}
+    ours = {name: str(value) for name, value in limits.items() if name not in os.environ}
     os.environ.update(ours)
     try:
         yield

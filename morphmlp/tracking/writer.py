@@ -1,17 +1,19 @@
 """The one writer of a run: metrics without doubled points, parameters, tags, artifacts."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from pydantic import JsonValue
 
+from morphmlp.errors import StoreAwayError, TrackingError
 from morphmlp.record import MetricPoint, Status
-from morphmlp.tracking.store import faults
+from morphmlp.tracking.patience import Patience
+from morphmlp.tracking.store import faults, impatient
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +22,9 @@ _METRICS_PER_CALL = 1000
 _ENTRIES_PER_CALL = 100
 _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
+_PATIENT_ATTEMPT_S = 60
+"""Time for one answer; a server may take as long to pass an artifact on."""
+T = TypeVar("T")
 
 
 class RunWriter:
@@ -27,13 +32,15 @@ class RunWriter:
 
     One writer at a time per run. A point whose (metric, step) is already in the store is dropped, so that a run resumed
     from an earlier checkpoint doesn't double the steps that it repeats: the store's history of a metric is read
-    once, before the writer's first point of it. Requests keep MLflow's own patience, so that a server may restart.
-    Every method raises TrackingError where the store can't be reached or used.
+    before the writer's first point of it, and anew after a failure, since a request that failed may have been carried
+    out. Every method may be repeated. Without `patience` requests keep MLflow's own, and every method raises
+    TrackingError where the store can't be reached or used; with it a store that gives no answer is waited for.
     """
 
-    def __init__(self, uri: str, run_id: str) -> None:
+    def __init__(self, uri: str, run_id: str, *, patience: Patience | None = None) -> None:
         self.uri = uri
         self.run_id = run_id
+        self._patience = patience
         self._client: MlflowClient | None = None
         self._stored: set[str] | None = None
         self._steps: dict[str, set[int]] = {}
@@ -47,12 +54,10 @@ class RunWriter:
 
         MLflow stores an infinity as the largest finite number. Within one call the last point of a step counts.
         """
-        with self._store() as client:
-            fresh = [
-                row
-                for row in {(row.key, row.step): row for row in rows}.values()
-                if row.step not in self._known(row.key)
-            ]
+        unique = {(row.key, row.step): row for row in rows}.values()
+
+        def append(client: MlflowClient) -> None:
+            fresh = [row for row in unique if row.step not in self._known(client, row.key)]
             for start in range(0, len(fresh), _METRICS_PER_CALL):
                 chunk = fresh[start : start + _METRICS_PER_CALL]
                 client.log_batch(
@@ -62,17 +67,19 @@ class RunWriter:
                 for row in chunk:
                     self._steps[row.key].add(row.step)
 
+        self._do(append)
+
     def history(self, keys: Sequence[str]) -> list[MetricPoint]:
         """All stored points of these metrics, each by step; a metric without points has none."""
-        with self._store() as client:
-            found = [metric for key in keys for metric in client.get_metric_history(self.run_id, key)]
+        found = self._do(lambda client: [m for key in keys for m in client.get_metric_history(self.run_id, key)])
         points = [MetricPoint(metric.key, metric.value, metric.step, metric.timestamp) for metric in found]
         return sorted(points, key=lambda point: (keys.index(point.key), point.step))
 
     def params(self, params: Mapping[str, JsonValue]) -> None:
         """Log parameters as `open_run` does; MLflow refuses to change one."""
         texts = {name: param_text(value) for name, value in params.items()}
-        with self._store() as client:
+
+        def log(client: MlflowClient) -> None:
             entries = [Param(name, cut(text, name)) for name, text in texts.items()]
             for start in range(0, len(entries), _ENTRIES_PER_CALL):
                 client.log_batch(self.run_id, params=entries[start : start + _ENTRIES_PER_CALL])
@@ -80,49 +87,69 @@ class RunWriter:
                 if len(text) > _LONGEST_PARAM:
                     client.log_text(self.run_id, text, _whole_file(name))
 
+        self._do(log)
+
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, over the values that are there."""
         entries = [RunTag(name, text[:_LONGEST_TAG]) for name, text in tags.items()]
-        with self._store() as client:
+
+        def log(client: MlflowClient) -> None:
             for start in range(0, len(entries), _ENTRIES_PER_CALL):
                 client.log_batch(self.run_id, tags=entries[start : start + _ENTRIES_PER_CALL])
 
+        self._do(log)
+
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Copy a file, or a folder's content, into the run's artifacts."""
-        with self._store() as client:
-            log = client.log_artifacts if Path(path).is_dir() else client.log_artifact
-            log(self.run_id, str(path), folder)
+
+        def log(client: MlflowClient) -> None:
+            copy = client.log_artifacts if Path(path).is_dir() else client.log_artifact
+            copy(self.run_id, str(path), folder)
+
+        self._do(log)
 
     def text(self, text: str, file: str) -> None:
         """Write a text as an artifact."""
-        with self._store() as client:
-            client.log_text(self.run_id, text, file)
+        self._do(lambda client: client.log_text(self.run_id, text, file))
 
     def figure(self, figure: "Figure", file: str) -> None:
         """Draw a figure as an artifact; the file's ending chooses the format."""
-        with self._store() as client:
-            client.log_figure(self.run_id, figure, file)
+        self._do(lambda client: client.log_figure(self.run_id, figure, file))
 
     def finish(self, status: Status) -> None:
         """End the run; `open_run` and `reopen` can take it up again."""
-        with self._store() as client:
-            client.set_terminated(self.run_id, status)
+        self._do(lambda client: client.set_terminated(self.run_id, status))
 
-    @contextmanager
-    def _store(self) -> Iterator[MlflowClient]:
-        with faults(self.uri):
-            if self._client is None:
-                self._client = MlflowClient(self.uri)
-            yield self._client
+    def _do(self, action: Callable[[MlflowClient], T]) -> T:
+        """Carry out what may be repeated, until it succeeds or the patience is over."""
+        while True:
+            try:
+                with faults(self.uri), self._limits():
+                    if self._client is None:
+                        self._client = MlflowClient(self.uri)
+                    result = action(self._client)
+            except TrackingError as error:
+                self._stored, self._steps = None, {}
+                if self._patience is None:
+                    raise
+                if not isinstance(error, StoreAwayError):
+                    raise self._patience.given_up(error) from error
+                self._patience.wait(error)
+            else:
+                if self._patience is not None:
+                    self._patience.answered()
+                return result
 
-    def _known(self, key: str) -> set[int]:
+    def _limits(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._patience is None else impatient(timeout_s=_PATIENT_ATTEMPT_S, retries=0)
+
+    def _known(self, client: MlflowClient, key: str) -> set[int]:
         """Steps at which the store has this metric."""
-        with self._store() as client:
-            if self._stored is None:
-                self._stored = set(client.get_run(self.run_id).data.metrics)
-            if key not in self._steps:
-                history = client.get_metric_history(self.run_id, key) if key in self._stored else ()
-                self._steps[key] = {metric.step for metric in history}
+        if self._stored is None:
+            self._stored = set(client.get_run(self.run_id).data.metrics)
+        if key not in self._steps:
+            history = client.get_metric_history(self.run_id, key) if key in self._stored else ()
+            self._steps[key] = {metric.step for metric in history}
         return self._steps[key]
 
 

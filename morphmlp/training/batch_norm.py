@@ -40,6 +40,11 @@ class RunningStatistics:
         """This worker's weighted sums as one vector, to be added up over the workers."""
         return torch.cat([total.flatten() for total in self._sums])
 
+    def put_back(self) -> None:
+        """Show the running statistics again, as they were before the step."""
+        for buffer, kept in zip((*self._buffers, *self._counts), self._kept, strict=True):
+            buffer.copy_(kept)
+
     def end_step(self, sums: Tensor, weight: Tensor) -> None:
         """Move the running statistics towards the step's mean.
 
@@ -54,6 +59,6 @@ class RunningStatistics:
             moved = kept.lerp(mean.view_as(buffer) / weight.clamp(min=1), momentum)
             buffer.copy_(torch.where(weight > 0, moved, kept))  # `where`: reading the weight would stall a GPU
         for count, kept in zip(self._counts, kept_counts, strict=True):
-            count.copy_(kept + 1)  # steps, not the micro-batches that one worker happened to see
+            count.copy_(kept + (weight > 0))  # steps, not the micro-batches that one worker happened to see
         for norm, momentum in zip(self._norms, self._momenta, strict=True):
             norm.momentum = momentum

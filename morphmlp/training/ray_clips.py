@@ -7,14 +7,14 @@ from typing import Self
 
 import ray
 import torch
-from torch import Tensor
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.batches import MicroBatch
-from morphmlp.data.clips import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, clips_on_device
+from morphmlp.data.clips import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan, worker_share
 from morphmlp.data.ray_dataset import IngestShare, stream_micro_batches
+from morphmlp.data.train_clips import AugmentHere, train_cutter, train_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,32 +28,6 @@ class SharedVideos:
     def of(cls, *, train: Manifest, val: Manifest) -> Self:
         """Put the available videos of two splits into the object store."""
         return cls(train=ray.put(train), val=ray.put(val))
-
-
-@dataclass(frozen=True)
-class AugmentHere:
-    """Makes training clips on the training device (`augment.on: worker`)."""
-
-    source: TrainFrames
-    videos: Manifest
-    device: torch.device
-
-    @property
-    def clips_per_video(self) -> int:
-        """Clips that each video gives."""
-        return self.source.augment.repeats
-
-    def __call__(self, frames: Tensor, *, row: int, epoch: int) -> Tensor:
-        """The clips `[r t h w c]` of a manifest row."""
-        return clips_on_device(
-            frames,
-            clip=self.source.clip,
-            augment=self.source.augment,
-            seed=self.source.seed,
-            epoch=epoch,
-            video_id=self.videos.table["video_id"][row].as_py(),
-            device=self.device,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +61,7 @@ class RayClips:
             train_videos=train_videos,
             val_videos=val_videos,
             plan=train_plan(config, len(train_videos)),
-            train_clips=(TrainFrames if config.augment.on == "worker" else TrainClips)(
-                clip=config.clip, augment=config.augment, seed=config.train.seed
-            ),
+            train_clips=train_cutter(config),
             val_clips=ViewClips(clip=config.clip, views=SINGLE_VIEW),
             share=share,
             device=device,
@@ -115,13 +87,3 @@ class RayClips:
             for index, start in enumerate(range(0, len(rows), size))
         )
         return stream_micro_batches(self.val_videos, plans, self.val_clips, self.share, stage="val")
-
-
-def train_plan(config: ExperimentConfig, num_videos: int) -> TrainPlan:
-    """The plan of an experiment over its training videos."""
-    return TrainPlan(
-        num_videos=num_videos,
-        global_batch_size=config.train.global_batch_size,
-        micro_batch_size=config.train.micro_batch_size,
-        seed=config.train.seed,
-    )

@@ -1,10 +1,9 @@
-"""The function that runs on every training worker: build, restore, iterate, report, save."""
+"""The function that runs on every training worker: build, restore, iterate, save, report."""
 
 import os
-import tempfile
-import uuid
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass
-from pathlib import Path
+from typing import TypeVar
 
 import ray.train
 import ray.train.torch
@@ -15,18 +14,27 @@ from torch.nn.parallel import DistributedDataParallel
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.quarantine import broken_limit
-from morphmlp.data.ray_dataset import IngestShare, warm_decode_processes
+from morphmlp.data.ray_dataset import warm_decode_processes
+from morphmlp.errors import CheckpointError
 from morphmlp.evaluation.scoring import score_single_views
 from morphmlp.metrics import ScoreCounts
-from morphmlp.models.cost import activation_bytes
+from morphmlp.ray_cluster import Placement
 from morphmlp.record import Tags
-from morphmlp.training.loop import EpochSummary, Recipe, StepSummary, fit
+from morphmlp.training.checkpoint_store import CheckpointStore, StoredCheckpoint
+from morphmlp.training.device_choices import agreed_precision, prepare_network
+from morphmlp.training.ledger import Ledger, RecordedClips
+from morphmlp.training.loop import EpochSummary, Recipe, StepSummary, TrainClips, fit
 from morphmlp.training.ray_clips import RayClips, SharedVideos
-from morphmlp.training.report import QUARANTINE, Report, Reporter
-from morphmlp.training.state import TrainState, load_checkpoint, new_state, restore, save_checkpoint
+from morphmlp.training.report import NODE_LEAVES, QUARANTINE, STOP_REQUESTED, Report, Reporter
+from morphmlp.training.run_folder import RunFolder
+from morphmlp.training.saving import Saving, run_store
+from morphmlp.training.skipped_steps import save_skipped_step
+from morphmlp.training.start_weights import start
+from morphmlp.training.state import Precision, TrainState, checkpoint_from, new_state, restore
+from morphmlp.training.step_guard import SkippedStep, StepGuard
+from morphmlp.training.stop_request import StopWatch, reason_of
 
-ACTIVATION_MEMORY_SHARE = 0.5
-"""Share of a worker's memory that activations may fill before `auto` recomputes them instead."""
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,131 +42,234 @@ class TrainJob:
     """Everything that a worker needs; plain values, so that it travels."""
 
     config: ExperimentConfig
+    folder: RunFolder
     videos: SharedVideos
-    share: IngestShare
+    placement: Placement
     num_videos: int
     """Available videos of the training manifest."""
     num_val_videos: int
     data_fingerprint: str
     """Of the training manifest's available videos."""
-    cpus_per_worker: int
+    gmacs_per_view: float
+    """Billion multiply-accumulates of a forward pass of one view."""
 
 
 def train_worker(job: TrainJob) -> None:
-    """Train on this worker until the plan ends, saving and reporting along the way."""
-    context = ray.train.get_context()
+    """Train on this worker until the plan ends or the run is stopped, saving and reporting along the way."""
+    config, context = job.config, ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
-    torch.set_num_threads(job.cpus_per_worker)
-    warm_decode_processes(job.share)
-    clips = RayClips.of(job.config, job.videos, job.share, device=device, worker=rank, num_workers=workers)
-    bf16 = _uses_bf16(job.config.train.precision, device)
-    state = new_state(job.config, device)
-    if (saved := ray.train.get_checkpoint()) is not None:
-        with saved.as_directory() as folder:
-            checkpoint = load_checkpoint(Path(folder))
-        restore(state, checkpoint, config=job.config, data_fingerprint=job.data_fingerprint)
-    recipe = _recipe(job, clips, bf16=bf16)
-    reporter = Reporter(recipe=recipe, first=rank == 0)
-    notes = _choose_activation_checkpointing(
-        job, state, device, bf16=bf16, local_workers=context.get_local_world_size()
-    )
-    ray.train.report(Report(notes=notes, facts=_facts(device, workers, bf16=bf16)) if rank == 0 else Report())
-    broken = 0.0
-    broken_val = 0
-    for summary in fit(state, _parallel(state.model, workers), clips, recipe=recipe, device=device):
-        if isinstance(summary, StepSummary):
-            reporter.add_step(summary)
-            if (summary.step + 1) % job.config.execution.report_every_steps:
-                continue
-        else:
-            broken_val = _end_epoch(job, state, clips, summary, reporter=reporter, device=device)
-        broken += reporter.broken_videos()
-        stopped = _reason_to_stop(job, reporter, broken=broken, broken_val=broken_val)
-        save = isinstance(summary, EpochSummary) and _checkpoint_due(job, recipe, summary) and stopped is None
-        _report(reporter.take(), job, state, save=save, first=rank == 0)
-        if stopped is not None:
-            ray.train.report(Report(stopped=stopped))
+    torch.set_num_threads(job.placement.cpus_per_worker)
+    share = job.placement.ingest_share(config.ingest, pipelines=workers)
+    warm_decode_processes(share)
+    clips = RayClips.of(config, job.videos, share, device=device, worker=rank, num_workers=workers)
+    state = new_state(config, device, precision=agreed_precision(config.train.precision, device))
+    store = run_store(config, job.folder)
+    restored, notes = _resume_or_start(job, state, store, clips, first=rank == 0)
+    notes += prepare_network(config, state.model, device, state.precision, local_workers=context.get_local_world_size())
+    saving = None
+    if rank == 0:
+        saving = Saving(
+            state,
+            store,
+            config=config,
+            data_fingerprint=job.data_fingerprint,
+            recipe=_recipe(config, clips),
+            restored=restored,
+        )
+    worker = _Worker(job, state, clips, saving, workers=workers, device=device)
+    worker.report_start(notes)
+    network = _parallel(state.model, workers)
+    source = _recorded(job, clips, first_step=clips.plan.step_of(state.cursor))
+    for summary in fit(state, network, source, recipe=worker.recipe, device=device, guard=worker.guard):
+        if worker.stops_after(summary):
             return
-        if isinstance(summary, EpochSummary):
-            broken = 0.0
+    worker.finish()
 
 
-def _end_epoch(
-    job: TrainJob,
-    state: TrainState,
-    clips: RayClips,
-    summary: EpochSummary,
-    *,
-    reporter: Reporter,
-    device: torch.device,
-) -> int:
-    """Validate where it is due; returns the broken validation videos over all workers."""
-    reporter.add_epoch(summary)
-    ended = summary.step == reporter.recipe.total_steps
-    if not ended and (summary.epoch + 1) % job.config.execution.validate_every_epochs:
-        return 0
-    counts, broken = score_single_views(state.model, clips.validation(), device=device)
-    counts = _over_workers(counts, device)
-    reporter.add_validation(counts, broken, epoch=summary.epoch + 1)
-    return job.num_val_videos - counts.num_videos
+class _Worker:
+    """One worker's books: what to report, what to save, and whether to go on."""
 
+    def __init__(
+        self,
+        job: TrainJob,
+        state: TrainState,
+        clips: RayClips,
+        saving: Saving | None,
+        *,
+        workers: int,
+        device: torch.device,
+    ) -> None:
+        """See `train_worker`; `saving` is the first worker's."""
+        self._job, self._state, self._clips, self._saving = job, state, clips, saving
+        self._workers, self._device = workers, device
+        self.recipe = _recipe(job.config, clips)
+        self._reporter = Reporter(recipe=self.recipe, first=saving is not None, gmacs_per_view=job.gmacs_per_view)
+        watch = None if saving is None else StopWatch(job.folder.stop_request)
+        self.guard = StepGuard(
+            max_in_a_row=job.config.execution.max_skipped_steps,
+            loss_scaling=state.precision == "fp16",
+            wants_to_stop=lambda: watch is not None and watch.seen(),
+            on_skipped=self._keep_skipped,
+        )
+        self._broken = 0.0
+        self._notes: list[str] = []
 
-def _reason_to_stop(job: TrainJob, reporter: Reporter, *, broken: float, broken_val: int) -> str | None:
-    """Why the run can't go on; decided from numbers over all workers, so that all of them stop together."""
-    if (step := reporter.first_not_finite()) is not None:
-        return f"the training loss is not finite at step {step}"
-    limit = broken_limit(job.config.ingest)
-    return QUARANTINE if broken > limit * job.num_videos or broken_val > limit * job.num_val_videos else None
-
-
-def _checkpoint_due(job: TrainJob, recipe: Recipe, summary: EpochSummary) -> bool:
-    ended = summary.step == recipe.total_steps
-    return ended or (summary.epoch + 1) % job.config.execution.checkpoint_every_epochs == 0
-
-
-def _report(report: Report, job: TrainJob, state: TrainState, *, save: bool, first: bool) -> None:
-    if not save:
+    def report_start(self, notes: list[str]) -> None:
+        """Tell that this worker is ready, and what is to be known of it."""
+        self._reporter.add_start(self._workers, self.recipe.plan.step_of(self._state.cursor))
+        report = self._reporter.take()
+        if self._saving is not None:
+            report |= {"notes": notes, "facts": _facts(self._device, self._workers, self._state.precision)}
         ray.train.report(report)
-        return
-    # Names are unique, so that a step repeated after a failure never meets the files of its first time.
-    name = f"epoch-{state.cursor.epoch:04d}-step-{state.cursor.step:06d}-{uuid.uuid4().hex[:8]}" if first else None
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = None
-        if first:
-            save_checkpoint(Path(folder), state, config=job.config, data_fingerprint=job.data_fingerprint)
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report(report, checkpoint=checkpoint, checkpoint_dir_name=_agreed(name))
+
+    def stops_after(self, summary: StepSummary | EpochSummary) -> bool:
+        """Do what is due after a step or an epoch; whether all workers stop here."""
+        broken_val, node_leaves = 0, False
+        if isinstance(summary, StepSummary):
+            self._add_step(summary)
+            stops = self.guard.stop_requested or self.guard.gave_up
+            if (summary.step + 1) % self._job.config.execution.report_every_steps and not stops:
+                return False
+            node_leaves = _node_leaves()
+        else:
+            broken_val = self._end_epoch(summary)
+        self._broken += self._reporter.broken_videos()
+        reason = self._reason_to_stop(broken_val) or (NODE_LEAVES if node_leaves else None)
+        if isinstance(summary, EpochSummary):
+            self._broken = 0.0
+        if reason is not None:
+            self._save_and_stop()
+        self._report()
+        if reason is not None:
+            ray.train.report(Report(stopped=reason))
+        return reason is not None
+
+    def finish(self) -> None:
+        """Wait for the last checkpoint of a whole training."""
+        if self._saving is not None:
+            self._saving.finish()
+        self._report()
+
+    def _save_and_stop(self) -> None:
+        """Save what there is; a storage that fails doesn't keep the run from stopping."""
+        if self._saving is None:
+            return
+        self._saving.save(required=True)
+        try:
+            self._saving.finish()
+        except CheckpointError as error:
+            self._notes.append(f"stopping without a checkpoint of this step: {error}")
+
+    def _add_step(self, summary: StepSummary) -> None:
+        self._reporter.add_step(summary)
+        if self._saving is not None:
+            self._saving.after_step()
+
+    def _end_epoch(self, summary: EpochSummary) -> int:
+        """Validate where it is due, and save; returns the broken validation videos over all workers."""
+        self._reporter.add_epoch(summary)
+        epoch, execution = summary.epoch + 1, self._job.config.execution
+        top1, broken = None, 0
+        if summary.step == self.recipe.total_steps or epoch % execution.validate_every_epochs == 0:
+            counts = self._validate(epoch)
+            top1 = counts.top1 if counts.num_videos else None
+            broken = self._job.num_val_videos - counts.num_videos
+        if self._saving is not None:
+            self._saving.after_epoch(epoch, top1=top1)
+        return broken
+
+    def _validate(self, epoch: int) -> ScoreCounts:
+        model, averaged = self._state.model, self._state.averaged
+        with averaged.in_place_of(model) if averaged is not None else nullcontext():
+            counts, broken = score_single_views(model, self._clips.validation(), device=self._device)
+        counts = _over_workers(counts, self._device)
+        self._reporter.add_validation(counts, broken, epoch=epoch)
+        return counts
+
+    def _reason_to_stop(self, broken_val: int) -> str | None:
+        """Why the run can't go on; decided from numbers over all workers, so that all of them stop together."""
+        job = self._job
+        limit = broken_limit(job.config.ingest)
+        if self._broken > limit * job.num_videos or broken_val > limit * job.num_val_videos:
+            return QUARANTINE
+        if self.guard.gave_up:
+            last = self.guard.last_skipped
+            return (
+                f"{job.config.execution.max_skipped_steps} steps in a row had a loss or gradient that isn't finite"
+                + ("" if last is None else f", the last one step {last.step + 1}")
+                + f" (execution.max_skipped_steps); `python pipelines/replay.py {job.folder.root} STEP` repeats one"
+            )
+        return STOP_REQUESTED + reason_of(job.folder.stop_request) if self.guard.stop_requested else None
+
+    def _keep_skipped(self, skipped: SkippedStep) -> None:
+        if self._saving is not None:
+            self._notes += save_skipped_step(
+                self._job.folder.skipped_steps,
+                skipped,
+                self._state,
+                config=self._job.config,
+                data_fingerprint=self._job.data_fingerprint,
+                plan=self.recipe.plan,
+                videos=self._clips.train_videos,
+                num_workers=self._workers,
+            )
+
+    def _report(self) -> None:
+        report = self._reporter.take()
+        if self._saving is not None:
+            report["notes"] = [*self._notes, *self._saving.notes()]
+            self._notes = []
+        ray.train.report(report)
 
 
-def _agreed(name: str | None) -> str | None:
-    """The first worker's name for a checkpoint, on all workers."""
-    names = [name]
+def _resume_or_start(
+    job: TrainJob, state: TrainState, store: CheckpointStore, clips: RayClips, *, first: bool
+) -> tuple[StoredCheckpoint | None, list[str]]:
+    """Continue from the newest whole checkpoint, the same one on all workers; without one, begin as configured.
+
+    Returns:
+        The checkpoint, on the first worker; and lines for the user.
+    """
+    notes: list[str] = []
+    found = store.newest(notes.append) if first else None
+    name = _agreed(None if found is None else found[0].name)
+    if name is None:
+        return None, [*notes, *start(state, job.config, clips.train_videos.class_names)]
+    content = found[1] if found is not None else store.read(name)
+    restore(state, checkpoint_from(content), config=job.config, data_fingerprint=job.data_fingerprint)
+    return found[0] if found is not None else None, [*notes, f"continuing from {name}"]
+
+
+def _recorded(job: TrainJob, clips: RayClips, *, first_step: int) -> TrainClips:
+    """The clips, written to the run's ledger where it keeps one."""
+    if not job.config.execution.ledger:
+        return clips
+    ledger = Ledger(job.folder.ledger, worker=clips.worker, num_workers=clips.num_workers, first_step=first_step)
+    return RecordedClips(clips, ledger, clips.plan, clips.train_videos)
+
+
+def _node_leaves() -> bool:
+    """Whether the cluster has announced that a worker's node goes; all workers ask together."""
+    watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0"
+    return watched and ray.train.get_preemption_info() is not None
+
+
+def _agreed(value: Value) -> Value:
+    """The first worker's value, on all workers."""
+    values = [value]
     if dist.is_initialized():
-        dist.broadcast_object_list(names, src=0)
-    return names[0]
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
-def _uses_bf16(precision: str, device: torch.device) -> bool:
-    """What `train.precision` means on this worker's device; one worker without bf16 decides for all."""
-    if precision != "auto":
-        return precision == "bf16"
-    has = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if not dist.is_initialized():
-        return has
-    agreed = torch.tensor(int(has), device=device)
-    dist.all_reduce(agreed, op=dist.ReduceOp.MIN)
-    return bool(agreed)
-
-
-def _facts(device: torch.device, workers: int, *, bf16: bool) -> dict[str, str]:
+def _facts(device: torch.device, workers: int, precision: Precision) -> dict[str, str]:
     """What only the training nodes know, for the record."""
     where = f"{workers} x {torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"{workers} CPU workers"
-    return {Tags.PRECISION: "bf16" if bf16 else "fp32", Tags.TRAINED_ON: where}
+    return {Tags.PRECISION: precision, Tags.TRAINED_ON: where}
 
 
-def _recipe(job: TrainJob, clips: RayClips, *, bf16: bool) -> Recipe:
-    config = job.config
+def _recipe(config: ExperimentConfig, clips: RayClips) -> Recipe:
     return Recipe(
         plan=clips.plan,
         mixing=config.mixing,
@@ -167,7 +278,6 @@ def _recipe(job: TrainJob, clips: RayClips, *, bf16: bool) -> Recipe:
         max_steps=config.train.max_steps,
         clips_per_video=config.augment.repeats,
         num_classes=config.model.num_classes,
-        bf16=bf16,
     )
 
 
@@ -184,31 +294,3 @@ def _over_workers(counts: ScoreCounts, device: torch.device) -> ScoreCounts:
         dist.all_reduce(numbers)
     videos, top1, top5, loss = numbers.tolist()
     return ScoreCounts(num_videos=int(videos), top1_hits=int(top1), top5_hits=int(top5), loss_sum=loss)
-
-
-def _choose_activation_checkpointing(
-    job: TrainJob, state: TrainState, device: torch.device, *, bf16: bool, local_workers: int
-) -> list[str]:
-    """Switch recomputation on where it was asked for, or where a micro-batch wouldn't fit; returns what to say."""
-    choice = job.config.execution.activation_checkpointing
-    if choice != "auto":
-        state.model.set_activation_checkpointing(choice == "on")
-        return []
-    clip, train = job.config.clip, job.config.train
-    needed = activation_bytes(
-        job.config.model,
-        num_frames=clip.num_frames,
-        crop_size=clip.crop_size,
-        clips=train.micro_batch_size * job.config.augment.repeats,
-    ) // (2 if bf16 else 1)
-    if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
-    else:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // local_workers
-    if needed <= ACTIVATION_MEMORY_SHARE * memory:
-        return []
-    state.model.set_activation_checkpointing(True)
-    return [
-        f"activations of a micro-batch take about {needed / 2**30:.1f} GiB of a worker's {memory / 2**30:.1f} GiB: "
-        "blocks are recomputed in the backward pass (execution.activation_checkpointing)"
-    ]

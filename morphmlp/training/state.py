@@ -1,14 +1,14 @@
-"""What training carries from step to step, and its checkpoint.
+"""What training carries from step to step, and the content of a checkpoint.
 
-A checkpoint is one file, read without running pickled code, and holds the model, the optimiser, the
-cursor into the plan, and the identity of experiment and data.
+A checkpoint holds the model, its moving average, the optimiser, the loss scale, the cursor into the plan, and the
+identity of experiment and data. The schedule's position and the key of every random draw follow from these.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from pydantic import JsonValue
 from torch import Tensor
 
 from morphmlp.config import ExperimentConfig, config_from_mapping
@@ -16,10 +16,12 @@ from morphmlp.config.loading import changed_fields, config_to_mapping
 from morphmlp.data.plan import Cursor, random_seed
 from morphmlp.errors import CheckpointError
 from morphmlp.models import MorphMLP
+from morphmlp.training.averaged_weights import AveragedWeights
+from morphmlp.training.checkpoint_content import FORMAT
 from morphmlp.training.recipe import build_optimizer
 
-CHECKPOINT_FILE = "checkpoint.pt"
-_FORMAT = "morphmlp-checkpoint-1"
+Precision = Literal["fp32", "bf16", "fp16"]
+_PARTS = ("config", "data_fingerprint", "precision", "epoch", "step", "model", "averaged", "optimizer", "scaler")
 
 
 @dataclass
@@ -27,7 +29,13 @@ class TrainState:
     """A model in training."""
 
     model: MorphMLP
+    averaged: AveragedWeights | None
+    """With `train.ema_decay`."""
     optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    """Scales the loss with fp16, and does nothing otherwise."""
+    precision: Precision
+    """Arithmetic of the forward pass; weights, gradients and losses are fp32 in any case."""
     cursor: Cursor
     """The next step to take."""
 
@@ -39,16 +47,37 @@ class Checkpoint:
     config: ExperimentConfig
     data_fingerprint: str
     """Fingerprint of the training manifest."""
+    precision: Precision
     cursor: Cursor
     model: dict[str, Tensor]
-    optimizer: dict[str, JsonValue]
+    averaged: dict[str, Tensor] | None
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Those that are validated and tested: averaged ones where the experiment keeps them."""
+        return self.model if self.averaged is None else {**self.model, **self.averaged}
 
 
-def new_state(config: ExperimentConfig, device: torch.device) -> TrainState:
-    """A fresh model and optimiser, the same for the same seed on every worker."""
+def new_state(config: ExperimentConfig, device: torch.device, *, precision: Precision = "fp32") -> TrainState:
+    """A fresh model and optimiser, the same for the same seed on every worker.
+
+    Args:
+        config: The experiment.
+        device: Where to train.
+        precision: What `train.precision` means there.
+    """
     torch.manual_seed(random_seed(config.train.seed, "init"))
     model = build_network(config).to(device)
-    return TrainState(model=model, optimizer=build_optimizer(model, config.optim), cursor=Cursor())
+    return TrainState(
+        model=model,
+        averaged=None if config.train.ema_decay is None else AveragedWeights(model, config.train.ema_decay),
+        optimizer=build_optimizer(model, config.optim),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        precision=precision,
+        cursor=Cursor(),
+    )
 
 
 def build_network(config: ExperimentConfig) -> MorphMLP:
@@ -56,48 +85,39 @@ def build_network(config: ExperimentConfig) -> MorphMLP:
     return MorphMLP(config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size)
 
 
-def save_checkpoint(folder: Path, state: TrainState, *, config: ExperimentConfig, data_fingerprint: str) -> None:
-    """Write the state as `folder/checkpoint.pt`."""
-    torch.save(
+def snapshot(state: TrainState, *, config: ExperimentConfig, data_fingerprint: str) -> dict[str, Any]:
+    """The content of a checkpoint: copies on the CPU, which training doesn't change any more."""
+    content: dict[str, Any] = _copied(
         {
-            "format": _FORMAT,
+            "format": FORMAT,
             "config": config_to_mapping(config),
             "data_fingerprint": data_fingerprint,
+            "precision": state.precision,
             "epoch": state.cursor.epoch,
             "step": state.cursor.step,
             "model": state.model.state_dict(),
+            "averaged": None if state.averaged is None else state.averaged.state_dict(),
             "optimizer": state.optimizer.state_dict(),
-        },
-        folder / CHECKPOINT_FILE,
+            "scaler": state.scaler.state_dict(),
+        }
     )
+    return content
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint.
+def checkpoint_from(content: Mapping[str, Any]) -> Checkpoint:
+    """A checkpoint's content as it was read.
 
     Raises:
-        CheckpointError: There is none, it is torn, or it is something else.
+        CheckpointError: It is something else, or not all of it.
     """
-    path = folder / CHECKPOINT_FILE
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
-    except Exception as error:  # noqa: BLE001 (the unpickler stumbles over foreign bytes in every way)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: can't be read, torn or not a checkpoint: {reason}") from None
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise CheckpointError(f"{path}: is not a checkpoint of this project (no format {_FORMAT!r})")
-    if lacking := [
-        key for key in ("config", "data_fingerprint", "epoch", "step", "model", "optimizer") if key not in content
-    ]:
-        raise CheckpointError(f"{path}: is not a whole checkpoint: it lacks {', '.join(lacking)}")
+    if content.get("format") != FORMAT:
+        raise CheckpointError(f"is not a checkpoint of this project (no format {FORMAT!r})")
+    if lacking := [part for part in _PARTS if part not in content]:
+        raise CheckpointError(f"is not a whole checkpoint: it lacks {', '.join(lacking)}")
     return Checkpoint(
         config=config_from_mapping(content["config"]),
-        data_fingerprint=content["data_fingerprint"],
         cursor=Cursor(epoch=content["epoch"], step=content["step"]),
-        model=content["model"],
-        optimizer=content["optimizer"],
+        **{part: content[part] for part in _PARTS if part not in ("config", "epoch", "step")},
     )
 
 
@@ -110,10 +130,25 @@ def restore(state: TrainState, checkpoint: Checkpoint, *, config: ExperimentConf
     changes = changed_fields(checkpoint.config, config)
     if checkpoint.data_fingerprint != data_fingerprint:
         changes.append(f"training manifest: {checkpoint.data_fingerprint} -> {data_fingerprint}")
+    if checkpoint.precision != state.precision:
+        changes.append(f"arithmetic (train.precision): {checkpoint.precision} -> {state.precision}")
     if changes:
         raise CheckpointError(
             "the checkpoint belongs to another experiment; use another --run-name, or undo: " + "; ".join(changes)
         )
     state.model.load_state_dict(checkpoint.model)
     state.optimizer.load_state_dict(checkpoint.optimizer)
+    state.scaler.load_state_dict(checkpoint.scaler)
+    if state.averaged is not None and checkpoint.averaged is not None:
+        state.averaged.load_state_dict(checkpoint.averaged)
     state.cursor = checkpoint.cursor
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_copied(inner) for inner in value]
+    return value

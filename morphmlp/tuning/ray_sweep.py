@@ -18,14 +18,15 @@ from pydantic import JsonValue, TypeAdapter
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import SweepConfig, sweep_to_yaml
+from morphmlp.data.train_clips import train_plan
+from morphmlp.data_splits import DataSplits, read_splits
 from morphmlp.environment import environment_tags
 from morphmlp.errors import CheckpointError, ClusterError
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement, ray_session
-from morphmlp.ray_experiment import DataSplits, ExperimentResult, read_splits
+from morphmlp.ray_experiment import ExperimentResult
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, tracking_uri
-from morphmlp.training.ray_clips import train_plan
 from morphmlp.tuning.ray_trials import TrialJob, run_trials
 from morphmlp.tuning.report import SweepResult, Trial, sweep_figure, trial_table
 from morphmlp.tuning.space import Point, Space
@@ -132,7 +133,12 @@ def share(placement: Placement, *, trials: int, cpus: int, gpus: int) -> Placeme
             f"({placement.cpus_per_worker} and one for decoding each), there are {cpus}; lower it or "
             "cluster.num_workers"
         )
-    return dataclasses.replace(placement, ingest_cpus=min(placement.ingest_cpus, free // trials))
+    return dataclasses.replace(
+        placement,
+        ingest_cpus=min(placement.ingest_cpus, free // trials),
+        max_workers=placement.num_workers,
+        on_cluster=False,  # a trial keeps its share: it follows no nodes that come and go
+    )
 
 
 def _train_all(

@@ -18,10 +18,11 @@ from pydantic import JsonValue
 from ray import tune
 
 from morphmlp.config import ExperimentConfig
+from morphmlp.data_splits import read_splits
 from morphmlp.errors import ClusterError
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement
-from morphmlp.ray_experiment import read_splits, run_experiment
+from morphmlp.ray_experiment import run_experiment
 from morphmlp.record import Tags
 from morphmlp.tuning.trial_log import TrialLog, TrialView, follow_all, reason_of
 

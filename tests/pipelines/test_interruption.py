@@ -1,4 +1,4 @@
-"""Ctrl-C as a user presses it: a clean end, nothing left running, and the same command continues."""
+"""Ctrl-C and SIGTERM as a run meets them: it saves, ends cleanly, and the same command goes on with the next step."""
 
 import json
 import os
@@ -12,8 +12,11 @@ import pytest
 import yaml
 
 from morphmlp.data.synthetic import write_demo_dataset
+from morphmlp.tracking import find_run
+from morphmlp.training.run_folder import RunFolder, run_lock
 
 ROOT = Path(__file__).parents[2]
+STEPS = 12 * 4
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content["data"] = {split: f"videos/{split}.parquet" for split in ("train", "val", "test")}
     content["train"] |= {"epochs": 12}
     content["execution"] = {"report_every_steps": 1}
+    content["checkpoint"] = {"every_epochs": None, "every_minutes": None}  # none but those of stops and of the end
     content["cluster"] = {"num_workers": 1}
     (folder / "experiment.yaml").write_text(yaml.safe_dump(content))
     return folder
@@ -61,32 +65,54 @@ def marked_processes(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.slow
-def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(experiment: Path) -> None:
-    process = start(experiment)
-    run = experiment / "runs" / "again"
-    while not any(run.glob("epoch-0003-*")):
+def steps_reported(run: Path) -> list[int]:
+    path = run / "progress.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line["progress"]["step"] for line in lines if line.get("progress")]
+
+
+def wait_for_steps(process: "subprocess.Popen[str]", run: Path, count: int) -> None:
+    while len(steps_reported(run)) < count:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "continue with the same command and --run-name again" in errors
-    assert "Traceback" not in errors
-    deadline = time.monotonic() + 20
-    while marked_processes(experiment) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert marked_processes(experiment) == []
 
-    before = len((run / "progress.jsonl").read_text().splitlines())
+
+def status(folder: Path) -> str:
+    summary = find_run(f"sqlite:///{folder}/mlruns/mlflow.db", run_name="again")
+    assert summary is not None
+    return summary.status
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_signals_leave_a_run_that_the_same_command_finishes_without_repeating_a_step(experiment: Path) -> None:
+    run = experiment / "runs" / "again"
+    for signum, code, name in [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]:
+        before = len(steps_reported(run))
+        process = start(experiment)
+        wait_for_steps(process, run, before + 5)
+        if signum == signal.SIGINT:
+            os.killpg(process.pid, signum)
+        else:
+            process.send_signal(signum)  # as a batch system and a container's runtime do
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == code, errors
+        assert f"{name}: stopping after this step" in errors
+        assert f"stopped by {name}; continue with the same command and --run-name again" in errors
+        assert "Traceback" not in errors
+        deadline = time.monotonic() + 20
+        while marked_processes(experiment) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert marked_processes(experiment) == []
+        assert status(experiment) == "KILLED"
+
+    with run_lock(RunFolder(run)):
+        _, refusal = start(experiment).communicate(timeout=200)
+    assert f"process {os.getpid()} on" in refusal.splitlines()[-1]
+
     process = start(experiment)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
-    steps = [
-        json.loads(line)["progress"]["step"]
-        for line in (run / "progress.jsonl").read_text().splitlines()[before:]
-        if json.loads(line).get("progress")
-    ]
-    assert steps[0] > 2 * 4  # Ray may not have noted the third checkpoint yet, but it has the second
-    assert steps == list(range(steps[0], 12 * 4 + 1))
+    assert steps_reported(run) == list(range(1, STEPS + 1))
+    assert status(experiment) == "FINISHED"
     assert json.loads((experiment / "result.json").read_text())["num_videos"] == 8

@@ -16,8 +16,8 @@ from morphmlp.data.clips import TrainClips, TrainFrames
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
 from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan
 from morphmlp.data.ray_dataset import IngestShare, stream_micro_batches
+from morphmlp.data.train_clips import AugmentHere
 from morphmlp.ray_cluster import Placement
-from morphmlp.training.ray_clips import AugmentHere
 
 MakeConfig = Callable[..., ExperimentConfig]
 RECIPE = {

@@ -14,12 +14,14 @@ import pytest
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
+from morphmlp.data_splits import read_splits
 from morphmlp.errors import CheckpointError, QuarantineLimitError
 from morphmlp.ray_cluster import Placement
-from morphmlp.ray_experiment import ExperimentResult, read_splits, run_experiment
+from morphmlp.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.record import Metrics, RunSummary, Tags
 from morphmlp.tracking import RunWriter, find_run, tracking_uri
-from morphmlp.training.state import build_network, load_checkpoint
+from morphmlp.training.checkpoint_store import read_checkpoint
+from morphmlp.training.state import build_network, checkpoint_from
 
 MakeConfig = Callable[..., ExperimentConfig]
 
@@ -113,7 +115,7 @@ def test_the_record_holds_what_defines_the_run(two_workers: Finished) -> None:
 def test_the_last_checkpoint_loads(two_workers: Finished) -> None:
     import torch
 
-    checkpoint = load_checkpoint(Path(two_workers.result.checkpoint))
+    checkpoint = checkpoint_from(read_checkpoint(two_workers.result.checkpoint))
     network = build_network(checkpoint.config).eval()
     network.load_state_dict(checkpoint.model)
     with torch.inference_mode():
@@ -178,15 +180,14 @@ def test_a_killed_worker_costs_no_result(make_config: MakeConfig, placement: Pla
     folder = Path(config.cluster.storage) / "killed-worker"
     killed: list[int] = []
 
-    def kill_when_the_first_checkpoint_is_noted() -> None:
-        # Ray notes a checkpoint a moment after its files are there: with the second's, the first is noted.
-        while not any(folder.glob("epoch-0002-*")):
+    def kill_when_the_second_checkpoint_is_there() -> None:
+        while not any((folder / "checkpoints").glob("step-00000012-*/complete.json")):
             time.sleep(0.1)
         pid = next(train_worker_pids())
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
 
-    killer = threading.Thread(target=kill_when_the_first_checkpoint_is_noted, daemon=True)
+    killer = threading.Thread(target=kill_when_the_second_checkpoint_is_there, daemon=True)
     killer.start()
     run = finish(config, placement, "killed-worker")
     assert killed
@@ -195,7 +196,7 @@ def test_a_killed_worker_costs_no_result(make_config: MakeConfig, placement: Pla
     reports = [json.loads(line) for line in (run.folder / "progress.jsonl").read_text().splitlines()]
     failure = next(place for place, report in enumerate(reports) if any("failed" in note for note in report["notes"]))
     steps = [report["progress"]["step"] for report in reports[failure:] if report.get("progress")]
-    assert steps[0] > 6  # behind the first epoch's checkpoint, not at the beginning
+    assert steps[0] > 12  # behind the second epoch's checkpoint, not at the beginning
     assert steps == list(range(steps[0], 6 * 6 + 1))
 
 

@@ -101,10 +101,11 @@ def documented_fields(owner=schema.ExperimentConfig, prefix=""):
     """Every leaf of the schema with the first words of its docstring."""
     source = inspect.getsource(owner)
     for field in dataclasses.fields(owner):
-        if dataclasses.is_dataclass(field.type):
-            yield from documented_fields(field.type, f"{prefix}{field.name}.")
+        section = schema.StartConfig if field.name == "start_from" else field.type
+        if dataclasses.is_dataclass(section):
+            yield from documented_fields(section, f"{prefix}{field.name}.")
         else:
-            text = re.search(rf'^    {field.name}: .*\n    """(.*?)"""', source, re.MULTILINE | re.DOTALL).group(1)
+            text = re.search(rf'^    {field.name}: [^\n]*\n    """(.*?)"""', source, re.MULTILINE | re.DOTALL).group(1)
             yield f"{prefix}{field.name}", " ".join(text.replace("`", "").split())
 
 
@@ -142,7 +143,7 @@ def test_help_shows_the_field_with_its_meaning(field, help_text):
 
 
 def test_help_shows_the_values_of_the_file(help_text):
-    for name, value in flat_fields(load_config(SMALL)).items():
+    for name, value in flat_fields(load_config(SMALL, {"start_from.weights": "FILE"})).items():
         if isinstance(value, dict) or name == "data":
             continue
         shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -151,8 +152,18 @@ def test_help_shows_the_values_of_the_file(help_text):
         assert f"(default:{squeezed(shown)})" in squeezed(entry), name
 
 
+def test_help_shows_a_range_of_workers_and_given_weights(tmp_path, capsys):
+    sections = "cluster: {num_workers: {min: 2, max: 4}}\nstart_from: {weights: mine.pth}\n"
+    (tmp_path / "e.yaml").write_text(SMALL.read_text() + sections)
+    with pytest.raises(SystemExit):
+        arguments_of("--config", str(tmp_path / "e.yaml"), "--help")
+    shown = squeezed(capsys.readouterr().out)
+    assert squeezed("(default: '{min: 2, max: 4}')") in shown
+    assert "(default:mine.pth)" in shown
+
+
 def test_help_documents_every_field():
-    assert set(DOCUMENTED) == set(flat_fields(load_config(SMALL)))
+    assert set(DOCUMENTED) == set(flat_fields(load_config(SMALL, {"start_from.weights": "FILE"})))
     assert all(DOCUMENTED.values())
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from morphmlp.data.manifest import manifest_from_rows
-from morphmlp.ray_experiment import DataSplits
+from morphmlp.data_splits import DataSplits
 from morphmlp.record import Tags
 
 ORIGINALS = manifest_from_rows(

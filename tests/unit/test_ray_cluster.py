@@ -1,8 +1,10 @@
 """The arithmetic of placement: what doesn't fit is refused before Ray starts."""
 
+import pickle
+
 import pytest
 
-from morphmlp.config.operation import ClusterConfig, IngestConfig
+from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.errors import ClusterError
 from morphmlp.ray_cluster import NodeResources, place
 
@@ -42,6 +44,42 @@ def test_never_more_workers_than_micro_batches():
         place(CLUSTER, ClusterConfig(num_workers=4), IngestConfig(), micro_batches=3)
 
 
+def elastic(least: int, most: int, **others: object) -> ClusterConfig:
+    return ClusterConfig(num_workers=WorkerRange(min=least, max=most), **others)  # type: ignore[arg-type]
+
+
+def test_a_range_takes_as_many_workers_as_fit_now_and_may_grow_later():
+    placement = place(CLUSTER[:2], elastic(2, 8), IngestConfig(), micro_batches=64)
+    assert (placement.num_workers, placement.min_workers, placement.max_workers) == (4, 2, 8)
+    assert placement.ingest_cpus == 48 - 4
+    assert placement.on_cluster
+
+
+def test_a_range_never_exceeds_the_micro_batches():
+    placement = place(CLUSTER, elastic(2, 8), IngestConfig(), micro_batches=3)
+    assert (placement.num_workers, placement.max_workers) == (3, 3)
+
+
+def test_a_range_leaves_every_worker_a_cpu_to_decode_with():
+    nodes = [NodeResources(cpus=7, gpus=0, labels={})]
+    placement = place(nodes, elastic(1, 8), IngestConfig(), micro_batches=64)
+    assert (placement.num_workers, placement.ingest_cpus) == (3, 4)
+    placement = place(nodes, elastic(1, 8), IngestConfig(cpus=2), micro_batches=64)
+    assert (placement.num_workers, placement.ingest_cpus) == (2, 2)
+
+
+def test_one_machine_is_filled_and_never_grows():
+    placement = place([LAPTOP], elastic(1, 8), IngestConfig(), micro_batches=64, oversubscribe=True)
+    assert (placement.num_workers, placement.min_workers, placement.max_workers) == (2, 1, 2)
+    assert (placement.ingest_cpus, placement.on_cluster) == (2, False)
+
+
+def test_a_placement_travels_to_the_workers():
+    placement = place(CLUSTER, elastic(2, 8), INGEST_NODES, micro_batches=64)
+    assert pickle.loads(pickle.dumps(placement)) == placement
+    assert placement.worker_resources == {"CPU": 1, "GPU": 1}
+
+
 @pytest.mark.parametrize(
     ("nodes", "cluster", "ingest", "message"),
     [
@@ -49,6 +87,8 @@ def test_never_more_workers_than_micro_batches():
         ([LAPTOP], ClusterConfig(cpus_per_worker=4), IngestConfig(), r"1 workers on cpu with 4 CPU .* holds 0"),
         ([LAPTOP], ClusterConfig(device="cuda"), IngestConfig(), "there are no GPUs; use cpu or auto"),
         (CLUSTER, ClusterConfig(num_workers=9), IngestConfig(), "9 workers on cuda .* hold 8"),
+        (CLUSTER, elastic(9, 12), IngestConfig(), "9 workers on cuda .* hold 8"),
+        ([LAPTOP, LAPTOP], elastic(3, 4), IngestConfig(), "a CPU for each of 3 workers, at most the 1 that"),
         (CLUSTER, ClusterConfig(), IngestConfig(node_labels={"node-role": "x"}), "no node has the labels"),
         (CLUSTER, ClusterConfig(), IngestConfig(cpus=200), "at most the 120 that training leaves free"),
         (CLUSTER, ClusterConfig(), IngestConfig(cpus=4), "a CPU for each of 8 workers"),

@@ -42,6 +42,9 @@ class IsolatedVideos:
             memory_mb: Memory that a video may take, MB; None: no limit. Linux alone holds a process to it.
         """
         self._decoder, self._timeout_s, self._memory_mb = decoder, timeout_s, memory_mb
+        self.cpu_s = 0.0
+        """CPU seconds of the children so far. Their start isn't counted, nor what one took for a video that it died at
+        or was ended for."""
         self._start_afresh()
         _alive.add(self)
 
@@ -155,6 +158,7 @@ class IsolatedVideos:
             raise
         finally:
             reader.seconds_left -= time.monotonic() - start
+        self.cpu_s += answer.cpu_s
         self._leaks = answer.own_bytes > child.own_bytes_at_start + MOST_GROWTH_MB * 2**20
         if isinstance(answer.value, Exception):
             raise answer.value

@@ -69,6 +69,8 @@ class Answer:
     """An exception is to be raised at the other end."""
     own_bytes: int
     """Memory that the child alone holds after it."""
+    cpu_s: float
+    """CPU time of the child's threads since its last word, seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)

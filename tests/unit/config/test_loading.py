@@ -56,7 +56,8 @@ OTHER_RESULT = {
     "train.epochs": 4,
     "train.global_batch_size": 16,
     "train.micro_batch_size": 4,
-    "train.precision": "bf16",
+    "train.precision": "fp16",
+    "train.ema_decay": 0.99,
     "train.seed": 1,
     "train.max_steps": 10,
     "test.num_clips": 3,
@@ -68,11 +69,18 @@ OTHER_OPERATIONAL = {
     "data.train": "a.parquet",
     "data.val": "b.parquet",
     "data.test": "c.parquet",
-    "execution.activation_checkpointing": "on",
+    "execution.activation_checkpointing": [1, 2],
+    "execution.compile": "blocks",
     "execution.validate_every_epochs": 2,
-    "execution.checkpoint_every_epochs": 2,
-    "execution.keep_checkpoints": 3,
     "execution.report_every_steps": 1,
+    "execution.max_skipped_steps": 1,
+    "execution.ledger": True,
+    "checkpoint.every_epochs": None,
+    "checkpoint.every_steps": 100,
+    "checkpoint.every_minutes": None,
+    "checkpoint.keep_last": 3,
+    "checkpoint.keep_best": False,
+    "checkpoint.storage": "s3://bucket/checkpoints",
     "augment.on": "worker",
     "ingest.decoder": "decord",
     "ingest.decode_timeout_s": 5.0,
@@ -82,14 +90,28 @@ OTHER_OPERATIONAL = {
     "ingest.object_store_mb": 100,
     "ingest.max_quarantined_share": 0.5,
     "ingest.node_labels": {"node-role": "ingest"},
-    "cluster.num_workers": 2,
+    "cluster.num_workers": {"min": 2, "max": 4},
+    "cluster.resize_check_s": 5.0,
     "cluster.device": "cpu",
     "cluster.cpus_per_worker": 2,
     "cluster.local_cpus": 8,
     "cluster.wait_for_nodes_s": 5.0,
+    "cluster.wait_for_workers_s": 5.0,
     "cluster.max_failures": 0,
+    "cluster.max_preemptions": 7,
+    "cluster.gpu_hour_price": 2.5,
+    "cluster.cpu_hour_price": 0.05,
     "cluster.storage": "elsewhere",
 }
+START = {"start_from.weights": "a.pth", "start_from.sha256": "a" * 64, "start_from.class_order": "order.txt"}
+OTHER_START = {
+    "start_from.sha256": "b" * 64,
+    "start_from.inflate": "centre",
+    "start_from.replace_head": True,
+    "start_from.class_order_sha256": "c" * 64,
+    "start_from.reverse_channels": True,
+}
+OTHER_START_PATHS = {"start_from.weights": "copies/a.pth", "start_from.class_order": "copies/order.txt"}
 SECOND_TRY = {"ingest.on_broken": "retry_with", "ingest.retry_with": "torchcodec"}
 
 
@@ -100,7 +122,8 @@ def faults_of(call):
 
 
 def test_every_field_is_in_the_tables_of_this_file():
-    assert {*OTHER_RESULT, *OTHER_OPERATIONAL, *SECOND_TRY} == set(flat_fields(load_config(SMALL)))
+    tables = {*OTHER_RESULT, *OTHER_OPERATIONAL, *OTHER_START, *OTHER_START_PATHS, *SECOND_TRY}
+    assert tables == set(flat_fields(load_config(SMALL, START)))
 
 
 @pytest.mark.parametrize("field", OTHER_RESULT)
@@ -119,6 +142,42 @@ def test_an_operational_field_leaves_the_fingerprint_as_it_is(field):
     assert changed_fields(before, after) == []
 
 
+def with_start(overrides):
+    # A head is brought into order or replaced, not both.
+    drop = {"start_from.class_order": None} if "start_from.replace_head" in overrides else {}
+    return load_config(SMALL, {**START, **drop}), load_config(SMALL, {**START, **drop, **overrides})
+
+
+@pytest.mark.parametrize("field", OTHER_START)
+def test_whatever_is_done_with_starting_weights_changes_the_fingerprint_and_is_told(field):
+    before, after = with_start({field: OTHER_START[field]})
+    assert fingerprint(after) != fingerprint(before)
+    assert changed_fields(before, after) == [f"{field}: {flat_fields(before)[field]} -> {OTHER_START[field]}"]
+
+
+@pytest.mark.parametrize("field", OTHER_START_PATHS)
+def test_where_starting_weights_lie_leaves_the_fingerprint_as_it_is(field):
+    before, after = with_start({field: OTHER_START_PATHS[field]})
+    assert after != before
+    assert fingerprint(after) == fingerprint(before)
+    assert changed_fields(before, after) == []
+
+
+def test_starting_from_weights_is_another_experiment_than_starting_fresh_and_one_change():
+    fresh, started = load_config(SMALL), load_config(SMALL, START)
+    assert fingerprint(started) != fingerprint(fresh)
+    (line,) = changed_fields(fresh, started)
+    assert line.startswith("start_from: None -> {'weights': 'a.pth', ")
+    (line,) = changed_fields(started, fresh)
+    assert line.endswith("} -> None")
+
+
+def test_starting_weights_can_be_given_over_a_null():
+    content = with_overrides(read_yaml(SMALL), {"start_from": None})
+    config = config_from_mapping(with_overrides(content, {"start_from.weights": "a.pth"}))
+    assert config.start_from.weights == "a.pth"
+
+
 def test_a_second_decoder_leaves_the_fingerprint_as_it_is():
     assert fingerprint(load_config(SMALL, SECOND_TRY)) == fingerprint(load_config(SMALL))
 
@@ -134,7 +193,9 @@ def test_equal_values_written_otherwise_have_one_fingerprint():
 
 
 @pytest.mark.parametrize(
-    "overrides", [{}, OTHER_RESULT, {**OTHER_OPERATIONAL, **SECOND_TRY}], ids=["small", "results", "operational"]
+    "overrides",
+    [{}, OTHER_RESULT, {**OTHER_OPERATIONAL, **SECOND_TRY}, START],
+    ids=["small", "results", "operational", "starting weights"],
 )
 def test_a_resolved_experiment_written_as_yaml_reads_back_equal(overrides, tmp_path):
     config = load_config(SMALL, {**overrides, "clip.crop_size": 32})

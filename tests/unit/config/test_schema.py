@@ -111,6 +111,18 @@ def test_micro_batches_per_step_round_up():
         ("model.temporal", "sometimes"),
         ("clip", None),
         ("ingest.node_labels", {"rack": 1}),
+        ("train.precision", "fp8"),
+        ("train.ema_decay", 1.0),
+        ("train.ema_decay", -0.1),
+        ("execution.max_skipped_steps", 0),
+        ("execution.compile", "model"),
+        ("checkpoint.every_steps", 0),
+        ("checkpoint.every_minutes", 0.0),
+        ("checkpoint.keep_last", 0),
+        ("cluster.max_failures", -1),
+        ("cluster.max_preemptions", -1),
+        ("cluster.wait_for_workers_s", 0.0),
+        ("cluster.gpu_hour_price", -1.0),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused_and_not_converted(field, value):
@@ -118,6 +130,63 @@ def test_a_value_of_the_wrong_kind_is_refused_and_not_converted(field, value):
     assert len(faults) == 1
     assert faults[0].startswith(f"{field}")
     assert ": " in faults[0]
+
+
+WORD_OR_STAGES = "input should be 'auto', 'on' or 'off' or a valid array, got"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fault"),
+    [
+        ("cluster.num_workers", 0, ": input should be greater than 0, got 0"),
+        ("cluster.num_workers", "2", ": input should be a valid integer or an object, got '2'"),
+        ("cluster.num_workers", {"min": 2}, ".max: is missing and has no default"),
+        ("cluster.num_workers", {"min": 0, "max": 2}, ".min: input should be greater than 0, got 0"),
+        ("cluster.num_workers", {"min": 3, "max": 2}, ".min is 3, more than max 2"),
+        ("cluster.num_workers", {"min": 1, "max": 2, "step": 1}, ".step: unknown field"),
+        ("execution.activation_checkpointing", "some", f": {WORD_OR_STAGES} 'some'"),
+        ("execution.activation_checkpointing", 1, f": {WORD_OR_STAGES} 1"),
+        ("execution.activation_checkpointing", [1, 0], ".1: input should be greater than or equal to 1, got 0"),
+        ("execution.activation_checkpointing", [5], ".0: input should be less than or equal to 4, got 5"),
+    ],
+)
+def test_a_field_of_several_forms_has_one_fault_in_the_words_of_the_form_that_was_meant(field, value, fault):
+    assert faults_of({field: value}) == [f"{field}{fault}"]
+
+
+def test_stages_to_recompute_are_read():
+    config = load_config(SMALL, {"execution.activation_checkpointing": [1, 4]})
+    assert config.execution.activation_checkpointing == (1, 4)
+
+
+def test_the_most_workers_of_a_range_must_have_a_micro_batch_each():
+    assert load_config(SMALL, {"cluster.num_workers": {"min": 2, "max": 4}}).cluster.num_workers.max == 4
+    (fault,) = faults_of({"cluster.num_workers": {"min": 2, "max": 5}})
+    assert fault.startswith("cluster.num_workers: 5 workers share 4 micro-batches a step")
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"weights": None}, "start_from.weights: input should be a valid string, got None"),
+        ({"inflate": "linear"}, "start_from.inflate: input should be 'repeat' or 'centre', got 'linear'"),
+        ({"sha256": "A" * 64}, f"start_from.sha256: string should match pattern '^[0-9a-f]{{64}}$', got '{'A' * 64}'"),
+        ({"replace_head": "yes"}, "start_from.replace_head: input should be a valid boolean, got 'yes'"),
+        (
+            {"class_order": "order.txt", "replace_head": True},
+            "start_from.class_order names the rows of a head that replace_head gives up; choose one of them",
+        ),
+        ({"class_order_sha256": "a" * 64}, "start_from.class_order_sha256 is given without class_order"),
+        ({"layers": "all"}, "start_from.layers: unknown field"),
+    ],
+)
+def test_options_of_starting_weights_that_cannot_be_are_named(fields, fault):
+    given = {f"start_from.{name}": value for name, value in {"weights": "a.pth", **fields}.items()}
+    assert faults_of(given) == [fault]
+
+
+def test_starting_weights_need_a_file():
+    assert faults_of({"start_from.replace_head": True}) == ["start_from.weights: is missing and has no default"]
 
 
 def test_a_whole_number_is_good_enough_for_a_real_one():
@@ -184,8 +253,8 @@ def test_a_policy_of_rand_augment_that_cannot_be_used_says_why(policy, fault):
 FIELDS_WITHOUT_DEFAULT = [
     name
     for name in flat_fields(load_config(SMALL))
-    if name.split(".")[0] not in ("execution", "ingest", "cluster")
-    and name not in ("train.seed", "train.max_steps", "test.single_crop", "augment.on")
+    if name.split(".")[0] not in ("execution", "checkpoint", "ingest", "cluster", "start_from")
+    and name not in ("train.seed", "train.max_steps", "train.ema_decay", "test.single_crop", "augment.on")
 ]
 
 

@@ -121,6 +121,17 @@ def _raise_index_error():
     raise IndexError("frames 9..9 of a video with 3")
 
 
+WORK_CPU_S = 0.05
+"""What `working` takes of a processor before it refuses a file."""
+
+
+def _work_and_refuse():
+    end = time.process_time() + WORK_CPU_S
+    while time.process_time() < end:
+        pass
+    raise DecodeError("no picture in it")
+
+
 def crashing():
     return Faulty(lambda: os.kill(os.getpid(), signal.SIGSEGV))
 
@@ -163,6 +174,10 @@ def raising_its_own():
 
 def asked_wrongly():
     return Faulty(_raise_index_error)
+
+
+def working():
+    return Faulty(_work_and_refuse)
 
 
 def not_starting():

@@ -42,6 +42,7 @@ def table_of(rows, broken=()):
         "width": [0 if is_bad else 4 for is_bad in bad],
         "concealed": [0 if is_bad else 2 for is_bad in bad],
         "retried": [row == 3 and not is_bad for row, is_bad in zip(rows, bad, strict=True)],
+        "cpu_s": [0.25 * row for row in rows],
         "error": ["DecodeError" if is_bad else "" for is_bad in bad],
         "message": ["no picture" if is_bad else "" for is_bad in bad],
         "decoder": ["pyav" if is_bad else "" for is_bad in bad],
@@ -158,6 +159,11 @@ def test_frames_that_stand_in_for_damaged_ones_are_counted():
 def test_videos_that_only_a_second_decoder_could_read_are_counted():
     batches = assembled([table_of([1, 2, 3, 4])], plans_of([1, 2], [3, 4]))
     assert [batch.retried for batch in batches] == [0, 1]
+
+
+def test_processor_time_counts_for_broken_videos_too():
+    batches = assembled([table_of([1, 2, 3, 4], broken={2, 4})], plans_of([1, 2], [3, 4]))
+    assert [batch.cpu_s for batch in batches] == [0.75, 1.75]
 
 
 def test_clips_of_one_table_are_not_copied():

@@ -281,6 +281,20 @@ def test_after_a_fork_the_new_process_has_its_own_child_and_the_old_one_keeps_it
     assert not running(int(other))
 
 
+def test_the_processor_time_of_a_child_is_known_whatever_came_of_it(videos):
+    from faulty_decoders import WORK_CPU_S
+
+    opener = videos("working")
+    assert opener.cpu_s == 0
+    assert_right(opener)
+    before = opener.cpu_s
+    assert before > 0
+    for _ in range(2):
+        with pytest.raises(DecodeError, match="no picture"):
+            open_and_read(opener, "heavy.video")
+    assert opener.cpu_s - before >= 2 * WORK_CPU_S
+
+
 def test_a_process_has_one_opener_for_each_decoder_and_time():
     assert isolated_videos("pyav", 60.0) is isolated_videos("pyav", 60.0)
     assert isolated_videos("pyav", 60.0) is not isolated_videos("decord", 60.0)

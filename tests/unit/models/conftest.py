@@ -3,12 +3,17 @@
 The methods are wrapped, not the import: another test file may have imported them first.
 """
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from beartype import beartype
 from jaxtyping import jaxtyped
 
 from morphmlp.models import backbone, morphfc
+
+sys.path.insert(0, str(Path(__file__).parent))  # for golden_models
 
 CLASSES = (
     morphfc.Mlp,

@@ -1,45 +1,18 @@
 """The network as a whole: wiring of the variants, initial weights, memory, errors."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
+from tiny_network import CROP, FRAMES, TINY, clips, gradients, tiny
 from torch import nn
-from torch.nn.functional import cross_entropy
 
-from morphmlp.config import ModelConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP, build_model
 from morphmlp.models.backbone import drop_path_rates
 from morphmlp.models.morphfc import TemporalMorphFC
 from morphmlp.models.presets import preset
-
-TINY = ModelConfig(
-    depths=(1, 2, 1, 1),
-    embed_dims=(16, 16, 24, 32),
-    chunk_lengths=(8, 8, 4, 4),
-    mlp_ratio=2.0,
-    drop_path_rate=0.0,
-    num_classes=5,
-    temporal="mixed",
-    init="published",
-)
-FRAMES, CROP = 8, 64
-
-
-def tiny(**changes: object) -> MorphMLP:
-    torch.manual_seed(0)
-    return MorphMLP(replace(TINY, **changes), num_frames=FRAMES, crop_size=CROP)
-
-
-def clips(count: int = 2) -> torch.Tensor:
-    return torch.randn(count, 3, FRAMES, CROP, CROP, generator=torch.Generator().manual_seed(1))
-
-
-def gradients(model: MorphMLP, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    torch.manual_seed(2)
-    cross_entropy(model(x), torch.arange(len(x)) % 5).backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 def test_a_clip_gives_one_row_of_logits():
@@ -139,29 +112,96 @@ def test_drop_path_grows_linearly_from_zero_over_all_blocks():
 def test_drop_path_acts_in_training_only_and_never_on_the_temporal_layer():
     block = tiny(drop_path_rate=0.999999, init="random_projection").blocks4[0]
     x = torch.randn(2, 4, 2, 2, 32)
-    assert block.train()(x).equal(x)
-    assert not block.eval()(x).equal(x)
+    assert block.train()(x, block.draw_kept(x)).equal(x)
+    assert block.eval().draw_kept(x) is None
+    assert not block(x).equal(x)
 
 
-def test_activation_checkpointing_gives_the_same_gradients_with_the_same_drop_path_draws():
+def test_a_kept_branch_is_scaled_up_so_that_its_mean_stays():
+    block = tiny(drop_path_rate=0.25).blocks4[0].train()
+    torch.manual_seed(0)
+    kept = block.draw_kept(torch.zeros(4000, 4, 2, 2, 32))
+    assert kept.shape == (2, 4000, 1, 1, 1, 1)
+    assert torch.equal(kept.unique(), torch.tensor([0, 1 / 0.75]))
+    assert torch.allclose(kept.mean(dim=1).flatten(), torch.ones(2), atol=0.05)
+    assert not kept[0].equal(kept[1])
+
+
+def test_drop_path_acts_on_the_branches_as_torchvision_does():
+    block = tiny(drop_path_rate=0.5, init="random_projection").blocks4[0].train()
+    x = torch.randn(6, 4, 2, 2, 32)
+    torch.manual_seed(3)
+    u = x + block.t_fc(block.t_norm1(x))
+    y = x + block.drop_path(block.fc(block.norm1(u)))
+    expected = y + block.drop_path(block.mlp(block.norm2(y)))
+    torch.manual_seed(3)
+    assert block(x, block.draw_kept(x)).equal(expected)
+
+
+STAGE_SETS = [(1,), (2,), (3,), (4,), (1, 3), (1, 2, 3, 4), ()]
+
+
+@pytest.mark.parametrize("stages", STAGE_SETS)
+def test_activation_checkpointing_of_any_stages_gives_the_same_gradients_with_the_same_drop_path_draws(stages):
     plain, recomputing = (tiny(drop_path_rate=0.5, init="random_projection") for _ in range(2))
-    recomputing.set_activation_checkpointing(True)
+    recomputing.set_activation_checkpointing(stages)
     expected, found = gradients(plain, clips(4)), gradients(recomputing, clips(4))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stages", STAGE_SETS)
+def test_only_blocks_of_the_named_stages_run_again_in_the_backward_pass(stages):
+    model = tiny()
+    model.set_activation_checkpointing(stages)
+    runs = Counter()
+    for stage, blocks in enumerate(model.stage_blocks(), start=1):
+        for block in blocks:
+            block.register_forward_pre_hook(lambda *_, stage=stage: runs.update([stage]))
+    gradients(model, clips())
+    assert runs == {
+        stage: depth * (2 if stage in stages else 1) for stage, depth in enumerate(model.config.depths, start=1)
+    }
+
+
+def test_recomputation_does_not_count_batch_norm_statistics_twice():
+    # There is none inside the blocks, and the stem's sees each micro-batch once.
+    plain, recomputing = tiny(), tiny()
+    recomputing.set_activation_checkpointing((1, 2, 3, 4))
+    for model in (plain, recomputing):
+        gradients(model, clips())
+    inside = [m for blocks in plain.stage_blocks() for m in blocks.modules() if isinstance(m, nn.BatchNorm3d)]
+    assert not inside
+    buffers = dict(plain.named_buffers())
+    assert len(buffers) == 6
+    torch.testing.assert_close(dict(recomputing.named_buffers()), buffers, rtol=0, atol=0)
     assert recomputing.patch_embed1.norm1.num_batches_tracked == 1
 
 
-def test_activation_checkpointing_keeps_less():
+def test_activation_checkpointing_keeps_less_with_every_stage_in_training_only():
     def kept(model: MorphMLP) -> int:
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
             model(clips())
         return sum(sizes)
 
-    plain, recomputing = tiny(), tiny()
-    recomputing.set_activation_checkpointing(True)
-    assert kept(recomputing) < kept(plain) / 2
-    assert kept(recomputing.eval()) == kept(plain.eval())
+    model = tiny()
+    plain = kept(model)
+    saved = []
+    for stage in (1, 2, 3, 4):
+        model.set_activation_checkpointing([stage])
+        saved.append(plain - kept(model))
+    model.set_activation_checkpointing([1, 2, 3, 4])
+    assert min(saved) > 0
+    assert plain - kept(model) == sum(saved) > plain / 2
+    in_evaluation = kept(model.eval())
+    model.set_activation_checkpointing(())
+    assert in_evaluation == kept(model)
+
+
+@pytest.mark.parametrize("stages", [(0,), (1, 5)])
+def test_an_unknown_stage_is_refused(stages):
+    with pytest.raises(ValueError, match=r"no stage \[[05]\]; there are 1-4"):
+        tiny().set_activation_checkpointing(stages)
 
 
 def test_shapes_that_do_not_fit_name_stage_value_and_rule():

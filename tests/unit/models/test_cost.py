@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates, which may not drift, and activation memory."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -44,29 +45,62 @@ def test_the_temporal_layers_have_the_published_number_of_parameters(name, tempo
     assert mixed - averaged == temporal_params
 
 
-TINY = replace(preset("morphmlp_s_16x4").model, embed_dims=(16, 16, 24, 32), chunk_lengths=(8, 8, 4, 4))
+TINY = replace(
+    preset("morphmlp_s_16x4").model, depths=(2, 2, 2, 1), embed_dims=(16, 16, 24, 32), chunk_lengths=(8, 8, 4, 4)
+)
 
 
 def test_activation_bytes_grow_with_the_clips():
-    one, two, three = (activation_bytes(TINY, num_frames=8, crop_size=64, clips=n) for n in (1, 2, 3))
+    one, two, three = (activation_bytes(TINY, num_frames=8, crop_size=64, clips=n).total() for n in (1, 2, 3))
     assert one > 1_000_000
     # BatchNorm's statistics are kept once, whatever the number of clips.
     assert three - two == two - one
     assert one == pytest.approx(two - one, rel=0.01)
 
 
-def test_activation_bytes_are_those_of_a_real_forward_pass():
-    model = MorphMLP(TINY, num_frames=8, crop_size=64).train()
-    parameters = {parameter.data_ptr() for parameter in model.parameters()}
+def storages_kept(run, apart):
+    """The storages that a pass on the CPU keeps for the backward pass, apart from those of some tensors."""
+    known = {tensor.data_ptr() for tensor in apart}
     kept = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
+        if storage.data_ptr() not in known:
             kept[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(torch.zeros(2, 3, 8, 64, 64))
-    real = sum(storage.nbytes() for storage in kept.values())
-    assert activation_bytes(TINY, num_frames=8, crop_size=64, clips=2) == pytest.approx(real, rel=0.02)
+        run()
+    return kept
+
+
+def real_bytes(stages=()):
+    """Kept by a forward pass, inputs of recomputed blocks included, and the most that one such block needs on top."""
+    model = MorphMLP(TINY, num_frames=8, crop_size=64).train()
+    model.set_activation_checkpointing(stages)
+    arguments = {}
+    for stage in stages:
+        for block in model.stage_blocks()[stage - 1]:
+            block.register_forward_pre_hook(lambda block, args: arguments.update({block: args}))
+    kept = storages_kept(lambda: model(torch.zeros(2, 3, 8, 64, 64)), model.parameters())
+    kept |= {x.data_ptr(): x.untyped_storage() for x, _ in arguments.values()}
+    on_top = [
+        storages_kept(partial(block.forward, x, drop), [*model.parameters(), x])
+        for block, (x, drop) in arguments.items()
+    ]
+    sizes = [sum(storage.nbytes() for storage in storages.values()) for storages in (kept, *on_top)]
+    return sizes[0] + max(sizes[1:], default=0)
+
+
+@pytest.fixture(scope="module")
+def counted():
+    return activation_bytes(TINY, num_frames=8, crop_size=64, clips=2)
+
+
+@pytest.mark.parametrize("stages", [(), (1,), (3,), (1, 2, 3, 4)])
+def test_activation_bytes_are_those_of_a_real_forward_pass_and_one_recomputed_block(stages, counted):
+    assert counted.total(stages) == pytest.approx(real_bytes(stages), rel=0.02)
+
+
+def test_each_recomputed_stage_saves_memory(counted):
+    assert counted.total() > counted.total((1,)) > counted.total((1, 2)) > counted.total((1, 2, 3))

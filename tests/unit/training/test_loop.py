@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from morphmlp.data.augment import normalise
 from morphmlp.data.plan import Cursor
-from morphmlp.training.batch_norm import RunningStatistics
-from morphmlp.training.loop import EpochSummary, StepSummary, fit, train_step
+from morphmlp.training.loop import EpochSummary, Stepper, StepSummary, fit
 from morphmlp.training.recipe import learning_rate
-from morphmlp.training.state import load_checkpoint, new_state, restore, save_checkpoint
+from morphmlp.training.state import checkpoint_from, new_state, restore, snapshot
+from morphmlp.training.step_guard import StepGuard
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "loss_curve.json"
 FINGERPRINT = "12:abc"
@@ -27,7 +27,7 @@ def weights_of(state):
 
 
 def gradients_of_one_step(config, *, broken=(), frozen=True):
-    """Gradients, loss sum and counts of the first step, taken without moving the weights."""
+    """Gradients, sums and norm of the first step."""
     config = replace(config, optim=replace(config.optim, clip_norm=1e9))
     recipe = replace(tiny.recipe_of(config), optim=config.optim)
     state = new_state(config, tiny.CPU)
@@ -35,16 +35,9 @@ def gradients_of_one_step(config, *, broken=(), frozen=True):
         tiny.freeze_batch_norm(state.model)
     state.model.train()
     micro_batches = next(iter(tiny.ListClips(recipe.plan, broken=broken).train(Cursor())))
-    totals, norm = train_step(
-        state,
-        state.model,
-        micro_batches,
-        statistics=RunningStatistics(state.model),
-        recipe=recipe,
-        lr=0.0,
-        device=tiny.CPU,
-    )
-    return {name: p.grad for name, p in state.model.named_parameters()}, totals, norm
+    stepper = Stepper(state, state.model, recipe=recipe, device=tiny.CPU, guard=StepGuard())
+    summary = stepper.take(micro_batches)
+    return {name: p.grad for name, p in state.model.named_parameters()}, summary.totals, summary.grad_norm
 
 
 def gradients_of_one_big_mean(config, *, broken=()):
@@ -64,7 +57,7 @@ def test_accumulating_over_micro_batches_is_one_big_mean(micro_batch_size):
     config = replace(config, train=replace(config.train, micro_batch_size=micro_batch_size))
     gradients, totals, norm = gradients_of_one_step(config)
     expected, loss, clips = gradients_of_one_big_mean(config)
-    assert totals.tolist() == pytest.approx([loss * clips, clips, 0], rel=1e-5)
+    assert totals.tolist() == pytest.approx([loss * clips, clips, 0, 0, 0, 0], rel=1e-5)
     for name, gradient in expected.items():
         assert torch.allclose(gradients[name], gradient, rtol=1e-4, atol=1e-6), name
     assert norm.item() == pytest.approx(torch.cat([g.flatten() for g in expected.values()]).norm().item(), rel=1e-4)
@@ -82,7 +75,7 @@ def test_the_gradient_is_the_mean_over_the_videos_that_are_there(places):
     gradients, totals, _ = gradients_of_one_step(config, broken=broken)
     expected, loss, clips = gradients_of_one_big_mean(config, broken=broken)
     assert clips == tiny.REPEATS * (6 - len(broken))
-    assert totals.tolist() == pytest.approx([loss * clips, clips, len(broken)], rel=1e-5)
+    assert totals.tolist() == pytest.approx([loss * clips, clips, len(broken), 0, 0, 0], rel=1e-5)
     for name, gradient in expected.items():
         assert torch.allclose(gradients[name], gradient, rtol=1e-4, atol=1e-6), name
 
@@ -117,7 +110,7 @@ def test_a_step_without_a_single_good_video_is_harmless():
     recipe = tiny.recipe_of(max_steps=2)
     broken = {row for plan in itertools.islice(first_rows(), 3) for row in plan.rows.tolist()}
     state, (first, *_) = tiny.train(recipe, broken=broken)
-    assert first.totals.tolist() == [0.0, 0.0, 6.0]
+    assert first.totals.tolist() == [0.0, 0.0, 6.0, 0.0, 0.0, 0.0]
     assert first.grad_norm == 0.0
     assert {video.video_id for video in first.broken} == {f"v{row}" for row in broken}
     assert all(torch.isfinite(value).all() for value in state.model.state_dict().values())
@@ -194,7 +187,7 @@ def test_draws_of_other_code_do_not_change_the_training():
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
-def test_a_run_that_was_stopped_and_resumed_ends_bit_identical(stop, tmp_path):
+def test_a_run_that_was_stopped_and_resumed_ends_bit_identical(stop):
     recipe = tiny.recipe_of()
     whole, whole_summaries = tiny.train(recipe)
     state = new_state(tiny.CONFIG, tiny.CPU)
@@ -204,11 +197,11 @@ def test_a_run_that_was_stopped_and_resumed_ends_bit_identical(stop, tmp_path):
             before.append(summary)
             if len(before) == stop:
                 break
-    save_checkpoint(tmp_path, state, config=tiny.CONFIG, data_fingerprint=FINGERPRINT)
+    content = snapshot(state, config=tiny.CONFIG, data_fingerprint=FINGERPRINT)
 
     torch.manual_seed(123)
     resumed = new_state(replace(tiny.CONFIG, train=replace(tiny.CONFIG.train, seed=9)), tiny.CPU)
-    restore(resumed, load_checkpoint(tmp_path), config=tiny.CONFIG, data_fingerprint=FINGERPRINT)
+    restore(resumed, checkpoint_from(content), config=tiny.CONFIG, data_fingerprint=FINGERPRINT)
     _, after = tiny.train(recipe, state=resumed)
 
     assert tiny.losses_of([*before, *after]) == tiny.losses_of(whole_summaries)

@@ -50,7 +50,6 @@ def recipe_of(config=CONFIG, *, num_videos=12, max_steps=None, epochs=None):
         max_steps=max_steps,
         clips_per_video=REPEATS,
         num_classes=CLASSES,
-        bf16=False,
     )
 
 

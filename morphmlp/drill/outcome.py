@@ -1,0 +1,157 @@
+"""What is left of a run after a stop, held against the plan and against the undisturbed run."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from morphmlp.data.manifest import read_manifest
+from morphmlp.data.plan import TrainPlan
+from morphmlp.drill.demo_run import RUN_NAME, DemoRun
+from morphmlp.errors import DrillError
+from morphmlp.record import Metrics
+from morphmlp.tracking import RunWriter, find_run
+from morphmlp.training.checkpoint_store import CheckpointStore
+from morphmlp.training.ledger import consumption
+
+Losses = Mapping[int, tuple[float, ...]]
+"""Recorded losses by step."""
+Comparison = Literal["bit-identical", "within 1e-4"]
+"""How weights are compared: every tensor of the checkpoint the same bit for bit; or, where the number of workers
+changed on the way, those of the model within float rounding, relative to the greatest weight of each tensor."""
+ROUNDING = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remains:
+    """What a finished run leaves."""
+
+    repeated: int
+    """Videos that the final weights saw more than once in an epoch."""
+    lost: int
+    """Planned videos that they never saw, and those that a step took which plans others."""
+    redone_steps: int
+    """Steps taken again: work that was lost, not data."""
+    attempts: int
+    """Groups of workers."""
+    checkpoint_steps: int
+    """Steps in the last checkpoint."""
+    weights: Mapping[str, Tensor]
+    """Every tensor of the last checkpoint: model, averages, optimiser."""
+    losses: Losses
+    """Points of the training loss in the record, by step: one each where nothing is lost or doubled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Two sets of weights."""
+
+    equal: bool
+    comparison: Comparison
+    greatest: float
+    """Greatest difference of the model's weights, relative to the greatest weight of the tensor; 0 where all are the
+    same."""
+
+
+def remains_of(run: DemoRun) -> Remains:
+    """Read ledger, last checkpoint and record of a finished run.
+
+    Raises:
+        DrillError: Something of it isn't there.
+    """
+    config, manifest = run.config, read_manifest(run.demo.videos / "train.parquet").available()
+    plan = TrainPlan(
+        num_videos=len(manifest),
+        global_batch_size=config.train.global_batch_size,
+        micro_batch_size=config.train.micro_batch_size,
+        seed=config.train.seed,
+    )
+    history = run.history()
+    found = consumption(history, plan, manifest.table["video_id"].to_pylist(), total_steps=run.demo.steps)
+    newest = CheckpointStore.of(run.checkpoint_storage, RUN_NAME).newest(lambda _: None)
+    if newest is None:
+        raise DrillError(f"{run.checkpoint_storage}: the run left no checkpoint")
+    stored, content = newest
+    return Remains(
+        repeated=found.repeated,
+        lost=found.lost + found.out_of_place,
+        redone_steps=history.redone_steps,
+        attempts=len(history.attempts),
+        checkpoint_steps=stored.facts.step,
+        weights=dict(tensors_of(content)),
+        losses=_recorded_losses(run, config.dataset),
+    )
+
+
+def tensors_of(content: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor inside nested dicts, lists and tuples, with its path as in `model.head.weight`."""
+    if isinstance(content, Tensor):
+        yield path, content
+    elif isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from tensors_of(value, f"{path}.{name}" if path else str(name))
+    elif isinstance(content, list | tuple):
+        for number, value in enumerate(content):
+            yield from tensors_of(value, f"{path}.{number}")
+
+
+def difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], comparison: Comparison) -> Difference:
+    """Compare two checkpoints' tensors.
+
+    Raises:
+        DrillError: They aren't of the same network.
+    """
+    if shapes(weights) != shapes(expected):
+        odd = sorted(dict(shapes(weights).items() ^ shapes(expected).items()))
+        raise DrillError(f"the checkpoints hold different tensors: {', '.join(odd[:5])}")
+    greatest = max(
+        (_relative(value, expected[name]) for name, value in weights.items() if name.startswith("model.")),
+        default=0.0,
+    )
+    identical = all(_same_bits(value, expected[name]) for name, value in weights.items())
+    equal = identical if comparison == "bit-identical" else greatest <= ROUNDING
+    return Difference(equal=equal, comparison=comparison, greatest=greatest)
+
+
+def shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape and type of each tensor."""
+    return {name: (value.shape, value.dtype) for name, value in weights.items()}
+
+
+def greatest_loss_difference(
+    losses: Mapping[int, tuple[float, ...]], expected: Mapping[int, tuple[float, ...]]
+) -> float:
+    """Greatest relative difference of the losses of a step that both records have; infinity where they share none."""
+    shared = losses.keys() & expected.keys()
+    return max((abs(losses[step][0] / expected[step][0] - 1) for step in shared), default=float("inf"))
+
+
+def _same_bits(value: Tensor, expected: Tensor) -> bool:
+    return torch.equal(
+        value.contiguous().flatten().view(torch.uint8), expected.contiguous().flatten().view(torch.uint8)
+    )
+
+
+def _relative(value: Tensor, expected: Tensor) -> float:
+    if not value.numel() or not value.is_floating_point():
+        return 0.0
+    apart = (value.double() - expected.double()).abs().max().item()
+    return apart / max(expected.double().abs().max().item(), torch.finfo(torch.float32).tiny)
+
+
+def _recorded_losses(run: DemoRun, experiment: str) -> dict[int, tuple[float, ...]]:
+    found = find_run(run.tracking_uri, run_name=RUN_NAME, experiment=experiment)
+    if found is None:
+        raise DrillError(f"{run.tracking_uri}: holds no run {RUN_NAME}")
+    points = RunWriter(run.tracking_uri, found.run_id).history([Metrics.TRAIN_LOSS])
+    steps: dict[int, list[float]] = {}
+    for point in points:
+        steps.setdefault(point.step, []).append(point.value)
+    return {step: tuple(values) for step, values in steps.items()}
+
+
+def doubled_points(losses: Losses) -> int:
+    """Points of the record beyond one a step."""
+    return sum(len(values) - 1 for values in losses.values())

@@ -1,0 +1,198 @@
+"""The stops that strike the run itself: its processes, its disk, its checkpoints."""
+
+import contextlib
+import random
+import resource
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+from morphmlp.drill.demo_run import CHECKPOINT_EVERY, RUN_NAME, DemoRun, Surroundings
+from morphmlp.drill.outcome import Comparison, Remains
+from morphmlp.drill.processes import end_marked, kill, training_worker
+from morphmlp.errors import DrillError
+from morphmlp.training.checkpoint_store import CONTENT_FILE, CheckpointStore
+
+SMALL_FILE_BYTES = 64 * 1024
+"""Enough for a worker's ledger, too little for a checkpoint."""
+
+
+class Stop(ABC):
+    """One way to stop a run, and how to tell that it happened."""
+
+    name: str
+    words: str
+    """What happens, for the reader of the table."""
+    ends_run = False
+    """Whether the command ends by it, so that the user continues with the same one."""
+    comparison: Comparison = "bit-identical"
+    latest_step = 0.6
+    """Share of the run before which it strikes."""
+
+    @contextlib.contextmanager
+    def surroundings(self, folder: Path, temporary: Path) -> Iterator[Surroundings]:
+        """What the run needs around it, in the trial's folder and its short temporary one."""
+        del folder, temporary
+        yield Surroundings()
+
+    @abstractmethod
+    def strike(self, run: DemoRun, rng: random.Random) -> None:
+        """Do it, and mend what a run can't mend by itself.
+
+        Raises:
+            DrillError: It can't be done any more.
+        """
+
+    @abstractmethod
+    def proof(self, run: DemoRun, remains: Remains) -> str:
+        """What shows that it happened, in words.
+
+        Raises:
+            DrillError: Nothing does.
+        """
+
+
+class WorkerKilled(Stop):
+    """A training process dies; Ray Train starts the group again."""
+
+    name = "worker-killed"
+    words = "a training worker is killed (SIGKILL)"
+
+    def strike(self, run: DemoRun, rng: random.Random) -> None:
+        """Kill one of the two."""
+        kill(training_worker(run.folder, run.files.ledger, rng.randrange(2)), signal.SIGKILL)
+
+    def proof(self, run: DemoRun, remains: Remains) -> str:
+        """The workers started twice in one command."""
+        return started_again(remains)
+
+
+class DriverKilled(Stop):
+    """The command dies without a word."""
+
+    name = "driver-killed"
+    words = "the command is killed (SIGKILL)"
+    ends_run = True
+
+    def strike(self, run: DemoRun, rng: random.Random) -> None:
+        """Kill the command alone; Ray's processes find out by themselves."""
+        run.signal(signal.SIGKILL)
+
+    def proof(self, run: DemoRun, remains: Remains) -> str:
+        """The workers started twice."""
+        return started_again(remains)
+
+
+class CtrlC(Stop):
+    """The user presses Ctrl-C."""
+
+    name = "ctrl-c"
+    words = "Ctrl-C in the terminal"
+    ends_run = True
+
+    def strike(self, run: DemoRun, rng: random.Random) -> None:
+        """As a terminal does it: to all processes of the group."""
+        run.signal(signal.SIGINT, group=True)
+
+    def proof(self, run: DemoRun, remains: Remains) -> str:
+        """The command said how to continue."""
+        return said(run, f"--run-name {RUN_NAME}")
+
+
+class Terminated(Stop):
+    """A cluster's scheduler wants the machine back."""
+
+    name = "sigterm"
+    words = "SIGTERM, as before a preemption"
+    ends_run = True
+
+    def strike(self, run: DemoRun, rng: random.Random) -> None:
+        """To the command alone."""
+        run.signal(signal.SIGTERM)
+
+    def proof(self, run: DemoRun, remains: Remains) -> str:
+        """The command said how to continue."""
+        return said(run, f"--run-name {RUN_NAME}")
+
+
+class FullDisk(Stop):
+    """Checkpoints can't be written for a while."""
+
+    name = "full-disk"
+    words = "writing a checkpoint fails for a while (a limit on the size of the worker's files)"
+
+    def strike(self, run: DemoRun, rng: random.Random) -> None:
+        """Limit the first worker's files until the run has said that a checkpoint couldn't be written."""
+        pid = training_worker(run.folder, run.files.ledger, 0)
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (SMALL_FILE_BYTES, hard))
+        struck = run.last_step()
+        run.wait_until(
+            lambda: any(FAILED_SAVE in line for line in run.said()) and run.last_step() > struck + CHECKPOINT_EVERY,
+            what="say that a checkpoint could not be written, and go on",
+        )
+        if not list(CheckpointStore.of(run.checkpoint_storage, RUN_NAME).stored()):
+            raise DrillError("the last good checkpoint was removed while the disk was full")
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+    def proof(self, run: DemoRun, remains: Remains) -> str:
+        """The run said so, and went on with the same workers."""
+        if remains.attempts != 1:
+            raise DrillError(f"the run should have gone on; its workers started {remains.attempts} times")
+        return said(run, FAILED_SAVE)
+
+
+FAILED_SAVE = "could not be written"
+
+
+class TornCheckpoint(Stop):
+    """The command dies, and the newest checkpoint is cut short."""
+
+    name = "torn-checkpoint"
+    words = "the command is killed and the newest checkpoint is cut in half"
+    ends_run = True
+
+    def __init__(self) -> None:
+        """Tear nothing yet."""
+        self._torn = ""
+
+    def strike(self, run: DemoRun, rng: random.Random) -> None:
+        """Wait for two checkpoints, kill everything, and cut the newer one."""
+        store = CheckpointStore.of(run.checkpoint_storage, RUN_NAME)
+        run.wait_until(lambda: len(store.stored()) >= 2, what="write two checkpoints")
+        run.signal(signal.SIGKILL)
+        run.wait_for_end()
+        end_marked(run.folder)
+        newest = store.stored()[-1]
+        path = run.files.root / "checkpoints" / newest.name / CONTENT_FILE
+        with path.open("r+b") as file:
+            file.truncate(newest.size // 2)
+        self._torn = newest.name
+
+    def proof(self, run: DemoRun, remains: Remains) -> str:
+        """The run named the torn one, and began at an earlier one."""
+        return said(run, self._torn)
+
+
+def started_again(remains: Remains) -> str:
+    """The proof that workers started more than once.
+
+    Raises:
+        DrillError: They didn't.
+    """
+    if remains.attempts < 2:
+        raise DrillError("the stop never happened: the workers started only once")
+    return f"{remains.attempts} starts"
+
+
+def said(run: DemoRun, text: str) -> str:
+    """The last line of the terminal that contains a text.
+
+    Raises:
+        DrillError: None does.
+    """
+    line = next((line for line in reversed(run.said()) if text in line), None)
+    if line is None:
+        raise DrillError(f"the run never said {text!r}")
+    return line.strip()

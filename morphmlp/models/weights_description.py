@@ -1,0 +1,261 @@
+"""What network a set of tensors belongs to, told from names and shapes, and where two networks differ.
+
+Pure: knows no files. Names are those of the released checkpoints.
+"""
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from morphmlp.config import ModelConfig
+from morphmlp.config.shapes import NUM_STAGES, STEM_TEMPORAL_STRIDE, temporal_groups, temporal_tokens
+from morphmlp.config.values import Temporal
+from morphmlp.errors import CheckpointError
+from morphmlp.models.backbone import MorphMLP
+from morphmlp.models.presets import PRESETS, Preset
+
+NAMES_SHOWN = 3
+"""Tensors that a report names; the rest is counted."""
+FIRST_CONVOLUTION = "patch_embed1.proj1.weight"
+HEAD = ("head.weight", "head.bias")
+TEMPORAL_LAYER = re.compile(r"blocks\d\.\d+\.(t_fc|t_norm1)\.")
+"""Beginning of the names of MorphFC_t's tensors, its norm's included."""
+PUBLISHED_FRAMES = (16, 32)
+"""Frames of the released models; at their widths some other numbers of frames give the same shapes."""
+
+Kind = Literal["video", "video without temporal layers", "image"]
+_KINDS: dict[Temporal, Kind] = {"mixed": "video", "averaged": "video without temporal layers", "none": "image"}
+_FourInts = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsDescription:
+    """The network that a set of tensors belongs to."""
+
+    kind: Kind
+    """`video without temporal layers`: convolutions over time, but no MorphFC_t. So are the released image-trained
+    files, and networks with `temporal: averaged`."""
+    depths: _FourInts
+    """Blocks per stage."""
+    embed_dims: _FourInts
+    """Channels per stage."""
+    mlp_hidden: _FourInts
+    """Hidden channels of the stages' channel MLPs."""
+    num_classes: int | None
+    """Rows of the head; None: there is no head."""
+    num_frames: int | None
+    """Frames per clip; None: there are no temporal layers, or their shapes don't tell, see `possible_frames`."""
+    possible_frames: tuple[int, ...]
+    """Numbers of frames that give these shapes (an odd one has those of the next even one); none without temporal
+    layers."""
+    chunk_lengths: _FourInts | None
+    """None: the file doesn't say, and no shape does."""
+
+    @property
+    def size(self) -> str:
+        """`MorphMLP-S`, or the depths and widths of a network that isn't a published one."""
+        for name, preset in PRESETS.items():
+            if (preset.model.depths, preset.model.embed_dims) == (self.depths, self.embed_dims):
+                return f"MorphMLP-{name.split('_')[1].upper()}"
+        return f"a MorphMLP of depths {list(self.depths)}, widths {list(self.embed_dims)}"
+
+    @property
+    def frames_in_words(self) -> str:
+        """`16`, or `2 or 4 or 8` where the shapes don't tell."""
+        frames = self.possible_frames if self.num_frames is None else (self.num_frames,)
+        return " or ".join(map(str, frames))
+
+    @property
+    def in_words(self) -> str:
+        """One phrase, as in `MorphMLP-S (video), 16 frames, 400 classes`."""
+        frames = [f"{self.frames_in_words} frames"] if self.possible_frames else []
+        head = "no head" if self.num_classes is None else f"{self.num_classes} classes"
+        return ", ".join([f"{self.size} ({self.kind})", *frames, head])
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyReport:
+    """Tensors of a file beside those of a network, by name."""
+
+    fitting: int
+    """Tensors of the same name and shape."""
+    missing: tuple[str, ...]
+    """In the network only."""
+    unexpected: tuple[str, ...]
+    """In the file only."""
+    mismatched: tuple[str, ...]
+    """In both: `name [shape in the file] against [shape in the network]`."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether every tensor has its place."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    @property
+    def in_words(self) -> str:
+        """Counts, and the first names of each kind."""
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.mismatched}
+        faults = [f"{len(names)} {kind} ({first_names(names)})" for kind, names in kinds.items() if names]
+        return ", ".join([f"{self.fitting} tensors fit", *faults])
+
+
+def first_names(names: Collection[str]) -> str:
+    """The first names of a list, and how many there are more."""
+    more = [f"and {len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
+    return ", ".join([*list(names)[:NAMES_SHOWN], *more])
+
+
+def compare_keys(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> KeyReport:
+    """Which tensors of a file have their place in a network, of which only names and shapes count."""
+    shapes = {name: (list(state[name].shape), list(expected[name].shape)) for name in expected if name in state}
+    return KeyReport(
+        fitting=sum(there == here for there, here in shapes.values()),
+        missing=tuple(name for name in expected if name not in state),
+        unexpected=tuple(name for name in state if name not in expected),
+        mismatched=tuple(f"{name} {there} against {here}" for name, (there, here) in shapes.items() if there != here),
+    )
+
+
+def expected_state(model: ModelConfig, *, num_frames: int, crop_size: int) -> dict[str, Tensor]:
+    """Names and shapes of a network's tensors, without values (on the meta device)."""
+    with torch.device("meta"):
+        return MorphMLP(model, num_frames=num_frames, crop_size=crop_size).state_dict()
+
+
+def describe(state: Mapping[str, Tensor], stated: Preset | None = None) -> WeightsDescription:
+    """The network that these tensors belong to.
+
+    Kind, depths, widths and classes follow from names and shapes. So do frames, from the sizes of the temporal layers:
+    at the published widths a file is taken for one of 16 or 32 frames where it can be one; elsewhere several numbers
+    may give the same shapes. Chunk lengths are in no shape.
+
+    Args:
+        state: The tensors.
+        stated: The network as the file itself states it: frames and chunk lengths are taken from there.
+
+    Raises:
+        CheckpointError: The tensors aren't those of a whole MorphMLP, or contradict what the file states.
+    """
+    found = _deduced(state)
+    report = compare_keys(state, _whole_network(found))
+    if not report.clean:
+        raise CheckpointError(f"its tensors aren't those of {found.size}, whole: {report.in_words}")
+    if stated is None:
+        return found
+    said = described(stated.model, num_frames=stated.num_frames)
+    contradictions = differences(replace(found, num_frames=None), said)
+    if found.kind != said.kind:
+        contradictions.append(f"{found.kind} against {said.kind}")
+    if found.num_classes not in (None, said.num_classes):
+        contradictions.append(f"classes {found.num_classes} against {said.num_classes}")
+    if contradictions:
+        raise CheckpointError(f"its tensors contradict the network that it states: {'; '.join(contradictions)}")
+    frames = stated.num_frames if found.kind == "video" else None
+    return replace(found, num_frames=frames, chunk_lengths=said.chunk_lengths)
+
+
+def described(model: ModelConfig, *, num_frames: int) -> WeightsDescription:
+    """A configured network in the same terms."""
+    kind = _KINDS[model.temporal]
+    return WeightsDescription(
+        kind=kind,
+        depths=model.depths,
+        embed_dims=model.embed_dims,
+        mlp_hidden=_four(int(channels * model.mlp_ratio) for channels in model.embed_dims),
+        num_classes=model.num_classes,
+        num_frames=num_frames if kind == "video" else None,
+        possible_frames=(num_frames,) if kind == "video" else (),
+        chunk_lengths=model.chunk_lengths,
+    )
+
+
+def differences(file: WeightsDescription, asked: WeightsDescription) -> list[str]:
+    """Where two networks differ, `field X against Y`; kind and classes, which can be bridged, are left out."""
+    found = [
+        f"{name} {list(there)} against {list(here)}"
+        for name, there, here in (
+            ("depths", file.depths, asked.depths),
+            ("widths", file.embed_dims, asked.embed_dims),
+            ("hidden channels", file.mlp_hidden, asked.mlp_hidden),
+            ("chunk lengths", file.chunk_lengths, asked.chunk_lengths),
+        )
+        if there is not None and here is not None and there != here
+    ]
+    if file.kind == "video" and asked.num_frames is not None:
+        possible = file.possible_frames if file.num_frames is None else (file.num_frames,)
+        if temporal_tokens(asked.num_frames) not in map(temporal_tokens, possible):
+            found.append(f"frames {file.frames_in_words} against {asked.num_frames}")
+    return found
+
+
+def _deduced(state: Mapping[str, Tensor]) -> WeightsDescription:
+    """What the tensors that every MorphMLP has say."""
+    stem = [FIRST_CONVOLUTION, "patch_embed1.proj2.weight", *(f"patch_embed{k}.proj.weight" for k in (2, 3, 4))]
+    hidden = [f"blocks{k}.0.mlp.fc1.weight" for k in range(1, NUM_STAGES + 1)]
+    if lacking := [name for name in (*stem, *hidden) if name not in state or state[name].ndim < 2]:
+        raise CheckpointError(f"isn't a MorphMLP: of {len(state)} tensors none is {first_names(lacking)}")
+    dims = _four(state[name].shape[0] for name in stem[1:])
+    blocks = sorted({(int(m[1]), int(m[2])) for name in state if (m := re.match(r"blocks([1-4])\.(\d+)\.", name))})
+    kind: Kind = "image" if state[FIRST_CONVOLUTION].ndim == 4 else "video without temporal layers"
+    frames: tuple[int, ...] = ()
+    if any(map(TEMPORAL_LAYER.match, state)):
+        kind, frames = "video", _possible_frames(state, dims)
+    published = dims in {preset.model.embed_dims for preset in PRESETS.values()}
+    likely = [count for count in PUBLISHED_FRAMES if published and count in frames] or frames
+    return WeightsDescription(
+        kind=kind,
+        depths=_four(len(list(stage)) for _, stage in groupby(blocks, key=lambda block: block[0])),
+        embed_dims=dims,
+        mlp_hidden=_four(state[name].shape[0] for name in hidden),
+        num_classes=state[HEAD[0]].shape[0] if HEAD[0] in state else None,
+        num_frames=likely[0] if len(likely) == 1 else None,
+        possible_frames=frames,
+        chunk_lengths=None,
+    )
+
+
+def _possible_frames(state: Mapping[str, Tensor], dims: _FourInts) -> tuple[int, ...]:
+    """Even numbers of frames that give these sizes of temporal layers; no size is below the number of tokens."""
+    layers = [state.get(f"blocks{k}.0.t_fc.mlp_t.bias") for k in range(1, NUM_STAGES + 1)]
+    sizes = [layer.numel() for layer in layers if layer is not None]
+    if len(sizes) < NUM_STAGES:
+        raise CheckpointError("has temporal layers (t_fc) in some stages only; a MorphMLP has them in all or in none")
+    possible = tuple(
+        STEM_TEMPORAL_STRIDE * tokens
+        for tokens in range(1, min(sizes) + 1)
+        if all(tokens * (c // temporal_groups(c, tokens)) == size for c, size in zip(dims, sizes, strict=True))
+    )
+    if not possible:
+        raise CheckpointError(f"its temporal layers of sizes {sizes} fit no number of frames at widths {list(dims)}")
+    return possible
+
+
+def _whole_network(found: WeightsDescription) -> dict[str, Tensor]:
+    """All tensors of the network that was found; chunk lengths change none of them."""
+    ratio = max(hidden / channels for hidden, channels in zip(found.mlp_hidden, found.embed_dims, strict=True))
+    if any(int(c * ratio) != hidden for c, hidden in zip(found.embed_dims, found.mlp_hidden, strict=True)):
+        ratio = math.nextafter(ratio, math.inf)  # int(49 * (1 / 49)) is 0
+    model = ModelConfig(
+        depths=found.depths,
+        embed_dims=found.embed_dims,
+        chunk_lengths=(1, 1, 1, 1),
+        mlp_ratio=ratio,
+        drop_path_rate=0.0,
+        num_classes=found.num_classes or 1,
+        temporal=next(temporal for temporal, kind in _KINDS.items() if kind == found.kind),
+        init="published",
+    )
+    frames = found.num_frames or next(iter(found.possible_frames or PUBLISHED_FRAMES))
+    state = expected_state(model, num_frames=frames, crop_size=32)
+    return {name: value for name, value in state.items() if found.num_classes is not None or name not in HEAD}
+
+
+def _four(numbers: Iterable[int]) -> _FourInts:
+    one, two, three, four = numbers
+    return one, two, three, four

@@ -1,0 +1,53 @@
+"""From the lines that Ray Train's controller appends to what the user sees."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from morphmlp.progress import Progress
+from morphmlp.record import Metrics
+
+
+class NewLines:
+    """The lines that are appended to a file from now on."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin at its present end; it needn't exist."""
+        self._path = path
+        self._place = path.stat().st_size if path.exists() else 0
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """What came since the last call, whole lines only."""
+        if not self._path.exists():
+            return
+        with self._path.open(encoding="utf-8") as file:
+            file.seek(self._place)
+            while (text := file.readline()).endswith("\n"):
+                self._place = file.tell()
+                yield json.loads(text)
+
+
+class Screen:
+    """Turns the controller's lines into progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._training = False
+
+    def show(self, line: dict[str, Any]) -> None:
+        """Show what a line has: notes, validation, the step."""
+        for note in line.get("notes", []):
+            self._progress.line(note)
+        for key, value, epoch, _ in line.get("points", []):
+            if key == Metrics.VAL_TOP1:
+                self._progress.line(f"epoch {epoch}: validation top-1 {value:.1f}")
+        if numbers := line.get("progress"):
+            if not self._training:
+                self._progress.phase("training", total=int(numbers["total_steps"]), unit="steps")
+                self._training = True
+            note = (
+                f"epoch {numbers['epoch']}, loss {numbers['loss']:.3f}, {numbers['clips_per_s']:.1f} clips/s, "
+                f"{numbers['data_wait']:.0%} of it waiting for data"
+            )
+            self._progress.update(int(numbers["step"]), note)

@@ -1,0 +1,119 @@
+"""One start of the training workers, from their start to their end, and what kind of end it was.
+
+Ray Train restarts nothing here: what to do next is decided in `supervision.py`.
+"""
+
+import threading
+
+import ray.train
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from morphmlp.errors import ClusterError, MorphMLPError
+from morphmlp.training.failure_reasons import failure_text
+from morphmlp.training.ray_capacity import NOTICE_S, alive_nodes, lost_node
+from morphmlp.training.ray_record import RecordReports
+from morphmlp.training.ray_worker import TrainJob, train_worker
+from morphmlp.training.restarts import End, Ending
+
+_NEVER_STARTED = (
+    "WorkerGroupStartupTimeoutError",
+    "WorkerGroupStartupFailedError",
+    "InsufficientClusterResourcesError",
+)
+"""Names of the controller's reasons that mean: no workers. Ray keeps the classes to itself."""
+
+
+class Fit(threading.Thread):
+    """The workers' life beside the main thread, which stays free for progress and signals."""
+
+    def __init__(self, job: TrainJob, record: RecordReports) -> None:
+        """Start the workers that `job.placement` has."""
+        super().__init__(name="fit", daemon=True)
+        self._job = job
+        self._record = record
+        self._error: BaseException | None = None
+        self._nodes = alive_nodes()
+        self.start()
+
+    def run(self) -> None:
+        """Stay in `fit`; its error is kept for `end`."""
+        try:
+            _trainer(self._job, self._record).fit()
+        except BaseException as error:  # noqa: BLE001 (judged in the main thread)
+            self._error = error
+
+    def end(self) -> End:
+        """How it ended; waits for the end, and for the cluster's word on its nodes.
+
+        Raises:
+            ClusterError: Ray Train itself failed.
+            Exception: A defect outside the workers.
+        """
+        self.join()
+        error = self._error
+        if error is None:
+            return End(ending=Ending.RETURNED)
+        reason = str(error).strip().splitlines()[-1]
+        if isinstance(error, ray.train.PreemptionError):
+            return End(ending=Ending.NODE_LOST, reason="a node was taken away")
+        if isinstance(error, ray.train.ControllerError):
+            if type(error.controller_failure).__name__ in _NEVER_STARTED:
+                return End(ending=Ending.NOT_STARTED, reason=str(error.controller_failure).strip().splitlines()[0])
+            raise ClusterError(f"training failed: {reason}") from error
+        if not isinstance(error, ray.train.WorkerGroupError):
+            raise error
+        failures = [_root(failure) for failure in error.worker_failures.values()]
+        if self._lost_node(failures):
+            return End(ending=Ending.NODE_LOST, reason="a node is gone")
+        return End(
+            ending=Ending.FAILED,
+            reason=failure_text(error.worker_failures),
+            fault=next((failure for failure in failures if isinstance(failure, MorphMLPError)), None),
+        )
+
+    def _lost_node(self, failures: list[BaseException]) -> bool:
+        if any(getattr(failure, "preempted", False) for failure in failures):
+            return True
+        if any(isinstance(failure, MorphMLPError) for failure in failures):
+            return False
+        # A dead process is known at once. A silent one, and a survivor's torn connection (a RuntimeError), can mean
+        # that its node is gone; the cluster notices that later.
+        unclear = self._job.placement.on_cluster and not any(isinstance(error, ActorDiedError) for error in failures)
+        torn = unclear and any(isinstance(error, RuntimeError | ActorUnavailableError) for error in failures)
+        return lost_node(self._nodes, patience_s=NOTICE_S if torn else 0)
+
+
+def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
+    placement, root = job.placement, job.folder.root
+    return TorchTrainer(
+        _run_job,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if placement.device == "cuda" else "gloo"),
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # Ray's hints name Train v1's
+            num_workers=placement.num_workers,
+            use_gpu=placement.device == "cuda",
+            # A worker holds its CPUs for the whole run; decoding needs others (docs/decisions/0003).
+            resources_per_worker=placement.worker_resources,
+            label_selector=dict(placement.worker_labels) or None,
+        ),
+        run_config=ray.train.RunConfig(
+            name=root.name,
+            storage_path=str(root.parent.resolve()),
+            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]  # the same
+                max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+            ),
+            callbacks=[record],  # type: ignore[list-item]  # the same
+        ),
+    )
+
+
+def _run_job(config: dict[str, TrainJob]) -> None:
+    # Ray Train hands a dictionary to every worker.
+    train_worker(config["job"])
+
+
+def _root(failure: BaseException) -> BaseException:
+    """What a worker's failure is about: Ray wraps what its health check met, and what a task raised."""
+    inner = getattr(failure, "health_check_failure", None) or getattr(failure, "cause", None)
+    return inner if isinstance(inner, BaseException) else failure

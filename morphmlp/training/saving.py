@@ -1,0 +1,93 @@
+"""The first worker's part in saving: deciding, copying, and handing over to the background."""
+
+from morphmlp.config import ExperimentConfig
+from morphmlp.training.background_save import BackgroundSaver
+from morphmlp.training.checkpoint_schedule import CheckpointSchedule
+from morphmlp.training.checkpoint_store import CheckpointFacts, CheckpointStore, StoredCheckpoint
+from morphmlp.training.loop import Recipe
+from morphmlp.training.run_folder import RunFolder
+from morphmlp.training.state import TrainState, snapshot
+
+LAST_SAVE_PATIENCE_S = 1800.0
+"""How long the end of a run waits for its last checkpoint, seconds."""
+
+
+def run_store(config: ExperimentConfig, folder: RunFolder) -> CheckpointStore:
+    """Where a run's checkpoints are.
+
+    Raises:
+        CheckpointError: The storage can't be used.
+    """
+    return CheckpointStore.of(config.checkpoint.storage or str(folder.root.parent), folder.root.name)
+
+
+class Saving:
+    """Saves a training's state where it is due."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        store: CheckpointStore,
+        *,
+        config: ExperimentConfig,
+        data_fingerprint: str,
+        recipe: Recipe,
+        restored: StoredCheckpoint | None,
+    ) -> None:
+        """Save nothing yet; `restored` is the checkpoint that the state was read from."""
+        kept = config.checkpoint
+        self._state = state
+        self._config = config
+        self._data_fingerprint = data_fingerprint
+        self._recipe = recipe
+        self._best = _best_top1(store) if kept.keep_best else None
+        self._schedule = CheckpointSchedule(kept, total_steps=recipe.total_steps)
+        self._saver = BackgroundSaver(store, keep_last=kept.keep_last, keep_best=kept.keep_best, restored=restored)
+
+    def after_step(self) -> None:
+        """Save if it is due after the step that was just taken."""
+        if self._schedule.due_after_step(self._recipe.plan.step_of(self._state.cursor)):
+            self.save()
+
+    def after_epoch(self, epoch: int, *, top1: float | None) -> None:
+        """Save if it is due after an epoch.
+
+        Args:
+            epoch: Epochs that are done.
+            top1: Of its validation, percent; None where there was none.
+        """
+        step = self._recipe.plan.step_of(self._state.cursor)
+        if self._schedule.due_after_epoch(epoch, step=step):
+            best = self._best is not None and top1 is not None and top1 >= self._best
+            self._best = top1 if best else self._best
+            self.save(top1=top1, required=best or step == self._recipe.total_steps)
+
+    def save(self, *, top1: float | None = None, required: bool = False) -> None:
+        """Copy the state and let it be written while training goes on.
+
+        Args:
+            top1: Validation's, where this is the end of an epoch that had one.
+            required: Never leave this one out in favour of a later one.
+        """
+        content = snapshot(self._state, config=self._config, data_fingerprint=self._data_fingerprint)
+        facts = CheckpointFacts(
+            epoch=self._state.cursor.epoch, step=self._recipe.plan.step_of(self._state.cursor), top1=top1
+        )
+        self._saver.submit(content, facts, required=required)
+        self._schedule.saved()
+
+    def notes(self) -> list[str]:
+        """Lines for the user since the last call."""
+        return self._saver.notes()
+
+    def finish(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            CheckpointError: The last checkpoint can't be written.
+        """
+        self._saver.finish(LAST_SAVE_PATIENCE_S)
+
+
+def _best_top1(store: CheckpointStore) -> float:
+    return max((checkpoint.facts.top1 or 0.0 for checkpoint in store.stored()), default=0.0)

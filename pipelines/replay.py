@@ -1,0 +1,157 @@
+"""Repeat one step of a run and look into it, in one process and without a cluster.
+
+    python pipelines/replay.py RUN STEP
+
+RUN is a run's folder or its name, STEP the step's number in the record, from 1. A step that was skipped is taken with
+the state that it met; any other from the newest checkpoint before it, with the steps in between trained again.
+"""
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from morphmlp.cli import run, write_json
+from morphmlp.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from morphmlp.training.replay import RecordedRun, ReplayedStep
+    from morphmlp.training.step_inspection import SeenMicroBatch
+
+PICTURES = (".png", ".pdf", ".svg")
+
+
+def main() -> None:
+    """Replay the step, print what was seen."""
+    arguments = _parser().parse_args()
+
+    if arguments.contact_sheet is not None and arguments.contact_sheet.suffix not in PICTURES:
+        raise ConfigError([f"--contact-sheet: {arguments.contact_sheet} must end in .png, .pdf or .svg"])
+
+    import torch
+
+    from morphmlp.progress import TerminalProgress
+    from morphmlp.training.replay import open_run, replay
+
+    recorded = open_run(arguments.run, storage=arguments.storage)
+    torch.set_num_threads(recorded.config.cluster.cpus_per_worker)  # sums depend on it
+    device = _device(arguments.device or recorded.config.cluster.device)
+    with TerminalProgress() as progress:
+        step = replay(recorded, arguments.step, device=device, num_workers=arguments.workers, progress=progress)
+    print(*in_words(step), sep="\n")
+    if arguments.contact_sheet is not None:
+        _draw(recorded, step, arguments.contact_sheet)
+    write_json(arguments.json, plain_values(dataclasses.asdict(step)))
+
+
+def in_words(step: "ReplayedStep") -> list[str]:
+    """The lines that are printed."""
+    lines = [
+        f"{step.run}: step {step.step} (epoch {step.epoch}), {step.num_workers} worker(s), {step.precision}, "
+        f"{step.device}",
+        f"state: {step.from_state}"
+        + (f"; steps trained again up to this one: {step.steps_before}" if step.steps_before else ""),
+    ]
+    for batch in step.micro_batches:
+        lines += _micro_batch_in_words(batch)
+    outcome = "skipped" if step.skipped else "taken"
+    lines.append(f"step: loss {step.loss:.9g}, gradient norm {step.grad_norm:.9g} before clipping, {outcome}")
+    if step.as_recorded is not None:
+        same = "the same" if step.as_recorded else "not the same"
+        lines.append(f"the run: loss {step.recorded_loss:.9g}, gradient norm {step.recorded_grad_norm:.9g}: {same}")
+    return lines
+
+
+def plain_values(value: JsonValue) -> JsonValue:
+    """A result for JSON, which knows no infinities and no NaN: these become `inf`, `-inf` and `nan`."""
+    if isinstance(value, dict):
+        return {key: plain_values(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_values(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _micro_batch_in_words(batch: "SeenMicroBatch") -> list[str]:
+    pixels = "no clips" if batch.pixel_min is None else f"grey levels {batch.pixel_min} to {batch.pixel_max}"
+    norms = ", ".join(f"{name} {norm:.4g}" for name, norm in batch.grad_norms.items())
+    logits = "none of the logits is finite"
+    if batch.logits_finite:
+        share = "" if batch.logits_finite == 1 else f", {100 * batch.logits_finite:.4g} % of them finite"
+        logits = f"logits {batch.logits_min:.4g} to {batch.logits_max:.4g}{share}"
+    lines = [
+        f"micro-batch {batch.index} (worker {batch.worker}): loss {batch.loss:.6g}, {batch.clips} clips, {pixels}, "
+        f"{logits}",
+        *(
+            f"  {video.video_id}  {video.path}  {video.label} {video.class_name}"
+            + (f"  left out: {video.broken}" if video.broken else "")
+            for video in batch.videos
+        ),
+        f"  gradient norms: {norms}",
+    ]
+    if batch.first_not_finite is not None:
+        lines.append(f"  the first output that isn't finite: {batch.first_not_finite}")
+    if batch.not_finite:
+        more = batch.num_not_finite - len(batch.not_finite)
+        lines.append(
+            f"  gradients that aren't finite: {', '.join(batch.not_finite)}" + (f" and {more} more" * (more > 0))
+        )
+    return lines
+
+
+def _device(name: str) -> "torch.device":
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(["device cuda: this machine has none; --device cpu rounds differently, but shows the same"])
+    return torch.device(name)
+
+
+def _draw(recorded: "RecordedRun", step: "ReplayedStep", path: Path) -> None:
+    from morphmlp.data.decoding.isolated import isolated_videos
+    from morphmlp.data.manifest import Manifest
+    from morphmlp.reporting.contact_sheet import contact_sheet, training_rows
+
+    config = recorded.config
+    order = [video.video_id for batch in step.micro_batches for video in batch.videos]
+    rows = [video.row for batch in step.micro_batches for video in batch.videos]
+    videos = Manifest(recorded.videos.table.take(rows), recorded.videos.class_names)
+    opener = isolated_videos(config.ingest.decoder, config.ingest.decode_timeout_s)
+    clips = training_rows(config, videos, opener, count=len(order), epoch=step.epoch - 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet = contact_sheet(
+        sorted(clips, key=lambda row: order.index(row.video_id)),
+        title=f"{recorded.folder.root.name}: step {step.step}, before mixing",
+    )
+    sheet.savefig(path)
+    print(f"{path}: the step's clips before mixing")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="replay.py",
+        description="Repeat one step of a run and look into it, in one process and without a cluster.",
+        epilog="On CPUs the steps of one or two workers come out bit for bit; sums of more workers, and of GPUs, are "
+        "rounded in an order that nothing records.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or its name")
+    parser.add_argument("step", metavar="STEP", type=int, help="number of the step, from 1 as in the record")
+    parser.add_argument("--storage", type=Path, default=Path("runs"), help="folder of runs by name (%(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="by default as the run was configured")
+    parser.add_argument(
+        "--workers", type=int, help="add up as so many workers do (default: as recorded, else as configured, else 1)"
+    )
+    parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="draw the clips of the step")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,107 @@
+import os
+
+import pytest
+
+from morphmlp.tracking import LineFile
+from morphmlp.tracking.line_file import WaitingLines, cut_torn_end
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Within it, half of every line fits onto the disk."""
+    write = os.write
+
+    def half(file, text):
+        return write(file, text[: len(text) // 2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("morphmlp.tracking.line_file.os.write", half)
+        yield patch
+
+
+def drained(lines):
+    found = []
+    while batch := lines.oldest():
+        found += [line.strip() for line in batch]
+        lines.drop(batch)
+    return found
+
+
+def test_lines_come_out_in_order_and_survive_their_process(tmp_path):
+    first = WaitingLines(tmp_path / "w")
+    for word in ("one", "two", "three"):
+        first.add(word)
+    first.drop(first.oldest()[:1])
+    first.close()
+    second = WaitingLines(tmp_path / "w")
+    second.add("four")
+    assert drained(second) == ["one", "two", "three", "four"]  # dropped ones leave the file when all are dropped
+    assert second.empty()
+    assert (tmp_path / "w").stat().st_size == 0
+
+
+def test_more_than_memory_should_hold_comes_in_portions(tmp_path):
+    lines = WaitingLines(tmp_path / "w")
+    sent = [f"{number} {'x' * 300_000}" for number in range(10)] + ["y" * 3_000_000]
+    for line in sent:
+        lines.add(line)
+    assert len(lines.oldest()) < 5
+    assert drained(lines) == sent
+
+
+def test_what_a_full_disk_refuses_is_neither_lost_nor_torn(tmp_path, full_disk):
+    log, lines = LineFile(tmp_path / "log"), WaitingLines(tmp_path / "w")
+    lines.add("first")
+    log.append("first")
+    assert (tmp_path / "log").read_text() == ""
+    assert lines.oldest() == ["first\n"]
+    full_disk.undo()
+    log.append("second")
+    lines.add("second")
+    assert (tmp_path / "log").read_text() == "first\nsecond\n"
+    assert drained(lines) == ["first", "second"]
+
+
+def test_lines_taken_from_memory_may_reach_the_disk_before_they_are_dropped(tmp_path, full_disk):
+    lines = WaitingLines(tmp_path / "w")
+    lines.add("first")
+    taken = lines.oldest()
+    full_disk.undo()
+    lines.add("second")
+    lines.drop(taken)
+    assert drained(lines) == ["second"]
+
+
+def test_who_never_owned_the_file_leaves_its_lines_to_the_owner(tmp_path):
+    owner, other = WaitingLines(tmp_path / "w"), WaitingLines(tmp_path / "w")
+    owner.add("first")
+    other.add("second")
+    other.close()
+    assert drained(owner) == ["first", "second"]
+
+
+def test_lines_that_never_reached_the_disk_can_be_dropped(tmp_path, full_disk):
+    lines = WaitingLines(tmp_path / "w")
+    lines.add("first")
+    lines.drop(lines.oldest())
+    assert lines.empty()
+    lines.add("second")
+    assert drained(lines) == ["second"]
+
+
+def test_another_owner_is_waited_for(tmp_path):
+    first, second = WaitingLines(tmp_path / "w"), WaitingLines(tmp_path / "w")
+    first.add("first")
+    second.add("second")
+    assert second.oldest() == []
+    assert not second.empty()
+    first.close()
+    assert drained(second) == ["first", "second"]
+
+
+@pytest.mark.parametrize(("text", "left"), [("a\nb", "a\n"), ("a\n", "a\n"), ("ab", ""), ("", "")])
+def test_a_line_that_a_crash_left_unfinished_is_removed(tmp_path, text, left):
+    path = tmp_path / "w"
+    path.write_text(text)
+    cut_torn_end(path)
+    assert path.read_text() == left
