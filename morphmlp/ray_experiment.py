@@ -236,7 +236,7 @@ def _train_and_test(
     )
     if (note := data.generations_note()) is not None:
         progress.line(note)
-    train(job, writer, progress, stops=stops)
+    placement = train(job, writer, progress, stops=stops)
     write_waiting(folder.record_waiting, writer)
     account = _record_training(job, run)
     progress.line(account_table(account))

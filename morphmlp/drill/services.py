@@ -177,6 +177,8 @@ class SlowLink:
         """Of each connection, in the direction of the target; None: as fast as it goes."""
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
+        # Little room to wait in, so that who sends sees the link's pace and not a silent other side.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * _CHUNK_BYTES)
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, name="slow link", daemon=True).start()
 

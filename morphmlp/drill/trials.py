@@ -8,7 +8,15 @@ from pathlib import Path
 from tabulate import tabulate
 
 from morphmlp.drill.demo_run import CHECKPOINT_EVERY, Demo, DemoRun, Surroundings, trial_folders
-from morphmlp.drill.outcome import Comparison, Remains, difference, doubled_points, greatest_loss_difference, remains_of
+from morphmlp.drill.outcome import (
+    ROUNDING,
+    Comparison,
+    Remains,
+    difference,
+    doubled_points,
+    greatest_loss_difference,
+    remains_of,
+)
 from morphmlp.drill.stops import CtrlC, DriverKilled, FullDisk, Stop, Terminated, TornCheckpoint, WorkerKilled
 from morphmlp.drill.stops_around import Elastic, MlflowDown, NodeLost, SlowStorage, UploadKilled
 from morphmlp.errors import DrillError, MorphMLPError
@@ -37,6 +45,7 @@ class StopResult:
     lost: int | None = None
     """Planned videos that they never saw, or saw at another step."""
     weights_equal: bool | None = None
+    """And the recorded losses agree to 1e-4."""
     comparison: Comparison | None = None
     """What is called equal."""
     greatest_difference: float | None = None
@@ -135,7 +144,7 @@ def drill_table(result: DrillResult) -> str:
 
 def _cells(stop: StopResult) -> tuple[str, ...]:
     equal = "yes" if stop.weights_equal else f"NO ({stop.greatest_difference:.1e})"
-    if stop.weights_equal and stop.comparison != "bit-identical":
+    if stop.weights_equal and stop.greatest_difference:
         equal = f"yes, to {stop.greatest_difference:.0e}"
     return (str(stop.repeated), str(stop.lost), equal, f"{stop.seconds:.0f}", str(stop.redone_steps))
 
@@ -190,16 +199,17 @@ def _trial(
     if remains.checkpoint_steps != demo.steps:
         raise DrillError(f"the last checkpoint holds {remains.checkpoint_steps} of {demo.steps} steps")
     found = difference(remains.weights, reference.weights, stop.comparison)
+    losses = greatest_loss_difference(remains.losses, reference.losses)
     return StopResult(
         stop=stop.name,
         words=stop.words,
         at_step=at_step,
         repeated=remains.repeated,
         lost=remains.lost,
-        weights_equal=found.equal,
+        weights_equal=found.equal and losses <= ROUNDING,
         comparison=found.comparison,
         greatest_difference=found.greatest,
-        greatest_loss_difference=greatest_loss_difference(remains.losses, reference.losses),
+        greatest_loss_difference=losses,
         seconds=run.seconds - undisturbed_s,
         redone_steps=remains.redone_steps,
         doubled_points=doubled_points(remains.losses),

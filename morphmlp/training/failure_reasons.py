@@ -37,8 +37,9 @@ def _reason(error: BaseException) -> str:
         return "its node was taken away (preempted)"
     text = str(error).strip()
     lines = text.splitlines() or ["no message"]
-    # Of a worker that hangs, Ray's last line is about a setting.
-    last = lines[0 if type(error).__name__ == "WorkerHealthCheckTimeoutError" else -1].strip()
+    # Of a worker that hangs, Ray's last line is about a setting; of a lost connection it's a frame of a stack.
+    says_it_first = type(error).__name__ == "WorkerHealthCheckTimeoutError" or _NOTICED.search(lines[0])
+    last = lines[0 if says_it_first else -1].strip()
     if "actor" in text and "died" in text:  # a process that is gone; Ray's text has many lines
         detail = next((found["detail"] for line in lines if (found := _EXIT_DETAIL.search(line))), last)
         return f"its process is gone: {detail}"[:_LONGEST_REASON]

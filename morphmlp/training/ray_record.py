@@ -32,6 +32,7 @@ class RecordReports(UserCallback):
         self._writer = writer
         self._folder = folder
         self._manifests = manifests
+        self._failure: str | None = None
         self._quarantine: Quarantine | None = None
         self._quarantine_fault: str | None = None
 
@@ -62,9 +63,12 @@ class RecordReports(UserCallback):
         )
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Note that workers failed; Ray Train restarts them from the last checkpoint."""
+        """Note that workers failed, once; the driver starts others from the last checkpoint."""
         del run_context
         text = failure_text(worker_exceptions)
+        if text == self._failure:  # while it waits for a node to go, Ray Train tells it again and again
+            return
+        self._failure = text
         self._note_event(text)
         self._tell_driver({"notes": [text]})
 

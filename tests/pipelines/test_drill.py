@@ -43,7 +43,6 @@ def test_runs_that_are_stopped_end_as_if_nothing_had_happened(tmp_path):
         assert (stop["repeated"], stop["lost"], stop["weights_equal"]) == (0, 0, True)
         assert stop["comparison"] == "bit-identical"
         assert stop["greatest_difference"] == 0.0
-        assert stop["seconds"] > 0
     redone = {stop["stop"]: stop["redone_steps"] for stop in result["stops"]}
     assert redone["sigterm"] == 0  # it saves before it goes
     assert done.stdout.count("yes") == len(stops)

@@ -54,7 +54,8 @@ class Finished:
 
 
 def finish(config: ExperimentConfig, placement: Placement, name: str) -> Finished:
-    placement = replace(placement, num_workers=config.cluster.num_workers or 1)
+    workers = config.cluster.num_workers or 1
+    placement = replace(placement, num_workers=workers, min_workers=workers, max_workers=workers)
     result = run_experiment(config, read_splits(config), placement, run_name=name, progress=Silent())
     summary = find_run(tracking_uri(), run_name=name)
     assert summary is not None

@@ -107,6 +107,13 @@ def test_events_are_in_the_folder_in_order_and_in_the_record(started, writer, fo
     assert notes(folder) == ["worker 1 failed: RuntimeError: out of memory"]
 
 
+def test_a_failure_that_ray_tells_again_and_again_is_one_event(started, writer, folder):
+    record = started(writer)
+    for _ in range(3):
+        record.after_exception(None, {0: ValueError("x")})
+    assert [event.text for event in read_events(folder.events)] == ["worker 0 failed: ValueError: x"]
+
+
 def test_the_same_event_from_all_workers_counts_once(started, writer, folder):
     record = started(writer)
     record.after_report(None, [report(1, event="resize: 1 -> 2 workers"), {"event": "resize: 1 -> 2 workers"}], None)
@@ -177,6 +184,13 @@ is killed by SIGKILL by OOM killer due to high memory usage. (2) ray stop --forc
         (
             {2: ValueError("x"), 0: DecodeError("v.mp4: torn")},
             "worker 0 failed: v.mp4: torn; worker 2 failed: ValueError: x",
+        ),
+        (
+            {
+                0: RuntimeError("Connection closed by peer [127.0.0.1]:1\nframe #0: <lambda> (a.py(129))"),
+                1: ValueError("x"),
+            },
+            "worker 1 failed: ValueError: x",
         ),
         ({0: RuntimeError("Connection reset by peer")}, "worker 0 failed: RuntimeError: Connection reset by peer"),
         (

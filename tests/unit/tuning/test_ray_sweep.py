@@ -8,7 +8,8 @@ from morphmlp.tuning.ray_sweep import share
 
 
 def placement(**changes):
-    return Placement(**{"num_workers": 2, "device": "cpu", "cpus_per_worker": 1, "ingest_cpus": 2, **changes})
+    fields = {"num_workers": 2, "device": "cpu", "cpus_per_worker": 1, "ingest_cpus": 2, **changes}
+    return Placement(min_workers=fields["num_workers"], max_workers=fields["num_workers"], on_cluster=False, **fields)
 
 
 def test_one_trial_keeps_what_was_placed():
