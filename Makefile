@@ -13,7 +13,7 @@ define timed
 @echo "--- $(1)"; start=$$(date +%s); $(2) && echo "--- $(1): $$(( $$(date +%s) - start )) s"
 endef
 
-.PHONY: help install demo test test-slow check ui clean distclean
+.PHONY: help install demo test test-slow test-long check ui clean distclean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -44,7 +44,10 @@ test: $(STAMP) ## Run the tests
 	$(call timed,tests,$(PY) -m pytest)
 
 test-slow: $(STAMP) ## Run the tests that start whole clusters and sweeps
-	$(call timed,slow tests,$(PY) -m pytest -m slow)
+	$(call timed,slow tests,$(PY) -m pytest -m 'slow and not long')
+
+test-long: $(STAMP) ## Run the tests that take minutes each: an elastic cluster, compiled blocks
+	$(call timed,long tests,$(PY) -m pytest -m long)
 
 check: $(STAMP) ## Lint, formatting, types, import floors, spelling
 	$(PY) -m ruff check .

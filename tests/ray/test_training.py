@@ -165,6 +165,7 @@ def test_broken_videos_are_quarantined_and_the_run_goes_on(
     assert len(run.losses) == 6
 
 
+@pytest.mark.slow
 def test_too_many_broken_videos_stop_the_run_with_one_line(
     broken_videos: Path, make_config: MakeConfig, placement: Placement
 ) -> None:
@@ -176,6 +177,7 @@ def test_too_many_broken_videos_stop_the_run_with_one_line(
     assert summary.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_result(make_config: MakeConfig, placement: Placement) -> None:
     config = make_config(train__epochs=6)
     folder = Path(config.cluster.storage) / "killed-worker"

@@ -12,6 +12,7 @@ from morphmlp.config import load_config
 from morphmlp.training.loop import CLIPS, LOSS_SUM
 from morphmlp.training.state import new_state
 
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 CONFIG = load_config(
     Path(__file__).parents[1] / "small_experiment.yaml",
@@ -57,7 +58,8 @@ def test_a_checkpoint_is_written_while_steps_go_on_and_nothing_stays(tmp_path):
 
 
 @pytest.mark.parametrize(("preset", "blocks"), [("s", 19), ("b", 29)])
-def test_the_models_of_the_presets_are_the_published_ones(preset, blocks):
+def test_the_models_of_the_presets_are_the_published_ones(preset, blocks, monkeypatch):
+    monkeypatch.chdir(ROOT)
     config = stall_config(preset, clips=2)
     assert sum(config.model.depths) == blocks
     assert (config.clip.num_frames, config.clip.crop_size) == (16, 224)
