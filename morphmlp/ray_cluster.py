@@ -169,9 +169,7 @@ def place(
         ClusterError: It doesn't fit; the message says what is there and what would fit.
     """
     gpus = sum(node.gpus for node in nodes)
-    device: Literal["cpu", "cuda"] = ("cuda" if gpus else "cpu") if cluster.device == "auto" else cluster.device
-    if device == "cuda" and not gpus:
-        raise ClusterError("cluster.device: cuda, but there are no GPUs; use cpu or auto")
+    device = _device(cluster, gpus=gpus)
     least, most = _asked_workers(cluster, default=min(gpus, micro_batches) if device == "cuda" else 1)
     labelled = [node for node in nodes if ingest.node_labels.items() <= node.labels.items()]
     if not labelled:
@@ -209,6 +207,15 @@ def place(
         f"ingest.cpus: decoding needs a CPU for each of {least} workers, at most the {max(free, 0)} that "
         f"training leaves free on {inventory(labelled)}; got {ingest_cpus}"
     )
+
+
+def _device(cluster: ClusterConfig, *, gpus: int) -> Literal["cpu", "cuda"]:
+    """What `cluster.device` means where there are so many GPUs."""
+    if cluster.device == "auto":
+        return "cuda" if gpus else "cpu"
+    if cluster.device == "cuda" and not gpus:
+        raise ClusterError("cluster.device: cuda, but there are no GPUs; use cpu or auto")
+    return cluster.device
 
 
 def quiet_ray() -> None:

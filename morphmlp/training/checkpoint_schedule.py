@@ -25,17 +25,16 @@ class CheckpointSchedule:
         self._saved_at = clock()
 
     def due_after_step(self, step: int) -> bool:
-        """Whether to save after `step` steps in all. The last one is left to `due_after_epoch`, with its scores."""
-        if step == self._total_steps:
-            return False
+        """Whether to save after `step` steps in all, inside an epoch."""
         every_steps, every_minutes = self._config.every_steps, self._config.every_minutes
         by_time = every_minutes is not None and self._clock() - self._saved_at >= 60 * every_minutes
         return by_time or (every_steps is not None and step % every_steps == 0)
 
     def due_after_epoch(self, epoch: int, *, step: int) -> bool:
-        """Whether to save after `epoch` epochs, `step` steps in all."""
+        """Whether to save after `epoch` epochs, `step` steps in all: for the epoch's sake or for its last step's."""
         every_epochs = self._config.every_epochs
-        return step == self._total_steps or (every_epochs is not None and epoch % every_epochs == 0)
+        by_epoch = every_epochs is not None and epoch % every_epochs == 0
+        return step == self._total_steps or by_epoch or self.due_after_step(step)
 
     def saved(self) -> None:
         """Begin to count the minutes anew."""

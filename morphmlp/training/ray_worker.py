@@ -127,7 +127,11 @@ class _Worker:
         """Do what is due after a step or an epoch; whether all workers stop here."""
         broken_val, node_leaves = 0, False
         if isinstance(summary, StepSummary):
-            self._add_step(summary)
+            self._reporter.add_step(summary)
+            if self._state.cursor.step == 0 or summary.step + 1 == self.recipe.total_steps:
+                return False  # the epoch's end follows; saved before its scores are there, these could be lost
+            if self._saving is not None:
+                self._saving.after_step()
             stops = self.guard.stop_requested or self.guard.gave_up
             if (summary.step + 1) % self._job.config.execution.report_every_steps and not stops:
                 return False
@@ -160,11 +164,6 @@ class _Worker:
             self._saving.finish()
         except CheckpointError as error:
             self._notes.append(f"stopping without a checkpoint of this step: {error}")
-
-    def _add_step(self, summary: StepSummary) -> None:
-        self._reporter.add_step(summary)
-        if self._saving is not None:
-            self._saving.after_step()
 
     def _end_epoch(self, summary: EpochSummary) -> int:
         """Validate where it is due, and save; returns the broken validation videos over all workers."""

@@ -14,11 +14,11 @@ def schedule_of(clock=lambda: 0.0, **fields):
 
 def test_without_any_rhythm_only_the_end_leaves_a_checkpoint():
     schedule = schedule_of()
-    assert not any(schedule.due_after_step(step) for step in range(1, 21))
+    assert not any(schedule.due_after_step(step) for step in range(1, 20))
     assert [epoch for epoch in range(1, 5) if schedule.due_after_epoch(epoch, step=5 * epoch)] == [4]
 
 
-@pytest.mark.parametrize(("every", "due"), [(1, list(range(1, 20))), (6, [6, 12, 18]), (50, [])])
+@pytest.mark.parametrize(("every", "due"), [(1, list(range(1, 21))), (6, [6, 12, 18]), (50, [])])
 def test_by_steps(every, due):
     schedule = schedule_of(every_steps=every)
     assert [step for step in range(1, 21) if schedule.due_after_step(step)] == due
@@ -40,3 +40,9 @@ def test_by_time_since_the_last_one():
             due.append(step)
             schedule.saved()
     assert due == [3, 6, 9, 12, 15, 18]
+
+
+def test_what_the_last_step_of_an_epoch_owes_is_due_with_the_epoch():
+    schedule = schedule_of(every_steps=5)
+    assert [epoch for epoch in range(1, 4) if schedule.due_after_epoch(epoch, step=6 * epoch)] == []
+    assert schedule.due_after_epoch(3, step=15)
