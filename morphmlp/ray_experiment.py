@@ -136,6 +136,8 @@ class _OpenRun:
     folder: RunFolder
     writer: RunWriter
     began: float
+    is_trial: bool
+    """One of a sweep's many, whose user wants a line of it and no table."""
 
 
 def _open(
@@ -160,7 +162,9 @@ def _open(
         parent_run_id=parent_run_id,
     )
     patience = Patience(tell=progress.line, kept_in=folder.root)
-    return _OpenRun(folder=folder, writer=RunWriter(uri, run_id, patience=patience), began=began)
+    return _OpenRun(
+        folder=folder, writer=RunWriter(uri, run_id, patience=patience), began=began, is_trial=parent_run_id is not None
+    )
 
 
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
@@ -239,7 +243,8 @@ def _train_and_test(
     placement = train(job, writer, progress, stops=stops)
     write_waiting(folder.record_waiting, writer)
     account = _record_training(job, run)
-    progress.line(account_table(account))
+    for line in account_table(account).splitlines() if not run.is_trial else [account.verdict()]:
+        progress.line(line)
     checkpoint, content = _last_checkpoint(config, folder, progress)
     tested = run_test(config, data.test, checkpoint_from(content), placement, progress)
     counts = record_test(tested, data.test, config, writer=writer, folder=folder)

@@ -73,6 +73,7 @@ def one_worker(make_config: MakeConfig, placement: Placement) -> Finished:
     return finish(make_config(train__max_steps=20, cluster__num_workers=1), placement, "one-worker")
 
 
+@pytest.mark.slow
 def test_one_and_two_workers_follow_the_same_loss_curve(one_worker: Finished, two_workers: Finished) -> None:
     assert list(one_worker.losses) == list(two_workers.losses) == list(range(1, 21))
     assert [two_workers.losses[step] for step in range(1, 21)] == pytest.approx(
@@ -152,6 +153,7 @@ def broken_videos(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "train.parquet"
 
 
+@pytest.mark.slow
 def test_broken_videos_are_quarantined_and_the_run_goes_on(
     broken_videos: Path, make_config: MakeConfig, placement: Placement
 ) -> None:

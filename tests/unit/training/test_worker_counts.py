@@ -19,9 +19,8 @@ def alone():
     return tiny.losses_of(summaries)
 
 
-@pytest.mark.parametrize(
-    "workers", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 3, 4])
 def test_the_loss_curve_does_not_depend_on_the_number_of_workers(workers, alone, tmp_path):
     assert RECIPE.plan.micro_batches_per_step == 4
     assert len(alone) == STEPS
