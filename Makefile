@@ -44,7 +44,7 @@ test: $(STAMP) ## Run the tests
 	$(call timed,tests,$(PY) -m pytest)
 
 test-slow: $(STAMP) ## Run the tests that start whole clusters and sweeps
-	$(call timed,slow tests,$(PY) -m pytest -m 'slow and not long')
+	$(call timed,slow tests,$(PY) -m pytest -m slow)
 
 test-long: $(STAMP) ## Run the tests that take minutes each: an elastic cluster, compiled blocks
 	$(call timed,long tests,$(PY) -m pytest -m long)

@@ -31,10 +31,16 @@ def test_runs_are_never_kept_over_others(tmp_path):
     assert done.stderr == f"error: --keep: {tmp_path} isn't empty; name a new folder\n"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_runs_that_are_stopped_end_as_if_nothing_had_happened(tmp_path):
-    stops = ["driver-killed"]
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(
+    "stops",
+    [
+        pytest.param(["worker-killed"], marks=pytest.mark.slow),
+        pytest.param(["driver-killed", "sigterm", "full-disk", "torn-checkpoint"], marks=pytest.mark.long),
+    ],
+    ids=",".join,
+)
+def test_runs_that_are_stopped_end_as_if_nothing_had_happened(stops, tmp_path):
     done = drill("--stops", ",".join(stops), "--json", tmp_path / "drill.json", "--keep", tmp_path / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "drill.json").read_text(encoding="utf-8"))

@@ -83,28 +83,34 @@ def status(folder: Path) -> str:
     return summary.status
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_signals_leave_a_run_that_the_same_command_finishes_without_repeating_a_step(experiment: Path) -> None:
+@pytest.mark.parametrize(
+    ("signum", "code", "name"),
+    [
+        pytest.param(signal.SIGINT, 130, "Ctrl-C", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "SIGTERM", marks=pytest.mark.long),
+    ],
+)
+def test_a_signal_leaves_a_run_that_the_same_command_finishes_without_repeating_a_step(
+    signum: signal.Signals, code: int, name: str, experiment: Path
+) -> None:
     run = experiment / "runs" / "again"
-    for signum, code, name in [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]:
-        before = len(steps_reported(run))
-        process = start(experiment)
-        wait_for_steps(process, run, before + 5)
-        if signum == signal.SIGINT:
-            os.killpg(process.pid, signum)
-        else:
-            process.send_signal(signum)  # as a batch system and a container's runtime do
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == code, errors
-        assert f"{name}: stopping after this step" in errors
-        assert f"stopped by {name}; continue with the same command and --run-name again" in errors
-        assert "Traceback" not in errors
-        deadline = time.monotonic() + 20
-        while marked_processes(experiment) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert marked_processes(experiment) == []
-        assert status(experiment) == "KILLED"
+    process = start(experiment)
+    wait_for_steps(process, run, 5)
+    if signum == signal.SIGINT:
+        os.killpg(process.pid, signum)
+    else:
+        process.send_signal(signum)  # as a batch system and a container's runtime do
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == code, errors
+    assert f"{name}: stopping after this step" in errors
+    assert f"stopped by {name}; continue with the same command and --run-name again" in errors
+    assert "Traceback" not in errors
+    deadline = time.monotonic() + 20
+    while marked_processes(experiment) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert marked_processes(experiment) == []
+    assert status(experiment) == "KILLED"
 
     with run_lock(RunFolder(run)):
         _, refusal = start(experiment).communicate(timeout=200)

@@ -61,7 +61,7 @@ cluster.shutdown()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_decode_tasks_run_on_the_node_labelled_for_ingest(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(
         train__epochs=1, ingest__node_labels={"node-role": "ingest"}, cluster__storage=str(tmp_path / "runs")

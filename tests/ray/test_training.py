@@ -179,7 +179,7 @@ def test_too_many_broken_videos_stop_the_run_with_one_line(
     assert summary.status == "FAILED"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_worker_costs_no_result(make_config: MakeConfig, placement: Placement) -> None:
     config = make_config(train__epochs=6)
     folder = Path(config.cluster.storage) / "killed-worker"

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 # The compiler looks at everything that a tensor has.
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
 ]
 
@@ -101,7 +101,6 @@ def test_a_copy_of_a_compiled_network_has_weights_of_its_own(fast):
     assert not logits(other).allclose(before)
 
 
-@pytest.mark.long
 def test_all_uses_of_a_run_stay_below_the_limit_of_compilations(fast, plain, caplog):
     for size in (2, 1):
         for model in (plain, fast):
@@ -114,7 +113,6 @@ def test_all_uses_of_a_run_stay_below_the_limit_of_compilations(fast, plain, cap
     plain.train()
 
 
-@pytest.mark.long
 def test_data_parallelism_of_compiled_blocks_gives_the_same_gradients(from_nothing_compiled, plain, tmp_path):
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:
@@ -129,7 +127,6 @@ def test_data_parallelism_of_compiled_blocks_gives_the_same_gradients(from_nothi
     )
 
 
-@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("stages", [(), (1, 2, 3, 4)])
 def test_inductor_computes_the_same_gradients_with_the_same_draws(from_nothing_compiled, plain, stages):
