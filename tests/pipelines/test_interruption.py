@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 STEPS = 12 * 4
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("interrupted")
     write_demo_dataset(folder / "videos", train=64, val=8, test=8)
