@@ -142,6 +142,7 @@ class Stepper:
         self._network = network
         self._recipe = recipe
         self._device = device
+        self._parameters = list(state.model.parameters())
         self._statistics = RunningStatistics(state.model)
         self._clock = StepClock(device)
         if isinstance(network, DistributedDataParallel):
@@ -221,9 +222,9 @@ class Stepper:
         """Undo the loss scale, make means of sums, clip; returns the norm before clipping."""
         self.state.scaler.unscale_(self.state.optimizer)
         # The losses were divided by the planned clips; where videos are broken, fewer took part.
-        gradients = [parameter.grad for parameter in self.state.model.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         torch._foreach_mul_(gradients, planned_clips(self._recipe) / trained_clips.clamp(min=1))
-        return nn.utils.clip_grad_norm_(self.state.model.parameters(), self._recipe.optim.clip_norm)
+        return nn.utils.clip_grad_norm_(self._parameters, self._recipe.optim.clip_norm)
 
     def _move(self, lr: float, *, finite: Tensor) -> None:
         """Move weights and moments, unless the step is skipped; the device decides, without the host."""
@@ -253,7 +254,7 @@ def forward_backward(
     for its all-reduce.
     """
     key = (recipe.plan.seed, batch.plan.epoch, batch.plan.step, batch.plan.index)
-    torch.manual_seed(random_seed(*key, "drop path"))
+    seed_draws(random_seed(*key, "drop path"), device)
     if not len(batch.labels):
         idle = normalise(torch.zeros(1, *batch.clips.shape[1:], dtype=torch.uint8, device=device))
         torch.autograd.backward(state.scaler.scale(network(idle).sum() * 0.0))
@@ -272,6 +273,13 @@ def forward_backward(
     workers = dist.get_world_size() if dist.is_initialized() else 1
     torch.autograd.backward(state.scaler.scale(loss_sum * (workers / planned_clips(recipe))))
     return loss_sum.detach()
+
+
+def seed_draws(seed: int, device: torch.device) -> None:
+    """Seed what a device's layers draw from; `torch.manual_seed` does it too, and asks every other kind of device."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
