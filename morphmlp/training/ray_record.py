@@ -49,8 +49,6 @@ class RecordReports(UserCallback):
         self._record.metrics(points)
         if facts := reports[0].get("facts"):
             self._record.tags(facts)
-        for text in dict.fromkeys(report["event"] for report in metrics if report.get("event")):
-            self._note_event(text)
         self._keep_broken(reports)
         self._tell_driver(
             {

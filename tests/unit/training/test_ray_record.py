@@ -89,22 +89,19 @@ def test_reports_without_a_store_wait_for_the_driver(started, writer, folder):
 def test_events_are_in_the_folder_in_order_and_in_the_record(started, writer, folder, tags):
     RunEvents(folder.events).add("continued by a second command")
     record = started(writer)
-    record.after_report(
-        None, [report(40, event="resize: 2 -> 1 workers at step 40"), {"event": "resize: 2 -> 1 "}], None
-    )
+    record.after_exception(None, {1: RuntimeError("no room")})
     record.after_exception(None, {1: RuntimeError("out of memory")})
     write_waiting(folder.record_waiting, writer)
     events = read_events(folder.events)
     assert [(event.number, event.text) for event in events] == [
         (1, "continued by a second command"),
-        (2, "resize: 2 -> 1 workers at step 40"),
-        (3, "resize: 2 -> 1 "),
-        (4, "worker 1 failed: RuntimeError: out of memory"),
+        (2, "worker 1 failed: RuntimeError: no room"),
+        (3, "worker 1 failed: RuntimeError: out of memory"),
     ]
     tag = tags()[Tags.EVENTS]
-    assert tag == f"4; last {events[-1].time}: worker 1 failed: RuntimeError: out of memory"
-    assert [point.value for point in writer.history([Metrics.RUN_EVENTS])] == [2, 3, 4]
-    assert notes(folder) == ["worker 1 failed: RuntimeError: out of memory"]
+    assert tag == f"3; last {events[-1].time}: worker 1 failed: RuntimeError: out of memory"
+    assert [point.value for point in writer.history([Metrics.RUN_EVENTS])] == [2, 3]
+    assert notes(folder) == [event.text for event in events[1:]]
 
 
 def test_a_failure_that_ray_tells_again_and_again_is_one_event(started, writer, folder):
@@ -112,12 +109,6 @@ def test_a_failure_that_ray_tells_again_and_again_is_one_event(started, writer, 
     for _ in range(3):
         record.after_exception(None, {0: ValueError("x")})
     assert [event.text for event in read_events(folder.events)] == ["worker 0 failed: ValueError: x"]
-
-
-def test_the_same_event_from_all_workers_counts_once(started, writer, folder):
-    record = started(writer)
-    record.after_report(None, [report(1, event="resize: 1 -> 2 workers"), {"event": "resize: 1 -> 2 workers"}], None)
-    assert [event.text for event in read_events(folder.events)] == ["resize: 1 -> 2 workers"]
 
 
 def test_a_quarantine_that_can_not_be_written_now_is_written_later(started, writer, folder):
