@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from pydantic import JsonValue
+
 from morphmlp.cli import run, write_json
 from morphmlp.config.values import DecoderName
 
@@ -33,7 +35,13 @@ def train_step(arguments: argparse.Namespace) -> None:
     from morphmlp.config import load_config
     from morphmlp.ray_cluster import ray_session
 
-    config = load_config(arguments.config, {"cluster.num_workers": 1, "train.precision": "fp32"})
+    shorter: dict[str, JsonValue] = {}
+    if arguments.clips is not None:
+        shorter |= {f"train.{size}_batch_size": arguments.clips for size in ("global", "micro")}
+        shorter |= {"augment.repeats": 1}
+    if arguments.steps is not None:
+        shorter["execution.report_every_steps"] = arguments.steps
+    config = load_config(arguments.config, {"cluster.num_workers": 1, "train.precision": "fp32", **shorter})
     print(f"{arguments.rounds} rounds with {arguments.config}, one worker", file=sys.stderr)
     with ray_session(config.cluster, config.ingest, micro_batches=1) as placement:
         result = compare_train_step(config, placement, rounds=arguments.rounds)
@@ -143,6 +151,8 @@ def _add_train_step(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     command.set_defaults(measure=train_step)
     command.add_argument("--config", default="experiments/demo/morphmlp_demo.yaml", help="experiment file")
     command.add_argument("--rounds", type=int, default=20, help="rounds of each side (default: %(default)s)")
+    command.add_argument("--steps", type=int, help="steps of a round, one report each (default: the experiment's)")
+    command.add_argument("--clips", type=int, help="clips of a step, in one micro-batch (default: the experiment's)")
 
 
 def _add_checkpoint_stall(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
