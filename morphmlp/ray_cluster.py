@@ -38,11 +38,13 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
+from morphmlp.data.clip_cache import ClipCache
 from morphmlp.data.decode_task import DecodePolicy
 from morphmlp.data.ray_dataset import IngestShare
 from morphmlp.errors import ClusterError
 
 BYTES_PER_MB = 2**20
+BYTES_PER_GB = 2**30
 LONGEST_TEMP_FOLDER = 42
 """Ray adds up to 65 characters of session and socket name; a socket's whole path may have 107."""
 
@@ -84,7 +86,12 @@ class Placement:
         """What each of `pipelines` pipelines that decode at the same time may use."""
         return IngestShare(
             policy=DecodePolicy(
-                decoder=ingest.decoder, retry_with=ingest.retry_with, timeout_s=ingest.decode_timeout_s
+                decoder=ingest.decoder,
+                retry_with=ingest.retry_with,
+                timeout_s=ingest.decode_timeout_s,
+                cache=None
+                if ingest.clip_cache is None
+                else ClipCache(folder=ingest.clip_cache, max_bytes=int(ingest.clip_cache_gb * BYTES_PER_GB)),
             ),
             cpus=max(1, self.ingest_cpus // pipelines),
             object_store_bytes=None

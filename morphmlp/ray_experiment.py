@@ -5,7 +5,7 @@ Pipelines and sweep trials call this; Ray is already running when they do.
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from morphmlp.tracking import (
     tracking_uri,
     write_waiting,
 )
-from morphmlp.training.accounting import RunAccount, RunFacts, account_table, epoch_points, run_account
+from morphmlp.training.accounting import RunAccount, RunFacts, account_table, epoch_points, run_account, training_cpu_s
 from morphmlp.training.checkpoint_store import StoredCheckpoint
 from morphmlp.training.ray_clips import SharedVideos
 from morphmlp.training.ray_trainer import train
@@ -81,6 +81,8 @@ class ExperimentResult:
     """Folder of the last checkpoint."""
     wall_s: float
     """From the first check to the last record of this call, seconds."""
+    cpu_s: float
+    """CPU core-seconds of its workers, decoding, scorers and this process."""
     clips_per_s: float
     """Training clips per second, all workers, ingest included: median over the run's reports."""
 
@@ -95,6 +97,7 @@ def run_experiment(
     tags: Mapping[str, str] | None = None,
     parent_run_id: str | None = None,
     stops: StopSignals | None = None,
+    on_epoch: Callable[[int, float], None] | None = None,
 ) -> ExperimentResult:
     """Train, test and record one experiment, or continue it where a run of this name stopped.
 
@@ -107,6 +110,7 @@ def run_experiment(
         tags: More tags for the record.
         parent_run_id: The sweep that the run belongs to.
         stops: Signals to this process, where it takes care of them.
+        on_epoch: Told each validated epoch (from 1) and its top-1, percent; training goes on meanwhile.
 
     Raises:
         MorphMLPError: Whatever the user can mend.
@@ -118,7 +122,9 @@ def run_experiment(
         run = _open(config, data, folder, tags=tags or {}, parent_run_id=parent_run_id, progress=progress)
         try:
             run.writer.artifact(folder.experiment)
-            result = _train_and_test(config, data, placement, run=run, progress=progress, stops=stops)
+            result = _train_and_test(
+                config, data, placement, run=run, progress=progress, stops=stops, on_epoch=on_epoch
+            )
             run.writer.finish("FINISHED")
         except BaseException as error:
             ended: Status = "KILLED" if isinstance(error, KeyboardInterrupt | RunStoppedError) else "FAILED"
@@ -136,6 +142,8 @@ class _OpenRun:
     folder: RunFolder
     writer: RunWriter
     began: float
+    cpu_s: float
+    """Of this process before, seconds."""
     is_trial: bool
     """One of a sweep's many, whose user wants a line of it and no table."""
 
@@ -149,7 +157,7 @@ def _open(
     parent_run_id: str | None,
     progress: Progress,
 ) -> _OpenRun:
-    began = time.monotonic()
+    began, cpu_s = time.monotonic(), time.process_time()
     uri = tracking_uri()
     prepare_store(uri)
     claim(config, folder, uri)
@@ -163,13 +171,17 @@ def _open(
     )
     patience = Patience(tell=progress.line, kept_in=folder.root)
     return _OpenRun(
-        folder=folder, writer=RunWriter(uri, run_id, patience=patience), began=began, is_trial=parent_run_id is not None
+        folder=folder,
+        writer=RunWriter(uri, run_id, patience=patience),
+        began=began,
+        cpu_s=cpu_s,
+        is_trial=parent_run_id is not None,
     )
 
 
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """The same experiment with paths that mean the same to workers, whose working directory may be another."""
-    start, storage = config.start_from, config.checkpoint.storage
+    start, storage, clips = config.start_from, config.checkpoint.storage, config.ingest.clip_cache
     if start is not None:
         order = None if start.class_order is None else str(Path(start.class_order).absolute())
         start = replace(start, weights=str(Path(start.weights).absolute()), class_order=order)
@@ -180,6 +192,7 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
         data=replace(config.data, **{split: str(Path(path).absolute()) for split, path in asdict(config.data).items()}),
         start_from=start,
         checkpoint=replace(config.checkpoint, storage=storage),
+        ingest=replace(config.ingest, clip_cache=None if clips is None else str(Path(clips).absolute())),
         cluster=replace(config.cluster, storage=str(Path(config.cluster.storage).absolute())),
     )
 
@@ -224,6 +237,7 @@ def _train_and_test(
     run: _OpenRun,
     progress: Progress,
     stops: StopSignals | None,
+    on_epoch: Callable[[int, float], None] | None,
 ) -> ExperimentResult:
     folder, writer = run.folder, run.writer
     job = TrainJob(
@@ -240,7 +254,7 @@ def _train_and_test(
     )
     if (note := data.generations_note()) is not None:
         progress.line(note)
-    placement = train(job, writer, progress, stops=stops)
+    placement = train(job, writer, progress, stops=stops, on_epoch=on_epoch)
     write_waiting(folder.record_waiting, writer)
     account = _record_training(job, run)
     for line in account_table(account).splitlines() if not run.is_trial else [account.verdict()]:
@@ -251,7 +265,8 @@ def _train_and_test(
     if folder.events.exists():
         writer.artifact(folder.events)
     wall_s = time.monotonic() - run.began
-    writer.metrics([_point(Metrics.RUN_WALL_S, wall_s)])
+    cpu_s = training_cpu_s(read_windows(folder.progress)) + tested.cpu_s + time.process_time() - run.cpu_s
+    writer.metrics([_point(Metrics.RUN_WALL_S, wall_s), _point(Metrics.RUN_CPU_S, cpu_s)])
     return ExperimentResult(
         run_id=writer.run_id,
         run_name=folder.root.name,
@@ -263,6 +278,7 @@ def _train_and_test(
         num_quarantined=len(tested.broken),
         unscored=tuple(f"{video.video_id} ({video.path}): {video.message}" for video in tested.broken),
         wall_s=wall_s,
+        cpu_s=cpu_s,
         clips_per_s=account.clips_per_s,
     )
 

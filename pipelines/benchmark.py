@@ -2,6 +2,7 @@
 
     python pipelines/benchmark.py decoders --videos DIR     which decoder to choose for these files
     python pipelines/benchmark.py ingest                    decoding and ingest, on videos made on the spot
+    python pipelines/benchmark.py shared-decoding           what trials of a sweep save that share decoded clips
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
     python pipelines/benchmark.py train-step                what a run adds to a step of a plain loop
     python pipelines/benchmark.py checkpoint-stall          what a checkpoint of the S model delays training by
@@ -100,6 +101,23 @@ def ingest(arguments: argparse.Namespace) -> None:
     write_json(arguments.json, result)
 
 
+def shared_decoding(arguments: argparse.Namespace) -> None:
+    """Measure what trials save that share decoded clips."""
+    from morphmlp.benchmarks.ray_shared_decoding import measure_shared_decoding
+    from morphmlp.progress import TerminalProgress
+
+    with TerminalProgress() as progress:
+        found = measure_shared_decoding(VIDEOS, videos=arguments.videos, rounds=arguments.rounds, progress=progress)
+    print(
+        f"{found.trials} trials that share clips: {found.eight_trials_ratio:.2f} times the CPU time of ingest "
+        f"({found.shared_cpu_ms:.1f} against {found.apart_cpu_ms:.1f} ms a clip), {found.decodes_ratio:.2f} times the "
+        f"decodes of one trial; a clip of {found.clip_mb:.1f} MB: decoded {found.decode_cpu_ms:.1f} ms, decoded and "
+        f"kept {found.miss_cpu_ms:.1f}, found {found.hit_cpu_ms:.1f}, by the object store "
+        f"{found.object_store_cpu_ms:.1f}; medians of {found.rounds} interleaved rounds of {found.videos} videos"
+    )
+    write_json(arguments.json, found)
+
+
 def fuzz(arguments: argparse.Namespace) -> None:
     """Damage small videos from a seed and count what becomes of each."""
     from morphmlp.benchmarks.fuzzing import fuzz, in_words
@@ -116,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_decoders(commands)
     _add_ingest(commands)
+    _add_shared_decoding(commands)
     _add_fuzz(commands)
     _add_train_step(commands)
     _add_checkpoint_stall(commands)
@@ -136,6 +155,15 @@ def _add_ingest(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command = commands.add_parser("ingest", help="clips per second against decord and a DataLoader; 10 million videos")
     command.set_defaults(measure=ingest)
     command.add_argument("--quick", action="store_true", help="fewer rounds: coarser figures in a quarter of the time")
+
+
+def _add_shared_decoding(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "shared-decoding", help="eight trials on the same data, with one decode or with eight"
+    )
+    command.set_defaults(measure=shared_decoding)
+    command.add_argument("--videos", type=int, default=64, help="videos that every trial reads (default: %(default)s)")
+    command.add_argument("--rounds", type=int, default=3, help="rounds of each way (default: %(default)s)")
 
 
 def _add_fuzz(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

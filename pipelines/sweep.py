@@ -1,4 +1,4 @@
-"""Train and test a MorphMLP at every point of a grid, and compare them.
+"""Train and test a MorphMLP at the points of a space, and compare them.
 
 python pipelines/sweep.py --config experiments/sweeps/demo_chunk_length.yaml
 """
@@ -7,64 +7,150 @@ import argparse
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
 
 from morphmlp.cli import parse_overrides, run, write_json
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import SweepConfig, load_sweep
 from morphmlp.errors import ConfigError, SweepError
 
+if TYPE_CHECKING:
+    from morphmlp.tuning.space import Space
+    from morphmlp.tuning.sweep_folder import SweepFolder
+
 DEFAULT_CONFIG = "experiments/sweeps/demo_chunk_length.yaml"
+DEFAULT_STORAGE = "runs"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line, checked."""
+
+    config: str
+    overrides: dict[str, JsonValue]
+    run_name: str | None
+    json: Path | None
+    plan: bool
+    resume: bool
+    retry_failed: bool
 
 
 def main() -> None:
     """Plan, run, print the table."""
-    sweep, run_name, json_path = arguments()
+    arguments = _arguments()
+    if arguments.resume:
+        folder = _stopped_sweep(arguments)
+        sweep, base = folder.read()
+        space = _planned(sweep, base)
+    else:
+        sweep = load_sweep(arguments.config, arguments.overrides)
+        base = read_yaml(sweep.experiment)
+        space = _planned(sweep, base)
+        if arguments.plan:
+            return
+        folder = _folder(space, arguments.run_name or f"{sweep.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder.begin(sweep, base)
+    _run(sweep, base, space, folder, arguments)
 
-    from morphmlp.tuning.report import plan_text, trial_table
-    from morphmlp.tuning.space import expand
 
-    space = expand(sweep, read_yaml(sweep.experiment))
-    print(plan_text(space), flush=True)
-
+def _run(
+    sweep: SweepConfig, base: dict[str, JsonValue], space: "Space", folder: "SweepFolder", arguments: Arguments
+) -> None:
     from morphmlp.progress import TerminalProgress
     from morphmlp.tuning.ray_sweep import run_sweep
+    from morphmlp.tuning.report import trial_table
 
+    name = folder.root.name
     try:
         with TerminalProgress() as progress:
-            result = run_sweep(sweep, space, run_name=run_name, progress=progress)
+            result = run_sweep(sweep, base, space, folder, progress=progress, retry_failed=arguments.retry_failed)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray is down, what remains is to say so
-        kept = Path(space.points[0].config.cluster.storage) / run_name
-        print(f"stopped; what was finished is recorded under {run_name} ({kept})", file=sys.stderr)
+        print(f"stopped; go on with python pipelines/sweep.py --resume {folder.root}", file=sys.stderr)
         sys.exit(130)
-    write_json(json_path, result)
+    write_json(arguments.json, result)
     print(trial_table(result.trials))
-    done = len(result.trials) - len(result.failed)
-    print(f"{run_name}: {done} trials finished, {result.wall_s:.0f} s, MLflow run {result.parent_run_id}", flush=True)
+    done = sum(trial.state == "finished" for trial in result.trials)
+    print(
+        f"{name}: {done} of {len(result.trials)} trials finished, {result.wall_s:.0f} s, "
+        f"MLflow run {result.parent_run_id}; report {folder.root / 'sweep_report.html'}",
+        flush=True,
+    )
     if result.failed:
         raise SweepError(
             f"{len(result.failed)} of {len(result.trials)} trials failed: "
-            + ", ".join(trial.title for trial in result.failed)
+            + ", ".join(dict.fromkeys(trial.title for trial in result.failed))
         )
 
 
-def arguments() -> tuple[SweepConfig, str, Path | None]:
-    """The sweep, its run's name, and the file of `--json`."""
+def _planned(sweep: SweepConfig, base: dict[str, JsonValue]) -> "Space":
+    """The points, printed."""
+    from morphmlp.tuning.plan import plan_text
+    from morphmlp.tuning.space import expand
+    from morphmlp.tuning.speed import known_speed, num_train_videos
+
+    space = expand(sweep, base)
+    config = space.points[0].config
+    print(plan_text(space, sweep, speed=known_speed(config.dataset), num_videos=num_train_videos(config)), flush=True)
+    return space
+
+
+def _folder(space: "Space", run_name: str) -> "SweepFolder":
+    from morphmlp.tuning.sweep_folder import SweepFolder
+
+    if "/" in run_name or run_name.startswith("."):
+        raise ConfigError([f"--run-name: {run_name!r} must be a plain name, without / and leading dots"])
+    return SweepFolder(root=Path(space.points[0].config.cluster.storage) / run_name)
+
+
+def _stopped_sweep(arguments: Arguments) -> "SweepFolder":
+    """The folder that `--resume` means: a folder, or the name of a run in the default storage."""
+    from morphmlp.tuning.sweep_folder import SweepFolder
+
+    if arguments.overrides:
+        raise ConfigError([f"{', '.join(arguments.overrides)}: a sweep goes on as it began, without other values"])
+    asked = Path(str(arguments.run_name))
+    return SweepFolder(root=asked if asked.is_dir() else Path(DEFAULT_STORAGE) / asked)
+
+
+def _arguments() -> Arguments:
     parser = argparse.ArgumentParser(
-        description="Train and test a MorphMLP at every point of a grid, and compare them.",
+        description="Train and test a MorphMLP at the points of a space, and compare them.",
         epilog="Dotted fields of the base experiment can be overridden for all trials, as in --train.epochs 3.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=f"sweep file; {DEFAULT_CONFIG}")
     parser.add_argument("--run-name", metavar="NAME", help="name of the sweep's run; by default a new one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--plan", action="store_true", help="print the points with what they cost, and start nothing")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="go on with a sweep that was stopped: the name of its run, or its folder (by default --run-name)",
+    )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="with --resume: run trials again that ended with an error"
+    )
     known, rest = parser.parse_known_args()
-    sweep = load_sweep(known.config, parse_overrides(rest))
-    run_name = known.run_name or f"{sweep.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if "/" in run_name or run_name.startswith("."):
-        raise ConfigError([f"--run-name: {run_name!r} must be a plain name, without / and leading dots"])
-    return sweep, run_name, known.json
+    if known.resume == "" and not known.run_name:
+        parser.error("--resume: name the sweep's run, as in --resume demo-chunk-length-20260102-030405")
+    if known.retry_failed and known.resume is None:
+        parser.error("--retry-failed: goes with --resume")
+    return Arguments(
+        config=known.config,
+        overrides=parse_overrides(rest),
+        run_name=known.resume or known.run_name,
+        json=known.json,
+        plan=known.plan,
+        resume=known.resume is not None,
+        retry_failed=known.retry_failed,
+    )
 
 
 if __name__ == "__main__":

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from morphmlp.config import load_config
+from morphmlp.config.loading import read_yaml
+from morphmlp.config.sweep import RandomSearch, load_sweep
+from morphmlp.models.cost import model_cost
 from morphmlp.models.presets import preset
 from morphmlp.reporting.tables import load_published
+from morphmlp.tuning.space import expand
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -92,3 +96,49 @@ def test_the_mirrored_stand_in_differs_from_the_plain_one_in_the_flip_only():
     )
     assert (plain.augment.flip, mirrored.augment.flip) == (0, 0.5)
     assert replace(mirrored, name=plain.name, augment=replace(mirrored.augment, flip=0.0)) == plain
+
+
+SWEEPS = sorted((EXPERIMENTS / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_a_sweep_has_points_and_says_how_it_is_run(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    sweep = load_sweep(path)
+    if sweep.search.kind == "optuna":  # of whose points a plan shows one only
+        sweep = replace(sweep, search=RandomSearch(kind="random", num_points=5))
+    space = expand(sweep, read_yaml(sweep.experiment))
+    assert len(space.points) >= 2
+    assert f"python pipelines/sweep.py --config experiments/sweeps/{path.name}\n" in header_of(path)
+
+
+def test_chunk_lengths_are_compared_at_the_same_arithmetic(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name in ("chunk_length", "ablation_chunk_lengths"):
+        sweep = load_sweep(EXPERIMENTS / "sweeps" / f"{name}.yaml")
+        points = expand(sweep, read_yaml(sweep.experiment)).points
+        assert {point.cost for point in points} == {points[0].cost}
+        assert list(points[0].config.model.chunk_lengths) == [14, 28, 28, 49]
+
+
+def test_budgets_hold_the_base_experiment(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    budgeted = {path.stem: sweep for path in SWEEPS if (sweep := load_sweep(path)).budget.gmacs}
+    assert budgeted.keys() == {"depth", "width", "depth_chunk_width"}
+    for sweep in budgeted.values():
+        base = load_config(sweep.experiment)
+        cost = model_cost(base.model, num_frames=base.clip.num_frames, crop_size=base.clip.crop_size)
+        low, high = sweep.budget.gmacs
+        assert low < cost.gmacs < high
+
+
+def test_the_published_numbers_of_the_frames_stand_in_their_ablation():
+    header = header_of(EXPERIMENTS / "sweeps" / "ablation_frames.yaml")
+    rows = [row for row in PUBLISHED.videos if row.preset in ("morphmlp_s_16x4", "morphmlp_s_32x4")]
+    assert [f"{row.top1}" in header and row.views in header for row in rows] == [True, True]
+
+
+@pytest.mark.parametrize("ablation", ["chunk_lengths", "temporal", "branches", "init", "frames"])
+def test_every_ablation_is_there_for_a_cluster_and_for_the_demo(ablation):
+    names = {path.stem for path in SWEEPS}
+    assert {f"ablation_{ablation}", f"demo_ablation_{ablation}"} <= names

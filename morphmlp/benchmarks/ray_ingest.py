@@ -129,7 +129,7 @@ class _RaySide:
     """A reader in a Ray process, as a training worker is one."""
 
     def __init__(self, videos: Sequence[str], share: IngestShare, *, total: int) -> None:
-        self._reader = _Reader.remote(_rows(videos, total), share)  # type: ignore[attr-defined]
+        self._reader = _Reader.remote(rows_over(videos, total), share)  # type: ignore[attr-defined]
 
     def begin(self) -> float:
         return float(ray.get(self._reader.begin.remote()))
@@ -224,7 +224,7 @@ class _LoaderSide:
         self._process.stdin.flush()
 
 
-def _rows(videos: Sequence[str], count: int) -> Manifest:
+def rows_over(videos: Sequence[str], count: int) -> Manifest:
     """So many rows over the files, each with an id, and so a clip, of its own."""
     return manifest_from_rows(
         video_ids=[f"video {row:06d}" for row in range(count)],

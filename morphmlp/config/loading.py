@@ -22,7 +22,7 @@ from morphmlp.errors import ConfigError
 _OPERATIONAL_SECTIONS = ("execution", "checkpoint", "ingest", "cluster")
 _OPERATIONAL_FIELDS = ("augment.on", "start_from.weights", "start_from.class_order")
 """Of the two paths their `sha256` tells the content."""
-_LEFT_OUT_WHEN_NULL = ("start_from", "train.ema_decay")
+_LEFT_OUT_WHEN_NULL = ("start_from", "train.ema_decay", "model.branches", "start_from.carry")
 """Younger than the first fingerprints: where they aren't used, those stay as they are."""
 _EXPERIMENT = TypeAdapter(ExperimentConfig)
 _FORM = re.compile(r"constrained-\w+$|[\w-]+\[.*\]$")

@@ -101,6 +101,11 @@ class IngestConfig:
     """Decoder of the second try; with `on_broken: retry_with` only."""
     max_quarantined_share: Share = 0.01
     """The run stops when a greater share of a manifest's videos turns out broken."""
+    clip_cache: str | None = None
+    """Folder for decoded clips that trainings on the same data share, on a local disk or one that nodes have mounted;
+    null: each decodes for itself. Clips with other draws (another seed or epoch) are others."""
+    clip_cache_gb: PositiveFloat = 20.0
+    """Most that `clip_cache` takes up, GiB; the least recently used clips go."""
     node_labels: dict[str, str] = field(default_factory=dict)
     """Decode only on nodes with these Ray labels, as in `{node-role: ingest}`; empty: anywhere."""
 

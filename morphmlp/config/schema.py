@@ -15,6 +15,7 @@ from morphmlp.config.rand_augment import rand_augment_faults
 from morphmlp.config.shapes import shape_faults
 from morphmlp.config.values import (
     STRICT,
+    Branch,
     FourInts,
     NonNegativeFloat,
     PositiveFloat,
@@ -45,9 +46,18 @@ class ModelConfig:
     temporal: Temporal
     """`mixed`: MorphFC_t in every block (the published video model). `averaged`: frames meet only in the stem and
     in the final mean (the ablation). `none`: the image model, 2-D stem, inputs without time."""
+    branches: tuple[Branch, ...] | None = None
+    """Branches of the spatial layers, as in `[height, channel]`; null: all three, as published. In stage 4, whose one
+    token branch sees the whole frame, `height` or `width` stand for that one."""
     init: Literal["published", "random_projection"]
     """`published`: temporal FC 0 and its projection all ones, as released (a saddle point: the temporal path starts
     through float noise). `random_projection`: the same with a random projection, so that it learns from step one."""
+
+    @model_validator(mode="after")
+    def _branches_are_few_and_different(self) -> Self:
+        if self.branches is not None and (not self.branches or len(set(self.branches)) < len(self.branches)):
+            raise ValueError(f"branches is {list(self.branches)}; name one to three different ones, or null for all")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -211,6 +221,9 @@ class StartConfig:
     (the released K400 heads have an order of their own)."""
     class_order_sha256: Sha256 | None = None
     """SHA-256 of `class_order`, checked and filled in as `sha256` is."""
+    carry: Literal["all", "fitting"] | None = None
+    """`fitting`: the file may be of another network (chunk lengths, depths, widths, frames, classes); what means the
+    same in both carries over, the rest starts fresh, and lines tell which. Null or `all`: everything must fit."""
     reverse_channels: bool = False
     """Swap the first convolution's colours: weights trained on BGR (the released Something-Something ones) for RGB
     clips, or the other way round."""

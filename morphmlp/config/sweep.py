@@ -1,4 +1,4 @@
-"""The schema of a sweep file: a base experiment, and the values that its fields take in turn.
+"""The schema of a sweep file: a base experiment, a space of values for its fields, and how the space is searched.
 
 A sweep point is what a command-line override is: a mapping from dotted fields to values. Which points
 can run at all is asked of the experiment's own schema, in `morphmlp.tuning.space`.
@@ -6,43 +6,183 @@ can run at all is asked of the experiment's own schema, in `morphmlp.tuning.spac
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import JsonValue, TypeAdapter, model_validator
+from pydantic import Field, JsonValue, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from morphmlp.config.loading import read_yaml, validated
 from morphmlp.config.schema import ExperimentConfig
-from morphmlp.config.values import STRICT, PositiveInt
+from morphmlp.config.values import STRICT, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-FIXED = ("name", "dataset", "execution", "ingest", "cluster")
+FIXED = ("name", "dataset", "execution", "checkpoint", "ingest", "cluster")
 """Fields and sections that all trials share: they name the record, or place the trials on the cluster."""
+SEED = "train.seed"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Range:
+    """Numbers from `low` to `high`, both included."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    """Spread evenly over orders of magnitude."""
+    step: int | float | None = None
+    """Distance of neighbours; null: 1 where both ends are whole numbers, else any number."""
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        faults = []
+        if self.low >= self.high:
+            faults.append(f"low is {self.low}; it must be less than high {self.high}")
+        if self.log and self.low <= 0:
+            faults.append(f"low is {self.low}; with log it must be above 0")
+        if self.step is not None and (self.step <= 0 or self.log):
+            faults.append(f"step is {self.step}; it must be above 0, and has no meaning with log")
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its numbers are whole ones."""
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step or 0))
+
+    def listed(self) -> tuple[int | float, ...] | None:
+        """All its numbers; None where there is no end of them."""
+        step = self.step or (1 if self.is_whole and not self.log else None)
+        if step is None:
+            return None
+        count = math.floor((self.high - self.low) / step + 1e-9) + 1
+        return tuple(self.low + index * step for index in range(count))
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GridSearch:
+    """Every combination of the space's values; ranges need a `step`."""
+
+    kind: Literal["grid"] = "grid"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RandomSearch:
+    """Points drawn from the space, each once."""
+
+    kind: Literal["random"]
+    num_points: PositiveInt
+    """Points that can run; impossible draws don't count."""
+    seed: NonNegativeInt = 0
+    """Of the draws."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OptunaSearch:
+    """Points proposed by Optuna's tree-structured Parzen estimator from the results so far."""
+
+    kind: Literal["optuna"]
+    num_points: PositiveInt
+    """Points that run; impossible proposals don't count."""
+    seed: NonNegativeInt = 0
+    """Of the proposals."""
+
+
+Search = Annotated[GridSearch | RandomSearch | OptunaSearch, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NoScheduler:
+    """Every trial trains to its end."""
+
+    kind: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Asha:
+    """Asynchronous successive halving: a trial that is behind the others at the same epoch is stopped."""
+
+    kind: Literal["asha"]
+    grace_epochs: PositiveInt = 1
+    """Epochs that every trial gets."""
+    reduction_factor: float = Field(default=3.0, gt=1)
+    """Of so many trials that reach an epoch one goes on; the epochs looked at are `grace_epochs` times its powers."""
+
+
+Scheduler = Annotated[NoScheduler | Asha, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BudgetConfig:
+    """Bounds of what a point may cost, both ends included; a point outside is left out, or brought inside."""
+
+    gmacs: tuple[NonNegativeFloat, PositiveFloat] | None = None
+    """Billion multiply-accumulates of one view."""
+    params: tuple[NonNegativeFloat, PositiveFloat] | None = None
+    """Millions of parameters."""
+    latency_ms: tuple[NonNegativeFloat, PositiveFloat] | None = None
+    """Milliseconds of a forward pass of one view, measured where the sweep is started."""
+    adjust: Literal["depths", "embed_dims"] | None = None
+    """Bring points outside of the bounds inside by more or fewer blocks, or wider or narrower stages; null: they are
+    left out."""
+
+    @model_validator(mode="after")
+    def _bounds_ascend(self) -> Self:
+        bounds = {"gmacs": self.gmacs, "params": self.params, "latency_ms": self.latency_ms}
+        faults = [
+            f"{name} is [{bound[0]}, {bound[1]}]; the first number must not exceed the second"
+            for name, bound in bounds.items()
+            if bound is not None and bound[0] > bound[1]
+        ]
+        if self.adjust is not None and self.gmacs is None and self.params is None:
+            faults.append(f"adjust is {self.adjust} without gmacs or params; name the bounds that it shall meet")
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SweepConfig:
-    """One sweep: one YAML file, one parent run with a run per point."""
+    """One sweep: one YAML file, one parent run with a run per trial."""
 
     name: str
     """Name of the sweep; runs are named after it."""
     experiment: str
     """File of the base experiment, relative to the working directory."""
     overrides: dict[str, JsonValue]
-    """Dotted fields of the base experiment with the value that they have in every trial."""
-    grid: dict[str, tuple[JsonValue, ...]]
-    """Dotted fields with the values that they take; the points are all combinations, the last field varying first."""
+    """Dotted fields of the base experiment with the value that they have in every trial. What a trial may use of the
+    cluster is set here: `cluster.num_workers`, `cluster.cpus_per_worker`, `ingest.cpus`."""
+    space: dict[str, tuple[JsonValue, ...] | Range]
+    """Dotted fields with the values that they take, a list or a range. In a grid the last field varies first."""
+    search: Search = field(default_factory=GridSearch)
+    """How points are chosen from the space."""
+    scheduler: Scheduler = field(default_factory=NoScheduler)
+    """Which trials are stopped early."""
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    """Every point trains once with each of these as `train.seed`."""
+    impossible: Literal["leave_out", "nearest"] = "leave_out"
+    """What becomes of points that break a shape rule: listed and left out, or replaced by the nearest possible one."""
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     max_concurrent_trials: PositiveInt = 1
     """Trials that run at the same time."""
+    max_trial_minutes: PositiveFloat | None = None
+    """A trial that takes longer is stopped, and told apart; null: none is."""
+    share_clips: bool = True
+    """Decode each training and validation clip once for all trials that need the same one."""
+    clip_cache_gb: PositiveFloat = 20.0
+    """With `share_clips`: most that the decoded clips take up on disk; the least recently used go."""
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:
         faults = [
             *_name_faults(self.name),
             *(f"overrides.{field}: unknown field" for field in self.overrides if field not in known_fields()),
-            *_grid_faults(self.grid, self.overrides),
+            *_space_faults(self),
+            *_seed_faults(self),
         ]
         if faults:
             raise ValueError("\n".join(faults))
@@ -74,10 +214,10 @@ def known_fields() -> frozenset[str]:
 
 
 def _fields_of(schema: type, prefix: str) -> Iterator[str]:
-    for field in dataclasses.fields(schema):
-        dotted = f"{prefix}{field.name}"
-        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
-            yield from _fields_of(field.type, f"{dotted}.")
+    for entry in dataclasses.fields(schema):
+        dotted = f"{prefix}{entry.name}"
+        if isinstance(entry.type, type) and dataclasses.is_dataclass(entry.type):
+            yield from _fields_of(entry.type, f"{dotted}.")
         else:
             yield dotted
 
@@ -87,17 +227,32 @@ def _name_faults(name: str) -> Iterator[str]:
         yield f"name: {name!r} must be a plain name, without / and leading dots"
 
 
-def _grid_faults(grid: Mapping[str, Sequence[JsonValue]], overrides: Mapping[str, JsonValue]) -> Iterator[str]:
-    if not grid:
-        yield "grid: is empty; it needs at least one field with its values"
-    for field, values in grid.items():
-        if field.split(".")[0] in FIXED:
-            yield f"grid.{field}: is the same for all trials; set it in overrides"
-        elif field not in known_fields():
-            yield f"grid.{field}: unknown field"
-        if field in overrides:
-            yield f"grid.{field}: is overridden too, with {overrides[field]!r}; keep one of the two"
+def _space_faults(sweep: SweepConfig) -> Iterator[str]:
+    if not sweep.space:
+        yield "space: is empty; it needs at least one field with its values"
+    for name, values in sweep.space.items():
+        if name.split(".")[0] in FIXED:
+            yield f"space.{name}: is the same for all trials; set it in overrides"
+        elif name not in known_fields():
+            yield f"space.{name}: unknown field"
+        if name == SEED:
+            yield f"space.{name}: is not swept; name the replicas' seeds in seeds"
+        if name in sweep.overrides:
+            yield f"space.{name}: is overridden too, with {sweep.overrides[name]!r}; keep one of the two"
+        if isinstance(values, Range):
+            if sweep.search.kind == "grid" and values.listed() is None:
+                yield f"space.{name}: has no end of values; give it a step, or choose another search"
+            continue
         if not values:
-            yield f"grid.{field}: has no values"
+            yield f"space.{name}: has no values"
         texts = [json.dumps(value) for value in values]
-        yield from (f"grid.{field}: {text} is given twice" for text in dict.fromkeys(texts) if texts.count(text) > 1)
+        yield from (f"space.{name}: {text} is given twice" for text in dict.fromkeys(texts) if texts.count(text) > 1)
+
+
+def _seed_faults(sweep: SweepConfig) -> Iterator[str]:
+    if not sweep.seeds:
+        yield "seeds: is empty; name at least one"
+    if len(set(sweep.seeds)) < len(sweep.seeds):
+        yield f"seeds: {list(sweep.seeds)} names one twice"
+    if SEED in sweep.overrides:
+        yield f"overrides.{SEED}: the seeds of all trials are in seeds"

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from morphmlp.data.clip_cache import ClipCache, clip_key
 from morphmlp.data.clips import CutClips, Cutter
 from morphmlp.data.columns import DECODED
 from morphmlp.data.decoding import decoder_by_name
@@ -30,6 +31,8 @@ class DecodePolicy:
     retry_with: str | None
     """Decoder of a second try."""
     timeout_s: float
+    cache: ClipCache | None = None
+    """Clips that were decoded before, by this training or others."""
 
     def decoders(self) -> tuple[str, ...]:
         """In the order in which they are tried."""
@@ -75,7 +78,7 @@ class DecodeTask:
         reasons: list[tuple[str, Exception]] = []
         for decoder in self.policy.decoders():
             try:
-                cut = self.cutter.cut(isolated_videos(decoder, self.policy.timeout_s), **video)
+                cut = self._cut(decoder, video)
             except DecoderStartError:
                 raise
             except Exception as error:  # noqa: BLE001 (whatever a codec does with a file, it costs this video alone)
@@ -83,6 +86,20 @@ class DecodeTask:
                 continue
             return _good(cut, retried=bool(reasons))
         return _broken(video["path"], reasons)
+
+    def _cut(self, decoder: str, video: Mapping[str, Any]) -> CutClips:
+        """What a decoder makes of a video, now or before."""
+
+        def decode() -> CutClips:
+            return self.cutter.cut(isolated_videos(decoder, self.policy.timeout_s), **video)
+
+        if self.policy.cache is None:
+            return decode()
+        try:
+            key = clip_key(self.cutter, decoder, **video)
+        except OSError:  # no such file: the decoder's words for it are the user's
+            return decode()
+        return self.policy.cache.get(key, decode)
 
 
 _FACTS = [name for name in DECODED.names if name not in ("row", "label", "clips")]

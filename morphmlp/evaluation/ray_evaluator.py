@@ -1,5 +1,6 @@
 """The multi-view test over the cluster: decode tasks feed a pool of scorers, one per worker."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
@@ -7,6 +8,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import torch
 from torch import Tensor, nn
@@ -45,6 +47,8 @@ class TestResult:
     """Decoded frames that stand in for damaged ones."""
     retried: int
     """Videos that only a second decoder could read."""
+    cpu_s: float
+    """CPU core-seconds of decoding and scoring."""
 
 
 def score_views(
@@ -106,9 +110,11 @@ def _collected(
     broken: list[BrokenVideo] = []
     scored: list[int] = []
     concealed = retried = 0
+    cpu_s = 0.0
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         table = cast(pa.Table, batch)
         broken.extend(broken_videos(table, manifest, stage="test"))
+        cpu_s += pc.sum(table["cpu_s"]).as_py() + pc.sum(table["scorer_cpu_s"]).as_py()
         for row in table.select(["row", "error", "concealed", "retried", "view_logits"]).to_pylist():
             if not row["error"]:
                 scored.append(row["row"])
@@ -118,7 +124,11 @@ def _collected(
         progress(len(scored) + len(broken))
     check_coverage(manifest, scored=scored, broken=[video.video_id for video in broken])
     return TestResult(
-        predictions=predictions_table(manifest, logits), broken=broken, concealed=concealed, retried=retried
+        predictions=predictions_table(manifest, logits),
+        broken=broken,
+        concealed=concealed,
+        retried=retried,
+        cpu_s=cpu_s,
     )
 
 
@@ -126,12 +136,13 @@ class Scorer:
     """Holds the model on its device and scores decoded rows.
 
     Columns in: `morphmlp.data.columns.DECODED`. Columns out: the same with `view_logits`, the bytes of fp32 `[v k]`, in
-    the place of `clips`.
+    the place of `clips`, and `scorer_cpu_s`, CPU seconds of this process since the last rows, shared out over them.
     """
 
     def __init__(
         self, build: Callable[[], nn.Module], weights: Mapping[str, Tensor], pool: ScorerPool, cutter: ViewClips
     ) -> None:
+        self._cpu_s = time.process_time()
         torch.set_num_threads(pool.cpus_per_worker)
         self._device = torch.device(pool.device)
         self._cutter = cutter
@@ -149,4 +160,7 @@ class Scorer:
             good = [place for place, error in enumerate(rows["error"].to_pylist()) if not error]
             for place, of_video in zip(good, torch.split(logits, views), strict=True):
                 cells[place] = of_video.numpy().tobytes()
-        return rows.drop_columns(["clips"]).append_column("view_logits", pa.array(cells, pa.binary()))
+        spent, self._cpu_s = time.process_time() - self._cpu_s, time.process_time()
+        shared = pa.array([spent / rows.num_rows] * rows.num_rows, pa.float64())
+        scored = rows.drop_columns(["clips"]).append_column("view_logits", pa.array(cells, pa.binary()))
+        return scored.append_column("scorer_cpu_s", shared)

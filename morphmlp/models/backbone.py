@@ -18,7 +18,7 @@ from torchvision.ops import StochasticDepth
 from morphmlp.config import ModelConfig
 from morphmlp.config.shapes import NUM_STAGES, STEM_TEMPORAL_STRIDE, shape_faults, temporal_groups, temporal_tokens
 from morphmlp.errors import ConfigError
-from morphmlp.models.morphfc import FrameMorphFC, Mlp, SpatialMorphFC, TemporalMorphFC
+from morphmlp.models.morphfc import ALL_BRANCHES, FrameMorphFC, Mlp, SpatialMorphFC, TemporalMorphFC
 
 INPUT_CHANNELS = 3
 INIT_STD = 0.02
@@ -277,7 +277,7 @@ def _stage_blocks(config: ModelConfig, *, stage: int, tokens: int | None) -> nn.
     return nn.ModuleList(
         Block(
             channels,
-            spatial=spatial(channels, chunk_length=chunk_length),
+            spatial=spatial(channels, chunk_length=chunk_length, branches=config.branches or ALL_BRANCHES),
             temporal=None
             if tokens is None
             else TemporalMorphFC(channels, tokens=tokens, groups=temporal_groups(channels, tokens)),

@@ -5,12 +5,16 @@ tokens are cut into `n` chunks of `l` tokens and channels into `g` groups of `s`
 the l x s values of a chunk and a group. This file knows nothing of stages, norms or residuals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from morphmlp.config.values import Branch
+
+ALL_BRANCHES: tuple[Branch, ...] = ("height", "width", "channel")
 
 # The frame as a line of tokens, row after row or column after column; each pattern above its inverse.
 TO_ROWS = "b t h w c -> b t (h w) c"
@@ -55,27 +59,32 @@ class SpatialMorphFC(nn.Module):
 
     `chunk_length` is both the tokens of a chunk and the number of channel groups, so every branch is one
     `channels` x `channels` layer. A chunk may be part of a row, a row, or several (stage 3: two rows of 14).
+
+    With some of the branches only (an ablation) the layers of the others aren't there, and the weights are over those
+    that are. A single one isn't weighted: its weight would always be 1, and the layer that makes it couldn't learn.
     """
 
-    def __init__(self, channels: int, *, chunk_length: int) -> None:
+    def __init__(self, channels: int, *, chunk_length: int, branches: Collection[Branch] = ALL_BRANCHES) -> None:
         super().__init__()
         self.chunk_length = chunk_length
-        self.mlp_h = nn.Linear(channels, channels)
-        self.mlp_w = nn.Linear(channels, channels)
-        self.mlp_c = nn.Linear(channels, channels)
-        self.reweight = Mlp(channels, channels // REWEIGHT_REDUCTION, 3 * channels)
+        self.mlp_h = nn.Linear(channels, channels) if "height" in branches else None
+        self.mlp_w = nn.Linear(channels, channels) if "width" in branches else None
+        self.mlp_c = nn.Linear(channels, channels) if "channel" in branches else None
+        self.reweight = _reweight(channels, branches=len(branches))
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Mix tokens within each frame."""
         height, width = x.shape[2:4]
-        columns = self._mix_chunks(rearrange(x, TO_COLUMNS), self.mlp_h)
-        rows = self._mix_chunks(rearrange(x, TO_ROWS), self.mlp_w)
-        branches = (
-            rearrange(columns, FROM_COLUMNS, h=height, w=width),
-            rearrange(rows, FROM_ROWS, h=height, w=width),
-            self.mlp_c(x),
-        )
+        branches: list[Tensor] = []
+        if self.mlp_h is not None:
+            columns = self._mix_chunks(rearrange(x, TO_COLUMNS), self.mlp_h)
+            branches.append(rearrange(columns, FROM_COLUMNS, h=height, w=width))
+        if self.mlp_w is not None:
+            rows = self._mix_chunks(rearrange(x, TO_ROWS), self.mlp_w)
+            branches.append(rearrange(rows, FROM_ROWS, h=height, w=width))
+        if self.mlp_c is not None:
+            branches.append(self.mlp_c(x))
         y: Tensor = self.proj(weighted_sum(branches, self.reweight))
         return y
 
@@ -89,22 +98,29 @@ class FrameMorphFC(nn.Module):
     """MorphFC_s of stage 4: one branch over the whole frame and a channel branch.
 
     With more tokens than `chunk_length` (above 224 px) the chunks are strided, as in the published source.
+
+    Of `branches`, `height` or `width` stand for the one over the frame; see `SpatialMorphFC`.
     """
 
-    def __init__(self, channels: int, *, chunk_length: int) -> None:
+    def __init__(self, channels: int, *, chunk_length: int, branches: Collection[Branch] = ALL_BRANCHES) -> None:
         super().__init__()
         self.chunk_length = chunk_length
-        self.mlp_h = nn.Linear(channels, channels)
-        self.mlp_c = nn.Linear(channels, channels)
-        self.reweight = Mlp(channels, channels // REWEIGHT_REDUCTION, 2 * channels)
+        tokens, channel = "height" in branches or "width" in branches, "channel" in branches
+        self.mlp_h = nn.Linear(channels, channels) if tokens else None
+        self.mlp_c = nn.Linear(channels, channels) if channel else None
+        self.reweight = _reweight(channels, branches=tokens + channel)
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Mix tokens within each frame."""
         size, (height, width) = self.chunk_length, x.shape[2:4]
-        chunks = rearrange(rearrange(x, TO_ROWS), TO_STRIDED_CHUNKS, l=size, g=size)
-        tokens = rearrange(self.mlp_h(chunks), FROM_STRIDED_CHUNKS, l=size, g=size)
-        branches = (rearrange(tokens, FROM_ROWS, h=height, w=width), self.mlp_c(x))
+        branches: list[Tensor] = []
+        if self.mlp_h is not None:
+            chunks = rearrange(rearrange(x, TO_ROWS), TO_STRIDED_CHUNKS, l=size, g=size)
+            tokens = rearrange(self.mlp_h(chunks), FROM_STRIDED_CHUNKS, l=size, g=size)
+            branches.append(rearrange(tokens, FROM_ROWS, h=height, w=width))
+        if self.mlp_c is not None:
+            branches.append(self.mlp_c(x))
         y: Tensor = self.proj(weighted_sum(branches, self.reweight))
         return y
 
@@ -131,12 +147,19 @@ class TemporalMorphFC(nn.Module):
         return y
 
 
-def weighted_sum(branches: Sequence[Float[Tensor, "b t h w c"]], reweight: Mlp) -> Float[Tensor, "b t h w c"]:
+def _reweight(channels: int, *, branches: int) -> Mlp | None:
+    """What weighs the branches; None for a single one, whose weight is always 1."""
+    return None if branches == 1 else Mlp(channels, channels // REWEIGHT_REDUCTION, branches * channels)
+
+
+def weighted_sum(branches: Sequence[Float[Tensor, "b t h w c"]], reweight: Mlp | None) -> Float[Tensor, "b t h w c"]:
     """Sum branches with weights that add to 1 for each clip and channel.
 
     The paper adds the branches; the published source, whose checkpoints load here, weights them.
-    `reweight` maps the pooled sum, `[b, c]`, to `[b, c * len(branches)]`.
+    `reweight` maps the pooled sum, `[b, c]`, to `[b, c * len(branches)]`; it is missing where there is one branch.
     """
+    if reweight is None:
+        return branches[0]
     pooled = torch.stack([reduce(branch, "b t h w c -> b c", "mean") for branch in branches]).sum(dim=0)
     weights = rearrange(reweight(pooled), "b (c k) -> k b 1 1 1 c", k=len(branches)).softmax(dim=0)
     total: Tensor = weights[0] * branches[0]

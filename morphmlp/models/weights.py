@@ -16,6 +16,7 @@ from einops import repeat
 from torch import Tensor
 
 from morphmlp.errors import ConfigError
+from morphmlp.models.carry_over import carried_over
 from morphmlp.models.weights_description import (
     FIRST_CONVOLUTION,
     HEAD,
@@ -41,6 +42,8 @@ class WeightsChanges:
     """The file's row for each class of the network; None: row for row."""
     reverse_channels: bool = False
     """Swap the first convolution's input channels."""
+    only_fitting: bool = False
+    """Take what means the same in both networks, and leave the rest fresh."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,8 @@ def fit_weights(
     Raises:
         ConfigError: They don't fit: the differences in one line, the tensors in another.
     """
+    if changes.only_fitting:
+        return _fit_partly(state, expected, file=file, asked=asked, changes=changes)
     faults = [*differences(file, asked), *_bridge_faults(file, asked, changes)]
     fresh = _fresh(expected, file, asked)
     result, done = dict(state), []
@@ -85,8 +90,7 @@ def fit_weights(
                 compare_keys(result, needed).in_words,
             ]
         )
-    if damaged := [name for name, value in state.items() if not value.isfinite().all()]:
-        raise ConfigError([f"{len(damaged)} tensors hold numbers that aren't finite ({first_names(damaged)})"])
+    _refuse_damaged(state)
     if changes.reverse_channels:
         result[FIRST_CONVOLUTION] = result[FIRST_CONVOLUTION].flip(1)
         done.append("the first convolution's colours were reversed")
@@ -105,6 +109,35 @@ def fit_weights(
         *_dtype_notes(result, expected),
     )
     return FittedWeights(state=result, notes=notes)
+
+
+def _fit_partly(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    *,
+    file: WeightsDescription,
+    asked: WeightsDescription,
+    changes: WeightsChanges,
+) -> FittedWeights:
+    """The tensors of a file of another network, as far as they carry over."""
+    result = dict(state)
+    _refuse_damaged(result)
+    if changes.inflate is not None and file.kind == "image":
+        inflate(result, expected, changes.inflate)
+    if changes.head_rows is not None and len(changes.head_rows) == file.num_classes:
+        result = with_head_rows(result, changes.head_rows)
+    if changes.reverse_channels:
+        result[FIRST_CONVOLUTION] = result[FIRST_CONVOLUTION].flip(1)
+    fits, notes = carried_over(result, expected, file=file, asked=asked)
+    if changes.replace_head:
+        fits = {name: value for name, value in fits.items() if name not in HEAD}
+        notes.append("fresh: the head (start_from.replace_head)")
+    return FittedWeights(state=fits, notes=(*notes, *_dtype_notes(fits, expected)))
+
+
+def _refuse_damaged(state: Mapping[str, Tensor]) -> None:
+    if damaged := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise ConfigError([f"{len(damaged)} tensors hold numbers that aren't finite ({first_names(damaged)})"])
 
 
 def inflate(state: dict[str, Tensor], expected: Mapping[str, Tensor], how: Inflation) -> int:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from morphmlp.config import ModelConfig
 from morphmlp.config.shapes import NUM_STAGES, STEM_TEMPORAL_STRIDE, temporal_groups, temporal_tokens
-from morphmlp.config.values import Temporal
+from morphmlp.config.values import Branch, Temporal
 from morphmlp.errors import CheckpointError
 from morphmlp.models.backbone import MorphMLP
+from morphmlp.models.morphfc import ALL_BRANCHES
 from morphmlp.models.presets import PRESETS, Preset
 
 NAMES_SHOWN = 3
@@ -26,6 +27,8 @@ FIRST_CONVOLUTION = "patch_embed1.proj1.weight"
 HEAD = ("head.weight", "head.bias")
 TEMPORAL_LAYER = re.compile(r"blocks\d\.\d+\.(t_fc|t_norm1)\.")
 """Beginning of the names of MorphFC_t's tensors, its norm's included."""
+BRANCH_LAYER = re.compile(r"blocks[1-3]\.\d+\.fc\.mlp_([hwc])\.")
+"""Layers of one branch; the group is the branch's first letter. In stage 4 `mlp_h` stands for height or width."""
 PUBLISHED_FRAMES = (16, 32)
 """Frames of the released models; at their widths some other numbers of frames give the same shapes."""
 
@@ -56,6 +59,8 @@ class WeightsDescription:
     layers."""
     chunk_lengths: _FourInts | None
     """None: the file doesn't say, and no shape does."""
+    branches: tuple[Branch, ...] = ALL_BRANCHES
+    """Branches of the spatial layers, in the order of all."""
 
     @property
     def size(self) -> str:
@@ -76,7 +81,8 @@ class WeightsDescription:
         """One phrase, as in `MorphMLP-S (video), 16 frames, 400 classes`."""
         frames = [f"{self.frames_in_words} frames"] if self.possible_frames else []
         head = "no head" if self.num_classes is None else f"{self.num_classes} classes"
-        return ", ".join([f"{self.size} ({self.kind})", *frames, head])
+        only = [] if self.branches == ALL_BRANCHES else [f"branches {_listed(self.branches)} only"]
+        return ", ".join([f"{self.size} ({self.kind})", *frames, head, *only])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,18 +178,20 @@ def described(model: ModelConfig, *, num_frames: int) -> WeightsDescription:
         num_frames=num_frames if kind == "video" else None,
         possible_frames=(num_frames,) if kind == "video" else (),
         chunk_lengths=model.chunk_lengths,
+        branches=tuple(branch for branch in ALL_BRANCHES if branch in (model.branches or ALL_BRANCHES)),
     )
 
 
 def differences(file: WeightsDescription, asked: WeightsDescription) -> list[str]:
     """Where two networks differ, `field X against Y`; kind and classes, which can be bridged, are left out."""
     found = [
-        f"{name} {list(there)} against {list(here)}"
+        f"{name} {_listed(there)} against {_listed(here)}"
         for name, there, here in (
             ("depths", file.depths, asked.depths),
             ("widths", file.embed_dims, asked.embed_dims),
             ("hidden channels", file.mlp_hidden, asked.mlp_hidden),
             ("chunk lengths", file.chunk_lengths, asked.chunk_lengths),
+            ("branches", file.branches, asked.branches),
         )
         if there is not None and here is not None and there != here
     ]
@@ -207,6 +215,7 @@ def _deduced(state: Mapping[str, Tensor]) -> WeightsDescription:
     if any(map(TEMPORAL_LAYER.match, state)):
         kind, frames = "video", _possible_frames(state, dims)
     published = dims in {preset.model.embed_dims for preset in PRESETS.values()}
+    letters = {found[1] for name in state if (found := BRANCH_LAYER.match(name))}
     likely = [count for count in PUBLISHED_FRAMES if published and count in frames] or frames
     return WeightsDescription(
         kind=kind,
@@ -217,6 +226,7 @@ def _deduced(state: Mapping[str, Tensor]) -> WeightsDescription:
         num_frames=likely[0] if len(likely) == 1 else None,
         possible_frames=frames,
         chunk_lengths=None,
+        branches=tuple(branch for branch in ALL_BRANCHES if branch[0] in letters) or ALL_BRANCHES,
     )
 
 
@@ -249,11 +259,16 @@ def _whole_network(found: WeightsDescription) -> dict[str, Tensor]:
         drop_path_rate=0.0,
         num_classes=found.num_classes or 1,
         temporal=next(temporal for temporal, kind in _KINDS.items() if kind == found.kind),
+        branches=found.branches,
         init="published",
     )
     frames = found.num_frames or next(iter(found.possible_frames or PUBLISHED_FRAMES))
     state = expected_state(model, num_frames=frames, crop_size=32)
     return {name: value for name, value in state.items() if found.num_classes is not None or name not in HEAD}
+
+
+def _listed(values: Iterable[object]) -> str:
+    return f"[{', '.join(map(str, values))}]"
 
 
 def _four(numbers: Iterable[int]) -> _FourInts:

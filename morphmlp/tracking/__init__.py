@@ -22,7 +22,7 @@ from morphmlp.record import MetricPoint, Metrics, RunSummary, Status, Tags
 from morphmlp.tracking.buffered import BufferedWriter, end_early, write_waiting
 from morphmlp.tracking.line_file import LineFile, cut_torn_end
 from morphmlp.tracking.patience import Patience
-from morphmlp.tracking.runs import find_run, open_run, read_runs
+from morphmlp.tracking.runs import find_run, open_run, read_children, read_run, read_runs, read_text
 from morphmlp.tracking.store import prepare_store, tracking_uri
 from morphmlp.tracking.writer import RunWriter
 
@@ -42,7 +42,10 @@ __all__ = [
     "find_run",
     "open_run",
     "prepare_store",
+    "read_children",
+    "read_run",
     "read_runs",
+    "read_text",
     "tracking_uri",
     "write_waiting",
 ]

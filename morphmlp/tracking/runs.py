@@ -1,6 +1,8 @@
 """Runs of a store: opened or resumed by name, found, and read as a table."""
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -101,6 +103,44 @@ def read_runs(uri: str, *, experiment: str | None = None, dataset: str | None = 
     fixed = ["run_id", "run_name", "dataset", "start_time"]
     frame = pd.DataFrame([_as_row(run) for run in runs])
     return frame.reindex(columns=[*fixed, *sorted(set(frame.columns) - set(fixed))])
+
+
+def read_run(uri: str, run_id: str) -> RunSummary:
+    """One run, whatever its status.
+
+    Raises:
+        TrackingError: The store can't be reached or used, or has no such run.
+    """
+    with faults(uri), impatient():
+        client = MlflowClient(uri)
+        run = client.get_run(run_id)
+        return _summary(run, client.get_experiment(run.info.experiment_id).name)
+
+
+def read_children(uri: str, parent_run_id: str) -> list[RunSummary]:
+    """All runs of a sweep, whatever their status, newest first.
+
+    Raises:
+        TrackingError: The store can't be reached or used, or has no such parent.
+    """
+    parent = read_run(uri, parent_run_id)
+    with faults(uri), impatient():
+        return _search(uri, parent.experiment, f"tags.`{Tags.PARENT}` = {quoted(parent_run_id)}")
+
+
+def read_text(uri: str, run_id: str, file: str) -> str | None:
+    """A text among a run's artifacts; None where it has no such file.
+
+    Raises:
+        TrackingError: The store can't be reached or used, or has no such run.
+    """
+    with faults(uri), impatient(), tempfile.TemporaryDirectory() as folder:
+        client = MlflowClient(uri)
+        parent = str(PurePosixPath(file).parent)
+        listed = client.list_artifacts(run_id, None if parent == "." else parent)
+        if file not in {entry.path for entry in listed}:
+            return None
+        return Path(client.download_artifacts(run_id, file, folder)).read_text(encoding="utf-8")
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:

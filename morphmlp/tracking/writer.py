@@ -75,6 +75,11 @@ class RunWriter:
         points = [MetricPoint(metric.key, metric.value, metric.step, metric.timestamp) for metric in found]
         return sorted(points, key=lambda point: (keys.index(point.key), point.step))
 
+    def stored(self) -> tuple[dict[str, str], dict[str, float]]:
+        """The run's tags, and the latest value of each of its metrics."""
+        data = self._do(lambda client: client.get_run(self.run_id).data)
+        return dict(data.tags), dict(data.metrics)
+
     def params(self, params: Mapping[str, JsonValue]) -> None:
         """Log parameters as `open_run` does; MLflow refuses to change one."""
         texts = {name: param_text(value) for name, value in params.items()}

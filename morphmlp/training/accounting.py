@@ -205,6 +205,11 @@ def run_account(windows: Sequence[TimeWindow], facts: RunFacts) -> RunAccount:
     )
 
 
+def training_cpu_s(windows: Sequence[TimeWindow]) -> float:
+    """CPU core-seconds of training workers and of decoding for them, over all starts of a run."""
+    return sum(window.worker_cpu_s * window.workers + window.decode_cpu_s for window in windows)
+
+
 def epoch_points(windows: Sequence[TimeWindow], facts: RunFacts) -> list[MetricPoint]:
     """The metrics of each epoch for the record, its number as the step."""
     now_ms = int(time.time() * 1000)

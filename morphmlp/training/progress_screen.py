@@ -1,7 +1,7 @@
 """From the lines that Ray Train's controller appends to what the user sees."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,10 @@ class NewLines:
 class Screen:
     """Turns the controller's lines into progress."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, on_epoch: Callable[[int, float], None] | None = None) -> None:
+        """Show to `progress`; validated epochs and their top-1, percent, also go to `on_epoch`."""
         self._progress = progress
+        self._on_epoch = on_epoch
         self._training = False
 
     def show(self, line: dict[str, Any]) -> None:
@@ -42,6 +44,8 @@ class Screen:
         for key, value, epoch, _ in line.get("points", []):
             if key == Metrics.VAL_TOP1:
                 self._progress.line(f"epoch {epoch}: validation top-1 {value:.1f}")
+                if self._on_epoch is not None:
+                    self._on_epoch(epoch, value)
         if numbers := line.get("progress"):
             if not self._training:
                 self._progress.phase("training", total=int(numbers["total_steps"]), unit="steps")

@@ -1,5 +1,6 @@
 """The driver's side of training: Ray's workers and the record put under supervision."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from morphmlp.data.quarantine import Quarantine, broken_limit
@@ -20,7 +21,14 @@ from morphmlp.training.supervision import Supervisor
 EVENT_PATIENCE_S = 5.0
 
 
-def train(job: TrainJob, writer: RunWriter, progress: Progress, *, stops: StopSignals | None = None) -> Placement:
+def train(
+    job: TrainJob,
+    writer: RunWriter,
+    progress: Progress,
+    *,
+    stops: StopSignals | None = None,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> Placement:
     """Train to the end of the plan, or continue the run that `job.folder` holds; its store has the last checkpoint.
 
     Args:
@@ -28,6 +36,7 @@ def train(job: TrainJob, writer: RunWriter, progress: Progress, *, stops: StopSi
         writer: The record.
         progress: Told steps, losses and notes.
         stops: Signals to this process, where it takes care of them.
+        on_epoch: Told each validated epoch and its top-1, percent.
 
     Returns:
         The place of the last workers; nodes may have come and gone.
@@ -68,6 +77,7 @@ def train(job: TrainJob, writer: RunWriter, progress: Progress, *, stops: StopSi
         progress=progress,
         stops=stops or StopSignals(),
         note_event=note_event,
+        on_epoch=on_epoch,
     ).run()
     if stopped == QUARANTINE:
         quarantine = Quarantine.read(folder.quarantine)

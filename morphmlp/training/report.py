@@ -83,6 +83,8 @@ class Reporter:
     """Of the start: what the first step counts as waiting."""
     _stepless_s: float = 0.0
     """Time of the reports without a step since the last one with steps."""
+    _cpu_s: float = 0.0
+    """CPU seconds of this process up to the last report; at first none, so that its start counts."""
 
     def __post_init__(self) -> None:
         """From here on all time is told."""
@@ -147,7 +149,7 @@ class Reporter:
             self._place = (steps[-1].epoch + 1, steps[-1].step + 1)
         epoch, number = self._place
         totals = self._totals()  # on a GPU this waits for the last step, which belongs to the window
-        now = time.perf_counter()
+        now, cpu_s = time.perf_counter(), time.process_time()
         window = TimeWindow(
             epoch=epoch,
             step=number,
@@ -160,8 +162,9 @@ class Reporter:
             compute_s=sum(step.times.compute_s for step in steps),
             all_reduce_s=sum(step.times.all_reduce_s for step in steps),
             decode_cpu_s=sum(step[DECODE_CPU_S] for step in totals),
+            worker_cpu_s=cpu_s - self._cpu_s,
         )
-        self._since = now
+        self._since, self._cpu_s = now, cpu_s
         return window
 
     def _add_window(self, window: TimeWindow) -> dict[str, float]:

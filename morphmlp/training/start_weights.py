@@ -99,6 +99,7 @@ def _fitted(
         replace_head=start.replace_head,
         head_rows=None if start.class_order is None else _head_rows(start, class_names),
         reverse_channels=start.reverse_channels,
+        only_fitting=start.carry == "fitting",
     )
     model, clip = config.model, config.clip
     try:
@@ -148,6 +149,7 @@ def start_tag(start_from: StartConfig) -> str:
     options = {
         f"inflate={start_from.inflate}": start_from.inflate is not None,
         "replace_head": start_from.replace_head,
+        "carry=fitting": start_from.carry == "fitting",
         "class_order": start_from.class_order is not None,
         "reverse_channels": start_from.reverse_channels,
     }

@@ -85,6 +85,7 @@ class Supervisor:
         progress: Progress,
         stops: StopSignals,
         note_event: Callable[[str], None],
+        on_epoch: Callable[[int, float], None] | None = None,
     ) -> None:
         """Prepare.
 
@@ -96,13 +97,14 @@ class Supervisor:
             progress: Told what happens.
             stops: Signals to this process.
             note_event: Takes what belongs into the record; called while no workers run.
+            on_epoch: Told each validated epoch and its top-1, percent.
         """
         self._start = start
         self._room = room
         self._cluster = cluster
         self._folder = folder
         self._progress = progress
-        self._screen = Screen(progress)
+        self._screen = Screen(progress, on_epoch)
         self._stops = stops
         self._note_event = note_event
         self._budget = Budget(max_failures=cluster.max_failures, max_preemptions=cluster.max_preemptions)

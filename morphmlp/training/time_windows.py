@@ -35,6 +35,8 @@ class TimeWindow:
     """Of it: exchanging gradients, and waiting for slower workers."""
     decode_cpu_s: float
     """CPU seconds that decoding the steps' videos took, over all workers."""
+    worker_cpu_s: float = 0.0
+    """CPU seconds of the first worker's process, its start included; the others' are much the same."""
 
     @property
     def other_s(self) -> float:

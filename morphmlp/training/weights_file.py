@@ -22,6 +22,7 @@ from torch import Tensor
 from morphmlp.config import ModelConfig
 from morphmlp.config.loading import parse_yaml, validated
 from morphmlp.errors import CheckpointError, ConfigError
+from morphmlp.models.morphfc import ALL_BRANCHES
 from morphmlp.models.presets import Preset
 from morphmlp.models.weights_description import TEMPORAL_LAYER, WeightsDescription, describe, first_names
 from morphmlp.training.checkpoint_content import FORMAT as CHECKPOINT_FORMAT
@@ -250,8 +251,12 @@ def _stated_by_pyslowfast(cfg: object) -> Preset | None:
 
 def _pyslowfast(state: Mapping[str, Tensor], stated: Preset | None) -> dict[str, object]:
     """PySlowFast's container without a training state; `epoch` is left out so that none is looked for."""
-    if stated is None or stated.model.temporal != "mixed":
-        return {"model_state": dict(state)}
+    if (
+        stated is None
+        or stated.model.temporal != "mixed"
+        or set(stated.model.branches or ALL_BRANCHES) < set(ALL_BRANCHES)
+    ):
+        return {"model_state": dict(state)}  # a network that PySlowFast's configuration can't state
     model = stated.model
     cfg = {
         "MORPH": {

@@ -1,4 +1,4 @@
-"""A sweep on Ray: every point a whole training inside a Ray Tune trial, all under one parent run.
+"""A sweep on Ray: every trial a whole training inside a Ray Tune trial, all under one parent run.
 
 A trial is a process on the driver's node that holds no CPU: it starts its own Ray Train workers and decode
 tasks, for which the session declares the CPUs of `max_concurrent_trials` trainings. So trials never wait for
@@ -7,109 +7,109 @@ each other's resources.
 
 import contextlib
 import dataclasses
+import hashlib
 import io
+import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import ray
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue
 
 from morphmlp.config import ExperimentConfig
-from morphmlp.config.sweep import SweepConfig, sweep_to_yaml
+from morphmlp.config.sweep import Range, SweepConfig
 from morphmlp.data.train_clips import train_plan
 from morphmlp.data_splits import DataSplits, read_splits
 from morphmlp.environment import environment_tags
-from morphmlp.errors import CheckpointError, ClusterError
+from morphmlp.errors import ClusterError
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement, ray_session
-from morphmlp.ray_experiment import ExperimentResult
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, tracking_uri
-from morphmlp.tuning.ray_trials import TrialJob, run_trials
-from morphmlp.tuning.report import SweepResult, Trial, sweep_figure, trial_table
-from morphmlp.tuning.space import Point, Space
-from morphmlp.tuning.trial_log import TrialView
-
-_RESULT = TypeAdapter(ExperimentResult)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepFolder:
-    """The files of a sweep, under `<cluster.storage>/<run name>/`; beside them a folder for each trial."""
-
-    root: Path
-
-    @property
-    def sweep(self) -> Path:
-        """The resolved sweep file."""
-        return self.root / "sweep.yaml"
-
-    @property
-    def table(self) -> Path:
-        """The closing table."""
-        return self.root / "sweep_table.md"
+from morphmlp.tuning.campaign import Campaign, Entry
+from morphmlp.tuning.optuna_search import OptunaPoints
+from morphmlp.tuning.point_source import ListedPoints, PointSource
+from morphmlp.tuning.ray_halving import Halving
+from morphmlp.tuning.ray_trials import run_trials
+from morphmlp.tuning.report import trial_table, write_report
+from morphmlp.tuning.space import Planner, Space
+from morphmlp.tuning.sweep_folder import SweepFolder
+from morphmlp.tuning.sweep_record import write_sweep
+from morphmlp.tuning.trial_jobs import TrialJobs, TrialRecorder
+from morphmlp.tuning.trial_log import TrialEnd, TrialLog
+from morphmlp.tuning.trials import SweepResult
+from morphmlp.tuning.winners import write_winners
 
 
-def run_sweep(sweep: SweepConfig, space: Space, *, run_name: str, progress: Progress) -> SweepResult:
-    """Train and test every possible point, and record all of them.
+def run_sweep(
+    sweep: SweepConfig,
+    base: Mapping[str, JsonValue],
+    space: Space,
+    folder: SweepFolder,
+    *,
+    progress: Progress,
+    retry_failed: bool = False,
+) -> SweepResult:
+    """Train and test the points of a sweep with every seed, and record all of them; or go on where it stopped.
 
     A trial that fails stops no other; it stands in the result with its reason.
 
     Args:
         sweep: The sweep.
-        space: Its points.
-        run_name: Name of the parent run; `<run name>-<number>-<values>` are the trials'.
+        base: Content of its base experiment's file.
+        space: Its points, as far as they are known before it starts.
+        folder: Begun; `<folder>-<number>-<values>` are the trials' names.
         progress: Told what happens.
+        retry_failed: Run trials again that had ended with an error.
 
     Raises:
         MorphMLPError: Whatever the user can mend, before any trial starts.
         KeyboardInterrupt: Ctrl-C; Ray is down by then, and the runs that were going are recorded as killed.
     """
     began = time.monotonic()
-    configs = [point.config for point in space.points]
-    splits = _read_all_splits(configs)
+    planner = Planner(sweep, base)
+    first = space.points[0].config
+    splits = _read_all_splits([point.config for point in space.points])
     uri = tracking_uri()
     prepare_store(uri)
-    folder = _new_folder(sweep, Path(configs[0].cluster.storage) / run_name)
-    parent = _open_parent(sweep, configs[0], splits[0], uri=uri, run_name=run_name)
+    parent = _open_parent(sweep, first, splits[0], uri=uri, folder=folder)
     parent.artifact(folder.sweep)
-    names = [f"{run_name}-{number:03d}-{point.label}" for number, point in enumerate(space.points, start=1)]
-    jobs = [
-        TrialJob(
-            config=_stored_in(folder.root, point.config),
-            run_name=name,
-            parent_run_id=parent.run_id,
-            point=dict(point.values),
-            uri=uri,
-            working_folder=str(Path.cwd()),
-        )
-        for name, point in zip(names, space.points, strict=True)
-    ]
-    views = [
-        TrialView(name=f"trial {number}/{len(jobs)} {point.title}", path=job.log)
-        for number, (job, point) in enumerate(zip(jobs, space.points, strict=True), start=1)
-    ]
+    source = _source(sweep, space, planner, folder)
+    jobs = TrialJobs(sweep, folder, parent.run_id, uri)
+    campaign = Campaign(sweep, source, file=folder.trials, make_point=planner.point, make_job=jobs.make)
+    if retry_failed:
+        campaign.retry_failed()
+    recorder = TrialRecorder(uri, first.dataset, folder, progress)
     try:
-        _train_all(sweep, jobs, views, splits, progress=progress, tuning=folder.root)
+        _train_all(
+            sweep,
+            campaign,
+            splits,
+            first,
+            total=len(sweep.seeds) * getattr(sweep.search, "num_points", len(space.points)),
+            folder=folder,
+            on_end=recorder.write,
+            progress=progress,
+        )
     except KeyboardInterrupt:
-        for job in jobs:
-            _close_killed(job, uri)
+        for entry in campaign.entries:
+            _close_killed(entry, uri)
         parent.finish("KILLED")
         raise
     except BaseException:
         parent.finish("FAILED")
         raise
-    trials = tuple(map(_outcome, space.points, jobs, views))
     result = SweepResult(
         parent_run_id=parent.run_id,
-        run_name=run_name,
+        run_name=folder.root.name,
         wall_s=time.monotonic() - began,
-        trials=trials,
-        impossible=space.impossible,
+        trials=tuple(recorder.trial(entry) for entry in campaign.entries),
+        impossible=(*space.impossible, *(source.impossible if isinstance(source, OptunaPoints) else ())),
     )
-    _record(result, parent, folder, title=f"{sweep.name}, {configs[0].dataset}")
+    importances = source.importances() if isinstance(source, OptunaPoints) else None
+    configs = {entry.point.title: entry.point.config for entry in campaign.entries}
+    _record(result, parent, folder, importances=importances, configs=configs, title=f"{sweep.name}, {first.dataset}")
+    shutil.rmtree(folder.clips, ignore_errors=True)
     return result
 
 
@@ -143,103 +143,123 @@ def share(placement: Placement, *, trials: int, cpus: int, gpus: int) -> Placeme
 
 def _train_all(
     sweep: SweepConfig,
-    jobs: Sequence[TrialJob],
-    views: Sequence[TrialView],
+    campaign: Campaign,
     splits: Sequence[DataSplits],
+    config: ExperimentConfig,
     *,
+    total: int,
+    folder: SweepFolder,
+    on_end: Callable[[Entry], None],
     progress: Progress,
-    tuning: Path,
 ) -> None:
-    config = jobs[0].config
-    at_once = min(sweep.max_concurrent_trials, len(jobs))
-    micro_batches = min(
-        train_plan(job.config, len(data.train)).micro_batches_per_step for job, data in zip(jobs, splits, strict=True)
-    )
+    halving = Halving(sweep.scheduler, epochs=config.train.epochs)
+    _replay(campaign, halving)
+    micro_batches = min(train_plan(config, len(data.train)).micro_batches_per_step for data in splits)
     with (
         # Tune prints lines even at verbosity 0, and so does Ray of its processes; progress goes to standard error.
         contextlib.redirect_stdout(io.StringIO()),
-        ray_session(config.cluster, config.ingest, micro_batches=micro_batches, trials=at_once) as placement,
+        ray_session(
+            config.cluster, config.ingest, micro_batches=micro_batches, trials=sweep.max_concurrent_trials
+        ) as placement,
     ):
-        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        shared = share(placement, trials=at_once, cpus=int(total.get("CPU", 0)), gpus=int(total.get("GPU", 0)))
-        run_trials(jobs, views, shared, at_once=at_once, folder=tuning, progress=progress)
+        held = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        cpus, gpus = int(held.get("CPU", 0)), int(held.get("GPU", 0))
+        shared = share(placement, trials=sweep.max_concurrent_trials, cpus=cpus, gpus=gpus)
+        run_trials(
+            campaign,
+            shared,
+            halving=halving,
+            at_once=sweep.max_concurrent_trials,
+            total=total,
+            folder=folder.root,
+            progress=progress,
+            on_end=on_end,
+        )
+
+
+def _replay(campaign: Campaign, halving: Halving) -> None:
+    """Tell the halving what trials had scored before the sweep stopped, in that order.
+
+    A trial that it gives up, and whose process didn't live to learn it, ends here.
+    """
+    known = [
+        (when, entry, epoch, top1) for entry in campaign.entries for epoch, (top1, when) in entry.view.epochs.items()
+    ]
+    for _, entry, epoch, top1 in sorted(known, key=lambda score: score[0]):
+        halving.take(entry.job.number, epoch, top1)
+    for entry in campaign.entries:
+        reason = halving.stopped.get(entry.job.number)
+        if entry.view.end is None and reason is not None:
+            TrialLog(entry.view.path).ended(TrialEnd(state="stopped", reason=reason))
+            entry.view.follow(None)
+            campaign.note_end(entry)
+
+
+def _source(sweep: SweepConfig, space: Space, planner: Planner, folder: SweepFolder) -> PointSource:
+    if sweep.search.kind == "optuna":
+        return OptunaPoints(sweep, planner, folder.journal)
+    return ListedPoints(space.points)
 
 
 def _read_all_splits(configs: Sequence[ExperimentConfig]) -> list[DataSplits]:
-    """Each point's videos; read once where points share them."""
+    """The videos of the points' data sets, each once."""
     known: dict[tuple[object, int], DataSplits] = {}
-    splits = []
     for config in configs:
         key = (config.data, config.model.num_classes)
         if key not in known:
             known[key] = read_splits(config)
-        splits.append(known[key])
-    return splits
-
-
-def _new_folder(sweep: SweepConfig, root: Path) -> SweepFolder:
-    if root.exists():
-        raise CheckpointError(f"--run-name {root.name}: {root} exists; choose another name")
-    folder = SweepFolder(root=root)
-    root.mkdir(parents=True)
-    folder.sweep.write_text(sweep_to_yaml(sweep), encoding="utf-8")
-    return folder
-
-
-def _stored_in(root: Path, config: ExperimentConfig) -> ExperimentConfig:
-    """The experiment with its run's folder inside the sweep's; nothing else changes."""
-    return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, storage=str(root)))
+    return list(known.values())
 
 
 def _open_parent(
-    sweep: SweepConfig, config: ExperimentConfig, data: DataSplits, *, uri: str, run_name: str
+    sweep: SweepConfig, config: ExperimentConfig, data: DataSplits, *, uri: str, folder: SweepFolder
 ) -> RunWriter:
     params: dict[str, JsonValue] = {
         "experiment": sweep.experiment,
+        "search": sweep.search.kind,
+        "scheduler": sweep.scheduler.kind,
+        "seeds": list(sweep.seeds),
         "max_concurrent_trials": sweep.max_concurrent_trials,
         **{f"overrides.{name}": value for name, value in sweep.overrides.items()},
-        **{f"grid.{name}": list(values) for name, values in sweep.grid.items()},
+        **{
+            f"space.{name}": dataclasses.asdict(values) if isinstance(values, Range) else list(values)
+            for name, values in sweep.space.items()
+        },
     }
-    tags = {**environment_tags(), **data.tags(), Tags.EXPERIMENT: sweep.name, Tags.KIND: "sweep"}
-    run_id = open_run(uri, experiment=config.dataset, run_name=run_name, tags=tags, params=params)
+    content = folder.sweep.read_bytes() + folder.base.read_bytes()
+    tags = {
+        **environment_tags(),
+        **data.tags(),
+        Tags.EXPERIMENT: sweep.name,
+        Tags.KIND: "sweep",
+        Tags.FINGERPRINT: hashlib.sha256(content).hexdigest()[:12],  # by it a sweep that goes on finds its run
+    }
+    run_id = open_run(uri, experiment=config.dataset, run_name=folder.root.name, tags=tags, params=params)
     return RunWriter(uri, run_id)
 
 
-def _outcome(point: Point, job: TrialJob, view: TrialView) -> Trial:
-    result = None if view.result is None else _RESULT.validate_python(view.result)
-    if result is None:
-        known = find_run(job.uri, run_name=job.run_name, experiment=job.config.dataset)
-        run_id = None if known is None else known.run_id
-        if run_id is not None:
-            RunWriter(job.uri, run_id).tags({Tags.ERROR: view.reason or ""})
-            RunWriter(job.uri, run_id).finish("FAILED")
-    else:
-        run_id = result.run_id
-    return Trial(
-        point=point.values,
-        title=point.title,
-        state="finished" if result else "failed",
-        run_id=run_id,
-        top1=result.top1 if result else None,
-        top5=result.top5 if result else None,
-        num_videos=result.num_videos if result else None,
-        gmacs=point.cost.gmacs,
-        params=point.cost.params,
-        wall_s=result.wall_s if result else None,
-        error=None if result else view.reason,
-    )
-
-
-def _close_killed(job: TrialJob, uri: str) -> None:
+def _close_killed(entry: Entry, uri: str) -> None:
     """A stopped trial's process can't write its end any more."""
-    known = find_run(uri, run_name=job.run_name, experiment=job.config.dataset)
+    known = find_run(uri, run_name=entry.job.run_name, experiment=entry.job.config.dataset)
     if known is not None and known.status == "RUNNING":
         RunWriter(uri, known.run_id).finish("KILLED")
 
 
-def _record(result: SweepResult, parent: RunWriter, folder: SweepFolder, *, title: str) -> None:
+def _record(
+    result: SweepResult,
+    parent: RunWriter,
+    folder: SweepFolder,
+    *,
+    importances: Mapping[str, float] | None,
+    configs: Mapping[str, ExperimentConfig],
+    title: str,
+) -> None:
     folder.table.write_text(trial_table(result.trials), encoding="utf-8")
     parent.artifact(folder.table)
-    parent.figure(sweep_figure(result.trials, title=title), "figures/sweep.png")
+    for file in write_report(result, folder.root, title=title, importances=importances):
+        parent.artifact(file)
+    for file in write_winners(result, configs, folder.winners):
+        parent.artifact(file, "winners")
+    write_sweep(parent, result)
     parent.metrics([MetricPoint(Metrics.RUN_WALL_S, result.wall_s, 0, int(time.time() * 1000))])
     parent.finish("FAILED" if result.failed else "FINISHED")

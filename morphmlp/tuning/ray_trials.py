@@ -1,12 +1,12 @@
 """The trials of a sweep as Ray Tune runs them: one process each, in which a whole experiment runs."""
 
-import dataclasses
 import json
 import logging
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,126 +14,261 @@ from typing import Any
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 
 import ray
-from pydantic import JsonValue
+from pydantic import TypeAdapter
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
-from morphmlp.config import ExperimentConfig
 from morphmlp.data_splits import read_splits
-from morphmlp.errors import ClusterError
+from morphmlp.errors import ClusterError, DivergenceError, RunInUseError, RunStoppedError
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement
-from morphmlp.ray_experiment import run_experiment
+from morphmlp.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.record import Tags
-from morphmlp.tuning.trial_log import TrialLog, TrialView, follow_all, reason_of
+from morphmlp.training.accounting import training_cpu_s
+from morphmlp.training.run_folder import RunFolder, write_whole
+from morphmlp.training.time_windows import read_windows
+from morphmlp.tuning.campaign import Campaign, Entry, TrialJob
+from morphmlp.tuning.ray_halving import EPOCH, SCORE, Halving
+from morphmlp.tuning.trial_log import TrialEnd, TrialLog, follow_all, reason_of
 
 POLL_S = 0.5
 NODE_SHARE = 0.001
 """Of the resource that every node has of itself, by which a trial stays on the driver's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialJob:
-    """Everything that a trial needs; plain values, so that it travels."""
-
-    config: ExperimentConfig
-    run_name: str
-    parent_run_id: str
-    point: dict[str, JsonValue]
-    uri: str
-    """The tracking store."""
-    working_folder: str
-    """Where relative paths of the experiment start."""
-
-    @property
-    def log(self) -> Path:
-        """What the trial tells, line by line."""
-        return Path(self.config.cluster.storage) / self.run_name / "trial.jsonl"
+BEHIND, OUT_OF_TIME = "behind other trials: ", "out of time: "
+"""How a request to stop begins that comes from the sweep."""
+ASK_AGAIN_S = 5.0
+LOCK_PATIENCE_S = 60.0
+"""Time for a trial's former process to end, whose driver was killed."""
+_RESULT = TypeAdapter(ExperimentResult)
 
 
 def run_trials(
-    jobs: Sequence[TrialJob],
-    views: Sequence[TrialView],
+    campaign: Campaign,
     placement: Placement,
     *,
+    halving: Halving,
     at_once: int,
+    total: int,
     folder: Path,
     progress: Progress,
+    on_end: Callable[[Entry], None],
 ) -> None:
-    """Run all trials to their ends, in order, `at_once` at a time; each ends up in its view, failed or finished.
+    """Run all trials to their ends, `at_once` at a time; each ends up in its view.
 
     Args:
-        jobs: The trials.
-        views: What is known of each; filled here.
+        campaign: The trials.
         placement: What each trial may use.
+        halving: Says which trials stop early.
         at_once: Trials at a time.
+        total: Trials in all, as far as is known.
         folder: The sweep's folder; Tune keeps its state in `tune/`.
         progress: Told what the trials do.
+        on_end: Called, in this thread, for each trial that has ended.
 
     Raises:
         ClusterError: Tune itself failed.
     """
-    progress.phase("sweep", total=len(jobs), unit="trials")
-    tuning = _Tuning(_tuner(jobs, placement, at_once=at_once, folder=folder))
+    progress.phase("sweep", total=total, unit="trials")
+    tuning = _Tuning(_tuner(campaign, placement, halving=halving, at_once=at_once, folder=folder))
+    told = {entry.job.number for entry in campaign.entries if entry.view.end is not None}
+
+    def tell_ends() -> None:
+        for entry in campaign.entries:
+            if entry.view.end is not None and entry.job.number not in told:
+                told.add(entry.job.number)
+                on_end(entry)
+
     while tuning.is_alive():
-        follow_all(views, progress)
+        follow_all([entry.view for entry in campaign.entries], progress)
+        tell_ends()
         tuning.join(POLL_S)
     errors = tuning.errors()
-    for job, view in zip(jobs, views, strict=True):
-        view.follow(progress)
-        if not view.ended:
-            view.reason = errors.get(job.run_name, "its process died without a word")
-            progress.line(f"{view.name}: failed: {view.reason}")
-    follow_all(views, progress)
+    for entry in campaign.entries:
+        entry.view.follow(progress)
+        if entry.view.end is None:
+            reason = errors.get(entry.job.run_name, "its process died without a word")
+            TrialLog(entry.view.path).ended(TrialEnd(state="failed", reason=reason))
+            entry.view.follow(progress)
+    follow_all([entry.view for entry in campaign.entries], progress)
+    tell_ends()
 
 
-def _tuner(jobs: Sequence[TrialJob], placement: Placement, *, at_once: int, folder: Path) -> tune.Tuner:
-    names = [job.run_name for job in jobs]
-
+def _tuner(campaign: Campaign, placement: Placement, *, halving: Halving, at_once: int, folder: Path) -> tune.Tuner:
     def name(trial: Any) -> str:
-        index: int = trial.config["index"]
-        return names[index]
+        job: TrialJob = trial.config["job"]
+        return job.run_name
 
     # Failing trials are told by the sweep, with their reason; Tune would add its tracebacks.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     node = f"node:{ray.util.get_node_ip_address()}"  # type: ignore[no-untyped-call]
     return tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(_run_trial, jobs=list(jobs), placement=placement),
+            tune.with_parameters(_run_trial, placement=placement),
             # The process waits while its workers work: it holds no CPU, and every CPU declared is theirs.
             {"CPU": 0, node: NODE_SHARE},
         ),
-        param_space={"index": tune.grid_search(list(range(len(jobs))))},
         tune_config=tune.TuneConfig(
+            search_alg=_NextTrial(campaign),
+            scheduler=_StopRequests(campaign, halving),
+            num_samples=-1,  # as many as the campaign has
             max_concurrent_trials=at_once,
             trial_name_creator=name,
             trial_dirname_creator=name,
             reuse_actors=True,  # the next trial needn't import everything again; a failed one's process is never reused
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(folder.resolve()), verbose=0),
+        run_config=tune.RunConfig(name=f"tune-{time.time_ns()}", storage_path=str(folder.resolve()), verbose=0),
     )
 
 
-def _run_trial(config: dict[str, int], *, jobs: Sequence[TrialJob], placement: Placement) -> None:
-    job = jobs[config["index"]]
+class _NextTrial(Searcher):
+    """Hands Tune the campaign's trials. It has no state of its own to save: the campaign's file has it."""
+
+    def __init__(self, campaign: Campaign) -> None:
+        super().__init__()
+        self._campaign = campaign
+        self._given: dict[str, Entry] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        entry = self._campaign.next()
+        if entry is None:
+            return Searcher.FINISHED
+        self._given[trial_id] = entry
+        return {"job": entry.job}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        del result, error
+        entry = self._given[trial_id]
+        entry.view.follow(None)
+        self._campaign.note_end(entry)
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a sweep that goes on makes its own."""
+
+
+class _StopRequests(FIFOScheduler):
+    """Asks trials to stop that the halving gave up. Tune itself never ends one."""
+
+    def __init__(self, campaign: Campaign, halving: Halving) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._campaign, self._halving = campaign, halving
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        del tune_controller
+        if EPOCH in result:
+            job: TrialJob = trial.config["job"]
+            self._halving.take(job.number, result[EPOCH], result[SCORE])
+            if (reason := self._halving.stopped.get(job.number)) is not None:
+                write_whole(_folder(job).stop_request, BEHIND + reason)
+        go_on: str = TrialScheduler.CONTINUE
+        return go_on
+
+
+def _run_trial(config: dict[str, TrialJob], *, placement: Placement) -> None:
+    job = config["job"]
     os.chdir(job.working_folder)
     os.environ["MLFLOW_TRACKING_URI"] = job.uri
     log = TrialLog(job.log)
     log.line("starts")
+    began, cpu = time.monotonic(), time.process_time()
+
+    def on_epoch(epoch: int, top1: float) -> None:
+        log.epoch(epoch, top1)
+        tune.report({EPOCH: epoch, SCORE: top1})
+
+    def end_early(state: Any, reason: str) -> None:
+        spent = training_cpu_s(read_windows(_folder(job).progress)) + time.process_time() - cpu
+        log.ended(TrialEnd(state=state, reason=reason, wall_s=time.monotonic() - began, cpu_s=spent))
+
     try:
-        result = run_experiment(
-            job.config,
-            read_splits(job.config),
-            placement,
-            run_name=job.run_name,
-            progress=log,
-            tags={Tags.KIND: "trial", Tags.POINT: json.dumps(job.point)},
-            parent_run_id=job.parent_run_id,
-        )
+        with _time_limit(job):
+            result = _when_free(job, placement, log, on_epoch)
+    except RunStoppedError as error:
+        asked = _folder(job).stop_request
+        text = asked.read_text(encoding="utf-8") if asked.exists() else ""
+        if text.startswith(BEHIND):
+            end_early("stopped", text.removeprefix(BEHIND))
+        elif text.startswith(OUT_OF_TIME):
+            end_early("timed_out", text.removeprefix(OUT_OF_TIME))
+        else:
+            end_early("failed", reason_of(error))
+            raise
+    except DivergenceError as error:
+        end_early("diverged", reason_of(error))
     except BaseException as error:
-        log.failed(error)
+        end_early("failed", reason_of(error))
         raise
-    log.line(f"top-1 {result.top1:.1f} of {result.num_videos} videos, {result.wall_s:.0f} s")
-    log.finished(dataclasses.asdict(result))
+    else:
+        log.line(f"top-1 {result.top1:.1f} of {result.num_videos} videos, {result.wall_s:.0f} s")
+        log.ended(
+            TrialEnd(
+                state="finished",
+                result=_RESULT.dump_python(result, mode="json"),
+                wall_s=result.wall_s,
+                cpu_s=result.cpu_s,
+            )
+        )
+
+
+def _when_free(
+    job: TrialJob, placement: Placement, log: TrialLog, on_epoch: Callable[[int, float], None]
+) -> ExperimentResult:
+    """Run the experiment, as soon as no process of a driver that was killed works on it any more."""
+    patience = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            return run_experiment(
+                job.config,
+                read_splits(job.config),
+                placement,
+                run_name=job.run_name,
+                progress=log,
+                tags={Tags.KIND: "trial", Tags.POINT: json.dumps(job.point)},
+                parent_run_id=job.parent_run_id,
+                on_epoch=on_epoch,
+            )
+        except RunInUseError:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(1.0)
+
+
+@contextmanager
+def _time_limit(job: TrialJob) -> Iterator[None]:
+    """Ask the trial to stop when its time is over; again and again, since a restart of its workers forgets it."""
+    if job.max_minutes is None:
+        yield
+        return
+    over, request = threading.Event(), _folder(job).stop_request
+    text = f"{OUT_OF_TIME}it took longer than max_trial_minutes {job.max_minutes:g}"
+
+    def ask() -> None:
+        wait = 60 * (job.max_minutes or 0)
+        while not over.wait(wait):
+            if not request.exists():
+                write_whole(request, text)
+            wait = ASK_AGAIN_S
+
+    thread = threading.Thread(target=ask, name="time limit", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _folder(job: TrialJob) -> RunFolder:
+    return RunFolder(Path(job.config.cluster.storage) / job.run_name)
 
 
 class _Tuning(threading.Thread):

@@ -1,122 +1,91 @@
-"""What a sweep prints and records: its plan, its table, its figure, its JSON. Pure functions of points and outcomes."""
+"""What a sweep shows: its table in the terminal, its page and its picture. Pure functions of trials."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
-import pandas as pd
-from matplotlib.figure import Figure
-from pydantic import JsonValue
+from tabulate import tabulate
 
-from morphmlp.tuning.space import ImpossiblePoint, Point, Space, short_names, text_of
+from morphmlp.tuning.ranking import RankedPoint, ranked, ranked_trials
+from morphmlp.tuning.report_page import page
+from morphmlp.tuning.report_picture import picture
+from morphmlp.tuning.report_svg import STATES, number
+from morphmlp.tuning.report_words import counted, reasons, states_of
+from morphmlp.tuning.space import short_names, text_of
+from morphmlp.tuning.trials import SweepResult, Trial
 
-TRIAL_COLUMNS = ("GMAC", "params (M)", "top-1", "n videos", "state", "run id")
-_BLUE = "#2a6f97"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """What became of a point; numbers are missing where it failed."""
-
-    point: Mapping[str, JsonValue]
-    title: str
-    state: str
-    """`finished` or `failed`."""
-    run_id: str | None
-    """MLflow run; none where the trial failed before it was opened."""
-    top1: float | None
-    """Percent of `num_videos`."""
-    top5: float | None
-    num_videos: int | None
-    """Test videos scored."""
-    gmacs: float
-    """Of one view."""
-    params: int
-    wall_s: float | None
-    error: str | None
-    """Why it failed."""
+PAGE_FILE, PICTURE_FILE = "sweep_report.html", "sweep_report.png"
+COLUMNS = ("seeds", "top-1 (95 %)", "GMAC", "params (M)", "clips/s")
+MOST_NAMED = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class SweepResult:
-    """What a sweep found; the JSON of `--json`."""
+def write_report(
+    result: SweepResult,
+    folder: Path,
+    *,
+    title: str,
+    importances: Mapping[str, float] | None = None,
+    note: str | None = None,
+) -> tuple[Path, ...]:
+    """Write the page and the picture; both say the same.
 
-    parent_run_id: str
-    run_name: str
-    wall_s: float
-    trials: tuple[Trial, ...]
-    impossible: tuple[ImpossiblePoint, ...]
-
-    @property
-    def failed(self) -> tuple[Trial, ...]:
-        """Trials without a result."""
-        return tuple(trial for trial in self.trials if trial.state == "failed")
-
-
-def plan_text(space: Space) -> str:
-    """The plan, before anything starts: points with their cost, then what is left out and why."""
-    points = pd.DataFrame([(*_cells(point.values), *_cost(point)) for point in space.points])
-    points.columns = pd.Index([*_headers(space.points[0].values), *TRIAL_COLUMNS[:2]])
-    text = f"Points: {len(space.points)}\n\n{_markdown(points)}\n"
-    if space.impossible:
-        text += f"\nImpossible, left out: {len(space.impossible)}\n\n"
-        text += "".join(f"- {point.title}: {reason}\n" for point in space.impossible for reason in point.reasons)
-    return text
+    Args:
+        result: The sweep.
+        folder: Where they go; it exists.
+        title: Their heading.
+        importances: By dotted field, where the search weighed them.
+        note: A line about what was asked.
+    """
+    ranking = ranked(result)
+    written = folder / PAGE_FILE, folder / PICTURE_FILE
+    written[0].write_text(page(result, ranking, title=title, importances=importances, note=note), encoding="utf-8")
+    picture(ranking, title=title).savefig(written[1])
+    return written
 
 
 def trial_table(trials: Sequence[Trial]) -> str:
-    """One row per trial, in the grid's order, as Markdown; a failed one shows its reason."""
-    rows = [
-        (
-            *_cells(trial.point),
-            f"{trial.gmacs:.3g}",
-            f"{trial.params / 1e6:.3g}",
-            "" if trial.top1 is None else f"{trial.top1:.1f}",
-            "" if trial.num_videos is None else str(trial.num_videos),
-            trial.state if trial.error is None else f"failed: {trial.error}".replace("|", "\\|"),
-            (trial.run_id or "")[:8],
-        )
-        for trial in trials
+    """One row per point, best first, as Markdown; beneath it why trials ended early."""
+    if not trials:
+        return "no trials\n"
+    ranking = ranked_trials(trials)
+    fields = [name.replace("_", " ") for name in short_names(list(trials[0].point))]
+    unit, per_hour = ranking.time_unit
+    aligned = ["right", *["left"] * len(fields), "right", "right", *["right"] * 4, "left"]
+    table = tabulate(
+        [_row(point, per_hour) for point in ranking.points],
+        headers=["rank", *fields, *COLUMNS, unit, "states"],
+        tablefmt="pipe",
+        colalign=aligned,
+        disable_numparse=True,
+    )
+    lines = [table, *_why(trials)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(point: RankedPoint, per_hour: float) -> list[str]:
+    score = point.score
+    mark = {"not separable": " =", "partly finished": " ?"}.get(point.group, "")
+    time = None if point.hours is None else point.hours * per_hour
+    costs = (point.gmacs, point.params / 1e6, point.clips_per_s, time)
+    return [
+        f"{point.rank or ''}{mark if point.rank else ''}",
+        *(_cell(text_of(value)) for value in point.point.values()),
+        f"{len(point.finished)}/{len(point.trials)}",
+        "" if score is None else f"{score.mean:.1f} ({score.low:.1f}-{score.high:.1f})",
+        *("" if value is None else number(value) for value in costs),
+        _cell(states_of(point.trials)),
     ]
-    return _markdown(pd.DataFrame(rows, columns=[*_headers(trials[0].point), *TRIAL_COLUMNS])) + "\n"
 
 
-def sweep_figure(trials: Sequence[Trial], *, title: str) -> Figure:
-    """Top-1 against GMAC, one labelled dot per finished trial."""
-    figure = Figure(figsize=(6.5, 4.2), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    axes.set(title=title, xlabel="GMAC of one view", ylabel="test top-1 (%)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e5e5e5", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.margins(x=0.25, y=0.12)
-    dots: dict[tuple[float, float], list[str]] = {}
-    for trial in trials:
-        if trial.top1 is not None:
-            dots.setdefault((trial.gmacs, trial.top1), []).append(trial.title)
-    for (gmacs, top1), titles in dots.items():
-        axes.plot(gmacs, top1, color=_BLUE, marker="o", markersize=5)
-        axes.annotate(
-            "\n".join(titles), (gmacs, top1), xytext=(7, 0), textcoords="offset points", fontsize=8, va="center"
-        )
-    if len({gmacs for gmacs, _ in dots}) == 1:
-        # Chunk lengths, for one, don't change the arithmetic: a tick at the one value, not a scale of its digits.
-        axes.set_xticks([next(iter(dots))[0]])
-    return figure
+def _why(trials: Sequence[Trial]) -> list[str]:
+    """Lines for trials that failed, diverged or ran out of time; being behind others is no fault."""
+    lines = []
+    for state in ("timed_out", "diverged", "failed"):
+        for reason, own in reasons([trial for trial in trials if trial.state == state]):
+            names = ", ".join(f"{trial.title} seed {trial.seed}" for trial in own[:MOST_NAMED])
+            more = f" and {len(own) - MOST_NAMED} more" if len(own) > MOST_NAMED else ""
+            lines.append(f"- {STATES[state].words}, {counted(len(own), 'trial')}: {reason} ({names}{more})")
+    return ["", *lines] if lines else []
 
 
-def _headers(values: Mapping[str, JsonValue]) -> list[str]:
-    return [name.replace("_", " ") for name in short_names(list(values))]
-
-
-def _cells(values: Mapping[str, JsonValue]) -> list[str]:
-    return [text_of(value) for value in values.values()]
-
-
-def _cost(point: Point) -> tuple[str, str]:
-    return f"{point.cost.gmacs:.3g}", f"{point.cost.params / 1e6:.3g}"
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    numbers = {"GMAC", "params (M)", "top-1", "n videos"}
-    align = ["right" if column in numbers else "left" for column in table.columns]
-    return table.to_markdown(index=False, disable_numparse=True, colalign=align)
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -6,17 +6,25 @@ Knows configurations and networks; no Ray, no record.
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 from pydantic import JsonValue
 
 from morphmlp.config import ExperimentConfig, config_from_mapping, with_overrides
-from morphmlp.config.sweep import SweepConfig
+from morphmlp.config.sweep import Range, SweepConfig
+from morphmlp.data.plan import random_generator
 from morphmlp.errors import ConfigError
-from morphmlp.models.cost import ModelCost, model_cost
+from morphmlp.models.cost import ModelCost
+from morphmlp.models.cost_formula import planned_cost
+from morphmlp.tuning.fitting import Sizes, brought_inside, budget_faults, nearest_values, sizes_of
+from morphmlp.tuning.latency import measured_latency_ms
 
 LONGEST_LABEL = 80
+DRAWS_PER_POINT = 200
+"""Random draws after which a space has no more new points, for each point that is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +33,31 @@ class Point:
 
     values: Mapping[str, JsonValue]
     """The swept fields, dotted, and what they are here."""
-    title: str
-    """The values as people read them, `[8 4 4 1]`."""
-    label: str
-    """The values as part of a file's name, `8-4-4-1`."""
-    config: ExperimentConfig
     cost: ModelCost
+    replaces: Mapping[str, JsonValue] | None = None
+    """The values that were asked for, where they weren't possible or cost too much or too little."""
+    make_config: Callable[[Mapping[str, JsonValue]], ExperimentConfig] = field(repr=False, compare=False)
+    """The experiment with such values."""
+
+    @cached_property
+    def title(self) -> str:
+        """The values as people read them, `[8 4 4 1]`."""
+        return title_of(self.values)
+
+    @cached_property
+    def label(self) -> str:
+        """The values as part of a file's name, `8-4-4-1`."""
+        return label_of(self.values)
+
+    @cached_property
+    def config(self) -> ExperimentConfig:
+        """The whole experiment."""
+        return self.make_config(self.values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImpossiblePoint:
-    """A point that breaks a rule of the schema."""
+    """A point that breaks a rule of the schema, or lies outside of the budget."""
 
     values: Mapping[str, JsonValue]
     title: str
@@ -45,14 +67,121 @@ class ImpossiblePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """All points of a sweep, each kind in the grid's order."""
+    """The points of a sweep as far as they are known before it starts, each kind in the search's order."""
 
     points: tuple[Point, ...]
     impossible: tuple[ImpossiblePoint, ...]
+    notes: tuple[str, ...] = ()
+    """What else there is to know of them."""
+
+
+class Planner:
+    """Says of a sweep's values whether they can run, and at what cost; some ten thousand a second."""
+
+    def __init__(self, sweep: SweepConfig, base: Mapping[str, JsonValue]) -> None:
+        """Take the base experiment.
+
+        Args:
+            sweep: The sweep.
+            base: Content of its base experiment's file.
+
+        Raises:
+            ConfigError: The base experiment itself has faults.
+        """
+        try:
+            config_from_mapping(base)
+        except ConfigError as error:
+            raise ConfigError([f"{sweep.experiment}: {fault}" for fault in error.faults]) from None
+        self._sweep = sweep
+        self._shared = with_overrides(base, {**sweep.overrides, "name": sweep.name})
+        self._costs: dict[tuple[object, ...], ModelCost] = {}
+        self._latencies: dict[Sizes, float] = {}
+
+    def point(self, values: Mapping[str, JsonValue]) -> Point | ImpossiblePoint:
+        """The point of these values, moved to possible ones or into the budget where the sweep asks for that."""
+        asked, values = values, dict(values)
+        sizes, faults = self._checked(values)
+        if faults and self._sweep.impossible == "nearest":
+            values = nearest_values(values, self._mapping(values))
+            sizes, faults = self._checked(values)
+        if faults or sizes is None:
+            return ImpossiblePoint(values=asked, title=title_of(asked), reasons=faults)
+        budget, changed = self._sweep.budget, values != dict(asked)
+        if reasons := budget_faults(self._cost(sizes), budget):
+            fitted = None if budget.adjust is None else brought_inside(sizes, budget, self._cost)
+            if fitted is None:
+                return ImpossiblePoint(values=asked, title=title_of(asked), reasons=tuple(reasons))
+            sizes, changed = fitted, True
+        if fault := self._latency_fault(sizes):
+            return ImpossiblePoint(values=asked, title=title_of(asked), reasons=(fault,))
+        if budget.adjust is not None:  # in every point, so that all have the same fields
+            values |= {f"model.{budget.adjust}": list(getattr(sizes.model, budget.adjust))}
+        return Point(
+            values=values,
+            cost=self._cost(sizes),
+            replaces=asked if changed else None,
+            make_config=self.config,
+        )
+
+    def config(self, values: Mapping[str, JsonValue]) -> ExperimentConfig:
+        """The experiment of a sweep with these values.
+
+        Raises:
+            ConfigError: They aren't possible.
+        """
+        return config_from_mapping(self._mapping(values))
+
+    def _checked(self, values: Mapping[str, JsonValue]) -> tuple[Sizes | None, tuple[str, ...]]:
+        """What the values make of the network, or what is wrong with them."""
+        mapping = self._mapping(values)
+        sizes, faults = sizes_of(mapping)
+        if faults:  # shape rules alone are asked for in no time; most impossible points break them
+            return None, tuple(faults)
+        try:
+            config = config_from_mapping(mapping)
+        except ConfigError as error:
+            return None, tuple(error.faults)
+        return sizes or Sizes.of(config), ()
+
+    def _cost(self, sizes: Sizes) -> ModelCost:
+        model, frames, crop = sizes.model, sizes.num_frames, sizes.crop_size
+        # Chunk lengths cost nothing.
+        key = (
+            *(model.embed_dims, model.depths, model.mlp_ratio, model.num_classes, model.temporal, model.branches),
+            *(frames, crop),
+        )
+        if key not in self._costs:
+            self._costs[key] = planned_cost(model, num_frames=frames, crop_size=crop)
+        return self._costs[key]
+
+    def _latency_fault(self, sizes: Sizes) -> str | None:
+        """Why a network is too slow, or too fast, for the budget; measured once for each network."""
+        bound = self._sweep.budget.latency_ms
+        if bound is None:
+            return None
+        if sizes not in self._latencies:
+            self._latencies[sizes] = measured_latency_ms(sizes)
+        taken = self._latencies[sizes]
+        if bound[0] <= taken <= bound[1]:
+            return None
+        return f"budget.latency_ms: {taken:.1f} ms a view here lie outside of [{bound[0]:g}, {bound[1]:g}]"
+
+    def _mapping(self, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The nested experiment; only what changes is copied."""
+        mapping = dict(self._shared)
+        for dotted, value in values.items():
+            section, _, leaf = dotted.partition(".")
+            inner = mapping.get(section)
+            if "." in leaf or not isinstance(inner, dict):
+                return with_overrides(self._shared, values)
+            mapping[section] = {**inner, leaf: value}
+        return mapping
 
 
 def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
-    """Every combination of the grid's values, checked as an experiment would be.
+    """The points of a sweep's search, checked as experiments would be.
+
+    With a search that proposes points from results, only an example: the first of its space that can run.
 
     Args:
         sweep: The sweep.
@@ -61,28 +190,60 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
     Raises:
         ConfigError: The base experiment itself has faults, or no point at all is possible.
     """
-    try:
-        config_from_mapping(base)
-    except ConfigError as error:
-        raise ConfigError([f"{sweep.experiment}: {fault}" for fault in error.faults]) from None
-    shared = with_overrides(base, {**sweep.overrides, "name": sweep.name})
-    points: list[Point] = []
+    planner = Planner(sweep, base)
+    wanted = {"grid": None, "random": getattr(sweep.search, "num_points", None)}.get(sweep.search.kind, 1)
+    candidates = _combinations(sweep) if sweep.search.kind == "grid" else _draws(sweep)
+    points: dict[str, Point] = {}
     impossible: list[ImpossiblePoint] = []
-    for combination in itertools.product(*sweep.grid.values()):
-        values = dict(zip(sweep.grid, combination, strict=True))
-        try:
-            config = config_from_mapping(with_overrides(shared, values))
-        except ConfigError as error:
-            impossible.append(ImpossiblePoint(values=values, title=title_of(values), reasons=error.faults))
+    for values in candidates:
+        point = planner.point(values)
+        if isinstance(point, ImpossiblePoint):
+            impossible.append(point)
             continue
-        cost = model_cost(config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size)
-        points.append(Point(values=values, title=title_of(values), label=label_of(values), config=config, cost=cost))
+        points.setdefault(json.dumps(point.values, sort_keys=True), point)
+        if len(points) == wanted:
+            break
     if not points:
         raise ConfigError(
-            ["grid: none of its points is possible"]
-            + [f"grid: {point.title}: {reason}" for point in impossible for reason in point.reasons]
+            ["space: none of its points is possible"]
+            + [f"space: {point.title}: {reason}" for point in impossible[:20] for reason in point.reasons]
         )
-    return Space(points=tuple(points), impossible=tuple(impossible))
+    notes = []
+    if wanted is not None and len(points) < wanted:
+        notes.append(f"search.num_points: {wanted} were asked for, {len(points)} could be found")
+    known = () if sweep.search.kind == "optuna" else tuple(impossible)  # which will propose others
+    return Space(points=tuple(points.values()), impossible=known, notes=tuple(notes))
+
+
+def _combinations(sweep: SweepConfig) -> Iterator[dict[str, JsonValue]]:
+    lists = [values.listed() or () if isinstance(values, Range) else values for values in sweep.space.values()]
+    for combination in itertools.product(*lists):
+        yield dict(zip(sweep.space, combination, strict=True))
+
+
+def _draws(sweep: SweepConfig) -> Iterator[dict[str, JsonValue]]:
+    """Random values, none twice, for as long as there are new ones."""
+    search = sweep.search
+    count, seed = getattr(search, "num_points", 1), getattr(search, "seed", 0)
+    known: set[str] = set()
+    for number in range(count * DRAWS_PER_POINT):
+        rng = random_generator(seed, "space", number)
+        values = {name: _drawn(choices, rng) for name, choices in sweep.space.items()}
+        key = json.dumps(values)
+        if key not in known:
+            known.add(key)
+            yield values
+
+
+def _drawn(choices: Sequence[JsonValue] | Range, rng: np.random.Generator) -> JsonValue:
+    if not isinstance(choices, Range):
+        return choices[int(rng.integers(len(choices)))]
+    listed = choices.listed()
+    if listed is not None:
+        return listed[int(rng.integers(len(listed)))]
+    low, high = float(choices.low), float(choices.high)
+    number = float(np.exp(rng.uniform(np.log(low), np.log(high)))) if choices.log else float(rng.uniform(low, high))
+    return round(number) if choices.is_whole else number
 
 
 def title_of(values: Mapping[str, JsonValue]) -> str:

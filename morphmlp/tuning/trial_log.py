@@ -1,9 +1,11 @@
 """What a trial tells the sweep's driver: one JSON line per event, in a file of the trial's folder.
 
-A trial has no terminal of its own. It writes here as it would draw on one, and the driver reads what was added.
+A trial has no terminal of its own. It writes here as it would draw on one, and the driver reads what was added. The
+file outlives both: a sweep that goes on after a stop reads from it which trials have ended, and how.
 """
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +16,33 @@ from pydantic import JsonValue
 
 from morphmlp.errors import MorphMLPError
 from morphmlp.progress import Progress
+from morphmlp.tracking import cut_torn_end
+from morphmlp.tuning.trials import TrialState
 
 UPDATE_EVERY_S = 1.0
 LONGEST_REASON = 300
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrialEnd:
+    """How a trial ended."""
+
+    state: TrialState
+    reason: str | None = None
+    """Why it ended early."""
+    result: Mapping[str, JsonValue] | None = None
+    """What a finished trial found (`ExperimentResult`)."""
+    wall_s: float | None = None
+    cpu_s: float | None = None
+
+
 class TrialLog:
-    """The trial's side; a `Progress` that also takes the outcome."""
+    """The trial's side; a `Progress` that also takes scores and the end."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            cut_torn_end(path)
         self._path = path
         self._total = 0
         self._written = 0.0
@@ -44,15 +63,20 @@ class TrialLog:
         """Something worth keeping on the screen."""
         self._write({"event": "line", "text": text})
 
-    def finished(self, result: Mapping[str, JsonValue]) -> None:
-        """The trial is done; its result."""
-        self._write({"event": "finished", "result": dict(result)})
+    def epoch(self, epoch: int, top1: float) -> None:
+        """An epoch was validated."""
+        self._write({"event": "epoch", "epoch": epoch, "top1": top1, "time": time.time()})
 
-    def failed(self, error: BaseException) -> None:
-        """The trial ends here; why."""
-        self._write({"event": "failed", "reason": reason_of(error)})
+    def ended(self, end: TrialEnd) -> None:
+        """The trial ends here."""
+        fields = {name: value for name, value in vars(end).items() if value is not None}
+        self._write({"event": "end", **fields})
 
-    def _write(self, event: Mapping[str, JsonValue]) -> None:
+    def again(self) -> None:
+        """A trial that had ended is tried once more."""
+        self._write({"event": "again"})
+
+    def _write(self, event: Mapping[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
@@ -62,45 +86,51 @@ class TrialView:
     """The driver's side: one trial as far as it has told."""
 
     name: str
-    """As it stands before the trial's lines, `trial 2/6 [8 4 4 1]`."""
+    """As it stands before the trial's lines, `trial 2 [8 4 4 1]`."""
     path: Path
-    result: dict[str, JsonValue] | None = None
-    """What a finished trial found."""
-    reason: str | None = None
-    """Why a trial failed."""
+    end: TrialEnd | None = None
+    """How it ended; None while it hasn't."""
+    epochs: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Validation top-1 (percent) of each epoch, and when it was known (seconds since 1970)."""
     _place: int = field(default=0, init=False)
     _doing: str = field(default="", init=False)
     _phase: tuple[str, int, str] = field(default=("", 0, ""), init=False)
-
-    @property
-    def ended(self) -> bool:
-        """Whether it told its outcome."""
-        return self.result is not None or self.reason is not None
+    _reading: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
     def state(self) -> str:
         """What it does now; empty before it starts and after it ended."""
-        return f"{self.name}: {self._doing}" if self._doing and not self.ended else ""
+        return f"{self.name}: {self._doing}" if self._doing and self.end is None else ""
 
-    def follow(self, progress: Progress) -> None:
-        """Take in what was added to the file, and show lines that are worth keeping."""
-        for event in self._added():
-            match event["event"]:
-                case "phase":
-                    self._phase = (event["title"], event["total"], event["unit"])
-                    self._doing = event["title"]
-                case "update":
-                    title, total, unit = self._phase
-                    note = f", {event['note']}" if event["note"] else ""
-                    self._doing = f"{title} {event['done']}/{total} {unit}{note}"
-                case "line":
-                    self._doing = self._doing or "starting"
-                    progress.line(f"{self.name}: {event['text']}")
-                case "finished":
-                    self.result = event["result"]
-                case "failed":
-                    self.reason = event["reason"]
-                    progress.line(f"{self.name}: failed: {self.reason}")
+    def follow(self, progress: Progress | None) -> None:
+        """Take in what was added to the file, and show lines that are worth keeping; None: show nothing."""
+        with self._reading:
+            for event in self._added():
+                line = self._take(event)
+                if line is not None and progress is not None:
+                    progress.line(f"{self.name}: {line}")
+
+    def _take(self, event: dict[str, Any]) -> str | None:
+        """Take one event in; the line that is worth keeping, if it has one."""
+        match event.pop("event"):
+            case "phase":
+                self._phase = (event["title"], event["total"], event["unit"])
+                self._doing = event["title"]
+            case "update":
+                title, total, unit = self._phase
+                note = f", {event['note']}" if event["note"] else ""
+                self._doing = f"{title} {event['done']}/{total} {unit}{note}"
+            case "line":
+                self._doing = self._doing or "starting"
+                return str(event["text"])
+            case "epoch":
+                self.epochs[event["epoch"]] = (event["top1"], event["time"])
+            case "end":
+                self.end = TrialEnd(**event)
+                return None if self.end.reason is None else f"{self.end.state.replace('_', ' ')}: {self.end.reason}"
+            case "again":
+                self.end, self._doing = None, ""
+        return None
 
     def _added(self) -> Iterator[dict[str, Any]]:
         if not self.path.exists():
@@ -115,9 +145,9 @@ class TrialView:
 def follow_all(views: Sequence[TrialView], progress: Progress) -> None:
     """Take in what all trials told, and move the sweep's own progress."""
     for view in views:
-        if not view.ended:
+        if view.end is None:
             view.follow(progress)
-    progress.update(sum(view.ended for view in views), "; ".join(view.state for view in views if view.state))
+    progress.update(sum(view.end is not None for view in views), "; ".join(view.state for view in views if view.state))
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,20 +1,21 @@
-"""A small sweep from the command line, on a real local Ray and a real SQLite store; and trials that die."""
+"""A small sweep from the command line, on a real local Ray and a real SQLite store: killed in the middle, resumed."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from morphmlp.config.loading import config_to_mapping, config_to_yaml
+from morphmlp.config import load_config
+from morphmlp.config.loading import config_to_mapping
 from morphmlp.data.synthetic import write_demo_dataset
 from morphmlp.record import Tags
-from morphmlp.tracking import find_run, read_runs
-from morphmlp.tuning.ray_trials import TrialJob, run_trials
-from morphmlp.tuning.trial_log import TrialView
+from morphmlp.tracking import read_runs
 
 pytestmark = pytest.mark.slow
 
@@ -23,23 +24,35 @@ SWEEP = """
 name: tiny-sweep
 experiment: tiny.yaml
 overrides: {}
-grid:
-  model.chunk_lengths: [[8, 4, 4, 1], [4, 4, 2, 1], [8, 4, 8, 1]]
-max_concurrent_trials: 2
+space:
+  model.chunk_lengths: [[8, 4, 4, 1], [4, 4, 2, 1], [8, 4, 8, 1], [2, 2, 2, 1]]
+scheduler: {kind: asha, reduction_factor: 2}
 """
+TITLES = ("[8 4 4 1]", "[4 4 2 1]", "[2 2 2 1]")
+PATIENCE_S = 150
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory, make_config):
-    """The folder in which `pipelines/sweep.py` ran, and what it printed."""
-    folder = tmp_path_factory.mktemp("swept")
+def command(folder, *arguments):
+    return [sys.executable, str(ROOT / "pipelines" / "sweep.py"), *arguments], {
+        "cwd": folder,
+        "env": {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(folder / "home"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'record' / 'mlflow.db'}",
+        },
+        "text": True,
+    }
+
+
+def write_files(folder, make_config):
     write_demo_dataset(folder / "demo", train=32, val=8, test=8)
     tiny = config_to_mapping(
         make_config(
             model__embed_dims=[8, 8, 8, 8],
             clip__num_frames=4,
             optim__warmup_epochs=0,
-            train__epochs=1,
+            train__epochs=2,
             train__micro_batch_size=8,
             test__num_clips=1,
             test__num_crops=1,
@@ -51,118 +64,107 @@ def swept(tmp_path_factory, make_config):
     tiny["data"] = {split: f"demo/{split}.parquet" for split in ("train", "val", "test")}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     (folder / "sweep.yaml").write_text(SWEEP)
-    done = subprocess.run(
-        [
-            *(sys.executable, ROOT / "pipelines" / "sweep.py"),
-            *("--config", "sweep.yaml", "--run-name", "tiny-1", "--json", "result.json"),
-        ],
-        cwd=folder,
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-            "PYTHONPATH": str(ROOT),
-            "HOME": str(folder / "home"),
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'record' / 'mlflow.db'}",
-        },
-        capture_output=True,
-        text=True,
-        timeout=230,
-        check=False,
-    )
+
+
+def logs(folder):
+    """What each trial has told, by its number."""
+    files = sorted((folder / "runs" / "tiny-1").glob("tiny-1-*/trial.jsonl"))
+    return {int(file.parent.name.split("-")[2]): file.read_text() for file in files}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, make_config):
+    """The folder of a sweep that was killed while its second trial trained and then resumed, and what it printed."""
+    folder = tmp_path_factory.mktemp("swept")
+    write_files(folder, make_config)
+    arguments, options = command(folder, "--config", "sweep.yaml", "--run-name", "tiny-1")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as first:
+        patience = time.monotonic() + PATIENCE_S
+        while '"event": "epoch"' not in logs(folder).get(2, ""):
+            assert first.poll() is None, first.communicate()
+            assert time.monotonic() < patience
+            time.sleep(0.1)
+        first.send_signal(signal.SIGKILL)
+        plan, _ = first.communicate()
+    before = logs(folder)
+    arguments, options = command(folder, "--resume", "tiny-1", "--json", "result.json")
+    done = subprocess.run(arguments, capture_output=True, timeout=PATIENCE_S, check=False, **options)
     assert done.returncode == 0, done.stderr
-    return folder, done
+    return folder, plan, before, done
 
 
 def test_the_plan_comes_first_and_the_table_closes(swept):
-    _, done = swept
-    plan, _, rest = done.stdout.partition("Impossible, left out: 1")
-    assert plan.startswith("Points: 2\n\n| chunk lengths   |")
+    _, plan, _, done = swept
     reason = "stage 3: chunk length 8 must divide its 4 tokens (2x2 at clip.crop_size 32)"
-    assert f"- [8 4 8 1]: model.chunk_lengths: {reason}" in rest
-    rows = [line for line in rest.splitlines() if line.startswith("| [")]
-    assert [row.split("|")[1].strip() for row in rows] == ["[8 4 4 1]", "[4 4 2 1]"]
-    assert all("| finished |" in row for row in rows)
+    assert f"model.chunk_lengths: {reason}" in plan
+    for title in TITLES:
+        assert title in plan
+        assert title in done.stdout.partition("sweep_report.html")[0]
 
 
-def test_the_terminal_shows_the_trials_and_nothing_of_rays(swept):
-    _, done = swept
-    ours = ("sweep: ", "trial 1/2 [8 4 4 1]: ", "trial 2/2 [4 4 2 1]: ")
-    assert [line for line in done.stderr.splitlines() if not line.startswith(ours)] == []
-    assert "trial 2/2 [4 4 2 1]: top-1 " in done.stderr
-    assert "Trial " not in done.stdout
+def test_a_trial_that_had_ended_is_not_run_again(swept):
+    folder, _, before, _ = swept
+    assert '"event": "end"' in before[1]
+    assert logs(folder)[1] == before[1]
+    assert 3 not in before
 
 
-def test_the_json_holds_every_trial_and_every_impossible_point(swept):
-    folder, _ = swept
+def test_the_trial_that_was_killed_goes_on(swept):
+    folder, _, before, _ = swept
+    assert '"event": "end"' not in before[2]
+    after = logs(folder)[2].removeprefix(before[2])
+    assert "continuing from" in after or '"stopped"' in after
+
+
+def test_every_trial_ends_and_the_json_tells_how(swept):
+    folder, _, _, _ = swept
     result = json.loads((folder / "result.json").read_text())
     assert result["wall_s"] > 0
-    assert [trial["point"] for trial in result["trials"]] == [
-        {"model.chunk_lengths": [8, 4, 4, 1]},
-        {"model.chunk_lengths": [4, 4, 2, 1]},
-    ]
+    assert [trial["title"] for trial in result["trials"]] == list(TITLES)
+    assert result["trials"][0]["state"] == "finished"
     for trial in result["trials"]:
-        assert (trial["state"], trial["num_videos"], trial["error"]) == ("finished", 8, None)
-        assert 0 <= trial["top1"] <= trial["top5"] <= 100
-        assert trial["gmacs"] > 0
-        assert trial["params"] > 0
+        assert trial["state"] in ("finished", "stopped")
+        assert (trial["seed"], trial["run_id"] is None) == (0, False)
+        assert min(trial["gmacs"], trial["params"], trial["cpu_s"]) > 0
+        assert (trial["top1"] is None) == (trial["state"] == "stopped")
     assert [point["values"] for point in result["impossible"]] == [{"model.chunk_lengths": [8, 4, 8, 1]}]
 
 
-def test_the_record_has_a_parent_with_table_and_figure_and_a_child_for_each_trial(swept):
-    folder, _ = swept
+def test_the_terminal_shows_the_trials_and_nothing_of_rays(swept):
+    _, _, _, done = swept
+    ours = ("sweep: ", *(f"trial {number} {title}: " for number, title in enumerate(TITLES, start=1)))
+    assert [line for line in done.stderr.splitlines() if not line.startswith(ours)] == []
+    assert "Trial " not in done.stdout
+
+
+def test_the_record_has_one_parent_with_the_report_and_a_child_for_each_trial(swept):
+    folder, _, _, _ = swept
     result = json.loads((folder / "result.json").read_text())
     runs = read_runs(f"sqlite:///{folder / 'record' / 'mlflow.db'}", dataset="demo").set_index("run_id")
-    parent = runs.loc[result["parent_run_id"]]
-    assert parent[f"tags.{Tags.KIND}"] == "sweep"
+    assert list(runs.index[runs[f"tags.{Tags.KIND}"] == "sweep"]) == [result["parent_run_id"]]
     children = runs[runs[f"tags.{Tags.PARENT}"] == result["parent_run_id"]]
-    assert set(children.index) == {trial["run_id"] for trial in result["trials"]}
-    assert set(children["run_name"]) == {"tiny-1-001-8-4-4-1", "tiny-1-002-4-4-2-1"}
-    for trial in result["trials"]:
+    finished = [trial for trial in result["trials"] if trial["state"] == "finished"]
+    assert set(children.index) == {trial["run_id"] for trial in finished}
+    for trial in finished:
         child = children.loc[trial["run_id"]]
         assert child["metrics.test/top1"] == trial["top1"]
         assert json.loads(child[f"tags.{Tags.POINT}"]) == trial["point"]
-    artifacts = {path.name for path in (folder / "record" / "artifacts" / parent.name / "artifacts").rglob("*")}
-    assert {"sweep.yaml", "sweep_table.md", "sweep.png"} <= artifacts
+    artifacts = {path.name for path in (folder / "record" / "artifacts" / result["parent_run_id"]).rglob("*")}
+    assert {"sweep.yaml", "sweep_table.md", "sweep_report.html", "sweep_report.png"} <= artifacts
 
 
-def test_no_file_lands_outside_of_storage_and_record(swept):
-    folder, _ = swept
+def test_the_winners_are_experiments_that_can_be_trained(swept):
+    folder, _, _, _ = swept
+    winners = list((folder / "runs" / "tiny-1" / "winners").glob("*.yaml"))
+    assert winners
+    assert all(load_config(file).dataset == "demo" for file in winners)
+
+
+def test_no_file_lands_outside_of_storage_and_record_and_the_shared_clips_go(swept):
+    folder, _, _, _ = swept
     assert {path.name for path in folder.iterdir()} <= {
         *("demo", "tiny.yaml", "sweep.yaml", "result.json", "runs", "record", "home")
     }
     assert not (folder / "home" / "ray_results").exists()
     assert {path.name for path in (folder / "runs").iterdir()} == {"tiny-1"}
-
-
-class Screen:
-    def phase(self, title, *, total, unit):
-        pass
-
-    def update(self, done, note=""):
-        pass
-
-    def line(self, text):
-        pass
-
-
-def test_a_trial_that_dies_stops_no_other_and_each_carries_its_reason(make_config, placement, tmp_path):
-    def job(name, storage):
-        config = make_config(cluster__storage=str(storage))
-        return TrialJob(
-            config=config,
-            run_name=name,
-            parent_run_id="none",
-            point={},
-            uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
-            working_folder=str(tmp_path),
-        )
-
-    (tmp_path / "file").write_text("where a folder should be")
-    taken = tmp_path / "runs" / "taken" / "experiment.yaml"
-    taken.parent.mkdir(parents=True)
-    taken.write_text(config_to_yaml(make_config(optim__lr=0.5)))
-    jobs = [job("mute", tmp_path / "file"), job("taken", tmp_path / "runs")]
-    views = [TrialView(name=job.run_name, path=job.log) for job in jobs]
-    run_trials(jobs, views, placement, at_once=1, folder=tmp_path / "sweep", progress=Screen())
-    assert "NotADirectoryError" in (views[0].reason or "")
-    assert "holds another experiment (optim.lr: 0.5 -> 0.001)" in (views[1].reason or "")
-    assert find_run(f"sqlite:///{tmp_path / 'mlflow.db'}", run_name="mute") is None
+    assert not (folder / "runs" / "tiny-1" / "clips").exists()

@@ -254,7 +254,8 @@ FIELDS_WITHOUT_DEFAULT = [
     name
     for name in flat_fields(load_config(SMALL))
     if name.split(".")[0] not in ("execution", "checkpoint", "ingest", "cluster", "start_from")
-    and name not in ("train.seed", "train.max_steps", "train.ema_decay", "test.single_crop", "augment.on")
+    and name
+    not in ("train.seed", "train.max_steps", "train.ema_decay", "test.single_crop", "augment.on", "model.branches")
 ]
 
 

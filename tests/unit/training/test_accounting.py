@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from morphmlp.record import Metrics
-from morphmlp.training.accounting import RunFacts, account_table, epoch_points, run_account
+from morphmlp.training.accounting import RunFacts, account_table, epoch_points, run_account, training_cpu_s
 from morphmlp.training.run_folder import RunFolder
 from morphmlp.training.time_windows import TimeWindow, read_windows, without_repeats
 
@@ -188,3 +188,15 @@ def test_steps_that_were_taken_again_are_left_out_of_what_led_to_the_end():
     again = [window(step=step, workers=1) for step in (30, 40)]
     validation = window(step=40, steps=0)
     assert without_repeats([*first, start, *again, validation]) == [*first[:2], start, *again, validation]
+
+
+def test_cpu_time_is_that_of_all_workers_and_of_decoding():
+    windows = [replace(window(cpu_s=3.0), worker_cpu_s=2.0), replace(window(workers=1, cpu_s=1.0), worker_cpu_s=5.0)]
+    assert training_cpu_s(windows) == (2 * 2.0 + 3.0) + (5.0 + 1.0)
+
+
+def test_windows_written_before_cpu_time_was_told_are_read(tmp_path):
+    plain = window().to_plain()
+    del plain["worker_cpu_s"]
+    (tmp_path / "progress.jsonl").write_text(json.dumps({"window": plain}) + "\n")
+    assert training_cpu_s(read_windows(tmp_path / "progress.jsonl")) == 0.0

@@ -26,7 +26,7 @@ GMACS = 0.5
 def now(monkeypatch):
     """The clock of the host; it goes on with the steps, and when a test says so."""
     moment = SimpleNamespace(s=100.0)
-    clock = SimpleNamespace(perf_counter=lambda: moment.s, time=time.time)
+    clock = SimpleNamespace(perf_counter=lambda: moment.s, process_time=lambda: moment.s, time=time.time)
     monkeypatch.setattr(report, "time", clock)
     monkeypatch.setattr(step_clock, "time", clock)
     return moment

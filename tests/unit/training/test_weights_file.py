@@ -71,6 +71,17 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("name", ["some.safetensors", "some.pth"])
+def test_a_checkpoint_of_a_network_with_some_branches_is_read_and_written(name, tmp_path):
+    config = replace(tiny.CONFIG, model=replace(MODEL, branches=("height", "channel")))
+    state = build_network(config).state_dict()
+    file = read_weights(saved(checkpoint(state, config=config_to_mapping(config)), tmp_path))
+    write_weights(file, tmp_path / name, container="pyslowfast")
+    written = read_weights(tmp_path / name)
+    assert equal(written.state, state)
+    assert written.description.branches == ("height", "channel")
+
+
 @pytest.mark.parametrize(
     ("container", "content", "stated"),
     [

@@ -1,7 +1,7 @@
 """What a trial writes is what its driver shows."""
 
-from morphmlp.errors import ClusterError, ConfigError
-from morphmlp.tuning.trial_log import TrialLog, TrialView, follow_all, reason_of
+from morphmlp.errors import ConfigError
+from morphmlp.tuning.trial_log import TrialEnd, TrialLog, TrialView, follow_all, reason_of
 
 
 class Screen:
@@ -28,11 +28,13 @@ def test_the_driver_sees_a_trial_begin_move_and_finish(tmp_path):
     log.update(3, "loss 2.1")
     follow_all([view], screen)
     log.line("epoch 1")
-    log.finished({"top1": 12.5})
+    log.epoch(1, 50.0)
+    log.ended(TrialEnd(state="finished", result={"top1": 12.5}, wall_s=3.0))
     follow_all([view], screen)
     assert screen.notes == [(0, "t1: training 3/20 steps, loss 2.1"), (1, "")]
     assert screen.lines == ["t1: epoch 1"]
-    assert view.result == {"top1": 12.5}
+    assert view.end == TrialEnd(state="finished", result={"top1": 12.5}, wall_s=3.0)
+    assert {epoch: top1 for epoch, (top1, _) in view.epochs.items()} == {1: 50.0}
 
 
 def test_a_half_written_line_waits_for_its_end(tmp_path):
@@ -54,11 +56,28 @@ def test_updates_are_told_once_a_second_at_most_but_the_last_always(tmp_path):
     assert '"done": 100' in (tmp_path / "t.jsonl").read_text()
 
 
-def test_a_failure_carries_its_reason(tmp_path):
+def test_an_early_end_carries_its_reason(tmp_path):
     log, view, screen = TrialLog(tmp_path / "t.jsonl"), TrialView(name="t1", path=tmp_path / "t.jsonl"), Screen()
-    log.failed(ClusterError("no room"))
+    log.ended(TrialEnd(state="timed_out", reason="too slow"))
     follow_all([view], screen)
-    assert (view.reason, screen.lines) == ("no room", ["t1: failed: no room"])
+    assert (view.end.reason, screen.lines) == ("too slow", ["t1: timed out: too slow"])
+
+
+def test_a_trial_that_is_tried_again_has_not_ended(tmp_path):
+    log, view = TrialLog(tmp_path / "t.jsonl"), TrialView(name="t1", path=tmp_path / "t.jsonl")
+    log.ended(TrialEnd(state="failed", reason="no disk"))
+    log.again()
+    view.follow(None)
+    assert view.end is None
+
+
+def test_a_line_that_a_killed_process_left_unfinished_is_cut_off_by_the_next(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"event": "line", "text": "whole"}\n{"event": "li')
+    TrialLog(path).line("next")
+    view, screen = TrialView(name="t1", path=path), Screen()
+    view.follow(screen)
+    assert screen.lines == ["t1: whole", "t1: next"]
 
 
 def test_own_errors_speak_for_themselves_and_others_are_led_by_their_type():
