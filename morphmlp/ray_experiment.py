@@ -40,6 +40,7 @@ from morphmlp.tracking import (
     write_waiting,
 )
 from morphmlp.training.accounting import RunAccount, RunFacts, account_table, epoch_points, run_account, training_cpu_s
+from morphmlp.training.branching import settle
 from morphmlp.training.checkpoint_store import StoredCheckpoint
 from morphmlp.training.ray_clips import SharedVideos
 from morphmlp.training.ray_trainer import train
@@ -203,6 +204,7 @@ def claim(config: ExperimentConfig, folder: RunFolder, uri: str) -> None:
     Raises:
         CheckpointError: It is a finished run's or another experiment's; the differences are named.
     """
+    settle(folder, run_store(config, folder))
     if folder.experiment.exists():
         changes = changed_fields(load_config(folder.experiment), config)
         if changes:

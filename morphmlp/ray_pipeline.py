@@ -11,6 +11,7 @@ from morphmlp.errors import RunStoppedError
 from morphmlp.progress import TerminalProgress
 from morphmlp.ray_cluster import ray_session
 from morphmlp.ray_experiment import ExperimentResult, run_experiment
+from morphmlp.training.start_weights import with_checked_weights
 from morphmlp.training.stop_signals import NAMES, StopSignals
 
 UNSCORED_SHOWN = 10
@@ -40,6 +41,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
     """
     config = arguments.config
     data = read_splits(config)
+    config = with_checked_weights(config, data.train.class_names)  # before Ray starts
     micro_batches = train_plan(config, len(data.train)).micro_batches_per_step
     stops = StopSignals()
     try:

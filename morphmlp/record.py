@@ -128,7 +128,7 @@ class Metrics:
     """Clips over training time, without the time of starting."""
     RUN_GMACS_PER_S = "run/gmacs_per_s"
     RUN_CPU_S = "run/cpu_s"
-    """CPU core-seconds of its workers, decoding, scorers and the command's own process."""
+    """CPU core-seconds of all its processes: workers, decode tasks, scorers and the driver's share."""
     RUN_CPU_S_PER_CLIP = "run/cpu_s_per_clip"
     TRIAL_GMACS = "trial/gmacs"
     """Of a sweep's trial: billion multiply-accumulates of one view."""

@@ -23,6 +23,18 @@ from morphmlp.config.values import STRICT, NonNegativeFloat, NonNegativeInt, Pos
 FIXED = ("name", "dataset", "execution", "checkpoint", "ingest", "cluster")
 """Fields and sections that all trials share: they name the record, or place the trials on the cluster."""
 SEED = "train.seed"
+SCHEDULE = (
+    "optim.lr",
+    "optim.min_lr",
+    "optim.weight_decay",
+    "optim.clip_norm",
+    "mixing.mixup",
+    "mixing.cutmix",
+    "mixing.label_smoothing",
+)
+"""Fields that may change in the middle of a training: no weight and no clip depends on them."""
+MOST_COMBINATIONS = 1_000_000
+"""Of a grid: all are looked at before anything starts."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -54,13 +66,24 @@ class Range:
         """Whether its numbers are whole ones."""
         return all(isinstance(number, int) for number in (self.low, self.high, self.step or 0))
 
+    @property
+    def count(self) -> int | None:
+        """How many numbers it has; None where there is no end of them."""
+        step = self._distance
+        return None if step is None else math.floor((self.high - self.low) / step + 1e-9) + 1
+
+    def number(self, index: int) -> int | float:
+        """Its number of this index, from 0 to `count` - 1."""
+        number = self.low + index * (self._distance or 0)
+        return number if isinstance(number, int) else float(f"{number:.12g}")  # 0.3 where sums give 0.30000000000000004
+
     def listed(self) -> tuple[int | float, ...] | None:
         """All its numbers; None where there is no end of them."""
-        step = self.step or (1 if self.is_whole and not self.log else None)
-        if step is None:
-            return None
-        count = math.floor((self.high - self.low) / step + 1e-9) + 1
-        return tuple(self.low + index * step for index in range(count))
+        return None if self.count is None else tuple(map(self.number, range(self.count)))
+
+    @property
+    def _distance(self) -> int | float | None:
+        return self.step or (1 if self.is_whole and not self.log else None)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -92,7 +115,25 @@ class OptunaSearch:
     """Of the proposals."""
 
 
-Search = Annotated[GridSearch | RandomSearch | OptunaSearch, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PopulationSearch:
+    """Trainings side by side, of which the worst take over weights and changed schedule fields of the best.
+
+    After Jaderberg et al., Population Based Training of Neural Networks, 2017, with truncation selection.
+    """
+
+    kind: Literal["population"]
+    size: int = Field(ge=2)
+    """Members; all of them train at the same time."""
+    every_epochs: PositiveInt = 1
+    """Epochs between two looks of a member at the others."""
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
+    """Share of the members that counts as the best, and as the worst."""
+    seed: NonNegativeInt = 0
+    """Of the first points and of all changes."""
+
+
+Search = Annotated[GridSearch | RandomSearch | OptunaSearch | PopulationSearch, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -176,6 +217,13 @@ class SweepConfig:
     clip_cache_gb: PositiveFloat = 20.0
     """With `share_clips`: most that the decoded clips take up on disk; the least recently used go."""
 
+    @property
+    def num_combinations(self) -> int | None:
+        """Points of the whole space, possible or not; None where there is no end of them."""
+        counts = [values.count if isinstance(values, Range) else len(values) for values in self.space.values()]
+        known = [count for count in counts if count is not None]
+        return math.prod(known) if len(known) == len(counts) else None
+
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:
         faults = [
@@ -183,6 +231,7 @@ class SweepConfig:
             *(f"overrides.{field}: unknown field" for field in self.overrides if field not in known_fields()),
             *_space_faults(self),
             *_seed_faults(self),
+            *_population_faults(self),
         ]
         if faults:
             raise ValueError("\n".join(faults))
@@ -240,13 +289,18 @@ def _space_faults(sweep: SweepConfig) -> Iterator[str]:
         if name in sweep.overrides:
             yield f"space.{name}: is overridden too, with {sweep.overrides[name]!r}; keep one of the two"
         if isinstance(values, Range):
-            if sweep.search.kind == "grid" and values.listed() is None:
+            if sweep.search.kind == "grid" and values.count is None:
                 yield f"space.{name}: has no end of values; give it a step, or choose another search"
             continue
         if not values:
             yield f"space.{name}: has no values"
         texts = [json.dumps(value) for value in values]
         yield from (f"space.{name}: {text} is given twice" for text in dict.fromkeys(texts) if texts.count(text) > 1)
+    if sweep.search.kind == "grid" and (sweep.num_combinations or 0) > MOST_COMBINATIONS:
+        yield (
+            f"space: has {sweep.num_combinations} combinations, a grid takes at most {MOST_COMBINATIONS}; "
+            "give fewer values, or choose another search"
+        )
 
 
 def _seed_faults(sweep: SweepConfig) -> Iterator[str]:
@@ -256,3 +310,26 @@ def _seed_faults(sweep: SweepConfig) -> Iterator[str]:
         yield f"seeds: {list(sweep.seeds)} names one twice"
     if SEED in sweep.overrides:
         yield f"overrides.{SEED}: the seeds of all trials are in seeds"
+
+
+def _population_faults(sweep: SweepConfig) -> Iterator[str]:
+    search = sweep.search
+    if not isinstance(search, PopulationSearch):
+        return
+    for name in sweep.space:
+        if name not in SCHEDULE and name in known_fields() and name.split(".")[0] not in FIXED:
+            yield f"space.{name}: can't change while a member trains; a population takes {', '.join(SCHEDULE)}"
+    if not isinstance(sweep.scheduler, NoScheduler):
+        yield f"scheduler: is {sweep.scheduler.kind}; a population stops no member early, leave it out"
+    if len(sweep.seeds) > 1:
+        yield f"seeds: {list(sweep.seeds)}; the members of a population share one seed"
+    if search.size * search.quantile < 1:
+        yield (
+            f"search.quantile: {search.quantile:g} of {search.size} members is less than one; "
+            f"make it at least {math.ceil(1000 / search.size) / 1000:g}, or size larger"
+        )
+    if sweep.max_concurrent_trials < search.size:
+        yield (
+            f"max_concurrent_trials: {sweep.max_concurrent_trials} is less than search.size {search.size}; "
+            "all members of a population train at the same time"
+        )

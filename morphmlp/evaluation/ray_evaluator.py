@@ -142,7 +142,7 @@ class Scorer:
     def __init__(
         self, build: Callable[[], nn.Module], weights: Mapping[str, Tensor], pool: ScorerPool, cutter: ViewClips
     ) -> None:
-        self._cpu_s = time.process_time()
+        self._cpu_s = 0.0  # the process is this scorer's alone, so that its start counts
         torch.set_num_threads(pool.cpus_per_worker)
         self._device = torch.device(pool.device)
         self._cutter = cutter
@@ -160,7 +160,11 @@ class Scorer:
             good = [place for place, error in enumerate(rows["error"].to_pylist()) if not error]
             for place, of_video in zip(good, torch.split(logits, views), strict=True):
                 cells[place] = of_video.numpy().tobytes()
-        spent, self._cpu_s = time.process_time() - self._cpu_s, time.process_time()
-        shared = pa.array([spent / rows.num_rows] * rows.num_rows, pa.float64())
+        shared = pa.array(self._shares_of_cpu_s(rows.num_rows), pa.float64())
         scored = rows.drop_columns(["clips"]).append_column("view_logits", pa.array(cells, pa.binary()))
         return scored.append_column("scorer_cpu_s", shared)
+
+    def _shares_of_cpu_s(self, rows: int) -> list[float]:
+        spent = time.process_time() - self._cpu_s
+        self._cpu_s += spent if rows else 0.0
+        return [spent / rows for _ in range(rows)]

@@ -120,19 +120,21 @@ def _fit_partly(
     changes: WeightsChanges,
 ) -> FittedWeights:
     """The tensors of a file of another network, as far as they carry over."""
-    result = dict(state)
-    _refuse_damaged(result)
-    if changes.inflate is not None and file.kind == "image":
-        inflate(result, expected, changes.inflate)
-    if changes.head_rows is not None and len(changes.head_rows) == file.num_classes:
-        result = with_head_rows(result, changes.head_rows)
+    _refuse_damaged(state)
+    if faults := [*_inflate_faults(file, asked, changes), *_class_order_faults(file, changes)]:
+        raise ConfigError([f"it is {file.in_words}; the experiment asks for {asked.in_words}: {'; '.join(faults)}"])
+    result, done = dict(state), []
+    if changes.inflate is not None:
+        done.append(f"{inflate(result, expected, changes.inflate)} convolutions got a time axis ({changes.inflate})")
     if changes.reverse_channels:
         result[FIRST_CONVOLUTION] = result[FIRST_CONVOLUTION].flip(1)
-    fits, notes = carried_over(result, expected, file=file, asked=asked)
-    if changes.replace_head:
-        fits = {name: value for name, value in fits.items() if name not in HEAD}
-        notes.append("fresh: the head (start_from.replace_head)")
-    return FittedWeights(state=fits, notes=(*notes, *_dtype_notes(fits, expected)))
+        done.append("the first convolution's colours were reversed")
+    if changes.head_rows is not None:
+        result = with_head_rows(result, changes.head_rows)
+    fits, notes = carried_over(result, expected, file=file, asked=asked, replace_head=changes.replace_head)
+    if HEAD[0] in fits:
+        done += _head_notes(file, asked, changes)
+    return FittedWeights(state=fits, notes=(*notes, *done, *_dtype_notes(fits, expected)))
 
 
 def _refuse_damaged(state: Mapping[str, Tensor]) -> None:
@@ -199,9 +201,9 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 def _bridge_faults(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> list[str]:
     """Differences of kind and classes that no option bridges, and options that have nothing to bridge."""
-    faults = []
-    if changes.inflate is not None and (file.kind != "image" or asked.kind == "image"):
-        faults.append(f"start_from.inflate is {changes.inflate}, but there are no 2-D weights for a video network")
+    faults = _inflate_faults(file, asked, changes)
+    if faults:
+        pass  # they say how the kinds differ
     elif file.kind == "image" and asked.kind != "image" and changes.inflate is None:
         faults.append("its convolutions have no time axis, start_from.inflate (repeat or centre) gives them one")
     elif file.kind != "image" and asked.kind == "image":
@@ -213,9 +215,19 @@ def _bridge_faults(file: WeightsDescription, asked: WeightsDescription, changes:
             f"classes {file.num_classes or 'none'} against {asked.num_classes}, "
             "start_from.replace_head: true starts with a fresh head"
         )
-    if changes.head_rows is not None and len(changes.head_rows) != file.num_classes:
-        faults.append(f"start_from.class_order names {len(changes.head_rows)} rows")
-    return faults
+    return [*faults, *_class_order_faults(file, changes)]
+
+
+def _inflate_faults(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> list[str]:
+    if changes.inflate is None or (file.kind == "image" and asked.kind != "image"):
+        return []
+    return [f"start_from.inflate is {changes.inflate}, but there are no 2-D weights for a video network"]
+
+
+def _class_order_faults(file: WeightsDescription, changes: WeightsChanges) -> list[str]:
+    if changes.head_rows is None or len(changes.head_rows) == file.num_classes:
+        return []
+    return [f"start_from.class_order names {len(changes.head_rows)} rows"]
 
 
 def _fresh(expected: Mapping[str, Tensor], file: WeightsDescription, asked: WeightsDescription) -> list[str]:

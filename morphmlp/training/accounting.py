@@ -206,8 +206,11 @@ def run_account(windows: Sequence[TimeWindow], facts: RunFacts) -> RunAccount:
 
 
 def training_cpu_s(windows: Sequence[TimeWindow]) -> float:
-    """CPU core-seconds of training workers and of decoding for them, over all starts of a run."""
-    return sum(window.worker_cpu_s * window.workers + window.decode_cpu_s for window in windows)
+    """CPU core-seconds of training workers and of decoding for them, over all starts of a run.
+
+    Of a run that ends early, too, up to its workers' last report; what a killed worker did after that nobody knows.
+    """
+    return sum(window.worker_cpu_s + window.decode_cpu_s for window in windows)
 
 
 def epoch_points(windows: Sequence[TimeWindow], facts: RunFacts) -> list[MetricPoint]:

@@ -15,7 +15,7 @@ from morphmlp.data.quarantine import Quarantine, earlier_broken
 from morphmlp.record import Metrics
 from morphmlp.tracking import BufferedWriter, LineFile, RunWriter
 from morphmlp.training.failure_reasons import failure_text
-from morphmlp.training.report import Report, broken_of, points_of
+from morphmlp.training.report import Report, broken_of, points_of, window_of
 from morphmlp.training.run_events import RunEvents, record_event
 from morphmlp.training.run_folder import RunFolder
 
@@ -53,7 +53,7 @@ class RecordReports(UserCallback):
         self._tell_driver(
             {
                 "progress": reports[0].get("progress"),
-                "window": reports[0].get("window"),
+                "window": window_of(reports),
                 "notes": reports[0].get("notes", []),
                 "points": reports[0].get("points", []),
                 "stopped": reports[0].get("stopped"),

@@ -181,7 +181,8 @@ class _Worker:
     def _validate(self, epoch: int) -> ScoreCounts:
         model, averaged = self._state.model, self._state.averaged
         with averaged.in_place_of(model) if averaged is not None else nullcontext():
-            counts, broken = score_single_views(model, self._clips.validation(), device=self._device)
+            clips = self._reporter.validation_clips(self._clips.validation())
+            counts, broken = score_single_views(model, clips, device=self._device)
         counts = _over_workers(counts, self._device)
         self._reporter.add_validation(counts, broken, epoch=epoch)
         return counts

@@ -5,12 +5,13 @@ Reports are plain values, since they travel between processes and stand in Ray's
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
 import torch
 
+from morphmlp.data.batches import MicroBatch
 from morphmlp.data.quarantine import BrokenVideo, broken_from_plain, broken_to_plain
 from morphmlp.metrics import ScoreCounts
 from morphmlp.record import MetricPoint, Metrics
@@ -37,10 +38,14 @@ class Report(TypedDict, total=False):
     """Frames that stand in for damaged ones, since the worker's last report."""
     retried: int
     """Videos that only a second decoder could read, since then."""
+    cpu_s: float
+    """CPU core-seconds since then: of the worker's process, its start included, and of decoding its validation
+    videos. Training videos' are in the window."""
     progress: dict[str, float]
     """`step`, `total_steps`, and numbers worth seeing."""
     window: dict[str, float]
-    """Fields of `TimeWindow`: where the time since the last report went."""
+    """Fields of `TimeWindow`: where the time since the last report went. Their `worker_cpu_s` is 0: only who has the
+    reports of all workers knows it, see `window_of`."""
     notes: list[str]
     """Lines for the user."""
     facts: dict[str, str]
@@ -57,6 +62,14 @@ def points_of(report: Report) -> list[MetricPoint]:
 def broken_of(report: Report) -> list[BrokenVideo]:
     """The broken videos of a report."""
     return [broken_from_plain(video) for video in report.get("broken", [])]
+
+
+def window_of(reports: Sequence[Report]) -> dict[str, float] | None:
+    """The window of one report of every worker, whole; None where the first has none."""
+    window = reports[0].get("window")
+    if window is None:
+        return None
+    return {**window, "worker_cpu_s": sum(report.get("cpu_s", 0.0) for report in reports)}
 
 
 @dataclass(kw_only=True)
@@ -85,6 +98,8 @@ class Reporter:
     """Time of the reports without a step since the last one with steps."""
     _cpu_s: float = 0.0
     """CPU seconds of this process up to the last report; at first none, so that its start counts."""
+    _validation_cpu_s: float = 0.0
+    """Of decoding validation videos since then."""
 
     def __post_init__(self) -> None:
         """From here on all time is told."""
@@ -120,6 +135,12 @@ class Reporter:
             self._point(Metrics.VAL_LOSS, counts.loss, epoch)
         self._point(Metrics.VAL_NUM_VIDEOS, counts.num_videos, epoch)
 
+    def validation_clips(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
+        """The same micro-batches; what their decoding took is told in the next report."""
+        for batch in batches:
+            self._validation_cpu_s += batch.cpu_s
+            yield batch
+
     def broken_videos(self) -> float:
         """Broken videos over all workers among the steps kept here."""
         return sum(totals[BROKEN] for totals in self._totals())
@@ -139,6 +160,7 @@ class Reporter:
             elif self._begun:
                 self._stepless_s += window.wall_s
             report["points"] = [(p.key, p.value, p.step, p.timestamp_ms) for p in self._points]
+        report["cpu_s"] = self._taken_cpu_s()
         self._steps, self._broken, self._points = [], [], []
         return report
 
@@ -149,7 +171,7 @@ class Reporter:
             self._place = (steps[-1].epoch + 1, steps[-1].step + 1)
         epoch, number = self._place
         totals = self._totals()  # on a GPU this waits for the last step, which belongs to the window
-        now, cpu_s = time.perf_counter(), time.process_time()
+        now = time.perf_counter()
         window = TimeWindow(
             epoch=epoch,
             step=number,
@@ -162,10 +184,15 @@ class Reporter:
             compute_s=sum(step.times.compute_s for step in steps),
             all_reduce_s=sum(step.times.all_reduce_s for step in steps),
             decode_cpu_s=sum(step[DECODE_CPU_S] for step in totals),
-            worker_cpu_s=cpu_s - self._cpu_s,
         )
-        self._since, self._cpu_s = now, cpu_s
+        self._since = now
         return window
+
+    def _taken_cpu_s(self) -> float:
+        now = time.process_time()
+        spent = now - self._cpu_s + self._validation_cpu_s
+        self._cpu_s, self._validation_cpu_s = now, 0.0
+        return spent
 
     def _add_window(self, window: TimeWindow) -> dict[str, float]:
         """Points for the steps since the last report: means, at the last step's number."""

@@ -36,7 +36,7 @@ class TimeWindow:
     decode_cpu_s: float
     """CPU seconds that decoding the steps' videos took, over all workers."""
     worker_cpu_s: float = 0.0
-    """CPU seconds of the first worker's process, its start included; the others' are much the same."""
+    """CPU seconds of all workers' processes, their start included, and of decoding validation videos."""
 
     @property
     def other_s(self) -> float:

@@ -37,6 +37,8 @@ class TrialJob:
     """Where relative paths of the experiment start."""
     max_minutes: float | None = None
     """The trial is stopped when it takes longer."""
+    is_member: bool = False
+    """Of a population: its experiment may change while it trains."""
 
     @property
     def log(self) -> Path:

@@ -100,6 +100,15 @@ def shares(found: Sequence[Effect], importances: Mapping[str, float] | None = No
     return tuple(sorted(pairs, key=lambda pair: -pair[1]))
 
 
+def unvaried_stages(ranking: Ranking, field: str) -> tuple[tuple[int, str], ...]:
+    """Stages, from 1, at which a list of numbers is the same in all points, with that number; they have no effect."""
+    lists = [point.point[field] for point in ranking.points]
+    if not _list_length(lists):
+        return ()
+    columns = zip(*(_numbers(value) for value in lists), strict=True)
+    return tuple((stage, f"{column[0]:g}") for stage, column in enumerate(columns, start=1) if len(set(column)) == 1)
+
+
 def varying_together(ranking: Ranking) -> tuple[str, ...]:
     """A line for each field in which stages go up and down together, so that their effects can't be told apart."""
     lines = []

@@ -3,18 +3,19 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
+from itertools import repeat
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue
 
 from morphmlp.config import ExperimentConfig, ModelConfig
-from morphmlp.config.shapes import shape_faults, stage_grids
+from morphmlp.config.shapes import stage_grids, temporal_groups, temporal_tokens
 from morphmlp.config.sweep import BudgetConfig
 from morphmlp.models.cost import ModelCost
 
-SCALES = tuple(2 ** (step / 24) for step in range(-72, 73))
-"""Factors by which depths or widths are tried: an eighth to eight, 3 % apart."""
-_MODEL = TypeAdapter(ModelConfig)
+SCALES = tuple(sorted((2 ** (step / 24) for step in range(-72, 73)), key=lambda scale: abs(math.log(scale))))
+"""Factors by which depths or widths are tried, nearest to 1 first: an eighth to eight, 3 % apart."""
+Four = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,42 +32,21 @@ class Sizes:
         return cls(model=config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size)
 
 
-def sizes_of(mapping: Mapping[str, JsonValue]) -> tuple[Sizes | None, list[str]]:
-    """The sizes of an experiment's content, and the shape rules that they break; None where they can't be read."""
-    model, clip = mapping.get("model"), mapping.get("clip")
-    if not isinstance(model, dict) or not isinstance(clip, dict):
-        return None, []
-    frames, crop = clip.get("num_frames"), clip.get("crop_size")
-    if not isinstance(frames, int) or not isinstance(crop, int) or frames < 1 or crop < 1:
-        return None, []
-    try:
-        read = _MODEL.validate_python(
-            {**model, **{name: tuple(value) for name, value in model.items() if isinstance(value, list)}}
-        )
-    except ValidationError:
-        return None, []
-    faults = shape_faults(embed_dims=read.embed_dims, chunk_lengths=read.chunk_lengths, crop_size=crop)
-    return Sizes(model=read, num_frames=frames, crop_size=crop), faults
-
-
-def nearest_values(values: Mapping[str, JsonValue], mapping: Mapping[str, Any]) -> dict[str, JsonValue]:
+def nearest_values(values: Mapping[str, JsonValue], sizes: Sizes) -> dict[str, JsonValue]:
     """The values with chunk lengths, or else widths, moved to the nearest that keep the shape rules.
 
     Only fields that are swept are moved; distances are between logarithms, and of two alike the smaller is taken.
 
     Args:
         values: The swept fields.
-        mapping: The experiment with them.
+        sizes: The network with them; it may break the rules.
     """
-    sizes, faults = sizes_of(mapping)
     moved = dict(values)
-    if sizes is None or not faults:
-        return moved
     tokens = [grid * grid for grid in stage_grids(sizes.crop_size)]
     stages = list(zip(sizes.model.embed_dims, sizes.model.chunk_lengths, tokens, strict=True))
     if "model.chunk_lengths" in values:
         moved["model.chunk_lengths"] = [
-            _nearest(chunk, divisors(math.gcd(channels, count))) for channels, chunk, count in stages
+            _nearest_divisor(chunk, math.gcd(channels, count)) for channels, chunk, count in stages
         ]
     elif "model.embed_dims" in values:
         moved["model.embed_dims"] = [_nearest_multiple(channels, chunk) for channels, chunk, _ in stages]
@@ -78,48 +58,88 @@ def divisors(number: int) -> list[int]:
     return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
 
 
-def widened(model: ModelConfig, factor: float) -> ModelConfig:
-    """The network with its stages' channels times a factor, each rounded to what its chunk length divides."""
-    first, second, third, last = (
-        _nearest_multiple(round(channels * factor), math.lcm(chunk, 2))
-        for channels, chunk in zip(model.embed_dims, model.chunk_lengths, strict=True)
-    )
-    return replace(model, embed_dims=(first, second, third, last))
+def widened(sizes: Sizes, factor: float) -> Sizes:
+    """The network with its stages' channels times a factor, each rounded to a multiple of its `width_unit`."""
+    return _with_widths(sizes, _times(sizes.model.embed_dims, _width_units(sizes), factor))
 
 
-def deepened(model: ModelConfig, factor: float) -> ModelConfig:
+def deepened(sizes: Sizes, factor: float) -> Sizes:
     """The network with its stages' blocks times a factor, at least one each."""
-    first, second, third, last = (max(1, round(depth * factor)) for depth in model.depths)
-    return replace(model, depths=(first, second, third, last))
+    return _with_depths(sizes, _times(sizes.model.depths, (1, 1, 1, 1), factor))
+
+
+@lru_cache(maxsize=4096)
+def width_unit(channels: int, chunk: int, tokens: int | None) -> int:
+    """The number of whose multiples a stage's channels are kept when it gets wider or narrower.
+
+    An even multiple of the chunk length. Where frames are mixed it also divides the channels and keeps more than half
+    of their temporal groups, if there is such a one: with few groups the temporal layers would be out of all
+    proportion.
+
+    Args:
+        channels: Of the stage now.
+        chunk: Its chunk length.
+        tokens: Time steps that the temporal layers mix; None where there are none.
+    """
+    smallest = math.lcm(chunk, 2)
+    if tokens is not None:
+        groups = temporal_groups(channels, tokens)
+        for unit in range(smallest, channels + 1, smallest):
+            if channels % unit == 0 and 2 * temporal_groups(unit, tokens) > groups:
+                return unit
+    return smallest
 
 
 def brought_inside(sizes: Sizes, budget: BudgetConfig, cost: Callable[[Sizes], ModelCost]) -> Sizes | None:
     """The network deepened or widened (`budget.adjust`) by the factor nearest to 1 that meets the budget.
 
     Args:
-        sizes: The network.
+        sizes: The network; it keeps the shape rules.
         budget: The bounds on GMAC and parameters, and what to change.
         cost: What a network costs.
 
     Returns:
         None where no factor meets them.
     """
-    change = deepened if budget.adjust == "depths" else widened
-    for factor in sorted(SCALES, key=lambda scale: abs(math.log(scale))):
-        candidate = replace(sizes, model=change(sizes.model, factor))
-        faults = shape_faults(
-            embed_dims=candidate.model.embed_dims,
-            chunk_lengths=candidate.model.chunk_lengths,
-            crop_size=candidate.crop_size,
-        )
-        if not faults and not any(budget_faults(cost(candidate), budget)):
-            return candidate
-    return None
+    return next((scaled for scaled in _scaled(sizes, budget) if not budget_faults(cost(scaled), budget)), None)
+
+
+def nearest_to_budget(sizes: Sizes, budget: BudgetConfig, cost: Callable[[Sizes], ModelCost]) -> Sizes:
+    """The network deepened or widened to be the least outside of the budget, as ratios; arguments as above."""
+    return min(_scaled(sizes, budget), key=lambda scaled: _distance(cost(scaled), budget))
 
 
 def budget_faults(cost: ModelCost, budget: BudgetConfig) -> list[str]:
     """Which bounds a network's cost lies outside of, each as a line led by its field."""
     return list(_outside(cost, budget))
+
+
+def _scaled(sizes: Sizes, budget: BudgetConfig) -> Iterator[Sizes]:
+    """All that `budget.adjust` can make of a network, the least changed first, none twice."""
+    model, deepen = sizes.model, budget.adjust == "depths"
+    numbers, units = (model.depths, (1, 1, 1, 1)) if deepen else (model.embed_dims, _width_units(sizes))
+    for scaled in dict.fromkeys(_times(numbers, units, factor) for factor in SCALES):
+        yield _with_depths(sizes, scaled) if deepen else _with_widths(sizes, scaled)
+
+
+def _times(numbers: Four, units: Four, factor: float) -> Four:
+    first, second, third, last = map(_scaled_number, numbers, units, repeat(factor))
+    return first, second, third, last
+
+
+def _with_widths(sizes: Sizes, widths: Four) -> Sizes:
+    return replace(sizes, model=replace(sizes.model, embed_dims=widths))
+
+
+def _with_depths(sizes: Sizes, depths: Four) -> Sizes:
+    return replace(sizes, model=replace(sizes.model, depths=depths))
+
+
+def _width_units(sizes: Sizes) -> Four:
+    model = sizes.model
+    tokens = temporal_tokens(sizes.num_frames) if model.temporal == "mixed" else None
+    first, second, third, last = map(width_unit, model.embed_dims, model.chunk_lengths, repeat(tokens))
+    return first, second, third, last
 
 
 def _outside(cost: ModelCost, budget: BudgetConfig) -> Iterator[str]:
@@ -131,6 +151,27 @@ def _outside(cost: ModelCost, budget: BudgetConfig) -> Iterator[str]:
             f"budget.params: {millions:.4g} million parameters lie outside of "
             f"[{budget.params[0]:g}, {budget.params[1]:g}]"
         )
+
+
+def _distance(cost: ModelCost, budget: BudgetConfig) -> float:
+    """How far outside of the budget a cost is: the greatest logarithm of its ratio to a bound; 0 inside."""
+    distance = 0.0
+    for taken, bound in ((cost.gmacs, budget.gmacs), (cost.params / 1e6, budget.params)):
+        if bound is not None and taken > bound[1]:
+            distance = max(distance, math.log(taken / bound[1]))
+        elif bound is not None and taken < bound[0]:
+            distance = max(distance, math.log(bound[0] / taken))
+    return distance
+
+
+@lru_cache(maxsize=4096)
+def _nearest_divisor(number: int, whole: int) -> int:
+    return _nearest(number, divisors(whole))
+
+
+@lru_cache(maxsize=65536)
+def _scaled_number(number: int, unit: int, factor: float) -> int:
+    return _nearest_multiple(round(number * factor), unit)
 
 
 def _nearest(number: int, candidates: list[int]) -> int:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import pandas as pd
 from pydantic import JsonValue
 
+from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import NoScheduler, SweepConfig
 from morphmlp.training.accounting import TRAINING_PASSES
 from morphmlp.tuning.space import ImpossiblePoint, Point, Space, short_names, text_of
 
 SHOWN_POINTS = 40
 SHOWN_IMPOSSIBLE = 12
+"""Points, or reasons where more points are impossible."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +39,17 @@ def plan_text(space: Space, sweep: SweepConfig, *, speed: TrainingSpeed | None, 
     seeds = len(sweep.seeds)
     proposed = sweep.search.kind == "optuna"
     number = sweep.search.num_points if sweep.search.kind == "optuna" else len(space.points)
-    hours = {index: _hours(point, speed, num_videos) for index, point in enumerate(space.points[:SHOWN_POINTS])}
+    hours = [
+        _hours(point, speed, clips) for point, clips in zip(space.points, _clips(space.points, num_videos), strict=True)
+    ]
     rows = [
         (
             *map(text_of, point.values.values()),
             f"{point.cost.gmacs:.3g}",
             f"{point.cost.params / 1e6:.3g}",
-            _text(hours[index]),
+            _text(taken),
         )
-        for index, point in enumerate(space.points[:SHOWN_POINTS])
+        for point, taken in zip(space.points[:SHOWN_POINTS], hours, strict=False)
     ]
     headers = [name.replace("_", " ") for name in short_names(list(space.points[0].values))]
     table = pd.DataFrame(rows, columns=[*headers, "GMAC", "params (M)", "hours"])
@@ -58,7 +62,7 @@ def plan_text(space: Space, sweep: SweepConfig, *, speed: TrainingSpeed | None, 
         table.to_markdown(index=False, disable_numparse=True, colalign=align),
         *([f"... and {len(space.points) - len(rows)} more"] if len(space.points) > len(rows) else []),
         "",
-        _time_line(space, sweep, speed, num_videos, number=number),
+        _time_line(sweep, speed, hours, number=number),
         *space.notes,
         *_moved(space.points),
         *_left_out(space.impossible),
@@ -66,31 +70,57 @@ def plan_text(space: Space, sweep: SweepConfig, *, speed: TrainingSpeed | None, 
     return "\n".join(lines) + "\n"
 
 
-def _hours(point: Point, speed: TrainingSpeed | None, num_videos: int | None) -> float | None:
+def _hours(point: Point, speed: TrainingSpeed | None, clips: int | None) -> float | None:
     """Hours of a trial's training."""
-    if speed is None or num_videos is None:
+    if speed is None or clips is None:
         return None
-    config = point.config
-    clips = num_videos * config.augment.repeats * config.train.epochs
-    if config.train.max_steps is not None:
-        steps = config.train.max_steps * config.train.global_batch_size * config.augment.repeats
-        clips = min(clips, steps)
     return clips * point.cost.gmacs * TRAINING_PASSES / speed.gmacs_per_s / 3600
 
 
-def _time_line(
-    space: Space, sweep: SweepConfig, speed: TrainingSpeed | None, num_videos: int | None, *, number: int
-) -> str:
-    if num_videos is None:
-        return "Hours are unknown: the training manifest isn't there yet."
+def _clips(points: Sequence[Point], num_videos: int | None) -> list[int | None]:
+    """Clips that a trial of each point trains on, where the number of videos is known."""
+    known: dict[str, int] = {}
+    clips: list[int | None] = []
+    for point in points:
+        # Points that differ in other fields see as many; of a great space few experiments need be made.
+        key = repr([value for name, value in point.values.items() if name.startswith(("augment.", "train."))])
+        if num_videos is not None and key not in known:
+            known[key] = _clips_of(point.config, num_videos)
+        clips.append(known.get(key))
+    return clips
+
+
+def _clips_of(config: ExperimentConfig, num_videos: int) -> int:
+    clips = num_videos * config.augment.repeats * config.train.epochs
+    if config.train.max_steps is None:
+        return clips
+    return min(clips, config.train.max_steps * config.train.global_batch_size * config.augment.repeats)
+
+
+def _time_line(sweep: SweepConfig, speed: TrainingSpeed | None, hours: Sequence[float | None], *, number: int) -> str:
+    """How long the sweep takes.
+
+    Args:
+        sweep: The sweep.
+        speed: How fast trials train.
+        hours: A trial of each point that is known.
+        number: Points that will be.
+    """
     if speed is None:
         return "Hours are unknown: no finished run of this data set on this hardware is recorded yet."
-    known = [_hours(point, speed, num_videos) or 0.0 for point in space.points]
-    total = sum(known) / len(known) * number * len(sweep.seeds)
+    known = [taken for taken in hours if taken is not None]
+    if not known:
+        return "Hours are unknown: the training manifest isn't there yet."
+    trials = number * len(sweep.seeds)
+    total = sum(known) / len(known) * trials
+    together = min(sweep.max_concurrent_trials, trials)
+    parallel = ""
+    if together > 1:
+        parallel = f" ({_text(total / together)} with {together} at a time, where they don't slow each other down)"
     early = "" if isinstance(sweep.scheduler, NoScheduler) else " at most, since trials are stopped early"
     return (
-        f"Training takes {_text(total / sweep.max_concurrent_trials)} hours{early}, at {speed.gmacs_per_s:.3g} GMAC/s "
-        f"as in {speed.source}; starts and tests come on top."
+        f"Training takes {_text(total)} hours{parallel}{early}, at {speed.gmacs_per_s:.3g} GMAC/s as in "
+        f"{speed.source}; starts and tests come on top."
     )
 
 
@@ -104,14 +134,28 @@ def _moved(points: Sequence[Point]) -> list[str]:
 
 
 def _left_out(impossible: Sequence[ImpossiblePoint]) -> list[str]:
+    """The points that can't run, or, where there are many, the reasons and for how many points each holds."""
     if not impossible:
         return []
-    lines = [f"- {point.title}: {reason}" for point in impossible[:SHOWN_IMPOSSIBLE] for reason in point.reasons]
-    if len(impossible) > SHOWN_IMPOSSIBLE:
-        fields = Counter(reason.partition(": ")[0] for point in impossible for reason in set(point.reasons))
-        kinds = ", ".join(f"{field} {count}" for field, count in fields.most_common(6))
-        lines.append(f"- and {len(impossible) - SHOWN_IMPOSSIBLE} more; broken rules by field: {kinds}")
-    return ["", f"Impossible, left out: {len(impossible)}", "", *lines]
+    head = ["", f"Impossible, left out: {len(impossible)}", ""]
+    if len(impossible) <= SHOWN_IMPOSSIBLE:
+        return head + [f"- {point.title}: {reason}" for point in impossible for reason in point.reasons]
+    reasons = Counter(reason for point in impossible for reason in dict.fromkeys(point.reasons)).most_common()
+    lines = [f"- {_points(count)}: {reason}" for reason, count in reasons[:SHOWN_IMPOSSIBLE]]
+    rest = {reason for reason, _ in reasons[SHOWN_IMPOSSIBLE:]}
+    if rest:
+        fields = Counter(
+            field
+            for point in impossible
+            for field in {reason.partition(": ")[0] for reason in point.reasons if reason in rest}
+        )
+        kinds = ", ".join(f"{field} ({_points(count)})" for field, count in sorted(fields.items()))
+        lines.append(f"- and {len(rest)} more reasons, by field: {kinds}")
+    return head + lines
+
+
+def _points(count: int) -> str:
+    return f"{count} point{'' if count == 1 else 's'}"
 
 
 def _words(values: Mapping[str, JsonValue]) -> str:
@@ -120,4 +164,6 @@ def _words(values: Mapping[str, JsonValue]) -> str:
 
 
 def _text(hours: float | None) -> str:
-    return "" if hours is None else f"{hours:.3g}"
+    if hours is None:
+        return ""
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"

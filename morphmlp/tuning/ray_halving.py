@@ -43,10 +43,10 @@ class Halving:
             )
             self._share = 1 / scheduler.reduction_factor
 
-    def take(self, number: int, epoch: int, top1: float) -> None:
-        """Take in a score; `stopped` may have the trial afterwards. The same score again changes nothing."""
+    def take(self, number: int, epoch: int, top1: float) -> str | None:
+        """Take in a score; why the trial shall stop, if it shall. The same score again changes nothing."""
         if self._asha is None or epoch >= self._epochs or number in self.stopped:
-            return
+            return self.stopped.get(number)
         if number not in self._known:
             self._known[number] = SimpleNamespace(trial_id=str(number))
             self._asha.on_trial_add(self._nobody, self._known[number])
@@ -55,3 +55,4 @@ class Halving:
             self.stopped[number] = (
                 f"validation top-1 {top1:.1f} at epoch {epoch} is not among the best {self._share:.0%} so far"
             )
+        return self.stopped.get(number)

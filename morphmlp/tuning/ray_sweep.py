@@ -26,15 +26,18 @@ from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement, ray_session
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, tracking_uri
+from morphmlp.training.start_weights import with_checked_weights
 from morphmlp.tuning.campaign import Campaign, Entry
 from morphmlp.tuning.optuna_search import OptunaPoints
 from morphmlp.tuning.point_source import ListedPoints, PointSource
+from morphmlp.tuning.population import Population
 from morphmlp.tuning.ray_halving import Halving
 from morphmlp.tuning.ray_trials import run_trials
 from morphmlp.tuning.report import trial_table, write_report
 from morphmlp.tuning.space import Planner, Space
 from morphmlp.tuning.sweep_folder import SweepFolder
 from morphmlp.tuning.sweep_record import write_sweep
+from morphmlp.tuning.takeovers import Takeovers
 from morphmlp.tuning.trial_jobs import TrialJobs, TrialRecorder
 from morphmlp.tuning.trial_log import TrialEnd, TrialLog
 from morphmlp.tuning.trials import SweepResult
@@ -69,16 +72,20 @@ def run_sweep(
     began = time.monotonic()
     planner = Planner(sweep, base)
     first = space.points[0].config
-    splits = _read_all_splits([point.config for point in space.points])
+    configs = [point.config for point in space.points]
+    splits = _read_all_splits(configs)
+    for config in configs:
+        with_checked_weights(config, splits[0].train.class_names)
     uri = tracking_uri()
     prepare_store(uri)
     parent = _open_parent(sweep, first, splits[0], uri=uri, folder=folder)
     parent.artifact(folder.sweep)
     source = _source(sweep, space, planner, folder)
     jobs = TrialJobs(sweep, folder, parent.run_id, uri)
-    campaign = Campaign(sweep, source, file=folder.trials, make_point=planner.point, make_job=jobs.make)
+    campaign = Campaign(sweep, source, file=folder.trials, make_point=planner.known_point, make_job=jobs.make)
     if retry_failed:
         campaign.retry_failed()
+    verdicts = _verdicts(sweep, space, planner, campaign)
     recorder = TrialRecorder(uri, first.dataset, folder, progress)
     try:
         _train_all(
@@ -86,6 +93,7 @@ def run_sweep(
             campaign,
             splits,
             first,
+            verdicts=verdicts,
             total=len(sweep.seeds) * getattr(sweep.search, "num_points", len(space.points)),
             folder=folder,
             on_end=recorder.write,
@@ -107,8 +115,8 @@ def run_sweep(
         impossible=(*space.impossible, *(source.impossible if isinstance(source, OptunaPoints) else ())),
     )
     importances = source.importances() if isinstance(source, OptunaPoints) else None
-    configs = {entry.point.title: entry.point.config for entry in campaign.entries}
-    _record(result, parent, folder, importances=importances, configs=configs, title=f"{sweep.name}, {first.dataset}")
+    by_title = {entry.point.title: entry.point.config for entry in campaign.entries}
+    _record(result, parent, folder, sweep=sweep, importances=importances, configs=by_title, dataset=first.dataset)
     shutil.rmtree(folder.clips, ignore_errors=True)
     return result
 
@@ -147,13 +155,12 @@ def _train_all(
     splits: Sequence[DataSplits],
     config: ExperimentConfig,
     *,
+    verdicts: Halving | Takeovers,
     total: int,
     folder: SweepFolder,
     on_end: Callable[[Entry], None],
     progress: Progress,
 ) -> None:
-    halving = Halving(sweep.scheduler, epochs=config.train.epochs)
-    _replay(campaign, halving)
     micro_batches = min(train_plan(config, len(data.train)).micro_batches_per_step for data in splits)
     with (
         # Tune prints lines even at verbosity 0, and so does Ray of its processes; progress goes to standard error.
@@ -168,7 +175,7 @@ def _train_all(
         run_trials(
             campaign,
             shared,
-            halving=halving,
+            verdicts=verdicts,
             at_once=sweep.max_concurrent_trials,
             total=total,
             folder=folder.root,
@@ -182,9 +189,7 @@ def _replay(campaign: Campaign, halving: Halving) -> None:
 
     A trial that it gives up, and whose process didn't live to learn it, ends here.
     """
-    known = [
-        (when, entry, epoch, top1) for entry in campaign.entries for epoch, (top1, when) in entry.view.epochs.items()
-    ]
+    known = [(when, entry, epoch, top1) for entry in campaign.entries for epoch, top1, when in entry.view.scores]
     for _, entry, epoch, top1 in sorted(known, key=lambda score: score[0]):
         halving.take(entry.job.number, epoch, top1)
     for entry in campaign.entries:
@@ -193,6 +198,18 @@ def _replay(campaign: Campaign, halving: Halving) -> None:
             TrialLog(entry.view.path).ended(TrialEnd(state="stopped", reason=reason))
             entry.view.follow(None)
             campaign.note_end(entry)
+
+
+def _verdicts(sweep: SweepConfig, space: Space, planner: Planner, campaign: Campaign) -> Halving | Takeovers:
+    """What decides over trials while they run, with what was known before a stop."""
+    epochs = space.points[0].config.train.epochs
+    if sweep.search.kind == "population":
+        takeovers = Takeovers(Population(sweep, space.points, epochs=epochs, make_point=planner.point), campaign)
+        takeovers.replay()
+        return takeovers
+    halving = Halving(sweep.scheduler, epochs=epochs)
+    _replay(campaign, halving)
+    return halving
 
 
 def _source(sweep: SweepConfig, space: Space, planner: Planner, folder: SweepFolder) -> PointSource:
@@ -250,16 +267,30 @@ def _record(
     parent: RunWriter,
     folder: SweepFolder,
     *,
+    sweep: SweepConfig,
     importances: Mapping[str, float] | None,
     configs: Mapping[str, ExperimentConfig],
-    title: str,
+    dataset: str,
 ) -> None:
     folder.table.write_text(trial_table(result.trials), encoding="utf-8")
     parent.artifact(folder.table)
-    for file in write_report(result, folder.root, title=title, importances=importances):
+    title = f"{sweep.name}, {dataset}"
+    for file in write_report(result, folder.root, title=title, importances=importances, note=_asked(sweep)):
         parent.artifact(file)
     for file in write_winners(result, configs, folder.winners):
         parent.artifact(file, "winners")
     write_sweep(parent, result)
     parent.metrics([MetricPoint(Metrics.RUN_WALL_S, result.wall_s, 0, int(time.time() * 1000))])
     parent.finish("FAILED" if result.failed else "FINISHED")
+
+
+def _asked(sweep: SweepConfig) -> str:
+    """The sweep's question in one line."""
+    budget = sweep.budget
+    bounds = {"GMAC": budget.gmacs, "million parameters": budget.params, "ms": budget.latency_ms}
+    parts = [
+        f"{sweep.search.kind} search over {', '.join(sweep.space)} of {sweep.experiment}",
+        "every trial to its end" if sweep.scheduler.kind == "none" else f"{sweep.scheduler.kind} stops trials early",
+        *(f"{bound[0]:g} to {bound[1]:g} {unit}" for unit, bound in bounds.items() if bound is not None),
+    ]
+    return "; ".join(parts)

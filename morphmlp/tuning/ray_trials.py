@@ -19,6 +19,8 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from morphmlp.config import ExperimentConfig
+from morphmlp.config.loading import fingerprint
 from morphmlp.data_splits import read_splits
 from morphmlp.errors import ClusterError, DivergenceError, RunInUseError, RunStoppedError
 from morphmlp.progress import Progress
@@ -30,12 +32,13 @@ from morphmlp.training.run_folder import RunFolder, write_whole
 from morphmlp.training.time_windows import read_windows
 from morphmlp.tuning.campaign import Campaign, Entry, TrialJob
 from morphmlp.tuning.ray_halving import EPOCH, SCORE, Halving
+from morphmlp.tuning.takeovers import Takeovers, member_config
 from morphmlp.tuning.trial_log import TrialEnd, TrialLog, follow_all, reason_of
 
 POLL_S = 0.5
 NODE_SHARE = 0.001
 """Of the resource that every node has of itself, by which a trial stays on the driver's."""
-BEHIND, OUT_OF_TIME = "behind other trials: ", "out of time: "
+BEHIND, OUT_OF_TIME, TAKES_OVER = "behind other trials: ", "out of time: ", "takes over: "
 """How a request to stop begins that comes from the sweep."""
 ASK_AGAIN_S = 5.0
 LOCK_PATIENCE_S = 60.0
@@ -47,7 +50,7 @@ def run_trials(
     campaign: Campaign,
     placement: Placement,
     *,
-    halving: Halving,
+    verdicts: Halving | Takeovers,
     at_once: int,
     total: int,
     folder: Path,
@@ -59,7 +62,7 @@ def run_trials(
     Args:
         campaign: The trials.
         placement: What each trial may use.
-        halving: Says which trials stop early.
+        verdicts: Says which trials stop early, or go on as another.
         at_once: Trials at a time.
         total: Trials in all, as far as is known.
         folder: The sweep's folder; Tune keeps its state in `tune/`.
@@ -70,7 +73,7 @@ def run_trials(
         ClusterError: Tune itself failed.
     """
     progress.phase("sweep", total=total, unit="trials")
-    tuning = _Tuning(_tuner(campaign, placement, halving=halving, at_once=at_once, folder=folder))
+    tuning = _Tuning(_tuner(campaign, placement, verdicts=verdicts, at_once=at_once, folder=folder))
     told = {entry.job.number for entry in campaign.entries if entry.view.end is not None}
 
     def tell_ends() -> None:
@@ -94,7 +97,9 @@ def run_trials(
     tell_ends()
 
 
-def _tuner(campaign: Campaign, placement: Placement, *, halving: Halving, at_once: int, folder: Path) -> tune.Tuner:
+def _tuner(
+    campaign: Campaign, placement: Placement, *, verdicts: Halving | Takeovers, at_once: int, folder: Path
+) -> tune.Tuner:
     def name(trial: Any) -> str:
         job: TrialJob = trial.config["job"]
         return job.run_name
@@ -110,7 +115,7 @@ def _tuner(campaign: Campaign, placement: Placement, *, halving: Halving, at_onc
         ),
         tune_config=tune.TuneConfig(
             search_alg=_NextTrial(campaign),
-            scheduler=_StopRequests(campaign, halving),
+            scheduler=_StopRequests(verdicts),
             num_samples=-1,  # as many as the campaign has
             max_concurrent_trials=at_once,
             trial_name_creator=name,
@@ -153,11 +158,11 @@ class _NextTrial(Searcher):
 
 
 class _StopRequests(FIFOScheduler):
-    """Asks trials to stop that the halving gave up. Tune itself never ends one."""
+    """Asks trials to stop that are given up, or shall go on as another. Tune itself never ends one."""
 
-    def __init__(self, campaign: Campaign, halving: Halving) -> None:
+    def __init__(self, verdicts: Halving | Takeovers) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._campaign, self._halving = campaign, halving
+        self._verdicts = verdicts
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -166,9 +171,10 @@ class _StopRequests(FIFOScheduler):
         del tune_controller
         if EPOCH in result:
             job: TrialJob = trial.config["job"]
-            self._halving.take(job.number, result[EPOCH], result[SCORE])
-            if (reason := self._halving.stopped.get(job.number)) is not None:
-                write_whole(_folder(job).stop_request, BEHIND + reason)
+            reason = self._verdicts.take(job.number, result[EPOCH], result[SCORE])
+            if reason is not None:
+                kind = TAKES_OVER if isinstance(self._verdicts, Takeovers) else BEHIND
+                write_whole(_folder(job).stop_request, kind + reason)
         go_on: str = TrialScheduler.CONTINUE
         return go_on
 
@@ -191,10 +197,9 @@ def _run_trial(config: dict[str, TrialJob], *, placement: Placement) -> None:
 
     try:
         with _time_limit(job):
-            result = _when_free(job, placement, log, on_epoch)
+            result = _to_its_end(job, placement, log, on_epoch)
     except RunStoppedError as error:
-        asked = _folder(job).stop_request
-        text = asked.read_text(encoding="utf-8") if asked.exists() else ""
+        text = _stop_reason(job)
         if text.startswith(BEHIND):
             end_early("stopped", text.removeprefix(BEHIND))
         elif text.startswith(OUT_OF_TIME):
@@ -219,20 +224,48 @@ def _run_trial(config: dict[str, TrialJob], *, placement: Placement) -> None:
         )
 
 
-def _when_free(
+def _to_its_end(
     job: TrialJob, placement: Placement, log: TrialLog, on_epoch: Callable[[int, float], None]
+) -> ExperimentResult:
+    """Run the experiment; a population's member goes on after every takeover."""
+    while True:
+        config = job.config
+        if job.is_member:
+            config, note = member_config(job)
+            if note is not None:
+                log.line(note)
+        try:
+            return _when_free(job, config, placement, log, on_epoch)
+        except RunStoppedError:
+            if not _stop_reason(job).startswith(TAKES_OVER):
+                raise
+            _folder(job).stop_request.unlink()
+
+
+def _stop_reason(job: TrialJob) -> str:
+    asked = _folder(job).stop_request
+    return asked.read_text(encoding="utf-8") if asked.exists() else ""
+
+
+def _when_free(
+    job: TrialJob, config: ExperimentConfig, placement: Placement, log: TrialLog, on_epoch: Callable[[int, float], None]
 ) -> ExperimentResult:
     """Run the experiment, as soon as no process of a driver that was killed works on it any more."""
     patience = time.monotonic() + LOCK_PATIENCE_S
     while True:
         try:
             return run_experiment(
-                job.config,
-                read_splits(job.config),
+                config,
+                read_splits(config),
                 placement,
                 run_name=job.run_name,
                 progress=log,
-                tags={Tags.KIND: "trial", Tags.POINT: json.dumps(job.point)},
+                # By the fingerprint a run is found again; a member's changes while it trains.
+                tags={
+                    Tags.KIND: "trial",
+                    Tags.POINT: json.dumps(job.point),
+                    Tags.FINGERPRINT: fingerprint(job.config),
+                },
                 parent_run_id=job.parent_run_id,
                 on_epoch=on_epoch,
             )

@@ -43,7 +43,7 @@ def write_report(
 
 
 def trial_table(trials: Sequence[Trial]) -> str:
-    """One row per point, best first, as Markdown; beneath it why trials ended early."""
+    """One row per point, best first, as Markdown; beneath it what `=` means, and why trials ended early."""
     if not trials:
         return "no trials\n"
     ranking = ranked_trials(trials)
@@ -57,17 +57,18 @@ def trial_table(trials: Sequence[Trial]) -> str:
         colalign=aligned,
         disable_numparse=True,
     )
-    lines = [table, *_why(trials)]
+    close = ["", "= can't be told apart from the best"] if ranking.of("not separable") else []
+    lines = [table, *close, *_why(trials)]
     return "\n".join(lines) + "\n"
 
 
 def _row(point: RankedPoint, per_hour: float) -> list[str]:
     score = point.score
-    mark = {"not separable": " =", "partly finished": " ?"}.get(point.group, "")
+    mark = " =" if point.group == "not separable" else ""
     time = None if point.hours is None else point.hours * per_hour
     costs = (point.gmacs, point.params / 1e6, point.clips_per_s, time)
     return [
-        f"{point.rank or ''}{mark if point.rank else ''}",
+        f"{point.rank or ''}{mark}",
         *(_cell(text_of(value)) for value in point.point.values()),
         f"{len(point.finished)}/{len(point.trials)}",
         "" if score is None else f"{score.mean:.1f} ({score.low:.1f}-{score.high:.1f})",

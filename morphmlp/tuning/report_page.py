@@ -4,7 +4,7 @@ import datetime
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 
-from morphmlp.tuning.effects import Effect, effects, shares, varying_together
+from morphmlp.tuning.effects import Effect, effects, shares, unvaried_stages, varying_together
 from morphmlp.tuning.ranking import Group, RankedPoint, Ranking
 from morphmlp.tuning.report_figures import (
     cost_panel,
@@ -118,10 +118,10 @@ def _table(ranking: Ranking) -> Iterator[str]:
     heads = [
         "<th class='n'>rank</th>",
         *(f"<th>{esc(name)}</th>" for name in fields),
-        "<th class='n'>seeds finished</th><th class='n'>top-1 (%)</th>",
+        "<th class='n'>seeds finished</th><th class='n'>top&#8209;1 (%)</th>",
         f"<th class='bar'>95 % interval<span class='ends'><i>{low:.1f}</i><i>{high:.1f}</i></span></th>",
         "<th class='n'>GMAC</th><th class='n'>params (M)</th><th class='n'>clips/s</th>",
-        f"<th class='n'>{unit}</th><th class='n'>CPU s</th><th>front</th>",
+        f"<th class='n'>{unit}</th><th class='n'>CPU&nbsp;s</th><th>front</th>",
     ]
     head = f"<thead><tr>{''.join(heads)}</tr></thead>"
     shown, rest = ranking.points[:MOST_ROWS], ranking.points[MOST_ROWS:]
@@ -203,14 +203,15 @@ def _effects(ranking: Ranking, importances: Mapping[str, float] | None) -> Itera
         yield f"<h3>How much each matters: {source}</h3>"
         yield f"<div class='panels'><figure class='small'>{share_bars(weights)}</figure></div>"
     for field in dict.fromkeys(effect.field for effect in found if effect.stage is not None):
-        yield from _stages([effect for effect in found if effect.field == field])
+        fixed = unvaried_stages(ranking, field)
+        yield from _stages([effect for effect in found if effect.field == field], fixed)
     whole = [effect for effect in found if effect.stage is None]
     if whole:
         yield f"<h3>Field by field</h3><div class='panels'>{''.join(map(_whole, whole))}</div>"
     yield "</section>"
 
 
-def _stages(own: Sequence[Effect]) -> Iterator[str]:
+def _stages(own: Sequence[Effect], fixed: Sequence[tuple[int, str]]) -> Iterator[str]:
     clear = [effect for effect in own if effect.beyond_noise]
     strongest = max(clear, key=lambda effect: effect.explained or 0, default=None)
     verdict = "no stage's effect is beyond the noise" if strongest is None else f"stage {strongest.stage} cares most"
@@ -223,6 +224,9 @@ def _stages(own: Sequence[Effect]) -> Iterator[str]:
             f"{stage_panel(effect, span=span, strongest=effect is strongest)}</figure>"
         )
     yield "</div>"
+    if fixed:
+        texts = ", ".join(f"stage {stage} ({number})" for stage, number in fixed)
+        yield f"<p class='soft'>The same in all points, so not drawn: {texts}.</p>"
 
 
 def _whole(effect: Effect) -> str:

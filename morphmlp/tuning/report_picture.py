@@ -4,6 +4,7 @@ import textwrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from morphmlp.tuning.effects import Effect, effects
 from morphmlp.tuning.ranking import Cost, RankedPoint, Ranking
@@ -41,8 +42,22 @@ def picture(ranking: Ranking, *, title: str) -> Figure:
                 _effect(own, subject)
         axes[0].set_ylabel("test top-1 (%)")
         if isinstance(row[0], Cost) and row is rows[0]:
-            axes[0].legend(fontsize=7.5, frameon=False, loc="best")
+            axes[0].legend(handles=_keys(ranking), fontsize=7.5, loc="best", framealpha=0.8, edgecolor="none")
     return figure
+
+
+def _keys(ranking: Ranking) -> list[Line2D]:
+    """What the colours mean: the groups that occur, and the front."""
+    groups = {point.group for point in ranking.scored}
+    keys = []
+    for group in (group for group in _COLOURS if group in groups):
+        edge = MUTED if group == "partly finished" else _COLOURS[group]
+        look = Line2D([], [], color=_COLOURS[group], markeredgecolor=edge, marker="o", linestyle="none")
+        look.set_label(_WORDS[group])
+        keys.append(look)
+    if any(point.fronts for point in ranking.scored):
+        keys.append(Line2D([], [], color=FRONT, linestyle="--", marker="o", fillstyle="none", label="on the front"))
+    return keys
 
 
 def _style(axes: Axes) -> None:
@@ -55,14 +70,14 @@ def _cost(axes: Axes, ranking: Ranking, cost: Cost) -> None:
     few = len(ranking.scored) <= MOST_LABELLED
     known = [(point, value) for point in ranking.scored if (value := cost.shown(point)) is not None and value > 0]
     values = [value for _, value in known]
-    barred = [point for point, _ in (known if few else stairs(known, cost))]
-    drawn: set[str] = set()
+    steps = stairs(known, cost)
+    barred = [point for point, _ in (known if few else steps)]
+    heights = [point.score.mean for point, _ in steps if point.score is not None]
+    axes.plot([value for _, value in steps], heights, drawstyle="steps-post", color=FRONT, linestyle="--", linewidth=1)
     for point, value in reversed(known):
         if point.score is None:
             continue
         on_front = cost.key in point.fronts
-        words = _WORDS[point.group] if point.group not in drawn else "_"
-        drawn.add(point.group)
         axes.errorbar(
             value,
             point.score.mean,
@@ -75,7 +90,6 @@ def _cost(axes: Axes, ranking: Ranking, cost: Cost) -> None:
             ecolor=MUTED if point.rank is None else _COLOURS[point.group],
             markeredgecolor=FRONT if on_front else MUTED if point.rank is None else _COLOURS[point.group],
             markeredgewidth=1.5 if few else 0.8,
-            label=words,
         )
         if few and point.rank is not None:
             axes.annotate(

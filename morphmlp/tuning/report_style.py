@@ -34,7 +34,11 @@ table { border-collapse: collapse; width: 100%; } th { text-align: left; font-we
 .points .group th { background: #f4f6f8; font-size: 12px; color: #3e4c59; padding: 4px 8px; }
 .plain th, .plain td { padding: 4px 12px 4px 0; vertical-align: top; border-bottom: 1px solid #edf0f3; }
 .plain th { white-space: nowrap; } .plain code { margin-right: 2px; }
-.states th svg { vertical-align: -2px; } .glyphs { margin: 4px 0; overflow-x: auto; }
+.plain td code { display: inline-block; max-width: 100%; }
+.states { table-layout: fixed; } .states th { width: 132px; }
+.states th svg { vertical-align: -2px; }
+.glyphs { margin: 4px 0; } .glyphs svg { display: block; max-width: 100%; height: auto; }
+.states td { overflow-wrap: anywhere; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 12px 20px; }
 .panels figure { max-width: 640px; width: 100%; }
 .panels .small { max-width: 490px; }
@@ -61,7 +65,7 @@ svg text { font-family: system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
   .stages { grid-template-columns: repeat(4, 1fr); }
   body { background: #fff; font-size: 11px; } main { max-width: none; padding: 0; }
   header, section { border: 0; padding: 6px 0; } h2, h3 { break-after: avoid; }
-  figure, tr, li { break-inside: avoid; } .points { font-size: 9px; } .wide, .glyphs { overflow: visible; }
+  figure, tr, li { break-inside: avoid; } .points { font-size: 9px; } .wide { overflow: visible; }
   .points th, .points td { padding: 2px 4px; }
 }
 """

@@ -49,7 +49,8 @@ def states_of(trials: Sequence[Trial]) -> str:
         if not own:
             continue
         epochs = sorted({trial.epochs for trial in own})
-        after = f" (after {'/'.join(map(str, epochs))} epochs)" if state in ("stopped", "timed_out") else ""
+        unit = "epoch" if epochs == [1] else "epochs"
+        after = f" (after {'/'.join(map(str, epochs))} {unit})" if state in ("stopped", "timed_out") else ""
         parts.append(f"{STATES[state].words}{'' if len(trials) == 1 else f' {len(own)}'}{after}")
     return ", ".join(parts)
 

@@ -13,13 +13,16 @@ from functools import cached_property
 import numpy as np
 from pydantic import JsonValue
 
-from morphmlp.config import ExperimentConfig, config_from_mapping, with_overrides
+from morphmlp.config import ExperimentConfig, ModelConfig, config_from_mapping, with_overrides
+from morphmlp.config.schema import ClipConfig
+from morphmlp.config.shapes import shape_faults
 from morphmlp.config.sweep import Range, SweepConfig
 from morphmlp.data.plan import random_generator
 from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost
 from morphmlp.models.cost_formula import planned_cost
-from morphmlp.tuning.fitting import Sizes, brought_inside, budget_faults, nearest_values, sizes_of
+from morphmlp.tuning.assembly import Assembly
+from morphmlp.tuning.fitting import Sizes, brought_inside, budget_faults, nearest_to_budget, nearest_values
 from morphmlp.tuning.latency import measured_latency_ms
 
 LONGEST_LABEL = 80
@@ -93,26 +96,35 @@ class Planner:
         except ConfigError as error:
             raise ConfigError([f"{sweep.experiment}: {fault}" for fault in error.faults]) from None
         self._sweep = sweep
-        self._shared = with_overrides(base, {**sweep.overrides, "name": sweep.name})
+        self._assembly = Assembly(with_overrides(base, {**sweep.overrides, "name": sweep.name}))
         self._costs: dict[tuple[object, ...], ModelCost] = {}
+        self._fitted: dict[Sizes, Sizes] = {}
         self._latencies: dict[Sizes, float] = {}
+
+    def known_point(self, values: Mapping[str, JsonValue]) -> Point | ImpossiblePoint:
+        """A point that was found before: its latency was inside of the budget then, and isn't measured again."""
+        return self._point(values, measure=False)
 
     def point(self, values: Mapping[str, JsonValue]) -> Point | ImpossiblePoint:
         """The point of these values, moved to possible ones or into the budget where the sweep asks for that."""
+        return self._point(values, measure=True)
+
+    def _point(self, values: Mapping[str, JsonValue], *, measure: bool) -> Point | ImpossiblePoint:
         asked, values = values, dict(values)
         sizes, faults = self._checked(values)
-        if faults and self._sweep.impossible == "nearest":
-            values = nearest_values(values, self._mapping(values))
+        if faults and sizes is not None and self._sweep.impossible == "nearest":
+            values = nearest_values(values, sizes)
             sizes, faults = self._checked(values)
         if faults or sizes is None:
             return ImpossiblePoint(values=asked, title=title_of(asked), reasons=faults)
         budget, changed = self._sweep.budget, values != dict(asked)
         if reasons := budget_faults(self._cost(sizes), budget):
-            fitted = None if budget.adjust is None else brought_inside(sizes, budget, self._cost)
-            if fitted is None:
-                return ImpossiblePoint(values=asked, title=title_of(asked), reasons=tuple(reasons))
+            fitted = self._fit(sizes)
+            if budget_faults(self._cost(fitted), budget):
+                known = tuple(reason + self._nearest(fitted) for reason in reasons)
+                return ImpossiblePoint(values=asked, title=title_of(asked), reasons=known)
             sizes, changed = fitted, True
-        if fault := self._latency_fault(sizes):
+        if measure and (fault := self._latency_fault(sizes)):
             return ImpossiblePoint(values=asked, title=title_of(asked), reasons=(fault,))
         if budget.adjust is not None:  # in every point, so that all have the same fields
             values |= {f"model.{budget.adjust}": list(getattr(sizes.model, budget.adjust))}
@@ -129,18 +141,24 @@ class Planner:
         Raises:
             ConfigError: They aren't possible.
         """
-        return config_from_mapping(self._mapping(values))
+        return self._assembly.config(values)
 
     def _checked(self, values: Mapping[str, JsonValue]) -> tuple[Sizes | None, tuple[str, ...]]:
-        """What the values make of the network, or what is wrong with them."""
-        mapping = self._mapping(values)
-        sizes, faults = sizes_of(mapping)
-        if faults:  # shape rules alone are asked for in no time; most impossible points break them
-            return None, tuple(faults)
+        """What the values make of the network, None where that can't be read; and what is wrong with them."""
+        parts = self._assembly.parts(values)
+        model, clip = parts.get("model"), parts.get("clip")
+        sizes = None
+        if isinstance(model, ModelConfig) and isinstance(clip, ClipConfig):
+            sizes = Sizes(model=model, num_frames=clip.num_frames, crop_size=clip.crop_size)
+            # Shape rules alone are asked for in no time; most impossible points break them.
+            if faults := shape_faults(
+                embed_dims=model.embed_dims, chunk_lengths=model.chunk_lengths, crop_size=clip.crop_size
+            ):
+                return sizes, tuple(faults)
         try:
-            config = config_from_mapping(mapping)
+            config = self._assembly.config(values, parts)
         except ConfigError as error:
-            return None, tuple(error.faults)
+            return sizes, tuple(error.faults)
         return sizes or Sizes.of(config), ()
 
     def _cost(self, sizes: Sizes) -> ModelCost:
@@ -154,6 +172,26 @@ class Planner:
             self._costs[key] = planned_cost(model, num_frames=frames, crop_size=crop)
         return self._costs[key]
 
+    def _fit(self, sizes: Sizes) -> Sizes:
+        """The network brought into the budget, or as near to it as can be, where the sweep asks for that."""
+        budget = self._sweep.budget
+        if budget.adjust is None:
+            return sizes
+        if sizes not in self._fitted:
+            inside = brought_inside(sizes, budget, self._cost)
+            self._fitted[sizes] = inside or nearest_to_budget(sizes, budget, self._cost)
+        return self._fitted[sizes]
+
+    def _nearest(self, fitted: Sizes) -> str:
+        """What a network that couldn't be brought into the budget came nearest with, as the end of a line."""
+        adjust, cost = self._sweep.budget.adjust, self._cost(fitted)
+        if adjust is None:
+            return ""
+        sizes = text_of(list(getattr(fitted.model, adjust)))
+        return (
+            f"; the nearest {adjust}, {sizes}, take {cost.gmacs:.4g} GMAC, {cost.params / 1e6:.4g} million parameters"
+        )
+
     def _latency_fault(self, sizes: Sizes) -> str | None:
         """Why a network is too slow, or too fast, for the budget; measured once for each network."""
         bound = self._sweep.budget.latency_ms
@@ -165,17 +203,6 @@ class Planner:
         if bound[0] <= taken <= bound[1]:
             return None
         return f"budget.latency_ms: {taken:.1f} ms a view here lie outside of [{bound[0]:g}, {bound[1]:g}]"
-
-    def _mapping(self, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """The nested experiment; only what changes is copied."""
-        mapping = dict(self._shared)
-        for dotted, value in values.items():
-            section, _, leaf = dotted.partition(".")
-            inner = mapping.get(section)
-            if "." in leaf or not isinstance(inner, dict):
-                return with_overrides(self._shared, values)
-            mapping[section] = {**inner, leaf: value}
-        return mapping
 
 
 def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
@@ -191,16 +218,17 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
         ConfigError: The base experiment itself has faults, or no point at all is possible.
     """
     planner = Planner(sweep, base)
-    wanted = {"grid": None, "random": getattr(sweep.search, "num_points", None)}.get(sweep.search.kind, 1)
+    wanted = None if sweep.search.kind == "grid" else 1 if sweep.search.kind == "optuna" else _count(sweep)
     candidates = _combinations(sweep) if sweep.search.kind == "grid" else _draws(sweep)
     points: dict[str, Point] = {}
     impossible: list[ImpossiblePoint] = []
+    alike = 0
     for values in candidates:
         point = planner.point(values)
         if isinstance(point, ImpossiblePoint):
             impossible.append(point)
             continue
-        points.setdefault(json.dumps(point.values, sort_keys=True), point)
+        alike += points.setdefault(json.dumps(point.values, sort_keys=True), point) is not point
         if len(points) == wanted:
             break
     if not points:
@@ -210,7 +238,10 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
         )
     notes = []
     if wanted is not None and len(points) < wanted:
-        notes.append(f"search.num_points: {wanted} were asked for, {len(points)} could be found")
+        name = "size" if sweep.search.kind == "population" else "num_points"
+        notes.append(f"search.{name}: {wanted} were asked for, {len(points)} could be found")
+    if alike:
+        notes.append(f"Became the same as another point when they were moved: {alike}")
     known = () if sweep.search.kind == "optuna" else tuple(impossible)  # which will propose others
     return Space(points=tuple(points.values()), impossible=known, notes=tuple(notes))
 
@@ -223,24 +254,31 @@ def _combinations(sweep: SweepConfig) -> Iterator[dict[str, JsonValue]]:
 
 def _draws(sweep: SweepConfig) -> Iterator[dict[str, JsonValue]]:
     """Random values, none twice, for as long as there are new ones."""
-    search = sweep.search
-    count, seed = getattr(search, "num_points", 1), getattr(search, "seed", 0)
+    wanted, seed = _count(sweep), getattr(sweep.search, "seed", 0)
     known: set[str] = set()
-    for number in range(count * DRAWS_PER_POINT):
+    for number in range(wanted * DRAWS_PER_POINT):
+        if len(known) == sweep.num_combinations:
+            return
         rng = random_generator(seed, "space", number)
-        values = {name: _drawn(choices, rng) for name, choices in sweep.space.items()}
+        values = {name: drawn(choices, rng) for name, choices in sweep.space.items()}
         key = json.dumps(values)
         if key not in known:
             known.add(key)
             yield values
 
 
-def _drawn(choices: Sequence[JsonValue] | Range, rng: np.random.Generator) -> JsonValue:
+def _count(sweep: SweepConfig) -> int:
+    """Points that a search asks for."""
+    search = sweep.search
+    return search.size if search.kind == "population" else 1 if search.kind == "grid" else search.num_points
+
+
+def drawn(choices: Sequence[JsonValue] | Range, rng: np.random.Generator) -> JsonValue:
+    """One of a field's values, each with the same chance."""
     if not isinstance(choices, Range):
         return choices[int(rng.integers(len(choices)))]
-    listed = choices.listed()
-    if listed is not None:
-        return listed[int(rng.integers(len(listed)))]
+    if choices.count is not None:
+        return choices.number(int(rng.integers(choices.count)))
     low, high = float(choices.low), float(choices.high)
     number = float(np.exp(rng.uniform(np.log(low), np.log(high)))) if choices.log else float(rng.uniform(low, high))
     return round(number) if choices.is_whole else number

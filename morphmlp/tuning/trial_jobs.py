@@ -37,6 +37,7 @@ class TrialJobs:
             uri=self._uri,
             working_folder=str(Path.cwd()),
             max_minutes=self._sweep.max_trial_minutes,
+            is_member=self._sweep.search.kind == "population",
         )
 
     def _placed(self, config: ExperimentConfig) -> ExperimentConfig:

@@ -92,6 +92,8 @@ class TrialView:
     """How it ended; None while it hasn't."""
     epochs: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Validation top-1 (percent) of each epoch, and when it was known (seconds since 1970)."""
+    scores: list[tuple[int, float, float]] = field(default_factory=list)
+    """The same in the order of time; a trial that went back to another's weights has an epoch twice."""
     _place: int = field(default=0, init=False)
     _doing: str = field(default="", init=False)
     _phase: tuple[str, int, str] = field(default=("", 0, ""), init=False)
@@ -125,6 +127,7 @@ class TrialView:
                 return str(event["text"])
             case "epoch":
                 self.epochs[event["epoch"]] = (event["top1"], event["time"])
+                self.scores.append((event["epoch"], event["top1"], event["time"]))
             case "end":
                 self.end = TrialEnd(**event)
                 return None if self.end.reason is None else f"{self.end.state.replace('_', ' ')}: {self.end.reason}"

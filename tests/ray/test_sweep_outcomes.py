@@ -55,7 +55,12 @@ def outcome(tmp_path_factory, make_config):
     )
     base["data"] = {split: str(root / "demo" / f"{split}.parquet") for split in ("train", "val", "test")}
     sweep = SweepConfig(
-        name="ends", experiment="none.yaml", overrides={}, space={"optim.lr": (1e-3,)}, max_trial_minutes=0.6
+        name="ends",
+        experiment="none.yaml",
+        overrides={},
+        space={"optim.lr": (1e-3,)},
+        max_concurrent_trials=2,
+        max_trial_minutes=0.6,
     )
     planner = Planner(sweep, base)
     points = [planner.point(values) for values in (CRASHES, DIVERGES, SLOW, GOOD, IMPOSSIBLE)]

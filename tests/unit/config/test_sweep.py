@@ -153,10 +153,18 @@ def test_a_range_without_an_end_of_values_has_no_grid(sweep_file):
     [
         ({"low": 1, "high": 4}, (1, 2, 3, 4)),
         ({"low": 1, "high": 4, "step": 2}, (1, 3)),
-        ({"low": 0.1, "high": 0.3, "step": 0.1}, (0.1, 0.2, 0.1 + 2 * 0.1)),
+        ({"low": 0.1, "high": 0.3, "step": 0.1}, (0.1, 0.2, 0.3)),
         ({"low": 0.1, "high": 0.3}, None),
         ({"low": 1, "high": 64, "log": True}, None),
     ],
 )
 def test_a_range_lists_its_numbers_where_there_is_an_end(changes, listed):
     assert Range(**changes).listed() == listed
+
+
+def test_a_grid_of_too_many_combinations_is_refused(sweep_file):
+    text = "name: x\nexperiment: y\noverrides: {}\nspace: {train.epochs: {low: 1, high: 2000000}}\n"
+    assert faults_of(sweep_file(text)) == [
+        "space: has 2000000 combinations, a grid takes at most 1000000; give fewer values, or choose another search"
+    ]
+    assert load_sweep(sweep_file(text + "search: {kind: random, num_points: 3}\n")).num_combinations == 2_000_000

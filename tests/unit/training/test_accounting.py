@@ -192,7 +192,13 @@ def test_steps_that_were_taken_again_are_left_out_of_what_led_to_the_end():
 
 def test_cpu_time_is_that_of_all_workers_and_of_decoding():
     windows = [replace(window(cpu_s=3.0), worker_cpu_s=2.0), replace(window(workers=1, cpu_s=1.0), worker_cpu_s=5.0)]
-    assert training_cpu_s(windows) == (2 * 2.0 + 3.0) + (5.0 + 1.0)
+    assert training_cpu_s(windows) == (2.0 + 3.0) + (5.0 + 1.0)
+
+
+def test_cpu_time_of_steps_that_were_taken_again_counts_each_time():
+    first, again = (replace(window(cpu_s=3.0), worker_cpu_s=2.0) for _ in range(2))
+    assert without_repeats([first, again]) == [again]
+    assert training_cpu_s([first, again]) == 10.0
 
 
 def test_windows_written_before_cpu_time_was_told_are_read(tmp_path):

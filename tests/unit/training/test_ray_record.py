@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import fields
 
 import pytest
 
@@ -7,10 +8,12 @@ from morphmlp.data.quarantine import BrokenVideo, Quarantine, broken_to_plain
 from morphmlp.errors import ConfigError, DecodeError
 from morphmlp.record import Metrics, Tags
 from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, write_waiting
+from morphmlp.training.accounting import training_cpu_s
 from morphmlp.training.failure_reasons import failure_text
 from morphmlp.training.ray_record import RecordReports
 from morphmlp.training.run_events import RunEvents, read_events
 from morphmlp.training.run_folder import RunFolder
+from morphmlp.training.time_windows import TimeWindow, read_windows
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -75,6 +78,15 @@ def test_reports_reach_the_record_and_the_driver(started, writer, folder, tags):
     assert tags()["morphmlp.precision"] == "fp32"
     assert [line["stopped"] for line in lines(folder)] == [None, "SIGTERM"]
     assert notes(folder) == ["hello"]
+
+
+def test_a_window_holds_the_cpu_time_of_all_workers(started, writer, folder):
+    record = started(writer)
+    window = dict.fromkeys((field.name for field in fields(TimeWindow)), 0.0) | {"workers": 2, "decode_cpu_s": 3.0}
+    record.after_report(None, [report(2, window=window, cpu_s=2.0), {"cpu_s": 1.5}], None)
+    record.after_report(None, [{"stopped": "x"}, {"stopped": "x"}], None)
+    assert [line.worker_cpu_s for line in read_windows(folder.progress)] == [3.5]
+    assert training_cpu_s(read_windows(folder.progress)) == 6.5
 
 
 def test_reports_without_a_store_wait_for_the_driver(started, writer, folder):

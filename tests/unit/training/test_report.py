@@ -4,12 +4,14 @@ import json
 import math
 import time
 from dataclasses import replace
+from itertools import islice
 from types import SimpleNamespace
 
 import pytest
 import tiny_training as tiny
 import torch
 
+from morphmlp.data.plan import Cursor
 from morphmlp.metrics import ScoreCounts
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.training import report, step_clock
@@ -208,7 +210,7 @@ def test_only_the_first_worker_reports_points_and_progress_and_each_its_broken_v
     reporter.add_step(step_summary(0, broken=[3, 5]))
     reporter.add_epoch(EpochSummary(epoch=0, step=1, totals=torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 0.0])))
     report = reporter.take()
-    assert set(report) == {"broken", "concealed", "retried"}
+    assert set(report) == {"broken", "concealed", "retried", "cpu_s"}
     assert broken_of(report) == [tiny.broken_video(3), tiny.broken_video(5)]
 
 
@@ -272,3 +274,20 @@ def test_frames_that_stand_in_for_damaged_ones_are_reported_once(run):
     run.step(1, concealed=3)
     assert run.reporter.take()["concealed"] == 5
     assert run.reporter.take()["concealed"] == 0
+
+
+def test_cpu_time_of_the_process_is_told_once_and_from_its_start(now):
+    worker = Run(now, first=False)
+    now.s += 20.0
+    assert worker.reporter.take()["cpu_s"] == 120.0  # the process had used 100 before
+    now.s += 5.0
+    assert worker.reporter.take()["cpu_s"] == 5.0
+
+
+def test_decoding_of_validation_videos_is_part_of_a_workers_cpu_time(now):
+    worker = Run(now, first=False)
+    worker.reporter.take()
+    plans = tiny.recipe_of().plan.micro_batches(Cursor(), worker=0, num_workers=1)
+    batches = [replace(tiny.micro_batch_of(plan), cpu_s=1.5) for plan in islice(plans, 2)]
+    assert list(worker.reporter.validation_clips(batches)) == batches
+    assert [worker.reporter.take()["cpu_s"] for _ in range(2)] == [3.0, 0.0]

@@ -1,6 +1,7 @@
 """What `start_from` does to an experiment, from the file to the network."""
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,3 +213,60 @@ def test_the_record_tells_the_weights_and_what_was_done_to_them(weights, class_o
     named = f"w.pth sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}"
     assert start_tag(plain) == named
     assert start_tag(changed.start_from) == f"{named} class_order reverse_channels"
+
+
+def checkpoint_of(config, path):
+    """A checkpoint that states its network, with weights that no fresh network has."""
+    state = network(config, seed=5).state_dict()
+    content = {"format": FORMAT, "config": config_to_mapping(config), "model": state, "averaged": None}
+    torch.save(content, path)
+    return state
+
+
+def changed_model(**fields):
+    return replace(CONFIG, model=replace(CONFIG.model, **fields))
+
+
+@pytest.mark.parametrize(
+    ("there", "fresh"),
+    [
+        (CONFIG, "nothing"),
+        (changed_model(chunk_lengths=(4, 4, 4, 1)), r"blocks[12]\.0\.fc\.mlp_[hw]\."),
+        (changed_model(num_classes=9), r"head\."),
+        (changed_model(temporal="averaged"), r"blocks\d\.0\.(t_fc|t_norm1)\."),
+    ],
+    ids=["the same", "chunk lengths", "classes", "no temporal layers"],
+)
+def test_what_carries_over_is_the_files_and_everything_else_a_fresh_draw(there, fresh, tmp_path):
+    file = checkpoint_of(there, tmp_path / "checkpoint.pt")
+    drawn, state = new_state(CONFIG, tiny.CPU).model.state_dict(), new_state(CONFIG, tiny.CPU)
+    lines = start(state, starting_from(tmp_path / "checkpoint.pt", carry="fitting"), NAMES)
+    for name, found in state.model.state_dict().items():
+        expected = drawn if re.match(fresh, name) else file
+        assert torch.equal(found, expected[name]), name
+    assert sum("tensors carry over" in line for line in lines) == 1
+    assert any(line.startswith("start_from: fresh: ") for line in lines) is (there != CONFIG)
+
+
+def test_a_deeper_network_begins_with_the_blocks_of_the_file(tmp_path):
+    file = checkpoint_of(CONFIG, tmp_path / "checkpoint.pt")
+    deeper = changed_model(depths=(1, 1, 3, 1))
+    drawn, state = new_state(deeper, tiny.CPU).model.state_dict(), new_state(deeper, tiny.CPU)
+    start(state, starting_from(tmp_path / "checkpoint.pt", deeper, carry="fitting"), NAMES)
+    found = state.model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in file.items())
+    assert all(torch.equal(found[name], drawn[name]) for name in found.keys() - file.keys())
+
+
+def test_everything_must_fit_unless_it_is_said_otherwise(tmp_path):
+    checkpoint_of(changed_model(chunk_lengths=(4, 4, 4, 1)), tmp_path / "checkpoint.pt")
+    for carry in (None, "all"):
+        networks, *_ = faults_of(starting_from(tmp_path / "checkpoint.pt", carry=carry))
+        assert "chunk lengths [4, 4, 4, 1] against" in networks
+    assert with_checked_weights(starting_from(tmp_path / "checkpoint.pt", carry="fitting"), NAMES)
+
+
+def test_the_record_tells_that_only_what_fits_was_taken(tmp_path):
+    checkpoint_of(CONFIG, tmp_path / "checkpoint.pt")
+    checked = with_checked_weights(starting_from(tmp_path / "checkpoint.pt", carry="fitting"), NAMES)
+    assert start_tag(checked.start_from).endswith(" carry=fitting")

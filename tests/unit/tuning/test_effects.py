@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from synthetic_sweeps import result_of, synthetic_sweep, trial
 
-from morphmlp.tuning.effects import effects, shares, varying_together
+from morphmlp.tuning.effects import effects, shares, unvaried_stages, varying_together
 from morphmlp.tuning.ranking import ranked
 
 
@@ -83,6 +83,14 @@ def test_lists_that_vary_as_a_whole_are_one_effect():
 def test_a_field_of_one_value_and_a_stage_of_one_value_have_no_effect():
     points = [({"model.chunk_lengths": [8, 1]}, 50.0), ({"model.chunk_lengths": [4, 1]}, 60.0)]
     assert [effect.stage for effect in effects(ranking_of(points))] == [1]
+
+
+def test_stages_that_never_vary_are_named_with_their_number():
+    lists = [[1, 4, 1], [2, 4, 1], [4, 4, 1]]
+    ranking = ranked(result_of([trial(n, {"l": value}) for n, value in enumerate(lists)]))
+    assert unvaried_stages(ranking, "l") == ((2, "4"), (3, "1"))
+    words = ranked(result_of([trial(n, {"l": word}) for n, word in enumerate(("a", "b"))]))
+    assert unvaried_stages(words, "l") == ()
 
 
 def test_stages_that_rise_together_are_told():

@@ -43,6 +43,18 @@ def test_states_stand_in_the_row_and_reasons_beneath():
     )
 
 
+def test_points_that_cant_be_told_apart_from_the_best_are_marked_and_the_mark_is_explained():
+    tops = (70.0, 69.5, 20.0)
+    close = trial_table([trial(n, {"a": n}, top1=top1) for n, top1 in enumerate(tops)])
+    assert [row["rank"] for row in rows_of(close)] == ["1", "2 =", "3"]
+    assert "\n\n= can't be told apart from the best\n" in close
+    assert "=" not in trial_table([trial(n, {"a": n}, top1=top1) for n, top1 in enumerate((70.0, 20.0))])
+
+
+def test_one_epoch_is_not_called_epochs():
+    assert "stopped (after 1 epoch)" in trial_table([trial(1, state="stopped", epochs=1)])
+
+
 def test_a_reason_that_many_trials_share_is_one_line():
     lines = trial_table([trial(n, {"a": n}, state="failed", error="no disk") for n in range(1, 31)]).splitlines()
     assert lines[-1] == "- failed, 30 trials: no disk (1 seed 0, 2 seed 0, 3 seed 0, 4 seed 0 and 26 more)"

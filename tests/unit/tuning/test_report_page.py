@@ -133,6 +133,12 @@ def test_the_page_names_the_stage_that_cares():
     assert "no stage's effect is beyond the noise" in read(flat).text
 
 
+def test_a_stage_that_never_varies_is_named_in_place_of_a_picture():
+    shown = read(synthetic_sweep(80)).text
+    assert "The same in all points, so not drawn: stage 4 (1)." in shown
+    assert "chunk lengths in stage 4" not in shown
+
+
 def test_the_searchs_importances_stand_on_the_page():
     sweep = result_of([trial(n, {"optim.lr": 0.1 * (n % 2), "x.y": n}, top1=50.0 + n) for n in range(6)])
     shown = read(sweep, importances={"optim.lr": 0.25, "x.y": 0.75})

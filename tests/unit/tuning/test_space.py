@@ -157,6 +157,23 @@ def test_a_point_outside_of_the_budget_is_brought_inside_where_that_is_asked_for
     assert list(point.config.model.embed_dims) == point.values["model.embed_dims"]
 
 
+def test_a_point_that_cannot_be_brought_inside_is_told_with_the_nearest():
+    found = space_of(
+        {"model.embed_dims": [[16, 16, 32, 32], [64, 64, 128, 128]]},
+        budget=BudgetConfig(params=(0, 0.5), adjust="depths"),
+    )
+    (impossible,) = found.impossible
+    assert impossible.title == "[64 64 128 128]"
+    (reason,) = impossible.reasons
+    assert "; the nearest depths, [1 1 1 1], take " in reason
+    assert reason.endswith(" million parameters")
+
+
+def test_a_space_of_ranges_is_drawn_from_without_listing_it():
+    ranges = {"train.epochs": Range(low=2, high=10**12)}
+    assert len(space_of(ranges, search=RandomSearch(kind="random", num_points=3)).points) == 3
+
+
 def test_what_the_planner_finds_possible_is_what_the_schema_accepts():
     grid = {"model.chunk_lengths": [[8, 8, 4, 1], [3, 8, 4, 1]], "train.micro_batch_size": [2, 64], "optim.lr": [0.1]}
     planner = Planner(sweep_of(grid), read_yaml(SMALL))

@@ -1,0 +1,71 @@
+"""What scorers tell of their work. Nothing of Ray is started."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import torch
+from torch import nn
+
+from morphmlp.config import load_config
+from morphmlp.data.clips import ViewClips
+from morphmlp.data.columns import DECODED
+from morphmlp.data.manifest import manifest_from_rows
+from morphmlp.evaluation import ray_evaluator
+from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
+
+CONFIG = load_config(Path(__file__).parents[1] / "small_experiment.yaml")
+CUTTER = ViewClips(clip=CONFIG.clip, views=CONFIG.test)
+CLIP_BYTES = CONFIG.clip.num_frames * CONFIG.clip.crop_size**2 * 3
+VIDEOS = 4
+DECODE_CPU_S = 0.5
+"""Of each video."""
+
+
+class Network(nn.Module):
+    def forward(self, clips):
+        return torch.zeros(len(clips), 4)
+
+
+def decoded(rows):
+    facts = {"height": 32, "width": 32, "concealed": 0, "retried": False, "cpu_s": DECODE_CPU_S, "error": ""}
+    facts |= {"label": 0, "message": "", "decoder": "", "decoder_version": "", "size_bytes": None, "mtime": None}
+    columns = {name: [value] * len(rows) for name, value in facts.items()}
+    columns |= {"row": rows, "clips": [bytes(CUTTER.clips_per_video * CLIP_BYTES)] * len(rows)}
+    return pa.table({name: pa.array(columns[name], DECODED.field(name).type) for name in DECODED.names}, schema=DECODED)
+
+
+@pytest.fixture
+def scorer(monkeypatch):
+    """A scorer in a process that has used 10 s before, and uses 1 s for each table."""
+    spent = iter([10.0 + table for table in range(VIDEOS)])
+    monkeypatch.setattr(ray_evaluator, "time", SimpleNamespace(process_time=lambda: next(spent)))
+    pool = ScorerPool(num_workers=1, cpus_per_worker=torch.get_num_threads(), device="cpu", node_labels={})
+    return Scorer(Network, {}, pool, CUTTER)
+
+
+def test_a_scorers_cpu_time_is_told_once_and_from_its_start(scorer):
+    told = [pc.sum(scorer(decoded(rows))["scorer_cpu_s"]).as_py() for rows in ([0, 1], [2], [3])]
+    assert told == [10.0, 1.0, 1.0]
+
+
+def test_time_spent_on_no_rows_is_told_with_the_next_ones(scorer):
+    told = [pc.sum(scorer(decoded(rows))["scorer_cpu_s"], min_count=0).as_py() for rows in ([0], [], [1])]
+    assert told == [10.0, 0.0, 2.0]
+
+
+def test_a_tests_cpu_time_is_that_of_decoding_and_scoring(scorer):
+    manifest = manifest_from_rows(
+        video_ids=[f"v{row}" for row in range(VIDEOS)],
+        paths=[f"v{row}.mp4" for row in range(VIDEOS)],
+        labels=[0] * VIDEOS,
+        splits=["test"] * VIDEOS,
+        sizes_bytes=[1] * VIDEOS,
+        class_names=["a", "b", "c", "d"],
+    )
+    tables = [scorer(decoded(rows)) for rows in ([0, 1], [2, 3])]
+    dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
+    tested = ray_evaluator._collected(dataset, manifest, CUTTER, progress=lambda done: None)
+    assert tested.cpu_s == VIDEOS * DECODE_CPU_S + 10.0 + 1.0

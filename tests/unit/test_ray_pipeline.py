@@ -1,0 +1,55 @@
+"""What is wrong with an experiment is told before Ray starts."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from morphmlp import ray_pipeline
+from morphmlp.cli import ExperimentArguments
+from morphmlp.config import load_config
+from morphmlp.errors import ConfigError
+from morphmlp.training.state import build_network
+
+SMALL = Path(__file__).parent / "small_experiment.yaml"
+
+
+class RayStartedError(Exception):
+    """In the place of a Ray session."""
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """Trains from weights, on videos that are taken to be there, up to the start of Ray."""
+
+    def no_session(*arguments, **options):
+        raise RayStartedError
+
+    def train(weights):
+        config = load_config(SMALL, {"start_from.weights": str(weights)})
+        names = [f"class {number}" for number in range(config.model.num_classes)]
+
+        class Videos(SimpleNamespace):
+            def __len__(self):
+                return 100
+
+        monkeypatch.setattr(
+            ray_pipeline, "read_splits", lambda config: SimpleNamespace(train=Videos(class_names=names))
+        )
+        monkeypatch.setattr(ray_pipeline, "ray_session", no_session)
+        ray_pipeline.train_and_report(ExperimentArguments(config=config, run_name="run", json=None))
+
+    return train
+
+
+def test_wrong_starting_weights_are_one_line_and_no_ray_is_started(train, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        train(tmp_path / "no.pth")
+    assert caught.value.faults == (f"start_from.weights: {tmp_path}/no.pth: can't be read: No such file or directory",)
+
+
+def test_right_starting_weights_let_ray_start(train, tmp_path):
+    torch.save(build_network(load_config(SMALL)).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(RayStartedError):
+        train(tmp_path / "w.pth")

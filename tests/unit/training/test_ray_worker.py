@@ -1,0 +1,129 @@
+"""A worker's books: when it saves, what it reports and when it stops. Nothing of Ray is started."""
+
+from types import SimpleNamespace
+
+import pytest
+import tiny_training as tiny
+
+from morphmlp.config.loading import config_from_mapping, config_to_mapping, with_overrides
+from morphmlp.metrics import ScoreCounts
+from morphmlp.record import Metrics
+from morphmlp.training import ray_worker
+from morphmlp.training.loop import fit
+from morphmlp.training.report import points_of
+from morphmlp.training.run_folder import RunFolder
+from morphmlp.training.state import new_state
+
+STEPS_PER_EPOCH = 2
+
+
+class KeptSaving:
+    """Notes what would be saved: the steps taken, and the top-1 that goes along."""
+
+    def __init__(self, state, plan):
+        self.state, self.plan, self.saved = state, plan, []
+
+    def after_step(self):
+        self.save()
+
+    def after_epoch(self, epoch, *, top1):
+        self.save(top1=top1)
+
+    def save(self, *, top1=None, required=False):
+        self.saved.append((self.plan.step_of(self.state.cursor), top1))
+
+    def notes(self):
+        return []
+
+    def finish(self):
+        pass
+
+
+class Training:
+    """A training of two steps an epoch in which every step's checkpoint is due, as `train_worker` drives it."""
+
+    def __init__(self, folder, **fields):
+        overrides = {"train.epochs": 2, "execution.report_every_steps": 1, **fields}
+        config = config_from_mapping(with_overrides(config_to_mapping(tiny.CONFIG), overrides))
+        plan = tiny.recipe_of(config).plan
+        assert plan.steps_per_epoch == STEPS_PER_EPOCH
+        self.state = new_state(config, tiny.CPU)
+        self.saving = KeptSaving(self.state, plan)
+        self.clips = tiny.ListClips(plan)
+        job = SimpleNamespace(config=config, folder=folder, gmacs_per_view=1.0, num_videos=12, num_val_videos=4)
+        self.worker = ray_worker._Worker(job, self.state, self.clips, self.saving, workers=1, device=tiny.CPU)
+
+    def run(self):
+        """Train to the end, or until the worker stops."""
+        steps = fit(
+            self.state,
+            self.state.model,
+            self.clips,
+            recipe=self.worker.recipe,
+            device=tiny.CPU,
+            guard=self.worker.guard,
+        )
+        for summary in steps:
+            if self.worker.stops_after(summary):
+                return
+        self.worker.finish()
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    """What the worker reports; its validation gives as many percent as epochs are done."""
+    told = []
+
+    def validate(worker, epoch):
+        counts = ScoreCounts(num_videos=4, top1_hits=epoch, top5_hits=4, loss_sum=1.0)
+        worker._reporter.add_validation(counts, [], epoch=epoch)
+        return counts
+
+    monkeypatch.setattr(ray_worker.ray.train, "report", told.append)
+    monkeypatch.setattr(ray_worker, "_node_leaves", lambda: False)
+    monkeypatch.setattr(ray_worker._Worker, "_validate", validate)
+    return told
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path)
+
+
+def test_the_last_step_of_an_epoch_is_saved_with_the_scores_of_its_validation_only(reports, folder):
+    training = Training(folder)
+    training.run()
+    assert training.saving.saved == [(1, None), (2, 25.0), (3, None), (4, 50.0)]
+
+
+def test_the_last_step_of_a_run_that_ends_inside_an_epoch_is_saved_with_its_scores_only(reports, folder):
+    training = Training(folder, **{"train.max_steps": 3})
+    training.run()
+    assert training.saving.saved == [(1, None), (2, 25.0), (3, 50.0)]
+
+
+def test_the_last_step_of_an_epoch_is_reported_together_with_its_validation(reports, folder):
+    Training(folder).run()
+    found = [{point.key: point.step for point in points_of(report)} for report in reports]
+    steps = [(points.get(Metrics.TRAIN_LOSS), points.get(Metrics.VAL_TOP1)) for points in found]
+    assert steps == [(1, None), (2, 1), (3, None), (4, 2), (None, None)]
+
+
+def test_whoever_is_asked_to_stop_at_the_last_step_of_an_epoch_validates_first(reports, folder):
+    training = Training(folder)
+    calls = iter([False, True])
+    training.worker.guard.wants_to_stop = lambda: next(calls, False)
+    folder.stop_request.write_text("SIGTERM")
+    training.run()
+    assert training.saving.saved == [(1, None), (2, 25.0), (2, None)]  # the last one is that of the stop
+    assert reports[-1] == {"stopped": "stop requested: SIGTERM"}
+    assert {point.key for report in reports for point in points_of(report)} >= {Metrics.VAL_TOP1}
+
+
+def test_whoever_is_asked_to_stop_inside_an_epoch_saves_and_stops_at_once(reports, folder):
+    training = Training(folder)
+    training.worker.guard.wants_to_stop = lambda: True
+    folder.stop_request.write_text("SIGTERM")
+    training.run()
+    assert {step for step, _ in training.saving.saved} == {1}
+    assert reports[-1] == {"stopped": "stop requested: SIGTERM"}
