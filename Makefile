@@ -46,7 +46,7 @@ test: $(STAMP) ## Run the tests
 test-slow: $(STAMP) ## Run the tests that start whole clusters and sweeps
 	$(call timed,slow tests,$(PY) -m pytest -m slow)
 
-test-long: $(STAMP) ## Run the tests that take minutes each: an elastic cluster, compiled blocks
+test-long: $(STAMP) ## Run the tests that take minutes each: elastic clusters, populations, compiled blocks
 	$(call timed,long tests,$(PY) -m pytest -m long)
 
 check: $(STAMP) ## Lint, formatting, types, import floors, spelling

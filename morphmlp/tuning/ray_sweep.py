@@ -114,9 +114,9 @@ def run_sweep(
         trials=tuple(recorder.trial(entry) for entry in campaign.entries),
         impossible=(*space.impossible, *(source.impossible if isinstance(source, OptunaPoints) else ())),
     )
-    importances = source.importances() if isinstance(source, OptunaPoints) else None
-    by_title = {entry.point.title: entry.point.config for entry in campaign.entries}
-    _record(result, parent, folder, sweep=sweep, importances=importances, configs=by_title, dataset=first.dataset)
+    for note in source.notes if isinstance(source, OptunaPoints) else ():
+        progress.line(note)
+    _record(result, parent, folder, sweep=sweep, source=source, campaign=campaign)
     shutil.rmtree(folder.clips, ignore_errors=True)
     return result
 
@@ -161,22 +161,21 @@ def _train_all(
     on_end: Callable[[Entry], None],
     progress: Progress,
 ) -> None:
+    at_once = min(sweep.max_concurrent_trials, total)
     micro_batches = min(train_plan(config, len(data.train)).micro_batches_per_step for data in splits)
     with (
         # Tune prints lines even at verbosity 0, and so does Ray of its processes; progress goes to standard error.
         contextlib.redirect_stdout(io.StringIO()),
-        ray_session(
-            config.cluster, config.ingest, micro_batches=micro_batches, trials=sweep.max_concurrent_trials
-        ) as placement,
+        ray_session(config.cluster, config.ingest, micro_batches=micro_batches, trials=at_once) as placement,
     ):
         held = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus, gpus = int(held.get("CPU", 0)), int(held.get("GPU", 0))
-        shared = share(placement, trials=sweep.max_concurrent_trials, cpus=cpus, gpus=gpus)
+        shared = share(placement, trials=at_once, cpus=cpus, gpus=gpus)
         run_trials(
             campaign,
             shared,
             verdicts=verdicts,
-            at_once=sweep.max_concurrent_trials,
+            at_once=at_once,
             total=total,
             folder=folder.root,
             progress=progress,
@@ -268,13 +267,14 @@ def _record(
     folder: SweepFolder,
     *,
     sweep: SweepConfig,
-    importances: Mapping[str, float] | None,
-    configs: Mapping[str, ExperimentConfig],
-    dataset: str,
+    source: PointSource,
+    campaign: Campaign,
 ) -> None:
+    configs = {entry.point.title: entry.point.config for entry in campaign.entries}
+    title = f"{sweep.name}, {next(iter(configs.values())).dataset}" if configs else sweep.name
+    importances = source.importances() if isinstance(source, OptunaPoints) else None
     folder.table.write_text(trial_table(result.trials), encoding="utf-8")
     parent.artifact(folder.table)
-    title = f"{sweep.name}, {dataset}"
     for file in write_report(result, folder.root, title=title, importances=importances, note=_asked(sweep)):
         parent.artifact(file)
     for file in write_winners(result, configs, folder.winners):

@@ -46,9 +46,9 @@ table { border-collapse: collapse; width: 100%; } th { text-align: left; font-we
 @media (max-width: 960px) {
   main { padding: 10px; }
   header, section { padding: 14px 14px; }
-  .points, .points thead th { font-size: 11.5px; }
-  .points th, .points td { padding: 3px 3px; }
-  .points .bar { width: 90px; min-width: 90px; }
+  .points, .points thead th { font-size: 11px; }
+  .points th, .points td { padding: 3px 2px; }
+  .points .bar { width: 72px; min-width: 72px; }
 }
 .stages figure { max-width: 330px; }
 figure { margin: 0; }

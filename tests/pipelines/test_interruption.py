@@ -87,7 +87,7 @@ def status(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("signum", "code", "name"),
     [
-        pytest.param(signal.SIGINT, 130, "Ctrl-C", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, "Ctrl-C", marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, 143, "SIGTERM", marks=pytest.mark.long),
     ],
 )

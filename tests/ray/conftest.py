@@ -1,6 +1,7 @@
 """Small real experiments on a real local Ray, shared by the tests of this folder."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from pydantic import JsonValue
 from morphmlp.config import ExperimentConfig, config_from_mapping, with_overrides
 from morphmlp.data.synthetic import write_demo_dataset
 from morphmlp.ray_cluster import Placement, ray_session
+
+sys.path.insert(0, str(Path(__file__).parent))  # lets tests import `sweeping` by its name
 
 MakeConfig = Callable[..., ExperimentConfig]
 

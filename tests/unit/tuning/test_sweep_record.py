@@ -46,7 +46,13 @@ def recorded(uri, name, sweep):
     return result
 
 
-@pytest.mark.parametrize(("points", "seeds"), [(6, (0, 1)), (250, (3, 4))], ids=["12 trials", "500 trials"])
+@pytest.mark.parametrize(
+    ("points", "seeds"),
+    [
+        pytest.param(6, (0, 1), id="12 trials"),
+        pytest.param(250, (3, 4), id="500 trials", marks=pytest.mark.slow),
+    ],
+)
 def test_a_sweep_comes_back_from_the_store_as_it_was(store, points, seeds):
     result = recorded(store, f"sweep of {points}", synthetic_sweep(points, seeds))
     assert len(result.trials) == 2 * points
