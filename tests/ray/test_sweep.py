@@ -17,7 +17,7 @@ from morphmlp.data.synthetic import write_demo_dataset
 from morphmlp.record import Tags
 from morphmlp.tracking import read_runs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 SWEEP = """
@@ -29,7 +29,7 @@ space:
 scheduler: {kind: asha, reduction_factor: 2}
 """
 TITLES = ("[8 4 4 1]", "[4 4 2 1]", "[2 2 2 1]")
-PATIENCE_S = 150
+PATIENCE_S = 280
 
 
 def command(folder, *arguments):
