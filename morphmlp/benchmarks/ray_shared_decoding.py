@@ -37,6 +37,8 @@ TRIALS = 8
 MICRO_BATCH = 8
 CACHE_BYTES = 2**34
 REST_S = 1.0
+CLIP_ROUNDS = 5
+"""Rounds of what a single clip costs each way."""
 WARM_UP_STEPS = 4
 """Micro-batches that every reader reads before the first round."""
 APART, SHARED = "apart", "shared"
@@ -113,7 +115,7 @@ def measure_shared_decoding(folder: Path, *, videos: int, rounds: int, progress:
         handing = _object_store_cost(size)
         readers = [_Reader.remote(manifest) for _ in range(TRIALS)]  # type: ignore[attr-defined]
         ray.get([reader.read.remote(share, WARM_UP_STEPS) for reader in readers])  # starts all processes
-        progress.phase(f"{TRIALS} trials", total=2 * rounds, unit="rounds")
+        progress.phase(f"{TRIALS} trials", total=rounds, unit="rounds")
         for number, way in shuffled_turns([APART, SHARED], rounds):
             cache = CountedCache(folder=f"{work}/{number}", max_bytes=CACHE_BYTES, log=f"{work}/{number}.log")
             policy = share.policy if way == APART else replace(share.policy, cache=cache)
@@ -162,15 +164,19 @@ def _clip_costs(manifest: Manifest, policy: DecodePolicy, folder: Path) -> tuple
     """CPU seconds of a clip without a cache, with one that lacks it and with one that has it; bytes of a clip."""
     plan = MicroBatchPlan(epoch=0, step=0, index=0, rows=np.arange(MICRO_BATCH, dtype=np.int64))
     request, cutter = request_table(manifest, [plan]), cutter_of("train")
-    cached = replace(policy, cache=ClipCache(folder=str(folder), max_bytes=CACHE_BYTES))
-    DecodeTask(cutter=cutter, policy=policy)(request)  # starts the decoder
-    tables = []
-    for way in (policy, cached, cached):
+
+    def task(cache: str | None) -> DecodeTask:
+        found = None if cache is None else ClipCache(folder=str(folder / cache), max_bytes=CACHE_BYTES)
+        return DecodeTask(cutter=cutter, policy=replace(policy, cache=found))
+
+    filled = "filled"
+    size = len(task(filled)(request)["clips"][0].as_py())  # starts the decoder
+    cpu_s: dict[str, list[float]] = {"decode": [], "miss": [], "hit": []}
+    for number, way in shuffled_turns(list(cpu_s), CLIP_ROUNDS):
         time.sleep(REST_S)  # the decoder's process ends its work on the last video
-        tables.append(DecodeTask(cutter=cutter, policy=way)(request))
-    size = len(tables[0]["clips"][0].as_py())
-    decode, miss, hit = (median(table["cpu_s"].to_pylist()) for table in tables)
-    return decode, miss, hit, size
+        table = task({"decode": None, "miss": str(number), "hit": filled}[way])(request)
+        cpu_s[way] += table["cpu_s"].to_pylist()
+    return median(cpu_s["decode"]), median(cpu_s["miss"]), median(cpu_s["hit"]), size
 
 
 def _object_store_cost(size: int) -> float:

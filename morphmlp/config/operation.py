@@ -103,7 +103,8 @@ class IngestConfig:
     """The run stops when a greater share of a manifest's videos turns out broken."""
     clip_cache: str | None = None
     """Folder for decoded clips that trainings on the same data share, on a local disk or one that nodes have mounted;
-    null: each decodes for itself. Clips with other draws (another seed or epoch) are others."""
+    null: each decodes for itself. Clips with other draws (another seed or epoch) are others. No address of an object
+    store: it knows no locks."""
     clip_cache_gb: PositiveFloat = 20.0
     """Most that `clip_cache` takes up, GiB; the least recently used clips go."""
     node_labels: dict[str, str] = field(default_factory=dict)
@@ -118,6 +119,14 @@ class IngestConfig:
             )
         if self.retry_with == self.decoder:
             raise ValueError(f"retry_with is {self.retry_with}, as decoder is; name another one")
+        return self
+
+    @model_validator(mode="after")
+    def _clip_cache_is_a_folder(self) -> Self:
+        if self.clip_cache is not None and (not self.clip_cache or "://" in self.clip_cache):
+            raise ValueError(
+                f"clip_cache is {self.clip_cache!r}; name a folder on a local disk or on one that nodes have mounted"
+            )
         return self
 
 

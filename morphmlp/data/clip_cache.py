@@ -1,8 +1,8 @@
 """Decoded clips on disk, so that trainings on the same data decode each clip once between them.
 
 A clip's address is a digest of all that its bytes follow from: what is cut and how (sampling, sizes, augmentation,
-the seed of its draws, the epoch), the video's content as far as it's known, and the decoder with its version. So trials
-of a sweep that differ in the network or the optimiser share clips, and nothing that would differ is ever shared.
+the seed of its draws, the epoch), the video's content as far as it's known, and the versions of decoder and torch. So
+trials of a sweep that differ in the network or the optimiser share clips, and nothing that would differ is ever shared.
 
 For any number of processes at once. A clip that two of them need at the same time is decoded by the first, and the
 others wait for it. What the disk refuses, or finds torn, is decoded as without a cache. Knows no Ray.
@@ -13,6 +13,8 @@ import hashlib
 import json
 import os
 import tempfile
+import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from morphmlp.data.clips import CutClips, Cutter, ViewClips
 from morphmlp.data.decoding import decoder_by_name
@@ -35,7 +38,10 @@ LOOK_EVERY = 4
 """Of so many clips one, when it's added, makes its process look whether the shard has outgrown its part."""
 KEPT_SHARE = 0.9
 """What a shard that has outgrown its part is cut back to."""
+ABANDONED_S = 3600.0
+"""A clip that is still being written after this time was left by a process that died, seconds."""
 _SUFFIX = ".arrow"
+_UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +75,24 @@ class ClipCache:
         return Path(self.folder) / "clips" / f"{int(key[-8:], 16) % SHARDS:02x}" / (key + _SUFFIX)
 
     def _shrink(self, shard: Path) -> None:
-        """Remove the least recently used clips of a shard that has outgrown its part of the whole."""
+        """Remove what was abandoned, and the least recently used clips of a shard that has outgrown its part."""
         part = self.max_bytes / SHARDS
         with suppress(OSError):
-            found = [(entry.stat(), entry.path) for entry in os.scandir(shard) if entry.name.endswith(_SUFFIX)]
-            size = sum(status.st_size for status, _ in found)
+            clips = []
+            for entry in os.scandir(shard):
+                with suppress(FileNotFoundError):  # another process was faster; the same below
+                    status = entry.stat()
+                    if entry.name.endswith(_SUFFIX):
+                        clips.append((status.st_mtime, status.st_size, Path(entry.path)))
+                    elif entry.name.startswith(_UNFINISHED) and status.st_mtime < time.time() - ABANDONED_S:
+                        Path(entry.path).unlink()
+            size = sum(clip_size for _, clip_size, _ in clips)
             if size <= part:
                 return
-            for status, path in sorted(found, key=lambda file: file[0].st_mtime):
-                with suppress(FileNotFoundError):  # another process was faster
-                    Path(path).unlink()
-                size -= status.st_size
+            for _, clip_size, path in sorted(clips):
+                with suppress(FileNotFoundError):
+                    path.unlink()
+                size -= clip_size
                 if size <= KEPT_SHARE * part:
                     return
 
@@ -98,7 +111,7 @@ def clip_key(
         "cutter": [type(cutter).__name__, asdict(cutter)],
         "epoch": None if isinstance(cutter, ViewClips) else epoch,  # views are the same in each
         "video": [video_id, num_frames, crc32, status.st_size, status.st_mtime_ns],
-        "decoder": [decoder, _version(decoder)],
+        "made_with": [decoder, _version(decoder), torch.__version__],  # torch resizes and augments
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -115,6 +128,8 @@ def _read(path: Path) -> CutClips | None:
             table = pa.ipc.open_file(source).read_all()
         facts: dict[str, Any] = {name.decode(): json.loads(value) for name, value in table.schema.metadata.items()}
         clips = np.frombuffer(table["clips"].combine_chunks().buffers()[1], dtype=np.uint8).reshape(facts["shape"])
+        if zlib.crc32(clips.data) != facts["crc32"]:  # a power cut may leave holes in a file that looks whole
+            return None
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError):
         return None
     with suppress(OSError):
@@ -125,11 +140,12 @@ def _read(path: Path) -> CutClips | None:
 def _write(path: Path, cut: CutClips) -> bool:
     """Keep clips; whether the disk took them."""
     clips = np.ascontiguousarray(cut.clips)
-    metadata = {"shape": json.dumps(clips.shape), "concealed": json.dumps(cut.concealed)}
+    facts = {"shape": clips.shape, "concealed": cut.concealed, "crc32": zlib.crc32(clips.data)}
+    metadata = {name: json.dumps(value) for name, value in facts.items()}
     table = pa.table({"clips": pa.Array.from_buffers(pa.uint8(), clips.size, [None, pa.py_buffer(clips)])})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
+        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
     except OSError:
         return False
     try:

@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
+from morphmlp.data.clip_cache import ClipCache
 from morphmlp.errors import ClusterError
 from morphmlp.ray_cluster import NodeResources, place
 
@@ -97,3 +98,11 @@ def test_a_placement_travels_to_the_workers():
 def test_what_does_not_fit_is_refused_with_the_arithmetic(nodes, cluster, ingest, message):
     with pytest.raises(ClusterError, match=message):
         place(nodes, cluster, ingest, micro_batches=64, oversubscribe=len(nodes) == 1)
+
+
+def test_decode_tasks_share_clips_where_a_folder_is_named_and_only_there():
+    placement = place([LAPTOP], ClusterConfig(), IngestConfig(), micro_batches=1, oversubscribe=True)
+    share = placement.ingest_share(IngestConfig(clip_cache="/clips", clip_cache_gb=0.5), pipelines=1)
+    assert share.policy.cache == ClipCache(folder="/clips", max_bytes=2**29)
+    assert pickle.loads(pickle.dumps(share)) == share
+    assert placement.ingest_share(IngestConfig(), pipelines=1).policy.cache is None

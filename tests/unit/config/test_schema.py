@@ -221,6 +221,10 @@ def test_a_whole_number_is_good_enough_for_a_real_one():
             {"ingest.on_broken": "retry_with", "ingest.retry_with": "pyav"},
             "ingest.retry_with is pyav, as decoder is; name another one",
         ),
+        (
+            {"ingest.clip_cache": "s3://bucket/clips"},
+            "ingest.clip_cache is 's3://bucket/clips'; name a folder on a local disk or on one that nodes have mounted",
+        ),
     ],
 )
 def test_fields_of_a_section_that_contradict_each_other_are_named(overrides, fault):

@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,16 @@ def test_a_torn_or_foreign_file_is_decoded_anew_and_replaced(cache, content):
     assert cache.get(KEY, refuse).clips.max() == 2
 
 
+def test_a_clip_with_a_hole_is_decoded_anew(cache):
+    cache.get(KEY, lambda: cut(1, size=64))
+    (file,) = Path(cache.folder).rglob("*.arrow")
+    with file.open("r+b") as content:  # as a power cut may leave it: head and end are right
+        content.seek(file.stat().st_size // 2)
+        content.write(bytes(64))
+    assert cache.get(KEY, lambda: cut(2, size=64)).clips.min() == 2
+    assert cache.get(KEY, refuse).clips.min() == 2
+
+
 def test_a_folder_that_cannot_be_written_costs_nothing_but_the_cache(tmp_path):
     (tmp_path / "file").write_text("no folder")
     broken = ClipCache(folder=str(tmp_path / "file"), max_bytes=2**30)
@@ -109,6 +120,14 @@ def test_another_decoder_has_another_address(video):
     assert clip_key(CUTTER, "pyav", **video) != clip_key(CUTTER, "decord", **video)
 
 
+def test_another_version_of_what_decodes_or_resizes_has_another_address(video, monkeypatch):
+    before = clip_key(CUTTER, "pyav", **video)
+    monkeypatch.setattr(clip_cache, "_version", lambda decoder: "0")
+    other_decoder = clip_key(CUTTER, "pyav", **video)
+    monkeypatch.setattr(clip_cache.torch, "__version__", "0")
+    assert len({before, other_decoder, clip_key(CUTTER, "pyav", **video)}) == 3
+
+
 def test_a_file_that_was_changed_has_another_address(video):
     before = clip_key(CUTTER, "pyav", **video)
     Path(video["path"]).write_bytes(b"others")
@@ -132,6 +151,52 @@ def test_the_least_recently_used_clips_go(tmp_path):
     kept = {file.stem for file in tmp_path.rglob("*.arrow")}
     assert kept == set(keys[-len(kept) :])
     assert 1 <= len(kept) <= 3
+
+
+def test_a_clip_that_is_found_again_outlives_a_younger_one(tmp_path):
+    cache = ClipCache(folder=str(tmp_path), max_bytes=clip_cache.SHARDS * 10_000)
+    keys = [f"{number:08x}{0:08x}{1:048x}" for number in range(3)]  # all of one shard, which holds two
+    for age, key in enumerate(keys):
+        if key == keys[2]:
+            cache.get(keys[0], refuse)
+        cache.get(key, lambda: cut(1, size=24))
+        if key != keys[2]:
+            os.utime(next(tmp_path.rglob(f"{key}.arrow")), (age, age))
+    assert {file.stem for file in tmp_path.rglob("*.arrow")} == {keys[0], keys[2]}
+
+
+def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path):
+    cache = ClipCache(folder=str(tmp_path), max_bytes=2**30)
+    keys = [f"{number:08x}{0:08x}{1:048x}" for number in range(2)]  # of one shard
+    cache.get(keys[0], lambda: cut(1))
+    shard = next(tmp_path.rglob("*.arrow")).parent
+    left, begun = shard / ".unfinished-left", shard / ".unfinished-begun"
+    for file, age_s in ((left, clip_cache.ABANDONED_S + 60), (begun, 60)):
+        file.write_bytes(b"half a clip")
+        os.utime(file, (time.time() - age_s,) * 2)
+    cache.get(keys[1], lambda: cut(1))
+    assert not left.exists()
+    assert begun.exists()
+    assert cache.get(keys[0], refuse).clips.max() == 1
+
+
+def _decode_for_ever(folder, begun):
+    def decode():
+        begun.set()
+        time.sleep(600)
+
+    ClipCache(folder=folder, max_bytes=2**30).get(KEY, decode)
+
+
+def test_a_process_that_is_killed_while_it_decodes_holds_up_nobody(cache):
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    killed = context.Process(target=_decode_for_ever, args=(cache.folder, begun))
+    killed.start()
+    assert begun.wait(30)
+    killed.kill()
+    killed.join(30)
+    assert cache.get(KEY, lambda: cut(1)).clips.max() == 1
 
 
 def _decode_slowly(folder, log, barrier):
