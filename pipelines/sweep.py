@@ -50,11 +50,9 @@ def main() -> None:
         sweep = load_sweep(arguments.config, arguments.overrides)
         base = read_yaml(sweep.experiment)
         space = _planned(sweep, base)
-        if arguments.plan:
-            return
         folder = _folder(space, arguments.run_name or f"{sweep.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        folder.begin(sweep, base)
-    _run(sweep, base, space, folder, arguments)
+    if not arguments.plan:
+        _run(sweep, base, space, folder, arguments)
 
 
 def _run(
@@ -67,7 +65,15 @@ def _run(
     name = folder.root.name
     try:
         with TerminalProgress() as progress:
-            result = run_sweep(sweep, base, space, folder, progress=progress, retry_failed=arguments.retry_failed)
+            result = run_sweep(
+                sweep,
+                base,
+                space,
+                folder,
+                progress=progress,
+                resume=arguments.resume,
+                retry_failed=arguments.retry_failed,
+            )
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray is down, what remains is to say so
         print(f"stopped; go on with python pipelines/sweep.py --resume {folder.root}", file=sys.stderr)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import yaml
 from pydantic import Field, JsonValue, TypeAdapter, model_validator
@@ -218,6 +218,11 @@ class SweepConfig:
     """With `share_clips`: most that the decoded clips take up on disk; the least recently used go."""
 
     @property
+    def num_points(self) -> int | None:
+        """Points that the search asks for; None: as many as the space has."""
+        return getattr(self.search, "size", None) or getattr(self.search, "num_points", None)
+
+    @property
     def num_combinations(self) -> int | None:
         """Points of the whole space, possible or not; None where there is no end of them."""
         counts = [values.count if isinstance(values, Range) else len(values) for values in self.space.values()]
@@ -265,9 +270,12 @@ def known_fields() -> frozenset[str]:
 def _fields_of(schema: type, prefix: str) -> Iterator[str]:
     for entry in dataclasses.fields(schema):
         dotted = f"{prefix}{entry.name}"
-        if isinstance(entry.type, type) and dataclasses.is_dataclass(entry.type):
-            yield from _fields_of(entry.type, f"{dotted}.")
-        else:
+        # A section that may be left out, as `start_from`, may also be set as a whole.
+        forms = get_args(entry.type) or (entry.type,)
+        sections = [form for form in forms if isinstance(form, type) and dataclasses.is_dataclass(form)]
+        for section in sections:
+            yield from _fields_of(section, f"{dotted}.")
+        if not sections or len(forms) > 1:
             yield dotted
 
 

@@ -93,7 +93,7 @@ class Campaign:
                 raise CheckpointError(f"{file}: trial {known['number']} isn't possible any more: {point.reasons[0]}")
             self._add(point, known["seed"])
         for entry in self.entries:
-            entry.view.follow(None)
+            entry.view.take_in_quietly()
         self._waiting: Iterator[Entry] = iter([entry for entry in self.entries if entry.view.end is None])
         for entry in self.entries:
             self.note_end(entry)
@@ -104,8 +104,8 @@ class Campaign:
             point = self._source.next()
             if point is None:
                 return None
-            known = {(_key(entry.point), entry.seed) for entry in self.entries}
-            fresh = [self._add(point, seed) for seed in self._seeds if (_key(point), seed) not in known]
+            known = {(entry.point.key, entry.seed) for entry in self.entries}
+            fresh = [self._add(point, seed) for seed in self._seeds if (point.key, seed) not in known]
             for added in fresh:
                 line = {"number": added.job.number, "values": dict(point.values), "seed": added.seed}
                 self._lines.append(json.dumps(line))
@@ -114,8 +114,8 @@ class Campaign:
 
     def note_end(self, entry: Entry) -> None:
         """Let the source know of a point all of whose trials have ended."""
-        key = _key(entry.point)
-        ends = [(other.view.end, other.view.epochs) for other in self.entries if _key(other.point) == key]
+        key = entry.point.key
+        ends = [(other.view.end, other.view.epochs) for other in self.entries if other.point.key == key]
         if key in self._told or any(end is None for end, _ in ends):
             return
         self._told.add(key)
@@ -124,15 +124,16 @@ class Campaign:
             if end is not None and end.result is not None:
                 scores.append(float(str(end.result["top1"])))
             elif end is not None and end.state in ("stopped", "timed_out") and epochs:
-                scores.append(epochs[max(epochs)][0])
+                scores.append(epochs[max(epochs)])
         self._source.tell(entry.point, mean(scores) if scores else None)
 
     def retry_failed(self) -> None:
         """Let trials that ended with an error run once more."""
         failed = [entry for entry in self.entries if entry.view.end is not None and entry.view.end.state == "failed"]
         for entry in failed:
+            self._told.discard(entry.point.key)
             TrialLog(entry.view.path).again()
-            entry.view.follow(None)
+            entry.view.take_in()
         self._waiting = iter([entry for entry in self.entries if entry.view.end is None])
 
     def _add(self, point: Point, seed: int) -> Entry:
@@ -147,7 +148,3 @@ class Campaign:
 def seeded(config: ExperimentConfig, seed: int) -> ExperimentConfig:
     """The experiment as the replica with this seed."""
     return dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
-
-
-def _key(point: Point) -> str:
-    return json.dumps(dict(point.values), sort_keys=True)

@@ -80,10 +80,10 @@ class OptunaPoints:
             point = self._planner.point(self._values(trial.params))
             if isinstance(point, ImpossiblePoint):
                 self._refuse(trial.number, point)
-            elif _key(point) in self._numbers:
+            elif point.key in self._numbers:
                 self._study.tell(trial, state=TrialState.FAIL)
             else:
-                self._numbers[_key(point)] = trial.number
+                self._numbers[point.key] = trial.number
                 return point
         if not self.notes:
             self.notes.append(
@@ -94,7 +94,7 @@ class OptunaPoints:
 
     def tell(self, point: Point, top1: float | None) -> None:
         """Learn what a point came to; a second time changes nothing, unless it had failed at first."""
-        number = self._numbers.get(_key(point))
+        number = self._numbers.get(point.key)
         if number is None:
             return
         known = self._study.get_trials(deepcopy=False)[number]
@@ -102,7 +102,7 @@ class OptunaPoints:
             # To the estimator a failed point is a bad one.
             self._study.tell(number, top1, state=TrialState.PRUNED if top1 is None else TrialState.COMPLETE)
         elif top1 is not None and known.state != TrialState.COMPLETE:
-            self._numbers[_key(point)] = len(self._study.get_trials(deepcopy=False))
+            self._numbers[point.key] = len(self._study.get_trials(deepcopy=False))
             self._study.add_trial(create_trial(value=top1, params=known.params, distributions=known.distributions))
 
     def importances(self) -> dict[str, float] | None:
@@ -123,12 +123,12 @@ class OptunaPoints:
                 learnt += trial.state == TrialState.PRUNED
                 if not trial.state.is_finished():  # a stop came before it was refused
                     self._study.tell(trial.number, state=TrialState.FAIL)
-            elif _key(point) not in self._numbers:
-                self._numbers[_key(point)] = trial.number
+            elif point.key not in self._numbers:
+                self._numbers[point.key] = trial.number
                 if not trial.state.is_finished():
                     self._waiting.append(point)
             elif trial.state == TrialState.COMPLETE:  # it had failed at first
-                self._numbers[_key(point)] = trial.number
+                self._numbers[point.key] = trial.number
             elif not trial.state.is_finished():
                 self._study.tell(trial.number, state=TrialState.FAIL)
         return learnt
@@ -178,7 +178,3 @@ def _mend(journal: Path) -> None:
     Path(f"{journal}.lock").unlink(missing_ok=True)
     if journal.exists():
         cut_torn_end(journal)
-
-
-def _key(point: Point) -> str:
-    return json.dumps(dict(point.values), sort_keys=True)

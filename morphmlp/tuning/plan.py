@@ -38,7 +38,7 @@ def plan_text(space: Space, sweep: SweepConfig, *, speed: TrainingSpeed | None, 
     """
     seeds = len(sweep.seeds)
     proposed = sweep.search.kind == "optuna"
-    number = sweep.search.num_points if sweep.search.kind == "optuna" else len(space.points)
+    number = space.num_points(sweep)
     hours = [
         _hours(point, speed, clips) for point, clips in zip(space.points, _clips(space.points, num_videos), strict=True)
     ]

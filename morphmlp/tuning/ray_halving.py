@@ -10,6 +10,7 @@ from typing import Any
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from morphmlp.config.sweep import Asha, NoScheduler
+from morphmlp.tuning.trial_log import BEHIND
 
 EPOCH, SCORE = "epoch", "val_top1"
 """What trials report to Tune: the epoch and its validation top-1, percent."""
@@ -17,6 +18,9 @@ EPOCH, SCORE = "epoch", "val_top1"
 
 class Halving:
     """Decides after each epoch of a trial whether it goes on."""
+
+    request = BEHIND
+    """What a trial that shall stop is asked for."""
 
     def __init__(self, scheduler: Asha | NoScheduler, *, epochs: int) -> None:
         """Begin without knowledge.

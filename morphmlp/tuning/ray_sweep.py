@@ -11,7 +11,7 @@ import hashlib
 import io
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import ray
 from pydantic import JsonValue
@@ -21,13 +21,13 @@ from morphmlp.config.sweep import Range, SweepConfig
 from morphmlp.data.train_clips import train_plan
 from morphmlp.data_splits import DataSplits, read_splits
 from morphmlp.environment import environment_tags
-from morphmlp.errors import ClusterError
+from morphmlp.errors import CheckpointError, ClusterError
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement, ray_session
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, tracking_uri
 from morphmlp.training.start_weights import with_checked_weights
-from morphmlp.tuning.campaign import Campaign, Entry
+from morphmlp.tuning.campaign import Campaign
 from morphmlp.tuning.optuna_search import OptunaPoints
 from morphmlp.tuning.point_source import ListedPoints, PointSource
 from morphmlp.tuning.population import Population
@@ -51,18 +51,20 @@ def run_sweep(
     folder: SweepFolder,
     *,
     progress: Progress,
+    resume: bool = False,
     retry_failed: bool = False,
 ) -> SweepResult:
-    """Train and test the points of a sweep with every seed, and record all of them; or go on where it stopped.
+    """Train and test the points of a sweep with every seed, and record all of them.
 
-    A trial that fails stops no other; it stands in the result with its reason.
+    A trial that fails stops no other; it stands in the result with its reason. A sweep that is refused leaves nothing.
 
     Args:
         sweep: The sweep.
         base: Content of its base experiment's file.
         space: Its points, as far as they are known before it starts.
-        folder: Begun; `<folder>-<number>-<values>` are the trials' names.
+        folder: Where its files go; `<folder>-<number>-<values>` are the trials' names.
         progress: Told what happens.
+        resume: Go on with what the folder holds; otherwise it must be new.
         retry_failed: Run trials again that had ended with an error.
 
     Raises:
@@ -70,55 +72,126 @@ def run_sweep(
         KeyboardInterrupt: Ctrl-C; Ray is down by then, and the runs that were going are recorded as killed.
     """
     began = time.monotonic()
-    planner = Planner(sweep, base)
+    splits = _checked_splits(space)
     first = space.points[0].config
-    configs = [point.config for point in space.points]
-    splits = _read_all_splits(configs)
-    for config in configs:
-        with_checked_weights(config, splits[0].train.class_names)
-    uri = tracking_uri()
-    prepare_store(uri)
-    parent = _open_parent(sweep, first, splits[0], uri=uri, folder=folder)
-    parent.artifact(folder.sweep)
-    source = _source(sweep, space, planner, folder)
-    jobs = TrialJobs(sweep, folder, parent.run_id, uri)
-    campaign = Campaign(sweep, source, file=folder.trials, make_point=planner.known_point, make_job=jobs.make)
-    if retry_failed:
-        campaign.retry_failed()
-    verdicts = _verdicts(sweep, space, planner, campaign)
-    recorder = TrialRecorder(uri, first.dataset, folder, progress)
-    try:
-        _train_all(
-            sweep,
-            campaign,
-            splits,
-            first,
-            verdicts=verdicts,
-            total=len(sweep.seeds) * getattr(sweep.search, "num_points", len(space.points)),
-            folder=folder,
-            on_end=recorder.write,
-            progress=progress,
+    total = space.num_points(sweep) * len(sweep.seeds)
+    at_once = min(sweep.max_concurrent_trials, total)
+    micro_batches = min(train_plan(first, len(data.train)).micro_batches_per_step for data in splits)
+    opened: _OpenSweep | None = None
+    with contextlib.ExitStack() as held:
+        if resume:
+            held.enter_context(folder.lock())
+            _require_unfinished(folder, first.dataset)
+        else:
+            folder.require_new()
+        try:
+            with (
+                # Tune prints lines even at verbosity 0, and so does Ray of its processes; progress goes to stderr.
+                contextlib.redirect_stdout(io.StringIO()),
+                ray_session(first.cluster, first.ingest, micro_batches=micro_batches, trials=at_once) as placement,
+            ):
+                resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+                cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+                shared = share(placement, trials=at_once, cpus=cpus, gpus=gpus)
+                if not resume:
+                    folder.begin(sweep, base)
+                    held.enter_context(folder.lock())
+                opened = _OpenSweep(sweep, base, space, data=splits[0], folder=folder, progress=progress)
+                if retry_failed:
+                    opened.campaign.retry_failed()
+                run_trials(
+                    opened.campaign,
+                    shared,
+                    verdicts=opened.verdicts,
+                    at_once=at_once,
+                    total=total,
+                    folder=folder.tune,
+                    progress=progress,
+                    on_end=opened.recorder.write,
+                )
+        except KeyboardInterrupt:
+            if opened is not None:
+                opened.close_killed()
+            raise
+        except BaseException:
+            if opened is not None:
+                opened.parent.finish("FAILED")
+            raise
+        result = opened.result(wall_s=time.monotonic() - began)
+        opened.record(result)
+        return result
+
+
+class _OpenSweep:
+    """A sweep at work: its record, where its points come from, its trials, and what decides over them."""
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        base: Mapping[str, JsonValue],
+        space: Space,
+        *,
+        data: DataSplits,
+        folder: SweepFolder,
+        progress: Progress,
+    ) -> None:
+        """Open or go on with what the folder holds."""
+        self._sweep, self._space, self._folder, self._progress = sweep, space, folder, progress
+        config, uri = space.points[0].config, tracking_uri()
+        prepare_store(uri)
+        self.parent = _open_parent(sweep, config, data, uri=uri, folder=folder)
+        self.parent.artifact(folder.sweep)
+        planner = Planner(sweep, base)
+        self._source = _source(sweep, space, planner, folder)
+        jobs = TrialJobs(sweep, folder, self.parent.run_id, uri)
+        self.campaign = Campaign(
+            sweep, self._source, file=folder.trials, make_point=planner.known_point, make_job=jobs.make
         )
-    except KeyboardInterrupt:
-        for entry in campaign.entries:
-            _close_killed(entry, uri)
-        parent.finish("KILLED")
-        raise
-    except BaseException:
-        parent.finish("FAILED")
-        raise
-    result = SweepResult(
-        parent_run_id=parent.run_id,
-        run_name=folder.root.name,
-        wall_s=time.monotonic() - began,
-        trials=tuple(recorder.trial(entry) for entry in campaign.entries),
-        impossible=(*space.impossible, *(source.impossible if isinstance(source, OptunaPoints) else ())),
-    )
-    for note in source.notes if isinstance(source, OptunaPoints) else ():
-        progress.line(note)
-    _record(result, parent, folder, sweep=sweep, source=source, campaign=campaign)
-    shutil.rmtree(folder.clips, ignore_errors=True)
-    return result
+        self.verdicts = _verdicts(sweep, space, planner, self.campaign)
+        self.recorder = TrialRecorder(uri, config.dataset, folder, progress)
+
+    def close_killed(self) -> None:
+        """End the record; the processes of trials that were going can't write their ends any more."""
+        for entry in self.campaign.entries:
+            job = entry.job
+            known = find_run(job.uri, run_name=job.run_name, experiment=job.config.dataset)
+            if known is not None and known.status == "RUNNING":
+                RunWriter(job.uri, known.run_id).finish("KILLED")
+        self.parent.finish("KILLED")
+
+    def result(self, *, wall_s: float) -> SweepResult:
+        """What it found."""
+        proposed = self._source.impossible if isinstance(self._source, OptunaPoints) else ()
+        return SweepResult(
+            parent_run_id=self.parent.run_id,
+            run_name=self._folder.root.name,
+            wall_s=wall_s,
+            trials=tuple(map(self.recorder.trial, self.campaign.entries)),
+            impossible=(*self._space.impossible, *proposed),
+        )
+
+    def record(self, result: SweepResult) -> None:
+        """Write table, report and winners, and end the record."""
+        folder, parent, source = self._folder, self.parent, self._source
+        importances = None
+        if isinstance(source, OptunaPoints):
+            importances = source.importances()
+            for note in source.notes:
+                self._progress.line(note)
+        configs = {entry.point.title: entry.point.config for entry in self.campaign.entries}
+        title = f"{self._sweep.name}, {self._space.points[0].config.dataset}"
+        folder.table.write_text(trial_table(result.trials), encoding="utf-8")
+        parent.artifact(folder.table)
+        note = _asked(self._sweep)
+        for file in write_report(result, folder.root, title=title, importances=importances, note=note):
+            parent.artifact(file)
+        for file in write_winners(result, configs, folder.winners):
+            parent.artifact(file, "winners")
+        write_sweep(parent, result)
+        parent.metrics([MetricPoint(Metrics.RUN_WALL_S, result.wall_s, 0, int(time.time() * 1000))])
+        parent.finish("FAILED" if result.failed else "FINISHED")
+        for passing in (folder.clips, folder.tune):
+            shutil.rmtree(passing, ignore_errors=True)
 
 
 def share(placement: Placement, *, trials: int, cpus: int, gpus: int) -> Placement:
@@ -149,40 +222,6 @@ def share(placement: Placement, *, trials: int, cpus: int, gpus: int) -> Placeme
     )
 
 
-def _train_all(
-    sweep: SweepConfig,
-    campaign: Campaign,
-    splits: Sequence[DataSplits],
-    config: ExperimentConfig,
-    *,
-    verdicts: Halving | Takeovers,
-    total: int,
-    folder: SweepFolder,
-    on_end: Callable[[Entry], None],
-    progress: Progress,
-) -> None:
-    at_once = min(sweep.max_concurrent_trials, total)
-    micro_batches = min(train_plan(config, len(data.train)).micro_batches_per_step for data in splits)
-    with (
-        # Tune prints lines even at verbosity 0, and so does Ray of its processes; progress goes to standard error.
-        contextlib.redirect_stdout(io.StringIO()),
-        ray_session(config.cluster, config.ingest, micro_batches=micro_batches, trials=at_once) as placement,
-    ):
-        held = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        cpus, gpus = int(held.get("CPU", 0)), int(held.get("GPU", 0))
-        shared = share(placement, trials=at_once, cpus=cpus, gpus=gpus)
-        run_trials(
-            campaign,
-            shared,
-            verdicts=verdicts,
-            at_once=at_once,
-            total=total,
-            folder=folder.root,
-            progress=progress,
-            on_end=on_end,
-        )
-
-
 def _replay(campaign: Campaign, halving: Halving) -> None:
     """Tell the halving what trials had scored before the sweep stopped, in that order.
 
@@ -195,7 +234,7 @@ def _replay(campaign: Campaign, halving: Halving) -> None:
         reason = halving.stopped.get(entry.job.number)
         if entry.view.end is None and reason is not None:
             TrialLog(entry.view.path).ended(TrialEnd(state="stopped", reason=reason))
-            entry.view.follow(None)
+            entry.view.take_in()
             campaign.note_end(entry)
 
 
@@ -217,14 +256,26 @@ def _source(sweep: SweepConfig, space: Space, planner: Planner, folder: SweepFol
     return ListedPoints(space.points)
 
 
-def _read_all_splits(configs: Sequence[ExperimentConfig]) -> list[DataSplits]:
-    """The videos of the points' data sets, each once."""
+def _checked_splits(space: Space) -> list[DataSplits]:
+    """The videos of the points' data sets, each once; the points' starting weights are checked with them.
+
+    Raises:
+        MorphMLPError: A manifest or a file of weights is missing or doesn't fit.
+    """
     known: dict[tuple[object, int], DataSplits] = {}
-    for config in configs:
+    for point in space.points:
+        config = point.config
         key = (config.data, config.model.num_classes)
         if key not in known:
             known[key] = read_splits(config)
+        with_checked_weights(config, known[key].train.class_names)
     return list(known.values())
+
+
+def _require_unfinished(folder: SweepFolder, experiment: str) -> None:
+    known = find_run(tracking_uri(), run_name=folder.root.name, experiment=experiment)
+    if known is not None and known.status == "FINISHED":
+        raise CheckpointError(f"--resume {folder.root.name}: that sweep is finished, see {folder.root}")
 
 
 def _open_parent(
@@ -252,36 +303,6 @@ def _open_parent(
     }
     run_id = open_run(uri, experiment=config.dataset, run_name=folder.root.name, tags=tags, params=params)
     return RunWriter(uri, run_id)
-
-
-def _close_killed(entry: Entry, uri: str) -> None:
-    """A stopped trial's process can't write its end any more."""
-    known = find_run(uri, run_name=entry.job.run_name, experiment=entry.job.config.dataset)
-    if known is not None and known.status == "RUNNING":
-        RunWriter(uri, known.run_id).finish("KILLED")
-
-
-def _record(
-    result: SweepResult,
-    parent: RunWriter,
-    folder: SweepFolder,
-    *,
-    sweep: SweepConfig,
-    source: PointSource,
-    campaign: Campaign,
-) -> None:
-    configs = {entry.point.title: entry.point.config for entry in campaign.entries}
-    title = f"{sweep.name}, {next(iter(configs.values())).dataset}" if configs else sweep.name
-    importances = source.importances() if isinstance(source, OptunaPoints) else None
-    folder.table.write_text(trial_table(result.trials), encoding="utf-8")
-    parent.artifact(folder.table)
-    for file in write_report(result, folder.root, title=title, importances=importances, note=_asked(sweep)):
-        parent.artifact(file)
-    for file in write_winners(result, configs, folder.winners):
-        parent.artifact(file, "winners")
-    write_sweep(parent, result)
-    parent.metrics([MetricPoint(Metrics.RUN_WALL_S, result.wall_s, 0, int(time.time() * 1000))])
-    parent.finish("FAILED" if result.failed else "FINISHED")
 
 
 def _asked(sweep: SweepConfig) -> str:

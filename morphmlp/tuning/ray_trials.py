@@ -33,13 +33,11 @@ from morphmlp.training.time_windows import read_windows
 from morphmlp.tuning.campaign import Campaign, Entry, TrialJob
 from morphmlp.tuning.ray_halving import EPOCH, SCORE, Halving
 from morphmlp.tuning.takeovers import Takeovers, member_config
-from morphmlp.tuning.trial_log import TrialEnd, TrialLog, follow_all, reason_of
+from morphmlp.tuning.trial_log import BEHIND, OUT_OF_TIME, TAKES_OVER, TrialEnd, TrialLog, follow_all, reason_of
 
 POLL_S = 0.5
 NODE_SHARE = 0.001
 """Of the resource that every node has of itself, by which a trial stays on the driver's."""
-BEHIND, OUT_OF_TIME, TAKES_OVER = "behind other trials: ", "out of time: ", "takes over: "
-"""How a request to stop begins that comes from the sweep."""
 ASK_AGAIN_S = 5.0
 LOCK_PATIENCE_S = 60.0
 """Time for a trial's former process to end, whose driver was killed."""
@@ -65,7 +63,7 @@ def run_trials(
         verdicts: Says which trials stop early, or go on as another.
         at_once: Trials at a time.
         total: Trials in all, as far as is known.
-        folder: The sweep's folder; Tune keeps its state in `tune/`.
+        folder: For Tune's own files, which nobody needs afterwards.
         progress: Told what the trials do.
         on_end: Called, in this thread, for each trial that has ended.
 
@@ -122,7 +120,7 @@ def _tuner(
             trial_dirname_creator=name,
             reuse_actors=True,  # the next trial needn't import everything again; a failed one's process is never reused
         ),
-        run_config=tune.RunConfig(name=f"tune-{time.time_ns()}", storage_path=str(folder.resolve()), verbose=0),
+        run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent.resolve()), verbose=0),
     )
 
 
@@ -147,7 +145,7 @@ class _NextTrial(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         del result, error
         entry = self._given[trial_id]
-        entry.view.follow(None)
+        entry.view.take_in()
         self._campaign.note_end(entry)
 
     def save(self, checkpoint_path: str) -> None:
@@ -173,8 +171,7 @@ class _StopRequests(FIFOScheduler):
             job: TrialJob = trial.config["job"]
             reason = self._verdicts.take(job.number, result[EPOCH], result[SCORE])
             if reason is not None:
-                kind = TAKES_OVER if isinstance(self._verdicts, Takeovers) else BEHIND
-                write_whole(_folder(job).stop_request, kind + reason)
+                write_whole(_folder(job).stop_request, self._verdicts.request + reason)
         go_on: str = TrialScheduler.CONTINUE
         return go_on
 

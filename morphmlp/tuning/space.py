@@ -43,6 +43,11 @@ class Point:
     """The experiment with such values."""
 
     @cached_property
+    def key(self) -> str:
+        """The values as a text that only equal points share."""
+        return json.dumps(dict(self.values), sort_keys=True)
+
+    @cached_property
     def title(self) -> str:
         """The values as people read them, `[8 4 4 1]`."""
         return title_of(self.values)
@@ -76,6 +81,11 @@ class Space:
     impossible: tuple[ImpossiblePoint, ...]
     notes: tuple[str, ...] = ()
     """What else there is to know of them."""
+
+    def num_points(self, sweep: SweepConfig) -> int:
+        """Points that the sweep runs, as far as is known."""
+        proposed = sweep.num_points if sweep.search.kind == "optuna" else None
+        return proposed or len(self.points)
 
 
 class Planner:
@@ -218,7 +228,7 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
         ConfigError: The base experiment itself has faults, or no point at all is possible.
     """
     planner = Planner(sweep, base)
-    wanted = None if sweep.search.kind == "grid" else 1 if sweep.search.kind == "optuna" else _count(sweep)
+    wanted = 1 if sweep.search.kind == "optuna" else sweep.num_points
     candidates = _combinations(sweep) if sweep.search.kind == "grid" else _draws(sweep)
     points: dict[str, Point] = {}
     impossible: list[ImpossiblePoint] = []
@@ -228,7 +238,7 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
         if isinstance(point, ImpossiblePoint):
             impossible.append(point)
             continue
-        alike += points.setdefault(json.dumps(point.values, sort_keys=True), point) is not point
+        alike += points.setdefault(point.key, point) is not point
         if len(points) == wanted:
             break
     if not points:
@@ -254,9 +264,9 @@ def _combinations(sweep: SweepConfig) -> Iterator[dict[str, JsonValue]]:
 
 def _draws(sweep: SweepConfig) -> Iterator[dict[str, JsonValue]]:
     """Random values, none twice, for as long as there are new ones."""
-    wanted, seed = _count(sweep), getattr(sweep.search, "seed", 0)
+    seed = getattr(sweep.search, "seed", 0)
     known: set[str] = set()
-    for number in range(wanted * DRAWS_PER_POINT):
+    for number in range((sweep.num_points or 1) * DRAWS_PER_POINT):
         if len(known) == sweep.num_combinations:
             return
         rng = random_generator(seed, "space", number)
@@ -265,12 +275,6 @@ def _draws(sweep: SweepConfig) -> Iterator[dict[str, JsonValue]]:
         if key not in known:
             known.add(key)
             yield values
-
-
-def _count(sweep: SweepConfig) -> int:
-    """Points that a search asks for."""
-    search = sweep.search
-    return search.size if search.kind == "population" else 1 if search.kind == "grid" else search.num_points
 
 
 def drawn(choices: Sequence[JsonValue] | Range, rng: np.random.Generator) -> JsonValue:

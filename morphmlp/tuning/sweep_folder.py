@@ -1,6 +1,7 @@
 """The files of a sweep, from which it can go on after any stop."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pydantic import JsonValue
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import SweepConfig, load_sweep, sweep_to_yaml
 from morphmlp.errors import CheckpointError
-from morphmlp.training.run_folder import write_whole
+from morphmlp.training.run_folder import RunFolder, run_lock, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,11 @@ class SweepFolder:
         return self.root / "optuna.jsonl"
 
     @property
+    def tune(self) -> Path:
+        """What Ray Tune writes for itself while it runs."""
+        return self.root / "tune"
+
+    @property
     def clips(self) -> Path:
         """Decoded clips that the trials share; removed when the sweep is done."""
         return self.root / "clips"
@@ -54,16 +60,32 @@ class SweepFolder:
         """Experiment files of the best points."""
         return self.root / "winners"
 
+    def require_new(self) -> None:
+        """Refuse a folder that is there already.
+
+        Raises:
+            CheckpointError: It is.
+        """
+        if self.root.exists():
+            raise CheckpointError(
+                f"--run-name {self.root.name}: {self.root} exists; choose another name, or go on with it by --resume"
+            )
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other commands off the sweep.
+
+        Raises:
+            RunInUseError: Another command works on it.
+        """
+        return run_lock(RunFolder(self.root))
+
     def begin(self, sweep: SweepConfig, base: Mapping[str, JsonValue]) -> None:
         """Take a new folder.
 
         Raises:
             CheckpointError: There is one of this name.
         """
-        if self.root.exists():
-            raise CheckpointError(
-                f"--run-name {self.root.name}: {self.root} exists; choose another name, or go on with it by --resume"
-            )
+        self.require_new()
         self.root.mkdir(parents=True)
         self.base.write_text(yaml.safe_dump(dict(base), sort_keys=False), encoding="utf-8")
         write_whole(self.sweep, sweep_to_yaml(sweep))

@@ -17,10 +17,14 @@ from morphmlp.training.run_folder import RunFolder, run_lock, write_whole
 from morphmlp.training.saving import run_store
 from morphmlp.tuning.campaign import Campaign, Entry, TrialJob
 from morphmlp.tuning.population import Exploit, Population
+from morphmlp.tuning.trial_log import TAKES_OVER
 
 
 class Takeovers:
     """The driver's side."""
+
+    request = TAKES_OVER
+    """What a member that shall go on as another is asked for."""
 
     def __init__(self, population: Population, campaign: Campaign) -> None:
         self._population, self._campaign = population, campaign

@@ -88,7 +88,7 @@ class TrialRecorder:
             top1=None if result is None else result.top1,
             top5=None if result is None else result.top5,
             num_videos=None if result is None else result.num_videos,
-            val_top1=epochs[max(epochs)][0] if epochs else None,
+            val_top1=epochs[max(epochs)] if epochs else None,
             epochs=len(epochs),
             gmacs=point.cost.gmacs,
             params=point.cost.params,

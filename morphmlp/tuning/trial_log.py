@@ -19,6 +19,8 @@ from morphmlp.progress import Progress
 from morphmlp.tracking import cut_torn_end
 from morphmlp.tuning.trials import TrialState
 
+BEHIND, OUT_OF_TIME, TAKES_OVER = "behind other trials: ", "out of time: ", "takes over: "
+"""How a request to stop begins that comes from the sweep; the reason follows."""
 UPDATE_EVERY_S = 1.0
 LONGEST_REASON = 300
 
@@ -90,11 +92,12 @@ class TrialView:
     path: Path
     end: TrialEnd | None = None
     """How it ended; None while it hasn't."""
-    epochs: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """Validation top-1 (percent) of each epoch, and when it was known (seconds since 1970)."""
     scores: list[tuple[int, float, float]] = field(default_factory=list)
-    """The same in the order of time; a trial that went back to another's weights has an epoch twice."""
+    """Epochs with their validation top-1 (percent), and when it was known (seconds since 1970), in that order; a trial
+    that went back to another's weights has an epoch twice."""
     _place: int = field(default=0, init=False)
+    _lines: list[str] = field(default_factory=list, init=False)
+    """Taken in, and not shown yet."""
     _doing: str = field(default="", init=False)
     _phase: tuple[str, int, str] = field(default=("", 0, ""), init=False)
     _reading: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -104,13 +107,34 @@ class TrialView:
         """What it does now; empty before it starts and after it ended."""
         return f"{self.name}: {self._doing}" if self._doing and self.end is None else ""
 
-    def follow(self, progress: Progress | None) -> None:
-        """Take in what was added to the file, and show lines that are worth keeping; None: show nothing."""
+    @property
+    def epochs(self) -> dict[int, float]:
+        """Validation top-1 of each epoch, percent; the latest where there are several."""
+        return {epoch: top1 for epoch, top1, _ in self.scores}
+
+    @property
+    def followed(self) -> bool:
+        """Whether it has ended, and all that it told was shown."""
+        return self.end is not None and not self._lines
+
+    def take_in(self) -> None:
+        """Take in what was added to the file; its lines are shown when it's next followed. Any thread may."""
         with self._reading:
             for event in self._added():
                 line = self._take(event)
-                if line is not None and progress is not None:
-                    progress.line(f"{self.name}: {line}")
+                if line is not None:
+                    self._lines.append(line)
+
+    def take_in_quietly(self) -> None:
+        """Take in what an earlier command has shown."""
+        self.take_in()
+        self._lines.clear()
+
+    def follow(self, progress: Progress) -> None:
+        """Take in what was added to the file, and show lines that are worth keeping."""
+        self.take_in()
+        while self._lines:
+            progress.line(f"{self.name}: {self._lines.pop(0)}")
 
     def _take(self, event: dict[str, Any]) -> str | None:
         """Take one event in; the line that is worth keeping, if it has one."""
@@ -126,7 +150,6 @@ class TrialView:
                 self._doing = self._doing or "starting"
                 return str(event["text"])
             case "epoch":
-                self.epochs[event["epoch"]] = (event["top1"], event["time"])
                 self.scores.append((event["epoch"], event["top1"], event["time"]))
             case "end":
                 self.end = TrialEnd(**event)
@@ -148,7 +171,7 @@ class TrialView:
 def follow_all(views: Sequence[TrialView], progress: Progress) -> None:
     """Take in what all trials told, and move the sweep's own progress."""
     for view in views:
-        if view.end is None:
+        if not view.followed:
             view.follow(progress)
     progress.update(sum(view.end is not None for view in views), "; ".join(view.state for view in views if view.state))
 

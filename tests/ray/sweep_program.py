@@ -39,7 +39,6 @@ def main(root):
         impossible=tuple(point for point in points if isinstance(point, ImpossiblePoint)),
     )
     folder = SweepFolder(root=root / "runs" / sweep.name)
-    folder.begin(sweep, base)
     result = run_sweep(sweep, base, space, folder, progress=Screen())
     (root / "result.json").write_bytes(TypeAdapter(SweepResult).dump_json(result))
 

@@ -26,14 +26,13 @@ experiment: tiny.yaml
 overrides: {}
 space:
   model.chunk_lengths: [[8, 4, 4, 1], [4, 4, 2, 1], [8, 4, 8, 1], [2, 2, 2, 1]]
-scheduler: {kind: asha, reduction_factor: 2}
 """
 TITLES = ("[8 4 4 1]", "[4 4 2 1]", "[2 2 2 1]")
 PATIENCE_S = 280
 
 
 def command(folder, *arguments):
-    return [sys.executable, str(ROOT / "pipelines" / "sweep.py"), *arguments], {
+    return [sys.executable, str(ROOT / "tests" / "ray" / "sweep_giving_up.py"), *arguments], {
         "cwd": folder,
         "env": {
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
@@ -52,7 +51,7 @@ def write_files(folder, make_config):
             model__embed_dims=[8, 8, 8, 8],
             clip__num_frames=4,
             optim__warmup_epochs=0,
-            train__epochs=2,
+            train__epochs=3,
             train__micro_batch_size=8,
             test__num_clips=1,
             test__num_crops=1,
@@ -74,16 +73,16 @@ def logs(folder):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, make_config):
-    """The folder of a sweep that was killed while its second trial trained and then resumed, and what it printed."""
+    """The folder of a sweep that was killed when its third trial had a checkpoint, and resumed; what it printed."""
     folder = tmp_path_factory.mktemp("swept")
     write_files(folder, make_config)
     arguments, options = command(folder, "--config", "sweep.yaml", "--run-name", "tiny-1")
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as first:
         patience = time.monotonic() + PATIENCE_S
-        while '"event": "epoch"' not in logs(folder).get(2, ""):
+        while not list((folder / "runs" / "tiny-1").glob("tiny-1-003-*/checkpoints/*/complete.json")):
             assert first.poll() is None, first.communicate()
             assert time.monotonic() < patience
-            time.sleep(0.1)
+            time.sleep(0.05)
         first.send_signal(signal.SIGKILL)
         plan, _ = first.communicate()
     before = logs(folder)
@@ -104,16 +103,23 @@ def test_the_plan_comes_first_and_the_table_closes(swept):
 
 def test_a_trial_that_had_ended_is_not_run_again(swept):
     folder, _, before, _ = swept
-    assert '"event": "end"' in before[1]
-    assert logs(folder)[1] == before[1]
-    assert 3 not in before
+    for number in (1, 2):
+        assert '"event": "end"' in before[number]
+        assert logs(folder)[number] == before[number]
 
 
-def test_the_trial_that_was_killed_goes_on(swept):
+def test_a_trial_that_was_given_up_stopped_and_handed_its_workers_to_the_next(swept):
     folder, _, before, _ = swept
-    assert '"event": "end"' not in before[2]
-    after = logs(folder)[2].removeprefix(before[2])
-    assert "continuing from" in after or '"stopped"' in after
+    assert '"state": "stopped", "reason": "given up by the test"' in before[2]
+    assert "test, 1 clip x 1 crop" not in before[2]
+    assert list((folder / "runs" / "tiny-1").glob("tiny-1-002-*/checkpoints/*/complete.json"))
+    assert "starting 1 training worker(s)" in before[3]
+
+
+def test_the_trial_that_was_killed_goes_on_from_its_checkpoint(swept):
+    folder, _, before, _ = swept
+    assert '"event": "end"' not in before[3]
+    assert "continuing from step-" in logs(folder)[3].removeprefix(before[3])
 
 
 def test_every_trial_ends_and_the_json_tells_how(swept):
@@ -121,9 +127,8 @@ def test_every_trial_ends_and_the_json_tells_how(swept):
     result = json.loads((folder / "result.json").read_text())
     assert result["wall_s"] > 0
     assert [trial["title"] for trial in result["trials"]] == list(TITLES)
-    assert result["trials"][0]["state"] == "finished"
+    assert [trial["state"] for trial in result["trials"]] == ["finished", "stopped", "finished"]
     for trial in result["trials"]:
-        assert trial["state"] in ("finished", "stopped")
         assert (trial["seed"], trial["run_id"] is None) == (0, False)
         assert min(trial["gmacs"], trial["params"], trial["cpu_s"]) > 0
         assert (trial["top1"] is None) == (trial["state"] == "stopped")
@@ -134,6 +139,7 @@ def test_the_terminal_shows_the_trials_and_nothing_of_rays(swept):
     _, _, _, done = swept
     ours = ("sweep: ", *(f"trial {number} {title}: " for number, title in enumerate(TITLES, start=1)))
     assert [line for line in done.stderr.splitlines() if not line.startswith(ours)] == []
+    assert "trial 3 [2 2 2 1]: top-1 " in done.stderr
     assert "Trial " not in done.stdout
 
 

@@ -55,6 +55,7 @@ def test_the_resolved_sweep_reads_back_to_an_equal_value(sweep_file):
 
 def test_every_field_of_an_experiment_is_known_by_its_dotted_name():
     assert {"name", "model.chunk_lengths", "optim.lr", "cluster.storage"} <= known_fields()
+    assert {"start_from", "start_from.weights", "start_from.carry", "cluster.num_workers"} <= known_fields()
     assert "model" not in known_fields()
 
 

@@ -57,7 +57,7 @@ def campaign(tmp_path):
 def end(entry, state="finished", top1=None):
     result = None if top1 is None else {"top1": top1}
     TrialLog(entry.view.path).ended(TrialEnd(state=state, result=result))
-    entry.view.follow(None)
+    entry.view.take_in_quietly()
 
 
 def named(entry):
@@ -144,3 +144,16 @@ def test_a_trial_that_is_not_possible_any_more_is_told(campaign):
     impossible = ImpossiblePoint(values={}, title="t", reasons=("optim.lr: too great",))
     with pytest.raises(CheckpointError, match=r"trial 1 isn't possible any more: optim\.lr: too great"):
         campaign(make_point=lambda values: impossible)
+
+
+def test_a_point_that_failed_and_is_tried_again_is_told_a_second_time(campaign):
+    one, _ = campaign()
+    for _ in range(2):
+        end(one.next(), "failed")
+    again, source = campaign(rates=RATES[:1])
+    assert source.told == [(0.1, None)]
+    again.retry_failed()
+    while (entry := again.next()) is not None:
+        end(entry, top1=40.0)
+        again.note_end(entry)
+    assert source.told == [(0.1, None), (0.1, 40.0)]

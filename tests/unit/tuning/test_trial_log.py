@@ -34,7 +34,7 @@ def test_the_driver_sees_a_trial_begin_move_and_finish(tmp_path):
     assert screen.notes == [(0, "t1: training 3/20 steps, loss 2.1"), (1, "")]
     assert screen.lines == ["t1: epoch 1"]
     assert view.end == TrialEnd(state="finished", result={"top1": 12.5}, wall_s=3.0)
-    assert {epoch: top1 for epoch, (top1, _) in view.epochs.items()} == {1: 50.0}
+    assert view.epochs == {1: 50.0}
 
 
 def test_a_half_written_line_waits_for_its_end(tmp_path):
@@ -67,7 +67,7 @@ def test_a_trial_that_is_tried_again_has_not_ended(tmp_path):
     log, view = TrialLog(tmp_path / "t.jsonl"), TrialView(name="t1", path=tmp_path / "t.jsonl")
     log.ended(TrialEnd(state="failed", reason="no disk"))
     log.again()
-    view.follow(None)
+    view.take_in_quietly()
     assert view.end is None
 
 
@@ -84,3 +84,14 @@ def test_own_errors_speak_for_themselves_and_others_are_led_by_their_type():
     assert reason_of(ConfigError(["a: x", "b: y"])) == "a: x; b: y"
     assert reason_of(ValueError("bad\nworse")) == "ValueError: worse"
     assert reason_of(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+def test_lines_that_another_thread_took_in_are_shown_when_the_trial_is_followed(tmp_path):
+    log, view, screen = TrialLog(tmp_path / "t.jsonl"), TrialView(name="t1", path=tmp_path / "t.jsonl"), Screen()
+    log.line("top-1 90.0")
+    log.ended(TrialEnd(state="finished", result={}))
+    view.take_in()
+    assert view.end is not None
+    follow_all([view], screen)
+    follow_all([view], screen)
+    assert screen.lines == ["t1: top-1 90.0"]
