@@ -13,7 +13,7 @@ define timed
 @echo "--- $(1)"; start=$$(date +%s); $(2) && echo "--- $(1): $$(( $$(date +%s) - start )) s"
 endef
 
-.PHONY: help install demo test test-slow test-long check ui clean distclean
+.PHONY: help install demo test test-slow test-long test-gpu check ui clean distclean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -48,6 +48,9 @@ test-slow: $(STAMP) ## Run the tests that start whole clusters and sweeps
 
 test-long: $(STAMP) ## Run the tests that take minutes each: elastic clusters, populations, compiled blocks
 	$(call timed,long tests,$(PY) -m pytest -m long)
+
+test-gpu: $(STAMP) ## Run the tests that need a GPU, on one
+	$(call timed,GPU tests,$(PY) -m pytest -m gpu)
 
 check: $(STAMP) ## Lint, formatting, types, import floors, spelling
 	$(PY) -m ruff check .

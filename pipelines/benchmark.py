@@ -2,9 +2,11 @@
 
     python pipelines/benchmark.py decoders --videos DIR     which decoder to choose for these files
     python pipelines/benchmark.py ingest                    decoding and ingest, on videos made on the spot
+    python pipelines/benchmark.py ingest-ahead              what ingest takes from training while it is ahead of it
     python pipelines/benchmark.py shared-decoding           what trials of a sweep save that share decoded clips
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
     python pipelines/benchmark.py train-step                what a run adds to a step of a plain loop
+    python pipelines/benchmark.py step-variants             what 16-bit arithmetic, compilation, recomputation do to it
     python pipelines/benchmark.py checkpoint-stall          what a checkpoint of the S model delays training by
 
 The figures mean something on an otherwise idle machine.
@@ -42,17 +44,44 @@ def train_step(arguments: argparse.Namespace) -> None:
         shorter |= {"augment.repeats": 1}
     if arguments.steps is not None:
         shorter["execution.report_every_steps"] = arguments.steps
-    config = load_config(arguments.config, {"cluster.num_workers": 1, "train.precision": "fp32", **shorter})
+    config = load_config(arguments.config, {"cluster.num_workers": 1, **shorter})
     print(f"{arguments.rounds} rounds with {arguments.config}, one worker", file=sys.stderr)
     with ray_session(config.cluster, config.ingest, micro_batches=1) as placement:
         result = compare_train_step(config, placement, rounds=arguments.rounds)
     print(
         f"a run's step takes {result.ratio:.3f} times that of a plain loop in a script ({1000 * result.run_step_s:.1f} "
         f"ms against {1000 * result.script_step_s:.1f} ms), {result.loop_ratio:.3f} times that of the plain loop in "
-        f"the same process ({1000 * result.plain_step_s:.1f} ms), on {result.device}; medians of {result.rounds} "
-        f"interleaved rounds of {result.steps_per_round} steps, one report each"
+        f"the same process ({1000 * result.plain_step_s:.1f} ms), on {result.device} in {result.precision}; "
+        f"medians of {result.rounds} interleaved rounds of {result.steps_per_round} steps, one report each"
     )
     write_json(arguments.json, result)
+
+
+def step_variants(arguments: argparse.Namespace) -> None:
+    """Compare steps of an experiment with other arithmetic, compiled and recomputed blocks."""
+    import torch
+
+    from morphmlp.benchmarks.step_variants import compare_variants, variants_table
+
+    torch.set_num_threads(arguments.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shorter: dict[str, JsonValue] = {"train.micro_batch_size": arguments.micro_batch} if arguments.micro_batch else {}
+    if arguments.videos is not None:
+        shorter["train.global_batch_size"] = arguments.videos
+    found = compare_variants(
+        arguments.config,
+        shorter,
+        rounds=arguments.rounds,
+        steps=arguments.steps,
+        device=device,
+        told=lambda line: print(line, file=sys.stderr),
+    )
+    print(variants_table(found))
+    print(
+        f"{found.clips_per_step} clips a step, medians of {found.rounds} interleaved rounds of {found.steps_per_round} "
+        f"steps, on {found.device}"
+    )
+    write_json(arguments.json, found)
 
 
 def checkpoint_stall(arguments: argparse.Namespace) -> None:
@@ -101,6 +130,21 @@ def ingest(arguments: argparse.Namespace) -> None:
     write_json(arguments.json, result)
 
 
+def ingest_ahead(arguments: argparse.Namespace) -> None:
+    """Measure what ingest takes from the training beside it once it is ahead."""
+    from morphmlp.benchmarks.ray_ingest_ahead import measure_ingest_ahead
+    from morphmlp.progress import TerminalProgress
+
+    with TerminalProgress() as progress:
+        found = measure_ingest_ahead(rounds=arguments.rounds, progress=progress)
+    print(
+        f"beside ingest that is ahead, work of the training process takes {found.ratio:.2f} times as long as alone "
+        f"({found.work_s:.2f} s); {found.unpaced_ratio:.2f} times where Ray Data's scheduling loop keeps no pace; "
+        f"medians of {found.rounds} interleaved rounds"
+    )
+    write_json(arguments.json, found)
+
+
 def shared_decoding(arguments: argparse.Namespace) -> None:
     """Measure what trials save that share decoded clips."""
     from morphmlp.benchmarks.ray_shared_decoding import measure_shared_decoding
@@ -134,9 +178,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_decoders(commands)
     _add_ingest(commands)
+    _add_ingest_ahead(commands)
     _add_shared_decoding(commands)
     _add_fuzz(commands)
     _add_train_step(commands)
+    _add_step_variants(commands)
     _add_checkpoint_stall(commands)
     for command in commands.choices.values():
         command.add_argument("--json", type=Path, help="write the result as JSON")
@@ -155,6 +201,12 @@ def _add_ingest(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command = commands.add_parser("ingest", help="clips per second against decord and a DataLoader; 10 million videos")
     command.set_defaults(measure=ingest)
     command.add_argument("--quick", action="store_true", help="fewer rounds: coarser figures in a quarter of the time")
+
+
+def _add_ingest_ahead(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("ingest-ahead", help="what ingest takes from training while it is ahead of it")
+    command.set_defaults(measure=ingest_ahead)
+    command.add_argument("--rounds", type=int, default=7, help="turns of each side (default: %(default)s)")
 
 
 def _add_shared_decoding(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -181,6 +233,17 @@ def _add_train_step(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     command.add_argument("--rounds", type=int, default=20, help="rounds of each side (default: %(default)s)")
     command.add_argument("--steps", type=int, help="steps of a round, one report each (default: the experiment's)")
     command.add_argument("--clips", type=int, help="clips of a step, in one micro-batch (default: the experiment's)")
+
+
+def _add_step_variants(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("step-variants", help="a step in fp32, with compiled and with recomputed blocks")
+    command.set_defaults(measure=step_variants)
+    command.add_argument("--config", default="experiments/demo/morphmlp_demo.yaml", help="experiment file")
+    command.add_argument("--rounds", type=int, default=10, help="turns of each (default: %(default)s)")
+    command.add_argument("--steps", type=int, default=10, help="steps of a turn (default: %(default)s)")
+    command.add_argument("--videos", type=int, help="videos of a step (default: the experiment's)")
+    command.add_argument("--micro-batch", type=int, help="videos of a micro-batch (default: the experiment's)")
+    command.add_argument("--threads", type=int, default=1, help="threads of a step on CPUs (default: %(default)s)")
 
 
 def _add_checkpoint_stall(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -9,13 +9,13 @@ from statistics import mean, median
 
 import torch
 
-from morphmlp.benchmarks.step_loop import recipe_in_memory, run_steps, timed_round
+from morphmlp.benchmarks.step_loop import prepared_state, recipe_in_memory, run_steps, timed_round
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.errors import CheckpointError
 from morphmlp.training.background_save import BackgroundSaver
 from morphmlp.training.checkpoint_store import CheckpointFacts, CheckpointStore
 from morphmlp.training.loop import LOSS_SUM, StepSummary
-from morphmlp.training.state import TrainState, new_state, snapshot
+from morphmlp.training.state import TrainState, snapshot
 
 WARM_UP_STEPS = 2
 PATIENCE_S = 600.0
@@ -78,7 +78,7 @@ def measure_stall(
     if storage is not None:
         storage.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="checkpoint-stall-", dir=storage) as folder:
-        state = new_state(config, device)
+        state = prepared_state(config, device)
         saving = _Saving(config, state, folder)
         steps = run_steps(config, state, device=device)
         for _ in range(WARM_UP_STEPS):

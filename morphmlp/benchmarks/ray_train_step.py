@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
 from morphmlp.benchmarks.step_loop import (
     plain_steps,
+    prepared_state,
     recipe_in_memory,
     request_line,
     run_steps,
@@ -31,7 +32,6 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.ray_cluster import Placement
 from morphmlp.training.loop import StepSummary
 from morphmlp.training.report import Reporter
-from morphmlp.training.state import new_state
 
 RUN, PLAIN, SCRIPT = "run", "plain", "script"
 
@@ -54,6 +54,9 @@ class StepComparison:
     rounds: int
     steps_per_round: int
     device: str
+    """Its name, where it has one."""
+    precision: str
+    """Arithmetic of the forward pass."""
 
 
 def compare_train_step(config: ExperimentConfig, placement: Placement, *, rounds: int) -> StepComparison:
@@ -89,7 +92,8 @@ def compare_train_step(config: ExperimentConfig, placement: Placement, *, rounds
         script_step_s=median(times[SCRIPT]) / steps,
         rounds=rounds,
         steps_per_round=steps,
-        device=placement.device,
+        device=times["device"],
+        precision=times["precision"],
     )
 
 
@@ -100,7 +104,8 @@ def _worker(job: dict[str, Any]) -> None:
     torch.set_num_threads(job["threads"])
     steps = config.execution.report_every_steps
     reporter = Reporter(recipe=recipe_in_memory(config), first=True, gmacs_per_view=1.0)
-    run = run_steps(config, new_state(config, device), device=device)
+    state = prepared_state(config, device)
+    run = run_steps(config, state, device=device)
     plain = plain_steps(config, device=device)
 
     def report(summaries: list[StepSummary]) -> None:
@@ -117,7 +122,11 @@ def _worker(job: dict[str, Any]) -> None:
                 times[side].append(timed_round(plain, steps, after=wait_for_last))
             else:
                 times[side].append(script.round(steps))
-    Path(job["answer"]).write_text(json.dumps({side: rounds[1:] for side, rounds in times.items()}), encoding="utf-8")
+    found = {side: rounds[1:] for side, rounds in times.items()} | {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": state.precision,
+    }
+    Path(job["answer"]).write_text(json.dumps(found), encoding="utf-8")
 
 
 class _Script:

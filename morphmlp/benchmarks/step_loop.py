@@ -20,7 +20,8 @@ from morphmlp.config.loading import config_to_mapping
 from morphmlp.data.augment import normalise
 from morphmlp.data.batches import MicroBatch
 from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan, random_generator
-from morphmlp.training.loop import EpochSummary, Recipe, StepSummary, fit
+from morphmlp.training.device_choices import agreed_precision, prepare_network
+from morphmlp.training.loop import EpochSummary, Recipe, StepSummary, autocast, fit
 from morphmlp.training.recipe import mix, soft_target_loss_sum, soft_targets
 from morphmlp.training.state import TrainState, new_state
 
@@ -30,8 +31,8 @@ Step = TypeVar("Step")
 class ClipsInMemory:
     """The same random clips at every step."""
 
-    def __init__(self, config: ExperimentConfig, plan: TrainPlan) -> None:
-        """Draw one step's micro-batches."""
+    def __init__(self, config: ExperimentConfig, plan: TrainPlan, *, pin_memory: bool) -> None:
+        """Draw one step's micro-batches; with `pin_memory` where a GPU can fetch them by itself."""
         clip, repeats = config.clip, config.augment.repeats
         rng = random_generator(config.train.seed, "clips in memory")
         self._plan = plan
@@ -40,11 +41,13 @@ class ClipsInMemory:
         for index in range(plan.micro_batches_per_step):
             rows = np.arange(index * plan.micro_batch_size, (index + 1) * plan.micro_batch_size, dtype=np.int64)
             shape = (len(rows) * repeats, clip.num_frames, clip.crop_size, clip.crop_size, 3)
+            clips = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
+            labels = torch.from_numpy(rng.integers(0, config.model.num_classes, shape[0]))
             self.step.append(
                 MicroBatch(
                     plan=MicroBatchPlan(epoch=0, step=0, index=index, rows=rows),
-                    clips=torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)),
-                    labels=torch.from_numpy(rng.integers(0, config.model.num_classes, shape[0])),
+                    clips=clips.pin_memory() if pin_memory else clips,
+                    labels=labels.pin_memory() if pin_memory else labels,
                     rows=rows,
                     broken=(),
                 )
@@ -75,10 +78,17 @@ def recipe_in_memory(config: ExperimentConfig) -> Recipe:
     )
 
 
+def prepared_state(config: ExperimentConfig, device: torch.device) -> TrainState:
+    """A fresh state with the experiment's arithmetic, compiled and recomputed blocks, as a run's only worker has it."""
+    state = new_state(config, device, precision=agreed_precision(config.train.precision, device))
+    prepare_network(config, state.model, device, state.precision, local_workers=1)
+    return state
+
+
 def run_steps(config: ExperimentConfig, state: TrainState, *, device: torch.device) -> Iterator[StepSummary]:
     """Endless steps of the loop that runs take (`morphmlp.training.loop.fit`)."""
     recipe = recipe_in_memory(config)
-    clips = ClipsInMemory(config, recipe.plan)
+    clips = ClipsInMemory(config, recipe.plan, pin_memory=device.type == "cuda")
     for summary in fit(state, state.model, clips, recipe=recipe, device=device):
         if not isinstance(summary, EpochSummary):
             yield summary
@@ -87,31 +97,36 @@ def run_steps(config: ExperimentConfig, state: TrainState, *, device: torch.devi
 def plain_steps(config: ExperimentConfig, *, device: torch.device) -> Iterator[Tensor]:
     """Endless steps as a plain script takes them: the same arithmetic on the same clips, and nothing else.
 
-    No clock, no counts, no sums over workers, no look at whether numbers are finite, BatchNorm as torch has it, and
-    drop path drawn by whatever comes.
+    It computes in the experiment's precision, with the loss scaled for fp16. No clock, no counts, no sums over workers,
+    no look at whether numbers are finite, BatchNorm as torch has it, and drop path drawn by whatever comes.
 
     Yields:
         The sum of the losses of each step's last micro-batch, on the device.
     """
-    state, recipe = new_state(config, device), recipe_in_memory(config)
-    model, optimizer = state.model.train(), state.optimizer
-    batches = ClipsInMemory(config, recipe.plan).step
+    state, recipe = prepared_state(config, device), recipe_in_memory(config)
+    model, optimizer, scaler = state.model.train(), state.optimizer, state.scaler
+    batches = ClipsInMemory(config, recipe.plan, pin_memory=device.type == "cuda").step
     clips_per_step = sum(len(batch.labels) for batch in batches)
     while True:
         optimizer.zero_grad(set_to_none=True)
         for batch in batches:
             targets = soft_targets(
-                batch.labels.to(device),
+                batch.labels.to(device, non_blocking=True),
                 num_classes=recipe.num_classes,
                 label_smoothing=recipe.mixing.label_smoothing,
             )
             # The run's draws: MixUp and CutMix cost differently.
             rng = random_generator(recipe.plan.seed, 0, 0, batch.plan.index, "mixing")
-            clips, targets = mix(normalise(batch.clips.to(device)), targets, mixing=recipe.mixing, rng=rng)
-            loss_sum = soft_target_loss_sum(model(clips), targets)
-            torch.autograd.backward(loss_sum / clips_per_step)
+            clips = normalise(batch.clips.to(device, non_blocking=True))
+            clips, targets = mix(clips, targets, mixing=recipe.mixing, rng=rng)
+            with autocast(device, state.precision):
+                logits = model(clips)
+            loss_sum = soft_target_loss_sum(logits, targets)
+            torch.autograd.backward(scaler.scale(loss_sum / clips_per_step))
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         yield loss_sum.detach()
 
 

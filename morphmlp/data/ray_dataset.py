@@ -21,6 +21,7 @@ from morphmlp.data.decode_task import DecodePolicy, DecodeTask
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.plan import MicroBatchPlan
 from morphmlp.data.prefetch import prefetch
+from morphmlp.data.ray_pace import pace
 
 TASKS_AHEAD = 4
 """Tasks whose clips may wait in the object store, for each decode CPU."""
@@ -122,10 +123,11 @@ def video_bytes(cutter: Cutter) -> int:
 
 
 def limit_execution(context: DataContext, share: IngestShare, cutter: Cutter, *, actor_cpus: int = 0) -> None:
-    """Keep a pipeline in order, inside its share of the cluster (and its actors' CPUs), and quiet."""
+    """Keep a pipeline in order, inside its share of the cluster (and its actors' CPUs), quiet, and out of the way."""
     ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.videos_per_task * video_bytes(cutter)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    pace(context)
     options = context.execution_options
     options.preserve_order = True
     options.verbose_progress = False

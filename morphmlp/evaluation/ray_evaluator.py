@@ -79,19 +79,36 @@ def score_views(
     Raises:
         EvaluationError: A video was neither scored nor quarantined.
     """
+    cutter = ViewClips(clip=clip, views=views)
+    dataset = scoring_dataset(
+        build, weights, manifest, cutter=cutter, pool=pool, share=share, videos_at_once=videos_at_once
+    )
+    return _collected(dataset, manifest, cutter, progress=progress)
+
+
+def scoring_dataset(
+    build: Callable[[], nn.Module],
+    weights: Mapping[str, Tensor],
+    manifest: Manifest,
+    *,
+    cutter: ViewClips,
+    pool: ScorerPool,
+    share: IngestShare,
+    videos_at_once: int,
+) -> ray.data.Dataset:
+    """The lazy pipeline of `score_views`."""
     rows = np.arange(len(manifest), dtype=np.int64)
     plans = [
         MicroBatchPlan(epoch=0, step=0, index=index, rows=part)
         for index, part in enumerate(np.split(rows, range(videos_at_once, len(rows), videos_at_once)))
     ]
-    cutter = ViewClips(clip=clip, views=views)
     share = replace(share, videos_per_task=videos_at_once)
     scorers = min(pool.num_workers, len(plans))  # one without work would only take its start's time
     groups = list(task_groups(plans, videos_at_once))
     dataset = decoding_dataset(manifest, groups, cutter, share).map_batches(
         Scorer,
         fn_constructor_kwargs={"build": build, "weights": weights, "pool": pool, "cutter": cutter},
-        batch_size=None,
+        batch_size=videos_at_once,  # whole tables of a decode task; Ray asks for a number where there are GPUs
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=scorers),
         num_cpus=pool.cpus_per_worker,
@@ -99,7 +116,7 @@ def score_views(
         label_selector=pool.node_labels,
     )
     limit_execution(dataset.context, share, cutter, actor_cpus=scorers * pool.cpus_per_worker)
-    return _collected(dataset, manifest, cutter, progress=progress)
+    return dataset
 
 
 def _collected(

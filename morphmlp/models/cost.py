@@ -20,6 +20,10 @@ from morphmlp.models.backbone import MorphMLP
 LAYER_NORM_MACS = 5
 BATCH_NORM_MACS = 2
 
+SHARE_IN_16_BIT = 0.6
+"""Of the fp32 bytes that 16-bit arithmetic keeps for the backward pass: half, and what norms keep in fp32 beside it
+(0.595 for S 16x4 in bf16 on an H200, `tests/gpu/test_network.py`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCost:
@@ -71,13 +75,13 @@ class StageBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationBytes:
-    """What a training micro-batch keeps for the backward pass, in bytes of fp32."""
+    """What a training micro-batch keeps for the backward pass in fp32, bytes."""
 
     outside: int
     """By what isn't in a block: stem, downsampling, head, and the input."""
     stages: tuple[StageBytes, ...]
 
-    def total(self, recomputed_stages: Collection[int] = ()) -> int:
+    def total(self, recomputed_stages: Collection[int] = (), *, in_16_bit: bool = False) -> int:
         """All of it at its greatest, where the blocks of some stages (1-4) are recomputed.
 
         Of these the inputs are kept, and the rest comes back for one block at a time.
@@ -89,7 +93,7 @@ class ActivationBytes:
                 one_block = max(one_block, (stage.kept - stage.inputs) // stage.blocks)
             else:
                 total += stage.kept
-        return total + one_block
+        return int(SHARE_IN_16_BIT * (total + one_block)) if in_16_bit else total + one_block
 
 
 def activation_bytes(config: ModelConfig, *, num_frames: int, crop_size: int, clips: int) -> ActivationBytes:

@@ -65,6 +65,7 @@ def prepare_network(
     if config.execution.compile == "blocks":
         _require_compiler(device)
         model.compile_blocks()
+        notes.append("the first step compiles the network's blocks, which takes a minute or more (execution.compile)")
     return notes
 
 
@@ -78,8 +79,7 @@ def _stages_to_fit(config: ExperimentConfig, precision: Precision, *, memory: in
     )
 
     def needed(stages: Collection[int]) -> int:
-        in_fp32 = activations.total(stages)
-        return in_fp32 if precision == "fp32" else in_fp32 // 2
+        return activations.total(stages, in_16_bit=precision != "fp32")
 
     limit = ACTIVATION_MEMORY_SHARE * memory
     for count in range(NUM_STAGES + 1):

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from morphmlp.data.clips import TrainClips, TrainFrames
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
 from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan
 from morphmlp.data.ray_dataset import IngestShare, stream_micro_batches
+from morphmlp.data.ray_pace import Pace
 from morphmlp.data.train_clips import AugmentHere
 from morphmlp.ray_cluster import Placement
 
@@ -240,3 +243,25 @@ def own_megabytes(pids: list[int]) -> float:
         pages = Path(f"/proc/{pid}/statm").read_text().split()
         total += (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE")
     return total / 2**20
+
+
+def test_while_clips_wait_for_training_the_scheduling_loop_rests(
+    manifest: Manifest, make_config: MakeConfig, share: IngestShare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unpaced it goes round some hundred times a second, in the process that trains."""
+    steps: list[float] = []
+    keep_pace = Pace.on_execution_step
+
+    def counted(self: Pace, executor: object) -> None:
+        steps.append(time.monotonic())
+        keep_pace(self, executor)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pace, "on_execution_step", counted)
+    many = Manifest(pa.concat_tables([manifest.table] * 10), manifest.class_names)
+    batches = stream(many, make_config(**RECIPE), share, cursor=Cursor(epoch=2))
+    next(batches)
+    time.sleep(2.0)  # all that may be decoded ahead is
+    began = len(steps)
+    time.sleep(2.0)
+    assert 0 < len(steps) - began <= 50
+    assert len(list(batches)) == 4 * (len(many) // 16) - 1

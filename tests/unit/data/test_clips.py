@@ -290,13 +290,3 @@ def test_augmentation_depends_on_seed_epoch_and_video(change):
 def test_repeats_differ_in_all_that_is_drawn():
     clips = cut(train_clips(dataclasses.replace(EVERYTHING, repeats=20)), Textured())
     assert len({clip.tobytes() for clip in clips}) == 20
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_clips_of_a_gpu_are_those_of_a_cpu_up_to_rounding():
-    (frames,) = cut(frames_cutter(), Textured(height=40, width=52))
-    there = clips_on_device(
-        frames, clip=CLIP, augment=EVERYTHING, seed=0, epoch=0, video_id="v", device=torch.device("cuda")
-    )
-    apart = (there.cpu().int() - finished(frames).int()).abs()
-    assert (apart > 1).float().mean() < 0.01

@@ -114,20 +114,3 @@ def test_several_workers_spend_time_on_all_reduce_and_the_parts_make_up_the_step
         assert all(seconds > 0 for seconds in worker["all_reduce_s"])
         for parts_s, step_s in worker["parts"]:
             assert 0 < parts_s <= step_s
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_is_timed_by_its_own_stream():
-    cuda = torch.device("cuda")
-    clock = StepClock(cuda)
-    matrix = torch.ones(4096, 4096, device=cuda)
-    for _ in range(2):
-        clock.begin(0.0)
-        for _ in range(200):
-            matrix = matrix @ matrix * 1e-4
-        clock.handed_over()
-        torch.cuda._sleep(20_000_000)
-        clock.reduced()
-        times = clock.end()
-    assert times.compute_s > times.step_s  # the host was done long before the device
-    assert 0 < times.all_reduce_s < times.compute_s

@@ -1,0 +1,171 @@
+"""What an experiment's choices of arithmetic, compiled and recomputed blocks do to a training step: time and memory.
+
+All variants are in one process and take turns, on clips in memory; decoding, checkpoints and Ray play no part.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from pydantic import JsonValue
+from tabulate import tabulate
+
+from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
+from morphmlp.benchmarks.step_loop import prepared_state, run_steps, timed_round
+from morphmlp.config import load_config
+from morphmlp.models.cost import activation_bytes
+from morphmlp.training.loop import LOSS_SUM, StepSummary
+
+AS_CONFIGURED = "as configured"
+VARIANTS: Mapping[str, Mapping[str, JsonValue]] = {
+    AS_CONFIGURED: {},
+    "fp32": {"train.precision": "fp32"},
+    "compiled blocks": {"execution.compile": "blocks"},
+    "recomputed blocks": {"execution.activation_checkpointing": "on"},
+    "compiled and recomputed": {"execution.compile": "blocks", "execution.activation_checkpointing": "on"},
+}
+"""What is laid over the experiment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepVariant:
+    """Medians over the rounds."""
+
+    name: str
+    step_s: float
+    """Seconds of an optimiser step."""
+    clips_per_s: float
+    ratio: float
+    """Of its step to one of the experiment as it is configured: median over the rounds, pair by pair."""
+    first_step_s: float
+    """Seconds of the very first step, with compilation."""
+    peak_bytes: int | None
+    """Most memory of the device that a training of this variant alone takes; None on a CPU."""
+    activation_bytes: int
+    """What a micro-batch keeps for the backward pass, as `execution.activation_checkpointing: auto` reckons."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepVariants:
+    """The variants side by side."""
+
+    variants: Sequence[StepVariant]
+    experiment: str
+    clips_per_step: int
+    rounds: int
+    steps_per_round: int
+    device: str
+
+
+def compare_variants(
+    experiment: str,
+    overrides: Mapping[str, JsonValue],
+    *,
+    rounds: int,
+    steps: int,
+    device: torch.device,
+    told: Callable[[str], None],
+) -> StepVariants:
+    """Let variants of an experiment's step take turns.
+
+    Args:
+        experiment: Its file.
+        overrides: Laid over all variants.
+        rounds: That are measured.
+        steps: Of a round.
+        device: Where.
+        told: Told in words what is being done.
+    """
+    trainings = {}
+    for name, changes in VARIANTS.items():
+        told(f"{name}: first steps")
+        trainings[name] = _Training(experiment, {**overrides, **changes}, device)
+    times: dict[str, list[float]] = {name: [] for name in trainings}
+    for number, name in shuffled_turns(list(trainings), rounds):
+        told(f"round {number + 1} of {rounds}: {name}")
+        times[name].append(trainings[name].round_s(steps))
+    clips = trainings[AS_CONFIGURED].clips_per_step
+    return StepVariants(
+        variants=[
+            StepVariant(
+                name=name,
+                step_s=median(seconds) / steps,
+                clips_per_s=clips * steps / median(seconds),
+                ratio=median_ratio(seconds, times[AS_CONFIGURED]),
+                first_step_s=trainings[name].first_step_s,
+                peak_bytes=trainings[name].peak_bytes,
+                activation_bytes=trainings[name].activation_bytes,
+            )
+            for name, seconds in times.items()
+        ],
+        experiment=experiment,
+        clips_per_step=clips,
+        rounds=rounds,
+        steps_per_round=steps,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    )
+
+
+def variants_table(found: StepVariants) -> str:
+    """A line for each variant."""
+    rows = [
+        (
+            variant.name,
+            f"{1000 * variant.step_s:.1f}",
+            f"{variant.clips_per_s:.1f}",
+            f"{variant.ratio:.3f}",
+            f"{variant.first_step_s:.1f}",
+            "-" if variant.peak_bytes is None else f"{variant.peak_bytes / 2**30:.2f}",
+            f"{variant.activation_bytes / 2**30:.2f}",
+        )
+        for variant in found.variants
+    ]
+    headers = ("variant", "step (ms)", "clips/s", "ratio", "first step (s)", "peak (GiB)", "reckoned activations (GiB)")
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * 6))
+
+
+class _Training:
+    """One variant, warmed up."""
+
+    def __init__(self, experiment: str, overrides: Mapping[str, JsonValue], device: torch.device) -> None:
+        config = load_config(experiment, overrides)
+        self._device = device
+        self.clips_per_step = config.train.global_batch_size * config.augment.repeats
+        before = self._allocated()
+        state = prepared_state(config, device)
+        self.activation_bytes = activation_bytes(
+            config.model,
+            num_frames=config.clip.num_frames,
+            crop_size=config.clip.crop_size,
+            clips=config.train.micro_batch_size * config.augment.repeats,
+        ).total(state.model.recomputed_stages, in_16_bit=state.precision != "fp32")
+        self._steps = run_steps(config, state, device=device)
+        began = time.perf_counter()
+        self._take(1)
+        self.first_step_s = time.perf_counter() - began
+        self._take(2)
+        self._own_bytes = self._allocated() - before
+        self.peak_bytes: int | None = None
+
+    def round_s(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        if self._device.type != "cuda":
+            return self._take(steps)
+        others = self._allocated() - self._own_bytes
+        torch.cuda.reset_peak_memory_stats(self._device)
+        seconds = self._take(steps)
+        peak = torch.cuda.max_memory_allocated(self._device) - others
+        self.peak_bytes = max(peak, self.peak_bytes or 0)
+        return seconds
+
+    def _take(self, steps: int) -> float:
+        return timed_round(self._steps, steps, after=_wait_for_last)
+
+    def _allocated(self) -> int:
+        return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else 0
+
+
+def _wait_for_last(summaries: list[StepSummary]) -> None:
+    summaries[-1].totals[LOSS_SUM].item()

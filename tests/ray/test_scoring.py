@@ -1,0 +1,32 @@
+"""The multi-view test's pipeline on a real Ray."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from morphmlp.config import ExperimentConfig
+from morphmlp.data.clips import ViewClips
+from morphmlp.data.manifest import read_manifest
+from morphmlp.evaluation.ray_evaluator import ScorerPool, scoring_dataset
+from morphmlp.ray_cluster import Placement
+from morphmlp.training.state import build_network
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_ray_takes_the_pipeline_for_every_device(
+    device: str, videos: Path, make_config: Callable[..., ExperimentConfig], placement: Placement
+) -> None:
+    """Nothing runs yet; but for GPUs Ray asks for more when the pipeline is made."""
+    config = make_config()
+    dataset = scoring_dataset(
+        partial(build_network, config),
+        {},
+        read_manifest(videos / "test.parquet"),
+        cutter=ViewClips(clip=config.clip, views=config.test),
+        pool=ScorerPool(num_workers=1, cpus_per_worker=1, device=device, node_labels={}),
+        share=placement.ingest_share(config.ingest, pipelines=1),
+        videos_at_once=4,
+    )
+    assert "Scorer" in repr(dataset)
