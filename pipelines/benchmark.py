@@ -4,6 +4,7 @@
     python pipelines/benchmark.py ingest                    decoding and ingest, on videos made on the spot
     python pipelines/benchmark.py ingest-ahead              what ingest takes from training while it is ahead of it
     python pipelines/benchmark.py shared-decoding           what trials of a sweep save that share decoded clips
+    python pipelines/benchmark.py planner                   the plan of a sweep with 100,000 candidates
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
     python pipelines/benchmark.py train-step                what a run adds to a step of a plain loop
     python pipelines/benchmark.py step-variants             what 16-bit arithmetic, compilation, recomputation do to it
@@ -162,6 +163,18 @@ def shared_decoding(arguments: argparse.Namespace) -> None:
     write_json(arguments.json, found)
 
 
+def planner(arguments: argparse.Namespace) -> None:
+    """Time the plan of a large sweep."""
+    from morphmlp.benchmarks.planner import measure_planner
+
+    found = measure_planner(adjust=arguments.adjust)
+    print(
+        f"{found.candidates:,} candidates, {found.possible:,} of them possible: planned in {found.wall_s:.1f} s "
+        f"({found.cpu_s:.1f} CPU-seconds)"
+    )
+    write_json(arguments.json, found)
+
+
 def fuzz(arguments: argparse.Namespace) -> None:
     """Damage small videos from a seed and count what becomes of each."""
     from morphmlp.benchmarks.fuzzing import fuzz, in_words
@@ -180,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ingest(commands)
     _add_ingest_ahead(commands)
     _add_shared_decoding(commands)
+    _add_planner(commands)
     _add_fuzz(commands)
     _add_train_step(commands)
     _add_step_variants(commands)
@@ -216,6 +230,12 @@ def _add_shared_decoding(commands: "argparse._SubParsersAction[argparse.Argument
     command.set_defaults(measure=shared_decoding)
     command.add_argument("--videos", type=int, default=64, help="videos that every trial reads (default: %(default)s)")
     command.add_argument("--rounds", type=int, default=3, help="rounds of each way (default: %(default)s)")
+
+
+def _add_planner(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("planner", help="the plan of a sweep over 100,000 candidates")
+    command.set_defaults(measure=planner)
+    command.add_argument("--adjust", action="store_true", help="bring every point into a band of GMAC by its depths")
 
 
 def _add_fuzz(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
