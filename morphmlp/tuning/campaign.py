@@ -112,6 +112,10 @@ class Campaign:
             self._waiting = iter(fresh)
         return entry
 
+    def point_of(self, number: int) -> str:
+        """Key of a trial's point."""
+        return self.entries[number - 1].point.key
+
     def note_end(self, entry: Entry) -> None:
         """Let the source know of a point all of whose trials have ended."""
         key = entry.point.key

@@ -245,7 +245,7 @@ def _verdicts(sweep: SweepConfig, space: Space, planner: Planner, campaign: Camp
         takeovers = Takeovers(Population(sweep, space.points, epochs=epochs, make_point=planner.point), campaign)
         takeovers.replay()
         return takeovers
-    halving = Halving(sweep.scheduler, epochs=epochs)
+    halving = Halving(sweep.scheduler, epochs=epochs, point_of=campaign.point_of)
     _replay(campaign, halving)
     return halving
 

@@ -112,7 +112,7 @@ def _tuner(
             {"CPU": 0, node: NODE_SHARE},
         ),
         tune_config=tune.TuneConfig(
-            search_alg=_NextTrial(campaign),
+            search_alg=_NextTrial(campaign, verdicts),
             scheduler=_StopRequests(verdicts),
             num_samples=-1,  # as many as the campaign has
             max_concurrent_trials=at_once,
@@ -127,16 +127,22 @@ def _tuner(
 class _NextTrial(Searcher):
     """Hands Tune the campaign's trials. It has no state of its own to save: the campaign's file has it."""
 
-    def __init__(self, campaign: Campaign) -> None:
+    def __init__(self, campaign: Campaign, verdicts: Halving | Takeovers) -> None:
         super().__init__()
-        self._campaign = campaign
+        self._campaign, self._verdicts = campaign, verdicts
         self._given: dict[str, Entry] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        entry = self._campaign.next()
+        while (entry := self._campaign.next()) is not None:
+            reason = self._verdicts.given_up(entry.job.number)
+            if reason is None:
+                break
+            TrialLog(entry.view.path).ended(TrialEnd(state="stopped", reason=reason, wall_s=0.0, cpu_s=0.0))
+            entry.view.take_in()
+            self._campaign.note_end(entry)
         if entry is None:
             return Searcher.FINISHED
         self._given[trial_id] = entry

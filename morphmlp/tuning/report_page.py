@@ -19,7 +19,15 @@ from morphmlp.tuning.report_figures import (
 )
 from morphmlp.tuning.report_style import HOW_TO_READ, STYLE
 from morphmlp.tuning.report_svg import STATES, esc, number
-from morphmlp.tuning.report_words import answer, counted, impossible_groups, reasons, state_counts, states_of
+from morphmlp.tuning.report_words import (
+    answer,
+    counted,
+    impossible_groups,
+    never_started,
+    reasons,
+    state_counts,
+    states_of,
+)
 from morphmlp.tuning.space import short_names, text_of, title_of
 from morphmlp.tuning.trials import SweepResult, Trial
 
@@ -258,6 +266,8 @@ def _reasons(trials: Sequence[Trial]) -> str:
 
 
 def _epochs(trial: Trial) -> str:
+    if never_started(trial):
+        return "not started"
     return f"after {counted(trial.epochs, 'epoch')}" if trial.epochs else "before its first epoch ended"
 
 

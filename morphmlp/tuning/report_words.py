@@ -42,17 +42,29 @@ def counted(number: int, word: str) -> str:
 
 
 def states_of(trials: Sequence[Trial]) -> str:
-    """`finished 1, stopped 1 (after 2 epochs)`."""
+    """`finished 1, stopped 2 (after 2 epochs, 1 not started)`."""
     parts = []
     for state in STATES:
         own = [trial for trial in trials if trial.state == state]
         if not own:
             continue
-        epochs = sorted({trial.epochs for trial in own})
-        unit = "epoch" if epochs == [1] else "epochs"
-        after = f" (after {'/'.join(map(str, epochs))} {unit})" if state in ("stopped", "timed_out") else ""
-        parts.append(f"{STATES[state].words}{'' if len(trials) == 1 else f' {len(own)}'}{after}")
+        when = f" ({_when(own)})" if state in ("stopped", "timed_out") else ""
+        parts.append(f"{STATES[state].words}{'' if len(trials) == 1 else f' {len(own)}'}{when}")
     return ", ".join(parts)
+
+
+def never_started(trial: Trial) -> bool:
+    """Whether a scheduler gave it up before it began."""
+    return trial.state == "stopped" and trial.wall_s == 0
+
+
+def _when(trials: Sequence[Trial]) -> str:
+    """`after 1/2 epochs, 1 not started`."""
+    epochs = sorted({trial.epochs for trial in trials if not never_started(trial)})
+    idle = sum(map(never_started, trials))
+    unit = "epoch" if epochs == [1] else "epochs"
+    parts = [f"after {'/'.join(map(str, epochs))} {unit}"] if epochs else []
+    return ", ".join([*parts, *([f"{idle} not started"] if idle else [])])
 
 
 def state_counts(trials: Sequence[Trial]) -> list[tuple[TrialState, int]]:

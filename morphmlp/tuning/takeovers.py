@@ -37,6 +37,10 @@ class Takeovers:
         self._lay(exploit)
         return f"trial {exploit.donor} has {exploit.donor_top1:.1f} at epoch {exploit.donor_epoch}"
 
+    def given_up(self, number: int) -> None:
+        """None: every member trains."""
+        del number
+
     def replay(self) -> None:
         """Tell the population what was known before a stop, and lay out again what wasn't carried out."""
         scores = [

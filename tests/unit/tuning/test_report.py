@@ -1,5 +1,7 @@
 """The terminal's table and the files of a report."""
 
+from dataclasses import replace
+
 from PIL import Image
 from synthetic_sweeps import result_of, synthetic_sweep, trial
 
@@ -53,6 +55,13 @@ def test_points_that_cant_be_told_apart_from_the_best_are_marked_and_the_mark_is
 
 def test_one_epoch_is_not_called_epochs():
     assert "stopped (after 1 epoch)" in trial_table([trial(1, state="stopped", epochs=1)])
+
+
+def test_a_seed_that_was_never_started_is_told_from_those_that_trained():
+    behind = trial(1, seed=0, state="stopped", epochs=1)
+    idle = [replace(trial(1 + seed, seed=seed, state="stopped", epochs=0), wall_s=0.0) for seed in (1, 2)]
+    assert "stopped 3 (after 1 epoch, 2 not started)" in trial_table([behind, *idle])
+    assert "stopped (1 not started)" in trial_table(idle[:1])
 
 
 def test_a_reason_that_many_trials_share_is_one_line():
