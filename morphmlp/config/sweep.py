@@ -145,13 +145,13 @@ class NoScheduler:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Asha:
-    """Asynchronous successive halving: a trial that is behind the others at the same epoch is stopped."""
+    """Asynchronous successive halving: a point that is behind the others at the same epoch is given up, all its seeds."""
 
     kind: Literal["asha"]
     grace_epochs: PositiveInt = 1
     """Epochs that every trial gets."""
     reduction_factor: float = Field(default=3.0, gt=1)
-    """Of so many trials that reach an epoch one goes on; the epochs looked at are `grace_epochs` times its powers."""
+    """Of so many points that reach an epoch one goes on; the epochs looked at are `grace_epochs` times its powers."""
 
 
 Scheduler = Annotated[NoScheduler | Asha, Field(discriminator="kind")]
