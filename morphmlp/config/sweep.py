@@ -145,7 +145,7 @@ class NoScheduler:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Asha:
-    """Asynchronous successive halving: a point that is behind the others at the same epoch is given up, all its seeds."""
+    """Asynchronous successive halving: a point behind the others at the same epoch is given up, with all its seeds."""
 
     kind: Literal["asha"]
     grace_epochs: PositiveInt = 1
