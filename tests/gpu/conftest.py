@@ -7,7 +7,7 @@ import pytest
 import torch
 
 UNIT = Path(__file__).parents[1] / "unit"
-sys.path[:0] = [str(UNIT / "training"), str(UNIT / "models"), str(UNIT / "data")]
+sys.path[:0] = [str(UNIT / "training"), str(UNIT / "models")]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Clips made on a GPU are those of a CPU up to the rounding of resizing and warping."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from morphmlp.data.clips import clips_on_device
 
 pytestmark = pytest.mark.gpu
 
-K400_S = "experiments/k400/morphmlp_s_16x4.yaml"
+K400_S = Path(__file__).parents[2] / "experiments" / "k400" / "morphmlp_s_16x4.yaml"
 
 
 def frames(height, width, count=16):

@@ -1,5 +1,7 @@
 """The network on a GPU: the published numbers, 16-bit arithmetic, compiled and recomputed blocks, memory."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from golden_models import GOLDEN, golden_input, golden_model
@@ -14,7 +16,7 @@ from morphmlp.tuning.latency import measured_latency_ms
 
 pytestmark = pytest.mark.gpu
 
-K400_S = "experiments/k400/morphmlp_s_16x4.yaml"
+K400_S = Path(__file__).parents[2] / "experiments" / "k400" / "morphmlp_s_16x4.yaml"
 RANDOM = {"drop_path_rate": 0.5, "init": "random_projection"}
 
 
