@@ -165,7 +165,7 @@ def shared_decoding(arguments: argparse.Namespace) -> None:
 
 def planner(arguments: argparse.Namespace) -> None:
     """Time the plan of a large sweep."""
-    from morphmlp.benchmarks.planner import measure_planner
+    from morphmlp.tuning.large_plan import measure_planner
 
     found = measure_planner(adjust=arguments.adjust)
     print(
