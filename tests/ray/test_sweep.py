@@ -51,7 +51,7 @@ def write_files(folder, make_config):
             model__embed_dims=[8, 8, 8, 8],
             clip__num_frames=4,
             optim__warmup_epochs=0,
-            train__epochs=3,
+            train__epochs=20,  # enough that a stop after the first one comes in time
             train__micro_batch_size=8,
             test__num_clips=1,
             test__num_crops=1,
