@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from morphmlp.benchmarks.coded_videos import CODINGS, copy_stream, write_video
 
@@ -45,3 +46,11 @@ def test_a_folder_without_videos_is_one_clear_line(tmp_path):
     done = benchmark("decoders", "--videos", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {tmp_path}: holds no videos")
+
+
+@pytest.mark.parametrize("arguments", [("step-variants", "--rounds", "0"), ("ingest-ahead", "--rounds", "many")])
+def test_a_number_that_measures_nothing_is_refused_before_anything_runs(arguments):
+    done = benchmark(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    last = done.stderr.splitlines()[-1]
+    assert f"argument --rounds: must be a whole number of at least 1, got {arguments[-1]}" in last
