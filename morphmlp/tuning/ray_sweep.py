@@ -11,7 +11,7 @@ import hashlib
 import io
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import ray
 from pydantic import JsonValue
@@ -76,7 +76,6 @@ def run_sweep(
     first = space.points[0].config
     total = space.num_points(sweep) * len(sweep.seeds)
     at_once = min(sweep.max_concurrent_trials, total)
-    micro_batches = min(train_plan(first, len(data.train)).micro_batches_per_step for data in splits)
     opened: _OpenSweep | None = None
     with contextlib.ExitStack() as held:
         if resume:
@@ -85,14 +84,7 @@ def run_sweep(
         else:
             folder.require_new()
         try:
-            with (
-                # Tune prints lines even at verbosity 0, and so does Ray of its processes; progress goes to stderr.
-                contextlib.redirect_stdout(io.StringIO()),
-                ray_session(first.cluster, first.ingest, micro_batches=micro_batches, trials=at_once) as placement,
-            ):
-                resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-                cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-                shared = share(placement, trials=at_once, cpus=cpus, gpus=gpus)
+            with _room(first, splits, trials=at_once) as shared:
                 if not resume:
                     folder.begin(sweep, base)
                     held.enter_context(folder.lock())
@@ -120,6 +112,24 @@ def run_sweep(
         result = opened.result(wall_s=time.monotonic() - began)
         opened.record(result)
         return result
+
+
+@contextlib.contextmanager
+def _room(config: ExperimentConfig, splits: Sequence[DataSplits], *, trials: int) -> Iterator[Placement]:
+    """Ray, with what each of so many trials at a time may use of it.
+
+    Raises:
+        ClusterError: They can't be held, with the arithmetic.
+    """
+    micro_batches = min(train_plan(config, len(data.train)).micro_batches_per_step for data in splits)
+    with (
+        # Tune prints lines even at verbosity 0, and so does Ray of its processes; progress goes to standard error.
+        contextlib.redirect_stdout(io.StringIO()),
+        ray_session(config.cluster, config.ingest, micro_batches=micro_batches, trials=trials) as placement,
+    ):
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+        yield share(placement, trials=trials, cpus=cpus, gpus=gpus)
 
 
 class _OpenSweep:

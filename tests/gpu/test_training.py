@@ -30,24 +30,14 @@ class Pinned(tiny.ListClips):
             yield [replace(batch, clips=batch.clips.pin_memory(), labels=batch.labels.pin_memory()) for batch in step]
 
 
-def content_of(state, config=AVERAGED):
-    return snapshot(state, config=config, data_fingerprint="1:a")
+def content_of(state):
+    return snapshot(state, config=AVERAGED, data_fingerprint="1:a")
 
 
-def steps_of(state, network, gpu, *, config=AVERAGED, max_steps=6, guard=None):
-    recipe = tiny.recipe_of(config, max_steps=max_steps, epochs=9)
+def steps_of(state, network, gpu, *, max_steps=6, guard=None):
+    recipe = tiny.recipe_of(AVERAGED, max_steps=max_steps, epochs=9)
     found = fit(state, network, Pinned(recipe.plan), recipe=recipe, device=gpu, guard=guard)
     return [summary for summary in found if isinstance(summary, StepSummary)]
-
-
-def equal(one, other):
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(equal(*pair) for pair in zip(one, other, strict=True))
-    return one == other
 
 
 def test_auto_is_bf16_where_the_gpu_has_it(gpu):
@@ -66,9 +56,8 @@ def test_losses_are_those_of_a_cpu(gpu, exact_arithmetic):
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_a_step_never_waits_for_the_gpu(gpu, precision):
     """Torch raises an error at every operation that makes the host wait; reading the step before is an event's wait."""
-    config = AVERAGED
-    state = new_state(config, gpu, precision=precision)
-    recipe = tiny.recipe_of(config, max_steps=6)
+    state = new_state(AVERAGED, gpu, precision=precision)
+    recipe = tiny.recipe_of(AVERAGED, max_steps=6)
     guard = StepGuard(loss_scaling=precision == "fp16")
     stepper = Stepper(state, state.model.train(), recipe=recipe, device=gpu, guard=guard)
     taken = 0
@@ -85,11 +74,8 @@ def test_a_step_never_waits_for_the_gpu(gpu, precision):
 
 def test_a_step_whose_loss_is_not_a_number_moves_only_the_cursor(gpu):
     state = new_state(AVERAGED, gpu, precision="bf16")
-    passes = iter(range(100))
     # Three micro-batches a step: the eighth forward pass is the second of the third step.
-    state.model.head.register_forward_hook(
-        lambda module, inputs, output: output * float("nan") if next(passes) == 7 else output
-    )
+    tiny.Poison(state.model, {7})
     told, contents = [], [content_of(state)]
     recipe = tiny.recipe_of(AVERAGED, max_steps=6)
     guard = StepGuard(max_in_a_row=9, on_skipped=lambda skipped: told.append((skipped.step, content_of(state))))
@@ -100,12 +86,12 @@ def test_a_step_whose_loss_is_not_a_number_moves_only_the_cursor(gpu):
             skipped.append(summary.totals[SKIPPED].item())
     assert skipped == [0, 0, 1, 0, 0, 0]
     before, after = contents[2], contents[3]
-    assert all(equal(before[part], after[part]) for part in ("model", "averaged", "scaler"))
-    assert equal(before["optimizer"]["state"], after["optimizer"]["state"])
-    assert not equal(contents[3]["model"], contents[4]["model"])
+    assert all(tiny.equal(before[part], after[part]) for part in ("model", "averaged", "scaler"))
+    assert tiny.equal(before["optimizer"]["state"], after["optimizer"]["state"])
+    assert not tiny.equal(contents[3]["model"], contents[4]["model"])
     ((step, met),) = told
     assert step == 2
-    assert equal(met["model"], before["model"])
+    assert tiny.equal(met["model"], before["model"])
 
 
 def test_with_fp16_steps_are_skipped_until_the_loss_scale_is_found(gpu):
@@ -117,10 +103,10 @@ def test_with_fp16_steps_are_skipped_until_the_loss_scale_is_found(gpu):
     assert [summary.totals[SKIPPED].item() for summary in summaries][:2] == [1, 1]
     assert state.scaler.get_scale() < 2.0**40
     assert not guard.gave_up
-    assert equal(before["model"], content_of(state)["model"])
+    assert tiny.equal(before["model"], content_of(state)["model"])
     state.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**10)
     assert [s.totals[SKIPPED].item() for s in steps_of(state, state.model, gpu, guard=guard, max_steps=8)] == [0, 0]
-    assert not equal(before["model"], content_of(state)["model"])
+    assert not tiny.equal(before["model"], content_of(state)["model"])
 
 
 def test_a_checkpoint_goes_on_as_if_nothing_had_been(gpu):

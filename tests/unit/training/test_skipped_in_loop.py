@@ -17,32 +17,10 @@ def content_of(state):
     return snapshot(state, config=AVERAGED, data_fingerprint="1:a")
 
 
-def equal(one, other):
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(equal(*pair) for pair in zip(one, other, strict=True))
-    return one == other
-
-
-class Poison:
-    """Makes the network's output NaN in chosen forward passes."""
-
-    def __init__(self, model, passes):
-        self.passes, self.count = passes, -1
-        model.head.register_forward_hook(self)
-
-    def __call__(self, module, inputs, output):
-        self.count += 1
-        return output * float("nan") if self.count in self.passes else output
-
-
 def run(state, *, passes, steps=6, **guard):
     """Train with a poisoned network; the state's content after each step, and the summaries."""
     recipe = tiny.recipe_of(AVERAGED, max_steps=steps)
-    Poison(state.model, passes)
+    tiny.Poison(state.model, passes)
     contents, summaries = [content_of(state)], []
     for summary in fit(
         state,
@@ -63,14 +41,14 @@ def test_a_step_whose_loss_is_not_a_number_moves_only_the_cursor():
     contents, summaries = run(new_state(AVERAGED, tiny.CPU), passes={7})
     before, after = contents[2], contents[3]
     for part in ("model", "averaged", "scaler"):
-        assert equal(before[part], after[part]), part
-    assert equal(before["optimizer"]["state"], after["optimizer"]["state"])
+        assert tiny.equal(before[part], after[part]), part
+    assert tiny.equal(before["optimizer"]["state"], after["optimizer"]["state"])
     assert (after["epoch"], after["step"]) == (1, 1)
     assert [summary.totals[SKIPPED].item() for summary in summaries] == [0, 0, 1, 0, 0, 0]
     assert [summaries[2].totals[place].item() for place in (LOSS_SUM, CLIPS)] == [0, 0]
     for earlier, later in ((contents[1], contents[2]), (contents[3], contents[4])):
-        assert not equal(earlier["model"], later["model"])
-        assert not equal(earlier["averaged"], later["averaged"])
+        assert not tiny.equal(earlier["model"], later["model"])
+        assert not tiny.equal(earlier["averaged"], later["averaged"])
     assert all(torch.isfinite(value).all() for value in contents[-1]["model"].values())
 
 
@@ -82,14 +60,14 @@ def test_a_skipped_step_is_told_while_the_state_is_as_it_met_it(late, monkeypatc
     contents, _ = run(state, passes={7, 12}, on_skipped=lambda skipped: met.append((skipped.step, content_of(state))))
     assert [step for step, _ in met] == [2, 4]
     for step, content in met:
-        assert equal(content["model"], contents[step]["model"])
-        assert equal(content["optimizer"]["state"], contents[step]["optimizer"]["state"])
+        assert tiny.equal(content["model"], contents[step]["model"])
+        assert tiny.equal(content["optimizer"]["state"], contents[step]["optimizer"]["state"])
 
 
 def test_an_average_follows_the_weights_and_never_leads_them():
     contents, _ = run(new_state(AVERAGED, tiny.CPU), passes=())
     plain, _ = tiny.train(tiny.recipe_of(max_steps=6))
-    assert equal(contents[-1]["model"], dict(plain.model.state_dict()))
+    assert tiny.equal(contents[-1]["model"], dict(plain.model.state_dict()))
     expected = contents[0]["model"]["head.weight"]
     for content in contents[1:]:
         expected = 0.9 * expected + 0.1 * content["model"]["head.weight"]
@@ -137,7 +115,7 @@ def test_a_gradient_that_overflows_halves_the_scale_and_is_made_good_by_the_next
     contents, summaries = run(state, passes=(), steps=6, loss_scaling=True, on_skipped=told.append)
     assert summaries[0].totals[SKIPPED] == 1
     assert contents[1]["scaler"]["scale"] == 2.0**39
-    assert equal(contents[0]["model"], contents[1]["model"])
+    assert tiny.equal(contents[0]["model"], contents[1]["model"])
     assert told == []
 
 

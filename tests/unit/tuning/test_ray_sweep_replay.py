@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from morphmlp.config.sweep import Asha
 from morphmlp.tuning.ray_halving import Halving
-from morphmlp.tuning.ray_sweep import _replay
+from morphmlp.tuning.ray_sweep import _replay, _verdicts
 from morphmlp.tuning.trial_log import TrialEnd, TrialLog, TrialView
 
 
@@ -30,3 +30,14 @@ def test_scores_are_replayed_in_the_order_of_time_and_a_trial_given_up_unheard_e
     assert (unheard.view.end.state, running.view.end) == ("stopped", None)
     assert told == [unheard]
     assert halving.take(4, 1, 52.0) is not None  # behind the best third of 40, 50 and 60
+
+
+def test_a_sweeps_verdicts_know_which_trials_are_seeds_of_one_point():
+    campaign = SimpleNamespace(entries=[], point_of=lambda number: "ab"[(number - 1) // 2])
+    space = SimpleNamespace(points=[SimpleNamespace(config=SimpleNamespace(train=SimpleNamespace(epochs=9)))])
+    sweep = SimpleNamespace(search=SimpleNamespace(kind="grid"), scheduler=Asha(kind="asha"))
+    verdicts = _verdicts(sweep, space, None, campaign)
+    verdicts.take(1, 1, 50.0)
+    assert verdicts.take(3, 1, 40.0) is not None
+    assert verdicts.given_up(4) is not None
+    assert verdicts.given_up(2) is None
