@@ -215,7 +215,7 @@ class StartConfig:
     """Give a 2-D image model's convolutions a time axis: repeated over time and divided by its length, or only at the
     centre; null: refused."""
     replace_head: bool = False
-    """Start with a fresh head where the file's has another number of classes; otherwise that is refused."""
+    """Start with a fresh head. Without it the file's is taken, and one of another number of classes is refused."""
     class_order: str | None = None
     """File of `name<TAB>row` lines that names the rows of the file's head, where they aren't in the manifest's order
     (the released K400 heads have an order of their own)."""

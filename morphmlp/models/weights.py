@@ -37,7 +37,7 @@ class WeightsChanges:
     inflate: Inflation | None = None
     """How 2-D convolutions get a time axis."""
     replace_head: bool = False
-    """Leave the head fresh where the classes differ."""
+    """Leave the head fresh, also where there are as many classes."""
     head_rows: Sequence[int] | None = None
     """The file's row for each class of the network; None: row for row."""
     reverse_channels: bool = False
@@ -78,7 +78,7 @@ def fit_weights(
     if changes.only_fitting:
         return _fit_partly(state, expected, file=file, asked=asked, changes=changes)
     faults = [*differences(file, asked), *_bridge_faults(file, asked, changes)]
-    fresh = _fresh(expected, file, asked)
+    fresh = _fresh(expected, file, asked, changes)
     result, done = dict(state), []
     if changes.inflate is not None and file.kind == "image":
         done.append(f"{inflate(result, expected, changes.inflate)} convolutions got a time axis ({changes.inflate})")
@@ -94,7 +94,7 @@ def fit_weights(
     if changes.reverse_channels:
         result[FIRST_CONVOLUTION] = result[FIRST_CONVOLUTION].flip(1)
         done.append("the first convolution's colours were reversed")
-    if file.num_classes != asked.num_classes:
+    if _head_is_fresh(file, asked, changes):
         result = {name: value for name, value in result.items() if name not in HEAD}
     elif changes.head_rows is not None:
         result = with_head_rows(result, changes.head_rows)
@@ -230,16 +230,24 @@ def _class_order_faults(file: WeightsDescription, changes: WeightsChanges) -> li
     return [f"start_from.class_order names {len(changes.head_rows)} rows"]
 
 
-def _fresh(expected: Mapping[str, Tensor], file: WeightsDescription, asked: WeightsDescription) -> list[str]:
-    """The network's tensors that the file can't have."""
+def _head_is_fresh(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> bool:
+    return changes.replace_head or file.num_classes != asked.num_classes
+
+
+def _fresh(
+    expected: Mapping[str, Tensor], file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges
+) -> list[str]:
+    """The network's tensors that the file can't have, or that aren't taken from it."""
     temporal = asked.kind == "video" and file.kind != "video"
-    head = file.num_classes != asked.num_classes
+    head = _head_is_fresh(file, asked, changes)
     return [name for name in expected if (temporal and TEMPORAL_LAYER.match(name)) or (head and name in HEAD)]
 
 
 def _head_notes(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> list[str]:
     if file.num_classes != asked.num_classes:
         return [f"fresh: the head ({file.num_classes or 'no'} classes in the file, {asked.num_classes} here)"]
+    if changes.replace_head:
+        return [f"fresh: the head (start_from.replace_head; {asked.num_classes} classes in the file and here)"]
     if changes.head_rows is not None:
         return ["the head's rows were brought into the manifest's order (start_from.class_order)"]
     return ["the head's rows are taken to be in the manifest's order"]

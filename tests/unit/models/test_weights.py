@@ -141,9 +141,12 @@ def test_a_file_without_a_head_needs_a_fresh_one():
     assert "fresh: the head (no classes in the file, 5 here)" in fitted(state, replace_head=True).notes
 
 
-def test_a_head_of_the_same_classes_is_kept_even_if_another_could_be_replaced():
+def test_a_head_of_as_many_classes_is_fresh_only_when_asked_for():
     state = network().state_dict()
-    assert differing(state, fitted(state, replace_head=True).state) == set()
+    assert differing(state, fitted(state).state) == set()
+    result = fitted(state, replace_head=True)
+    assert differing(state, result.state) == {"head.weight", "head.bias"}
+    assert "fresh: the head (start_from.replace_head; 5 classes in the file and here)" in result.notes
 
 
 def test_logits_move_with_the_rows_of_the_head():
