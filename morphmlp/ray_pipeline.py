@@ -4,7 +4,7 @@ import signal
 import sys
 from pathlib import Path
 
-from morphmlp.cli import ExperimentArguments, experiment_arguments, write_json
+from morphmlp.cli import ExperimentArguments, write_json
 from morphmlp.data.train_clips import train_plan
 from morphmlp.data_splits import read_splits
 from morphmlp.errors import RunStoppedError
@@ -18,9 +18,8 @@ UNSCORED_SHOWN = 10
 """Test videos without a score that are named on the terminal; the quarantine table holds all."""
 
 
-def train_pipeline(description: str, *, default_config: str) -> None:
+def train_pipeline(arguments: ExperimentArguments) -> None:
     """Train, test and record the experiment that the command line names; prints the result."""
-    arguments = experiment_arguments(description, default_config=default_config)
     result = train_and_report(arguments)
     print(
         f"{result.run_name}: test top-1 {result.top1:.2f}, top-5 {result.top5:.2f} of {result.num_videos} videos "

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from morphmlp.cli import run, write_json
+from morphmlp.drill.stop_names import STOP_NAMES
 from morphmlp.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,16 +24,17 @@ STEPS = 42
 
 def main() -> None:
     """Drill, and tell how each stop ended."""
-    from morphmlp.drill.demo_run import Demo
-    from morphmlp.drill.trials import STOPS, drill_table, run_drill
-    from morphmlp.progress import TerminalProgress
-
-    arguments = _parser(list(STOPS)).parse_args()
-    names = arguments.stops.split(",") if arguments.stops else list(STOPS)
-    if unknown := [name for name in names if name not in STOPS]:
-        raise ConfigError([f"--stops: there is no {name!r}; choose from {', '.join(STOPS)}" for name in unknown])
+    arguments = _parser().parse_args()
+    names = arguments.stops.split(",") if arguments.stops else list(STOP_NAMES)
+    if unknown := [name for name in names if name not in STOP_NAMES]:
+        raise ConfigError([f"--stops: there is no {name!r}; choose from {', '.join(STOP_NAMES)}" for name in unknown])
     if arguments.keep is not None and arguments.keep.exists() and any(arguments.keep.iterdir()):
         raise ConfigError([f"--keep: {arguments.keep} isn't empty; name a new folder"])
+
+    from morphmlp.drill.demo_run import Demo
+    from morphmlp.drill.trials import drill_table, run_drill
+    from morphmlp.progress import TerminalProgress
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
     kept = tempfile.TemporaryDirectory(prefix="drill-") if arguments.keep is None else nullcontext(arguments.keep)
     with kept as folder, TerminalProgress() as progress:
@@ -50,9 +52,9 @@ def main() -> None:
         sys.exit(1)
 
 
-def _parser(stops: list[str]) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="drill.py", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--stops", help=f"some of {', '.join(stops)}; by default all")
+    parser.add_argument("--stops", help=f"some of {', '.join(STOP_NAMES)}; by default all")
     parser.add_argument("--seed", type=int, default=0, help="root of the random steps (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=STEPS, help="length of a run (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the result as JSON")

@@ -192,14 +192,16 @@ def _job() -> "Iterator[Progress]":
 def prepare_look(arguments: argparse.Namespace) -> None:
     """A contact sheet of an experiment's clips, as training or validation gets them."""
     from morphmlp.config import load_config
-    from morphmlp.data.decoding.isolated import IsolatedVideos
-    from morphmlp.data.manifest import read_manifest
     from morphmlp.errors import ConfigError
-    from morphmlp.reporting.contact_sheet import contact_sheet, training_rows, validation_rows
 
     if arguments.output.suffix not in (".png", ".pdf", ".svg"):
         raise ConfigError([f"--output: {arguments.output} must end in .png, .pdf or .svg"])
     config = load_config(arguments.config, cli.parse_overrides(arguments.overrides))
+
+    from morphmlp.data.decoding.isolated import IsolatedVideos
+    from morphmlp.data.manifest import read_manifest
+    from morphmlp.reporting.contact_sheet import contact_sheet, training_rows, validation_rows
+
     training = arguments.split == "train"
     manifest = read_manifest(config.data.train if training else config.data.val).available()
     with IsolatedVideos(config.ingest.decoder, timeout_s=config.ingest.decode_timeout_s) as videos:

@@ -1,15 +1,18 @@
 """Train and test a MorphMLP on Kinetics-400."""
 
-from morphmlp.cli import run
-from morphmlp.ray_pipeline import train_pipeline
+from morphmlp.cli import experiment_arguments, run
 
 
 def main() -> None:
     """Train the experiment of `--config`."""
-    train_pipeline(
+    arguments = experiment_arguments(
         "Train a MorphMLP on Kinetics-400 and test it with the published multi-view protocol.",
         default_config="experiments/k400/morphmlp_s_16x4.yaml",
     )
+
+    from morphmlp.ray_pipeline import train_pipeline
+
+    train_pipeline(arguments)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def _remarks(file: WeightsFile, config: ExperimentConfig) -> list[str]:
     start, classes = config.start_from, file.description.num_classes
     if start is None or file.container == "checkpoint" or classes != config.model.num_classes:
         return []
-    if config.dataset == "k400" and start.class_order is None:
+    if config.dataset == "k400" and start.class_order is None and not start.replace_head:
         return ["released Kinetics heads have a class order of their own: start_from.class_order names it"]
     something = config.dataset in ("ssv1", "ssv2")
     if something and config.clip.channel_order == "rgb" and not start.reverse_channels:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from morphmlp.drill.outcome import difference, doubled_points, greatest_loss_difference, tensors_of
-from morphmlp.drill.trials import DrillResult, StopResult, drill_table
+from morphmlp.drill.stop_names import STOP_NAMES
+from morphmlp.drill.trials import STOPS, DrillResult, StopResult, drill_table
 from morphmlp.errors import DrillError
 
 CONTENT = {
@@ -118,3 +119,7 @@ def test_a_stop_without_a_result_fails_the_drill_and_is_told():
     ]
     assert "failed" in lines[3]
     assert lines[-1] == "ctrl-c: the run ended before"
+
+
+def test_every_stop_can_be_named():
+    assert tuple(STOPS) == STOP_NAMES

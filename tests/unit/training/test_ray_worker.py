@@ -4,15 +4,17 @@ from types import SimpleNamespace
 
 import pytest
 import tiny_training as tiny
+import torch
 
 from morphmlp.config.loading import config_from_mapping, config_to_mapping, with_overrides
 from morphmlp.metrics import ScoreCounts
 from morphmlp.record import Metrics
 from morphmlp.training import ray_worker
+from morphmlp.training.checkpoint_store import CheckpointFacts, CheckpointStore
 from morphmlp.training.loop import fit
 from morphmlp.training.report import points_of
 from morphmlp.training.run_folder import RunFolder
-from morphmlp.training.state import new_state
+from morphmlp.training.state import new_state, snapshot
 
 STEPS_PER_EPOCH = 2
 
@@ -127,3 +129,20 @@ def test_whoever_is_asked_to_stop_inside_an_epoch_saves_and_stops_at_once(report
     training.run()
     assert {step for step, _ in training.saving.saved} == {1}
     assert reports[-1] == {"stopped": "stop requested: SIGTERM"}
+
+
+def test_a_run_that_is_continued_keeps_the_head_that_it_has_trained(tmp_path):
+    """It was asked to replace the file's head; that was done when it began."""
+    (tmp_path / "w.pth").touch()  # it isn't read again
+    start_from = {"start_from.weights": str(tmp_path / "w.pth"), "start_from.replace_head": True}
+    config = config_from_mapping(with_overrides(config_to_mapping(tiny.CONFIG), start_from))
+    trained = new_state(config, tiny.CPU)
+    with torch.no_grad():
+        trained.model.head.weight.fill_(0.25)
+    store = CheckpointStore.of(str(tmp_path), "run")
+    store.save(snapshot(trained, config=config, data_fingerprint="12:abc"), CheckpointFacts(epoch=0, step=0, top1=None))
+    state = new_state(config, tiny.CPU)
+    job = SimpleNamespace(config=config, data_fingerprint="12:abc")
+    _, notes = ray_worker._resume_or_start(job, state, store, SimpleNamespace(), first=True)
+    assert (state.model.head.weight == 0.25).all()
+    assert [note for note in notes if "head" in note] == []

@@ -182,6 +182,7 @@ def test_image_weights_start_a_video_network_that_keeps_its_own_temporal_layers_
     [
         ({"dataset": "k400"}, {}, "released Kinetics heads have a class order of their own"),
         ({"dataset": "k400"}, {"class_order": "order.txt"}, None),
+        ({"dataset": "k400"}, {"replace_head": True}, None),
         ({"dataset": "ssv2"}, {}, "released Something-Something weights expect BGR"),
         ({"dataset": "ssv2"}, {"reverse_channels": True}, None),
         ({"dataset": "ssv2", "clip.channel_order": "bgr"}, {}, None),
@@ -197,6 +198,17 @@ def test_what_released_files_cannot_say_is_pointed_out(fields, options, remark, 
     ]
     assert len(remarks) == (remark is not None)
     assert all(str(remark) in line for line in remarks)
+
+
+@pytest.mark.parametrize("carry", ["all", "fitting"])
+def test_a_replaced_head_is_the_fresh_draw_though_the_classes_are_as_many(carry, weights):
+    drawn, state = new_state(CONFIG, tiny.CPU).model.state_dict(), new_state(CONFIG, tiny.CPU)
+    checkpoint = weights.with_name("checkpoint.pt")
+    file = checkpoint_of(CONFIG, checkpoint)
+    lines = start(state, starting_from(checkpoint, replace_head=True, carry=carry), NAMES)
+    for name, found in state.model.state_dict().items():
+        assert torch.equal(found, drawn[name] if name.startswith("head.") else file[name]), name
+    assert any("fresh: " in line and "start_from.replace_head" in line for line in lines)
 
 
 def test_moving_averages_begin_with_the_loaded_weights(weights):

@@ -1,0 +1,46 @@
+"""Help, and the refusal of a field that isn't there, come before anything heavy is imported."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PIPELINES = sorted(path.name for path in (ROOT / "pipelines").glob("*.py"))
+HEAVY = {"torch", "torchvision", "ray", "mlflow", "pandas", "pyarrow", "matplotlib", "optuna", "av"}
+DEMO = "experiments/demo/morphmlp_demo.yaml"
+TYPO = ["--train.epoch", "3"]
+WRONG = {
+    "benchmark.py": (["train-step", *TYPO], "train.epoch"),
+    "convert_weights.py": (["w.pth", "w.safetensors", *TYPO], "train.epoch"),
+    "drill.py": (["--stops", "ctrl-d"], "ctrl-d"),
+    "prepare.py": (["look", "--config", DEMO, "--output", "clips.png", *TYPO], "train.epoch"),
+    "replay.py": (["run", "7", *TYPO], "train.epoch"),
+}
+"""What a user gets wrong, and the word that the answer must have; the others take fields of an experiment."""
+
+
+def answer(name, *arguments):
+    command = [sys.executable, "-X", "importtime", f"pipelines/{name}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    timed = re.findall(r"^import time: .*\| +(\S+)$", done.stderr, re.MULTILINE)
+    assert "argparse" in timed
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    return done.returncode, done.stdout + "\n".join(said), {module.split(".")[0] for module in timed} & HEAVY
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_help_comes_without_heavy_imports(name):
+    returncode, said, heavy = answer(name, "--help")
+    assert (returncode, heavy) == (0, set())
+    assert "--" in said
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_wrong_field_is_refused_without_heavy_imports(name):
+    arguments, word = WRONG.get(name, (TYPO, "train.epoch"))
+    returncode, said, heavy = answer(name, *arguments)
+    assert (returncode, heavy) == (2, set())
+    assert word in said
