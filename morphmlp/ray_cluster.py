@@ -36,7 +36,9 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError
 
+from morphmlp.cluster_address import require_cluster
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.data.clip_cache import ClipCache
 from morphmlp.data.decode_task import DecodePolicy
@@ -307,11 +309,12 @@ def _own_temp_folder() -> Iterator[Path]:
 
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
+    require_cluster(address)
     try:
         with _hushed_start():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise ClusterError(f"RAY_ADDRESS {address}: no cluster answers: {str(error).splitlines()[0]}") from None
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise ClusterError(f"RAY_ADDRESS {address}: can't join the cluster: {' '.join(str(error).split())}") from None
     try:
         yield
     finally:

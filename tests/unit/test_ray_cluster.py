@@ -7,7 +7,7 @@ import pytest
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.data.clip_cache import ClipCache
 from morphmlp.errors import ClusterError
-from morphmlp.ray_cluster import NodeResources, place
+from morphmlp.ray_cluster import NodeResources, job_session, place
 
 LAPTOP = NodeResources(cpus=2, gpus=0, labels={})
 GPU_NODE = NodeResources(cpus=48, gpus=4, labels={"node-role": "train"})
@@ -106,3 +106,9 @@ def test_decode_tasks_share_clips_where_a_folder_is_named_and_only_there():
     assert share.policy.cache == ClipCache(folder="/clips", max_bytes=2**29)
     assert pickle.loads(pickle.dumps(share)) == share
     assert placement.ingest_share(IngestConfig(), pipelines=1).policy.cache is None
+
+
+def test_an_address_that_is_none_is_refused_before_ray_is_asked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_ADDRESS", "garbage")
+    with pytest.raises(ClusterError, match="RAY_ADDRESS 'garbage': is no address"), job_session():
+        pass

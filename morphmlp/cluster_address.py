@@ -1,0 +1,148 @@
+"""Whether a Ray cluster answers at an address, found out within seconds. Knows no Ray, which would wait for minutes."""
+
+import os
+import re
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from morphmlp.errors import ClusterError
+
+if TYPE_CHECKING:
+    import grpc
+
+PATIENCE_S = 5.0
+"""Time for a connection, and again for an answer."""
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
+_QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""What every client asks the head first; a head that wants a token refuses it without one."""
+
+
+def require_cluster(address: str) -> None:
+    """Make sure that a cluster answers, and that it takes this process.
+
+    Args:
+        address: Of the head as `host:port`, or `auto` for the Ray that runs on this machine.
+
+    Raises:
+        ClusterError: It's no such address, nothing answers there, something else does, or a token is lacking.
+    """
+    if address == "auto":
+        recorded = _recorded()
+        if recorded is None or _any_head_here():
+            return  # Ray looks through this machine's processes, and says at once when there is none
+        try:
+            _require_answer(recorded)
+        except ClusterError as error:
+            raise ClusterError(
+                f"RAY_ADDRESS auto: no Ray runs on this machine; the last one was at {recorded}; name the head as "
+                "host:port, or unset RAY_ADDRESS to train on this machine alone"
+            ) from error
+        return
+    _require_form(address)
+    _require_answer(address)
+
+
+def _require_form(address: str) -> None:
+    if address.startswith("ray://"):
+        raise ClusterError(
+            f"RAY_ADDRESS {address}: Ray's client isn't supported; run the command on a machine of the cluster with "
+            "the head's host:port (port 6379 by default), or through `ray job submit`"
+        )
+    if address == "local":
+        raise ClusterError("RAY_ADDRESS local: unset it, Ray is then started on this machine")
+    form = _HOST_AND_PORT.fullmatch(address)
+    if form is None or not 0 < int(form["port"]) < 2**16:
+        raise ClusterError(
+            f"RAY_ADDRESS {address!r}: is no address; name the head as host:port, as in 10.0.0.1:6379, or auto for the "
+            "Ray that runs on this machine"
+        )
+
+
+def _require_answer(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
+    except TimeoutError:
+        raise _silent(address, f"no answer within {PATIENCE_S:.0f} s") from None
+    except OSError as error:
+        raise _silent(address, error.strerror or str(error)) from None
+    if os.environ.get("RAY_USE_TLS") not in ("1", "true"):  # whose certificates Ray itself looks after
+        _require_head(address)
+
+
+def _require_head(address: str) -> None:
+    import grpc  # noqa: PLC0415 (only where a cluster is joined)
+
+    token = _token()
+    answer = _asked(address, token=None)
+    if answer is grpc.StatusCode.UNAUTHENTICATED:
+        if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+            raise ClusterError(
+                f"RAY_ADDRESS {address}: the cluster wants a token: export RAY_AUTH_MODE=token"
+                + ("" if token else ", and bring the head's ~/.ray/auth_token to this machine")
+            )
+        if not token:
+            raise ClusterError(
+                f"RAY_ADDRESS {address}: the cluster wants a token, and there is none here: bring the head's "
+                "~/.ray/auth_token to this machine"
+            )
+        if _asked(address, token=token) is grpc.StatusCode.UNAUTHENTICATED:
+            raise ClusterError(
+                f"RAY_ADDRESS {address}: the cluster refuses this machine's token; bring the head's ~/.ray/auth_token "
+                "to this machine"
+            )
+    elif answer is not grpc.StatusCode.OK:
+        raise _silent(address, f"something listens there that isn't Ray's head ({answer.name.lower()})")
+
+
+def _asked(address: str, *, token: str | None) -> "grpc.StatusCode":
+    import grpc  # noqa: PLC0415 (only where a cluster is joined)
+
+    # Without a proxy: Ray's own connections take none.
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(_QUESTION)(
+                b"", timeout=PATIENCE_S, metadata=None if token is None else [("authorization", f"Bearer {token}")]
+            )
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
+
+
+def _silent(address: str, reason: str) -> ClusterError:
+    return ClusterError(
+        f"RAY_ADDRESS {address}: no cluster answers: {reason}; start it, mend the address, or unset RAY_ADDRESS to "
+        "train on this machine alone"
+    )
+
+
+def _token() -> str | None:
+    """What Ray would show: from the environment, from the file that it names, or from the home folder."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token.strip()
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        return file.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _recorded() -> str | None:
+    """The address of the Ray that was last started on this machine, as Ray keeps it."""
+    outer = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    try:
+        return (Path(outer) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _any_head_here() -> bool:
+    for process in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if process.read_text(encoding="utf-8").startswith("gcs_server"):
+                return True
+        except OSError:
+            continue  # it has just ended
+    return False
