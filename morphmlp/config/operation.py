@@ -83,8 +83,8 @@ class IngestConfig:
     """From files to batches, in Ray Data tasks."""
 
     decoder: DecoderName = "pyav"
-    """`pyav`: exact and fast. `decord`: to match older results; wrong frames on trimmed files. `torchcodec`: exact,
-    where it is installed with its FFmpeg. `python pipelines/benchmark.py decoders` compares them."""
+    """`pyav`: exact and fast. `decord`: to match older results; wrong frames on many kinds of file. `torchcodec`, where
+    it is installed with its FFmpeg: exact for most. `python pipelines/benchmark.py decoders` compares them."""
     decode_timeout_s: PositiveFloat = 60.0
     """A video that takes longer to decode is given up, seconds."""
     cpus: PositiveInt | None = None

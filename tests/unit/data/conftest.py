@@ -1,8 +1,13 @@
 """Small coded videos, written once, and their true frames."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from morphmlp.benchmarks.coded_videos import copy_stream, sequential_frames, write_coded_videos
+
+sys.path.insert(0, str(Path(__file__).parent))  # for golden_files and golden_set
 
 
 @pytest.fixture(scope="session")
