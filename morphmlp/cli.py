@@ -22,13 +22,14 @@ from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import parse_yaml
 from morphmlp.config.operation import WorkerRange
 from morphmlp.config.schema import StartConfig
-from morphmlp.errors import ConfigError, MorphMLPError
+from morphmlp.errors import ConfigError, MorphMLPError, storage_faults_told
 
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a pipeline's `main` and leave the process with its exit code."""
     try:
-        main()
+        with storage_faults_told():
+            main()
     except MorphMLPError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)

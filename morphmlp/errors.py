@@ -4,8 +4,11 @@ Every message carries what is wrong, the value, what would be right, and where. 
 errors into one line and exit code 2; anything else is a defect and keeps its traceback.
 """
 
+import errno
 import functools
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class MorphMLPError(Exception):
@@ -74,6 +77,10 @@ class CheckpointError(MorphMLPError):
     """A checkpoint that is torn, foreign, or belongs to another experiment."""
 
 
+class StorageError(CheckpointError):
+    """Storage that is full, read-only, or gives no answer: no checkpoint is at fault, and no step is taken again."""
+
+
 class ClusterError(MorphMLPError):
     """A cluster or machine that can't hold the run."""
 
@@ -96,3 +103,35 @@ class SweepError(MorphMLPError):
 
 class DrillError(MorphMLPError):
     """A stop of the drill that didn't happen, or after which the run didn't go on."""
+
+
+_STORAGE_ERRNOS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
+        # Disks behind a network: a stale handle, a mount whose server is gone.
+        *(errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO),
+    }
+)
+
+
+def storage_fault(error: BaseException) -> StorageError | None:
+    """What the operating system says of a disk, as the user's to mend; None where the error is about something else."""
+    if not isinstance(error, OSError) or error.errno not in _STORAGE_ERRNOS:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return StorageError(f"{where}{os.strerror(error.errno)}; the same command continues once that is mended")
+
+
+@contextmanager
+def storage_faults_told() -> Iterator[None]:
+    """Turn what the operating system says of a disk into the project's error.
+
+    Raises:
+        StorageError: Such a fault.
+    """
+    try:
+        yield
+    except OSError as error:
+        if (fault := storage_fault(error)) is None:
+            raise
+        raise fault from error

@@ -16,7 +16,7 @@ from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import Quarantine, broken_limit, earlier_broken
 from morphmlp.data_splits import DataSplits
-from morphmlp.errors import CheckpointError, RunStoppedError, TrackingError
+from morphmlp.errors import CheckpointError, RunStoppedError, TrackingError, storage_faults_told
 from morphmlp.evaluation.predictions import count_predictions, write_predictions
 from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
 from morphmlp.evaluation.scoring import confusion_matrix
@@ -88,6 +88,7 @@ class ExperimentResult:
     """Training clips per second, all workers, ingest included: median over the run's reports."""
 
 
+@storage_faults_told()
 def run_experiment(
     config: ExperimentConfig,
     data: DataSplits,

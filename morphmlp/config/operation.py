@@ -76,6 +76,9 @@ class CheckpointConfig:
     storage: str | None = None
     """Folder or address (`s3://bucket/folder`, `gs://...`) under which checkpoints are kept, by run name; null: in the
     run's folder under `cluster.storage`."""
+    wait_for_storage_s: NonNegativeFloat = 3600.0
+    """How long a run whose storage is full or fails waits with its last checkpoint in memory, or to read the one that
+    it continues from, seconds; then it ends, and takes no step again before the storage is mended."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

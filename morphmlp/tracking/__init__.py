@@ -20,7 +20,6 @@ os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
 from morphmlp.environment import environment_tags
 from morphmlp.record import MetricPoint, Metrics, RunSummary, Status, Tags
 from morphmlp.tracking.buffered import BufferedWriter, end_early, write_waiting
-from morphmlp.tracking.line_file import LineFile, cut_torn_end
 from morphmlp.tracking.patience import Patience
 from morphmlp.tracking.runs import find_run, open_run, read_children, read_run, read_runs, read_text
 from morphmlp.tracking.store import prepare_store, tracking_uri
@@ -28,7 +27,6 @@ from morphmlp.tracking.writer import RunWriter
 
 __all__ = [
     "BufferedWriter",
-    "LineFile",
     "MetricPoint",
     "Metrics",
     "Patience",
@@ -36,7 +34,6 @@ __all__ = [
     "RunWriter",
     "Status",
     "Tags",
-    "cut_torn_end",
     "end_early",
     "environment_tags",
     "find_run",

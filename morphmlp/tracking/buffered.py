@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from morphmlp.errors import StoreAwayError, TrackingError
+from morphmlp.line_file import WaitingLines
 from morphmlp.record import MetricPoint, Status
-from morphmlp.tracking.line_file import WaitingLines
 from morphmlp.tracking.patience import LIMIT_S, LONGEST_PAUSE_S
 from morphmlp.tracking.store import impatient
 from morphmlp.tracking.writer import RunWriter

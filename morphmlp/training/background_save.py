@@ -1,12 +1,18 @@
-"""Writes checkpoints while training goes on. Slow or dead storage never stops a step."""
+"""Writes checkpoints while training goes on. Slow, full or dead storage never stops a step, and repeats none."""
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from morphmlp.errors import CheckpointError
+from morphmlp.errors import StorageError
 from morphmlp.training.checkpoint_store import CheckpointFacts, CheckpointStore, StoredCheckpoint
+
+LONGEST_PAUSE_S = 30.0
+"""Between two tries to write to storage that refuses, seconds."""
+LEAST_TRIES = 2
+"""Of a required checkpoint, however little time there is."""
+LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,8 @@ class BackgroundSaver:
     """One thread that saves snapshots in the order in which they come.
 
     While one is being written one more waits; a newer one takes its place, unless it's required. So there are
-    never more than two in memory beside the required ones.
+    never more than two in memory beside the required ones. A required one that the storage refuses is kept in memory
+    and tried again, until a newer one is there to be written in its place.
     """
 
     def __init__(
@@ -39,7 +46,7 @@ class BackgroundSaver:
             keep_last: Newest checkpoints that stay after a save.
             keep_best: Whether the best stays too.
             restored: The checkpoint that the run continues from.
-            retry_after_s: Pause before the second try of a required one, seconds.
+            retry_after_s: Pause before the second try of a required one, seconds; doubled before each further one.
         """
         self.last_saved = restored
         """The last good checkpoint: the one that was saved last, or that the run continues from."""
@@ -53,7 +60,8 @@ class BackgroundSaver:
         self._snapshots: list[_Snapshot] = []  # the first is being written
         self._passed_over: list[int] = []
         self._notes: list[str] = []
-        self._lost: CheckpointError | None = None
+        self._refusal: str | None = None  # why the first snapshot, a required one, isn't written yet
+        self._tries = 0  # of the first snapshot
         self._defect: Exception | None = None
         self._closed = False
         threading.Thread(target=self._work, name="checkpoint saver", daemon=True).start()
@@ -79,8 +87,11 @@ class BackgroundSaver:
     def notes(self) -> list[str]:
         """Lines for the user since the last call: what couldn't be written or removed, and what was passed over."""
         with self._changed:
-            notes, self._notes = self._notes, []
-            passed_over, self._passed_over = self._passed_over, []
+            return self._taken_notes()
+
+    def _taken_notes(self) -> list[str]:
+        notes, self._notes = self._notes, []
+        passed_over, self._passed_over = self._passed_over, []
         if passed_over:
             took = "" if self.seconds_of_last is None else f" (the last one took {self.seconds_of_last:.0f} s)"
             notes.append(
@@ -89,62 +100,106 @@ class BackgroundSaver:
             )
         return notes
 
-    def finish(self, timeout_s: float) -> None:
+    def finish(
+        self,
+        timeout_s: float,
+        *,
+        hurry: Callable[[], bool] = lambda: False,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
         """Wait until all is written; no snapshot is taken afterwards.
 
         Args:
             timeout_s: How long at most, seconds.
+            hurry: Whether storage that has refused twice isn't waited for.
+            told: Takes the lines for the user while this waits; otherwise they are in `notes`.
 
         Raises:
-            CheckpointError: A required checkpoint couldn't be written, at two tries or in time.
+            StorageError: A required checkpoint can't be written, or isn't in time.
         """
+        begun = time.monotonic()
+        announced = False
         with self._changed:
-            self._changed.wait_for(lambda: not self._snapshots, timeout_s)
+            while self._snapshots and (left := begun + timeout_s - time.monotonic()) > 0:
+                refused = self._refusal is not None and self._tries >= LEAST_TRIES
+                if refused and hurry():
+                    break
+                if refused and not announced:
+                    announced = True
+                    self._notes.append(self._waiting(timeout_s))
+                if told is not None:
+                    for note in self._taken_notes():
+                        told(note)
+                self._changed.wait(min(LOOK_EVERY_S, left))
             self._closed = True
             self._changed.notify_all()
             self._raise_defect()
             late = [snapshot.facts.step for snapshot in self._snapshots]
             if any(snapshot.required for snapshot in self._snapshots):
-                raise CheckpointError(
-                    f"{self._store.location}: the checkpoint at step {late[-1]} isn't written after {timeout_s:g} s; "
-                    f"{self._last_good()}"
-                )
+                self._snapshots.clear()
+                raise StorageError(self._loss(late[-1], time.monotonic() - begun))
             self._notes += [f"the checkpoint at step {step} isn't written after {timeout_s:g} s" for step in late]
-            if self._lost is not None:
-                raise self._lost
 
     def _work(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._snapshots or self._closed)
-                if not self._snapshots:
+                if not self._snapshots or (self._closed and self._refusal is not None):
                     return
+                snapshot = self._snapshots[0]
             try:
-                self._write(self._snapshots[0])
+                done = self._write(snapshot)
             except Exception as error:  # noqa: BLE001 (a defect, which the training thread raises)
-                self._defect = error
-            with self._changed:
-                del self._snapshots[0]
-                self._changed.notify_all()
+                self._defect, done = error, True
+            self._settle(snapshot, done=done)
+            del snapshot
 
-    def _write(self, snapshot: _Snapshot) -> None:
-        for attempts_left in (1, 0) if snapshot.required else (0,):
-            begun = time.monotonic()
-            try:
-                saved = self._store.save(snapshot.content, snapshot.facts)
-            except CheckpointError as error:
-                self._tell(
-                    f"checkpoint at step {snapshot.facts.step} could not be written: {error}; "
-                    f"{'it is tried once more' if attempts_left else 'training goes on'}, {self._last_good()}"
-                )
-                if attempts_left:
-                    time.sleep(self._retry_after_s)
-                elif snapshot.required:
-                    self._lost = CheckpointError(str(error))  # without the traceback, which holds the content
-            else:
-                self.last_saved, self.seconds_of_last, self._lost = saved, time.monotonic() - begun, None
-                self._store.prune(saved, keep_last=self._keep_last, keep_best=self._keep_best, told=self._tell)
-                return
+    def _write(self, snapshot: _Snapshot) -> bool:
+        """Whether nothing more is to be done about a snapshot: it's written, or it needn't be."""
+        step, begun = snapshot.facts.step, time.monotonic()
+        try:
+            saved = self._store.save(snapshot.content, snapshot.facts)
+        except StorageError as error:
+            if self._refusal is None:
+                then = "it is kept in memory and tried again" if snapshot.required else "training goes on"
+                self._tell(f"checkpoint at step {step} could not be written: {error}; {then}, {self._last_good()}")
+            self._refusal = str(error) if snapshot.required else None
+            return not snapshot.required
+        if self._refusal is not None:
+            self._tell(f"the checkpoint at step {step} is written now")
+        self.last_saved, self.seconds_of_last, self._refusal = saved, time.monotonic() - begun, None
+        self._store.prune(saved, keep_last=self._keep_last, keep_best=self._keep_best, told=self._tell)
+        return True
+
+    def _settle(self, snapshot: _Snapshot, *, done: bool) -> None:
+        """Go on to the next snapshot, or pause before the next try of this one."""
+        with self._changed:
+            self._tries = 0 if done else self._tries + 1
+            self._changed.notify_all()
+            if not done:
+                pause = min(self._retry_after_s * 2 ** (self._tries - 1), LONGEST_PAUSE_S)
+                self._changed.wait_for(lambda: self._closed or len(self._snapshots) > 1, pause)
+                if len(self._snapshots) > 1 and self._tries >= LEAST_TRIES:
+                    self._notes.append(f"the checkpoint at step {snapshot.facts.step} is given up for a newer one")
+                    self._refusal, self._tries, done = None, 0, True
+            if done and self._snapshots:
+                del self._snapshots[0]
+            self._changed.notify_all()
+
+    def _waiting(self, timeout_s: float) -> str:
+        return (
+            f"waiting up to {timeout_s:.0f} s (checkpoint.wait_for_storage_s) for {self._store.location} to take the "
+            "last checkpoint, which is kept in memory; make room there"
+        )
+
+    def _loss(self, step: int, waited_s: float) -> str:
+        """Why the last checkpoint isn't there, and what the user can do."""
+        if self._refusal is None:
+            fault = f"{self._store.location}: the checkpoint at step {step} isn't written after {waited_s:.2g} s"
+        else:
+            fault = f"the checkpoint at step {step}, tried for {waited_s:.0f} s: {self._refusal}"
+        then = "begins anew" if self.last_saved is None else f"continues from step {self.last_saved.facts.step}"
+        return f"{fault}; when the storage is mended the same command {then}"
 
     def _last_good(self) -> str:
         if self.last_saved is None:

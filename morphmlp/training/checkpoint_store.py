@@ -22,7 +22,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 from pydantic import ConfigDict, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from morphmlp.errors import CheckpointError
+from morphmlp.errors import CheckpointError, StorageError
 from morphmlp.training.checkpoint_content import FORMAT, read_content, reason_of, write_content
 
 CONTENT_FILE = "checkpoint.pt"
@@ -122,7 +122,7 @@ class CheckpointStore:
             facts: What to say of it.
 
         Raises:
-            CheckpointError: The storage is full or fails. Nothing of this one is seen, earlier ones are kept.
+            StorageError: It is full or fails. Nothing of this one is seen, earlier ones are kept.
         """
         if content.get("format") != FORMAT:
             raise ValueError(f"the content's format is {content.get('format')!r}, not {FORMAT!r}")
@@ -131,8 +131,9 @@ class CheckpointStore:
             self._remove_remains()
             marker = self._write(name, content, facts)
         except OSError as error:
-            raise CheckpointError(
-                f"{self.location}/{name}: can't be written: {reason_of(error)}; earlier checkpoints are kept"
+            # Without the folder's name, which is another one at every try.
+            raise StorageError(
+                f"{self.location}: can't be written: {reason_of(error)}; earlier checkpoints are kept"
             ) from None
         return self._stored(name, marker)
 
@@ -140,7 +141,7 @@ class CheckpointStore:
         """All that were written to their end, from the oldest to the newest.
 
         Raises:
-            CheckpointError: The storage can't be listed.
+            StorageError: It can't be read.
         """
         return self._survey()[0]
 
@@ -151,7 +152,8 @@ class CheckpointStore:
             told: Takes a line for every checkpoint that is left out, with its name and the reason.
 
         Raises:
-            CheckpointError: There are checkpoints, and none can be read.
+            CheckpointError: There are checkpoints, and none is whole.
+            StorageError: It can't be read, so that nobody knows which one is the newest.
         """
         stored, left_out = self._survey()
         for error in left_out:
@@ -161,6 +163,8 @@ class CheckpointStore:
         for checkpoint in reversed(stored):
             try:
                 return checkpoint, self._content(checkpoint)
+            except StorageError:
+                raise
             except CheckpointError as error:
                 faults.append(str(error))
                 told(f"checkpoint left out: {error}")
@@ -176,6 +180,7 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: There is none of that name, it is torn, or it is something else.
+            StorageError: It can't be read.
         """
         return self._content(self._stored(name, self._marker(name)))
 
@@ -222,7 +227,7 @@ class CheckpointStore:
         try:
             found = self._files.get_file_info(FileSelector(self._root, allow_not_found=True))
         except OSError as error:
-            raise CheckpointError(f"{self.location}: can't be listed: {reason_of(error)}") from None
+            raise StorageError(f"{self.location}: can't be listed: {reason_of(error)}") from None
         return [file.base_name for file in found if file.type == FileType.Directory]
 
     def _survey(self) -> tuple[list[StoredCheckpoint], list[CheckpointError]]:
@@ -231,6 +236,8 @@ class CheckpointStore:
         for name in filter(_NAME.fullmatch, self._folders()):
             try:
                 stored.append(self._stored(name, self._marker(name)))
+            except StorageError:
+                raise
             except CheckpointError as error:
                 left_out.append(error)
         return sorted(stored, key=lambda checkpoint: checkpoint.age), left_out
@@ -246,7 +253,7 @@ class CheckpointStore:
         except FileNotFoundError:
             raise _UnmarkedError(f"{location}: no whole checkpoint, it has no {MARKER_FILE}") from None
         except OSError as error:
-            raise CheckpointError(f"{location}: its {MARKER_FILE} can't be read: {reason_of(error)}") from None
+            raise _unreadable(f"{location}: its {MARKER_FILE}", error) from None
         except ValidationError as error:
             fault = error.errors()[0]
             where = "".join(f"{part}: " for part in fault["loc"])
@@ -266,7 +273,7 @@ class CheckpointStore:
         except FileNotFoundError:
             raise CheckpointError(f"{checkpoint.location}: torn: it has no {CONTENT_FILE}") from None
         except OSError as error:
-            raise CheckpointError(f"{checkpoint.location}: can't be read: {reason_of(error)}") from None
+            raise _unreadable(checkpoint.location, error) from None
 
     @contextlib.contextmanager
     def _local_file(self, path: str) -> Iterator[BinaryIO]:
@@ -351,6 +358,12 @@ def _open_storage(location: str) -> tuple[FileSystem, str, str]:
     except (OSError, pa.ArrowException) as error:
         raise CheckpointError(f"{shown}: can't be used as storage: {reason_of(error)}") from None
     return filesystem, path.rstrip("/"), shown
+
+
+def _unreadable(what: str, error: OSError) -> StorageError:
+    return StorageError(
+        f"{what} can't be read: {reason_of(error)}; mend the storage, or move this checkpoint away to do without it"
+    )
 
 
 def _hidden(name: str) -> str:

@@ -9,7 +9,7 @@ import ray.train
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from morphmlp.errors import ClusterError, MorphMLPError
+from morphmlp.errors import ClusterError, MorphMLPError, storage_fault
 from morphmlp.training.failure_reasons import failure_text
 from morphmlp.training.ray_capacity import NOTICE_S, alive_nodes, lost_node
 from morphmlp.training.ray_record import RecordReports
@@ -69,7 +69,7 @@ class Fit(threading.Thread):
         return End(
             ending=Ending.FAILED,
             reason=failure_text(error.worker_failures),
-            fault=next((failure for failure in failures if isinstance(failure, MorphMLPError)), None),
+            fault=next(filter(None, map(_fault, failures)), None),
         )
 
     def _lost_node(self, failures: list[BaseException]) -> bool:
@@ -111,6 +111,11 @@ def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
 def _run_job(config: dict[str, TrainJob]) -> None:
     # Ray Train hands a dictionary to every worker.
     train_worker(config["job"])
+
+
+def _fault(failure: BaseException) -> MorphMLPError | None:
+    """What of a failure is the user's to mend."""
+    return failure if isinstance(failure, MorphMLPError) else storage_fault(failure)
 
 
 def _root(failure: BaseException) -> BaseException:

@@ -1,9 +1,11 @@
 """The function that runs on every training worker: build, restore, iterate, save, report."""
 
+import json
 import os
+import time
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray.train
 import ray.train.torch
@@ -15,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.quarantine import broken_limit
 from morphmlp.data.ray_dataset import warm_decode_processes
-from morphmlp.errors import CheckpointError
+from morphmlp.errors import StorageError
 from morphmlp.evaluation.scoring import score_single_views
+from morphmlp.line_file import LineFile
 from morphmlp.metrics import ScoreCounts
 from morphmlp.ray_cluster import Placement
 from morphmlp.record import Tags
@@ -32,9 +35,11 @@ from morphmlp.training.skipped_steps import save_skipped_step
 from morphmlp.training.start_weights import start
 from morphmlp.training.state import Precision, TrainState, checkpoint_from, new_state, restore
 from morphmlp.training.step_guard import SkippedStep, StepGuard
-from morphmlp.training.stop_request import StopWatch, reason_of
+from morphmlp.training.stop_request import ROOM, StopWatch, reason_of
 
 Value = TypeVar("Value")
+READ_AGAIN_S = 10.0
+"""Between two tries to read storage that fails, seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +119,7 @@ class _Worker:
         )
         self._broken = 0.0
         self._notes: list[str] = []
+        self._progress = LineFile(job.folder.progress)
 
     def report_start(self, notes: list[str]) -> None:
         """Tell that this worker is ready, and what is to be known of it."""
@@ -143,7 +149,7 @@ class _Worker:
         if isinstance(summary, EpochSummary):
             self._broken = 0.0
         if reason is not None:
-            self._save_and_stop()
+            self._save_and_stop(reason)
         self._report()
         if reason is not None:
             ray.train.report(Report(stopped=reason))
@@ -152,18 +158,30 @@ class _Worker:
     def finish(self) -> None:
         """Wait for the last checkpoint of a whole training."""
         if self._saving is not None:
-            self._saving.finish()
+            self._saving.finish(hurry=self._is_to_end, told=self._tell_now)
         self._report()
 
-    def _save_and_stop(self) -> None:
-        """Save what there is; a storage that fails doesn't keep the run from stopping."""
+    def _save_and_stop(self, reason: str) -> None:
+        """Save what there is. Storage that fails keeps no run from ending; a restart would take steps again."""
         if self._saving is None:
             return
+        grows = reason.startswith(STOP_REQUESTED + ROOM)
         self._saving.save(required=True)
         try:
-            self._saving.finish()
-        except CheckpointError as error:
+            self._saving.finish(hurry=lambda: not grows or self._is_to_end(), told=self._tell_now)
+        except StorageError as error:
+            if grows and not self._is_to_end():
+                raise
             self._notes.append(f"stopping without a checkpoint of this step: {error}")
+
+    def _is_to_end(self) -> bool:
+        """Whether somebody wants the run to end, and not only to go on with more workers."""
+        asked = self._job.folder.stop_request
+        return asked.exists() and not reason_of(asked).startswith(ROOM)
+
+    def _tell_now(self, note: str) -> None:
+        """A line for the user between two reports, which wait for all workers."""
+        self._progress.append(json.dumps({"notes": [note]}))
 
     def _end_epoch(self, summary: EpochSummary) -> int:
         """Validate where it is due, and save; returns the broken validation videos over all workers."""
@@ -232,13 +250,40 @@ def _resume_or_start(
         The checkpoint, on the first worker; and lines for the user.
     """
     notes: list[str] = []
-    found = store.newest(notes.append) if first else None
-    name = _agreed(None if found is None else found[0].name)
+    found, name = _newest(job, store, notes, first=first)
     if name is None:
         return None, [*notes, *start(state, job.config, clips.train_videos.class_names)]
     content = found[1] if found is not None else store.read(name)
     restore(state, checkpoint_from(content), config=job.config, data_fingerprint=job.data_fingerprint)
     return found[0] if found is not None else None, [*notes, f"continuing from {name}"]
+
+
+def _newest(
+    job: TrainJob, store: CheckpointStore, notes: list[str], *, first: bool
+) -> tuple[tuple[StoredCheckpoint, dict[str, Any]] | None, str | None]:
+    """The newest checkpoint, on the first worker, and its name on all; storage that can't be read is waited for.
+
+    Raises:
+        StorageError: It can't be read for longer than `checkpoint.wait_for_storage_s`.
+    """
+    patience_s, begun = job.config.checkpoint.wait_for_storage_s, time.monotonic()
+    told = False
+    while True:
+        found, fault = None, None
+        try:
+            found = store.newest(notes.append) if first else None
+        except StorageError as error:
+            if time.monotonic() - begun >= patience_s:
+                raise
+            fault = str(error)
+        name, waits = _agreed((None if found is None else found[0].name, fault is not None))
+        if not waits:
+            return found, name
+        if fault is not None and not told:
+            told = True
+            waiting = f"{fault}; waiting up to {patience_s:.0f} s for it (checkpoint.wait_for_storage_s)"
+            LineFile(job.folder.progress).append(json.dumps({"notes": [waiting]}))
+        time.sleep(min(READ_AGAIN_S, patience_s))
 
 
 def _recorded(job: TrainJob, clips: RayClips, *, first_step: int) -> TrainClips:

@@ -1,9 +1,13 @@
 """How a group of training workers ended, and how often that may happen. Knows no Ray."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from morphmlp.errors import ClusterError, MorphMLPError
+from morphmlp.errors import ClusterError, MorphMLPError, StorageError
+
+_RANDOM = re.compile(r"(?<![0-9A-Za-z])(?=[0-9a-f]*[0-9])[0-9a-f]{8,}(?![0-9A-Za-z])")
+"""Parts of names that differ between two tries of the same."""
 
 
 class Ending(Enum):
@@ -44,12 +48,13 @@ class Budget:
         self._max_preemptions = max_preemptions
         self._failures = 0
         self._preemptions = 0
-        self._last_fault: str | None = None
+        self._last_fault: tuple[str, ...] | None = None
 
     def charge(self, end: End) -> None:
         """Count an end.
 
         Raises:
+            StorageError: Storage failed; workers that start again would take steps again, and fail again.
             MorphMLPError: What a worker raised, where it says the same as the time before or the budget is spent.
             ClusterError: The budget is spent.
         """
@@ -64,10 +69,13 @@ class Budget:
             return
         self._failures += 1
         spent = self._failures > self._max_failures
+        if isinstance(end.fault, StorageError):
+            raise end.fault
         if end.fault is not None:
-            if spent or str(end.fault) == self._last_fault:
+            said = (type(end.fault).__name__, *_RANDOM.split(str(end.fault)))
+            if spent or said == self._last_fault:
                 raise end.fault
-            self._last_fault = str(end.fault)
+            self._last_fault = said
         elif spent:
             raise ClusterError(
                 f"training failed: workers failed {self._failures} times, cluster.max_failures is "

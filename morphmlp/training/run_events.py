@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from morphmlp.line_file import LineFile, cut_torn_end
 from morphmlp.record import MetricPoint, Metrics, Tags
-from morphmlp.tracking import BufferedWriter, LineFile, RunWriter, cut_torn_end
+from morphmlp.tracking import BufferedWriter, RunWriter
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The first worker's part in saving: deciding, copying, and handing over to the background."""
 
+from collections.abc import Callable
+
 from morphmlp.config import ExperimentConfig
 from morphmlp.training.background_save import BackgroundSaver
 from morphmlp.training.checkpoint_schedule import CheckpointSchedule
@@ -7,9 +9,6 @@ from morphmlp.training.checkpoint_store import CheckpointFacts, CheckpointStore,
 from morphmlp.training.loop import Recipe
 from morphmlp.training.run_folder import RunFolder
 from morphmlp.training.state import TrainState, snapshot
-
-LAST_SAVE_PATIENCE_S = 1800.0
-"""How long the end of a run waits for its last checkpoint, seconds."""
 
 
 def run_store(config: ExperimentConfig, folder: RunFolder) -> CheckpointStore:
@@ -41,6 +40,7 @@ class Saving:
         self._data_fingerprint = data_fingerprint
         self._recipe = recipe
         self._best = _best_top1(store) if kept.keep_best else None
+        self._patience_s = kept.wait_for_storage_s
         self._schedule = CheckpointSchedule(kept, total_steps=recipe.total_steps)
         self._saver = BackgroundSaver(store, keep_last=kept.keep_last, keep_best=kept.keep_best, restored=restored)
 
@@ -80,13 +80,17 @@ class Saving:
         """Lines for the user since the last call."""
         return self._saver.notes()
 
-    def finish(self) -> None:
-        """Wait until everything is written.
+    def finish(self, *, hurry: Callable[[], bool], told: Callable[[str], None]) -> None:
+        """Wait until everything is written, for as long as `checkpoint.wait_for_storage_s` says.
+
+        Args:
+            hurry: Whether storage that refuses isn't waited for.
+            told: Takes lines for the user meanwhile.
 
         Raises:
-            CheckpointError: The last checkpoint can't be written.
+            StorageError: The last checkpoint can't be written.
         """
-        self._saver.finish(LAST_SAVE_PATIENCE_S)
+        self._saver.finish(self._patience_s, hurry=hurry, told=told)
 
 
 def _best_top1(store: CheckpointStore) -> float:

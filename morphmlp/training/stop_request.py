@@ -3,7 +3,12 @@
 import threading
 from pathlib import Path
 
+from morphmlp.errors import StorageError
+from morphmlp.training.run_folder import write_whole
+
 LOOK_EVERY_S = 0.5
+ROOM = "there is room for "
+"""How the reason begins where the run is to go on at once with more workers; any other one ends it."""
 
 
 class StopWatch:
@@ -36,3 +41,18 @@ def reason_of(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip() or "asked to"
     except OSError:
         return "asked to"
+
+
+def ask_to_stop(path: Path, reason: str) -> None:
+    """Make the request, on a full disk without the reason.
+
+    Raises:
+        StorageError: Not even an empty file can be made.
+    """
+    try:
+        write_whole(path, reason)
+    except OSError:
+        try:
+            path.touch()
+        except OSError as error:
+            raise StorageError(f"{path}: the workers can't be asked to stop: {error.strerror}") from None

@@ -19,6 +19,7 @@ from morphmlp.training.progress_screen import NewLines, Screen
 from morphmlp.training.report import NODE_LEAVES, STOP_REQUESTED
 from morphmlp.training.restarts import Budget, End, Ending
 from morphmlp.training.run_folder import RunFolder, write_whole
+from morphmlp.training.stop_request import ROOM, ask_to_stop
 from morphmlp.training.stop_signals import NAMES, Interrupted, StopSignals
 
 POLL_S = 0.2
@@ -172,7 +173,7 @@ class Supervisor:
                 workers.join(POLL_S)
 
     def _ask_to_stop(self, signum: int) -> float:
-        write_whole(self._folder.stop_request, NAMES[signum])
+        ask_to_stop(self._folder.stop_request, NAMES[signum])
         self._progress.line(
             f"{NAMES[signum]}: stopping after this step; a second Ctrl-C stops at once and loses what came after the "
             "last checkpoint"
@@ -182,7 +183,10 @@ class Supervisor:
     def _ask_to_grow(self) -> bool:
         if not (more := self._room.more()):
             return False
-        write_whole(self._folder.stop_request, f"there is room for {more} more")
+        try:
+            write_whole(self._folder.stop_request, f"{ROOM}{more} more")
+        except OSError:  # a full disk wouldn't take their checkpoint either
+            return False
         self._progress.line(f"there is room for {more} more worker(s): saving, then starting again with them")
         return True
 

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import SweepConfig
 from morphmlp.errors import CheckpointError
-from morphmlp.tracking import LineFile, cut_torn_end
+from morphmlp.line_file import LineFile, cut_torn_end
 from morphmlp.tuning.point_source import PointSource
 from morphmlp.tuning.space import ImpossiblePoint, Point
 from morphmlp.tuning.trial_log import TrialLog, TrialView

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import JsonValue
 
 from morphmlp.config.sweep import OptunaSearch, Range, SweepConfig
-from morphmlp.tracking import cut_torn_end
+from morphmlp.line_file import cut_torn_end
 from morphmlp.tuning.space import ImpossiblePoint, Planner, Point
 
 IMPOSSIBLE_IN_A_ROW = 200

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from morphmlp.errors import MorphMLPError
+from morphmlp.line_file import cut_torn_end
 from morphmlp.progress import Progress
-from morphmlp.tracking import cut_torn_end
 from morphmlp.tuning.trials import TrialState
 
 BEHIND, OUT_OF_TIME, TAKES_OVER = "behind other trials: ", "out of time: ", "takes over: "

@@ -1,8 +1,10 @@
 """Arguments, help, errors and exit codes that all pipelines share."""
 
 import dataclasses
+import errno
 import inspect
 import json
+import os
 import re
 from pathlib import Path
 
@@ -220,3 +222,23 @@ def test_no_json_is_written_where_none_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_json(None, {"a": 1})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE])
+def test_a_disk_s_fault_is_one_line_and_code_2(number, capsys):
+    def fail():
+        raise OSError(number, "", "/data/predictions.parquet")
+
+    with pytest.raises(SystemExit) as caught:
+        run(fail)
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: /data/predictions.parquet: {os.strerror(number)}; the same command continues")
+
+
+def test_another_fault_of_the_operating_system_keeps_its_traceback():
+    def fail():
+        raise FileNotFoundError(errno.ENOENT, "", "gone")
+
+    with pytest.raises(FileNotFoundError):
+        run(fail)

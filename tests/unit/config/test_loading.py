@@ -82,6 +82,7 @@ OTHER_OPERATIONAL = {
     "checkpoint.keep_last": 3,
     "checkpoint.keep_best": False,
     "checkpoint.storage": "s3://bucket/checkpoints",
+    "checkpoint.wait_for_storage_s": 60.0,
     "augment.on": "worker",
     "ingest.decoder": "decord",
     "ingest.decode_timeout_s": 5.0,

@@ -1,5 +1,6 @@
 """Checkpoints in a folder and in an object store: whole, or refused by name; never run."""
 
+import errno
 import json
 import os
 import pickle
@@ -12,7 +13,7 @@ import pytest
 import torch
 from object_storage import ObjectStorage
 
-from morphmlp.errors import CheckpointError
+from morphmlp.errors import CheckpointError, StorageError
 from morphmlp.training.checkpoint_content import FORMAT, write_content
 from morphmlp.training.checkpoint_store import CheckpointFacts, CheckpointStore, read_checkpoint
 
@@ -311,13 +312,42 @@ def test_a_storage_that_cannot_be_listed_is_no_empty_one(objects, object_store):
     save(object_store, 1)
     objects.listing_fails = True
     for use in (newest, CheckpointStore.stored, lambda store: save(store, 2)):
-        with pytest.raises(CheckpointError, match="can't be listed: the network is down"):
+        with pytest.raises(StorageError, match="can't be listed: the network is down"):
             use(object_store)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, None])
+@pytest.mark.parametrize("file", ["complete.json", "checkpoint.pt"])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_left_out_for_an_older_one(
+    file, number, objects, object_store, monkeypatch
+):
+    save(object_store, 1)
+    save(object_store, 2)
+    open_stream = objects.open_input_stream
+
+    def fail(path):
+        if "step-00000002" in path and path.endswith(file):
+            raise OSError(number, "slow down") if number else OSError("AWS Error SLOW_DOWN during GetObject")
+        return open_stream(path)
+
+    monkeypatch.setattr(objects, "open_input_stream", fail)
+    with pytest.raises(StorageError, match=r"step-00000002-.*; mend the storage, or move this checkpoint away"):
+        newest(object_store)
+
+
+def test_two_tries_to_write_the_same_fail_with_the_same_words(objects, object_store):
+    objects.writes_fail_after = 100
+    words = set()
+    for _ in range(2):
+        with pytest.raises(StorageError) as caught:
+            save(object_store, 1)
+        words.add(str(caught.value))
+    assert len(words) == 1
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "demo").write_text("a file in the way")
-    with pytest.raises(CheckpointError, match=r"demo/checkpoints/step-00000001-.*: can't be written: Not a directory"):
+    with pytest.raises(CheckpointError, match=r"demo/checkpoints: can't be written: Not a directory"):
         save(CheckpointStore.of(str(tmp_path), "demo"), 1)
 
 

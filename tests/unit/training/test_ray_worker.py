@@ -1,5 +1,6 @@
 """A worker's books: when it saves, what it reports and when it stops. Nothing of Ray is started."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ import tiny_training as tiny
 import torch
 
 from morphmlp.config.loading import config_from_mapping, config_to_mapping, with_overrides
+from morphmlp.errors import StorageError
 from morphmlp.metrics import ScoreCounts
 from morphmlp.record import Metrics
 from morphmlp.training import ray_worker
@@ -15,6 +17,7 @@ from morphmlp.training.loop import fit
 from morphmlp.training.report import points_of
 from morphmlp.training.run_folder import RunFolder
 from morphmlp.training.state import new_state, snapshot
+from morphmlp.training.stop_request import ROOM
 
 STEPS_PER_EPOCH = 2
 
@@ -24,6 +27,7 @@ class KeptSaving:
 
     def __init__(self, state, plan):
         self.state, self.plan, self.saved = state, plan, []
+        self.refuses = False
 
     def after_step(self):
         self.save()
@@ -37,8 +41,10 @@ class KeptSaving:
     def notes(self):
         return []
 
-    def finish(self):
-        pass
+    def finish(self, *, hurry, told):
+        if self.refuses:
+            told("waiting" if not hurry() else "no time to wait")
+            raise StorageError("the disk is full")
 
 
 class Training:
@@ -146,3 +152,55 @@ def test_a_run_that_is_continued_keeps_the_head_that_it_has_trained(tmp_path):
     _, notes = ray_worker._resume_or_start(job, state, store, SimpleNamespace(), first=True)
     assert (state.model.head.weight == 0.25).all()
     assert [note for note in notes if "head" in note] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits", "raises"),
+    [
+        pytest.param("SIGTERM", "no time to wait", False, id="a signal: the run ends all the same"),
+        pytest.param(f"{ROOM}2 more", "waiting", True, id="more workers: they would take the steps again"),
+        pytest.param(None, "waiting", True, id="the end of the plan"),
+    ],
+)
+def test_storage_that_takes_no_checkpoint_is_waited_for_unless_the_run_is_to_end(asked, waits, raises, reports, folder):
+    training = Training(folder)
+    training.saving.refuses = True
+    if asked is not None:
+        folder.stop_request.write_text(asked)
+        training.worker.guard.wants_to_stop = lambda: True
+    if raises:
+        with pytest.raises(StorageError, match="full"):
+            training.run()
+    else:
+        training.run()
+        assert "stopping without a checkpoint of this step: the disk is full" in reports[-2]["notes"]
+        assert reports[-1] == {"stopped": f"stop requested: {asked}"}
+    assert json.loads(folder.progress.read_text()) == {"notes": [waits]}
+
+
+class StoreThatFails:
+    """Can't be read so many times."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def newest(self, told):
+        self.times -= 1
+        if self.times >= 0:
+            raise StorageError("the mount is gone")
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 60.0])
+def test_a_checkpoint_to_continue_from_is_waited_for(patience_s, folder, monkeypatch):
+    monkeypatch.setattr(ray_worker, "READ_AGAIN_S", 0.0)
+    config = config_from_mapping(
+        with_overrides(config_to_mapping(tiny.CONFIG), {"checkpoint.wait_for_storage_s": patience_s})
+    )
+    job = SimpleNamespace(config=config, folder=folder)
+    if not patience_s:
+        with pytest.raises(StorageError, match="gone"):
+            ray_worker._newest(job, StoreThatFails(3), [], first=True)
+    else:
+        assert ray_worker._newest(job, StoreThatFails(3), [], first=True) == (None, None)
+        (line,) = folder.progress.read_text().splitlines()
+        assert "the mount is gone; waiting up to 60 s for it" in line

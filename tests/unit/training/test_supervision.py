@@ -1,5 +1,6 @@
 """Restarts, resizes and stops as the driver decides them, with workers that play their parts from a script."""
 
+import errno
 import itertools
 import json
 import os
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from morphmlp.config.operation import ClusterConfig
-from morphmlp.errors import CheckpointError, ClusterError, RunStoppedError
-from morphmlp.training import supervision
+from morphmlp.errors import CheckpointError, ClusterError, RunStoppedError, StorageError
+from morphmlp.training import stop_request, supervision
 from morphmlp.training.report import NODE_LEAVES, QUARANTINE, STOP_REQUESTED
 from morphmlp.training.restarts import End, Ending
 from morphmlp.training.run_folder import RunFolder
@@ -186,6 +187,47 @@ def test_what_a_worker_says_twice_is_the_users_to_mend(stage: Stage) -> None:
     with pytest.raises(CheckpointError, match="torn"):
         stage.run([stage.group(fault), stage.group(fault), stage.group(RETURNED)])
     assert stage.starts == 2
+
+
+def test_a_fault_that_names_another_random_folder_is_the_same_fault(stage: Stage) -> None:
+    faults = [CheckpointError(f"/runs/a/step-00000024-{tail}: torn") for tail in ("1a2b3c4d", "99e0f1c2")]
+    groups = [stage.group(End(ending=Ending.FAILED, reason="torn", fault=fault)) for fault in faults]
+    with pytest.raises(CheckpointError, match="99e0f1c2"):
+        stage.run([*groups, stage.group(RETURNED)])
+
+
+def test_workers_whose_storage_fails_are_not_started_again(stage: Stage) -> None:
+    fault = End(ending=Ending.FAILED, reason="full", fault=StorageError("no room for the last checkpoint"))
+    with pytest.raises(StorageError, match="no room"):
+        stage.run([stage.group(fault), stage.group(RETURNED)], max_failures=3)
+    assert stage.starts == 1
+
+
+def test_a_run_on_a_full_disk_is_stopped_all_the_same_and_not_made_to_grow(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(stop_request, "write_whole", full)
+    stop_request.ask_to_stop(stage.folder.stop_request, "SIGTERM")
+    assert stop_request.reason_of(stage.folder.stop_request) == "asked to"
+
+    monkeypatch.setattr(supervision, "write_whole", full)
+    polls = iter(range(20))
+    group = stage.group(RETURNED, reports=1, until_asked=True)
+
+    def end_after_a_while() -> None:
+        group.until_asked = next(polls, None) is not None
+
+    group.each_poll = end_after_a_while
+    assert stage.run([group], FakeRoom([1, 3], free=2), resize_check_s=0.001) is None
+    assert stage.starts == 1
+
+
+def test_a_run_s_folder_that_takes_no_request_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"gone/stop-requested: the workers can't be asked to stop: No such file"):
+        stop_request.ask_to_stop(tmp_path / "gone" / "stop-requested", "SIGTERM")
 
 
 def test_a_run_shrinks_to_what_is_left(stage: Stage) -> None:

@@ -2,8 +2,7 @@ import os
 
 import pytest
 
-from morphmlp.tracking import LineFile
-from morphmlp.tracking.line_file import WaitingLines, cut_torn_end
+from morphmlp.line_file import LineFile, WaitingLines, cut_torn_end
 
 
 @pytest.fixture
@@ -15,7 +14,7 @@ def full_disk(monkeypatch):
         return write(file, text[: len(text) // 2])
 
     with monkeypatch.context() as patch:
-        patch.setattr("morphmlp.tracking.line_file.os.write", half)
+        patch.setattr("morphmlp.line_file.os.write", half)
         yield patch
 
 
