@@ -117,6 +117,28 @@ def first_names(names: Collection[str]) -> str:
     return ", ".join([*list(names)[:NAMES_SHOWN], *more])
 
 
+def without_prefix(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """A network's tensors under its own names, where a file has them under longer ones.
+
+    Wrappers put a beginning before all names: `module.` (DDP), `backbone.`, `model.`, `_orig_mod.` (torch.compile).
+
+    Returns:
+        That beginning without its last point, empty where there is none; and all tensors.
+
+    Raises:
+        CheckpointError: Several networks, or two tensors of one name.
+    """
+    firsts = [name for name in state if f".{name}".endswith(f".{FIRST_CONVOLUTION}")]
+    if len(firsts) > 1:
+        raise CheckpointError(f"holds several networks ({first_names(firsts)}); save the tensors of one alone")
+    prefix = firsts[0].removesuffix(FIRST_CONVOLUTION) if firsts else ""
+    found = {name.removeprefix(prefix): value for name, value in state.items()}
+    if len(found) < len(state):
+        twice = [name for name in state if prefix + name in state]
+        raise CheckpointError(f"holds tensors twice, with and without {prefix!r} ({first_names(twice)})")
+    return prefix.rstrip("."), found
+
+
 def compare_keys(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> KeyReport:
     """Which tensors of a file have their place in a network, of which only names and shapes count."""
     shapes = {name: (list(state[name].shape), list(expected[name].shape)) for name in expected if name in state}

@@ -1,7 +1,10 @@
 """The bytes of a checkpoint: written as they are hashed, and read back without running pickled code."""
 
+import errno
 import hashlib
 import os
+import pickle
+import re
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -11,7 +14,12 @@ from morphmlp.errors import CheckpointError
 
 FORMAT = "morphmlp-checkpoint-2"
 """Value of the content's key `format`."""
+_TORN = "is torn, or not what torch.save writes"
 _UNFLUSHED_BYTES = 64 * 2**20
+
+
+class PickledCodeError(CheckpointError):
+    """Bytes that only running pickled code could read; it isn't run."""
 
 
 def write_content(stream: BinaryIO, content: Mapping[str, object]) -> tuple[int, str]:
@@ -54,13 +62,38 @@ def read_content(file: BinaryIO, *, size: int, sha256: str) -> dict[str, Any]:
         raise CheckpointError("damaged: its bytes aren't those that were written")
     file.seek(0)
     try:
-        content: object = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001 (the unpickler stumbles over foreign bytes in every way)
-        raise CheckpointError(f"foreign: {reason_of(error)}") from None
+        content = load_values(file)
+    except CheckpointError as error:
+        raise CheckpointError(f"foreign: it {error}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"foreign: its content isn't of format {FORMAT!r}")
+    return content
+
+
+def load_values(file: BinaryIO) -> object:
+    """What `torch.save` wrote, by torch's own unpickler that knows tensors and plain values and calls nothing.
+
+    Of an open file: of a path, torch takes the ending to say what is in it.
+
+    Raises:
+        PickledCodeError, CheckpointError: It can't be read so. The message goes on after a file's name, and has none
+            of torch's words: those advise to let the file run its code.
+        OSError: The file failed.
+    """
+    try:
+        content: object = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # Where a file's end is missing, torch looks for it before the beginning.
+        raise CheckpointError(_TORN) from None
+    except Exception as error:  # noqa: BLE001 (the unpickler stumbles over torn and foreign bytes in every way)
+        named = re.search(r"GLOBAL (\S+\w)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if named is None:
+            raise CheckpointError(_TORN) from None
+        raise PickledCodeError(
+            f"holds more than tensors and plain values ({named[1]}), and only running its code could read that"
+        ) from None
     return content
 
 

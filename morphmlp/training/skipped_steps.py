@@ -19,6 +19,7 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan
 from morphmlp.errors import CheckpointError
+from morphmlp.training.checkpoint_content import load_values, reason_of
 from morphmlp.training.run_folder import write_whole
 from morphmlp.training.state import Precision, TrainState, snapshot
 from morphmlp.training.step_guard import SkippedStep
@@ -142,10 +143,14 @@ def read_skipped_state(place: Path) -> Mapping[str, Any]:
     """
     path = place / STATE_FILE
     try:
-        content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 (the unpickler stumbles over foreign bytes in every way)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: can't be read: {reason}") from None
+        with path.open("rb") as file:
+            content = load_values(file)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {reason_of(error)}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: can't be read: it {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a training state")
     return content
 
 

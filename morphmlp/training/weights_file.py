@@ -5,8 +5,6 @@ None is read by running pickled code. What is done with the weights, `morphmlp.m
 
 import hashlib
 import json
-import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +22,16 @@ from morphmlp.config.loading import parse_yaml, validated
 from morphmlp.errors import CheckpointError, ConfigError
 from morphmlp.models.morphfc import ALL_BRANCHES
 from morphmlp.models.presets import Preset
-from morphmlp.models.weights_description import TEMPORAL_LAYER, WeightsDescription, describe, first_names
+from morphmlp.models.weights_description import (
+    TEMPORAL_LAYER,
+    WeightsDescription,
+    describe,
+    first_names,
+    without_prefix,
+)
 from morphmlp.training.checkpoint_content import FORMAT as CHECKPOINT_FORMAT
-from morphmlp.training.checkpoint_content import reason_of
+from morphmlp.training.checkpoint_content import PickledCodeError, load_values, reason_of
+from morphmlp.training.foreign_files import SAVE_ALONE, is_safetensors, what_is_in_folder, what_it_is
 
 SAFETENSORS = ".safetensors"
 PUBLISHED = ".pth"
@@ -35,10 +40,14 @@ METADATA_KEY = "morphmlp"
 FORMAT = "morphmlp-weights-1"
 """Value of `format` in that text."""
 
-Container = Literal["bare", "pyslowfast", "checkpoint", "safetensors"]
+NESTS = ("model_state", "state_dict", "model_state_dict", "model", "module", "network", "net", "weights")
+"""Keys under which training programs keep weights beside other things; the first is PySlowFast's."""
+
+Container = Literal["bare", "pyslowfast", "nested", "checkpoint", "safetensors"]
 _IN_WORDS: dict[Container, str] = {
     "bare": "bare weights",
     "pyslowfast": "a PySlowFast checkpoint",
+    "nested": "a checkpoint of another program",
     "checkpoint": "a checkpoint of this project",
     "safetensors": "safetensors",
 }
@@ -60,12 +69,15 @@ class WeightsFile:
     stated: Preset | None
     """The network as the file itself states it; None where it doesn't."""
     description: WeightsDescription
+    found_under: str = ""
+    """Where the file holds the weights, and what their names begin with there; empty where neither is the case."""
 
     @property
     def in_words(self) -> str:
         """One line, as in `w.pth (bare weights): MorphMLP-S (video), 16 frames, 400 classes`."""
         averaged = ", averaged" if self.averaged else ""
-        return f"{self.path} ({_IN_WORDS[self.container]}{averaged}): {self.description.in_words}"
+        under = f", under {self.found_under}" if self.found_under else ""
+        return f"{self.path} ({_IN_WORDS[self.container]}{averaged}{under}): {self.description.in_words}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +86,14 @@ class _Content:
     state: Mapping[str, Tensor]
     stated: Preset | None
     averaged: bool = False
+    nest: str = ""
 
 
 def read_weights(path: str | Path, *, averaged: bool = True) -> WeightsFile:
     """Read weights, and tell what network they belong to.
 
     Args:
-        path: A safetensors file by its ending; else what `torch.save` wrote.
+        path: Safetensors, or what `torch.save` wrote; its content says which, whatever its ending.
         averaged: Of a checkpoint that has them, take the moving averages.
 
     Raises:
@@ -90,10 +103,14 @@ def read_weights(path: str | Path, *, averaged: bool = True) -> WeightsFile:
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        content = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_saved(path, averaged=averaged)
-        description = describe(content.state, content.stated)
+        content = _read_safetensors(path) if is_safetensors(path) else _read_saved(path, averaged=averaged)
+        prefix, state = without_prefix(content.state)
+        stated = content.stated
+        if content.container == "pyslowfast" and not any(map(TEMPORAL_LAYER.match, state)):
+            stated = None  # its configuration is that of the video network
+        description = describe(state, stated)
     except IsADirectoryError:
-        raise CheckpointError(f"{path}: is a folder; name a file (of a checkpoint {path}/checkpoint.pt)") from None
+        raise CheckpointError(f"{path}: {what_is_in_folder(path)}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {reason_of(error)}") from None
     except (CheckpointError, ConfigError) as error:
@@ -103,9 +120,10 @@ def read_weights(path: str | Path, *, averaged: bool = True) -> WeightsFile:
         sha256=sha256,
         container=content.container,
         averaged=content.averaged,
-        state=dict(content.state),
-        stated=content.stated,
+        state=state,
+        stated=stated,
         description=description,
+        found_under=".".join(filter(None, (content.nest, prefix))),
     )
 
 
@@ -173,32 +191,37 @@ def _read_saved(path: Path, *, averaged: bool) -> _Content:
         raise CheckpointError(f"holds a {type(content).__name__}, not weights by name")
     if content.get("format") == CHECKPOINT_FORMAT:
         return _checkpoint(content, averaged=averaged)
-    if "model_state" in content:
-        state = _tensors(content["model_state"])
-        stated = _stated_by_pyslowfast(content.get("cfg")) if any(map(TEMPORAL_LAYER.match, state)) else None
-        return _Content(container="pyslowfast", state=state, stated=stated)
-    if not any(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(
-            f"holds {first_names([str(key) for key in content])}, in none of the known forms: bare weights, "
-            f"model_state (PySlowFast), {CHECKPOINT_FORMAT}"
-        )
-    return _Content(container="bare", state=_tensors(content), stated=None)
+    nest, weights = _unnested(content)
+    if nest == NESTS[0]:
+        return _Content(container="pyslowfast", state=weights, stated=_stated_by_pyslowfast(content.get("cfg")))
+    return _Content(container="nested" if nest else "bare", state=weights, stated=None, nest=nest)
+
+
+def _unnested(content: Mapping[str, object]) -> tuple[str, dict[str, Tensor]]:
+    """The keys under which weights by name lie, joined by points; and these."""
+    for key in NESTS:
+        inner = content.get(key)
+        if isinstance(inner, dict) and inner:
+            further, weights = _unnested(inner)
+            return ".".join(filter(None, (key, further))), weights
+        if inner is not None and key == NESTS[0]:
+            _tensors(inner)  # refuses it
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return "", _tensors(content)
+    raise CheckpointError(
+        f"holds {first_names([str(key) for key in content])}, in none of the known forms: weights by name, bare or "
+        f"under one of {', '.join(NESTS)}; {CHECKPOINT_FORMAT}"
+    )
 
 
 def _load(path: Path) -> object:
-    """What `torch.save` wrote, by torch's own unpickler that knows tensors and plain values and calls nothing."""
     try:
-        content: object = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 (the unpickler stumbles over torn and foreign bytes in every way)
-        named = re.search(r"GLOBAL (\S+\w)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if named is None:
-            raise CheckpointError(f"can't be read, torn or not a file of weights: {reason_of(error)}") from None
-        raise CheckpointError(
-            f"isn't read, because it holds more than tensors and plain values ({named[1]}) and only running its "
-            "pickled code could read that; if you trust its maker, torch.load it with weights_only=False and "
-            "torch.save its weights alone, {name: tensor}"
-        ) from None
-    return content
+        with path.open("rb") as file:
+            return load_values(file)
+    except PickledCodeError as error:
+        raise CheckpointError(f"{error}; {SAVE_ALONE}") from None
+    except CheckpointError as error:
+        raise CheckpointError(what_it_is(path) or str(error)) from None
 
 
 def _checkpoint(content: Mapping[str, object], *, averaged: bool) -> _Content:

@@ -113,8 +113,10 @@ def test_a_file_that_exists_is_written_over_only_on_demand(state, command, tmp_p
 
 
 def test_faults_are_lines_and_leave_nothing_behind(state, command, tmp_path):
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Virus scan warning</html>")
     before = sorted(tmp_path.iterdir())
     for arguments, fault in (
+        (["page.pth", "w.safetensors"], "page.pth: is a web page (HTML), as a download leaves it"),
         (["released.pth", "w.onnx"], "w.onnx: must end in .safetensors or .pth, which says what form to write"),
         (["released.pth", "w.safetensors", "--container", "bare"], "--container bare: is for .pth files"),
         (["released.pth", "w.pth", "--class-order", "rows.txt"], "--class-order and --classes: only together"),
