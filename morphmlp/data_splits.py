@@ -1,6 +1,6 @@
 """The videos of an experiment's splits, read and checked before anything starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,8 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
 
     Raises:
         ConfigError: A named decoder can't be used on this machine.
-        ManifestError: Every manifest that is missing, empty, or has labels that the model doesn't.
+        ManifestError: Every manifest that is missing, empty, has labels that the model doesn't, or other classes than
+            the training videos.
     """
     _require_decoders(config)
     paths = {"train": config.data.train, "val": config.data.val, "test": config.data.test}
@@ -69,9 +70,43 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
                 f"data.{split}: {path} has label {greatest}, model.num_classes is {config.model.num_classes}; "
                 f"set it to {len(manifest.class_names)}"
             )
+    faults.extend(_other_classes(manifests, paths))
     if faults:
         raise ManifestError("\n".join(faults))
     return DataSplits(**manifests)
+
+
+def _other_classes(manifests: Mapping[str, Manifest], paths: Mapping[str, str]) -> list[str]:
+    """A fault for each manifest in which a label means another class than in training."""
+    if "train" not in manifests:
+        return []
+    trained = manifests["train"].class_names
+    faults = {}
+    for split, manifest in manifests.items():
+        names = manifest.class_names
+        if paths[split] in faults or (label := _first_difference(trained, names)) is None:
+            continue
+        faults[paths[split]] = (
+            f"data.{split}: label {label} is {names[label]!r} in {paths[split]} ({len(names)} classes), and "
+            f"{trained[label]!r} in data.train {paths['train']} ({len(trained)} classes); make it again with "
+            f"--classes {paths['train']}"
+        )
+    return list(faults.values())
+
+
+def _first_difference(these: Sequence[str], those: Sequence[str]) -> int | None:
+    """The first label whose names differ; None where each label has one meaning.
+
+    Numbers for names, as manifests have them that were made of class ids alone, don't say what a label means.
+    """
+    if any(names == tuple(map(str, range(len(names)))) for names in (these, those)):
+        return None
+    pairs = zip(map(_spelt_alike, these), map(_spelt_alike, those), strict=False)
+    return next((label for label, (this, that) in enumerate(pairs) if this != that), None)
+
+
+def _spelt_alike(name: str) -> str:
+    return " ".join(name.replace("_", " ").casefold().split())
 
 
 def _require_decoders(config: ExperimentConfig) -> None:

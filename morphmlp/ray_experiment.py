@@ -337,6 +337,7 @@ def run_test(
         ),
         share=placement.ingest_share(config.ingest, pipelines=1),
         videos_at_once=config.train.micro_batch_size,
+        broken_limit=broken_limit(config.ingest),
         progress=progress.update,
     )
 

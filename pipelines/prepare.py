@@ -238,7 +238,8 @@ def _add_k400(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         k400,
         annotations="path,label list, or the official CSV",
         videos="folder that holds the videos",
-        classes="class names in label order: one per line, `name<TAB>id` lines, or a manifest of another split; "
+        classes="class names in label order: one per line, lines with ids from 0 (`name<TAB>id`, `id,name`, `id name`) "
+        "or JSON, or a manifest of another split; "
         "by default the CSV's labels in alphabetical order, or the numbers 0 to 399 for a list",
     )
 

@@ -58,14 +58,14 @@ class ClipShape:
 
 
 def broken_videos(table: pa.Table, manifest: Manifest, *, stage: str) -> tuple[BrokenVideo, ...]:
-    """The quarantine entries of those rows (`columns.DECODED`) that couldn't be used."""
+    """The quarantine entries of those rows that couldn't be used; of `columns.DECODED` all but the clips is needed."""
     if not any(table["error"].to_pylist()):
         return ()
     names = manifest.table.select(["video_id", "path"])
     facts = ("error", "message", "decoder", "decoder_version", "size_bytes", "mtime")
     return tuple(
         BrokenVideo(**names.slice(row["row"], 1).to_pylist()[0], stage=stage, **{name: row[name] for name in facts})
-        for row in table.drop_columns(["clips"]).to_pylist()
+        for row in table.select(["row", *facts]).to_pylist()
         if row["error"]
     )
 

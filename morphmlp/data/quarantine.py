@@ -1,7 +1,8 @@
 """Videos that couldn't be used, each with its reason: counted, listed, never replaced by another video."""
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,9 @@ import pyarrow.parquet as pq
 from morphmlp.config.operation import IngestConfig
 from morphmlp.data.columns import QUARANTINE
 from morphmlp.errors import QuarantineLimitError
+
+LEAST_BY_CHANCE = 10
+"""So many more broken videos than the limit leads to expect are no reason to stop while most are still to come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +82,28 @@ class Quarantine:
         Raises:
             QuarantineLimitError: More than `limit` of the stage's videos are broken.
         """
-        broken = self.videos(stage)
-        if len(broken) > limit * num_videos:
-            raise QuarantineLimitError(limit_message(broken, num_videos=num_videos, limit=limit))
+        excess = too_many_broken(stage, len(self.videos(stage)), num_videos=num_videos, limit=limit)
+        if excess is not None:
+            raise self.limit_error(stage, excess, limit=limit)
+
+    def limit_error(self, stage: str, excess: str, *, limit: float) -> QuarantineLimitError:
+        """The error that ends a run, in one line: how many, where to look, and which field to change.
+
+        Args:
+            stage: Whose videos are broken.
+            excess: How many, as `too_many_broken` says it.
+            limit: Greatest share that may be.
+        """
+        first = next(iter(self.videos(stage)), None)
+        if first is not None and limit == 0:
+            return QuarantineLimitError(
+                f"{stage} video {first.video_id} can't be used ({first.path}: {first.message}); nothing else may be "
+                "left out: mend it, or allow it with ingest.on_broken and ingest.max_quarantined_share"
+            )
+        named = "" if first is None else f"; the first: {first.path}: {first.message}"
+        return QuarantineLimitError(
+            f"{excess} can't be used, more than ingest.max_quarantined_share {limit:g} allows{named}"
+        )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -125,15 +148,24 @@ def earlier_broken(manifest: str | Path) -> list[BrokenVideo]:
     return Quarantine.read(quarantine_beside(manifest)).videos()
 
 
-def limit_message(broken: Sequence[BrokenVideo], *, num_videos: int, limit: float) -> str:
-    """One line: how many, where to look, and which field to change."""
-    first = broken[0]
-    if limit == 0:
-        return (
-            f"{first.stage} video {first.video_id} can't be used ({first.path}: {first.message}); nothing else may be "
-            "left out: mend it, or allow it with ingest.on_broken and ingest.max_quarantined_share"
-        )
-    return (
-        f"{len(broken)} of {num_videos} {first.stage} videos can't be used, more than ingest.max_quarantined_share "
-        f"{limit:g} allows; the first: {first.path}: {first.message}"
-    )
+def too_many_broken(stage: str, broken: int, *, num_videos: int, limit: float, drawn: int | None = None) -> str | None:
+    """How many of a split's videos are broken, in words, where that is reason enough to stop; else None.
+
+    The share over the whole split decides. Of videos that were drawn at random it's known long before the last of them:
+    a split within its limit has next to never so many more broken ones among the first as to be stopped here.
+
+    Args:
+        stage: The split.
+        broken: Its broken videos so far.
+        num_videos: Videos of the split.
+        limit: Greatest share that may be broken.
+        drawn: Videos looked at so far, where their order is a random one.
+    """
+    if broken > limit * num_videos:
+        return f"{broken} of {num_videos} {stage} videos"
+    if drawn is None:
+        return None
+    expected = limit * drawn
+    if broken > expected + 5 * math.sqrt(expected) + LEAST_BY_CHANCE:  # five standard deviations
+        return f"{broken} of the first {drawn} of {num_videos} {stage} videos"
+    return None

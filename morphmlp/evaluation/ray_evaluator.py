@@ -18,7 +18,7 @@ from morphmlp.data.batches import broken_videos, clip_bytes
 from morphmlp.data.clips import ViewClips
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.plan import MicroBatchPlan
-from morphmlp.data.quarantine import BrokenVideo
+from morphmlp.data.quarantine import BrokenVideo, too_many_broken
 from morphmlp.data.ray_dataset import IngestShare, decoding_dataset, limit_execution, task_groups
 from morphmlp.evaluation.predictions import check_coverage, predictions_table
 from morphmlp.evaluation.scoring import view_logits
@@ -38,7 +38,7 @@ class ScorerPool:
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult:
-    """What a test found."""
+    """What a test found; of every video a score or a reason, unless so many are broken that it ended early."""
 
     predictions: pa.Table
     """Columns: `morphmlp.data.columns.PREDICTIONS`."""
@@ -61,9 +61,10 @@ def score_views(
     pool: ScorerPool,
     share: IngestShare,
     videos_at_once: int,
+    broken_limit: float,
     progress: Callable[[int], None],
 ) -> TestResult:
-    """Score every video of a manifest on all its views.
+    """Score every video of a manifest on all its views; ends where more are broken than may be.
 
     Args:
         build: Makes the network (weights are loaded into it); called in each scorer.
@@ -74,6 +75,7 @@ def score_views(
         pool: The scorers.
         share: What decoding may use of the cluster, all scorers together.
         videos_at_once: Videos per decode task and per forward pass.
+        broken_limit: Share of the videos that may be broken.
         progress: Told the number of videos done so far.
 
     Raises:
@@ -83,7 +85,7 @@ def score_views(
     dataset = scoring_dataset(
         build, weights, manifest, cutter=cutter, pool=pool, share=share, videos_at_once=videos_at_once
     )
-    return _collected(dataset, manifest, cutter, progress=progress)
+    return _collected(dataset, manifest, cutter, broken_limit=broken_limit, progress=progress)
 
 
 def scoring_dataset(
@@ -120,7 +122,12 @@ def scoring_dataset(
 
 
 def _collected(
-    dataset: ray.data.Dataset, manifest: Manifest, cutter: ViewClips, *, progress: Callable[[int], None]
+    dataset: ray.data.Dataset,
+    manifest: Manifest,
+    cutter: ViewClips,
+    *,
+    broken_limit: float,
+    progress: Callable[[int], None],
 ) -> TestResult:
     """What the scorers found, and the proof that no video is missing."""
     logits: dict[int, npt.NDArray[np.float32]] = {}
@@ -139,7 +146,10 @@ def _collected(
                 concealed += row["concealed"]
                 retried += row["retried"]
         progress(len(scored) + len(broken))
-    check_coverage(manifest, scored=scored, broken=[video.video_id for video in broken])
+        if too_many_broken("test", len(broken), num_videos=len(manifest), limit=broken_limit):
+            break
+    else:
+        check_coverage(manifest, scored=scored, broken=[video.video_id for video in broken])
     return TestResult(
         predictions=predictions_table(manifest, logits),
         broken=broken,

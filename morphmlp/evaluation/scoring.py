@@ -1,6 +1,6 @@
 """Scores of videos from their views: logits summed over views, each video counted exactly once."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,25 @@ def view_logits(
 
 
 def score_single_views(
-    model: nn.Module, batches: Iterable[MicroBatch], *, device: torch.device
+    model: nn.Module,
+    batches: Iterable[MicroBatch],
+    *,
+    device: torch.device,
+    too_many: Callable[[int], bool] = lambda broken: False,
 ) -> tuple[ScoreCounts, list[BrokenVideo]]:
-    """Count the right answers over micro-batches with one view per video."""
+    """Count the right answers over micro-batches with one view per video.
+
+    Args:
+        model: The network.
+        batches: The videos.
+        device: Where the model is.
+        too_many: Whether so many broken videos end it before all are scored.
+    """
     counts, broken = ScoreCounts(), list[BrokenVideo]()
     for batch in batches:
         broken.extend(batch.broken)
+        if too_many(len(broken)):
+            break
         if len(batch.labels):
             logits = view_logits(model, batch.clips, device=device, clips_at_once=len(batch.labels))
             counts += ScoreCounts.of(logits, batch.labels)

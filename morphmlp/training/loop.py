@@ -174,6 +174,7 @@ class Stepper:
             loss_sum=sums[LOSS_SUM],
             clips=sums[CLIPS],
             grad_norm=grad_norm,
+            broken=sums[BROKEN],
             stop=sums[STOP],
         )
         state.cursor = plan.advance(cursor)

@@ -79,10 +79,9 @@ def train(
         note_event=note_event,
         on_epoch=on_epoch,
     ).run()
-    if stopped == QUARANTINE:
-        quarantine = Quarantine.read(folder.quarantine)
-        for stage, num_videos in (("train", job.num_videos), ("val", job.num_val_videos)):
-            quarantine.check_share(stage=stage, num_videos=num_videos, limit=broken_limit(config.ingest))
+    if stopped is not None and stopped.startswith(QUARANTINE):
+        stage, _, excess = stopped.removeprefix(QUARANTINE).partition(": ")
+        raise Quarantine.read(folder.quarantine).limit_error(stage, excess, limit=broken_limit(config.ingest))
     if stopped is not None:
         raise DivergenceError(f"{stopped}; lower optim.lr or optim.clip_norm, and use another --run-name")
     return capacity.placement

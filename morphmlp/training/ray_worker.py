@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from morphmlp.config import ExperimentConfig
-from morphmlp.data.quarantine import broken_limit
+from morphmlp.data.quarantine import broken_limit, too_many_broken
 from morphmlp.data.ray_dataset import warm_decode_processes
 from morphmlp.errors import StorageError
 from morphmlp.evaluation.scoring import score_single_views
@@ -117,7 +117,8 @@ class _Worker:
             wants_to_stop=lambda: watch is not None and watch.seen(),
             on_skipped=self._keep_skipped,
         )
-        self._broken = 0.0
+        self._epoch_videos, self._broken_before = 0, 0.0
+        """Training videos planned in this epoch's steps so far, over all workers; broken ones of earlier epochs."""
         self._notes: list[str] = []
         self._progress = LineFile(job.folder.progress)
 
@@ -131,23 +132,23 @@ class _Worker:
 
     def stops_after(self, summary: StepSummary | EpochSummary) -> bool:
         """Do what is due after a step or an epoch; whether all workers stop here."""
-        broken_val, node_leaves = 0, False
+        broken_val, node_leaves = None, False
         if isinstance(summary, StepSummary):
             self._reporter.add_step(summary)
+            self._epoch_videos += self.recipe.plan.videos_per_step
             if self._state.cursor.step == 0 or summary.step + 1 == self.recipe.total_steps:
                 return False  # the epoch's end follows; saved before its scores are there, these could be lost
             if self._saving is not None:
                 self._saving.after_step()
-            stops = self.guard.stop_requested or self.guard.gave_up
+            stops = self.guard.stop_requested or self.guard.gave_up or self._broken_train() is not None
             if (summary.step + 1) % self._job.config.execution.report_every_steps and not stops:
                 return False
             node_leaves = _node_leaves()
         else:
             broken_val = self._end_epoch(summary)
-        self._broken += self._reporter.broken_videos()
         reason = self._reason_to_stop(broken_val) or (NODE_LEAVES if node_leaves else None)
         if isinstance(summary, EpochSummary):
-            self._broken = 0.0
+            self._epoch_videos, self._broken_before = 0, self.guard.broken_videos
         if reason is not None:
             self._save_and_stop(reason)
         self._report()
@@ -183,34 +184,57 @@ class _Worker:
         """A line for the user between two reports, which wait for all workers."""
         self._progress.append(json.dumps({"notes": [note]}))
 
-    def _end_epoch(self, summary: EpochSummary) -> int:
-        """Validate where it is due, and save; returns the broken validation videos over all workers."""
+    def _end_epoch(self, summary: EpochSummary) -> str | None:
+        """Validate where it is due, and save; returns how many validation videos are broken, where that is too many."""
         self._reporter.add_epoch(summary)
+        if self._broken_train() is not None:
+            return None
         epoch, execution = summary.epoch + 1, self._job.config.execution
-        top1, broken = None, 0
+        counts, broken = ScoreCounts(), None
         if summary.step == self.recipe.total_steps or epoch % execution.validate_every_epochs == 0:
-            counts = self._validate(epoch)
-            top1 = counts.top1 if counts.num_videos else None
-            broken = self._job.num_val_videos - counts.num_videos
+            counts, broken = self._validate(epoch)
         if self._saving is not None:
-            self._saving.after_epoch(epoch, top1=top1)
+            self._saving.after_epoch(epoch, top1=counts.top1 if counts.num_videos else None)
         return broken
 
-    def _validate(self, epoch: int) -> ScoreCounts:
+    def _validate(self, epoch: int) -> tuple[ScoreCounts, str | None]:
+        """The scores; or none, and how many videos are broken, where that is too many."""
         model, averaged = self._state.model, self._state.averaged
         with averaged.in_place_of(model) if averaged is not None else nullcontext():
             clips = self._reporter.validation_clips(self._clips.validation())
-            counts, broken = score_single_views(model, clips, device=self._device)
-        counts = _over_workers(counts, self._device)
+            counts, broken = score_single_views(
+                model, clips, device=self._device, too_many=lambda broken: self._broken_val(broken) is not None
+            )
+        counts, num_broken = _over_workers(counts, len(broken), self._device)
+        excess = self._broken_val(num_broken)
+        if excess is not None:
+            counts = ScoreCounts()
         self._reporter.add_validation(counts, broken, epoch=epoch)
-        return counts
+        return counts, excess
 
-    def _reason_to_stop(self, broken_val: int) -> str | None:
+    def _broken_train(self) -> str | None:
+        """How many of this epoch's training videos are broken, where that is too many; all workers say the same."""
+        job = self._job
+        return too_many_broken(
+            "train",
+            int(self.guard.broken_videos - self._broken_before),
+            num_videos=job.num_videos,
+            limit=broken_limit(job.config.ingest),
+            drawn=self._epoch_videos,
+        )
+
+    def _broken_val(self, broken: int) -> str | None:
+        """The same of validation; one worker's own may be enough."""
+        job = self._job
+        return too_many_broken("val", broken, num_videos=job.num_val_videos, limit=broken_limit(job.config.ingest))
+
+    def _reason_to_stop(self, broken_val: str | None) -> str | None:
         """Why the run can't go on; decided from numbers over all workers, so that all of them stop together."""
         job = self._job
-        limit = broken_limit(job.config.ingest)
-        if self._broken > limit * job.num_videos or broken_val > limit * job.num_val_videos:
-            return QUARANTINE
+        if (excess := self._broken_train()) is not None:
+            return f"{QUARANTINE}train: {excess}"
+        if broken_val is not None:
+            return f"{QUARANTINE}val: {broken_val}"
         if self.guard.gave_up:
             last = self.guard.last_skipped
             return (
@@ -333,9 +357,10 @@ def _parallel(model: nn.Module, workers: int) -> nn.Module:
     return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def _over_workers(counts: ScoreCounts, device: torch.device) -> ScoreCounts:
-    numbers = torch.tensor(astuple(counts), dtype=torch.float64, device=device)
+def _over_workers(counts: ScoreCounts, broken: int, device: torch.device) -> tuple[ScoreCounts, int]:
+    numbers = torch.tensor([*astuple(counts), broken], dtype=torch.float64, device=device)
     if dist.is_initialized():
         dist.all_reduce(numbers)
-    videos, top1, top5, loss = numbers.tolist()
-    return ScoreCounts(num_videos=int(videos), top1_hits=int(top1), top5_hits=int(top5), loss_sum=loss)
+    videos, top1, top5, loss, broken_videos = numbers.tolist()
+    scores = ScoreCounts(num_videos=int(videos), top1_hits=int(top1), top5_hits=int(top5), loss_sum=loss)
+    return scores, int(broken_videos)

@@ -16,11 +16,11 @@ from morphmlp.data.quarantine import BrokenVideo, broken_from_plain, broken_to_p
 from morphmlp.metrics import ScoreCounts
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.training.accounting import TRAINING_PASSES
-from morphmlp.training.loop import BROKEN, CLIPS, DECODE_CPU_S, LOSS_SUM, SKIPPED, EpochSummary, Recipe, StepSummary
+from morphmlp.training.loop import CLIPS, DECODE_CPU_S, LOSS_SUM, SKIPPED, EpochSummary, Recipe, StepSummary
 from morphmlp.training.time_windows import TimeWindow
 
-QUARANTINE = "quarantine"
-"""Reason to stop: more broken videos than the configuration allows."""
+QUARANTINE = "too many broken videos: "
+"""How a reason to stop begins where more are broken than the configuration allows; `SPLIT: HOW MANY` follows."""
 STOP_REQUESTED = "stop requested: "
 """How a reason to stop begins that came with a stop request; the request's own reason follows."""
 NODE_LEAVES = "a node is about to be taken away"
@@ -140,10 +140,6 @@ class Reporter:
         for batch in batches:
             self._validation_cpu_s += batch.cpu_s
             yield batch
-
-    def broken_videos(self) -> float:
-        """Broken videos over all workers among the steps kept here."""
-        return sum(totals[BROKEN] for totals in self._totals())
 
     def take(self) -> Report:
         """The report, and a fresh start."""

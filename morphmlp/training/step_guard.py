@@ -56,7 +56,7 @@ class StepNumbers:
 
 
 class StepGuard:
-    """Counts skipped steps and hears of wishes to stop, one step behind the device at most."""
+    """Counts skipped steps and broken videos and hears of wishes to stop, one step behind the device at most."""
 
     def __init__(
         self,
@@ -78,6 +78,8 @@ class StepGuard:
         self.wants_to_stop = wants_to_stop
         self.stop_requested = False
         """Some worker was asked to stop, and all know."""
+        self.broken_videos = 0.0
+        """Over all workers and the steps so far."""
         self.last_skipped: SkippedStep | None = None
         self._max_in_a_row = max_in_a_row
         self._loss_scaling = loss_scaling
@@ -93,9 +95,19 @@ class StepGuard:
             or self._overflowed_in_a_row >= self._max_in_a_row + LOSS_SCALE_HALVINGS
         )
 
-    def watch(self, *, step: int, epoch: int, loss_sum: Tensor, clips: Tensor, grad_norm: Tensor, stop: Tensor) -> None:
+    def watch(
+        self,
+        *,
+        step: int,
+        epoch: int,
+        loss_sum: Tensor,
+        clips: Tensor,
+        grad_norm: Tensor,
+        broken: Tensor,
+        stop: Tensor,
+    ) -> None:
         """Take a step's numbers over all workers, after its update; those of the step before are settled."""
-        numbers = StepNumbers(torch.stack([loss_sum, clips, grad_norm, stop]).detach())
+        numbers = StepNumbers(torch.stack([loss_sum, clips, grad_norm, broken, stop]).detach())
         self._watched = (step, epoch, numbers)
         if numbers.at_once:
             self.settle()
@@ -106,7 +118,8 @@ class StepGuard:
             return
         step, epoch, numbers = self._watched
         self._watched = None
-        loss_sum, clips, grad_norm, stop = numbers.read()
+        loss_sum, clips, grad_norm, broken, stop = numbers.read()
+        self.broken_videos += broken
         self.stop_requested = self.stop_requested or stop > 0
         if math.isfinite(loss_sum) and math.isfinite(grad_norm):
             self._failed_in_a_row = self._overflowed_in_a_row = 0

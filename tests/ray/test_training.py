@@ -141,37 +141,53 @@ def test_a_run_name_that_holds_another_experiment_is_refused(
 
 @pytest.fixture(scope="module")
 def broken_videos(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The training manifest with a text file, an empty file and a missing file in three places."""
+    """A folder of the manifests, in each of which four kinds of broken files stand in the first places."""
     folder = tmp_path_factory.mktemp("broken")
-    manifest = read_manifest(videos / "train.parquet")
-    (folder / "text.mp4").write_text("not a video")
-    (folder / "empty.mp4").touch()
-    paths = manifest.table["path"].to_pylist()
-    paths[:3] = [str(folder / name) for name in ("text.mp4", "empty.mp4", "gone.mp4")]
-    table = manifest.table.set_column(1, manifest.table.schema.field("path"), [paths])
-    write_manifest(Manifest(table, manifest.class_names), folder / "train.parquet")
-    return folder / "train.parquet"
+    for split in ("train", "val", "test"):
+        manifest = read_manifest(videos / f"{split}.parquet")
+        paths = manifest.table["path"].to_pylist()
+        content = Path(paths[0]).read_bytes()
+        broken = [folder / f"{split}-{name}.mp4" for name in ("text", "empty", "gone", "cut")]
+        broken[0].write_text("not a video")
+        broken[1].touch()
+        broken[3].write_bytes(content[: len(content) // 3])
+        paths[: len(broken)] = map(str, broken)
+        table = manifest.table.set_column(1, manifest.table.schema.field("path"), [paths])
+        write_manifest(Manifest(table, manifest.class_names), folder / f"{split}.parquet")
+    return folder
 
 
 @pytest.mark.slow
-def test_broken_videos_are_quarantined_and_the_run_goes_on(
+def test_broken_videos_of_all_splits_have_their_reasons_and_the_others_their_score(
     broken_videos: Path, make_config: MakeConfig, placement: Placement
 ) -> None:
-    config = make_config(data__train=str(broken_videos), train__epochs=1, ingest__max_quarantined_share=0.1)
+    config = make_config(
+        data={split: str(broken_videos / f"{split}.parquet") for split in ("train", "val", "test")},
+        train__epochs=1,
+        ingest__max_quarantined_share=0.25,
+    )
     run = finish(config, placement, "some-broken")
-    rows = {Path(row["path"]).name: row for row in pq.read_table(run.folder / "quarantine.parquet").to_pylist()}
-    assert rows.keys() == {"text.mp4", "empty.mp4", "gone.mp4"}
-    assert rows["empty.mp4"]["message"] == "the file is empty (0 bytes)"
-    assert rows["gone.mp4"]["message"] == "no such file or directory"
-    assert {row["stage"] for row in rows.values()} == {"train"}
+    messages = {
+        Path(row["path"]).stem: row["message"] for row in pq.read_table(run.folder / "quarantine.parquet").to_pylist()
+    }
+    kinds = ("cut", "empty", "gone", "text")
+    assert messages.keys() == {f"{split}-{kind}" for split in ("train", "val", "test") for kind in kinds}
+    assert {messages[f"{split}-empty"] for split in ("train", "val", "test")} == {"the file is empty (0 bytes)"}
+    assert {messages[f"{split}-gone"] for split in ("train", "val", "test")} == {"no such file or directory"}
     assert len(run.losses) == 6
+    assert (run.result.num_videos, run.result.num_quarantined) == (12, 4)
+    assert run.summary.metrics[Metrics.VAL_NUM_VIDEOS] == 12
+    assert pq.read_table(run.folder / "predictions.parquet").num_rows == 12
+    unscored = {line.split(" (", 1)[1] for line in run.result.unscored}
+    assert unscored == {f"{broken_videos / f'test-{kind}.mp4'}): {messages[f'test-{kind}']}" for kind in kinds}
 
 
 @pytest.mark.slow
 def test_too_many_broken_videos_stop_the_run_with_one_line(
     broken_videos: Path, make_config: MakeConfig, placement: Placement
 ) -> None:
-    config = make_config(data__train=str(broken_videos), train__epochs=1, ingest__max_quarantined_share=0.01)
+    train = str(broken_videos / "train.parquet")
+    config = make_config(data__train=train, train__epochs=1, ingest__max_quarantined_share=0.01)
     with pytest.raises(QuarantineLimitError, match=r"of 96 train videos can't be used.*ingest.max_quarantined_share"):
         finish(config, placement, "too-many-broken")
     summary = find_run(tracking_uri(), run_name="too-many-broken")

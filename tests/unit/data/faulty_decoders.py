@@ -8,10 +8,12 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
+from morphmlp.data.decoding.pyav_decoder import PyAVDecoder
 from morphmlp.errors import DecodeError
 
 SHAPE = (6, 8, 3)
@@ -178,6 +180,26 @@ def asked_wrongly():
 
 def working():
     return Faulty(_work_and_refuse)
+
+
+class PyAVOrWorse:
+    """Opens videos as PyAV does, but dies, hangs or runs out of memory at files named `crash`, `hang` and `large`."""
+
+    name, version = "pyav or worse", "1"
+    faults: ClassVar = {
+        "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+        "hang": lambda: time.sleep(3600),
+        "large": lambda: np.ones(2**45, dtype=np.uint8),
+    }
+
+    def open(self, path):
+        if fault := self.faults.get(Path(path).stem):
+            fault()
+        return PyAVDecoder().open(path)
+
+
+def pyav_or_worse():
+    return PyAVOrWorse()
 
 
 def not_starting():

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from morphmlp.data import columns
 from morphmlp.data.annotations import read_annotations
-from morphmlp.data.class_list import read_class_list
 from morphmlp.data.manifest import manifest_from_rows, read_manifest, write_manifest
 from morphmlp.errors import ManifestError
 
@@ -277,32 +276,6 @@ def test_an_absent_folder_of_videos_is_refused(tmp_path):
     (tmp_path / "train.csv").write_text("a.mp4,0\n")
     (line,) = faults_of(lambda: read_annotations(tmp_path / "train.csv", videos=tmp_path / "videos"))
     assert "no such folder of videos" in line
-
-
-def test_a_class_list_counts_its_lines_or_says_its_ids(tmp_path):
-    (tmp_path / "plain.txt").write_text('riding a bike\n"marching"\n')
-    (tmp_path / "ids.txt").write_text("marching\t1\nriding a bike\t0\n")
-    assert read_class_list(tmp_path / "plain.txt") == ("riding a bike", "marching")
-    assert read_class_list(tmp_path / "ids.txt") == ("riding a bike", "marching")
-
-
-def test_a_manifest_serves_as_a_class_list(tmp_path):
-    write_manifest(make_manifest(), tmp_path / "train.parquet")
-    assert read_class_list(tmp_path / "train.parquet") == ("archery", "yoga")
-
-
-def test_all_faults_of_a_class_list_come_at_once(tmp_path):
-    (tmp_path / "c.txt").write_text("a\t0\nb\nc\t0\na\t1\nd\t9\n")
-    lines = faults_of(lambda: read_class_list(tmp_path / "c.txt"))
-    expected = ["unreadable line 'b'", "class id 0 belongs to 'a' already", "'a' stands on line 1", "leaves a gap"]
-    for line, fault in zip(lines, expected, strict=True):
-        assert fault in line
-
-
-def test_an_empty_class_list_is_refused(tmp_path):
-    (tmp_path / "c.txt").write_text("\n")
-    (line,) = faults_of(lambda: read_class_list(tmp_path / "c.txt"))
-    assert "holds no classes" in line
 
 
 def test_rows_come_in_the_order_of_the_ids_whatever_the_file_says(tmp_path):

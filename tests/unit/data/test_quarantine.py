@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,7 +16,7 @@ from morphmlp.data.quarantine import (
     broken_from_plain,
     broken_limit,
     broken_to_plain,
-    limit_message,
+    too_many_broken,
 )
 from morphmlp.errors import QuarantineLimitError
 
@@ -73,7 +74,9 @@ def test_other_stages_do_not_count_towards_the_share():
 
 
 def test_the_limit_says_how_many_where_and_which_field():
-    assert limit_message([broken(), broken("v2")], num_videos=10, limit=0.01) == (
+    with pytest.raises(QuarantineLimitError) as caught:
+        quarantine_of(broken(), broken("v2")).check_share(stage="train", num_videos=10, limit=0.01)
+    assert str(caught.value) == (
         "2 of 10 train videos can't be used, more than ingest.max_quarantined_share 0.01 allows; "
         "the first: /videos/v1.mp4: torn"
     )
@@ -111,7 +114,7 @@ def test_a_broken_video_survives_as_plain_values(video):
 
 
 def test_where_nothing_may_be_left_out_the_first_broken_video_is_named():
-    message = limit_message([broken()], num_videos=10, limit=0)
+    message = str(quarantine_of(broken()).limit_error("train", "1 of 10 train videos", limit=0))
     assert message.startswith("train video v1 can't be used (/videos/v1.mp4: torn)")
     assert "ingest.on_broken" in message
 
@@ -133,3 +136,43 @@ def test_a_broken_video_has_a_column_for_each_field():
 @pytest.mark.parametrize(("policy", "limit"), [("skip", 0.05), ("fail", 0.0)])
 def test_a_run_that_may_leave_nothing_out_has_a_limit_of_zero(policy, limit):
     assert broken_limit(IngestConfig(on_broken=policy, max_quarantined_share=0.05)) == limit
+
+
+def test_an_excess_is_told_where_the_table_of_broken_videos_could_not_be_written():
+    message = str(Quarantine().limit_error("train", "7 of 10 train videos", limit=0.5))
+    assert message == "7 of 10 train videos can't be used, more than ingest.max_quarantined_share 0.5 allows"
+
+
+def first_stop(share, *, num_videos, limit, seed=0):
+    """Videos drawn before a run stops whose broken ones, at random places, are this share; None where it goes on."""
+    order = np.random.default_rng(seed).permutation(num_videos) < share * num_videos
+    broken = np.cumsum(order)
+    for drawn in range(1, num_videos + 1):
+        if too_many_broken("train", int(broken[drawn - 1]), num_videos=num_videos, limit=limit, drawn=drawn):
+            return drawn
+    return None
+
+
+@pytest.mark.parametrize(("share", "latest"), [(1.0, 20), (0.5, 60), (0.05, 2_000)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_split_far_beyond_its_limit_is_known_after_few_videos(share, latest, seed):
+    assert 10 < first_stop(share, num_videos=240_000, limit=0.01, seed=seed) <= latest
+
+
+@pytest.mark.parametrize("limit", [0.0005, 0.01, 0.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_split_just_within_its_limit_is_never_stopped(limit, seed):
+    assert first_stop(limit, num_videos=20_000, limit=limit, seed=seed) is None
+
+
+def test_one_early_broken_video_of_a_small_split_counts_against_the_whole_split():
+    assert too_many_broken("train", 1, num_videos=100, limit=0.01, drawn=1) is None
+    assert too_many_broken("train", 2, num_videos=100, limit=0.01, drawn=2) == "2 of 100 train videos"
+    assert too_many_broken("train", 12, num_videos=10_000, limit=0.01, drawn=12) == (
+        "12 of the first 12 of 10000 train videos"
+    )
+
+
+def test_where_videos_come_in_the_order_of_their_names_only_the_whole_split_decides():
+    assert too_many_broken("val", 100, num_videos=10_000, limit=0.01) is None
+    assert too_many_broken("val", 101, num_videos=10_000, limit=0.01) == "101 of 10000 val videos"

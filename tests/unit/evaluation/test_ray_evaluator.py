@@ -13,6 +13,7 @@ from morphmlp.config import load_config
 from morphmlp.data.clips import ViewClips
 from morphmlp.data.columns import DECODED
 from morphmlp.data.manifest import manifest_from_rows
+from morphmlp.errors import EvaluationError
 from morphmlp.evaluation import ray_evaluator
 from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
 
@@ -29,11 +30,14 @@ class Network(nn.Module):
         return torch.zeros(len(clips), 4)
 
 
-def decoded(rows):
+def decoded(rows, *, broken=()):
+    """What a decode task makes of these rows."""
     facts = {"height": 32, "width": 32, "concealed": 0, "retried": False, "cpu_s": DECODE_CPU_S, "error": ""}
     facts |= {"label": 0, "message": "", "decoder": "", "decoder_version": "", "size_bytes": None, "mtime": None}
     columns = {name: [value] * len(rows) for name, value in facts.items()}
-    columns |= {"row": rows, "clips": [bytes(CUTTER.clips_per_video * CLIP_BYTES)] * len(rows)}
+    clip = bytes(CUTTER.clips_per_video * CLIP_BYTES)
+    columns |= {"row": rows, "clips": [b"" if row in broken else clip for row in rows]}
+    columns |= {"error": ["DecodeError" if row in broken else "" for row in rows]}
     return pa.table({name: pa.array(columns[name], DECODED.field(name).type) for name in DECODED.names}, schema=DECODED)
 
 
@@ -56,8 +60,9 @@ def test_time_spent_on_no_rows_is_told_with_the_next_ones(scorer):
     assert told == [10.0, 0.0, 2.0]
 
 
-def test_a_tests_cpu_time_is_that_of_decoding_and_scoring(scorer):
-    manifest = manifest_from_rows(
+@pytest.fixture
+def manifest():
+    return manifest_from_rows(
         video_ids=[f"v{row}" for row in range(VIDEOS)],
         paths=[f"v{row}.mp4" for row in range(VIDEOS)],
         labels=[0] * VIDEOS,
@@ -65,7 +70,26 @@ def test_a_tests_cpu_time_is_that_of_decoding_and_scoring(scorer):
         sizes_bytes=[1] * VIDEOS,
         class_names=["a", "b", "c", "d"],
     )
+
+
+def test_a_tests_cpu_time_is_that_of_decoding_and_scoring(scorer, manifest):
     tables = [scorer(decoded(rows)) for rows in ([0, 1], [2, 3])]
     dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
-    tested = ray_evaluator._collected(dataset, manifest, CUTTER, progress=lambda done: None)
+    tested = ray_evaluator._collected(dataset, manifest, CUTTER, broken_limit=0.0, progress=lambda done: None)
     assert tested.cpu_s == VIDEOS * DECODE_CPU_S + 10.0 + 1.0
+
+
+@pytest.mark.parametrize(("limit", "looked_at"), [(0.0, [0, 1]), (0.25, [0, 1, 2]), (0.5, [0, 1, 2, 3])])
+def test_a_test_ends_as_soon_as_more_videos_are_broken_than_may_be(scorer, manifest, limit, looked_at):
+    tables = (scorer(decoded(rows, broken=[1, 2])) for rows in ([0], [1], [2], [3]))
+    dataset = SimpleNamespace(iter_batches=lambda **options: tables)
+    tested = ray_evaluator._collected(dataset, manifest, CUTTER, broken_limit=limit, progress=lambda done: None)
+    found = [*tested.predictions["video_id"].to_pylist(), *(video.video_id for video in tested.broken)]
+    assert sorted(found) == [f"v{row}" for row in looked_at]
+
+
+def test_a_video_that_a_test_never_met_is_missed_although_others_are_broken(scorer, manifest):
+    tables = [scorer(decoded(rows, broken=[1])) for rows in ([0], [1], [2])]
+    dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
+    with pytest.raises(EvaluationError, match=r"of 4 videos 1 were neither scored nor quarantined \(v3\)"):
+        ray_evaluator._collected(dataset, manifest, CUTTER, broken_limit=0.5, progress=lambda done: None)

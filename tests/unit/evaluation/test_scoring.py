@@ -107,6 +107,13 @@ def test_broken_videos_are_handed_on_and_not_counted(model):
     assert [video.video_id for video in videos] == ["x", "y", "z"]
 
 
+def test_scoring_ends_with_the_micro_batch_that_makes_broken_videos_too_many(model):
+    batches = iter([batch_of(clips_of(2), [0, 1], [broken("x")]), batch_of(clips_of(0), [], [broken("y")]), "untaken"])
+    counts, videos = score_single_views(model, batches, device=CPU, too_many=lambda broken: broken > 1)
+    assert ([video.video_id for video in videos], next(batches)) == (["x", "y"], "untaken")
+    assert counts.num_videos == 2
+
+
 def test_nothing_to_score_counts_nothing(model):
     assert score_single_views(model, iter([]), device=CPU) == (ScoreCounts(), [])
 

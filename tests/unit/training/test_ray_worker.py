@@ -1,5 +1,6 @@
 """A worker's books: when it saves, what it reports and when it stops. Nothing of Ray is started."""
 
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -50,15 +51,15 @@ class KeptSaving:
 class Training:
     """A training of two steps an epoch in which every step's checkpoint is due, as `train_worker` drives it."""
 
-    def __init__(self, folder, **fields):
+    def __init__(self, folder, *, num_videos=12, broken=(), **fields):
         overrides = {"train.epochs": 2, "execution.report_every_steps": 1, **fields}
         config = config_from_mapping(with_overrides(config_to_mapping(tiny.CONFIG), overrides))
         plan = tiny.recipe_of(config).plan
         assert plan.steps_per_epoch == STEPS_PER_EPOCH
         self.state = new_state(config, tiny.CPU)
         self.saving = KeptSaving(self.state, plan)
-        self.clips = tiny.ListClips(plan)
-        job = SimpleNamespace(config=config, folder=folder, gmacs_per_view=1.0, num_videos=12, num_val_videos=4)
+        self.clips = tiny.ListClips(plan, broken=broken)
+        job = SimpleNamespace(config=config, folder=folder, gmacs_per_view=1.0, num_videos=num_videos, num_val_videos=4)
         self.worker = ray_worker._Worker(job, self.state, self.clips, self.saving, workers=1, device=tiny.CPU)
 
     def run(self):
@@ -82,14 +83,14 @@ def reports(monkeypatch):
     """What the worker reports; its validation gives as many percent as epochs are done."""
     told = []
 
-    def validate(worker, epoch):
-        counts = ScoreCounts(num_videos=4, top1_hits=epoch, top5_hits=4, loss_sum=1.0)
-        worker._reporter.add_validation(counts, [], epoch=epoch)
-        return counts
+    epochs = itertools.count(1)
+
+    def score(model, batches, *, device, too_many):
+        return ScoreCounts(num_videos=4, top1_hits=next(epochs), top5_hits=4, loss_sum=1.0), []
 
     monkeypatch.setattr(ray_worker.ray.train, "report", told.append)
     monkeypatch.setattr(ray_worker, "_node_leaves", lambda: False)
-    monkeypatch.setattr(ray_worker._Worker, "_validate", validate)
+    monkeypatch.setattr(ray_worker, "score_single_views", score)
     return told
 
 
@@ -204,3 +205,44 @@ def test_a_checkpoint_to_continue_from_is_waited_for(patience_s, folder, monkeyp
         assert ray_worker._newest(job, StoreThatFails(3), [], first=True) == (None, None)
         (line,) = folder.progress.read_text().splitlines()
         assert "the mount is gone; waiting up to 60 s for it" in line
+
+
+def test_too_many_broken_training_videos_end_the_run_at_that_step_and_not_at_the_next_report(reports, folder):
+    fields = {"execution.report_every_steps": 20, "ingest.max_quarantined_share": 0.25}
+    training = Training(folder, broken=range(12), **fields)
+    training.run()
+    assert reports[-1] == {"stopped": "too many broken videos: train: 6 of 12 train videos"}
+    assert training.saving.saved == [(1, None), (1, None)]  # as due, and for the stop
+    assert len(reports) == 2
+
+
+def test_broken_videos_of_an_epoch_are_weighed_before_its_validation(reports, folder, monkeypatch):
+    monkeypatch.delattr(ray_worker, "score_single_views")
+    training = Training(folder, broken=range(12), **{"ingest.max_quarantined_share": 0.75})
+    training.run()
+    assert reports[-1] == {"stopped": "too many broken videos: train: 12 of 12 train videos"}
+
+
+def test_the_share_of_broken_videos_begins_anew_with_each_epoch(reports, folder):
+    training = Training(folder, broken=[3, 5], **{"ingest.max_quarantined_share": 0.25})
+    training.run()
+    assert "stopped" not in reports[-1]
+
+
+def test_a_training_set_that_is_gone_ends_the_run_long_before_the_share_of_the_whole(reports, folder):
+    training = Training(folder, num_videos=100_000, broken=range(12), **{"ingest.max_quarantined_share": 0.01})
+    training.run()
+    assert reports[-1] == {"stopped": "too many broken videos: train: 12 of the first 12 of 100000 train videos"}
+
+
+def test_a_validation_with_too_many_broken_videos_gives_no_score_and_ends_the_run(reports, folder, monkeypatch):
+    def score(model, batches, *, device, too_many):
+        assert [too_many(broken) for broken in (0, 1, 2)] == [False, False, True]
+        return ScoreCounts(num_videos=1, top1_hits=1, top5_hits=1, loss_sum=1.0), [tiny.broken_video(9)] * 2
+
+    monkeypatch.setattr(ray_worker, "score_single_views", score)
+    training = Training(folder, **{"ingest.max_quarantined_share": 0.25})
+    training.run()
+    assert reports[-1] == {"stopped": "too many broken videos: val: 2 of 4 val videos"}
+    assert training.saving.saved[-2:] == [(2, None), (2, None)]  # never the best one
+    assert not {point.key for report in reports for point in points_of(report)} & {Metrics.VAL_TOP1, Metrics.VAL_LOSS}

@@ -202,7 +202,6 @@ def test_the_next_report_starts_afresh(run):
     report = run.reporter.take()
     assert (report["broken"], report["concealed"], report["retried"], report["points"]) == ([], 0, 0, [])
     assert "progress" not in report
-    assert run.reporter.broken_videos() == 0
 
 
 def test_only_the_first_worker_reports_points_and_progress_and_each_its_broken_videos():
@@ -212,13 +211,6 @@ def test_only_the_first_worker_reports_points_and_progress_and_each_its_broken_v
     report = reporter.take()
     assert set(report) == {"broken", "concealed", "retried", "cpu_s"}
     assert broken_of(report) == [tiny.broken_video(3), tiny.broken_video(5)]
-
-
-def test_broken_videos_of_all_workers_are_counted():
-    reporter = reporter_of()
-    reporter.add_step(step_summary(0, num_broken=2, broken=[1]))
-    reporter.add_step(step_summary(1, num_broken=3))
-    assert reporter.broken_videos() == 5
 
 
 def test_a_window_without_a_clip_has_a_loss_of_zero_and_no_error(run):

@@ -116,7 +116,7 @@ def test_a_head_in_another_order_is_brought_into_the_manifests(weights, class_or
         ("archery\t0\nbowling\t1\ncrying\t2\nyoga\t3\n", "lacks classes of the manifest: 'dancing'"),
         ("archery\t0\nbowling\t1\ncrying\t2\ndancing\t2\n", ":4: class id 2 belongs to 'crying' already"),
         ("archery\t0\nbowling\t1\ncrying\t2\nDancing\t3\ndancing\t4\n", "names classes twice: 'Dancing', 'dancing'"),
-        ("archery\t0\nbowling\n", ":2: unreadable line 'bowling'; it must be `name<TAB>id`, as the first line is"),
+        ("archery\t0\nbowling\n", ":2: unreadable line 'bowling'; it must be `name<TAB>id`, as other lines are"),
     ],
 )
 def test_a_class_order_that_does_not_fit_is_refused(text, fault, weights, class_order):

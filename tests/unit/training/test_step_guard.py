@@ -8,13 +8,14 @@ import torch
 from morphmlp.training.step_guard import LOSS_SCALE_HALVINGS, StepGuard
 
 
-def watch(guard, step, *, loss=8.0, norm=1.0, stop=0.0):
+def watch(guard, step, *, loss=8.0, norm=1.0, broken=0.0, stop=0.0):
     guard.watch(
         step=step,
         epoch=0,
         loss_sum=torch.tensor(loss),
         clips=torch.tensor(4.0),
         grad_norm=torch.tensor(norm),
+        broken=torch.tensor(broken),
         stop=torch.tensor(stop),
     )
 
@@ -71,3 +72,11 @@ def test_any_workers_wish_to_stop_is_remembered():
     watch(guard, 1, stop=1.0)
     watch(guard, 2)
     assert guard.stop_requested
+
+
+def test_broken_videos_are_added_up_over_steps_those_of_skipped_ones_too():
+    guard = StepGuard(max_in_a_row=3)
+    watch(guard, 0, broken=2.0)
+    watch(guard, 1, broken=3.0, loss=math.nan)
+    guard.settle()
+    assert guard.broken_videos == 5
