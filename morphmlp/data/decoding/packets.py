@@ -12,6 +12,7 @@ from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
+from morphmlp.data.decoding.coded_pictures import TYPE_READERS
 from morphmlp.data.decoding.protocol import require_content
 from morphmlp.errors import DecodeError
 
@@ -24,7 +25,7 @@ _NOT_A_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
 def open_video(path: str) -> tuple[InputContainer, VideoStream]:
-    """Open a file and choose its video stream: the first that isn't a cover picture.
+    """Open a file and choose its video stream: the largest that isn't a cover picture; of equal ones the default one.
 
     Raises:
         DecodeError: The file is missing, empty, not a video, or has no video stream that can be decoded.
@@ -40,7 +41,7 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
     streams = [stream for stream in pictures if not stream.disposition & _NOT_A_VIDEO]
     if not streams:
         raise DecodeError("has no video stream" + (", only a cover picture" if pictures else ""))
-    stream = streams[0]
+    stream = max(streams, key=_claim)
     if stream.codec_context is None:
         raise DecodeError("has a video stream of a codec that this FFmpeg can't decode")
     width, height = stream.codec_context.width, stream.codec_context.height
@@ -52,8 +53,17 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
     return container, stream
 
 
+def _claim(stream: VideoStream) -> tuple[int, bool]:
+    codec = stream.codec_context
+    return codec.width * codec.height if codec else -1, bool(stream.disposition & Disposition.default)
+
+
 class Packets:
-    """The packets that carry data, by their place in coded order."""
+    """The packets that carry data, by their place in coded order.
+
+    Each is handed out with its place as its time, so that a decoded frame tells which packet it came from: times can be
+    missing or wrong, or come twice.
+    """
 
     def __init__(self, path: str, container: InputContainer, stream: VideoStream, *, held_bytes: int) -> None:
         """Go through the file once.
@@ -67,23 +77,32 @@ class Packets:
         self._path = path
         self._held: list[Packet[VideoStream]] | None = []
         self.pts: list[int | None] = []
-        """Presentation time of each packet, in the stream's time base."""
+        """Presentation time of each packet as the demuxer gives it, in the stream's time base; it can be guessed."""
+        self.dts: list[int | None] = []
+        """Decoding time."""
+        self.types: list[str] = []
+        """Types of their pictures, as their own headers have them (see `coded_pictures`); `?` where they don't tell."""
         self.is_shown: list[bool] = []
         """Whether it is to be seen: an edit list hides frames that others need."""
         self.keys: list[int] = []
         """Places of the key packets."""
         self.first_key: Packet[VideoStream] | None = None
         size = 0
+        type_of = TYPE_READERS.get(stream.codec_context.codec.canonical_name)
         for packet in _with_data(container, stream):
             if packet.is_keyframe:
                 self.first_key = self.first_key or packet
                 self.keys.append(len(self.pts))
             self.pts.append(packet.pts)
+            self.dts.append(packet.dts)
+            if type_of is not None:
+                self.types.append(type_of(bytes(packet)) or "?")
             self.is_shown.append(not packet.is_discard)
             size += packet.size
             if size > held_bytes:
                 self._held = None
             if self._held is not None:
+                packet.pts = len(self._held)
                 self._held.append(packet)
 
     def __len__(self) -> int:
@@ -106,6 +125,7 @@ class Packets:
                 if place >= stop:
                     return
                 if place >= start:
+                    packet.pts = place
                     yield packet
 
 

@@ -182,7 +182,7 @@ class GoldenFiles:
         self._source = folder / "pictures.rgb"
         self._source.write_bytes(_pictures().tobytes())
         self._paths: dict[tuple[str, ...], Path] = {}
-        self.truth = cache(self._truth)
+        self.truth = cache(lambda cell: ffmpeg_frames(self.path(cell)))
 
     def path(self, cell: Cell) -> Path:
         """The cell's file."""
@@ -199,18 +199,6 @@ class GoldenFiles:
             return path
         return encoded
 
-    def _truth(self, cell: Cell) -> Frames | None:
-        """All frames as FFmpeg's command decodes them, `[t h w c]`; None where it gives none."""
-        told = _ffmpeg(
-            *("-v", "info", "-i", str(self.path(cell)), "-map", "0:v:0", "-fps_mode", "passthrough"),
-            *("-f", "rawvideo", "-pix_fmt", "rgb24", "-"),
-        )
-        size = re.search(r"Video: rawvideo.*?, rgb24.*?, (\d+)x(\d+)", told.stderr.decode(errors="replace"))
-        if size is None or not told.stdout:
-            return None
-        width, height = map(int, size.groups())
-        return np.frombuffer(told.stdout, np.uint8).reshape(-1, height, width, 3)
-
     def _encoded(self, options: str, container: str) -> Path:
         source = f"-f rawvideo -pix_fmt rgb24 -s {WIDTH}x{HEIGHT} -r 30 -i {self._source}".split()
         path = self._folder / f"{len(self._paths)}.{container}"
@@ -218,9 +206,7 @@ class GoldenFiles:
 
     def _made(self, key: tuple[str, ...], path: Path, *options: object) -> Path:
         if key not in self._paths:
-            made = _ffmpeg("-v", "error", *map(str, options), str(path))
-            assert not made.returncode, made.stderr.decode(errors="replace")
-            self._paths[key] = path
+            self._paths[key] = ffmpeg_file(path, *options)
         return self._paths[key]
 
 
@@ -231,6 +217,26 @@ def _pictures() -> Frames:
     noise = rng.integers(24, 232, (*size, 1)) + rng.integers(-24, 24, (*size, 3))
     wide = noise.astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     return np.stack([wide[:, 8 * number : 8 * number + WIDTH] for number in range(NUM_FRAMES)])
+
+
+def ffmpeg_file(path: Path, *options: object) -> Path:
+    """A file that FFmpeg's command makes."""
+    made = _ffmpeg("-v", "error", *map(str, options), str(path))
+    assert not made.returncode, made.stderr.decode(errors="replace")
+    return path
+
+
+def ffmpeg_frames(path: Path, stream: str = "0:v:0") -> Frames | None:
+    """All frames as FFmpeg's command decodes them, `[t h w c]`; None where it gives none."""
+    told = _ffmpeg(
+        *("-v", "info", "-i", str(path), "-map", stream, "-fps_mode", "passthrough"),
+        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-"),
+    )
+    size = re.search(r"Video: rawvideo.*?, rgb24.*?, (\d+)x(\d+)", told.stderr.decode(errors="replace"))
+    if size is None or not told.stdout:
+        return None
+    width, height = map(int, size.groups())
+    return np.frombuffer(told.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
 def _ffmpeg(*options: str) -> "subprocess.CompletedProcess[bytes]":

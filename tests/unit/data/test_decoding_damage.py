@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from morphmlp.benchmarks.coded_videos import NUM_FRAMES, copy_stream
-from morphmlp.data.decoding import pyav_decoder
 from morphmlp.data.decoding.backends import DECODER_NAMES, decoder_by_name, decoder_fault
+from morphmlp.data.decoding.stream_decoder import StreamDecoder
 from morphmlp.errors import DecodeError
 
 USABLE = [
@@ -156,15 +156,15 @@ def test_a_damaged_hevc_file_is_counted(coded, true_frames, damage, tmp_path):
 
 @pytest.fixture
 def conversions(monkeypatch):
-    """Indices of the frames that are converted to RGB."""
+    """Places of the frames that are converted to RGB."""
     converted = []
-    convert = pyav_decoder._PyAVReader._convert
+    convert = StreamDecoder.rgb
 
-    def counted(self, frame, index, found):
-        converted.append(index)
-        convert(self, frame, index, found)
+    def counted(self, frame):
+        converted.append(frame.pts)
+        return convert(self, frame)
 
-    monkeypatch.setattr(pyav_decoder._PyAVReader, "_convert", counted)
+    monkeypatch.setattr(StreamDecoder, "rgb", counted)
     return converted
 
 

@@ -6,7 +6,7 @@ import pytest
 from av.stream import Disposition
 
 from morphmlp.benchmarks.coded_videos import CODINGS, HEIGHT, NUM_FRAMES, WIDTH, moving_pictures, write_video
-from morphmlp.data.decoding import packets, pyav_decoder
+from morphmlp.data.decoding import packets, stream_decoder
 from morphmlp.data.decoding.packets import Packets, open_video
 from morphmlp.data.decoding.pyav_decoder import PyAVDecoder
 from morphmlp.errors import DecodeError
@@ -17,7 +17,7 @@ from morphmlp.errors import DecodeError
 )
 def test_a_file_whose_packets_are_not_held_gives_the_same_frames(kind, coded, true_frames):
     reader, expected = PyAVDecoder(held_bytes=1000).open(str(coded(kind))), true_frames(kind)
-    assert not reader._packets.are_held
+    assert not reader._stream.packets.are_held
     for indices in ([20, 3], [len(expected) - 1], range(len(expected)), [0]):
         assert (reader.read(indices).frames == expected[list(indices)]).all()
     assert reader.scan() == 0
@@ -106,7 +106,7 @@ def test_a_file_that_declares_too_large_frames_is_refused(coded, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["short groups", "HEVC", "VP9", "AV1", "MPEG-TS", "mpeg4 AVI"])
 def test_frames_that_turn_out_too_large_are_not_decoded(kind, coded, monkeypatch):
-    monkeypatch.setattr(pyav_decoder, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(stream_decoder, "MAX_PIXELS", 1000)
     reader = PyAVDecoder().open(str(coded(kind)))
     with pytest.raises(DecodeError, match="not one frame"):
         reader.read([0])
