@@ -7,9 +7,11 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -19,6 +21,7 @@ from pydantic import JsonValue
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from morphmlp.config import ExperimentConfig, load_config
+from morphmlp.config.faults import all_fields
 from morphmlp.config.loading import parse_yaml
 from morphmlp.config.operation import WorkerRange
 from morphmlp.config.schema import StartConfig
@@ -68,7 +71,9 @@ def experiment_arguments(
     parser.add_argument("--json", type=Path)
     parser.add_argument("-h", "--help", action="store_true")
     known, rest = parser.parse_known_args(argv)
-    config = load_config(known.config, parse_overrides([] if known.help else rest))
+    overrides = parse_overrides([] if known.help else rest)
+    refuse_mistaken_options(overrides, parser)
+    config = load_config(known.config, overrides)
     if known.help:
         _print_help(description, known.config, config)
         sys.exit(0)
@@ -113,6 +118,22 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, JsonValue]:
     if faults:
         raise ConfigError(faults)
     return overrides
+
+
+def refuse_mistaken_options(overrides: Mapping[str, JsonValue], parser: argparse.ArgumentParser) -> None:
+    """Refuse what was taken for a field of the experiment, but is like an option of the command.
+
+    Raises:
+        ConfigError: Such options, each with the one that may have been meant.
+    """
+    options = re.findall(r"--[\w-]+", parser.format_usage())
+    faults = []
+    for field in overrides.keys() - all_fields(ExperimentConfig):
+        written = f"--{field.replace('_', '-')}"
+        if "." not in field and (close := get_close_matches(written, options, n=1, cutoff=0.7)):
+            faults.append(f"{written}: unknown option; did you mean {close[0]}?")
+    if faults:
+        raise ConfigError(sorted(faults))
 
 
 def write_json(path: Path | None, result: Any) -> None:

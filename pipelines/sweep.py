@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from morphmlp.cli import parse_overrides, run, write_json
+from morphmlp.cli import parse_overrides, refuse_mistaken_options, run, write_json
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import SweepConfig, load_sweep
 from morphmlp.errors import ConfigError, SweepError
@@ -148,9 +148,11 @@ def _arguments() -> Arguments:
         parser.error("--resume: name the sweep's run, as in --resume demo-chunk-length-20260102-030405")
     if known.retry_failed and known.resume is None:
         parser.error("--retry-failed: goes with --resume")
+    overrides = parse_overrides(rest)
+    refuse_mistaken_options(overrides, parser)
     return Arguments(
         config=known.config,
-        overrides=parse_overrides(rest),
+        overrides=overrides,
         run_name=known.resume or known.run_name,
         json=known.json,
         plan=known.plan,

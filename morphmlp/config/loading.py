@@ -7,15 +7,15 @@ command-line override are the same thing: a mapping from dotted fields to values
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 from pydantic import JsonValue, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 
+from morphmlp.config.faults import fault_lines
 from morphmlp.config.schema import ExperimentConfig
 from morphmlp.errors import ConfigError
 
@@ -25,8 +25,6 @@ _OPERATIONAL_FIELDS = ("augment.on", "start_from.weights", "start_from.class_ord
 _LEFT_OUT_WHEN_NULL = ("start_from", "train.ema_decay", "model.branches", "start_from.carry")
 """Younger than the first fingerprints: where they aren't used, those stay as they are."""
 _EXPERIMENT = TypeAdapter(ExperimentConfig)
-_FORM = re.compile(r"constrained-\w+$|[\w-]+\[.*\]$")
-_WRONG_FORM = ("int_type", "literal_error", "tuple_type", "dataclass_type")
 
 Value = TypeVar("Value")
 
@@ -42,10 +40,12 @@ def read_yaml(path: str | Path) -> dict[str, JsonValue]:
         content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError([f"{path}: no such file"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: can't be read: {error}"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: can't be read, it isn't a text in UTF-8: {error.reason}"]) from None
     except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: is not valid YAML: {' '.join(str(error).split())}"]) from None
+        raise ConfigError([f"{path}{_place_and_fault(error)}"]) from None
     if not isinstance(content, dict):
         raise ConfigError([f"{path}: holds {type(content).__name__}, not `field: value` lines"])
     return content
@@ -93,20 +93,20 @@ def config_from_mapping(content: Mapping[str, JsonValue]) -> ExperimentConfig:
     Raises:
         ConfigError: All faults, each led by its dotted path.
     """
-    return validated(_EXPERIMENT, content)
+    return validated(ExperimentConfig, content)
 
 
-def validated(schema: TypeAdapter[Value], content: Mapping[str, JsonValue]) -> Value:
-    """What a schema makes of a nested mapping.
+def validated(schema: type[Value], content: Mapping[str, JsonValue]) -> Value:
+    """What a dataclass makes of a nested mapping.
 
     Raises:
         ConfigError: All faults, each led by its dotted path.
     """
     try:
         # The strict JSON mode: no silent "16" -> 16 or 1.5 -> 1; lists become tuples.
-        return schema.validate_json(json.dumps(content), strict=True)
+        return TypeAdapter(schema).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        raise ConfigError([line for detail in _told_once(error.errors()) for line in _fault_lines(detail)]) from None
+        raise ConfigError(fault_lines(error, schema)) from None
     except TypeError as error:
         raise ConfigError([f"a value is of a kind that no field takes: {error}"]) from None
 
@@ -173,39 +173,22 @@ def _changes(where: str, old: JsonValue, new: JsonValue) -> Iterator[str]:
         yield f"{where}: {old} -> {new}"
 
 
-def _told_once(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """The faults without pydantic's names for the forms that a field may take; a value of no form is one fault."""
-    wrong_form: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
-    told: list[ErrorDetails] = []
-    for detail in details:
-        loc = detail["loc"]
-        place = tuple(part for part in loc if not (isinstance(part, str) and _FORM.match(part)))
-        if len(place) == len(loc) - 1 and loc[:-1] == place and detail["type"] in _WRONG_FORM:
-            wrong_form.setdefault(place, []).append(detail)
-        else:
-            told.append({**detail, "loc": place})
-    for place, forms in wrong_form.items():
-        if not any(detail["loc"][: len(place)] == place for detail in told):
-            wanted = " or ".join(form["msg"].removeprefix("Input should be ") for form in forms)
-            told.append({**forms[0], "loc": place, "msg": f"Input should be {wanted}"})
-    return told
-
-
-def _fault_lines(detail: ErrorDetails) -> list[str]:
-    dotted = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "unexpected_keyword_argument":
-        return [f"{dotted}: unknown field"]
-    if detail["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return [f"{dotted}: is missing and has no default"]
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        # The sections' own validators write whole lines; those of the root already carry their dotted field.
-        return [f"{dotted}.{line}" if dotted else line for line in message.splitlines()]
-    return [f"{dotted}: {message[0].lower()}{message[1:]}, got {detail['input']!r}"]
+def _place_and_fault(error: yaml.YAMLError) -> str:
+    """`:LINE: is not valid YAML: ...`, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return f": is not valid YAML: {' '.join(str(error).split())}"
+    mark = error.problem_mark or error.context_mark
+    fault = error.problem or error.context
+    if "'\\t'" in str(fault):
+        fault = "a tab where spaces belong"
+    return f"{f':{mark.line + 1}' if mark else ''}: is not valid YAML: {fault}"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader with two rules of YAML 1.2: 1e-3 is a number, and on and off are words; keys are unique."""
+    """YAML's safe loader with the rules of YAML 1.2 for plain values; keys are unique texts.
+
+    1e-3 is a number; on, off, 2026-11-28 and 12:30 are texts, and so is 010.
+    """
 
 
 class _QuotingDumper(yaml.SafeDumper):
@@ -213,23 +196,38 @@ class _QuotingDumper(yaml.SafeDumper):
 
 
 def _mapping_with_unique_keys(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[object, object]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    repeated = {str(key) for key in keys if keys.count(key) > 1}
-    if repeated:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"given twice: {', '.join(sorted(repeated))}", node.start_mark
-        )
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.tag == "tag:yaml.org,2002:merge":
+            raise _refused("merges another mapping with <<, which isn't read; write its fields out", key)
+        name = loader.construct_object(key, deep=True)
+        if isinstance(name, int | float) and not isinstance(name, bool):
+            raise _refused(f"the number {key.value} where a field's name belongs; decimals have a point", key)
+        if isinstance(name, str) and name in seen:
+            raise _refused(f"{name} is given twice", key)
+        seen.add(str(name))
     # The base class's: it refuses keys that are mappings themselves, as in `{{ name }}`.
     mapping: dict[object, object] = yaml.constructor.BaseConstructor.construct_mapping(loader, node, deep=True)
     return mapping
 
 
-_EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
+def _refused(fault: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
+
+
+_NUMBER = (
+    r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+_FLOAT = ("tag:yaml.org,2002:float", re.compile(f"({_NUMBER})$"), list("-+.0123456789"))
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_with_unique_keys)
-_UniqueKeyLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_UniqueKeyLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(true|false)$", re.I), list("tTfF"))
-for _yaml in (_UniqueKeyLoader, _QuotingDumper):
-    _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+_UniqueKeyLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("tag:yaml.org,2002:null", re.compile("(~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:bool", re.compile("(true|false)$", re.I), list("tTfF")),
+    ("tag:yaml.org,2002:int", re.compile("([-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+)$"), list("-+0123456789")),
+    ("tag:yaml.org,2002:merge", re.compile("<<$"), ["<"]),
+    _FLOAT,
+):
+    _UniqueKeyLoader.add_implicit_resolver(_tag, _pattern, _first)
+_QuotingDumper.add_implicit_resolver(*_FLOAT)

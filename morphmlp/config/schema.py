@@ -24,6 +24,7 @@ from morphmlp.config.values import (
     Sha256,
     Share,
     Temporal,
+    name_faults,
 )
 
 
@@ -285,6 +286,7 @@ class ExperimentConfig:
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         faults = [
+            *name_faults(self.name),
             *shape_faults(
                 embed_dims=self.model.embed_dims,
                 chunk_lengths=self.model.chunk_lengths,

@@ -4,21 +4,28 @@ A sweep point is what a command-line override is: a mapping from dotted fields t
 can run at all is asked of the experiment's own schema, in `morphmlp.tuning.space`.
 """
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import Field, JsonValue, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
+from morphmlp.config.faults import all_fields, unknown_field, value_fields
 from morphmlp.config.loading import read_yaml, validated
 from morphmlp.config.schema import ExperimentConfig
-from morphmlp.config.values import STRICT, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from morphmlp.config.values import (
+    STRICT,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    name_faults,
+)
 
 FIXED = ("name", "dataset", "execution", "checkpoint", "ingest", "cluster")
 """Fields and sections that all trials share: they name the record, or place the trials on the cluster."""
@@ -232,8 +239,8 @@ class SweepConfig:
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:
         faults = [
-            *_name_faults(self.name),
-            *(f"overrides.{field}: unknown field" for field in self.overrides if field not in known_fields()),
+            *name_faults(self.name),
+            *(_unknown("overrides", name) for name in self.overrides if name not in known_fields()),
             *_space_faults(self),
             *_seed_faults(self),
             *_population_faults(self),
@@ -253,7 +260,7 @@ def load_sweep(path: str | Path, overrides: Mapping[str, JsonValue] | None = Non
     own = content.get("overrides")
     if overrides and (own is None or isinstance(own, dict)):
         content["overrides"] = {**(own or {}), **overrides}
-    return validated(TypeAdapter(SweepConfig), content)
+    return validated(SweepConfig, content)
 
 
 def sweep_to_yaml(sweep: SweepConfig) -> str:
@@ -264,24 +271,14 @@ def sweep_to_yaml(sweep: SweepConfig) -> str:
 
 def known_fields() -> frozenset[str]:
     """Every dotted field of an experiment."""
-    return frozenset(_fields_of(ExperimentConfig, ""))
+    return value_fields(ExperimentConfig)
 
 
-def _fields_of(schema: type, prefix: str) -> Iterator[str]:
-    for entry in dataclasses.fields(schema):
-        dotted = f"{prefix}{entry.name}"
-        # A section that may be left out, as `start_from`, may also be set as a whole.
-        forms = get_args(entry.type) or (entry.type,)
-        sections = [form for form in forms if isinstance(form, type) and dataclasses.is_dataclass(form)]
-        for section in sections:
-            yield from _fields_of(section, f"{dotted}.")
-        if not sections or len(forms) > 1:
-            yield dotted
-
-
-def _name_faults(name: str) -> Iterator[str]:
-    if not name or "/" in name or name.startswith("."):
-        yield f"name: {name!r} must be a plain name, without / and leading dots"
+def _unknown(where: str, name: str) -> str:
+    fields = all_fields(ExperimentConfig)
+    if name in fields:
+        return f"{where}.{name}: is a section; name its fields, as in {name}.FIELD"
+    return unknown_field(name, fields, where=f"{where}.")
 
 
 def _space_faults(sweep: SweepConfig) -> Iterator[str]:
@@ -291,7 +288,7 @@ def _space_faults(sweep: SweepConfig) -> Iterator[str]:
         if name.split(".")[0] in FIXED:
             yield f"space.{name}: is the same for all trials; set it in overrides"
         elif name not in known_fields():
-            yield f"space.{name}: unknown field"
+            yield _unknown("space", name)
         if name == SEED:
             yield f"space.{name}: is not swept; name the replicas' seeds in seeds"
         if name in sweep.overrides:

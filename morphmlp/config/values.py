@@ -18,3 +18,10 @@ Stage = Annotated[int, Field(ge=1, le=4)]
 Branch = Literal["height", "width", "channel"]
 Temporal = Literal["mixed", "averaged", "none"]
 DecoderName = Literal["pyav", "decord", "torchcodec"]
+
+
+def name_faults(name: str) -> list[str]:
+    """Why runs can't be named after this name, which their folders carry: one line or none."""
+    if not name or "/" in name or name.startswith("."):
+        return [f"name: {name!r} must be a plain name, without / and leading dots"]
+    return []

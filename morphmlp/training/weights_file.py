@@ -249,7 +249,7 @@ def _tensors(content: object) -> dict[str, Tensor]:
 def _preset(model: JsonValue, num_frames: JsonValue, crop_size: JsonValue) -> Preset:
     if not isinstance(model, dict) or not isinstance(num_frames, int) or not isinstance(crop_size, int):
         raise CheckpointError("doesn't state its network whole")
-    return Preset(model=validated(_MODEL, model), num_frames=num_frames, crop_size=crop_size)
+    return Preset(model=validated(ModelConfig, model), num_frames=num_frames, crop_size=crop_size)
 
 
 def _stated_by_pyslowfast(cfg: object) -> Preset | None:

@@ -86,7 +86,24 @@ def test_negative_numbers_reach_the_schema():
 
 
 def test_a_shortened_option_is_an_unknown_field_and_not_a_guess():
-    assert faults_of(lambda: arguments_of("--conf", "x.yaml")) == ["conf: unknown field"]
+    assert faults_of(lambda: arguments_of("--conf", "x.yaml")) == ["--conf: unknown option; did you mean --config?"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "fault"),
+    [
+        ("--run-nam", "--run-nam: unknown option; did you mean --run-name?"),
+        ("--jsn", "--jsn: unknown option; did you mean --json?"),
+        ("--train.epoch", "train.epoch: unknown field; did you mean train.epochs?"),
+        ("--cluster.num-wokers", "cluster.num_wokers: unknown field; did you mean cluster.num_workers?"),
+        ("--epochs", "epochs: unknown field; did you mean train.epochs?"),
+        ("--short-edge", "short_edge: unknown field; did you mean augment.short_edge or clip.short_edge?"),
+        ("--trian.epochs", "trian: unknown field; did you mean train?"),
+        ("--color", "color: unknown field"),
+    ],
+)
+def test_what_was_meant_by_a_misspelt_argument_is_proposed(argument, fault):
+    assert faults_of(lambda: arguments_of(argument, "1")) == [fault]
 
 
 def test_a_run_without_a_name_is_named_after_its_experiment_and_the_time():

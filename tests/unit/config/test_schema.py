@@ -45,12 +45,12 @@ def test_all_faults_of_all_sections_are_told_at_once():
     assert faults == [
         "augment.aspect is [2.0, 1.0]; the first number must not exceed the second",
         "augment.scale is [0.9, 0.5]; the first number must not exceed the second",
-        "clip.num_frames: input should be a valid integer, got '16'",
-        "model.depht: unknown field",
+        "clip.num_frames: input should be a valid integer, got '16'; write a whole number",
+        "model.depht: unknown field; did you mean model.depths?",
         "model.mlp_ratio: input should be greater than 0, got -1.0",
         "optim.lr: input should be greater than 0, got 0",
         "test.num_crops: input should be 1 or 3, got 2",
-        "tset: unknown field",
+        "tset: unknown field; did you mean test?",
     ]
 
 
@@ -139,7 +139,7 @@ WORD_OR_STAGES = "input should be 'auto', 'on' or 'off' or a valid array, got"
     ("field", "value", "fault"),
     [
         ("cluster.num_workers", 0, ": input should be greater than 0, got 0"),
-        ("cluster.num_workers", "2", ": input should be a valid integer or an object, got '2'"),
+        ("cluster.num_workers", "2", ": input should be a valid integer or an object, got '2'; write a whole number"),
         ("cluster.num_workers", {"min": 2}, ".max: is missing and has no default"),
         ("cluster.num_workers", {"min": 0, "max": 2}, ".min: input should be greater than 0, got 0"),
         ("cluster.num_workers", {"min": 3, "max": 2}, ".min is 3, more than max 2"),
@@ -171,7 +171,7 @@ def test_the_most_workers_of_a_range_must_have_a_micro_batch_each():
         ({"weights": None}, "start_from.weights: input should be a valid string, got None"),
         ({"inflate": "linear"}, "start_from.inflate: input should be 'repeat' or 'centre', got 'linear'"),
         ({"sha256": "A" * 64}, f"start_from.sha256: string should match pattern '^[0-9a-f]{{64}}$', got '{'A' * 64}'"),
-        ({"replace_head": "yes"}, "start_from.replace_head: input should be a valid boolean, got 'yes'"),
+        ({"replace_head": "yes"}, "start_from.replace_head: input should be a valid boolean, got 'yes'; write true"),
         (
             {"class_order": "order.txt", "replace_head": True},
             "start_from.class_order names the rows of a head that replace_head gives up; choose one of them",

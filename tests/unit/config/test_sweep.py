@@ -82,10 +82,10 @@ space:
 """
     assert faults_of(sweep_file(text)) == [
         "name: 'a/b' must be a plain name, without / and leading dots",
-        "overrides.train.epoch: unknown field",
+        "overrides.train.epoch: unknown field; did you mean train.epochs?",
         "space.cluster.num_workers: is the same for all trials; set it in overrides",
         "space.model.width: unknown field",
-        "space.model: unknown field",
+        "space.model: is a section; name its fields, as in model.FIELD",
         "space.optim.lr: is overridden too, with 0.001; keep one of the two",
         "space.train.epochs: has no values",
         "space.train.seed: 0 is given twice",
@@ -120,9 +120,15 @@ SPACE = "name: x\nexperiment: y\noverrides: {}\nspace: {optim.lr: [0.1]}\n"
         ),
         (
             "scheduler: {kind: asha, reduction_factor: 1}",
-            "scheduler.asha.reduction_factor: input should be greater than 1, got 1",
+            "scheduler.reduction_factor: input should be greater than 1, got 1",
         ),
-        ("search: {kind: random}", "search.random.num_points: is missing and has no default"),
+        (
+            "search: {kind: optnua}",
+            "search.kind: input should be one of 'grid', 'random', 'optuna', 'population', got 'optnua'; "
+            "did you mean 'optuna'?",
+        ),
+        ("search: {num_points: 3}", "search.kind: is missing and has no default"),
+        ("search: {kind: random}", "search.num_points: is missing and has no default"),
     ],
 )
 def test_a_fault_of_the_search_is_one_line(sweep_file, text, fault):

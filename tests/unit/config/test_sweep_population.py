@@ -57,7 +57,9 @@ def test_fields_that_are_no_schedule_are_refused_each_in_one_line(faults_of):
 
 
 def test_an_unknown_field_is_told_once(faults_of):
-    assert faults_of(GOOD.replace("mixing.mixup", "mixing.mix")) == ["space.mixing.mix: unknown field"]
+    assert faults_of(GOOD.replace("mixing.mixup", "mixing.mix")) == [
+        "space.mixing.mix: unknown field; did you mean mixing.mixup?"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -66,9 +68,9 @@ def test_an_unknown_field_is_told_once(faults_of):
         (
             "size: 8",
             "size: 8, quantile: 0.6",
-            "search.population.quantile: input should be less than or equal to 0.5, got 0.6",
+            "search.quantile: input should be less than or equal to 0.5, got 0.6",
         ),
-        ("size: 8", "size: 1", "search.population.size: input should be greater than or equal to 2, got 1"),
+        ("size: 8", "size: 1", "search.size: input should be greater than or equal to 2, got 1"),
         (
             "size: 8",
             "size: 3",
