@@ -22,6 +22,9 @@ OTHER_LIMIT = 0.20
 """The same for validation, snapshots and reports."""
 START_LIMIT = 0.5
 """A run that spent more of its time than this on starting is too short to judge."""
+JUDGED_S = 60.0
+"""Seconds after the first batch from which on shares of the time tell something; until then buffers fill, caches warm
+up, and one slow batch is a tenth of all."""
 TRAINING_PASSES = 3
 """A training step computes about three forward passes: the gradients of activations and of weights take one each."""
 
@@ -143,6 +146,11 @@ class RunAccount:
             (self.other_share, OTHER_LIMIT, self._does_other_things),
         ]
         over = [(share, words) for share, limit, words in limits if share > limit]
+        judged_s = self.wall_s * (1 - self.start_share)
+        if over and judged_s < JUDGED_S:
+            return (
+                f"too short a run to judge its speed: {judged_s:.0f} s after its first batch, {JUDGED_S:.0f} are needed"
+            )
         return max(over, key=lambda found: found[0])[1]() if over else self._computes()
 
     def _waits_for_data(self) -> str:

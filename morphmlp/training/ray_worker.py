@@ -31,7 +31,7 @@ from morphmlp.training.ray_clips import RayClips, SharedVideos
 from morphmlp.training.report import NODE_LEAVES, QUARANTINE, STOP_REQUESTED, Report, Reporter
 from morphmlp.training.run_folder import RunFolder
 from morphmlp.training.saving import Saving, run_store
-from morphmlp.training.skipped_steps import save_skipped_step
+from morphmlp.training.skipped_steps import replay_hint, save_skipped_step
 from morphmlp.training.start_weights import start
 from morphmlp.training.state import Precision, TrainState, checkpoint_from, new_state, restore
 from morphmlp.training.step_guard import SkippedStep, StepGuard
@@ -236,12 +236,14 @@ class _Worker:
         if broken_val is not None:
             return f"{QUARANTINE}val: {broken_val}"
         if self.guard.gave_up:
-            last = self.guard.last_skipped
-            return (
-                f"{job.config.execution.max_skipped_steps} steps in a row had a loss or gradient that isn't finite"
-                + ("" if last is None else f", the last one step {last.step + 1}")
-                + f" (execution.max_skipped_steps); `python pipelines/replay.py {job.folder.root} STEP` repeats one"
+            reason = (
+                f"{job.config.execution.max_skipped_steps} steps in a row had a loss or gradient that isn't finite "
+                "(execution.max_skipped_steps)"
             )
+            last = self.guard.last_skipped
+            if last is None:
+                return reason
+            return f"{reason}, the last one step {last.step + 1}; {replay_hint(job.folder.root, last)}"
         return STOP_REQUESTED + reason_of(job.folder.stop_request) if self.guard.stop_requested else None
 
     def _keep_skipped(self, skipped: SkippedStep) -> None:

@@ -7,6 +7,7 @@ sees them.
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -74,10 +75,8 @@ def save_skipped_step(
         goes on.
     """
     number = skipped.step + 1
-    what = (
-        f"step {number} is skipped: loss {skipped.loss:g}, gradient norm {skipped.grad_norm:g}; "
-        f"repeat it with `python pipelines/replay.py {folder.parent} {number}`"
-    )
+    numbers = f"loss {skipped.loss:g}, gradient norm {skipped.grad_norm:g}"
+    what = f"step {number} is skipped: {numbers}; {replay_hint(folder.parent, skipped)}"
     place = skipped_step_folder(folder, number)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +98,11 @@ def save_skipped_step(
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         return [f"{what}, from a checkpoint: its state couldn't be kept in {place}: {' '.join(str(error).split())}"]
     return [what]
+
+
+def replay_hint(run: Path, skipped: SkippedStep) -> str:
+    """How a user repeats a skipped step of a run, whose folder it is."""
+    return f"repeat it with `python pipelines/replay.py {shlex.quote(str(run))} {skipped.step + 1}`"
 
 
 def skipped_step_folder(folder: Path, number: int) -> Path:

@@ -139,6 +139,23 @@ def test_the_verdict_names_what_took_most(seconds, begins):
     assert "\n" not in verdict
 
 
+@pytest.mark.parametrize(
+    ("seconds", "begins"),
+    [
+        ({"wait_s": 15.0, "compute_s": 15.0}, "too short a run to judge its speed: 30 s after its first batch, 60 are"),
+        ({"wait_s": 15.0, "compute_s": 15.0, "cpu_s": 1e4}, "too short a run to judge its speed: 30 s"),
+        ({"all_reduce_s": 15.0, "compute_s": 15.0}, "too short a run to judge its speed: 30 s"),
+        ({"other_s": 15.0, "compute_s": 15.0}, "too short a run to judge its speed: 30 s"),
+        ({"start_s": 40.0, "wait_s": 25.0, "compute_s": 25.0}, "too short a run to judge its speed: 50 s"),
+        ({"start_s": 40.0, "wait_s": 30.0, "compute_s": 30.0}, "data-bound: "),
+        ({"wait_s": 1.0, "compute_s": 29.0}, "compute-bound: "),
+        ({"start_s": 20.0, "compute_s": 10.0}, "mostly start-up: 67%"),
+    ],
+)
+def test_a_run_of_seconds_blames_nothing(seconds, begins):
+    assert verdict_of(window(**seconds)).startswith(begins)
+
+
 def test_a_run_without_a_step_has_an_account():
     assert verdict_of() == "no step was taken"
     assert verdict_of(window(steps=0, clips=0.0, start_s=3.0)) == "no step was taken"

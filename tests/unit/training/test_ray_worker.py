@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from morphmlp.training.loop import fit
 from morphmlp.training.report import points_of
 from morphmlp.training.run_folder import RunFolder
 from morphmlp.training.state import new_state, snapshot
+from morphmlp.training.step_guard import SkippedStep
 from morphmlp.training.stop_request import ROOM
 
 STEPS_PER_EPOCH = 2
@@ -246,3 +248,14 @@ def test_a_validation_with_too_many_broken_videos_gives_no_score_and_ends_the_ru
     assert reports[-1] == {"stopped": "too many broken videos: val: 2 of 4 val videos"}
     assert training.saving.saved[-2:] == [(2, None), (2, None)]  # never the best one
     assert not {point.key for report in reports for point in points_of(report)} & {Metrics.VAL_TOP1, Metrics.VAL_LOSS}
+
+
+def test_too_many_skipped_steps_end_with_the_command_that_repeats_the_last_one(reports, tmp_path):
+    training = Training(RunFolder(tmp_path / "my run"), **{"execution.max_skipped_steps": 3})
+    last = SkippedStep(step=6, epoch=0, loss=math.nan, grad_norm=math.inf)
+    training.worker.guard = SimpleNamespace(gave_up=True, last_skipped=last, broken_videos=0, stop_requested=False)
+    reason = training.worker._reason_to_stop(None)
+    assert reason.startswith(
+        "3 steps in a row had a loss or gradient that isn't finite (execution.max_skipped_steps), "
+    )
+    assert reason.endswith(f"step 7; repeat it with `python pipelines/replay.py '{tmp_path}/my run' 7`")
