@@ -10,14 +10,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
-import av
 import numpy as np
 import torch
 
 from morphmlp.benchmarks.clip_kinds import cutter_of
+from morphmlp.benchmarks.plain_decode import plain_frames
 from morphmlp.benchmarks.process_cpu import cpu_seconds
 from morphmlp.benchmarks.thumbnails import Thumbnails, thumbnails
 from morphmlp.data.decoding import DecodedFrames, VideoInfo, VideoOpener, VideoReader, decoder_by_name
@@ -73,26 +74,13 @@ def _look(videos: VideoOpener, request: Mapping[str, Any]) -> Answer:
 def _watch(videos: VideoOpener, request: Mapping[str, Any]) -> Answer:
     """The first frames of a file as small pictures, decoded one after the other without any skipping."""
     del videos
-    pictures: list[Thumbnails] = []
-    with av.open(request["path"], metadata_errors="ignore") as container:
-        if not container.streams.video:
-            raise DecodeError("has no video stream")
-        for frame in islice(_frames_in_order(container), request["most_frames"]):
-            image = frame.reformat(format="rgb24", threads=1).to_ndarray()
-            pictures.append(thumbnails(np.rot90(image, round(frame.rotation / 90) % 4)[None]))
+    with closing(plain_frames(request["path"])) as frames:
+        pictures = [thumbnails(frame[None]) for frame in islice(frames, request["most_frames"])]
     if not pictures:
         raise DecodeError("not one frame could be decoded")
     if len({picture.shape for picture in pictures}) > 1:
         raise DecodeError("its frames change size")
     return _pictures(np.concatenate(pictures))
-
-
-def _frames_in_order(container: Any) -> Any:
-    for packet in container.demux(container.streams.video[0]):
-        try:
-            yield from packet.decode()
-        except av.error.FFmpegError:
-            continue
 
 
 def _pictures(found: Thumbnails) -> Answer:

@@ -17,6 +17,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
+from morphmlp.benchmarks.plain_decode import plain_frames
 from morphmlp.data.decoding.protocol import Decoder, Frames, VideoReader
 from morphmlp.errors import DecodeError
 
@@ -148,13 +149,7 @@ def copy_stream(source: Path, target: Path, *, first: int = 0, options: Mapping[
 
 def sequential_frames(path: Path) -> Frames:
     """Every frame in the order in which a plain decode gives them, turned as a player shows them; `[t h w c]`."""
-    with av.open(str(path)) as container:
-        return np.stack(
-            [
-                np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
-                for frame in container.decode(video=0)
-            ]
-        )
+    return np.stack(list(plain_frames(path)))
 
 
 def count_wrong_frames(decoder: Decoder, path: Path) -> tuple[int, int]:
