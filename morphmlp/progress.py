@@ -26,12 +26,16 @@ class Progress(Protocol):
 
 
 class TerminalProgress:
-    """Progress on standard error; standard output is left to results."""
+    """Progress on standard error; standard output is left to results.
+
+    Lines carry the time of day. One that says nothing new, as long as nothing moves, isn't printed again.
+    """
 
     def __init__(self) -> None:
         self._title, self._unit, self._total, self._note = "", "", 0, ""
         self._bar: tqdm[Never] | None = None
         self._last_line = 0.0
+        self._said: object = None
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -56,17 +60,27 @@ class TerminalProgress:
             self._bar.set_postfix_str(note)
             return
         now = time.monotonic()
-        if now - self._last_line >= LINE_EVERY_S or done == self._total:
+        if (now - self._last_line >= LINE_EVERY_S or done == self._total) and self._is_new((self._title, done, note)):
             self._last_line = now
             text = f"{self._title}: {done}/{self._total} {self._unit}, {now - self._began:.0f} s"
-            print(f"{text}, {note}" if note else text, file=sys.stderr, flush=True)
+            self._print(f"{text}, {note}" if note else text)
 
     def line(self, text: str) -> None:
         """Print above the bar."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        if self._is_new(text):
+            self._print(text)
+
+    def _is_new(self, said: object) -> bool:
+        last, self._said = self._said, said
+        return said != last
+
+    def _print(self, text: str) -> None:
+        now = time.strftime("%H:%M:%S")
+        for line in text.splitlines():
+            if self._bar is not None:
+                self._bar.write(f"{now} {line}", file=sys.stderr)
+            else:
+                print(f"{now} {line}", file=sys.stderr, flush=True)
 
     def _close(self) -> None:
         if self._bar is not None:

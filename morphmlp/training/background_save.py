@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from morphmlp.errors import StorageError
@@ -10,6 +10,8 @@ from morphmlp.training.checkpoint_store import CheckpointFacts, CheckpointStore,
 
 LONGEST_PAUSE_S = 30.0
 """Between two tries to write to storage that refuses, seconds."""
+STEPS_NAMED = 3
+"""Checkpoints that a line about those passed over names."""
 LEAST_TRIES = 2
 """Of a required checkpoint, however little time there is."""
 LOOK_EVERY_S = 0.5
@@ -59,6 +61,7 @@ class BackgroundSaver:
         self._changed = threading.Condition()
         self._snapshots: list[_Snapshot] = []  # the first is being written
         self._passed_over: list[int] = []
+        self._tell_passed_over_from = 1
         self._notes: list[str] = []
         self._refusal: str | None = None  # why the first snapshot, a required one, isn't written yet
         self._tries = 0  # of the first snapshot
@@ -91,11 +94,11 @@ class BackgroundSaver:
 
     def _taken_notes(self) -> list[str]:
         notes, self._notes = self._notes, []
-        passed_over, self._passed_over = self._passed_over, []
-        if passed_over:
+        if len(self._passed_over) >= self._tell_passed_over_from:
+            self._tell_passed_over_from = 2 * len(self._passed_over)  # a slow disk stays slow: told ever more rarely
             took = "" if self.seconds_of_last is None else f" (the last one took {self.seconds_of_last:.0f} s)"
             notes.append(
-                f"checkpoints at steps {', '.join(map(str, passed_over))} were passed over: writing one takes longer "
+                f"checkpoints at steps {_few(self._passed_over)} were passed over: writing one takes longer "
                 f"than the distance to the next{took}; write fewer of them (checkpoint.every_*) or to faster storage"
             )
         return notes
@@ -213,3 +216,9 @@ class BackgroundSaver:
     def _raise_defect(self) -> None:
         if self._defect is not None:
             raise self._defect
+
+
+def _few(steps: Sequence[int]) -> str:
+    """The last steps of a list, and how many there are before."""
+    shown = ", ".join(map(str, steps[-STEPS_NAMED:]))
+    return shown if len(steps) <= STEPS_NAMED else f"{shown} and {len(steps) - STEPS_NAMED} before them"
