@@ -73,7 +73,12 @@ def prepare_something(arguments: argparse.Namespace) -> None:
 
 def _write_and_tell(found: "Annotations", arguments: argparse.Namespace) -> None:
     from morphmlp.data.manifest import write_manifest
+    from morphmlp.data.video_folder import require_text
+    from morphmlp.errors import ManifestError
 
+    require_text(str(arguments.output), "--output")
+    if arguments.output.resolve() == arguments.annotations.resolve():
+        raise ManifestError(f"--output: {arguments.output} holds the annotations; the manifest needs a name of its own")
     write_manifest(found.manifest, arguments.output)
     for line in found.warnings:
         print(f"warning: {line}", file=sys.stderr)
@@ -236,7 +241,7 @@ def _add_k400(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     k400.set_defaults(prepare=prepare_k400)
     _add_annotations(
         k400,
-        annotations="path,label list, or the official CSV",
+        annotations="list of paths and class ids, or the official CSV or JSON (docs/data.md has all forms)",
         videos="folder that holds the videos",
         classes="class names in label order: one per line, lines with ids from 0 (`name<TAB>id`, `id,name`, `id name`) "
         "or JSON, or a manifest of another split; "
@@ -252,7 +257,7 @@ def _add_something(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         something.set_defaults(prepare=prepare_something, version=version)
         _add_annotations(
             something,
-            annotations=f"`<id> <frame count> <class id>` list, or the official {official}",
+            annotations=f"list of paths and class ids, with frame counts or without, or the official {official}",
             videos="folder of <id>/ with frames, <id>.zip with frames"
             + (", or <id>.webm" if version == "ssv2" else ""),
             classes="the official label file, or a manifest of another split; templates without ids are put in "

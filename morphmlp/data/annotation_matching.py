@@ -1,4 +1,4 @@
-"""Matches the lines of annotations with class ids and with the files on disk, for every data set alike.
+"""Matches the videos of annotations with class ids and with the files on disk, for every data set alike.
 
 Every fault is collected with its line. Knows no text format and opens no video.
 """
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
-from morphmlp.data.annotation_formats import AnnotatedVideo, Faults
+from morphmlp.data.annotation_formats import AnnotatedVideo, Faults, composed
 from morphmlp.data.manifest import Manifest, manifest_from_rows
-from morphmlp.data.video_folder import sizes_bytes
+from morphmlp.data.video_folder import FOLDER, VideoFolder, sizes_bytes
 from morphmlp.errors import ManifestError
+
+_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class LabelledRows:
         class_names: Names in label order.
         form: What the file is, in words.
         class_order: Where the order of the classes comes from, in words.
+        looked_for: Under which names videos are looked for, in words; None where the annotations name files.
         warnings: What to know before relying on them.
     """
 
@@ -53,28 +55,8 @@ class LabelledRows:
     class_names: Sequence[str]
     form: str
     class_order: str
+    looked_for: str | None = None
     warnings: tuple[str, ...] = ()
-
-
-class VideoPlace(Protocol):
-    """Where the videos of a data set lie, and how they are named there."""
-
-    @property
-    def hint(self) -> str | None:
-        """What to say, once, where videos are missing."""
-        ...
-
-    def find(self, rows: Sequence[AnnotatedVideo]) -> list[str | None]:
-        """The path of each video; None where it isn't there."""
-        ...
-
-    def expected(self, row: AnnotatedVideo) -> str:
-        """The path that a missing video would have."""
-        ...
-
-    def missing_text(self, row: AnnotatedVideo) -> str:
-        """What to say of a video that isn't there."""
-        ...
 
 
 def rows_without_repeats(rows: Sequence[AnnotatedVideo], faults: Faults) -> list[AnnotatedVideo]:
@@ -98,32 +80,34 @@ def names_seen(rows: Sequence[AnnotatedVideo]) -> tuple[tuple[str, ...], str]:
 
 def label_ids(rows: Sequence[AnnotatedVideo], class_names: Sequence[str], faults: Faults) -> list[int]:
     """The class id of each row; out of range, with a fault, where it's none of the classes."""
-    ids = {name: number for number, name in enumerate(class_names)}
+    ids = {composed(name): number for number, name in enumerate(class_names)}
 
     @cache
     def outside(label: str) -> str:
         close = difflib.get_close_matches(label, class_names, n=1)
         return f"label {label!r} is none of the {len(ids)} classes" + (f"; {close[0]!r} is" if close else "")
 
+    from_1 = min((row.label for row in rows if isinstance(row.label, int)), default=0) == 1
     labels = []
     for row in rows:
-        label = ids.get(row.label, -1) if isinstance(row.label, str) else row.label
+        label = ids.get(composed(row.label), -1) if isinstance(row.label, str) else row.label
         if isinstance(row.label, str) and label < 0:
             faults.add(row.line, outside(row.label))
         elif not 0 <= label < len(ids):
-            faults.add(row.line, f"class id {label} is outside the {len(ids)} classes, 0 to {len(ids) - 1}")
+            hint = ", and those of the list seem to count from 1" if from_1 else ""
+            faults.add(row.line, f"class id {label} is outside the {len(ids)} classes, 0 to {len(ids) - 1}{hint}")
         labels.append(label)
     return labels
 
 
 def match_files(
-    labelled: LabelledRows, place: VideoPlace, *, file: Path, faults: Faults, allow_missing: bool
+    labelled: LabelledRows, folder: VideoFolder, *, file: Path, faults: Faults, allow_missing: bool
 ) -> Annotations:
     """Look for the videos and make the manifest.
 
     Args:
         labelled: The videos.
-        place: Where they lie.
+        folder: Where they lie.
         file: The annotations.
         faults: What was wrong so far.
         allow_missing: Keep videos that aren't there, marked, instead of refusing.
@@ -132,27 +116,63 @@ def match_files(
         ManifestError: All faults with their lines, at most `MAX_FAULTS` of them named.
     """
     rows = labelled.rows
-    found = place.find(rows)
+    found = folder.find(rows)
+    _note_repeated_files(rows, found, faults)
     sizes = sizes_bytes(found)
     missing = Faults(file)
     for row, size in zip(rows, sizes, strict=True):
         if size is None:
             for list_of_faults in (missing,) if allow_missing else (missing, faults):
-                list_of_faults.add(row.line, place.missing_text(row))
-    hints = []
+                list_of_faults.add(row.line, _missing_text(row, folder))
+    hints = _hints(labelled, folder) if missing else []
     if missing and not allow_missing:
-        hints = [place.hint] if place.hint else []
         hints.append(f"{file}: {len(missing)} of {len(rows)} videos are missing; --allow-missing goes on without")
     faults.raise_if_any(*hints)
     if not rows:
         raise ManifestError(f"{file}: holds no videos")
     manifest = manifest_from_rows(
         video_ids=[row.video_id for row in rows],
-        paths=[path or place.expected(row) for row, path in zip(rows, found, strict=True)],
+        paths=[path or folder.expected(row) for row, path in zip(rows, found, strict=True)],
         labels=labelled.labels,
         splits=[row.split for row in rows],
         sizes_bytes=sizes,
         num_frames=[row.num_frames for row in rows],
         class_names=labelled.class_names,
     )
-    return Annotations(manifest, labelled.form, labelled.class_order, tuple(missing.lines()), labelled.warnings)
+    warnings = (*labelled.warnings, *hints)
+    return Annotations(manifest, labelled.form, labelled.class_order, tuple(missing.lines()), warnings)
+
+
+def _note_repeated_files(rows: Sequence[AnnotatedVideo], found: Sequence[str | None], faults: Faults) -> None:
+    """Two paths of a list may lead to one file, as `clip` and `clip.mp4` do."""
+    first: dict[str, int] = {}
+    for row, path in zip(rows, found, strict=True):
+        if path is not None and row.by_path and first.setdefault(path, row.line) != row.line:
+            faults.add(row.line, f"duplicate: {path} is that of line {first[path]} already")
+
+
+def _missing_text(row: AnnotatedVideo, folder: VideoFolder) -> str:
+    if empty := folder.empty_folder(row):
+        return f"{empty} is an empty folder; it must hold the frames of the video"
+    if row.by_path:
+        other = folder.other_extension(row)
+        return f"no such file: {folder.expected(row)}" + (f"; there is {other}" if other else "")
+    in_a_class_folder = len(row.names) > 1
+    return f"no video {row.video_id}" + (f" of {row.label!r}" if in_a_class_folder else "")
+
+
+def _hints(labelled: LabelledRows, folder: VideoFolder) -> list[str]:
+    """What may be the matter where videos are missing."""
+    hints = [f"{folder.root}: looked for {labelled.looked_for}"] if labelled.looked_for else []
+    if without_text := folder.names_without_text():
+        hints.append(
+            f"{folder.root}: {len(without_text)} names there aren't UTF-8 text, so no list can name them; rename them "
+            f"(`convmv -t utf8`): {', '.join(without_text[:_NAMES_SHOWN])}"
+            + (" ..." if without_text[_NAMES_SHOWN:] else "")
+        )
+    return hints
+
+
+def endings_text(name: str, endings: Sequence[str]) -> str:
+    """`<id>.mp4, folders <id>` ...: what is looked for, in words."""
+    return ", ".join(f"folders {name}" if ending == FOLDER else f"{name}{ending}" for ending in endings)

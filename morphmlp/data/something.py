@@ -9,23 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from morphmlp.data.annotation_formats import AnnotatedVideo, Faults
-from morphmlp.data.annotation_matching import (
-    Annotations,
-    LabelledRows,
-    label_ids,
-    match_files,
-    names_seen,
-    rows_without_repeats,
-)
+from morphmlp.data.annotation_formats import Faults, split_of
+from morphmlp.data.annotation_matching import Annotations, endings_text
+from morphmlp.data.annotations import DataSet, OfficialRows, read_annotations
 from morphmlp.data.class_list import read_class_list
-from morphmlp.data.something_folder import FRAMES, VIDEOS_OR_FRAMES, SomethingFolder
-from morphmlp.data.something_formats import read_something_rows, without_brackets
+from morphmlp.data.list_formats import has_list_header
+from morphmlp.data.something_formats import (
+    is_something_csv,
+    read_something_csv,
+    read_something_json,
+    without_brackets,
+)
+from morphmlp.data.video_folder import EXTENSIONS, FRAMES, VIDEOS_OR_FRAMES
 
 Version = Literal["ssv1", "ssv2"]
 NUM_CLASSES = 174
-_NUMBERS = tuple(map(str, range(NUM_CLASSES)))
-"""Stand for the templates where a frame list comes without them."""
+_WEBM_FIRST = (".webm", *(ending for ending in VIDEOS_OR_FRAMES if ending != ".webm"))
+"""Video files first, as V2 is distributed."""
 
 
 def read_templates(path: str | Path) -> tuple[str, ...]:
@@ -49,48 +49,50 @@ def read_something(
     class_names: Sequence[str] | None = None,
     allow_missing: bool = False,
 ) -> Annotations:
-    """Read a frame list, the official CSV or the official JSON, told apart by what they hold.
+    """Read a list, the official CSV or the official JSON, told apart by what they hold.
 
-    Video ids are those of the file. Videos are folders of frames or packed frames (`<id>.zip`); where the official
-    annotations of V2 name them, they are `<id>.webm`, or the same video under another extension, first.
+    Videos of official annotations are folders of frames or packed frames (`<id>.zip`); for V2 they are `<id>.webm`, or
+    the same video under another extension, first. For the rest see `read_annotations`.
 
     Args:
         path: The annotations.
         version: Of the data set.
-        videos: Folder that holds the videos, all in one place.
+        videos: Folder that holds the videos.
         split: train, val or test; by default what the file's name says.
         class_names: Templates in label order, see `read_templates`; by default those of this file in alphabetical
-            order, or the numbers 0 to 173 for a frame list.
+            order, or the numbers 0 to 173 for a list of class ids.
         allow_missing: Keep videos that aren't there, marked, instead of refusing.
 
     Raises:
         ManifestError: All faults with their lines, at most `MAX_FAULTS` of them named.
     """
-    path = Path(path)
-    faults = Faults(path)
-    annotated = read_something_rows(path, split, faults)
-    rows = rows_without_repeats(annotated.rows, faults)
-    class_order = "as given"
-    if class_names is None:
-        numbers = _NUMBERS, f"the numbers 0 to {NUM_CLASSES - 1}"
-        class_names, class_order = names_seen(rows) if annotated.has_templates else numbers
-    labelled = LabelledRows(
-        rows=rows,
-        labels=label_ids(rows, class_names, faults),
+    return read_annotations(
+        path,
+        videos=videos,
+        data_set=_DATA_SETS[version],
+        split=split,
         class_names=class_names,
-        form=annotated.form,
-        class_order=class_order,
-        warnings=_warnings(path, rows),
+        allow_missing=allow_missing,
     )
-    endings = VIDEOS_OR_FRAMES if version == "ssv2" and annotated.has_templates else FRAMES
-    folder = SomethingFolder(videos, endings)
-    return match_files(labelled, folder, file=path, faults=faults, allow_missing=allow_missing)
 
 
-def _warnings(path: Path, rows: Sequence[AnnotatedVideo]) -> tuple[str, ...]:
-    if len(rows) > 1 and all(row.label == 0 for row in rows):
-        return (
-            f"{path}: all {len(rows)} videos have class id 0, as in V2's published test list, which has no labels and "
-            "can't be scored; published numbers are those of the validation list",
-        )
-    return ()
+def _data_set(endings: tuple[str, ...], official_endings: tuple[str, ...]) -> DataSet:
+    looked_for = endings_text("<id>", official_endings)
+
+    def official_json(content: bytes, split: str | None, faults: Faults) -> OfficialRows:
+        rows = read_something_json(content, split or split_of(faults.file), faults, endings=official_endings)
+        return OfficialRows(form="official JSON", rows=rows, looked_for=looked_for)
+
+    def official_csv(lines: Sequence[tuple[int, str]], split: str | None, faults: Faults) -> OfficialRows | None:
+        if not is_something_csv(lines) or has_list_header(lines):
+            return None
+        rows = read_something_csv(lines, split or split_of(faults.file), faults, endings=official_endings)
+        return OfficialRows(form="official CSV", rows=rows, looked_for=looked_for)
+
+    return DataSet(num_classes=NUM_CLASSES, endings=endings, official_json=official_json, official_csv=official_csv)
+
+
+_DATA_SETS = {
+    "ssv1": _data_set((*FRAMES, *EXTENSIONS), official_endings=FRAMES),
+    "ssv2": _data_set(_WEBM_FIRST, official_endings=_WEBM_FIRST),
+}

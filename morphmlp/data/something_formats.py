@@ -1,63 +1,23 @@
-"""The text formats of Something-Something V1 and V2: frame lists, the official CSV and the official JSON.
+"""The official annotations of Something-Something V1 and V2, CSV and JSON.
 
-Told apart by their content. Knows lines and their faults; asks nothing of the disk.
+Knows lines and their faults; asks nothing of the disk.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from morphmlp.data.annotation_formats import (
-    AnnotatedVideo,
-    Faults,
-    lines_of,
-    read_content,
-    require_split,
-    split_of,
-)
+from morphmlp.data.annotation_formats import AnnotatedVideo, Faults, json_objects, json_text, require_split
 
-FRAME_LIST = "<video id> <frame count> <class id>"
 OFFICIAL_CSV = "<video id>;<template>"
 UNLABELLED = "it's the test list, which comes without labels and can't be scored; take the validation list"
 
 
-@dataclass(frozen=True)
-class SomethingRows:
-    """The videos of one annotation file.
-
-    Attributes:
-        form: What the file is, in words.
-        rows: Its videos; labels are class ids in a frame list and templates without brackets elsewhere.
-        has_templates: Whether labels are templates.
-    """
-
-    form: str
-    rows: Sequence[AnnotatedVideo]
-    has_templates: bool
-
-
-def read_something_rows(path: Path, split: str | None, faults: Faults) -> SomethingRows:
-    """The videos of a frame list, the official CSV or the official JSON.
-
-    Args:
-        path: The annotations.
-        split: train, val or test; by default what the file's name says.
-        faults: Takes what is wrong, by line.
-
-    Raises:
-        ManifestError: The file can't be read.
-    """
-    content = read_content(path)
-    split = split or split_of(path)
-    if content.lstrip().startswith((b"[", b"{")):
-        return SomethingRows("official JSON", _read_json(content, split, faults), has_templates=True)
-    lines = lines_of(content, faults)
-    if lines:
-        require_split(split, lines[0][0], faults)
-    if lines and ";" in lines[0][1]:
-        return SomethingRows("official CSV", _read_csv(lines, split or "", faults), has_templates=True)
-    return SomethingRows("frame list", _read_frame_list(lines, split or "", faults), has_templates=False)
+def is_something_csv(lines: Sequence[tuple[int, str]]) -> bool:
+    """Whether the lines are those of the official CSV: what follows the first semicolon is no number."""
+    if not lines:
+        return False
+    _, semicolon, template = lines[0][1].partition(";")
+    return bool(semicolon) and not template.strip(' "').isdecimal()
 
 
 def without_brackets(template: str) -> str:
@@ -65,33 +25,18 @@ def without_brackets(template: str) -> str:
     return template.replace("[", "").replace("]", "").strip()
 
 
-def _read_frame_list(lines: Sequence[tuple[int, str]], split: str, faults: Faults) -> list[AnnotatedVideo]:
+def read_something_csv(
+    lines: Sequence[tuple[int, str]], split: str | None, faults: Faults, *, endings: tuple[str, ...]
+) -> list[AnnotatedVideo]:
+    """The videos of the official CSV; `endings` are those of the files that it speaks of."""
     rows = []
-    for line, text in lines:
-        fields = text.split()
-        if len(fields) != 3:
-            faults.add(line, f"unreadable line {text[:120]!r}; it must be `{FRAME_LIST}`")
-            continue
-        video_id, count, label = fields
-        good_count = count.isdecimal() and int(count) > 0
-        good_label = label.removeprefix("-").isdecimal()
-        if not good_count:
-            faults.add(line, f"frame count {count!r} of video {video_id} must be a whole number above 0")
-        if not good_label:
-            faults.add(line, f"class id {label!r} of video {video_id} must be a whole number")
-        if good_count and good_label:
-            rows.append(AnnotatedVideo(line, video_id, int(label), split, (video_id,), int(count)))
-    return rows
-
-
-def _read_csv(lines: Sequence[tuple[int, str]], split: str, faults: Faults) -> list[AnnotatedVideo]:
-    rows = []
+    require_split(split, lines[0][0], faults)
     for line, text in lines:
         # Templates may hold commas and are not quoted; the first semicolon ends the id.
         video_id, semicolon, template = text.partition(";")
         video_id, template = video_id.strip(), without_brackets(template.strip().strip('"'))
         if video_id and template:
-            rows.append(AnnotatedVideo(line, video_id, template, split, (video_id,)))
+            rows.append(AnnotatedVideo(line, video_id, template, split or "", (video_id,), endings))
         elif semicolon and video_id:
             faults.add(line, f"video {video_id} has no template; {UNLABELLED}")
         else:
@@ -99,13 +44,15 @@ def _read_csv(lines: Sequence[tuple[int, str]], split: str, faults: Faults) -> l
     return rows
 
 
-def _read_json(content: bytes, split: str | None, faults: Faults) -> list[AnnotatedVideo]:
+def read_something_json(
+    content: bytes, split: str | None, faults: Faults, *, endings: tuple[str, ...]
+) -> list[AnnotatedVideo]:
+    """The videos of the official JSON; `endings` are those of the files that it speaks of."""
     rows: list[AnnotatedVideo] = []
-    try:
-        objects = list(_objects(content.decode()))
-    except UnicodeDecodeError as error:
-        faults.add(content.count(b"\n", 0, error.start) + 1, "unreadable line; it must be UTF-8 text")
+    if (text := json_text(content, faults)) is None:
         return rows
+    try:
+        objects = [(line, video) for line, _, video in json_objects(text, named=False)]
     except json.JSONDecodeError as error:
         faults.add(error.lineno, f"not a JSON list of objects: {error.msg} at column {error.colno}")
         return rows
@@ -117,7 +64,7 @@ def _read_json(content: bytes, split: str | None, faults: Faults) -> list[Annota
     for line, video in objects:
         video_id, template = _field(video, "id"), _field(video, "template")
         if video_id and template:
-            rows.append(AnnotatedVideo(line, video_id, without_brackets(template), split or "", (video_id,)))
+            rows.append(AnnotatedVideo(line, video_id, without_brackets(template), split or "", (video_id,), endings))
         else:
             lacking = " and ".join(name for name in ("id", "template") if not _field(video, name))
             faults.add(line, f"video {video_id or '?'} has no {lacking}; each object must have both, as text")
@@ -128,37 +75,3 @@ def _field(video: Mapping[str, object], name: str) -> str:
     """A field's text, or nothing; ids are text in the official files and numbers in some copies of them."""
     value = video.get(name)
     return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
-
-
-def _objects(text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """The objects of a JSON list, each with the line on which it begins, which `json.load` doesn't tell.
-
-    Raises:
-        json.JSONDecodeError: It's something else.
-    """
-    decoder = json.JSONDecoder()
-    place = _after_space(text, 0)
-    if text[place] != "[":
-        raise json.JSONDecodeError("it begins with an object", text, place)
-    line, counted = 1, 0
-    place = _after_space(text, place + 1)
-    while text[place : place + 1] != "]":
-        line, counted = line + text.count("\n", counted, place), place
-        video, end = decoder.raw_decode(text, place)
-        if not isinstance(video, dict):
-            raise json.JSONDecodeError("this is not an object", text, place)
-        yield line, video
-        place = _after_space(text, end)
-        if text[place : place + 1] == ",":
-            place = _after_space(text, place + 1)
-        elif text[place : place + 1] != "]":
-            raise json.JSONDecodeError("Expecting ',' or ']'", text, place)
-    if (rest := _after_space(text, place + 1)) < len(text):
-        raise json.JSONDecodeError("Extra data", text, rest)
-
-
-def _after_space(text: str, place: int) -> int:
-    """The place of the next character that isn't white space, or the text's length."""
-    while place < len(text) and text[place] in " \t\r\n":
-        place += 1
-    return place

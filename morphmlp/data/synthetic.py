@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphmlp.data import demo_task, realistic
-from morphmlp.data.annotation_formats import KINETICS_COLUMNS
 from morphmlp.data.annotations import read_annotations
+from morphmlp.data.kinetics_formats import KINETICS_COLUMNS
 from morphmlp.data.manifest import SPLITS, write_manifest
 from morphmlp.data.synthetic_folder import fill_folder
 from morphmlp.errors import ManifestError

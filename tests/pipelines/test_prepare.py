@@ -1,5 +1,6 @@
 """`pipelines/prepare.py` as a user runs it: exit codes, lines, files."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,19 @@ def test_all_faults_come_at_once_with_their_lines_and_nothing_is_written(tmp_pat
     assert [line.split(":")[2] for line in lines[:4]] == ["2", "3", "4", "5"]
     for line, fault in zip(lines, ("no such file", "duplicate", "outside the 2 classes", "unreadable"), strict=False):
         assert fault in line
+
+
+def test_the_annotations_are_never_written_over_and_an_output_whose_name_is_no_text_is_refused(tmp_path, videos):
+    annotations = tmp_path / "val.csv"
+    annotations.write_text("a.mp4,0\n")
+    for output, fault in (
+        (tmp_path / "." / "val.csv", f"error: --output: {annotations} holds the annotations"),
+        (os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.parquet"), f"error: --output: {tmp_path}/caf\\xe9.parquet isn't"),
+    ):
+        done = prepare("k400", "--annotations", annotations, "--videos", videos, "--output", output)
+        assert done.returncode == 2
+        assert done.stderr.startswith(fault)
+    assert annotations.read_text() == "a.mp4,0\n"
 
 
 def test_missing_videos_are_recorded_when_allowed(tmp_path, videos):

@@ -137,7 +137,7 @@ def test_a_list_may_use_commas_or_spaces(tmp_path, separator):
 def test_a_path_may_hold_spaces_dots_and_commas(tmp_path):
     names = ["my video.mp4", "v1.2/clip", "a,b.mp4"]
     touch(tmp_path, *names)
-    (tmp_path / "val.txt").write_text("path,label\nmy video.mp4,3\nv1.2/clip,4\na,b.mp4 5\n")
+    (tmp_path / "val.txt").write_text("my video.mp4,3\nv1.2/clip,4\na,b.mp4 5\n")
     table = read_annotations(tmp_path / "val.txt", videos=tmp_path).manifest.table
     assert table["video_id"].to_pylist() == ["my video", "v1.2/clip", "a,b"]
     assert table["label"].to_pylist() == [3, 4, 5]
@@ -161,7 +161,7 @@ def test_all_faults_of_a_list_come_at_once_in_the_order_of_lines(tmp_path):
         3: f"no such file: {tmp_path}/b.mp4; there is b.mkv",
         4: "duplicate: a stands on line 1 already",
         5: "it must be UTF-8 text",
-        6: "duplicate: b stands on line 3 already",
+        6: "class id 2 is outside the 2 classes, 0 to 1",
     }
     for line, (number, fault) in zip(lines, expected.items(), strict=False):
         assert line.startswith(f"{file}:{number}: ")
@@ -237,7 +237,9 @@ def test_all_faults_of_the_official_csv_come_at_once(tmp_path):
         9: "label is ''",
     }.items():
         assert any(line.startswith(f"{file}:{number}: ") and fault in line for line in lines), fault
-    assert any("looked for <split>/<label>/<id>_<start>_<end>, " in line for line in lines)
+    assert any(
+        "looked for replacement/<id>_<start>_<end>, <split>/<label>/<id>_<start>_<end>, " in line for line in lines
+    )
 
 
 def test_a_csv_without_a_needed_column_is_refused(tmp_path):

@@ -155,14 +155,14 @@ def test_all_faults_of_a_frame_list_come_at_once_in_the_order_of_lines(tmp_path)
         5: "class id 3 is outside the 3 classes, 0 to 2",
         7: "v/5 is an empty folder; it must hold the frames of the video",
         8: "no video 6",
-        9: "unreadable line '7 20'; it must be `<video id> <frame count> <class id>`",
+        9: "unreadable line '7 20'; it must be `<path> <frame count> <class id>`",
         10: "class id 'one' of video 8 must be a whole number",
         11: "it must be UTF-8 text",
     }
     for line, (number, fault) in zip(lines, expected.items(), strict=False):
         assert line.startswith(f"{path}:{number}: ")
         assert fault in line
-    assert lines[-2] == f"{tmp_path}/v: looked for folders <id>, <id>.zip"
+    assert lines[-2] == f"{tmp_path}/v: looked for folders <path>, <path>.zip"
     assert lines[-1].endswith("2 of 4 videos are missing; --allow-missing goes on without")
 
 
@@ -216,7 +216,7 @@ def test_a_test_list_whose_labels_are_all_0_is_read_with_a_warning(tmp_path):
     ("text", "line", "fault"),
     [
         ('[{"id": "1",\n "template"}]', 2, "not a JSON list of objects"),
-        ('{"1": "x"}', 1, "it begins with an object"),
+        ('{"1": "x"}', 1, "it must begin with ["),
         ('[{"id": "1", "template": "x"}\n{"id": "2"}]', 2, "Expecting ',' or ']'"),
         ('[{"id": "1", "template": "x"},\n"2"]', 2, "this is not an object"),
         ('[{"id": "1", "template": "x"}]\n]', 2, "Extra data"),
