@@ -61,8 +61,8 @@ def test_the_annotations_are_never_written_over_and_an_output_whose_name_is_no_t
     for output, fault in (
         (tmp_path / "." / "val.csv", f"error: --output: {annotations} holds the annotations"),
         (
-            os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.parquet"),
-            f"error: --output: {tmp_path}/caf\\xe9.parquet isn't",
+            os.fsdecode(os.fsencode(tmp_path) + b"/\xfcbung.parquet"),
+            f"error: --output: {tmp_path}/\\xfcbung.parquet isn't",
         ),
     ):
         done = prepare("k400", "--annotations", annotations, "--videos", videos, "--output", output)

@@ -250,21 +250,21 @@ def test_labels_match_in_whatever_form_their_accents_are_stored(tmp_path):
 def test_names_that_are_not_text_are_named_and_mended_by_renaming(tmp_path, data_set):
     folder = tmp_path / "videos"
     touch(folder, "a.mp4")
-    with open(os.fsencode(folder) + b"/caf\xe9.mp4", "wb") as file:  # noqa: PTH123 - the name has no text
+    with open(os.fsencode(folder) + b"/\xfcbung.mp4", "wb") as file:  # noqa: PTH123 - the name has no text
         file.write(b"content")
-    (tmp_path / "train.csv").write_text("a.mp4,0\ncafé.mp4,1\n")
+    (tmp_path / "train.csv").write_text("a.mp4,0\nübung.mp4,1\n")
     lines = faults_of(lambda: read(data_set, tmp_path / "train.csv", videos=folder))
-    assert lines[0] == f"{tmp_path}/train.csv:2: no such file: {folder}/café.mp4"
+    assert lines[0] == f"{tmp_path}/train.csv:2: no such file: {folder}/übung.mp4"
     assert "1 names there aren't UTF-8 text, so no list can name them; rename them (`convmv -t utf8`): " in lines[1]
-    assert lines[1].endswith(f"{folder}/caf\\xe9.mp4")
+    assert lines[1].endswith(f"{folder}/\\xfcbung.mp4")
 
 
 def test_a_folder_of_videos_whose_name_is_not_text_is_refused_in_a_line(tmp_path):
-    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xfcbung")
     os.mkdir(folder)  # noqa: PTH102 - as below
     (tmp_path / "train.csv").write_text("a.mp4,0\n")
     (line,) = faults_of(lambda: read_annotations(tmp_path / "train.csv", videos=folder))
-    assert line.startswith(f"--videos: {tmp_path}/caf\\xe9 isn't UTF-8 text")
+    assert line.startswith(f"--videos: {tmp_path}/\\xfcbung isn't UTF-8 text")
 
 
 REFUSED = {
