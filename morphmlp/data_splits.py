@@ -22,6 +22,10 @@ class DataSplits:
     val: Manifest
     test: Manifest
 
+    def by_split(self) -> dict[str, Manifest]:
+        """The same by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
     def tags(self) -> dict[str, str]:
         """Their fingerprints, as they stand in the record."""
         return {
@@ -41,7 +45,7 @@ class DataSplits:
         )
 
     def _prepared(self) -> dict[str, str | None]:
-        return {"train": self.train.prepared, "val": self.val.prepared, "test": self.test.prepared}
+        return {split: manifest.prepared for split, manifest in self.by_split().items()}
 
 
 def read_splits(config: ExperimentConfig) -> DataSplits:

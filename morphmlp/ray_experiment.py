@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import changed_fields, config_to_yaml, fingerprint, flat_fields
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import Quarantine, broken_limit, earlier_broken
+from morphmlp.data.ray_first_look import require_files
 from morphmlp.data_splits import DataSplits
 from morphmlp.errors import CheckpointError, RunStoppedError, TrackingError, storage_faults_told
 from morphmlp.evaluation.predictions import count_predictions, write_predictions
@@ -41,12 +41,11 @@ from morphmlp.tracking import (
 )
 from morphmlp.training.accounting import RunAccount, RunFacts, account_table, epoch_points, run_account, training_cpu_s
 from morphmlp.training.branching import settle
-from morphmlp.training.checkpoint_store import StoredCheckpoint
 from morphmlp.training.ray_clips import SharedVideos
 from morphmlp.training.ray_trainer import train
 from morphmlp.training.ray_worker import TrainJob
 from morphmlp.training.run_folder import RunFolder, run_lock, write_whole
-from morphmlp.training.saving import run_store
+from morphmlp.training.saving import checkpoint_to_test, run_store
 from morphmlp.training.start_weights import start_tag, with_checked_weights
 from morphmlp.training.state import Checkpoint, build_network, checkpoint_from
 from morphmlp.training.stop_signals import StopSignals
@@ -79,7 +78,9 @@ class ExperimentResult:
     unscored: tuple[str, ...]
     """Each of them, with its reason."""
     checkpoint: str
-    """Folder of the last checkpoint."""
+    """Folder of the checkpoint that was tested."""
+    tested: str
+    """Which one that is, in words: the last or the best, its step and validation top-1."""
     wall_s: float
     """From the first check to the last record of this call, seconds."""
     cpu_s: float
@@ -118,6 +119,7 @@ def run_experiment(
         MorphMLPError: Whatever the user can mend.
     """
     config = with_checked_weights(with_absolute_paths(config), data.train.class_names)
+    require_files(data.by_split(), config.ingest)
     folder = RunFolder(Path(config.cluster.storage) / run_name)
     folder.root.mkdir(parents=True, exist_ok=True)
     with run_lock(folder):
@@ -262,7 +264,8 @@ def _train_and_test(
     account = _record_training(job, run)
     for line in account_table(account).splitlines() if not run.is_trial else [account.verdict()]:
         progress.line(line)
-    checkpoint, content = _last_checkpoint(config, folder, progress)
+    checkpoint, content, which = checkpoint_to_test(config, folder, progress.line)
+    writer.tags({Tags.TESTED: which})
     tested = run_test(config, data.test, checkpoint_from(content), placement, progress)
     counts = record_test(tested, data.test, config, writer=writer, folder=folder)
     if folder.events.exists():
@@ -275,6 +278,7 @@ def _train_and_test(
         run_name=folder.root.name,
         fingerprint=fingerprint(config),
         checkpoint=checkpoint.location,
+        tested=which,
         top1=counts.top1,
         top5=counts.top5,
         num_videos=counts.num_videos,
@@ -308,16 +312,6 @@ def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
     return account
 
 
-def _last_checkpoint(
-    config: ExperimentConfig, folder: RunFolder, progress: Progress
-) -> tuple[StoredCheckpoint, dict[str, Any]]:
-    store = run_store(config, folder)
-    last = store.newest(progress.line)
-    if last is None:
-        raise CheckpointError(f"{store.location}: training ended without a checkpoint")
-    return last
-
-
 def run_test(
     config: ExperimentConfig, videos: Manifest, checkpoint: Checkpoint, placement: Placement, progress: Progress
 ) -> TestResult:
@@ -328,7 +322,7 @@ def run_test(
         checkpoint.weights,
         videos,
         clip=config.clip,
-        views=config.test,
+        views=replace(config.test, checkpoint="last"),  # whichever it is, clips are found again by their cache
         pool=ScorerPool(
             num_workers=placement.num_workers,
             cpus_per_worker=placement.cpus_per_worker,

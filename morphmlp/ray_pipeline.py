@@ -23,7 +23,7 @@ def train_pipeline(arguments: ExperimentArguments) -> None:
     result = train_and_report(arguments)
     print(
         f"{result.run_name}: test top-1 {result.top1:.2f}, top-5 {result.top5:.2f} of {result.num_videos} videos "
-        f"({arguments.config.test.in_words}; {result.num_quarantined} quarantined), "
+        f"({arguments.config.test.in_words}; {result.tested}; {result.num_quarantined} quarantined), "
         f"{result.wall_s:.0f} s, MLflow run {result.run_id}"
     )
     for line in result.unscored[:UNSCORED_SHOWN]:

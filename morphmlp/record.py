@@ -40,6 +40,8 @@ class Tags:
     """The preset's name, where the network is one."""
     START_FROM = "morphmlp.start_from"
     """Weights that training started from: file, content, what was done to them; none where they were fresh."""
+    TESTED = "morphmlp.tested"
+    """The checkpoint that was tested: the last or the best, its step and validation top-1."""
     PARENT = "mlflow.parentRunId"
     """Run id of the sweep that a trial belongs to; MLflow's own name, by which it nests runs."""
     KIND = "morphmlp.kind"

@@ -22,8 +22,14 @@ from morphmlp.errors import ConfigError
 _OPERATIONAL_SECTIONS = ("execution", "checkpoint", "ingest", "cluster")
 _OPERATIONAL_FIELDS = ("augment.on", "start_from.weights", "start_from.class_order")
 """Of the two paths their `sha256` tells the content."""
-_LEFT_OUT_WHEN_NULL = ("start_from", "train.ema_decay", "model.branches", "start_from.carry")
-"""Younger than the first fingerprints: where they aren't used, those stay as they are."""
+_LEFT_OUT_AT: dict[str, JsonValue] = {
+    "start_from": None,
+    "train.ema_decay": None,
+    "model.branches": None,
+    "start_from.carry": None,
+    "test.checkpoint": "last",
+}
+"""Younger than the first fingerprints: at these values, their defaults, those stay as they are."""
 _EXPERIMENT = TypeAdapter(ExperimentConfig)
 
 Value = TypeVar("Value")
@@ -148,12 +154,12 @@ def fingerprint(config: ExperimentConfig) -> str:
     mapping = config_to_mapping(config)
     for section in ("name", "data", *_OPERATIONAL_SECTIONS):
         del mapping[section]
-    for dotted in (*_OPERATIONAL_FIELDS, *_LEFT_OUT_WHEN_NULL):
+    for dotted in (*_OPERATIONAL_FIELDS, *_LEFT_OUT_AT):
         *sections, field = dotted.split(".")
         place: JsonValue = mapping
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
-        if isinstance(place, dict) and (dotted in _OPERATIONAL_FIELDS or place.get(field) is None):
+        if isinstance(place, dict) and (dotted in _OPERATIONAL_FIELDS or place.get(field) == _LEFT_OUT_AT[dotted]):
             place.pop(field, None)
     return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()[:12]
 

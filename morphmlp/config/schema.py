@@ -251,6 +251,9 @@ class TestConfig:
     """1: a single crop, see `single_crop`. 3: left, centre and right along the long side."""
     single_crop: Literal["centre", "left"] = "centre"
     """Place of the one crop. `left` (or top) is the published one-crop test of Something-Something."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Whose weights are tested: the last checkpoint's, as published, or those of the validated epoch with the greatest
+    top-1 (of equals the later). With `best` such an epoch is saved whatever `checkpoint.every_epochs` says."""
 
     @property
     def in_words(self) -> str:
@@ -294,6 +297,10 @@ class ExperimentConfig:
             ),
             *self._batch_faults(),
         ]
+        if self.test.checkpoint == "best" and not self.checkpoint.keep_best:
+            faults.append(
+                "test.checkpoint: best needs checkpoint.keep_best, which is false; set it to true, or test the last"
+            )
         if faults:
             raise ValueError("\n".join(faults))
         return self

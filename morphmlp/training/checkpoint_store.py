@@ -11,10 +11,10 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeAlias
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -30,6 +30,7 @@ MARKER_FILE = "complete.json"
 _NAME = re.compile(r"step-\d{8,}-[0-9a-f]{8}")
 _HIDDEN = re.compile(rf"\.{_NAME.pattern}\.unfinished")
 _CHUNK_BYTES = 16 * 2**20
+_Found: TypeAlias = "tuple[StoredCheckpoint, dict[str, Any]] | None"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,7 @@ class CheckpointStore:
         """
         return self._survey()[0]
 
-    def newest(self, told: Callable[[str], None]) -> tuple[StoredCheckpoint, dict[str, Any]] | None:
+    def newest(self, told: Callable[[str], None]) -> _Found:
         """The newest checkpoint that is whole, and its content; None where there are none.
 
         Args:
@@ -155,12 +156,20 @@ class CheckpointStore:
             CheckpointError: There are checkpoints, and none is whole.
             StorageError: It can't be read, so that nobody knows which one is the newest.
         """
+        return self._first_whole(told, by_top1=False)
+
+    def best(self, told: Callable[[str], None]) -> _Found:
+        """The same of the whole checkpoint with the greatest top-1; None where none was validated."""
+        return self._first_whole(told, by_top1=True)
+
+    def _first_whole(self, told: Callable[[str], None], *, by_top1: bool) -> _Found:
         stored, left_out = self._survey()
         for error in left_out:
             told(f"checkpoint left out: {error}")
         # In an object store a dead writer leaves unmarked ones; in a folder they would be hidden.
         faults = [str(error) for error in left_out if self._renames or not isinstance(error, _UnmarkedError)]
-        for checkpoint in reversed(stored):
+        candidates = _by_top1(stored) if by_top1 else stored
+        for checkpoint in reversed(candidates):
             try:
                 return checkpoint, self._content(checkpoint)
             except StorageError:
@@ -168,7 +177,7 @@ class CheckpointStore:
             except CheckpointError as error:
                 faults.append(str(error))
                 told(f"checkpoint left out: {error}")
-        if faults:
+        if faults and (candidates or not stored):
             raise CheckpointError(
                 f"{self.location}: none of its checkpoints can be read; move them away to start afresh, or use another "
                 f"--run-name: {'; '.join(faults)}"
@@ -201,8 +210,8 @@ class CheckpointStore:
             return
         readable = [one for one in stored if one.age <= newest.age]
         kept = set(readable[-keep_last:])
-        if keep_best and (validated := [one for one in readable if one.facts.top1 is not None]):
-            kept.add(max(validated, key=lambda one: (one.facts.top1, one.age)))
+        if keep_best:
+            kept.update(_by_top1(readable)[-1:])
         for checkpoint in stored:
             if checkpoint not in kept:
                 try:
@@ -344,6 +353,12 @@ def read_checkpoint(location: str) -> dict[str, Any]:
     filesystem, path, shown = _open_storage(location)
     folder, _, name = path.rpartition("/")
     return CheckpointStore(filesystem, folder, location=shown.rpartition("/")[0]).read(name)
+
+
+def _by_top1(stored: Iterable[StoredCheckpoint]) -> list[StoredCheckpoint]:
+    """The validated ones, from the least to the greatest top-1; of equals the later is the greater."""
+    validated = [one for one in stored if one.facts.top1 is not None]
+    return sorted(validated, key=lambda one: (one.facts.top1, one.age))
 
 
 def _open_storage(location: str) -> tuple[FileSystem, str, str]:

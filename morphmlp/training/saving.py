@@ -1,8 +1,10 @@
 """The first worker's part in saving: deciding, copying, and handing over to the background."""
 
 from collections.abc import Callable
+from typing import Any
 
 from morphmlp.config import ExperimentConfig
+from morphmlp.errors import CheckpointError
 from morphmlp.training.background_save import BackgroundSaver
 from morphmlp.training.checkpoint_schedule import CheckpointSchedule
 from morphmlp.training.checkpoint_store import CheckpointFacts, CheckpointStore, StoredCheckpoint
@@ -18,6 +20,28 @@ def run_store(config: ExperimentConfig, folder: RunFolder) -> CheckpointStore:
         CheckpointError: The storage can't be used.
     """
     return CheckpointStore.of(config.checkpoint.storage or str(folder.root.parent), folder.root.name)
+
+
+def checkpoint_to_test(
+    config: ExperimentConfig, folder: RunFolder, told: Callable[[str], None]
+) -> tuple[StoredCheckpoint, dict[str, Any], str]:
+    """The checkpoint that `test.checkpoint` asks for, its content, and which one that is in words.
+
+    Raises:
+        CheckpointError: There is none, or none is whole.
+        StorageError: The storage can't be read.
+    """
+    store = run_store(config, folder)
+    kind, found = "best", store.best(told) if config.test.checkpoint == "best" else None
+    if found is None:
+        kind, found = "last", store.newest(told)
+    if found is None:
+        raise CheckpointError(f"{store.location}: training ended without a checkpoint")
+    if kind != config.test.checkpoint:
+        told("test.checkpoint: no checkpoint was validated, so that there is no best one; testing the last")
+    checkpoint, content = found
+    top1 = "" if checkpoint.facts.top1 is None else f", validation top-1 {checkpoint.facts.top1:.2f}"
+    return checkpoint, content, f"{kind} checkpoint, step {checkpoint.facts.step}{top1}"
 
 
 class Saving:
@@ -57,8 +81,9 @@ class Saving:
             top1: Of its validation, percent; None where there was none.
         """
         step = self._recipe.plan.step_of(self._state.cursor)
-        if self._schedule.due_after_epoch(epoch, step=step):
-            best = self._best is not None and top1 is not None and top1 >= self._best
+        best = self._best is not None and top1 is not None and top1 >= self._best
+        tested = best and self._config.test.checkpoint == "best"
+        if tested or self._schedule.due_after_epoch(epoch, step=step):
             self._best = top1 if best else self._best
             self.save(top1=top1, required=best or step == self._recipe.total_steps)
 

@@ -18,6 +18,7 @@ from pydantic import JsonValue
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import Range, SweepConfig
+from morphmlp.data.ray_first_look import require_files
 from morphmlp.data.train_clips import train_plan
 from morphmlp.data_splits import DataSplits, read_splits
 from morphmlp.environment import environment_tags
@@ -120,6 +121,7 @@ def _room(config: ExperimentConfig, splits: Sequence[DataSplits], *, trials: int
 
     Raises:
         ClusterError: They can't be held, with the arithmetic.
+        ManifestError: The videos aren't there.
     """
     micro_batches = min(train_plan(config, len(data.train)).micro_batches_per_step for data in splits)
     with (
@@ -129,6 +131,8 @@ def _room(config: ExperimentConfig, splits: Sequence[DataSplits], *, trials: int
     ):
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+        for data in splits:
+            require_files(data.by_split(), config.ingest)
         yield share(placement, trials=trials, cpus=cpus, gpus=gpus)
 
 

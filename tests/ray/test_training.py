@@ -15,7 +15,7 @@ import pytest
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
 from morphmlp.data_splits import read_splits
-from morphmlp.errors import CheckpointError, QuarantineLimitError
+from morphmlp.errors import CheckpointError, ManifestError, QuarantineLimitError
 from morphmlp.ray_cluster import Placement
 from morphmlp.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.record import Metrics, RunSummary, Tags
@@ -187,12 +187,23 @@ def test_too_many_broken_videos_stop_the_run_with_one_line(
     broken_videos: Path, make_config: MakeConfig, placement: Placement
 ) -> None:
     train = str(broken_videos / "train.parquet")
-    config = make_config(data__train=train, train__epochs=1, ingest__max_quarantined_share=0.01)
+    config = make_config(data__train=train, train__epochs=1, ingest__max_quarantined_share=0.03)
     with pytest.raises(QuarantineLimitError, match=r"of 96 train videos can't be used.*ingest.max_quarantined_share"):
         finish(config, placement, "too-many-broken")
     summary = find_run(tracking_uri(), run_name="too-many-broken")
     assert summary is not None
     assert summary.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_videos_that_are_not_there_are_told_before_anything_is_recorded(
+    broken_videos: Path, make_config: MakeConfig, placement: Placement
+) -> None:
+    config = make_config(data__test=str(broken_videos / "test.parquet"))
+    with pytest.raises(ManifestError, match=r"data\.test: 2 of 16 files looked at .* no such file or directory"):
+        finish(config, placement, "not-there")
+    assert not (Path(config.cluster.storage) / "not-there").exists()
+    assert find_run(tracking_uri(), run_name="not-there") is None
 
 
 @pytest.mark.long

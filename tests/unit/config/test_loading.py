@@ -65,6 +65,7 @@ OTHER_RESULT = {
     "test.num_clips": 3,
     "test.num_crops": 1,
     "test.single_crop": "left",
+    "test.checkpoint": "best",
 }
 OTHER_OPERATIONAL = {
     "name": "other",

@@ -259,7 +259,15 @@ FIELDS_WITHOUT_DEFAULT = [
     for name in flat_fields(load_config(SMALL))
     if name.split(".")[0] not in ("execution", "checkpoint", "ingest", "cluster", "start_from")
     and name
-    not in ("train.seed", "train.max_steps", "train.ema_decay", "test.single_crop", "augment.on", "model.branches")
+    not in (
+        "train.seed",
+        "train.max_steps",
+        "train.ema_decay",
+        "test.single_crop",
+        "test.checkpoint",
+        "augment.on",
+        "model.branches",
+    )
 ]
 
 
@@ -280,3 +288,10 @@ def test_operational_sections_may_be_left_out_or_given_in_part():
     config = config_from_mapping(with_overrides(read_yaml(SMALL), {"ingest.decoder": "decord"}))
     assert (config.ingest.decoder, config.ingest.videos_per_task) == ("decord", 16)
     assert config.cluster.device == "auto"
+
+
+def test_a_test_of_the_best_checkpoint_needs_it_to_be_kept():
+    assert load_config(SMALL, {"test.checkpoint": "best"}).test.checkpoint == "best"
+    assert faults_of({"test.checkpoint": "best", "checkpoint.keep_best": False}) == [
+        "test.checkpoint: best needs checkpoint.keep_best, which is false; set it to true, or test the last"
+    ]

@@ -412,6 +412,25 @@ def test_the_newest_and_the_best_are_kept(keep_last, keep_best, kept, store):
     assert len(names_in(store)) == len(kept)
 
 
+def test_the_best_is_found_again_and_where_it_is_torn_the_next_best_and_that_is_told(store):
+    saved = {step: save(store, step, top1) for step, top1 in TOP1.items()}
+    assert store.best(pytest.fail)[0] == saved[4]
+    truncate(Path(saved[4].location, "checkpoint.pt"))
+    lines = []
+    found, content = store.best(lines.append)
+    assert (found, content["step"]) == (saved[2], 2)
+    assert "checkpoint left out" in lines[0]
+    assert saved[4].name in lines[0]
+
+
+def test_there_is_no_best_where_nothing_was_validated_whatever_else_is_torn(store):
+    assert store.best(pytest.fail) is None
+    save(store, 1)
+    Path(save(store, 2).location, "complete.json").write_text("{")
+    assert store.best(lambda line: None) is None
+    assert newest(store)[0] == 1
+
+
 def test_no_best_is_kept_where_nothing_was_validated(store):
     save(store, 1)
     store.prune(save(store, 2), keep_last=1, keep_best=True, told=pytest.fail)
