@@ -44,6 +44,10 @@ class DecoderCrashError(DecodeError):
     """A video at which the decoder's process died."""
 
 
+class CopyError(DecodeError):
+    """A prepared copy that doesn't show what its source does, or that can't be made of it."""
+
+
 class DecoderStartError(MorphMLPError):
     """A decoder's process that can't be started; no video is at fault."""
 

@@ -12,11 +12,12 @@ from pydantic import JsonValue
 
 from morphmlp.data.decoding.checksum import file_crc32
 from morphmlp.data.decoding.packed_frames import SUFFIX, open_packed_frames, pack_frames
-from morphmlp.data.decoding.protocol import require_content
+from morphmlp.data.decoding.protocol import VideoInfo, require_content
 from morphmlp.errors import DecodeError, ManifestError
 from morphmlp.preparation.apart import Apart
 from morphmlp.preparation.copies import COPIED, CopyFiles
 from morphmlp.preparation.finished import file_state, stored_bytes
+from morphmlp.preparation.likeness import least_psnr_db
 from morphmlp.preparation.transcode_settings import TranscodeSettings
 from morphmlp.preparation.transcoding import Copy, transcode
 
@@ -41,7 +42,7 @@ class TranscodeTask:
 
     def settings(self) -> dict[str, JsonValue]:
         """What the copies depend on."""
-        return dict(asdict(self.transcoding))
+        return {**asdict(self.transcoding), "least_psnr_db": least_psnr_db(self.transcoding.crf)}
 
     def __call__(self, video: Mapping[str, object]) -> dict[str, object]:
         """Write the copy.
@@ -59,13 +60,8 @@ class TranscodeTask:
         copy = cast(Copy, _transcoding_apart()(request, timeout_s=self.timeout_s))
         return {
             **_written(path, target),
+            **_facts(copy.info),
             "crc32": file_crc32(str(target)),
-            "num_frames": copy.num_frames,
-            "fps": copy.fps,
-            "width": copy.width,
-            "height": copy.height,
-            "codec": copy.codec,
-            "duration_s": copy.duration_s,
             "damaged_frames": copy.lost,
         }
 
@@ -90,10 +86,10 @@ class PackTask:
         return {}
 
     def __call__(self, video: Mapping[str, object]) -> dict[str, object]:
-        """Write the archive, and open it once.
+        """Write the archive, and decode what is in it once.
 
         Raises:
-            DecodeError: The folder's frames don't make a video, or are fewer than its list promises.
+            DecodeError: The folder's frames don't make a video, are fewer than its list promises, or all unreadable.
             ManifestError: The archive can't be written.
         """
         path, promised = str(video["path"]), cast(int | None, video["num_frames"])
@@ -106,17 +102,17 @@ class PackTask:
             pack_frames(path, target)
         except OSError as error:
             raise ManifestError(f"{target}: can't be written: {error.strerror or error}") from None
-        info = open_packed_frames(str(target), num_frames=promised).info
+        try:
+            packed = open_packed_frames(str(target), num_frames=promised)
+            damaged = packed.scan()
+        except DecodeError:
+            target.unlink()
+            raise
         return {
             **_written(path, target),
+            **_facts(packed.info),
             "crc32": None,  # the archive has one for each frame
-            "num_frames": info.num_frames,
-            "fps": info.fps,
-            "width": info.width,
-            "height": info.height,
-            "codec": info.codec,
-            "duration_s": info.num_frames / info.fps,
-            "damaged_frames": 0,
+            "damaged_frames": damaged,
         }
 
 
@@ -147,6 +143,17 @@ def _place(files: CopyFiles, video: Mapping[str, object], suffix: str) -> Path:
     except OSError as error:
         raise ManifestError(f"{target.parent}: can't be written: {error.strerror or error}") from None
     return target
+
+
+def _facts(info: VideoInfo) -> dict[str, object]:
+    return {
+        "num_frames": info.num_frames,
+        "fps": info.fps,
+        "width": info.width,
+        "height": info.height,
+        "codec": info.codec,
+        "duration_s": info.num_frames / info.fps,
+    }
 
 
 def _written(source: str, target: Path) -> dict[str, object]:

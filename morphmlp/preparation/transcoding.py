@@ -7,46 +7,55 @@ neither manifests nor Ray.
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
-from morphmlp.errors import DecodeError, ManifestError
+from morphmlp.data.decoding.packets import HELD_BYTES
+from morphmlp.data.decoding.protocol import VideoInfo
+from morphmlp.data.decoding.pyav_decoder import PyAVDecoder, reader_of
+from morphmlp.data.decoding.stream_decoder import StreamDecoder
+from morphmlp.errors import CopyError, DecodeError, ManifestError
+from morphmlp.preparation.likeness import Sample, least_psnr_db, require_same_times
+from morphmlp.preparation.pictures import Pictures, scaled_size
 from morphmlp.preparation.transcode_settings import TranscodeSettings
 
-__all__ = ["Copy", "TranscodeSettings", "scaled_size", "transcode", "x264_options"]
+__all__ = ["Copy", "TranscodeSettings", "transcode", "x264_options"]
 
 _NO_VIDEOS_FAULT = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ENOENT, errno.ENOTDIR),
 )
 """Errors of writing that the next video would meet too."""
+_MPEG_TIME_BASE = Fraction(1, 90_000)
+_FITTING = 0.01
+"""Of a unit of time: frames that are further off aren't counted in it."""
+_LONGEST_STEP = 2**31
+"""Units of time from one frame to the next that an mp4 file can hold."""
+_LIMITED_RANGE = 1
+"""FFmpeg's `AVCOL_RANGE_MPEG`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
     """What was written."""
 
+    info: VideoInfo
+    """What the default decoder finds in it."""
     size_bytes: int
-    num_frames: int
-    fps: float
-    width: int
-    height: int
-    codec: str
-    duration_s: float
     lost: int
-    """Packets of the source that gave an error, and frames that were marked as damaged."""
+    """Frames of the source that are damaged or don't come out; the latter aren't in the copy."""
 
 
 def transcode(source: str, target: Path, settings: TranscodeSettings) -> Copy:
-    """Write a prepared copy; under the target's name there's never half a file.
+    """Write a prepared copy and compare it with its source; under the target's name there's never half a file.
 
     Args:
         source: Any video file that FFmpeg reads; it's only read.
@@ -55,45 +64,30 @@ def transcode(source: str, target: Path, settings: TranscodeSettings) -> Copy:
 
     Raises:
         DecodeError: The source can't be decoded.
+        CopyError: A copy of it doesn't show the same.
         ManifestError: The target can't be written.
     """
+    stream = StreamDecoder(source, held_bytes=HELD_BYTES)
+    old = reader_of(stream)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
-        with _opened(source) as old, av.open(str(unfinished), "w", format="mp4") as new:
-            written = _Encoder(new, settings)
-            frames = _Frames(old)
-            for frame in frames:
-                written.add(frame)
-            if not written.num_frames:
-                raise DecodeError("not one frame could be decoded")
+        with av.open(str(unfinished), "w", format="mp4") as new:
+            written = _Written(new, stream, old.info, settings)
+            for index, frame in old.in_order():
+                written.add(frame, index)
             written.finish()
+        info = written.compared(unfinished)
         unfinished.replace(target)
     except (av.error.FFmpegError, OSError) as error:
         # Errors of reading are dealt with where they arise.
         reason = str(error.strerror or error)
         if error.errno in _NO_VIDEOS_FAULT:
             raise ManifestError(f"{target}: can't be written: {reason}") from None
-        raise DecodeError(f"can't be encoded: {reason.lower()}") from None
+        raise CopyError(f"can't be encoded: {reason.lower()}") from None
     finally:
-        unfinished.unlink(missing_ok=True)
-    return Copy(
-        size_bytes=target.stat().st_size,
-        num_frames=written.num_frames,
-        fps=written.fps,
-        width=written.width,
-        height=written.height,
-        codec="h264",
-        duration_s=written.num_frames / written.fps,
-        lost=frames.lost,
-    )
-
-
-def scaled_size(width: int, height: int, *, short_edge: int) -> tuple[int, int]:
-    """Width and height of a copy: both even, as 4:2:0 needs them, the shorter one at most `short_edge`."""
-    shorter = min(width, height)
-    if shorter <= short_edge:
-        return max(width // 2 * 2, 2), max(height // 2 * 2, 2)
-    return tuple(max(round(side * short_edge / shorter / 2) * 2, 2) for side in (width, height))  # type: ignore[return-value]
+        with suppress(OSError):  # what keeps it from being written may keep it from being removed, and was told
+            unfinished.unlink(missing_ok=True)
+    return Copy(info=info, size_bytes=target.stat().st_size, lost=old.scan())
 
 
 def x264_options(settings: TranscodeSettings) -> dict[str, str]:
@@ -114,135 +108,80 @@ def x264_options(settings: TranscodeSettings) -> dict[str, str]:
     }
 
 
-class _Frames:
-    """The presentable frames of a file in display order, with whatever is damaged counted in `lost`."""
+class _Written:
+    """A copy that is being written: takes the source's frames as they come, and keeps what is compared in the end."""
 
-    def __init__(self, container: Any) -> None:
-        if not container.streams.video:
-            raise DecodeError("has no video stream")
-        self._container = container
-        self._stream = container.streams.video[0]
-        self._stream.codec_context.thread_type = "NONE"
-        self._stream.codec_context.thread_count = 1
-        self.lost = 0
+    def __init__(
+        self, container: OutputContainer, source: StreamDecoder, info: VideoInfo, settings: TranscodeSettings
+    ) -> None:
+        self._container, self._source, self._info, self._settings = container, source, info, settings
+        self._width, self._height = scaled_size(info.width, info.height, short_edge=settings.short_edge)
+        self._sample = Sample(info.num_frames, width=self._width, height=self._height)
+        self._time_base = _time_base(info, source.time_base)
+        self._stream: VideoStream | None = None
+        self._pictures: Pictures | None = None
+        self._indices: list[int] = []
 
-    def __iter__(self) -> Iterator[Any]:
-        last: int | None = None
-        count = 0
-        step = _frame_length(self._stream)
-        for packet in self._packets():
-            for frame in self._decoded(packet):
-                frame.time_base = self._stream.time_base
-                if frame.pts is None:  # AVI and raw streams: frames are counted, at the declared rate
-                    frame.pts, frame.time_base = count * step.numerator, Fraction(1, step.denominator)
-                count += 1
-                if last is None or frame.pts > last:
-                    last = frame.pts
-                    self.lost += bool(frame.is_corrupt)
-                    yield frame
-
-    def _packets(self) -> Iterator[Any]:
-        # A file cut short still has the frames before the cut.
-        with suppress(av.error.FFmpegError):
-            yield from (packet for packet in self._container.demux(self._stream) if packet.size)
-        yield None
-
-    def _decoded(self, packet: Any) -> list[Any]:
-        try:
-            return list(self._stream.codec_context.decode(packet))
-        except av.error.FFmpegError:
-            self.lost += 1
-            return []
-
-
-class _Encoder:
-    """Takes decoded frames as they come and writes the copy's only stream."""
-
-    def __init__(self, container: Any, settings: TranscodeSettings) -> None:
-        self._container = container
-        self._settings = settings
-        self._stream: Any = None
-        self._first_s = self._last_s = Fraction(0)
-        self._step = Fraction(1, 30)
-        self.num_frames = 0
-        self.width = self.height = 0
-
-    @property
-    def fps(self) -> float:
-        """Mean rate, frames per second."""
-        length = self._last_s - self._first_s
-        return float((self.num_frames - 1) / length if length else 1 / self._step)
-
-    def add(self, frame: Any) -> None:
-        """Turn, scale and encode one frame."""
-        if self._stream is None:
-            self._begin(frame)
-        prepared = _prepared(frame, width=self.width, height=self.height)
-        prepared.pts, prepared.time_base = frame.pts, frame.time_base
-        prepared.pict_type = 0  # else the encoder would repeat the source's pattern of frame types
-        self._container.mux(self._stream.encode(prepared))
-        self._last_s = frame.pts * frame.time_base
-        self.num_frames += 1
+    def add(self, frame: VideoFrame, index: int) -> None:
+        """Encode one frame, the source's at `index`."""
+        if self._indices and index <= self._indices[-1]:
+            raise CopyError(f"its frame {index} comes after its frame {self._indices[-1]}: their times are no order")
+        if self._pictures is None or self._stream is None:
+            self._pictures = Pictures(
+                frame, width=self._width, height=self._height, orientation=self._source.orientation
+            )
+            self._stream = self._begun(frame, self._pictures)
+        picture = self._pictures.picture(frame)
+        self._indices.append(index)
+        since_first_s = self._info.pts_s[index] - self._info.pts_s[self._indices[0]]
+        picture.pts, picture.time_base = round(since_first_s / float(self._time_base)), self._time_base
+        picture.pict_type = 0  # else the encoder would repeat the source's pattern of frame types
+        self._container.mux(self._stream.encode(picture))
+        place = len(self._indices) - 1
+        if self._sample.wants(place):
+            across, down = self._pictures.cut_size(frame)
+            self._sample.take(place, self._source.orientation.shown(self._source.stored_rgb(frame)[:down, :across]))
 
     def finish(self) -> None:
         """Write what the encoder still holds."""
+        if self._stream is None:
+            raise DecodeError("not one frame could be decoded")
         self._container.mux(self._stream.encode())
 
-    def _begin(self, frame: Any) -> None:
-        """Open the stream; size, clock and colours are those of the first frame."""
-        turned = round(frame.rotation / 90) % 2 == 1
-        width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
-        self.width, self.height = scaled_size(width, height, short_edge=self._settings.short_edge)
-        self._stream = self._container.add_stream("libx264", options=x264_options(self._settings))
-        context = self._stream.codec_context
-        context.width, context.height, context.pix_fmt = self.width, self.height, "yuv420p"
-        context.time_base = self._stream.time_base = frame.time_base
-        context.colorspace, context.color_primaries = frame.colorspace, frame.color_primaries
-        context.color_trc = frame.color_trc
+    def compared(self, path: Path) -> VideoInfo:
+        """What the default decoder finds in the finished copy.
+
+        Raises:
+            CopyError: It isn't what was put in.
+        """
+        source_s = [self._info.pts_s[index] for index in self._indices]
+        try:
+            copy = PyAVDecoder().open(str(path))
+            require_same_times(copy.info, source_s)
+            self._sample.require_alike(copy, least_db=least_psnr_db(self._settings.crf))
+        except CopyError:
+            raise
+        except DecodeError as error:
+            raise CopyError(f"its copy can't be read back: {error}") from None
+        return copy.info
+
+    def _rate(self) -> Fraction:
+        """Only a hint: every frame has its time."""
+        return max(Fraction(self._info.fps).limit_denominator(1001), Fraction(1, 1001))
+
+    def _begun(self, first: VideoFrame, pictures: Pictures) -> VideoStream:
+        stream = self._container.add_stream("libx264", rate=self._rate(), options=x264_options(self._settings))
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = self._width, self._height, "yuv420p"
+        context.time_base = stream.time_base = self._time_base
+        context.colorspace, context.color_range = pictures.matrix, _LIMITED_RANGE
+        context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
         context.thread_count = 1
-        self._first_s = frame.pts * frame.time_base
+        return stream
 
 
-def _prepared(frame: Any, *, width: int, height: int) -> Any:
-    """A frame as 4:2:0, upright, at the copy's size."""
-    quarter_turns = round(frame.rotation / 90) % 4
-    across, down = (height, width) if quarter_turns % 2 else (width, height)
-    # One row or column too many is cut off: scaling by a pixel would blur the whole picture.
-    smaller = frame.width - across > 1 or frame.height - down > 1
-    if smaller or (frame.width >= across and frame.height >= down) is False:
-        frame = frame.reformat(across, down, format="yuv420p", interpolation="LANCZOS", threads=1)
-    elif frame.format.name != "yuv420p":
-        frame = frame.reformat(format="yuv420p", threads=1)
-    if not quarter_turns and (frame.width, frame.height) == (width, height):
-        return frame
-    planes = _planes(frame, across, down)
-    return av.VideoFrame.from_ndarray(
-        np.concatenate([np.ascontiguousarray(np.rot90(plane, quarter_turns)).ravel() for plane in planes]).reshape(
-            height * 3 // 2, width
-        ),
-        format="yuv420p",
-    )
-
-
-def _planes(frame: Any, width: int, height: int) -> list[npt.NDArray[np.uint8]]:
-    """Luma and both chroma planes, cut to an even size."""
-    sizes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
-    return [
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:rows, :columns]
-        for plane, (rows, columns) in zip(frame.planes, sizes, strict=True)
-    ]
-
-
-def _frame_length(stream: Any) -> Fraction:
-    rate = stream.average_rate or stream.guessed_rate or 30
-    return 1 / Fraction(rate)
-
-
-@contextmanager
-def _opened(source: str) -> Iterator[Any]:
-    try:
-        container = av.open(source, metadata_errors="ignore")
-    except (av.error.FFmpegError, OSError) as error:
-        raise DecodeError(f"not a readable video: {str(error.strerror or error).lower()}") from None
-    with container:
-        yield container
+def _time_base(info: VideoInfo, unit: Fraction) -> Fraction:
+    """The source's unit of time where it fits its frames and an mp4 file; MPEG's else."""
+    times = (np.array(info.pts_s) - info.pts_s[0]) / float(unit)
+    fits = np.abs(times - times.round()).max() < _FITTING and np.diff(times).max(initial=0) < _LONGEST_STEP
+    return unit if fits else _MPEG_TIME_BASE

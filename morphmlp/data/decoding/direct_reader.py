@@ -5,7 +5,7 @@ asked for.
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -85,6 +85,19 @@ class DirectReader:
         """Decode every frame, converting none; how many are damaged or don't come out."""
         return self.info.num_frames - sum(not is_damaged for is_damaged in self._damage_by_index().values())
 
+    def in_order(self) -> Iterator[tuple[int, VideoFrame]]:
+        """Every frame that a decode from the file's start to its end gives, with its display index.
+
+        A scan after it costs nothing.
+        """
+        condition: dict[int, bool] = {}
+        for frame in self._stream.decode():
+            index = None if frame.pts is None else self._index.get(frame.pts)
+            if index is not None:
+                condition[index] = frame.is_corrupt
+                yield index, frame
+        self._condition = condition
+
     def _stand_ins(self, wanted: Sequence[int]) -> dict[int, int]:
         """For each wanted index its own where the file gives that frame, else the nearest good one."""
         condition = self._damage_by_index()
@@ -133,19 +146,16 @@ class DirectReader:
         """Wanted frames by display index, out of a decode from the file's start to its end."""
         found: dict[int, _Picture] = {}
         condition: dict[int, bool] = {}
-        for frame in self._stream.decode():
-            index = None if frame.pts is None else self._index.get(frame.pts)
-            if index is not None:
-                condition[index] = frame.is_corrupt
-                if index in wanted:
-                    self._convert(frame, index, found)
+        for index, frame in self.in_order():
+            condition[index] = frame.is_corrupt
+            if index in wanted:
+                self._convert(frame, index, found)
         came = list(condition)
         if len(came) == len(self._shown) and not any(condition.values()) and came != sorted(came):
             # A healthy file whose decoder shows another order than its times: the decoder is right.
             self._shown = [self._shown[index] for index in came]
             self._index = {place: index for index, place in enumerate(self._shown)}
             return self._in_whole(wanted)
-        self._condition = condition
         return found
 
     def _convert(self, frame: VideoFrame, index: int, found: dict[int, _Picture]) -> None:

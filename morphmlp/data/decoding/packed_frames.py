@@ -4,8 +4,10 @@ One file per video instead of a hundred, with random access to each frame. `unzi
 and the archive's checksums tell damage that JPEG itself can't.
 """
 
+import errno
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from morphmlp.data.decoding.frame_folder import frame_names, load_frame
@@ -52,6 +54,7 @@ def pack_frames(folder: str | Path, target: str | Path) -> int:
 
     Raises:
         DecodeError: The folder's frames don't make a video, or one can't be read.
+        OSError: The archive can't be written, or doesn't give back what was.
     """
     folder, target = str(folder), Path(target)
     names = frame_names(folder)
@@ -62,10 +65,18 @@ def pack_frames(folder: str | Path, target: str | Path) -> int:
                 entry = zipfile.ZipInfo(name, _NO_DATE)
                 entry.create_system, entry.external_attr = 3, _READABLE  # as on Unix, wherever it's made
                 archive.writestr(entry, load_frame(folder, name))
+        _require_written(partial, names)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
     return len(names)
+
+
+def _require_written(path: Path, names: Sequence[str]) -> None:
+    """Read an archive back: its checksums are those of the bytes that were to be written."""
+    with zipfile.ZipFile(path) as archive:
+        if archive.namelist() != list(names) or archive.testzip() is not None:
+            raise OSError(errno.EIO, "what was written reads back differently")
 
 
 def _load_entry(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -38,5 +38,13 @@ class PyAVDecoder:
 
     def open(self, path: str) -> VideoReader:
         """Open a file and read its packets; decode it where its packets alone don't tell which frames it has."""
-        stream = StreamDecoder(path, held_bytes=self._held_bytes)
-        return SequentialReader(stream) if stream.order is None else DirectReader(stream, stream.order)
+        return reader_of(StreamDecoder(path, held_bytes=self._held_bytes))
+
+
+def reader_of(stream: StreamDecoder) -> DirectReader | SequentialReader:
+    """The reader that fits a file.
+
+    Raises:
+        DecodeError: Not one frame could be decoded.
+    """
+    return SequentialReader(stream) if stream.order is None else DirectReader(stream, stream.order)

@@ -3,7 +3,7 @@
 The frames are counted when the file is opened, and kept as far as they fit; of a longer file each read decodes again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from itertools import islice
 
@@ -63,12 +63,16 @@ class SequentialReader:
         """How many frames are damaged; packets that gave none count with them."""
         return min(sum(self._is_damaged) + self._lost, self.info.num_frames)
 
+    def in_order(self) -> Generator[tuple[int, VideoFrame], None, None]:
+        """Every frame, with its index."""
+        with closing(self._stream.decode()) as decoded:
+            yield from enumerate(decoded if self._held is None else self._held)
+
     def _found(self, wanted: Sequence[int]) -> dict[int, Frames]:
         """Wanted frames by index, without those that can't be converted."""
         found: dict[int, Frames] = {}
-        with closing(self._stream.decode()) as decoded:
-            frames = decoded if self._held is None else iter(self._held)
-            for index, frame in enumerate(islice(frames, wanted[-1] + 1)):
+        with closing(self.in_order()) as frames:
+            for index, frame in islice(frames, wanted[-1] + 1):
                 if index in set(wanted):
                     picture = self._stream.rgb(frame)
                     if picture is not None:

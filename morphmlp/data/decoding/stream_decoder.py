@@ -5,6 +5,7 @@ It must not know which frames are wanted, nor what becomes of damage.
 
 from collections.abc import Collection, Generator, Iterable
 from contextlib import closing
+from fractions import Fraction
 from typing import cast
 
 import av
@@ -51,7 +52,8 @@ class StreamDecoder:
         # Only frames tell their size as decoded, and how they are to be shown.
         first = self._first_frame()
         self._width, self._height = (first or self._context).width, (first or self._context).height
-        self._orientation = orientation_of(first) if first else Orientation()
+        self.orientation = orientation_of(first) if first else Orientation()
+        """How decoded pictures are to be turned."""
         is_interlaced = first is not None and first.interlaced_frame
         self.order = proven_order(self._container, self._context, self.packets, is_interlaced=is_interlaced)
         """Places of all packets in display order; None where only a decode can tell."""
@@ -61,6 +63,11 @@ class StreamDecoder:
         """FFmpeg's name of the codec."""
         return self._context.codec.canonical_name
 
+    @property
+    def time_base(self) -> Fraction:
+        """The unit in which the file counts time, seconds."""
+        return self._stream.time_base or Fraction(1)
+
     def info(self, *stamps: list[int | None]) -> VideoInfo:
         """What the file holds, in the end: one frame for each time.
 
@@ -68,15 +75,14 @@ class StreamDecoder:
             stamps: Times of all frames in display order, as `frame_times` takes them.
         """
         declared_fps = float(self._stream.average_rate or self._stream.guessed_rate or 30)
-        unit = self._stream.time_base
         pts_s = frame_times(
             *stamps,
-            per_s=unit.denominator / unit.numerator if unit else 1.0,
+            per_s=float(1 / self.time_base),
             declared_fps=declared_fps,
             can_be_joined=self._container.format.name in ("mpegts", "mpeg"),
         )
         length_s = pts_s[-1] - pts_s[0]
-        width, height = self._orientation.shown_size(self._width, self._height)
+        width, height = self.orientation.shown_size(self._width, self._height)
         return VideoInfo(
             num_frames=len(pts_s),
             fps=(len(pts_s) - 1) / length_s if length_s > 0 else declared_fps,
@@ -115,12 +121,20 @@ class StreamDecoder:
         None where it can't be converted: a damaged header can claim any form.
         """
         try:
-            picture = self._reformatter.reformat(
-                frame, width=self._width, height=self._height, format="rgb24", threads=1
-            ).to_ndarray()
+            return self.orientation.shown(self.stored_rgb(frame))
         except av.error.FFmpegError:
             return None
-        return self._orientation.shown(cast(Frames, picture))
+
+    def stored_rgb(self, frame: VideoFrame) -> Frames:
+        """The same before it is turned.
+
+        Raises:
+            FFmpegError: It can't be converted.
+        """
+        picture = self._reformatter.reformat(
+            frame, width=self._width, height=self._height, format="rgb24", threads=1
+        ).to_ndarray()
+        return cast(Frames, picture)
 
     def _frames(self, packet: "Packet[VideoStream] | Packet[Stream] | None") -> Iterable[VideoFrame]:
         """What the codec gives for a packet (None: what is left); nothing where the packet is damaged."""

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morphmlp.data.decoding import decoder_by_name
-from morphmlp.errors import ConfigError, DecodeError, DecoderCrashError, DecodeTimeoutError, ManifestError
+from morphmlp.errors import ConfigError, CopyError, DecodeError, DecoderCrashError, DecodeTimeoutError, ManifestError
 from morphmlp.preparation.apart import Apart
+from morphmlp.preparation.pictures import Pictures, scaled_size
 from morphmlp.preparation.transcode_settings import TranscodeSettings
-from morphmlp.preparation.transcoding import scaled_size, transcode
+from morphmlp.preparation.transcoding import transcode
 
 NUM_FRAMES = 50
 
@@ -83,7 +84,7 @@ def is_reference(packet):
 def test_a_copy_shows_the_same_frames_at_the_same_times(tmp_path):
     source = write(tmp_path / "a.mp4", sound=True)
     copy = transcode(str(source), tmp_path / "b.mp4", TranscodeSettings(crf=15))
-    assert copy.num_frames == NUM_FRAMES
+    assert copy.info.num_frames == NUM_FRAMES
     assert opened(tmp_path / "b.mp4").info.pts_s == pytest.approx(opened(source).info.pts_s)
     assert psnr(all_frames(source), all_frames(tmp_path / "b.mp4")) > 32
     with av.open(str(tmp_path / "b.mp4")) as container:
@@ -92,11 +93,10 @@ def test_a_copy_shows_the_same_frames_at_the_same_times(tmp_path):
 
 def test_what_is_told_of_a_copy_is_what_the_decoder_finds(tmp_path):
     copy = transcode(str(write(tmp_path / "a.mp4")), tmp_path / "b.mp4", TranscodeSettings(short_edge=32))
-    info = opened(tmp_path / "b.mp4").info
-    assert (copy.num_frames, copy.width, copy.height, copy.codec) == (info.num_frames, 48, 32, info.codec)
-    assert copy.fps == pytest.approx(info.fps)
+    assert copy.info == opened(tmp_path / "b.mp4").info
+    assert (copy.info.num_frames, copy.info.width, copy.info.height) == (NUM_FRAMES, 48, 32)
+    assert copy.info.fps == pytest.approx(30)
     assert copy.size_bytes == (tmp_path / "b.mp4").stat().st_size
-    assert copy.duration_s == pytest.approx(NUM_FRAMES / 30)
     assert copy.lost == 0
 
 
@@ -120,7 +120,7 @@ def test_rotation_is_in_the_pixels(tmp_path, rotation):
 def test_an_odd_row_is_cut_off_and_nothing_is_blurred(tmp_path):
     source = write(tmp_path / "a.mp4", height=63, width=95)
     copy = transcode(str(source), tmp_path / "b.mp4", TranscodeSettings(crf=15))
-    assert (copy.width, copy.height) == (94, 62)
+    assert (copy.info.width, copy.info.height) == (94, 62)
     # Of the brightness: the source is 4:4:4, and 4:2:0 costs colour. A shift by half a pixel would give 25 dB.
     brightness = np.array([0.299, 0.587, 0.114])
     assert psnr(all_frames(source)[:, :62, :94] @ brightness, all_frames(tmp_path / "b.mp4") @ brightness) > 32
@@ -157,8 +157,8 @@ def test_a_scene_cut_starts_no_group_of_its_own(tmp_path):
 def test_frames_without_times_are_counted(tmp_path):
     source = write(tmp_path / "a.avi", codec="mpeg4")
     copy = transcode(str(source), tmp_path / "b.mp4", TranscodeSettings())
-    assert copy.num_frames == opened(source).info.num_frames
-    assert copy.fps == pytest.approx(30)
+    assert copy.info.num_frames == opened(source).info.num_frames
+    assert copy.info.fps == pytest.approx(30)
 
 
 def test_damage_is_counted_and_the_rest_copied(tmp_path):
@@ -169,7 +169,7 @@ def test_damage_is_counted_and_the_rest_copied(tmp_path):
     source.write_bytes(content)
     copy = transcode(str(source), tmp_path / "b.mp4", TranscodeSettings())
     assert copy.lost > 0
-    assert copy.num_frames > NUM_FRAMES // 2
+    assert copy.info.num_frames > NUM_FRAMES // 2
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video" * 100])
@@ -177,6 +177,21 @@ def test_what_is_no_video_leaves_nothing_behind(tmp_path, content):
     (tmp_path / "a.mp4").write_bytes(content)
     with pytest.raises(DecodeError):
         transcode(str(tmp_path / "a.mp4"), tmp_path / "b.mp4", TranscodeSettings())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    "picture", [lambda pixels: pixels[::-1].copy(), lambda pixels: (pixels * 0.85 + 16).astype(np.uint8)]
+)
+def test_a_copy_that_shows_something_else_is_refused_and_leaves_nothing_behind(tmp_path, monkeypatch, picture):
+    def wrong(_, frame):
+        made = av.VideoFrame.from_ndarray(picture(frame.to_ndarray(format="rgb24")), format="rgb24")
+        return made.reformat(format="yuv420p")
+
+    monkeypatch.setattr(Pictures, "picture", wrong)
+    source = write(tmp_path / "a.mp4")
+    with pytest.raises(CopyError, match=r"pixels of frame 0 differ from the source's: PSNR [0-9.]+ dB, at least 34"):
+        transcode(str(source), tmp_path / "b.mp4", TranscodeSettings())
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
