@@ -41,7 +41,7 @@ from ray.exceptions import RayError
 from morphmlp.cluster_address import require_cluster
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.data.clip_cache import ClipCache
-from morphmlp.data.decode_task import DecodePolicy
+from morphmlp.data.decode_task import DecodePolicy, decode_limits
 from morphmlp.data.ray_dataset import IngestShare
 from morphmlp.errors import ClusterError
 
@@ -90,7 +90,7 @@ class Placement:
             policy=DecodePolicy(
                 decoder=ingest.decoder,
                 retry_with=ingest.retry_with,
-                timeout_s=ingest.decode_timeout_s,
+                limits=decode_limits(ingest),
                 cache=None
                 if ingest.clip_cache is None
                 else ClipCache(folder=ingest.clip_cache, max_bytes=int(ingest.clip_cache_gb * BYTES_PER_GB)),

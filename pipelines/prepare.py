@@ -130,7 +130,9 @@ def prepare_verify(arguments: argparse.Namespace) -> None:
     from morphmlp.preparation.ray_verify import verify_manifest
     from morphmlp.preparation.verification import VerifyTask
 
-    task = VerifyTask(decoder=arguments.decoder, timeout_s=arguments.decode_timeout_s)
+    task = VerifyTask(
+        decoder=arguments.decoder, timeout_s=arguments.decode_timeout_s, memory_mb=arguments.decoder_memory_mb
+    )
     output = arguments.output or arguments.manifest
     with _job() as progress:
         done = verify_manifest(arguments.manifest, output, task, again=arguments.again, progress=progress)
@@ -203,13 +205,14 @@ def prepare_look(arguments: argparse.Namespace) -> None:
         raise ConfigError([f"--output: {arguments.output} must end in .png, .pdf or .svg"])
     config = load_config(arguments.config, cli.parse_overrides(arguments.overrides))
 
+    from morphmlp.data.decode_task import decode_limits
     from morphmlp.data.decoding.isolated import IsolatedVideos
     from morphmlp.data.manifest import read_manifest
     from morphmlp.reporting.contact_sheet import contact_sheet, training_rows, validation_rows
 
     training = arguments.split == "train"
     manifest = read_manifest(config.data.train if training else config.data.val).available()
-    with IsolatedVideos(config.ingest.decoder, timeout_s=config.ingest.decode_timeout_s) as videos:
+    with IsolatedVideos(config.ingest.decoder, decode_limits(config.ingest)) as videos:
         if training:
             rows = list(training_rows(config, manifest, videos, count=arguments.videos, epoch=arguments.epoch))
         else:
@@ -306,7 +309,13 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--decoder", choices=get_args(DecoderName), default="pyav", help="decoder of video files (pyav)"
     )
     verify.add_argument(
-        "--decode-timeout-s", type=_positive, default=120.0, help="a video that takes longer is given up, seconds (120)"
+        "--decode-timeout-s",
+        type=_positive,
+        default=120.0,
+        help="a video at which the decoder stands still for so long is given up, seconds (120)",
+    )
+    verify.add_argument(
+        "--decoder-memory-mb", type=_count, default=4096, help="memory that decoding one video may take, MB (4096)"
     )
     verify.add_argument("--again", action="store_true", help="decode also videos whose file hasn't changed since")
 

@@ -122,7 +122,7 @@ def _draw(recorded: "RecordedRun", step: "ReplayedStep", path: Path) -> None:
     order = [video.video_id for batch in step.micro_batches for video in batch.videos]
     rows = [video.row for batch in step.micro_batches for video in batch.videos]
     videos = Manifest(recorded.videos.table.take(rows), recorded.videos.class_names)
-    opener = isolated_videos(config.ingest.decoder, config.ingest.decode_timeout_s)
+    opener = isolated_videos(config.ingest.decoder, decode_limits(config.ingest))
     clips = training_rows(config, videos, opener, count=len(order), epoch=step.epoch - 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet = contact_sheet(

@@ -22,7 +22,7 @@ from morphmlp.benchmarks.plain_decode import plain_frames
 from morphmlp.benchmarks.process_cpu import cpu_seconds
 from morphmlp.benchmarks.thumbnails import Thumbnails, thumbnails
 from morphmlp.data.decoding import DecodedFrames, VideoInfo, VideoOpener, VideoReader, decoder_by_name
-from morphmlp.data.decoding.isolated import IsolatedVideos
+from morphmlp.data.decoding.isolated import IsolatedVideos, Limits
 from morphmlp.data.decoding.sources import AnyVideo
 from morphmlp.errors import DecodeError
 
@@ -34,7 +34,7 @@ def opener_of(name: str, *, timeout_s: float) -> VideoOpener:
     if name == "plain decord":
         return _PlainDecord()
     if name.startswith("isolated "):
-        return IsolatedVideos(name.removeprefix("isolated "), timeout_s=timeout_s)
+        return IsolatedVideos(name.removeprefix("isolated "), Limits(timeout_s=timeout_s))
     return AnyVideo(decoder_by_name(name))
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from morphmlp.benchmarks.mutations import MUTATIONS
 from morphmlp.data.decoding import Frames, VideoOpener
 from morphmlp.data.decoding.child import make_decoder
-from morphmlp.data.decoding.isolated import IsolatedVideos
+from morphmlp.data.decoding.isolated import IsolatedVideos, Limits
 from morphmlp.data.decoding.packed_frames import pack_frames
 from morphmlp.errors import DecodeError, DecoderCrashError, DecodeTimeoutError
 from morphmlp.progress import Progress
@@ -115,7 +115,7 @@ def fuzz(*, decoder: str, files: int, seed: int, progress: Progress, timeout_s: 
     Raises:
         DecodeError: The decoder reads not one of the sound video files.
     """
-    with TemporaryDirectory(prefix="fuzz-") as folder, IsolatedVideos(decoder, timeout_s=timeout_s) as videos:
+    with TemporaryDirectory(prefix="fuzz-") as folder, IsolatedVideos(decoder, Limits(timeout_s=timeout_s)) as videos:
         sound, left_out = sound_videos(Path(folder), videos)
         if {video.name for video in sound} <= {_PACK}:
             raise DecodeError(f"{decoder} reads not one sound video file: {next(iter(left_out.values()))}")

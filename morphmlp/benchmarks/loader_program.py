@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from morphmlp.benchmarks.clip_kinds import cutter_of
-from morphmlp.data.decoding.isolated import isolated_videos
+from morphmlp.data.decoding.isolated import Limits, isolated_videos
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ClipItems(Dataset[Tensor]):
     def __getitem__(self, number: int) -> Tensor:
         """Decode and cut."""
         torch.set_num_threads(1)
-        videos, cutter = isolated_videos(self.decoder, self.timeout_s), cutter_of("train")
+        videos, cutter = isolated_videos(self.decoder, Limits(timeout_s=self.timeout_s)), cutter_of("train")
         first = number * self.videos_per_item
         cut = [
             cutter.cut(

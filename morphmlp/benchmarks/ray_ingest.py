@@ -184,7 +184,7 @@ class _LoaderSide:
             "items": total // VIDEOS_PER_TASK,
             "videos_per_item": VIDEOS_PER_TASK,
             "decoder": share.policy.decoder,
-            "timeout_s": share.policy.timeout_s,
+            "timeout_s": share.policy.limits.timeout_s,
             "workers": DECODE_CPUS,
         }
         self._process: subprocess.Popen[str] | None = None

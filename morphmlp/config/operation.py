@@ -4,9 +4,9 @@ Every field has a default.
 """
 
 from dataclasses import field
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from morphmlp.config.values import (
@@ -90,6 +90,9 @@ class IngestConfig:
     it is installed with its FFmpeg: exact for most. `python pipelines/benchmark.py decoders` compares them."""
     decode_timeout_s: PositiveFloat = 60.0
     """A video that takes longer to decode is given up, seconds."""
+    decoder_memory_mb: Annotated[int, Field(ge=1024)] = 4096
+    """Memory that decoding one video may take, MB; a video that needs more is given up. Frames are read and scaled a
+    part at a time where all of a test's would be too many: a codec of 8K alone holds 1,000 to 1,500."""
     cpus: PositiveInt | None = None
     """CPUs for decode tasks over all workers; by default those that training leaves free, at least one a worker."""
     videos_per_task: PositiveInt = 16

@@ -6,6 +6,7 @@ With `augment.on: ingest` a decode task's `TrainClips` gives finished clips. Wit
 frames that both ways start from, and `clips_on_device` makes the same clips of them where the network is.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor
 
 from morphmlp.config.schema import AugmentConfig, ClipConfig, TestConfig
 from morphmlp.data.augment import augment_clip, evaluation_crops, scale_down
-from morphmlp.data.decoding.protocol import Frames, VideoOpener
+from morphmlp.data.decoding.protocol import Frames, VideoOpener, VideoReader
 from morphmlp.data.draws import ClipDraw, draw_clip, draw_fractions
 from morphmlp.data.sampling import train_indices, view_indices
 
+PART_BYTES = 2**30
+"""Decoded frames of one video that are in memory at a time, RGB: the decoder holds them twice for a moment, and its
+codec may hold as much again."""
 SINGLE_VIEW = TestConfig(num_clips=1, num_crops=1)
 """Validation: the centre clip and the centre crop."""
 
@@ -62,9 +66,11 @@ class TrainFrames:
         """
         reader = videos.open(path, num_frames=num_frames, crc32=crc32)
         fractions = draw_fractions(self.clip.num_frames, seed=self.seed, epoch=epoch, video_id=video_id)
-        decoded = reader.read(train_indices(self.clip, reader.info, fractions).tolist())
-        frames = scale_down(_ordered(decoded.frames, self.clip), self.augment.short_edge)
-        return CutClips(clips=frames.contiguous().numpy()[None], concealed=decoded.concealed)
+        indices = train_indices(self.clip, reader.info, fractions).tolist()
+        (frames,), concealed = _read(
+            reader, indices, self.clip, lambda frames: [scale_down(frames, self.augment.short_edge)]
+        )
+        return CutClips(clips=frames.contiguous().numpy()[None], concealed=concealed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,20 +198,54 @@ class ViewClips:
         del video_id, epoch  # nothing is drawn
         reader = videos.open(path, num_frames=num_frames, crc32=crc32)
         indices = view_indices(self.clip, reader.info, self.views.num_clips)
-        decoded = reader.read(indices.flatten().tolist())
-        crops = evaluation_crops(
-            _ordered(decoded.frames, self.clip),
+        crops, concealed = _read(reader, indices.flatten().tolist(), self.clip, self._crops)
+        length = self.clip.num_frames
+        clips = [crop[k * length : (k + 1) * length] for k in range(len(indices)) for crop in crops]
+        return CutClips(clips=torch.stack(clips).numpy(), concealed=concealed)
+
+    def _crops(self, frames: Tensor) -> list[Tensor]:
+        return evaluation_crops(
+            frames,
             short_edge=self.clip.short_edge,
             crop_size=self.clip.crop_size,
             num_crops=self.views.num_crops,
             single_crop=self.views.single_crop,
         )
-        length = self.clip.num_frames
-        clips = [crop[k * length : (k + 1) * length] for k in range(len(indices)) for crop in crops]
-        return CutClips(clips=torch.stack(clips).numpy(), concealed=decoded.concealed)
 
 
 Cutter = TrainClips | TrainFrames | ViewClips
+
+
+def _read(
+    reader: VideoReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
+) -> tuple[list[Tensor], int]:
+    """What is made of the frames at these indices, and how many of those are concealed.
+
+    Large frames are read and made smaller a part at a time. The result is the same: what is made of a frame doesn't
+    depend on its neighbours.
+
+    Args:
+        reader: The video.
+        indices: Its frames.
+        clip: For the channel order.
+        made_of: Stacks of one picture for each of the frames `[t h w c]` that it's given.
+    """
+    frame_bytes = reader.info.height * reader.info.width * 3
+    if len(indices) * frame_bytes <= PART_BYTES:
+        return _read_part(reader, indices, clip, made_of)
+    wanted = sorted(set(indices))
+    size = max(PART_BYTES // frame_bytes, 1)
+    parts = [_read_part(reader, wanted[start : start + size], clip, made_of) for start in range(0, len(wanted), size)]
+    places = torch.tensor([wanted.index(index) for index in indices])
+    made = [torch.cat(stacks)[places] for stacks in zip(*(stacks for stacks, _ in parts), strict=True)]
+    return made, sum(concealed for _, concealed in parts)
+
+
+def _read_part(
+    reader: VideoReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
+) -> tuple[list[Tensor], int]:
+    decoded = reader.read(indices)
+    return made_of(_ordered(decoded.frames, clip)), decoded.concealed
 
 
 def _ordered(frames: Frames, clip: ClipConfig) -> Tensor:

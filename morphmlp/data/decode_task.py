@@ -15,12 +15,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from morphmlp.config.operation import IngestConfig
 from morphmlp.data.clip_cache import ClipCache, clip_key
 from morphmlp.data.clips import CutClips, Cutter
 from morphmlp.data.columns import DECODED
 from morphmlp.data.decoding import decoder_by_name
-from morphmlp.data.decoding.isolated import isolated_videos
+from morphmlp.data.decoding.isolated import Limits, isolated_videos
 from morphmlp.errors import DecoderStartError
+
+
+def decode_limits(ingest: IngestConfig) -> Limits:
+    """What one video may take in a run."""
+    return Limits(timeout_s=ingest.decode_timeout_s, memory_mb=ingest.decoder_memory_mb)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +36,8 @@ class DecodePolicy:
     decoder: str
     retry_with: str | None
     """Decoder of a second try."""
-    timeout_s: float
+    limits: Limits
+    """What one video may take."""
     cache: ClipCache | None = None
     """Clips that were decoded before, by this training or others."""
 
@@ -71,7 +78,7 @@ class DecodeTask:
 
     def _cpu_s(self) -> float:
         """CPU seconds so far of this thread, which does all that a task does itself, and of its decoders' processes."""
-        openers = [isolated_videos(decoder, self.policy.timeout_s) for decoder in self.policy.decoders()]
+        openers = [isolated_videos(decoder, self.policy.limits) for decoder in self.policy.decoders()]
         return time.thread_time() + sum(opener.cpu_s for opener in openers)
 
     def _decode(self, video: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +98,7 @@ class DecodeTask:
         """What a decoder makes of a video, now or before."""
 
         def decode() -> CutClips:
-            return self.cutter.cut(isolated_videos(decoder, self.policy.timeout_s), **video)
+            return self.cutter.cut(isolated_videos(decoder, self.policy.limits), **video)
 
         if self.policy.cache is None:
             return decode()

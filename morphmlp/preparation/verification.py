@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from morphmlp.data import columns
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.checksum import file_crc32
-from morphmlp.data.decoding.isolated import isolated_videos
+from morphmlp.data.decoding.isolated import Limits, isolated_videos
 from morphmlp.data.decoding.packed_frames import SUFFIX
 from morphmlp.data.manifest import Manifest
 from morphmlp.preparation.findings import (
@@ -52,7 +52,9 @@ class VerifyTask:
 
     decoder: str
     timeout_s: float
-    """Time for the whole video, seconds."""
+    """Time without any progress after which a video is given up, seconds."""
+    memory_mb: int = 4096
+    """Memory that decoding a video may take, MB."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -66,7 +68,7 @@ class VerifyTask:
             DecodeError: It can't.
         """
         path, promised = str(video["path"]), video.get("num_frames")
-        videos = isolated_videos(self.decoder, timeout_s=self.timeout_s)
+        videos = isolated_videos(self.decoder, self.limits())
         # The number of frames that the list promises holds for frames stored one by one; a video file tells its own.
         reader = videos.open(path, num_frames=None if promised is None else int(str(promised)))
         info = reader.info
@@ -82,6 +84,16 @@ class VerifyTask:
             "duration_s": info.num_frames / info.fps,
             "damaged_frames": damaged,
         }
+
+    def limits(self) -> Limits:
+        """What one video may take, by the names of the command's options."""
+        return Limits(
+            timeout_s=self.timeout_s,
+            memory_mb=self.memory_mb,
+            follow_work=True,
+            timeout_name="--decode-timeout-s",
+            memory_name="--decoder-memory-mb",
+        )
 
     def settings(self) -> dict[str, str | float]:
         """What the findings depend on."""

@@ -17,7 +17,7 @@ from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.data.batches import ClipShape, MicroBatch, assemble
 from morphmlp.data.clips import TrainFrames
 from morphmlp.data.decode_request import REQUEST_COLUMNS, request_table
-from morphmlp.data.decode_task import DecodePolicy, DecodeTask
+from morphmlp.data.decode_task import DecodePolicy, DecodeTask, decode_limits
 from morphmlp.data.manifest import Manifest, read_manifest
 from morphmlp.data.plan import Cursor
 from morphmlp.data.quarantine import Quarantine
@@ -102,7 +102,7 @@ class RecordedRun:
         policy = DecodePolicy(
             decoder=config.ingest.decoder,
             retry_with=config.ingest.retry_with,
-            timeout_s=config.ingest.decode_timeout_s,
+            limits=decode_limits(config.ingest),
         )
         task = DecodeTask(cutter=cutter, policy=policy)
         finish = AugmentHere(cutter, self.videos, device) if isinstance(cutter, TrainFrames) else None

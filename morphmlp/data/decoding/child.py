@@ -11,11 +11,13 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
 
 from morphmlp.data.decoding.backends import decoder_by_name
+from morphmlp.data.decoding.heartbeat import heard
 from morphmlp.data.decoding.protocol import Decoder, VideoOpener, VideoReader
 from morphmlp.data.decoding.shared_frames import SharedFrames
 from morphmlp.data.decoding.sources import AnyVideo
@@ -28,12 +30,14 @@ from morphmlp.data.decoding.wire import (
     Ready,
     Request,
     TimedRequest,
+    Working,
     receive,
     send,
 )
 from morphmlp.errors import DecodeError
 
 MB = 2**20
+_TELL_EVERY_S = 0.2
 
 
 def main() -> None:
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--socket", type=int, required=True, help="descriptor of a connected Unix socket")
     parser.add_argument("--decoder", required=True, help="a decoder's name, or module:function that makes one")
     parser.add_argument("--memory-mb", type=int, help="memory that a video may take")
+    parser.add_argument("--memory-name", required=True, help="what the user calls that limit")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: when it goes, the socket ends
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the end of a native loop that lets no Python handler run
@@ -50,7 +55,8 @@ def main() -> None:
     if arguments.memory_mb is not None:
         limit_memory(arguments.memory_mb)
     send(channel, Ready(own_bytes=own_bytes()))
-    Server(channel, videos, decoder=arguments.decoder, memory_mb=arguments.memory_mb).serve()
+    limit = "there is" if arguments.memory_mb is None else f"the {arguments.memory_mb} MB of {arguments.memory_name}"
+    Server(channel, videos, decoder=arguments.decoder, memory_limit=limit).serve()
     os._exit(0)  # nothing is left to save, and destructors of native libraries may hang
 
 
@@ -65,9 +71,9 @@ def make_decoder(decoder: str) -> Decoder:
 class Server:
     """Answers one request after the other."""
 
-    def __init__(self, channel: socket.socket, videos: VideoOpener, *, decoder: str, memory_mb: int | None) -> None:
+    def __init__(self, channel: socket.socket, videos: VideoOpener, *, decoder: str, memory_limit: str) -> None:
         self._channel, self._videos = channel, videos
-        self._decoder, self._memory_mb = decoder, memory_mb
+        self._decoder, self._memory_limit = decoder, memory_limit
         self._reader: VideoReader | None = None
         self._memories: dict[int, SharedFrames] = {}
         self._told_cpu_s = time.process_time()
@@ -83,12 +89,26 @@ class Server:
             if isinstance(timed.request, ReadFrames) and descriptors:
                 self._memories[timed.request.memory] = SharedFrames(descriptors[0])
             signal.setitimer(signal.ITIMER_REAL, timed.seconds)
-            value = self._outcome(timed.request)
-            signal.setitimer(signal.ITIMER_REAL, 0)
             try:
+                with heard(self._progress(timed.seconds) if timed.follow_work else None):
+                    value = self._outcome(timed.request)
+                signal.setitimer(signal.ITIMER_REAL, 0)
                 send(self._channel, Answer(value=value, own_bytes=own_bytes(), cpu_s=self._new_cpu_s()))
             except BrokenPipeError:
                 return
+
+    def _progress(self, seconds: float) -> Callable[[], None]:
+        """What to do at every sign of progress: seldom enough to cost nothing, say so and begin to count anew."""
+        told = time.monotonic()
+
+        def tell() -> None:
+            nonlocal told
+            if time.monotonic() - told >= _TELL_EVERY_S:
+                told = time.monotonic()
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                send(self._channel, Working())
+
+        return tell
 
     def _new_cpu_s(self) -> float:
         before, self._told_cpu_s = self._told_cpu_s, time.process_time()
@@ -101,8 +121,7 @@ class Server:
             return error
         except MemoryError:
             self._reader = None
-            limit = f"the {self._memory_mb} MB that one video may take" if self._memory_mb else "there is"
-            return DecodeError(f"needs more memory than {limit}")
+            return DecodeError(f"needs more memory than {self._memory_limit}")
         except Exception as error:  # noqa: BLE001 (types that the other end may not know; one video is lost by it)
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             return DecodeError(f"the {self._decoder} decoder failed: {reason}")

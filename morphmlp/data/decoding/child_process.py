@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from morphmlp.data.decoding.wire import Answer, OpenVideo, Ready, Request, TimedRequest, receive, send
+from morphmlp.data.decoding.wire import Answer, OpenVideo, Ready, Request, TimedRequest, Working, receive, send
 from morphmlp.errors import DecoderStartError
 
 START_SECONDS = 120.0
@@ -31,7 +31,7 @@ class ChildDiedError(Exception):
 class ChildProcess:
     """A running child."""
 
-    def __init__(self, decoder: str, *, memory_mb: int | None) -> None:
+    def __init__(self, decoder: str, *, memory_mb: int | None, memory_name: str) -> None:
         """Start it and wait until it's ready.
 
         Raises:
@@ -43,7 +43,8 @@ class ChildProcess:
         os.set_blocking(errors, False)
         os.set_blocking(error_end, False)
         command = [sys.executable, "-P", "-m", "morphmlp.data.decoding.child", "--socket", str(theirs.fileno())]
-        command += ["--decoder", decoder] + ([] if memory_mb is None else ["--memory-mb", str(memory_mb)])
+        command += ["--decoder", decoder, "--memory-name", memory_name]
+        command += [] if memory_mb is None else ["--memory-mb", str(memory_mb)]
         try:
             process = subprocess.Popen(
                 command,
@@ -81,8 +82,16 @@ class ChildProcess:
         """Whether it still runs."""
         return self._process.poll() is None
 
-    def ask(self, request: Request, *, seconds: float, descriptor: int | None = None) -> Answer:
+    def ask(
+        self, request: Request, *, seconds: float, descriptor: int | None = None, follow_work: bool = False
+    ) -> Answer:
         """Send a request and wait for its answer.
+
+        Args:
+            request: What to do.
+            seconds: How long to wait.
+            descriptor: Of a file that goes with it.
+            follow_work: Wait so long after each sign of progress, not in all.
 
         Raises:
             TimeoutError: There was none in time; the child is ended.
@@ -90,11 +99,13 @@ class ChildProcess:
         """
         if isinstance(request, OpenVideo):
             self._said()  # what it said of the video before is no cause of this one's
-        timed = TimedRequest(request=request, seconds=seconds + _ALARM_AFTER_S)
+        timed = TimedRequest(request=request, seconds=seconds + _ALARM_AFTER_S, follow_work=follow_work)
         try:
             self._channel.settimeout(seconds)
             send(self._channel, timed, descriptor=descriptor)
             answer, _ = receive(self._channel, seconds=seconds)
+            while isinstance(answer, Working):
+                answer, _ = receive(self._channel, seconds=seconds)
         except TimeoutError:
             self.kill()
             raise

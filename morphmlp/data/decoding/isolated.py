@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, cast
 
@@ -18,12 +19,24 @@ from morphmlp.data.decoding.shared_frames import SharedFrames
 from morphmlp.data.decoding.wire import FramesWritten, OpenVideo, ReadFrames, Request, ScanVideo
 from morphmlp.errors import DecoderCrashError, DecodeTimeoutError
 
-MEMORY_MB = 4096
-"""What a video may take while it's decoded, MB: 16 frames of 8K in RGB are 1,600, and a codec holds as many again."""
 MOST_GROWTH_MB = 512
 """Growth past which a child is taken for a leaking one (decord's may grow) and replaced before the next video, MB."""
 MOST_IDLE_BYTES = 256 * 2**20
 """Shared memory larger than this isn't kept for the next video."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one video may take, and what the user calls the limits: every message names what to change."""
+
+    timeout_s: float
+    """Time for one video, opening it and all that is read from it, seconds."""
+    memory_mb: int | None = 4096
+    """Memory, MB; None: no limit. Linux alone holds a process to it."""
+    follow_work: bool = False
+    """The time counts from the last sign of progress: a long video isn't given up, a decoder that stands still is."""
+    timeout_name: str = "ingest.decode_timeout_s"
+    memory_name: str = "ingest.decoder_memory_mb"
 
 
 class IsolatedVideos:
@@ -33,15 +46,14 @@ class IsolatedVideos:
     again once nobody does.
     """
 
-    def __init__(self, decoder: str, *, timeout_s: float, memory_mb: int | None = MEMORY_MB) -> None:
+    def __init__(self, decoder: str, limits: Limits) -> None:
         """Start nothing yet: the child starts with the first video.
 
         Args:
             decoder: Name of a decoder, or `module:function` of a function without arguments that returns one.
-            timeout_s: Time for one video, opening it and all that is read from it, seconds.
-            memory_mb: Memory that a video may take, MB; None: no limit. Linux alone holds a process to it.
+            limits: What one video may take.
         """
-        self._decoder, self._timeout_s, self._memory_mb = decoder, timeout_s, memory_mb
+        self._decoder, self._limits = decoder, limits
         self.cpu_s = 0.0
         """CPU seconds of the children so far. Their start isn't counted, nor what one took for a video that it died at
         or was ended for."""
@@ -62,7 +74,7 @@ class IsolatedVideos:
             DecodeError: The decoder's own reason, or too much memory.
         """
         request = OpenVideo(path=path, num_frames=num_frames, crc32=crc32)
-        reader = _IsolatedReader(self, request, self._timeout_s)
+        reader = _IsolatedReader(self, request, self._limits.timeout_s)
         with self._lock:
             reader.info = self._opened(reader)
         return reader
@@ -126,7 +138,9 @@ class IsolatedVideos:
             self._child.close()
             self._without_child()
         if self._child is None:
-            self._child = ChildProcess(self._decoder, memory_mb=self._memory_mb)
+            self._child = ChildProcess(
+                self._decoder, memory_mb=self._limits.memory_mb, memory_name=self._limits.memory_name
+            )
         self._current = None
         info = cast(VideoInfo, self._ask(reader, reader.source))
         self._current = weakref.ref(reader)
@@ -142,11 +156,13 @@ class IsolatedVideos:
         start = time.monotonic()
         try:
             # At least a moment: a child that answers at once is not given up for time that ran out before.
-            answer = child.ask(request, seconds=max(reader.seconds_left, 1e-3), descriptor=descriptor)
+            seconds = max(reader.seconds_left, 1e-3)
+            answer = child.ask(request, seconds=seconds, descriptor=descriptor, follow_work=self._limits.follow_work)
         except TimeoutError:
             self._without_child()
+            did = "stood still for" if self._limits.follow_work else "didn't come to an end within"
             raise DecodeTimeoutError(
-                f"the {self._decoder} decoder didn't come to an end within {self._timeout_s:g} s"
+                f"the {self._decoder} decoder {did} {self._limits.timeout_s:g} s ({self._limits.timeout_name})"
             ) from None
         except ChildDiedError as cause:
             self._without_child()
@@ -157,7 +173,8 @@ class IsolatedVideos:
             self._without_child()
             raise
         finally:
-            reader.seconds_left -= time.monotonic() - start
+            if not self._limits.follow_work:
+                reader.seconds_left -= time.monotonic() - start
         self.cpu_s += answer.cpu_s
         self._leaks = answer.own_bytes > child.own_bytes_at_start + MOST_GROWTH_MB * 2**20
         if isinstance(answer.value, Exception):
@@ -192,11 +209,11 @@ class _IsolatedReader:
         return self._videos.scan(self)
 
 
-def isolated_videos(decoder: str, timeout_s: float) -> IsolatedVideos:
+def isolated_videos(decoder: str, limits: Limits) -> IsolatedVideos:
     """This process's own `IsolatedVideos` for a decoder, made once: its child serves task after task."""
-    key = (decoder, timeout_s)
+    key = (decoder, limits)
     if key not in _of_this_process:
-        _of_this_process.setdefault(key, IsolatedVideos(decoder, timeout_s=timeout_s))
+        _of_this_process.setdefault(key, IsolatedVideos(decoder, limits))
     return _of_this_process[key]
 
 
@@ -205,6 +222,6 @@ def _after_fork() -> None:
         videos.forget()
 
 
-_of_this_process: dict[tuple[str, float], IsolatedVideos] = {}
+_of_this_process: dict[tuple[str, Limits], IsolatedVideos] = {}
 _alive: weakref.WeakSet[IsolatedVideos] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_after_fork)

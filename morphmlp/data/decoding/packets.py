@@ -13,6 +13,7 @@ from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from morphmlp.data.decoding.coded_pictures import TYPE_READERS
+from morphmlp.data.decoding.heartbeat import beat
 from morphmlp.data.decoding.protocol import require_content
 from morphmlp.errors import DecodeError
 
@@ -134,4 +135,5 @@ def _with_data(container: InputContainer, stream: VideoStream) -> Iterator["Pack
     with suppress(av.error.FFmpegError):
         for packet in container.demux(stream):
             if packet.size:
+                beat()
                 yield packet

@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from morphmlp.data.decoding.display_order import frame_times, proven_order
+from morphmlp.data.decoding.heartbeat import beat
 from morphmlp.data.decoding.orientation import Orientation, orientation_of
 from morphmlp.data.decoding.packets import MAX_PIXELS, Packets, open_video
 from morphmlp.data.decoding.protocol import Frames, VideoInfo
@@ -138,6 +139,7 @@ class StreamDecoder:
 
     def _frames(self, packet: "Packet[VideoStream] | Packet[Stream] | None") -> Iterable[VideoFrame]:
         """What the codec gives for a packet (None: what is left); nothing where the packet is damaged."""
+        beat()
         try:
             return self._context.decode(packet)
         except av.error.FFmpegError:

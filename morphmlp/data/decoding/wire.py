@@ -47,6 +47,8 @@ class TimedRequest:
 
     request: Request
     seconds: float
+    follow_work: bool = False
+    """Say `Working` from time to time while frames come out, and begin to count anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,11 @@ class Answer:
     """Memory that the child alone holds after it."""
     cpu_s: float
     """CPU time of the child's threads since its last word, seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Working:
+    """The answer will take its time, but the decoder isn't standing still."""
 
 
 @dataclass(frozen=True, kw_only=True)

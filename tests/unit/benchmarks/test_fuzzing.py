@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from morphmlp.benchmarks.fuzzing import Outcome, clip_indices, fuzz, in_words, outcome, sound_videos
 from morphmlp.benchmarks.mutations import MUTATIONS
-from morphmlp.data.decoding.isolated import IsolatedVideos
+from morphmlp.data.decoding.isolated import IsolatedVideos, Limits
 from morphmlp.errors import DecodeError
 
 FAULTY = Path(__file__).parents[1] / "data"
@@ -80,7 +80,7 @@ def test_a_decoder_that_reads_no_sound_video_is_not_measured(monkeypatch):
 
 
 def test_undamaged_files_are_right(tmp_path):
-    with IsolatedVideos("pyav", timeout_s=20) as videos:
+    with IsolatedVideos("pyav", Limits(timeout_s=20)) as videos:
         sound, _ = sound_videos(tmp_path, videos)
         assert {outcome(videos, str(tmp_path / f"sound_{video.name}"), video) for video in sound} == {
             (Outcome.RIGHT, "")
@@ -88,7 +88,7 @@ def test_undamaged_files_are_right(tmp_path):
 
 
 def test_another_videos_frames_are_told_as_altered(tmp_path):
-    with IsolatedVideos("pyav", timeout_s=20) as videos:
+    with IsolatedVideos("pyav", Limits(timeout_s=20)) as videos:
         sound = {video.name: video for video in sound_videos(tmp_path, videos)[0]}
         path = str(tmp_path / "sound_mpeg4.avi")
         assert outcome(videos, path, sound["h264.mp4"]) == (Outcome.ALTERED, "")
@@ -97,9 +97,9 @@ def test_another_videos_frames_are_told_as_altered(tmp_path):
 @pytest.mark.parametrize(("decoder", "ending"), [("crashing", Outcome.CRASHED), ("spinning", Outcome.TIMED_OUT)])
 def test_crashes_and_loops_are_counted_with_their_reason(decoder, ending, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(FAULTY))
-    with IsolatedVideos("pyav", timeout_s=20) as videos:
+    with IsolatedVideos("pyav", Limits(timeout_s=20)) as videos:
         video = next(video for video in sound_videos(tmp_path, videos)[0] if video.name == "h264.mp4")
-    with IsolatedVideos(f"faulty_decoders:{decoder}", timeout_s=0.3) as videos:
+    with IsolatedVideos(f"faulty_decoders:{decoder}", Limits(timeout_s=0.3)) as videos:
         found, reason = outcome(videos, "bad.video", video)
     assert found is ending
     assert f"the faulty_decoders:{decoder} decoder" in reason

@@ -88,6 +88,7 @@ OTHER_OPERATIONAL = {
     "augment.on": "worker",
     "ingest.decoder": "decord",
     "ingest.decode_timeout_s": 5.0,
+    "ingest.decoder_memory_mb": 8192,
     "ingest.on_broken": "fail",
     "ingest.cpus": 3,
     "ingest.videos_per_task": 4,

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from morphmlp.data.decoding.heartbeat import beat
 from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
 from morphmlp.data.decoding.pyav_decoder import PyAVDecoder
 from morphmlp.errors import DecodeError
@@ -132,6 +133,22 @@ def _work_and_refuse():
     while time.process_time() < end:
         pass
     raise DecodeError("no picture in it")
+
+
+def _plod(beats):
+    for _ in range(beats):
+        time.sleep(0.25)
+        beat()
+
+
+def plodding():
+    """Shows progress for one and a half seconds."""
+    return Faulty(lambda: _plod(6))
+
+
+def stalling():
+    """Shows progress for a second, then none."""
+    return Faulty(lambda: [_plod(4), time.sleep(60)])
 
 
 def crashing():

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from morphmlp.data.decoding import Frames, VideoOpener, VideoReader
 from morphmlp.data.decoding.backends import DECODER_NAMES, decoder_by_name, decoder_fault
-from morphmlp.data.decoding.isolated import IsolatedVideos
+from morphmlp.data.decoding.isolated import IsolatedVideos, Limits
 from morphmlp.data.decoding.sources import AnyVideo
 from morphmlp.errors import DecodeError
 
@@ -74,7 +74,7 @@ def _same(frame: Frames, expected: Frames) -> bool:
 
 def opener(decoder: str) -> VideoOpener:
     """PyAV in this process, where it is quick; another decoder in one of its own, since some files hang or crash it."""
-    return AnyVideo(decoder_by_name(decoder)) if decoder == "pyav" else IsolatedVideos(decoder, timeout_s=20)
+    return AnyVideo(decoder_by_name(decoder)) if decoder == "pyav" else IsolatedVideos(decoder, Limits(timeout_s=20))
 
 
 def singles(decoder: str) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.checksum import file_crc32
-from morphmlp.data.decoding.isolated import IsolatedVideos
+from morphmlp.data.decoding.isolated import IsolatedVideos, Limits
 from morphmlp.data.decoding.sources import AnyVideo
 from morphmlp.errors import DecodeError
 
@@ -37,7 +37,7 @@ def test_a_flipped_bit_is_told_where_the_checksum_is_known(flipped):
 
 def test_a_decoder_apart_checks_it_too(coded, flipped):
     path, crc32 = flipped
-    with IsolatedVideos("pyav", timeout_s=30) as videos:
+    with IsolatedVideos("pyav", Limits(timeout_s=30)) as videos:
         assert videos.open(str(coded("short groups")), num_frames=None, crc32=crc32).info.num_frames
         with pytest.raises(DecodeError, match="bytes have changed"):
             videos.open(path, num_frames=None, crc32=crc32)

@@ -12,6 +12,7 @@ import torch
 
 from morphmlp.config.schema import AugmentConfig, ClipConfig
 from morphmlp.config.schema import TestConfig as Views  # pytest collects names that begin with Test
+from morphmlp.data import clips as clips_module
 from morphmlp.data.augment import augment_clip, evaluation_crops
 from morphmlp.data.clips import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, clip_draws, clips_on_device
 from morphmlp.data.decoding import DecodedFrames, VideoInfo
@@ -248,6 +249,44 @@ def test_frames_to_be_augmented_are_those_that_were_decoded():
     videos = Textured()
     (frames,) = cut(frames_cutter(dataclasses.replace(EVERYTHING, short_edge=None)), videos)
     assert (frames == videos.read(videos.asked[0]).frames).all()
+
+
+class TexturedByNumber(Numbered):
+    """A picture of its own for each frame, whichever others it's read with."""
+
+    def read(self, indices):
+        decoded = super().read(indices)
+        for place, index in enumerate(indices):
+            decoded.frames[place] ^= np.random.default_rng(index).integers(
+                0, 256, decoded.frames.shape[1:], dtype=np.uint8
+            )
+        return DecodedFrames(frames=decoded.frames, concealed=len(set(indices) & {10, 11, 12}))
+
+
+@pytest.mark.parametrize(
+    "cutter",
+    [
+        ViewClips(clip=CLIP, views=Views(num_clips=4, num_crops=1)),
+        ViewClips(clip=dataclasses.replace(CLIP, channel_order="bgr"), views=Views(num_clips=10, num_crops=3)),
+        train_clips(EVERYTHING),
+        frames_cutter(dataclasses.replace(EVERYTHING, short_edge=None)),
+    ],
+    ids=["four clips", "thirty views", "training", "whole frames"],
+)
+def test_large_frames_are_read_a_part_at_a_time_and_give_the_same_clips(cutter, monkeypatch):
+    def result(videos):
+        return cutter.cut(videos, path="v.mp4", video_id="v", epoch=0, num_frames=None)
+
+    whole, parts = TexturedByNumber(height=30, width=46), TexturedByNumber(height=30, width=46)
+    expected = result(whole)
+    assert len(whole.asked) == 1
+    most = 3
+    monkeypatch.setattr(clips_module, "PART_BYTES", most * 30 * 46 * 3)
+    found = result(parts)
+    assert max(map(len, parts.asked)) == most
+    assert [index for part in parts.asked for index in part] == sorted(set(whole.asked[0]))  # each once
+    assert (found.clips == expected.clips).all()
+    assert found.concealed == expected.concealed
 
 
 def test_a_clip_is_what_its_draws_say():

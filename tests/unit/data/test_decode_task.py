@@ -13,7 +13,7 @@ from morphmlp.data.clips import CutClips
 from morphmlp.data.columns import DECODED
 from morphmlp.data.decode_task import DecodePolicy, DecodeTask
 from morphmlp.data.decoding import backends
-from morphmlp.data.decoding.isolated import isolated_videos
+from morphmlp.data.decoding.isolated import Limits, isolated_videos
 
 OWN_CPU_S = 0.08
 
@@ -55,12 +55,12 @@ def decode(monkeypatch):
             }
         )
         decoder, second = decoders
-        policy = DecodePolicy(decoder=decoder, retry_with=second, timeout_s=timeout_s, cache=cache)
+        policy = DecodePolicy(decoder=decoder, retry_with=second, limits=Limits(timeout_s=timeout_s), cache=cache)
         return DecodeTask(cutter=cutter, policy=policy)(table)
 
     yield run
     for name in first_and_second:
-        isolated_videos(name, timeout_s).close()
+        isolated_videos(name, Limits(timeout_s=timeout_s)).close()
 
 
 def test_each_video_has_its_processor_time_broken_ones_too(decode):

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from morphmlp.data.decoding import child, isolated
-from morphmlp.data.decoding.isolated import IsolatedVideos, isolated_videos
+from morphmlp.data.decoding.isolated import IsolatedVideos, Limits, isolated_videos
 from morphmlp.data.decoding.sources import AnyVideo
 from morphmlp.errors import DecodeError, DecoderCrashError, DecoderStartError, DecodeTimeoutError
 
@@ -35,7 +35,7 @@ def videos():
     made = []
 
     def make(decoder, *, timeout_s=20.0, **options):
-        made.append(IsolatedVideos(f"faulty_decoders:{decoder}", timeout_s=timeout_s, **options))
+        made.append(IsolatedVideos(f"faulty_decoders:{decoder}", Limits(timeout_s=timeout_s, **options)))
         return made[-1]
 
     yield make
@@ -142,11 +142,29 @@ def test_the_time_of_a_video_is_that_of_all_its_reads(videos):
         reader.read(range(200))
 
 
+@pytest.mark.parametrize("path", ["bad.video", "late.video"])
+def test_a_decoder_that_makes_progress_is_waited_for_where_the_limit_follows_its_work(path, videos):
+    assert len(open_and_read(videos("plodding", timeout_s=1.0, follow_work=True), path).frames)
+    with pytest.raises(DecodeTimeoutError, match=r"didn't come to an end within 0.6 s \(ingest.decode_timeout_s\)"):
+        open_and_read(videos("plodding", timeout_s=0.6), path)
+
+
+def test_a_decoder_that_stands_still_is_given_up_where_the_limit_follows_its_work(videos):
+    opener, start = (
+        videos("stalling", timeout_s=1.0, follow_work=True, timeout_name="--decode-timeout-s"),
+        time.monotonic(),
+    )
+    with pytest.raises(DecodeTimeoutError, match=r"stood still for 1 s \(--decode-timeout-s\)"):
+        open_and_read(opener, "late.video")
+    assert 1.5 < time.monotonic() - start < 15
+    assert_right(opener)
+
+
 @on_linux
 def test_memory_without_end_costs_one_video(videos):
     opener = videos("allocating", memory_mb=64)
     assert_right(opener)
-    with pytest.raises(DecodeError, match="needs more memory than the 64 MB"):
+    with pytest.raises(DecodeError, match=r"needs more memory than the 64 MB of ingest\.decoder_memory_mb"):
         open_and_read(opener, "bad.video")
     assert_right(opener)
 
@@ -296,9 +314,9 @@ def test_the_processor_time_of_a_child_is_known_whatever_came_of_it(videos):
 
 
 def test_a_process_has_one_opener_for_each_decoder_and_time():
-    assert isolated_videos("pyav", 60.0) is isolated_videos("pyav", 60.0)
-    assert isolated_videos("pyav", 60.0) is not isolated_videos("decord", 60.0)
-    assert isolated_videos("pyav", 60.0) is not isolated_videos("pyav", 30.0)
+    assert isolated_videos("pyav", Limits(timeout_s=60.0)) is isolated_videos("pyav", Limits(timeout_s=60.0))
+    assert isolated_videos("pyav", Limits(timeout_s=60.0)) is not isolated_videos("decord", Limits(timeout_s=60.0))
+    assert isolated_videos("pyav", Limits(timeout_s=60.0)) is not isolated_videos("pyav", Limits(timeout_s=30.0))
 
 
 @on_linux
@@ -333,8 +351,8 @@ def test_hundreds_of_videos_leave_no_descriptor_no_process_and_no_memory(videos,
 
 ORPHAN = """
     import os, sys, threading
-    from morphmlp.data.decoding.isolated import IsolatedVideos
-    videos = IsolatedVideos("faulty_decoders:spinning_with_signals", timeout_s={seconds})
+    from morphmlp.data.decoding.isolated import IsolatedVideos, Limits
+    videos = IsolatedVideos("faulty_decoders:spinning_with_signals", Limits(timeout_s={seconds}))
     videos.open("right.video", num_frames=None)
     print(videos.child_pid, flush=True)
     {last}
@@ -375,7 +393,7 @@ def test_a_process_that_ends_takes_its_child_along():
 
 @on_linux
 def test_the_child_of_a_named_decoder_loads_neither_torch_nor_ray():
-    with IsolatedVideos("pyav", timeout_s=20) as opener:
+    with IsolatedVideos("pyav", Limits(timeout_s=20)) as opener:
         with pytest.raises(DecodeError, match="no such file"):
             opener.open("absent.mp4", num_frames=None)
         libraries = Path(f"/proc/{opener.child_pid}/maps").read_text()
@@ -403,7 +421,7 @@ def test_frames_are_bit_identical_with_those_of_the_same_process(decoder, tmp_pa
         pytest.importorskip("decord")
     path = encoded(tmp_path / "video.mp4", "libx264")
     direct = AnyVideo(child.make_decoder(decoder)).open(path, num_frames=None)
-    with IsolatedVideos(decoder, timeout_s=20) as opener:
+    with IsolatedVideos(decoder, Limits(timeout_s=20)) as opener:
         apart = opener.open(path, num_frames=None)
         assert apart.info == direct.info
         assert (apart.read([0, 39, 7, 7]).frames == direct.read([0, 39, 7, 7]).frames).all()
@@ -414,7 +432,7 @@ def test_errors_read_the_same_as_in_the_same_process(tmp_path):
     text = tmp_path / "text.mp4"
     text.write_text("no video")
     direct = AnyVideo(child.make_decoder("pyav"))
-    with IsolatedVideos("pyav", timeout_s=20) as opener:
+    with IsolatedVideos("pyav", Limits(timeout_s=20)) as opener:
         for path in (str(text), str(tmp_path / "absent.mp4")):
             with pytest.raises(DecodeError) as here:
                 direct.open(path, num_frames=None)
