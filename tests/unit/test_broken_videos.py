@@ -21,7 +21,7 @@ from morphmlp.data.clips import SINGLE_VIEW, TrainClips, ViewClips
 from morphmlp.data.decode_request import request_table
 from morphmlp.data.decode_task import DecodePolicy, DecodeTask
 from morphmlp.data.decoding import backends
-from morphmlp.data.decoding.isolated import isolated_videos
+from morphmlp.data.decoding.isolated import Limits, isolated_videos
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.data.plan import MicroBatchPlan
 from morphmlp.data.quarantine import Quarantine, broken_limit
@@ -87,7 +87,8 @@ def decoded(manifest):
             retry_with = POLICIES[policy]
             if (cutter, retry_with) not in known:
                 task = DecodeTask(
-                    cutter=cutter, policy=DecodePolicy(decoder=DECODER, retry_with=retry_with, timeout_s=TIMEOUT_S)
+                    cutter=cutter,
+                    policy=DecodePolicy(decoder=DECODER, retry_with=retry_with, limits=Limits(timeout_s=TIMEOUT_S)),
                 )
                 tables = [task(request_table(manifest, [plan])) for plan in plans_of(manifest, 1)]
                 known[cutter, retry_with] = tables
@@ -95,7 +96,7 @@ def decoded(manifest):
 
         yield decode
         for name in (DECODER, "pyav"):
-            isolated_videos(name, TIMEOUT_S).close()
+            isolated_videos(name, Limits(timeout_s=TIMEOUT_S)).close()
 
 
 def plans_of(manifest, size):

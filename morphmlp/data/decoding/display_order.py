@@ -81,7 +81,8 @@ def frame_times(
 ) -> list[float]:
     """Ascending times of frames in display order, seconds.
 
-    Where a time is missing, isn't after the last one, or jumps as no video does, the frame follows the last one at the
+    Frames without a time between two that have one are spread evenly (a program stream tells it for some only). Where
+    a time is missing, isn't after the last one, or jumps as no video does, the frame follows the last one at the
     usual distance, and so do those behind it.
 
     Args:
@@ -96,15 +97,27 @@ def frame_times(
         steps = _good_steps(stamps, longest)
         if None not in steps and stamps[0] is not None:
             return [stamp / per_s for stamp in stamps if stamp is not None]
-        choices.append((stamps, steps))
-    stamps, steps = min(choices, key=lambda choice: choice[1].count(None))
+        filled = _filled(stamps)
+        choices.append((filled, _good_steps(filled, longest)))
+    times, steps = min(choices, key=lambda choice: choice[1].count(None))
     good = [step for step in steps if step is not None]
     usual = median(good) if good else per_s / declared_fps
-    at: float = next((stamp for stamp in stamps if stamp is not None), 0)
+    at: float = next((time for time in times if time is not None), 0)
     return [time / per_s for time in accumulate((usual if step is None else step for step in steps), initial=at)]
 
 
-def _good_steps(stamps: Sequence[int | None], longest: float) -> list[int | None]:
+def _filled(stamps: Sequence[int | None]) -> list[float | None]:
+    """Times, with those that are missing between two ascending ones spread evenly."""
+    filled: list[float | None] = list(stamps)
+    known = [(place, stamp) for place, stamp in enumerate(stamps) if stamp is not None]
+    for (first, earlier), (last, later) in pairwise(known):
+        if later > earlier:
+            for place in range(first + 1, last):
+                filled[place] = earlier + (later - earlier) * (place - first) / (last - first)
+    return filled
+
+
+def _good_steps(stamps: Sequence[float | None], longest: float) -> list[float | None]:
     """From each time to the next; None where one is missing or the step is none that a video takes."""
     return [
         later - earlier if earlier is not None and later is not None and 0 < later - earlier <= longest else None

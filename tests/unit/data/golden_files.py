@@ -162,15 +162,7 @@ def _joined() -> Iterator[Cell]:
         yield Cell(group="joined", container=container, kind=kind, encode=CODECS[codec]["B-frames"], share=2)
 
 
-_ALL = (*_codings(), *_orientations(), *_ranges(), *_cuts(), *_joined())
-# Kinds that the default decoder gets wrong at present; none of them may be taken for right.
-_NOT_YET = ("copied from avi", "mirrored", "joined")
-CELLS = {
-    cell.name: cell
-    for cell in _ALL
-    if not any(word in cell.kind for word in _NOT_YET)
-    and not (cell.container == "avi" and ("libx264" in cell.encode or "libxvid" in cell.encode))
-}
+CELLS = {cell.name: cell for cell in (*_codings(), *_orientations(), *_ranges(), *_cuts(), *_joined())}
 
 
 class GoldenFiles:
