@@ -21,9 +21,10 @@ def _mpeg4_type(packet: bytes) -> str | None:
 def _mpeg_type(packet: bytes) -> str | None:
     start = packet.find(b"\0\0\1\0") + 4
     extension = packet.find(b"\0\0\1\xb5", start) + 4
-    if start < 4 or len(packet) < start + 8 or packet.find(b"\0\0\1\0", start) >= 0:
+    if start < 4 or len(packet) < start + 2 or packet.find(b"\0\0\1\0", start) >= 0:
         return None
-    if extension >= 4 and packet[extension] >> 4 == 8 and packet[extension + 2] & 3 != 3:
+    coding = packet[extension : extension + 3] if extension >= 4 else b""
+    if len(coding) == 3 and coding[0] >> 4 == 8 and coding[2] & 3 != 3:
         return None  # one field of a picture
     kind = packet[start + 1] >> 3 & 7
     return _PICTURE_TYPES[kind - 1] if 1 <= kind <= 3 else None

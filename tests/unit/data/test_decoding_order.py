@@ -79,6 +79,24 @@ def test_a_file_with_times_guessed_from_an_avi_is_not_trusted(kind, guess, name,
     check(ffmpeg_file(tmp_path / name, *guess, "-i", plain[kind], "-c", "copy"))
 
 
+def test_where_a_decoder_shows_another_order_than_the_times_the_decoder_is_right(coded, tmp_path):
+    path = tmp_path / "v.mkv"
+    with av.open(str(coded("short groups"))) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        one, two = (sorted(packet.pts for packet in packets)[index] for index in (5, 6))
+        for packet in packets:
+            packet.pts = {one: two, two: one}.get(packet.pts, packet.pts)
+            packet.stream = stream
+            new.mux(packet)
+    expected, reader = ffmpeg_frames(path), opened(path)
+    decoded = reader.read(range(NUM_FRAMES))
+    assert (np.abs(decoded.frames.astype(int) - expected).mean(axis=(1, 2, 3)) <= SAME_PICTURE).all()
+    assert decoded.concealed == reader.scan() == 0
+    for index in (5, 6):
+        assert (reader.read([index]).frames[0] == decoded.frames[index]).all()
+
+
 @pytest.mark.parametrize("kind", ["mpeg4 AVI", "mpeg4 AVI with B-frames"])
 def test_an_avi_whose_pictures_tell_their_order_is_not_decoded_from_its_start(kind, coded):
     reader = check(coded(kind))
