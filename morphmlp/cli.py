@@ -26,6 +26,7 @@ from morphmlp.config.loading import parse_yaml
 from morphmlp.config.operation import WorkerRange
 from morphmlp.config.schema import StartConfig
 from morphmlp.errors import ConfigError, MorphMLPError, storage_faults_told
+from morphmlp.targets import json_file, plain_name
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -68,7 +69,7 @@ def experiment_arguments(
     parser = argparse.ArgumentParser(description=description, add_help=False, allow_abbrev=False)
     parser.add_argument("--config", default=default_config)
     parser.add_argument("--run-name")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=json_file)
     parser.add_argument("-h", "--help", action="store_true")
     known, rest = parser.parse_known_args(argv)
     overrides = parse_overrides([] if known.help else rest)
@@ -78,9 +79,7 @@ def experiment_arguments(
         _print_help(description, known.config, config)
         sys.exit(0)
     run_name = known.run_name or f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if "/" in run_name or run_name.startswith("."):
-        raise ConfigError([f"--run-name: {run_name!r} must be a plain name, without / and leading dots"])
-    return ExperimentArguments(config=config, run_name=run_name, json=known.json)
+    return ExperimentArguments(config=config, run_name=plain_name(run_name), json=known.json)
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, JsonValue]:

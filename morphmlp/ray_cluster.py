@@ -57,7 +57,15 @@ class NodeResources:
 
     cpus: int
     gpus: int
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] = field(hash=False)
+    node_id: str = ""
+    """Ray's name for it."""
+    name: str = ""
+    """Host name and address, for messages."""
+
+    def may_decode(self, ingest: IngestConfig) -> bool:
+        """Whether decode tasks may come here."""
+        return self.cpus > 0 and ingest.node_labels.items() <= self.labels.items()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +91,11 @@ class Placement:
     def worker_resources(self) -> dict[str, float]:
         """What one worker holds for as long as it runs, as Ray names it."""
         return {"CPU": self.cpus_per_worker, **({"GPU": 1} if self.device == "cuda" else {})}
+
+    def may_train(self, node: NodeResources) -> bool:
+        """Whether a worker may come to a node."""
+        away = any(f"!{node.labels.get(name)}" == value for name, value in self.worker_labels.items())
+        return not away and _workers_on(node, self.cpus_per_worker, self.device) > 0
 
     def ingest_share(self, ingest: IngestConfig, *, pipelines: int) -> IngestShare:
         """What each of `pipelines` pipelines that decode at the same time may use."""
@@ -360,6 +373,8 @@ def cluster_nodes() -> list[NodeResources]:
             cpus=int(node["Resources"].get("CPU", 0)),
             gpus=int(node["Resources"].get("GPU", 0)),
             labels=node.get("Labels", {}),
+            node_id=node["NodeID"],
+            name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
         )
         for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         if node["Alive"]

@@ -24,6 +24,7 @@ from morphmlp.metrics import ScoreCounts
 from morphmlp.models.cost import model_cost
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement
+from morphmlp.ray_shared_files import require_shared_files
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.reporting.figures import accuracy_figure, confusion_figure, loss_figure
 from morphmlp.reporting.time_figure import time_figure
@@ -119,6 +120,8 @@ def run_experiment(
         MorphMLPError: Whatever the user can mend.
     """
     config = with_checked_weights(with_absolute_paths(config), data.train.class_names)
+    if placement.on_cluster:
+        require_shared_files(config, [data], placement)
     require_files(data.by_split(), config.ingest)
     folder = RunFolder(Path(config.cluster.storage) / run_name)
     folder.root.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from morphmlp.errors import RunStoppedError
 from morphmlp.progress import TerminalProgress
 from morphmlp.ray_cluster import ray_session
 from morphmlp.ray_experiment import ExperimentResult, run_experiment
+from morphmlp.targets import require_storage
 from morphmlp.training.start_weights import with_checked_weights
 from morphmlp.training.stop_signals import NAMES, StopSignals
 
@@ -39,6 +40,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
     The first Ctrl-C or SIGTERM makes the workers save and stop; the same command then continues the run.
     """
     config = arguments.config
+    require_storage(config, arguments.run_name)
     data = read_splits(config)
     config = with_checked_weights(config, data.train.class_names)  # before Ray starts
     micro_batches = train_plan(config, len(data.train)).micro_batches_per_step

@@ -22,6 +22,7 @@ from pydantic import JsonValue
 
 from morphmlp.cli import run, write_json
 from morphmlp.config.values import DecoderName
+from morphmlp.targets import json_file
 
 VIDEOS = Path("build/benchmark-videos")
 """Where the videos that measurements make for themselves are kept."""
@@ -207,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_step_variants(commands)
     _add_checkpoint_stall(commands)
     for command in commands.choices.values():
-        command.add_argument("--json", type=Path, help="write the result as JSON")
+        command.add_argument("--json", type=json_file, help="write the result as JSON")
     return parser
 
 

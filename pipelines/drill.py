@@ -17,6 +17,7 @@ from pathlib import Path
 from morphmlp.cli import run, write_json
 from morphmlp.drill.stop_names import STOP_NAMES
 from morphmlp.errors import ConfigError
+from morphmlp.targets import json_file
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 42
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stops", help=f"some of {', '.join(STOP_NAMES)}; by default all")
     parser.add_argument("--seed", type=int, default=0, help="root of the random steps (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=STEPS, help="length of a run (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="write the result as JSON")
+    parser.add_argument("--json", type=json_file, help="write the result as JSON")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the runs and what they said in this new folder")
     return parser
 

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from morphmlp.cli import run, write_json
 from morphmlp.errors import ConfigError
+from morphmlp.targets import json_file
 
 if TYPE_CHECKING:
     import torch
@@ -149,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, help="add up as so many workers do (default: as recorded, else as configured, else 1)"
     )
     parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="draw the clips of the step")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="write the result as JSON")
     return parser
 
 

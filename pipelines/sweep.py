@@ -17,6 +17,7 @@ from morphmlp.cli import parse_overrides, refuse_mistaken_options, run, write_js
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import SweepConfig, load_sweep
 from morphmlp.errors import ConfigError, SweepError
+from morphmlp.targets import json_file, plain_name, require_storage
 
 if TYPE_CHECKING:
     from morphmlp.tuning.space import Space
@@ -108,9 +109,9 @@ def _planned(sweep: SweepConfig, base: dict[str, JsonValue]) -> "Space":
 def _folder(space: "Space", run_name: str) -> "SweepFolder":
     from morphmlp.tuning.sweep_folder import SweepFolder
 
-    if "/" in run_name or run_name.startswith("."):
-        raise ConfigError([f"--run-name: {run_name!r} must be a plain name, without / and leading dots"])
-    return SweepFolder(root=Path(space.points[0].config.cluster.storage) / run_name)
+    config = space.points[0].config
+    require_storage(config, plain_name(run_name))
+    return SweepFolder(root=Path(config.cluster.storage) / run_name)
 
 
 def _stopped_sweep(arguments: Arguments) -> "SweepFolder":
@@ -131,7 +132,7 @@ def _arguments() -> Arguments:
     )
     parser.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=f"sweep file; {DEFAULT_CONFIG}")
     parser.add_argument("--run-name", metavar="NAME", help="name of the sweep's run; by default a new one")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="write the result as JSON")
     parser.add_argument("--plan", action="store_true", help="print the points with what they cost, and start nothing")
     parser.add_argument(
         "--resume",

@@ -7,11 +7,13 @@ import threading
 
 import ray.train
 from ray.exceptions import ActorDiedError, ActorUnavailableError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from morphmlp.errors import ClusterError, MorphMLPError, storage_fault
+from morphmlp.targets import ascii_name
 from morphmlp.training.failure_reasons import failure_text
 from morphmlp.training.ray_capacity import NOTICE_S, alive_nodes, lost_node
+from morphmlp.training.ray_process_group import ProcessGroupConfig
 from morphmlp.training.ray_record import RecordReports
 from morphmlp.training.ray_worker import TrainJob, train_worker
 from morphmlp.training.restarts import End, Ending
@@ -89,7 +91,7 @@ def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
     return TorchTrainer(
         _run_job,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if placement.device == "cuda" else "gloo"),
+        torch_config=ProcessGroupConfig(backend="nccl" if placement.device == "cuda" else "gloo"),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # Ray's hints name Train v1's
             num_workers=placement.num_workers,
             use_gpu=placement.device == "cuda",
@@ -98,8 +100,9 @@ def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
             label_selector=dict(placement.worker_labels) or None,
         ),
         run_config=ray.train.RunConfig(
-            name=root.name,
-            storage_path=str(root.parent.resolve()),
+            # Ray fails at other names. What it writes here is only the mark that it could.
+            name=ascii_name(root.name),
+            storage_path=str(root.resolve() / ".ray"),
             failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]  # the same
                 max_failures=0, controller_failure_limit=0, max_preemption_failures=0
             ),

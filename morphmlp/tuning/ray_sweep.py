@@ -25,6 +25,7 @@ from morphmlp.environment import environment_tags
 from morphmlp.errors import CheckpointError, ClusterError
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement, ray_session
+from morphmlp.ray_shared_files import require_shared_files
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, tracking_uri
 from morphmlp.training.start_weights import with_checked_weights
@@ -129,6 +130,8 @@ def _room(config: ExperimentConfig, splits: Sequence[DataSplits], *, trials: int
         contextlib.redirect_stdout(io.StringIO()),
         ray_session(config.cluster, config.ingest, micro_batches=micro_batches, trials=trials) as placement,
     ):
+        if placement.on_cluster:
+            require_shared_files(config, splits, placement)
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
         for data in splits:

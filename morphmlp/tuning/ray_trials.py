@@ -27,6 +27,7 @@ from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement
 from morphmlp.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.record import Tags
+from morphmlp.targets import ascii_name
 from morphmlp.training.accounting import training_cpu_s
 from morphmlp.training.run_folder import RunFolder, write_whole
 from morphmlp.training.time_windows import read_windows
@@ -88,7 +89,7 @@ def run_trials(
     for entry in campaign.entries:
         entry.view.follow(progress)
         if entry.view.end is None:
-            reason = errors.get(entry.job.run_name, "its process died without a word")
+            reason = errors.get(ascii_name(entry.job.run_name), "its process died without a word")
             TrialLog(entry.view.path).ended(TrialEnd(state="failed", reason=reason))
             entry.view.follow(progress)
     follow_all([entry.view for entry in campaign.entries], progress)
@@ -100,7 +101,7 @@ def _tuner(
 ) -> tune.Tuner:
     def name(trial: Any) -> str:
         job: TrialJob = trial.config["job"]
-        return job.run_name
+        return ascii_name(job.run_name)  # Ray fails at others
 
     # Failing trials are told by the sweep, with their reason; Tune would add its tracebacks.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -324,7 +325,7 @@ class _Tuning(threading.Thread):
             self._error = error
 
     def errors(self) -> dict[str, str]:
-        """Why trials failed, by run name, as far as Tune knows.
+        """Why trials failed, by the names that Ray has of them, as far as Tune knows.
 
         Raises:
             ClusterError: Tune itself failed.

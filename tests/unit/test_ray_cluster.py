@@ -112,3 +112,13 @@ def test_an_address_that_is_none_is_refused_before_ray_is_asked(monkeypatch: pyt
     monkeypatch.setenv("RAY_ADDRESS", "garbage")
     with pytest.raises(ClusterError, match="RAY_ADDRESS 'garbage': is no address"), job_session():
         pass
+
+
+def test_roles_follow_labels_and_room():
+    head, trains, _, decodes = CLUSTER
+    placement = place(CLUSTER, ClusterConfig(), INGEST_NODES, micro_batches=64)
+    assert [placement.may_train(node) for node in (head, trains, decodes)] == [False, True, False]
+    assert [node.may_decode(INGEST_NODES) for node in (head, trains, decodes)] == [False, False, True]
+    anywhere = place(CLUSTER, ClusterConfig(device="cpu"), IngestConfig(), micro_batches=64)
+    assert [anywhere.may_train(node) for node in (head, trains, decodes)] == [False, True, True]
+    assert [node.may_decode(IngestConfig()) for node in (head, trains, decodes)] == [False, True, True]
