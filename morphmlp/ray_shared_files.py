@@ -67,7 +67,7 @@ def _some_videos(splits: Iterable[DataSplits]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _answers(questions: dict[NodeResources, Question]) -> dict[str, Answer]:
+def _answers(questions: dict[NodeResources, Question]) -> list[tuple[str, Answer]]:
     """What the nodes say; one that is gone meanwhile has no part any more.
 
     Raises:
@@ -91,10 +91,10 @@ def _answers(questions: dict[NodeResources, Question]) -> dict[str, Answer]:
             f"node {node.name}: no answer within {ANSWER_S:.0f} s while it looked at {looked_at}; a mounted disk may "
             "hang there"
         )
-    answers = {}
+    answers = []
     for reference, node in asked.items():
         try:
-            answers[node.name] = ray.get(reference)
+            answers.append((node.name, ray.get(reference)))
         except RayTaskError as error:
             raise ClusterError(f"node {node.name}: {str(error).strip().splitlines()[-1]}") from error
         except RayError:

@@ -89,15 +89,15 @@ def answer(question: Question) -> Answer:
     return Answer(written=written, faults=faults, unseen=unseen)
 
 
-def faults_of(answers: Mapping[str, Answer], here: Mapping[str, Sequence[str]]) -> list[str]:
+def faults_of(answers: Sequence[tuple[str, Answer]], here: Mapping[str, Sequence[str]]) -> list[str]:
     """One line for each field and machine that isn't as the others are.
 
     Args:
-        answers: By the name of the machine.
+        answers: Each with the name of its machine.
         here: Videos that the asking machine can read, by field.
     """
     found = []
-    for node, given in answers.items():
+    for node, given in answers:
         told = dict(given.faults)
         for named_by, file in given.written.items():
             if _unreadable(Path(file), patience_s=PATIENCE_S) is not None:
@@ -106,7 +106,7 @@ def faults_of(answers: Mapping[str, Answer], here: Mapping[str, Sequence[str]]) 
             f"{named_by}: node {node} {fault}; name a folder that all nodes which train have mounted at the same path"
             for named_by, fault in told.items()
         ]
-    for node, given in answers.items():
+    for node, given in answers:
         for named_by, unseen in given.unseen.items():
             elsewhere = {path: who for path in unseen if (who := _who_sees(path, named_by, answers, here)) is not None}
             if elsewhere:
@@ -123,8 +123,10 @@ def readable(videos: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return {named_by: [path for path in paths if _unreadable(Path(path)) is None] for named_by, paths in videos.items()}
 
 
-def _who_sees(path: str, named_by: str, answers: Mapping[str, Answer], here: Mapping[str, Sequence[str]]) -> str | None:
-    for node, given in answers.items():
+def _who_sees(
+    path: str, named_by: str, answers: Sequence[tuple[str, Answer]], here: Mapping[str, Sequence[str]]
+) -> str | None:
+    for node, given in answers:
         if named_by in given.unseen and path not in given.unseen[named_by]:
             return f"node {node}"
     return "this machine" if path in here.get(named_by, ()) else None

@@ -17,7 +17,7 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_machines_that_share_the_folders_are_not_named_and_nothing_stays(tmp_path: Path):
     folders = {"cluster.storage": str(tmp_path / "runs"), "checkpoint.storage": str(tmp_path / "kept")}
     with marked(folders) as marks:
-        answers = {node: answer(Question(marks=marks)) for node in ("a", "b")}
+        answers = [(node, answer(Question(marks=marks))) for node in ("a", "b")]
         assert faults_of(answers, {}) == []
         assert len(list((tmp_path / "runs").iterdir())) == 3  # the mark, and one of each machine
     assert list((tmp_path / "runs").iterdir()) == list((tmp_path / "kept").iterdir()) == []
@@ -27,7 +27,7 @@ def test_a_machine_with_another_disk_at_the_path_is_named(tmp_path: Path):
     with marked({"cluster.storage": str(tmp_path)}) as marks:
         elsewhere = {"cluster.storage": str(tmp_path / "empty" / Path(marks["cluster.storage"]).name)}
         (tmp_path / "empty").mkdir()
-        answers = {"a": answer(Question(marks=marks)), "b": answer(Question(marks=elsewhere))}
+        answers = [("a", answer(Question(marks=marks))), ("b", answer(Question(marks=elsewhere)))]
         (fault,) = faults_of(answers, {})
     assert fault.startswith("cluster.storage: node b doesn't see what the command has just written to")
     assert fault.endswith("name a folder that all nodes which train have mounted at the same path")
@@ -46,7 +46,7 @@ def test_a_machine_that_may_only_read_is_named(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_machine_whose_files_stay_with_it_is_named(tmp_path: Path):
-    (fault,) = faults_of({"a": Answer(written={"cluster.storage": f"{tmp_path}/its-own"})}, {})
+    (fault,) = faults_of([("a", Answer(written={"cluster.storage": f"{tmp_path}/its-own"}))], {})
     assert fault.startswith(f"cluster.storage: node a writes to a {tmp_path} of its own")
 
 
@@ -78,14 +78,16 @@ def test_files_and_folders_of_frames_are_read(videos: dict[str, tuple[str, ...]]
 
 def test_a_video_that_nobody_sees_is_no_fault_of_a_machine(videos: dict[str, tuple[str, ...]]):
     given = answer(Question(videos=videos))
-    assert faults_of({"a": given, "b": given}, readable(videos)) == []
+    assert faults_of([("a", given), ("b", given)], readable(videos)) == []
 
 
-@pytest.mark.parametrize(("others", "who"), [({"a": Answer(unseen={"data.val": {}})}, "node a"), ({}, "this machine")])
-def test_a_video_that_another_machine_sees_is_named_with_both(others: dict[str, Answer], who: str):
+@pytest.mark.parametrize(
+    ("others", "who"), [([("a", Answer(unseen={"data.val": {}}))], "node a"), ([], "this machine")]
+)
+def test_a_video_that_another_machine_sees_is_named_with_both(others: list[tuple[str, Answer]], who: str):
     here = {"data.val": ["/v/1.mp4"]} if not others else {}
     blind = Answer(unseen={"data.val": {"/v/1.mp4": "No such file or directory", "/v/2.mp4": "Permission denied"}})
-    (fault,) = faults_of({**others, "b": blind}, here)
+    (fault,) = faults_of([*others, ("b", blind)], here)
     assert fault.startswith(
         f"data.val: node b can't read /v/1.mp4 (No such file or directory), which {who} can; mount the videos at"
     )
@@ -93,4 +95,4 @@ def test_a_video_that_another_machine_sees_is_named_with_both(others: dict[str, 
 
 def test_a_machine_that_is_not_asked_for_videos_sees_none_of_them():
     blind = Answer(unseen={"data.val": {"/v/1.mp4": "No such file or directory"}})
-    assert faults_of({"head": Answer(), "b": blind}, {}) == []
+    assert faults_of([("head", Answer()), ("b", blind)], {}) == []
