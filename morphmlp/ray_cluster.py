@@ -7,17 +7,12 @@ starve the decode tasks.
 
 import logging
 import os
-import shutil
 import signal
-import sys
-import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 # Read by Ray when it is imported; what the user has set stays.
@@ -44,11 +39,10 @@ from morphmlp.data.clip_cache import ClipCache
 from morphmlp.data.decode_task import DecodePolicy, decode_limits
 from morphmlp.data.ray_dataset import IngestShare
 from morphmlp.errors import ClusterError
+from morphmlp.ray_surroundings import hushed_start, own_temp_folder, quiet_ray, without_preemption_watcher
 
 BYTES_PER_MB = 2**20
 BYTES_PER_GB = 2**30
-LONGEST_TEMP_FOLDER = 42
-"""Ray adds up to 65 characters of session and socket name; a socket's whole path may have 107."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,34 +234,11 @@ def _device(cluster: ClusterConfig, *, gpus: int) -> Literal["cpu", "cuda"]:
     return cluster.device
 
 
-def quiet_ray() -> None:
-    """Keep Ray's own progress, hints and start-up lines out of the user's terminal."""
-    # Errors of Ray's C++ layer reach Python as exceptions; on the terminal they are noise.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="ray")
-
-
-@contextmanager
-def _hushed_start() -> Iterator[None]:
-    """Drop what Ray's C++ layer writes to standard error while it starts; failures come as exceptions."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
 @contextmanager
 def _local(*, cpus: int) -> Iterator[None]:
-    with _own_temp_folder() as folder, _without_preemption_watcher():
+    with own_temp_folder() as folder, without_preemption_watcher():
         try:
-            with _hushed_start():
+            with hushed_start():
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -285,46 +256,10 @@ def _local(*, cpus: int) -> Iterator[None]:
 
 
 @contextmanager
-def _without_preemption_watcher() -> Iterator[None]:
-    """On one machine no cloud gives notice of a node; a cluster joined later needs the watcher."""
-    name = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
-    set_by_user = name in os.environ
-    os.environ.setdefault(name, "0")
-    try:
-        yield
-    finally:
-        if not set_by_user:
-            del os.environ[name]
-
-
-@contextmanager
-def _own_temp_folder() -> Iterator[Path]:
-    """A folder for one session's sockets and logs, known to all its processes; removed at the end."""
-    outer = tempfile.mkdtemp(prefix="mmlp-")
-    folder = Path(outer) / "ray"  # the name that Ray itself adds to RAY_TMPDIR
-    folder.mkdir()
-    before = os.environ.get("RAY_TMPDIR")
-    os.environ["RAY_TMPDIR"] = outer
-    try:
-        if len(str(folder)) > LONGEST_TEMP_FOLDER:
-            raise ClusterError(
-                f"TMPDIR: {tempfile.gettempdir()} is too long for Ray's socket names; name a folder of at most "
-                f"{LONGEST_TEMP_FOLDER - len('/mmlp-12345678/ray')} characters"
-            )
-        yield folder
-    finally:
-        if before is None:
-            del os.environ["RAY_TMPDIR"]
-        else:
-            os.environ["RAY_TMPDIR"] = before
-        shutil.rmtree(outer, ignore_errors=True)
-
-
-@contextmanager
 def _joined(address: str) -> Iterator[None]:
     require_cluster(address)
     try:
-        with _hushed_start():
+        with hushed_start():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise ClusterError(f"RAY_ADDRESS {address}: can't join the cluster: {' '.join(str(error).split())}") from None
