@@ -52,6 +52,7 @@ def prepare_k400(arguments: argparse.Namespace) -> None:
         split=arguments.split,
         class_names=read_class_list(arguments.classes) if arguments.classes else None,
         allow_missing=arguments.allow_missing,
+        frame_template=arguments.frame_template,
     )
     _write_and_tell(found, arguments)
 
@@ -67,6 +68,7 @@ def prepare_something(arguments: argparse.Namespace) -> None:
         split=arguments.split,
         class_names=read_templates(arguments.classes) if arguments.classes else None,
         allow_missing=arguments.allow_missing,
+        frame_template=arguments.frame_template,
     )
     _write_and_tell(found, arguments)
 
@@ -274,6 +276,10 @@ def _add_annotations(parser: argparse.ArgumentParser, *, annotations: str, video
     parser.add_argument("--output", type=Path, required=True, help="manifest to write (.parquet)")
     parser.add_argument("--classes", type=Path, help=classes)
     parser.add_argument("--split", choices=("train", "val", "test"), help="by default what the annotations say")
+    parser.add_argument(
+        "--frame-template",
+        help="how frames are named in folders of frames, as img_%%05d.jpg; only where folders hold other pictures too",
+    )
     parser.add_argument("--allow-missing", action="store_true", help="record missing videos and go on")
     parser.add_argument("--show", type=int, default=20, help="missing videos to name with --allow-missing (20)")
 

@@ -68,6 +68,7 @@ def read_annotations(
     split: str | None = None,
     class_names: Sequence[str] | None = None,
     allow_missing: bool = False,
+    frame_template: str | None = None,
 ) -> Annotations:
     """Read a list or official annotations, told apart by what they hold.
 
@@ -82,6 +83,8 @@ def read_annotations(
         class_names: Names in label order; by default the labels of the file in alphabetical order, or numbers where
             it has class ids.
         allow_missing: Keep videos that aren't there, marked, instead of refusing.
+        frame_template: How frames are named in folders of frames, as `img_%05d.jpg`; by default that is found out when
+            they are read.
 
     Raises:
         ManifestError: All faults with their lines, at most `MAX_FAULTS` of them named.
@@ -94,7 +97,7 @@ def read_annotations(
     else:
         lines = lines_of(content, faults)
         official = data_set.official_csv(lines, split, faults) if lines else None
-    folder = VideoFolder(videos)
+    folder = VideoFolder(videos, frame_template=frame_template)
     if official is None:
         labelled = _labelled_list(
             read_list(lines, split, faults, endings=data_set.endings, usual_split=split_of(path)),

@@ -28,6 +28,7 @@ import torch
 
 from morphmlp.data.clips import CutClips, Cutter, ViewClips
 from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding.frame_names import split_template
 
 FORMAT = 1
 SHARDS = 64
@@ -105,12 +106,13 @@ def clip_key(
     Raises:
         OSError: There is no such file.
     """
-    status = Path(path).stat()
+    stored, template = split_template(path)
+    status = Path(stored).stat()
     content = {
         "format": FORMAT,
         "cutter": [type(cutter).__name__, asdict(cutter)],
         "epoch": None if isinstance(cutter, ViewClips) else epoch,  # views are the same in each
-        "video": [video_id, num_frames, crc32, status.st_size, status.st_mtime_ns],
+        "video": [video_id, num_frames, crc32, status.st_size, status.st_mtime_ns, *([template] if template else [])],
         "made_with": [decoder, _version(decoder), torch.__version__],  # torch resizes and augments
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

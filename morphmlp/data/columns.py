@@ -22,11 +22,12 @@ MANIFEST = pa.schema(
         pa.field("duration_s", pa.float64()),
     ]
 )
-"""One row per labelled video. `path` is a video file, a folder of frames or a file of packed frames. `available` is
-false where it was missing when the manifest was made; `size_bytes` is then null. From `mtime` on a column may be
-absent: it's filled by `prepare.py verify`, `num_frames` also by lists that state it. `crc32`, of a video file's bytes,
-is checked whenever it is read; frames that are stored one by one have none. The schema's metadata carries
-`class_names`, a JSON list in label order, and of prepared copies how they were made."""
+"""One row per labelled video. `path` is a video file, a file of packed frames, or a folder of frames, which may end in
+a template of their names (`DIR/img_%05d.jpg`). `available` is false where it was missing when the manifest was made;
+`size_bytes` is then null. From `mtime` on a column may be absent: it's filled by `prepare.py verify`, `num_frames` also
+by lists that state it. `crc32`, of a video file's bytes, is checked whenever it is read; frames that are stored one by
+one have none. The schema's metadata carries `class_names`, a JSON list in label order, and of prepared copies how they
+were made."""
 
 QUARANTINE = pa.schema(
     [

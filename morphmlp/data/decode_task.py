@@ -20,6 +20,7 @@ from morphmlp.data.clip_cache import ClipCache, clip_key
 from morphmlp.data.clips import CutClips, Cutter
 from morphmlp.data.columns import DECODED
 from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding.frame_names import stored_path
 from morphmlp.data.decoding.isolated import Limits, isolated_videos
 from morphmlp.errors import DecoderStartError
 
@@ -148,7 +149,7 @@ def _broken(path: str, reasons: list[tuple[str, Exception]]) -> dict[str, Any]:
 def _file_facts(path: str) -> tuple[int | None, datetime.datetime | None]:
     """Size and time of change of a file, as they are when it turns out broken; None where there is none."""
     try:
-        status = os.stat(path)  # noqa: PTH116 (one call gives both)
+        status = os.stat(stored_path(path))  # noqa: PTH116 (one call gives both)
     except OSError:
         return None, None
     return status.st_size, datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC)

@@ -80,7 +80,7 @@ def manifest_from_rows(
 
     Args:
         video_ids: One name for each video.
-        paths: Video files, folders of frames, or files of packed frames.
+        paths: Video files, folders of frames (and a template of their names, if needed), or files of packed frames.
         labels: Class ids.
         splits: One of `SPLITS` each.
         sizes_bytes: None marks a missing file.

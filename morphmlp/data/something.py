@@ -48,6 +48,7 @@ def read_something(
     split: str | None = None,
     class_names: Sequence[str] | None = None,
     allow_missing: bool = False,
+    frame_template: str | None = None,
 ) -> Annotations:
     """Read a list, the official CSV or the official JSON, told apart by what they hold.
 
@@ -62,6 +63,7 @@ def read_something(
         class_names: Templates in label order, see `read_templates`; by default those of this file in alphabetical
             order, or the numbers 0 to 173 for a list of class ids.
         allow_missing: Keep videos that aren't there, marked, instead of refusing.
+        frame_template: How frames are named in folders of frames, where that isn't to be found out.
 
     Raises:
         ManifestError: All faults with their lines, at most `MAX_FAULTS` of them named.
@@ -73,6 +75,7 @@ def read_something(
         split=split,
         class_names=class_names,
         allow_missing=allow_missing,
+        frame_template=frame_template,
     )
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from morphmlp.data.decoding.frame_names import EXAMPLES, printf_template, stored_path
 from morphmlp.errors import ManifestError
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".3gp", ".wmv")
@@ -46,11 +47,17 @@ class Wanted(Protocol):
 class VideoFolder:
     """A folder of videos; symbolic links are followed.
 
+    Args:
+        root: The folder.
+        frame_template: How frames are named in folders of frames, where that isn't to be found out; the paths of these
+            folders end in it.
+
     Raises:
-        ManifestError: There's no such folder.
+        ManifestError: There's no such folder, or the template is none.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, *, frame_template: str | None = None) -> None:
+        self._template = "" if frame_template is None else f"/{_checked_template(frame_template)}"
         self.root = Path(root).absolute()
         require_text(str(root), "--videos")
         if not self.root.is_dir():
@@ -103,13 +110,12 @@ class VideoFolder:
             parent, slash, last = name.rpartition("/")
             listing = self._listing_of(parent + slash)
             for ending in video.endings if listing.entries else ():
-                if ending != FOLDER:
-                    found = listing.find(last + ending)
-                else:
-                    found = listing.find(last, is_folder=True)
-                    found = found if found and _has_entries(f"{listing.path}/{found}") else None
-                if found:
-                    return f"{listing.path}/{found}"
+                found = listing.find(last, is_folder=True) if ending == FOLDER else listing.find(last + ending)
+                path = f"{listing.path}/{found}"
+                if found and ending != FOLDER:
+                    return path
+                if found and _has_entries(path):
+                    return path + self._template
         return None
 
     def _listing_of(self, parent: str) -> "_Listing":
@@ -179,6 +185,16 @@ def _key(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def _checked_template(text: str) -> str:
+    template = printf_template(text)
+    if template is None:
+        raise ManifestError(
+            f"--frame-template: {text!r} must be a file name with one number and .jpg or .png, as img_%05d.jpg or "
+            f"img_{{:05}}.jpg; without it, frames are named as {EXAMPLES}"
+        )
+    return template
+
+
 def is_text(name: str) -> bool:
     """Whether a file's name is UTF-8: Python keeps other bytes of it as lone surrogates, which no table takes."""
     try:
@@ -217,7 +233,7 @@ def _sizes(paths: Iterable[str | None]) -> list[int | None]:
     sizes: list[int | None] = []
     for path in paths:
         try:
-            sizes.append(None if path is None else os.stat(path).st_size)  # noqa: PTH116 - a Path each costs more
+            sizes.append(None if path is None else os.stat(stored_path(path)).st_size)  # noqa: PTH116 - a Path each costs more
         except OSError:
             sizes.append(None)
     return sizes

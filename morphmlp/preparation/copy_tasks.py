@@ -11,8 +11,10 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from morphmlp.data.decoding.checksum import file_crc32
+from morphmlp.data.decoding.frame_names import stored_path
 from morphmlp.data.decoding.packed_frames import SUFFIX, open_packed_frames, pack_frames
 from morphmlp.data.decoding.protocol import VideoInfo, require_content
+from morphmlp.data.decoding.sources import holds_frame_files
 from morphmlp.errors import DecodeError, ManifestError
 from morphmlp.preparation.apart import Apart
 from morphmlp.preparation.copies import COPIED, CopyFiles
@@ -52,7 +54,7 @@ class TranscodeTask:
             ManifestError: The copy can't be written.
         """
         path = str(video["path"])
-        if path.endswith(SUFFIX) or Path(path).is_dir():
+        if path.endswith(SUFFIX) or holds_frame_files(path):
             raise DecodeError("is stored as frames; transcode takes video files")
         require_content(path)
         target = _place(self.files, video, ".mp4")
@@ -93,9 +95,9 @@ class PackTask:
             ManifestError: The archive can't be written.
         """
         path, promised = str(video["path"]), cast(int | None, video["num_frames"])
-        if not Path(path).exists():
+        if not Path(stored_path(path)).exists():
             raise DecodeError("no such file or directory")
-        if not Path(path).is_dir():
+        if not holds_frame_files(path):
             raise DecodeError("isn't a folder of frames")
         target = _place(self.files, video, SUFFIX)
         try:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from morphmlp.data.columns import TIME
+from morphmlp.data.decoding.frame_names import stored_path
 from morphmlp.errors import ManifestError
 
 RESULT = pa.schema(
@@ -60,7 +61,7 @@ class FileState:
 def file_state(path: str) -> FileState:
     """Size and time of change of a file or folder."""
     try:
-        status = os.stat(path)  # noqa: PTH116 (a Path each costs more, and there are millions)
+        status = os.stat(stored_path(path))  # noqa: PTH116 (a Path each costs more, and there are millions)
     except OSError:
         return FileState(None, None)
     return FileState(status.st_size, datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC))
@@ -68,7 +69,7 @@ def file_state(path: str) -> FileState:
 
 def stored_bytes(path: str) -> int:
     """Size of a file, or of all files right in a folder."""
-    place = Path(path)
+    place = Path(stored_path(path))
     if not place.is_dir():
         return place.stat().st_size
     return sum(entry.stat().st_size for entry in place.iterdir() if entry.is_file())
@@ -240,7 +241,7 @@ def _piece_states(paths: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     for place, path in enumerate(paths.to_pylist()):
         with suppress(OSError):
             if path is not None:
-                status = os.stat(path)  # noqa: PTH116 (the same)
+                status = os.stat(stored_path(path))  # noqa: PTH116 (the same)
                 fraction, seconds = math.modf(status.st_mtime)  # rounded as `datetime` does it
                 states[place] = status.st_size, int(seconds) * 1_000_000 + round(fraction * 1e6)
     return states

@@ -1,10 +1,11 @@
-"""Videos that are folders of JPEG frames: `00001.jpg`, `000001.jpg` or `img_00001.jpg`, numbered from 1."""
+"""Videos that are folders of frames, JPEG or PNG files that are numbered from 0 or 1 (see `frame_names`)."""
 
 import os
 from pathlib import Path
 
+from morphmlp.data.decoding.frame_names import ordered_names, split_template
 from morphmlp.data.decoding.protocol import VideoReader
-from morphmlp.data.decoding.stills import StillsReader, ordered_names
+from morphmlp.data.decoding.stills import StillsReader
 from morphmlp.errors import DecodeError
 
 
@@ -12,14 +13,15 @@ def open_frame_folder(path: str, *, num_frames: int | None = None) -> VideoReade
     """Open a folder of frames; it's listed once.
 
     Args:
-        path: The folder.
+        path: The folder, and a template of the frames' names where there is one (`DIR/img_%05d.jpg`).
         num_frames: Frames that the list promises, and then uses: there must be at least as many. None: all.
 
     Raises:
-        DecodeError: The folder can't be read, or its frames don't make a video (see `stills`).
+        DecodeError: The folder can't be read, or its frames don't make a video.
     """
+    folder, _ = split_template(path)
     names = frame_names(path, num_frames=num_frames)
-    return StillsReader(names, lambda name: load_frame(path, name), where=path)
+    return StillsReader(names, lambda name: load_frame(folder, name), where=folder)
 
 
 def frame_names(path: str, *, num_frames: int | None = None) -> tuple[str, ...]:
@@ -28,21 +30,22 @@ def frame_names(path: str, *, num_frames: int | None = None) -> tuple[str, ...]:
     Raises:
         DecodeError: As for `open_frame_folder`.
     """
+    folder, template = split_template(path)
     try:
-        with os.scandir(path) as entries:
+        with os.scandir(folder) as entries:
             names = [entry.name for entry in entries]
     except OSError as error:
-        raise DecodeError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    return ordered_names(names, where=path, num_frames=num_frames)
+        raise DecodeError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
+    return ordered_names(names, where=folder, num_frames=num_frames, template=template)
 
 
-def load_frame(path: str, name: str) -> bytes:
+def load_frame(folder: str, name: str) -> bytes:
     """The bytes of a frame.
 
     Raises:
         DecodeError: The file can't be read.
     """
     try:
-        return Path(path, name).read_bytes()
+        return Path(folder, name).read_bytes()
     except OSError as error:
         raise DecodeError(f"can't be read: {(error.strerror or str(error)).lower()}") from None

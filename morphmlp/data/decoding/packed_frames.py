@@ -1,4 +1,4 @@
-"""Videos whose JPEG frames lie in one ZIP archive, stored as they are.
+"""Videos whose frames lie in one ZIP archive, stored as they are.
 
 One file per video instead of a hundred, with random access to each frame. `unzip` gives the folder back bit for bit,
 and the archive's checksums tell damage that JPEG itself can't.
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from morphmlp.data.decoding.frame_folder import frame_names, load_frame
+from morphmlp.data.decoding.frame_names import ordered_names, shown, split_template
 from morphmlp.data.decoding.protocol import VideoReader, require_content
-from morphmlp.data.decoding.stills import StillsReader, ordered_names
+from morphmlp.data.decoding.stills import StillsReader
 from morphmlp.errors import DecodeError
 
 SUFFIX = ".zip"
@@ -37,17 +38,18 @@ def open_packed_frames(path: str, *, num_frames: int | None = None) -> VideoRead
         archive = zipfile.ZipFile(path)
     except Exception as error:  # noqa: BLE001 (zipfile raises several types at damaged directories)
         raise DecodeError(f"{path} is not a readable archive: {error}") from None
-    compressed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
-    if compressed:
-        raise DecodeError(f"{path}: {compressed[0]} is compressed; frames must be stored (zip -0)")
     names = ordered_names(archive.namelist(), where=path, num_frames=num_frames)
+    compressed = [name for name in names if archive.getinfo(name).compress_type != zipfile.ZIP_STORED]
+    if compressed:
+        raise DecodeError(f"{path}: {shown(compressed[0])} is compressed; frames must be stored (zip -0)")
     return StillsReader(names, lambda name: _load_entry(archive, name), where=path)
 
 
 def pack_frames(folder: str | Path, target: str | Path) -> int:
     """Pack a folder of frames into an archive; the same frames always make the same bytes.
 
-    The archive appears under its name when it's complete, never in part.
+    The archive appears under its name when it's complete, never in part. Frames keep their names; those that a template
+    picks are numbered anew, from 1, for an archive has no template.
 
     Returns:
         How many frames it holds.
@@ -56,16 +58,17 @@ def pack_frames(folder: str | Path, target: str | Path) -> int:
         DecodeError: The folder's frames don't make a video, or one can't be read.
         OSError: The archive can't be written, or doesn't give back what was.
     """
-    folder, target = str(folder), Path(target)
-    names = frame_names(folder)
+    (path, template), target = split_template(str(folder)), Path(target)
+    names = frame_names(str(folder))
+    stored = [f"{number:05}{Path(name).suffix.lower()}" for number, name in enumerate(names, 1)] if template else names
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            for name in names:
-                entry = zipfile.ZipInfo(name, _NO_DATE)
+            for name, stored_name in zip(names, stored, strict=True):
+                entry = zipfile.ZipInfo(stored_name, _NO_DATE)
                 entry.create_system, entry.external_attr = 3, _READABLE  # as on Unix, wherever it's made
-                archive.writestr(entry, load_frame(folder, name))
-        _require_written(partial, names)
+                archive.writestr(entry, load_frame(path, name))
+        _require_written(partial, stored)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

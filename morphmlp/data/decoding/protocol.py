@@ -33,7 +33,7 @@ class VideoInfo:
     height: int
     """Rows."""
     codec: str
-    """FFmpeg's name of the codec, as in `h264`; `jpeg` for frames that are stored one by one."""
+    """FFmpeg's name of the codec, as in `h264`; `jpeg` or `png` for frames that are stored one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)

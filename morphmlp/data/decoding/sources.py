@@ -4,9 +4,15 @@ from pathlib import Path
 
 from morphmlp.data.decoding.checksum import file_crc32
 from morphmlp.data.decoding.frame_folder import open_frame_folder
+from morphmlp.data.decoding.frame_names import stored_path
 from morphmlp.data.decoding.packed_frames import SUFFIX, open_packed_frames
 from morphmlp.data.decoding.protocol import Decoder, VideoReader, require_content
 from morphmlp.errors import DecodeError
+
+
+def holds_frame_files(path: str) -> bool:
+    """Whether a manifest's path is a folder of frames, with a template of their names or without."""
+    return Path(stored_path(path)).is_dir()
 
 
 class AnyVideo:
@@ -22,7 +28,7 @@ class AnyVideo:
         Raises:
             DecodeError: It can't be used, with the reason.
         """
-        if Path(path).is_dir():
+        if holds_frame_files(path):
             return open_frame_folder(path, num_frames=num_frames)
         if path.endswith(SUFFIX):
             return open_packed_frames(path, num_frames=num_frames)

@@ -10,12 +10,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from morphmlp.data.annotation_formats import split_of
 from morphmlp.data.annotations import read_annotations
+from morphmlp.data.decoding.packed_frames import open_packed_frames
 from morphmlp.data.manifest import write_manifest
 from morphmlp.data.something import read_something
 from morphmlp.errors import ManifestError
+from morphmlp.preparation.copies import CopyFiles
+from morphmlp.preparation.copy_tasks import PackTask
+from morphmlp.preparation.verification import VerifyTask
 
 DATA_SETS = ("k400", "ssv1", "ssv2")
 CLASSES = ("run fast", "walk")
@@ -265,6 +270,35 @@ def test_a_folder_of_videos_whose_name_is_not_text_is_refused_in_a_line(tmp_path
     (tmp_path / "train.csv").write_text("a.mp4,0\n")
     (line,) = faults_of(lambda: read_annotations(tmp_path / "train.csv", videos=folder))
     assert line.startswith(f"--videos: {tmp_path}/\\xfcbung isn't UTF-8 text")
+
+
+@pytest.mark.parametrize("data_set", DATA_SETS)
+def test_a_template_of_frames_names_stands_behind_their_folders_and_all_that_reads_them_knows_it(tmp_path, data_set):
+    """A folder with two pictures a frame: what verify finds, and packs, are those of the template."""
+    for number in range(1, 5):
+        touch(tmp_path / "videos", f"x/1/left_{number:05}.png", f"x/1/right_{number:05}.png")
+        for side, colour in (("left", number), ("right", 99)):
+            picture = Image.new("RGB", (8, 6), (colour, colour, colour))
+            picture.save(tmp_path / "videos" / "x" / "1" / f"{side}_{number:05}.png")
+    touch(tmp_path / "videos", "x/2.zip")
+    (tmp_path / "train.txt").write_text("x/1 4 0\nx/2 4 1\n")
+    found = read(data_set, tmp_path / "train.txt", videos=tmp_path / "videos", frame_template="left_{:05}.png")
+    first, second = rows_of(found)
+    assert first == ("x/1", 0, "train", f"{tmp_path}/videos/x/1/left_%05d.png", 4, True)
+    assert second[3] == f"{tmp_path}/videos/x/2.zip"
+
+    verified = VerifyTask(decoder="pyav", timeout_s=60.0)({"video_id": "x/1", "path": first[3], "num_frames": 4})
+    assert (verified["num_frames"], verified["codec"], verified["damaged_frames"]) == (4, "png", 0)
+    files = CopyFiles(folder=tmp_path / "packed", name="train")
+    packed = PackTask(files=files)({"video_id": "x/1", "path": first[3], "num_frames": 4})
+    frames = open_packed_frames(str(packed["output"])).read(range(4)).frames
+    assert frames[:, 0, 0, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_what_is_no_template_of_frames_names_is_refused_in_a_line(tmp_path):
+    (tmp_path / "train.txt").write_text("x/1 4 0\n")
+    (line,) = faults_of(lambda: read_annotations(tmp_path / "train.txt", videos=tmp_path, frame_template="img_*.jpg"))
+    assert line.startswith("--frame-template: 'img_*.jpg' must be a file name with one number and .jpg or .png")
 
 
 REFUSED = {

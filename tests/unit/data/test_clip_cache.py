@@ -104,6 +104,11 @@ def test_another_video_or_epoch_has_another_address(video, change):
     assert clip_key(CUTTER, "pyav", **video) != clip_key(CUTTER, "pyav", **{**video, **change})
 
 
+def test_other_frames_of_one_folder_have_another_address(tmp_path, video):
+    paths = [str(tmp_path), f"{tmp_path}/left_%05d.png", f"{tmp_path}/right_%05d.png"]
+    assert len({clip_key(CUTTER, "pyav", **{**video, "path": path}) for path in paths}) == 3
+
+
 @pytest.mark.parametrize(
     "change",
     [

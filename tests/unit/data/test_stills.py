@@ -1,6 +1,7 @@
-"""Videos stored as single JPEG frames: what is taken, what is refused, and that a pack is its folder."""
+"""Videos stored as single JPEG or PNG frames: what is taken, what is refused, and that a pack is its folder."""
 
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -13,13 +14,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from morphmlp.data.decoding.frame_folder import open_frame_folder
+from morphmlp.data.decoding.frame_names import ordered_names, printf_template, split_template
 from morphmlp.data.decoding.packed_frames import open_packed_frames, pack_frames
 from morphmlp.data.decoding.sources import AnyVideo
-from morphmlp.data.decoding.stills import decode_jpeg, ordered_names
+from morphmlp.data.decoding.stills import decode_still
 from morphmlp.errors import DecodeError
 
 HEIGHT, WIDTH = 24, 40
 FORMS = ("{:05}.jpg", "{:06}.jpg", "img_{:05}.jpg")
+OTHER_FORMS = (
+    *("image_{:05}.jpg", "{}.jpg", "frame{}.png", "{:04}.PNG", "46GP8-{:06}.jpeg", "frame_{:010}.JPG"),
+    *("bild {:03}.Jpg", "v1_{:02}.png", "b\u00fcgeln_{:05}.jpg"),
+)
 
 
 def picture(number, *, height=HEIGHT, width=WIDTH):
@@ -33,10 +39,16 @@ def jpeg(number, **options):
     return target.getvalue()
 
 
-def write_folder(folder, count=6, form=FORMS[0]):
+def still(number, name):
+    target = io.BytesIO()
+    Image.fromarray(picture(number)).save(target, "PNG" if name.lower().endswith("png") else "JPEG")
+    return target.getvalue()
+
+
+def write_folder(folder, count=6, form=FORMS[0], start=1):
     folder.mkdir()
-    for number in range(1, count + 1):
-        (folder / form.format(number)).write_bytes(jpeg(number))
+    for number in range(start, count + start):
+        (folder / form.format(number)).write_bytes(still(number, form))
     return folder
 
 
@@ -61,14 +73,15 @@ def opened(request, tmp_path):
     return open_it
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_frames_are_those_of_the_files_in_order_of_their_numbers(form, tmp_path, opened):
-    folder = write_folder(tmp_path / "video", 12, form)
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("form", [*FORMS, *OTHER_FORMS])
+def test_frames_are_those_of_the_files_in_order_of_their_numbers(form, start, tmp_path, opened):
+    folder = write_folder(tmp_path / "video", 12, form, start)
     reader = opened(folder)
-    expected = np.stack([in_pillow(folder / form.format(number)) for number in range(1, 13)])
+    expected = np.stack([in_pillow(folder / form.format(number)) for number in range(start, start + 12)])
     assert (reader.read(range(12)).frames == expected).all()
     assert (reader.info.num_frames, reader.info.width, reader.info.height) == (12, WIDTH, HEIGHT)
-    assert (reader.info.codec, reader.info.fps) == ("jpeg", 30.0)
+    assert (reader.info.codec, reader.info.fps) == ("png" if form.lower().endswith("png") else "jpeg", 30.0)
     assert reader.info.pts_s == tuple(index / 30 for index in range(12))
 
 
@@ -110,27 +123,116 @@ def test_a_missing_frame_is_named(tmp_path, opened):
         opened(folder)
 
 
-def test_frames_numbered_from_0_are_refused(tmp_path, opened):
-    folder = write_folder(tmp_path / "video")
-    (folder / "00000.jpg").write_bytes(jpeg(0))
-    with pytest.raises(DecodeError, match="numbered from 0"):
+def test_frames_that_begin_behind_1_lack_their_first(tmp_path, opened):
+    folder = write_folder(tmp_path / "video", start=2)
+    with pytest.raises(DecodeError, match=r"frame 1 is missing; they must go from 1 to the last \(7\)"):
         opened(folder)
 
 
-def test_two_ways_of_naming_are_refused(tmp_path, opened):
-    folder = write_folder(tmp_path / "video")
-    (folder / "img_00007.jpg").write_bytes(jpeg(7))
-    with pytest.raises(DecodeError, match=r"named as 00001\.jpg and as img_00001\.jpg"):
+def test_frames_that_are_numbered_from_0_lack_none_of_those_promised(tmp_path, opened):
+    folder = write_folder(tmp_path / "video", 7, start=0)
+    reader = opened(folder, num_frames=6)
+    assert (reader.read([5]).frames[0] == in_pillow(folder / FORMS[0].format(5))).all()
+    (folder / FORMS[0].format(3)).unlink()
+    with pytest.raises(DecodeError, match=r"frame 3 is missing; they must go from 0 to the last \(6\)"):
         opened(folder)
 
 
-def test_a_name_that_is_no_frames_is_refused_and_a_hidden_one_passed_over(tmp_path, opened):
+@pytest.mark.parametrize(
+    ("other", "ways"),
+    [
+        ("img_00007.jpg", r"named as 00001\.jpg and as img_00001\.jpg"),
+        ("00007.png", r"named as 00001\.jpg and as 00001\.png"),
+        ("000007.jpg", r"named as 00001\.jpg and as 000001\.jpg"),
+        ("1.jpg", r"named as 1\.jpg and as 00001\.jpg"),
+    ],
+)
+def test_two_ways_of_naming_are_refused(other, ways, tmp_path, opened):
     folder = write_folder(tmp_path / "video")
-    (folder / ".listing").write_text("x")
+    (folder / other).write_bytes(still(7, other))
+    with pytest.raises(DecodeError, match=ways):
+        opened(folder)
+
+
+def test_two_frames_of_one_number_are_refused(tmp_path, opened):
+    folder = write_folder(tmp_path / "video")
+    (folder / "00002.JPG").write_bytes(jpeg(7))
+    with pytest.raises(DecodeError, match=r"holds 00002.* and 00002.*, both frame 2"):
+        opened(folder)
+
+
+LEFT_OVER = (
+    *(".DS_Store", "._00001.jpg", "Thumbs.db", "thumbs.DB", "desktop.ini", "n_frames"),
+    *("flow_x_00001.jpg", "flow_y_00001.jpg"),
+)
+
+
+def test_what_systems_and_tools_leave_is_passed_over_and_any_other_name_refused(tmp_path, opened):
+    folder = write_folder(tmp_path / "video")
+    for name in LEFT_OVER:
+        (folder / name).write_text("x")
     assert opened(folder).info.num_frames == 6
     (folder / "notes.txt").write_text("x")
     with pytest.raises(DecodeError, match=r"notes\.txt, which isn't a frame"):
         opened(folder)
+
+
+def test_a_name_that_is_not_text_is_refused_in_a_message_that_a_table_takes(tmp_path):
+    folder = write_folder(tmp_path / "video")
+    (folder / os.fsdecode(b"\xfcbrig.jpg")).write_text("x")
+    with pytest.raises(DecodeError, match=r"holds \\udcfcbrig\.jpg, which isn't a frame") as caught:
+        open_frame_folder(str(folder))
+    str(caught.value).encode()
+
+
+def test_an_archive_may_hold_the_folder_itself_and_what_systems_put_beside_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "video.zip", "w") as archive:
+        archive.writestr("4711/", b"")
+        for number in (1, 2):
+            archive.writestr(f"4711/0000{number}.jpg", jpeg(number))
+            archive.writestr(f"__MACOSX/4711/._0000{number}.jpg", b"x")
+        archive.writestr("4711/Thumbs.db", b"x", zipfile.ZIP_DEFLATED)
+    assert open_packed_frames(str(tmp_path / "video.zip")).info.num_frames == 2
+
+
+TEMPLATES = {
+    "left_%05d.png": "left_%05d.png",
+    "left_{:05}.png": "left_%05d.png",
+    "left_{:05d}.png": "left_%05d.png",
+    "%d_rgb.JPG": "%d_rgb.JPG",
+    "{}.jpeg": "%d.jpeg",
+    "img2024%03d.jpg": "img2024%03d.jpg",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_template_says_which_of_several_pictures_are_the_frames(template, start, tmp_path):
+    printf = TEMPLATES[template]
+    assert printf_template(template) == printf
+    folder = tmp_path / "video"
+    folder.mkdir()
+    for number in range(start, start + 12):
+        (folder / (printf % number)).write_bytes(still(number, printf))
+        (folder / f"depth_{number:05}.png").write_bytes(still(99, ".png"))
+    (folder / "notes.txt").write_text("x")
+    path = f"{folder}/{printf}"
+    assert split_template(path) == (str(folder), printf)
+    expected = np.stack([in_pillow(folder / (printf % number)) for number in range(start, start + 12)])
+    assert (AnyVideo(OnlyNames()).open(path, num_frames=12).read(range(12)).frames == expected).all()
+
+    assert pack_frames(path, tmp_path / "video.zip") == 12
+    assert (open_packed_frames(str(tmp_path / "video.zip")).read(range(12)).frames == expected).all()
+
+
+@pytest.mark.parametrize("text", ["img.jpg", "img_%05d.gif", "a/%d.jpg", "%d_%d.jpg", "%s.jpg", "%05d", "img_{x}.jpg"])
+def test_what_is_no_template_is_told(text):
+    assert printf_template(text) is None
+
+
+@pytest.mark.parametrize("path", ["/v/100%/a.mp4", "/v/img_%05d.mp4", "/v/%d/00001", "/v/50%d.jpg/x", "img_00001.jpg"])
+def test_a_path_without_a_template_stays_whole(path):
+    assert split_template(path) == (path, None)
 
 
 def test_a_folder_without_frames_and_one_that_is_not_there_are_told_apart(tmp_path):
@@ -172,36 +274,81 @@ def test_a_video_without_one_good_frame_does_not_pass_the_scan(tmp_path, opened)
         opened(folder).scan()
 
 
-def test_a_png_under_the_name_of_a_jpeg_is_refused(tmp_path, opened):
-    folder = write_folder(tmp_path / "video")
-    Image.fromarray(picture(1)).save(folder / "00001.jpg", "PNG")
-    with pytest.raises(DecodeError, match=r"00001\.jpg isn't a JPEG file"):
+@pytest.mark.parametrize(("name", "kind", "said"), [("00001.jpg", "PNG", "JPEG"), ("00001.png", "JPEG", "PNG")])
+def test_a_picture_under_the_name_of_another_kind_is_refused(name, kind, said, tmp_path, opened):
+    folder = tmp_path / "video"
+    folder.mkdir()
+    Image.fromarray(picture(1)).save(folder / name, kind)
+    with pytest.raises(DecodeError, match=rf"{name} isn't a {said} file"):
         opened(folder)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}, {"subsampling": 0}])
-def test_a_file_cut_anywhere_gives_an_error_or_the_whole_picture(options):
-    data = jpeg(1, **options)
-    whole = decode_jpeg(data)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"quality": 30}),
+        ("JPEG", {"subsampling": 0}),
+        ("PNG", {}),
+    ],
+)
+def test_a_file_cut_anywhere_gives_an_error_or_the_whole_picture(kind, options):
+    target = io.BytesIO()
+    Image.fromarray(picture(1)).save(target, kind, **options)
+    data = target.getvalue()
+    whole = decode_still(data, kind)
     for end in range(len(data)):
         for cut in (data[:end], data[:end] + bytes(len(data) - end)):
             try:
-                pixels = decode_jpeg(cut)
+                pixels = decode_still(cut, kind)
             except DecodeError:
                 continue
             assert (pixels == whole).all(), end
+
+
+def test_every_damaged_byte_of_a_png_is_noticed():
+    data = still(1, ".png")
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= 16
+        with pytest.raises(DecodeError):
+            decode_still(bytes(changed), "PNG")
 
 
 def test_grey_and_cmyk_pictures_come_as_rgb():
     for mode in ("L", "CMYK"):
         target = io.BytesIO()
         Image.fromarray(picture(1)).convert(mode).save(target, "JPEG")
-        assert decode_jpeg(target.getvalue()).shape == (HEIGHT, WIDTH, 3)
+        assert decode_still(target.getvalue(), "JPEG").shape == (HEIGHT, WIDTH, 3)
 
 
-@given(count=st.integers(1, 400), form=st.sampled_from(FORMS), seed=st.integers(0, 99))
-def test_names_are_ordered_by_number_whatever_the_order_of_the_listing(count, form, seed):
-    names = [form.format(number) for number in range(1, count + 1)]
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
+def test_png_pictures_of_every_kind_with_8_bits_come_as_their_colours(mode):
+    target = io.BytesIO()
+    image = Image.fromarray(picture(1)).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.new("L", image.size, 7))
+    image.save(target, "PNG", **({"transparency": bytes(range(256))} if mode == "P" else {}))
+    colours = image.convert("RGB") if mode != "P" else image.convert("RGBA").convert("RGB")
+    assert (decode_still(target.getvalue(), "PNG") == np.asarray(colours)).all()
+
+
+def test_a_png_with_16_bits_of_grey_is_refused():
+    target = io.BytesIO()
+    Image.fromarray(np.full((HEIGHT, WIDTH), 40000, dtype=np.uint16)).save(target, "PNG")
+    with pytest.raises(DecodeError, match="8 bits a colour"):
+        decode_still(target.getvalue(), "PNG")
+
+
+@given(
+    count=st.integers(1, 400),
+    form=st.sampled_from([*FORMS, *OTHER_FORMS]),
+    start=st.sampled_from([0, 1]),
+    seed=st.integers(0, 99),
+)
+def test_names_are_ordered_by_number_whatever_the_order_of_the_listing(count, form, start, seed):
+    names = [form.format(number) for number in range(start, count + start)]
     shuffled = [names[place] for place in np.random.default_rng(seed).permutation(count)]
     assert ordered_names(shuffled, where="video") == tuple(names)
 

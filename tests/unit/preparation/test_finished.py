@@ -177,6 +177,8 @@ def test_a_folder_of_frames_changes_with_its_frames(tmp_path):
     (folder / "00002.jpg").write_bytes(b"4567")
     assert file_state(str(folder)) != before
     assert stored_bytes(str(folder)) == 7
+    with_template = f"{folder}/%05d.jpg"
+    assert (file_state(with_template), stored_bytes(with_template)) == (file_state(str(folder)), 7)
 
 
 def test_a_hundred_thousand_finished_videos_are_found_in_seconds(tmp_path):
