@@ -16,6 +16,7 @@ import numpy as np
 import ray
 
 from morphmlp.config.operation import IngestConfig
+from morphmlp.data.decoding.frame_names import stored_path
 from morphmlp.data.decoding.protocol import require_content
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import broken_limit, too_many_broken
@@ -122,6 +123,7 @@ def _look(paths: set[str], *, patience_s: float) -> dict[str, str | None]:
 
 
 def _reason(path: str) -> str | None:
+    path = stored_path(path)
     try:
         if Path(path).is_dir():
             with os.scandir(path) as entries:

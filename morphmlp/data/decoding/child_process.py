@@ -43,7 +43,7 @@ class ChildProcess:
         os.set_blocking(errors, False)
         os.set_blocking(error_end, False)
         command = [sys.executable, "-P", "-m", "morphmlp.data.decoding.child", "--socket", str(theirs.fileno())]
-        command += ["--decoder", decoder, "--memory-name", memory_name]
+        command += ["--decoder", decoder, f"--memory-name={memory_name}"]  # which may begin with --
         command += [] if memory_mb is None else ["--memory-mb", str(memory_mb)]
         try:
             process = subprocess.Popen(

@@ -21,10 +21,10 @@ def disk(tmp_path):
     return tmp_path / "disk"
 
 
-def sample_of(disk, *, videos=VIDEOS, split="train"):
+def sample_of(disk, *, videos=VIDEOS, split="train", template=""):
     manifest = manifest_from_rows(
         video_ids=[f"{number:04}" for number in range(videos)],
-        paths=[str(disk / f"{number}.mp4") for number in range(videos)],
+        paths=[f"{disk}/{number}.mp4{template}" for number in range(videos)],
         labels=[0] * videos,
         splits=[split] * videos,
         sizes_bytes=[5] * videos,
@@ -73,13 +73,14 @@ def test_where_nothing_may_be_left_out_one_missing_file_is_enough(disk):
     assert "1 of 200 files looked at (200 videos) can't be used, more than ingest.on_broken fail allows" in line
 
 
+@pytest.mark.parametrize("template", ["", "/%05d.jpg"])
 @pytest.mark.parametrize("content", [[], ["00001.jpg"]])
-def test_a_folder_of_frames_must_hold_something(disk, content):
+def test_a_folder_of_frames_must_hold_something(disk, content, template):
     (disk / "0.mp4").unlink()
     (disk / "0.mp4").mkdir()
     for name in content:
         (disk / "0.mp4" / name).touch()
-    lines = file_faults([sample_of(disk, videos=1)], limit=0.0)
+    lines = file_faults([sample_of(disk, videos=1, template=template)], limit=0.0)
     assert ["the folder is empty" in line for line in lines] == [True] * (not content)
 
 
