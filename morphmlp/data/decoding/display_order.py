@@ -52,17 +52,24 @@ def proven_order(
     is_certain = (
         container.format.name.partition(",")[0] in _TIMED_CONTAINERS
         and len(pts) == len(packets)
-        and _are_consistent(packets)
+        and _are_consistent(packets, pts)
         and _fits_times(context, packets, is_reordered=any(later < earlier for earlier, later in pairwise(pts)))
     )
     return sorted(range(len(packets)), key=pts.__getitem__) if is_certain else None
 
 
-def _are_consistent(packets: Packets) -> bool:
-    """Whether no two packets are shown at the same time, and none is decoded before the last one."""
-    shown = [pts for pts, is_shown in zip(packets.pts, packets.is_shown, strict=True) if is_shown]
+def _are_consistent(packets: Packets, pts: Sequence[int]) -> bool:
+    """Whether no two packets are shown at the same time, none before the first one, and each is decoded after the last.
+
+    Frames before the first one refer to what was cut off in front of it, and a decoder drops them.
+    """
+    shown = [time for time, is_shown in zip(pts, packets.is_shown, strict=True) if is_shown]
     decoded = [dts for dts in packets.dts if dts is not None]
-    return len(set(shown)) == len(shown) and all(earlier <= later for earlier, later in pairwise(decoded))
+    return (
+        len(set(shown)) == len(shown)
+        and pts[0] <= min(shown)
+        and all(earlier <= later for earlier, later in pairwise(decoded))
+    )
 
 
 def _fits_times(context: VideoCodecContext, packets: Packets, *, is_reordered: bool) -> bool:

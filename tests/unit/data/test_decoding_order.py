@@ -141,6 +141,28 @@ def test_a_stream_captured_from_the_middle_of_a_group_begins_at_its_first_key_fr
     assert check(tmp_path / "captured.ts").info.num_frames < NUM_FRAMES
 
 
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        "-c:v libx264 -x264-params open-gop=1:keyint=12:bframes=3:b-adapt=0:scenecut=0:threads=1",
+        "-c:v libx265 -x265-params log-level=none:open-gop=1:keyint=12:bframes=3:b-adapt=0:scenecut=0:pools=1",
+        "-c:v mpeg2video -g 12 -bf 2 -q:v 3",
+    ],
+    ids=["H.264", "HEVC", "MPEG-2"],
+)
+def test_frames_that_lead_to_a_group_cut_off_are_not_counted(encoder, coded, tmp_path):
+    options = ("-i", coded("short groups"), *encoder.split(), "-pix_fmt", "yuv420p")
+    whole, path = ffmpeg_file(tmp_path / "whole.mkv", *options), tmp_path / "v.mkv"
+    with av.open(str(whole)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        start = [place for place, packet in enumerate(packets) if packet.is_keyframe][1]
+        for packet in packets[start:]:
+            packet.stream = stream
+            new.mux(packet)
+    assert check(path).info.num_frames < len(packets) - start
+
+
 def test_of_two_videos_the_larger_one_is_decoded(coded, tmp_path):
     large = coded("short groups")
     small = ffmpeg_file(tmp_path / "small.mp4", "-i", large, "-vf", f"scale={WIDTH // 2}:{HEIGHT // 2}", *X264)
