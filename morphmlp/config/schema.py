@@ -252,7 +252,7 @@ class TestConfig:
     single_crop: Literal["centre", "left"] = "centre"
     """Place of the one crop. `left` (or top) is the published one-crop test of Something-Something."""
     checkpoint: Literal["last", "best"] = "last"
-    """Whose weights are tested: the last checkpoint's, as published, or those of the validated epoch with the greatest
+    """Whose weights are tested: the last checkpoint's, or those of the validated epoch with the greatest
     top-1 (of equals the later). With `best` such an epoch is saved whatever `checkpoint.every_epochs` says."""
 
     @property

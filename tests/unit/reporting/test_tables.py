@@ -129,9 +129,18 @@ def test_a_kinetics_row_wants_the_centre_crop(k400):
     assert measured(run_row(k400, test__single_crop="left"))["measured top-1"] == ""
 
 
-def test_a_run_from_before_the_crop_had_a_place_counts_as_centre(k400):
+def test_a_checkpoint_that_validation_chose_does_not_stand_beside_published_numbers(k400):
+    assert measured(run_row(k400, test__checkpoint="best"))["measured top-1"] == ""
+    [cells] = demo_table(pd.DataFrame([run_row(replace(k400, dataset="demo"), test__checkpoint="best")])).to_dict(
+        "records"
+    )
+    assert cells["views"] == "4 clips x 1 crop, best checkpoint"
+
+
+@pytest.mark.parametrize("later", ["test.single_crop", "test.checkpoint"])
+def test_a_run_from_before_a_field_of_the_test_counts_with_its_default(k400, later):
     row = run_row(k400)
-    del row["params.test.single_crop"]
+    del row[f"params.{later}"]
     assert measured(row)["measured top-1"] == "78.2"
 
 
