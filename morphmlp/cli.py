@@ -1,6 +1,7 @@
 """The shape that all pipelines share: arguments, help, errors, exit codes.
 
-Exit codes: 0 done, 2 a fault that the user can mend (one clear line each, no traceback), 130 Ctrl-C, 143 SIGTERM.
+Exit codes: 0 done, 2 a fault that the user can mend (one clear line each, no traceback), 130 Ctrl-C, 143 SIGTERM,
+129 SIGHUP.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -25,26 +27,40 @@ from morphmlp.config.faults import all_fields
 from morphmlp.config.loading import parse_yaml
 from morphmlp.config.operation import WorkerRange
 from morphmlp.config.schema import StartConfig
-from morphmlp.errors import ConfigError, MorphMLPError, storage_faults_told
+from morphmlp.errors import ConfigError, MorphMLPError, RunStoppedError, storage_faults_told
+from morphmlp.lasting_output import lasting_output
+from morphmlp.stop_signals import StopSignals, signal_of, undisturbed
 from morphmlp.targets import json_file, plain_name
 
 
-def run(main: Callable[[], None]) -> NoReturn:
-    """Run a pipeline's `main` and leave the process with its exit code."""
+def run(main: Callable[[], None], *, long: bool = False) -> NoReturn:
+    """Run a pipeline's `main` and leave the process with its exit code.
+
+    Args:
+        main: The pipeline.
+        long: It works for longer than a reader of its output may be there: what it prints never ends it.
+    """
+    with lasting_output() if long else nullcontext():
+        code = _exit_code(main)
+    sys.exit(code)
+
+
+def _exit_code(main: Callable[[], None]) -> int:
     try:
-        with storage_faults_told():
+        with StopSignals().installed(), storage_faults_told():
             main()
+    except (KeyboardInterrupt, RunStoppedError) as stop:
+        with undisturbed():
+            print(str(stop) if isinstance(stop, RunStoppedError) else "stopped", file=sys.stderr)
+        return 128 + signal_of(stop)
     except MorphMLPError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+        return 2
     except BrokenPipeError:
         # The reader (`| head`) has gone; what it wanted has been printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+    return 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

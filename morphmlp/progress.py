@@ -2,11 +2,19 @@
 
 import sys
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Never, Protocol, Self
 
 from tqdm import tqdm
 
+from morphmlp.errors import MorphMLPError
+from morphmlp.line_file import LineFile
+
 LINE_EVERY_S = 5.0
+LOGGED_EVERY_S = 60.0
 
 
 class Progress(Protocol):
@@ -86,3 +94,55 @@ class TerminalProgress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class LoggedProgress:
+    """Passes everything on, and keeps it in a file: the log of the work, whatever becomes of the terminal.
+
+    Of a phase's updates it gets one a minute. What its disk refuses waits in memory and goes before the next line.
+    """
+
+    def __init__(self, progress: Progress, path: Path) -> None:
+        """Add to a file; lines wait until its folder is there."""
+        self._progress = progress
+        self._folder = path.parent
+        self._file = LineFile(path)
+        self._waiting: list[str] = []
+        self._title, self._unit, self._total = "", "", 0
+        self._kept = 0.0
+
+    def phase(self, title: str, *, total: int, unit: str) -> None:
+        """Pass on; its first update is kept."""
+        self._title, self._unit, self._total, self._kept = title, unit, total, -LOGGED_EVERY_S
+        self._progress.phase(title, total=total, unit=unit)
+
+    def update(self, done: int, note: str = "") -> None:
+        """Pass on, and keep where the last kept one is old enough or the phase is through."""
+        now = time.monotonic()
+        if now - self._kept >= LOGGED_EVERY_S or done == self._total:
+            self._kept = now
+            self.keep(f"{self._title}: {done}/{self._total} {self._unit}{', ' if note else ''}{note}")
+        self._progress.update(done, note)
+
+    def line(self, text: str) -> None:
+        """Keep, and pass on."""
+        self.keep(text)
+        self._progress.line(text)
+
+    def keep(self, text: str) -> None:
+        """Write to the file alone, with the time."""
+        self._waiting += [f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}" for line in text.splitlines()]
+        if self._folder.is_dir():
+            for line in self._waiting:
+                self._file.append(line)
+            self._waiting.clear()
+
+    @contextmanager
+    def last_words(self) -> Iterator[None]:
+        """Keep why the work ended early; of a defect the traceback."""
+        try:
+            yield
+        except BaseException as error:
+            told = isinstance(error, MorphMLPError | KeyboardInterrupt)
+            self.keep(f"ended: {error}" if told else traceback.format_exc())
+            raise

@@ -7,8 +7,6 @@ starve the decode tasks.
 
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +38,7 @@ from morphmlp.data.decode_task import DecodePolicy, decode_limits
 from morphmlp.data.ray_dataset import IngestShare
 from morphmlp.errors import ClusterError
 from morphmlp.ray_surroundings import hushed_start, own_temp_folder, quiet_ray, without_preemption_watcher
+from morphmlp.stop_signals import handlers_kept, undisturbed
 
 BYTES_PER_MB = 2**20
 BYTES_PER_GB = 2**30
@@ -238,7 +237,7 @@ def _device(cluster: ClusterConfig, *, gpus: int) -> Literal["cpu", "cuda"]:
 def _local(*, cpus: int) -> Iterator[None]:
     with own_temp_folder() as folder, without_preemption_watcher():
         try:
-            with hushed_start():
+            with hushed_start(), handlers_kept():
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -259,7 +258,7 @@ def _local(*, cpus: int) -> Iterator[None]:
 def _joined(address: str) -> Iterator[None]:
     require_cluster(address)
     try:
-        with hushed_start():
+        with hushed_start(), handlers_kept():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise ClusterError(f"RAY_ADDRESS {address}: can't join the cluster: {' '.join(str(error).split())}") from None
@@ -273,15 +272,8 @@ def _joined(address: str) -> Iterator[None]:
 
 def _shut_down() -> None:
     """End the session whole: a second, impatient Ctrl-C would leave processes behind."""
-    if threading.current_thread() is not threading.main_thread():
+    with undisturbed():
         ray.shutdown()
-        return
-    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        ray.shutdown()
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _place_on_cluster(cluster: ClusterConfig, ingest: IngestConfig, *, micro_batches: int) -> Placement:

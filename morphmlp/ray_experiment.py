@@ -22,12 +22,13 @@ from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_view
 from morphmlp.evaluation.scoring import confusion_matrix
 from morphmlp.metrics import ScoreCounts
 from morphmlp.models.cost import model_cost
-from morphmlp.progress import Progress
+from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.ray_cluster import Placement
 from morphmlp.ray_shared_files import require_shared_files
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.reporting.figures import accuracy_figure, confusion_figure, loss_figure
 from morphmlp.reporting.time_figure import time_figure
+from morphmlp.stop_signals import StopSignals
 from morphmlp.tracking import (
     Patience,
     RunWriter,
@@ -49,7 +50,6 @@ from morphmlp.training.run_folder import RunFolder, run_lock, write_whole
 from morphmlp.training.saving import checkpoint_to_test, run_store
 from morphmlp.training.start_weights import start_tag, with_checked_weights
 from morphmlp.training.state import Checkpoint, build_network, checkpoint_from
-from morphmlp.training.stop_signals import StopSignals
 from morphmlp.training.time_windows import read_windows
 
 CURVES = (
@@ -89,6 +89,13 @@ class ExperimentResult:
     clips_per_s: float
     """Training clips per second, all workers, ingest included: median over the run's reports."""
 
+    def in_words(self, views: str) -> str:
+        """In a line."""
+        return (
+            f"{self.run_name}: test top-1 {self.top1:.2f}, top-5 {self.top5:.2f} of {self.num_videos} videos "
+            f"({views}; {self.tested}; {self.num_quarantined} quarantined), {self.wall_s:.0f} s, MLflow run {self.run_id}"
+        )
+
 
 @storage_faults_told()
 def run_experiment(
@@ -125,7 +132,8 @@ def run_experiment(
     require_files(data.by_split(), config.ingest)
     folder = RunFolder(Path(config.cluster.storage) / run_name)
     folder.root.mkdir(parents=True, exist_ok=True)
-    with run_lock(folder):
+    progress = log = LoggedProgress(progress, folder.log)
+    with run_lock(folder), log.last_words():
         run = _open(config, data, folder, tags=tags or {}, parent_run_id=parent_run_id, progress=progress)
         try:
             run.writer.artifact(folder.experiment)
@@ -133,6 +141,7 @@ def run_experiment(
                 config, data, placement, run=run, progress=progress, stops=stops, on_epoch=on_epoch
             )
             run.writer.finish("FINISHED")
+            log.keep(result.in_words(config.test.in_words))
         except BaseException as error:
             ended: Status = "KILLED" if isinstance(error, KeyboardInterrupt | RunStoppedError) else "FAILED"
             fault = end_early(run.writer, ended, folder.record_waiting)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from morphmlp.errors import ClusterError
+from morphmlp.stop_signals import undisturbed
 
 LONGEST_TEMP_FOLDER = 42
 """Ray adds up to 65 characters of session and socket name; a socket's whole path may have 107."""
@@ -72,4 +73,5 @@ def own_temp_folder() -> Iterator[Path]:
             del os.environ["RAY_TMPDIR"]
         else:
             os.environ["RAY_TMPDIR"] = before
-        shutil.rmtree(outer, ignore_errors=True)
+        with undisturbed():
+            shutil.rmtree(outer, ignore_errors=True)

@@ -8,7 +8,6 @@ The exit code is 1 where a stop repeats or loses a video, changes the weights, o
 """
 
 import argparse
-import signal
 import sys
 import tempfile
 from contextlib import nullcontext
@@ -36,7 +35,6 @@ def main() -> None:
     from morphmlp.drill.trials import drill_table, run_drill
     from morphmlp.progress import TerminalProgress
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
     kept = tempfile.TemporaryDirectory(prefix="drill-") if arguments.keep is None else nullcontext(arguments.keep)
     with kept as folder, TerminalProgress() as progress:
         place = Path(folder).absolute()

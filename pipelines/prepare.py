@@ -14,7 +14,6 @@ and `pack` run on the cluster of RAY_ADDRESS, or on this machine; the same comma
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +22,14 @@ from typing import TYPE_CHECKING, get_args
 
 from morphmlp import cli
 from morphmlp.config.values import DecoderName
+from morphmlp.errors import RunStoppedError
 from morphmlp.preparation.transcode_settings import PRESETS
+from morphmlp.stop_signals import signal_of
 
 if TYPE_CHECKING:
     from morphmlp.data.annotation_matching import Annotations
     from morphmlp.preparation.copy_tasks import CopyTask
-    from morphmlp.progress import Progress
+    from morphmlp.progress import LoggedProgress
 
 
 def main() -> None:
@@ -129,15 +130,16 @@ def _tell_generated(output: Path) -> None:
 
 def prepare_verify(arguments: argparse.Namespace) -> None:
     """Decode every video of a manifest and write down what there is; broken videos are a finding, not a failure."""
-    from morphmlp.preparation.ray_verify import verify_manifest
+    from morphmlp.preparation.ray_verify import VerifyFiles, verify_manifest
     from morphmlp.preparation.verification import VerifyTask
 
     task = VerifyTask(
         decoder=arguments.decoder, timeout_s=arguments.decode_timeout_s, memory_mb=arguments.decoder_memory_mb
     )
     output = arguments.output or arguments.manifest
-    with _job() as progress:
+    with _job(VerifyFiles(manifest=output).log) as progress:
         done = verify_manifest(arguments.manifest, output, task, again=arguments.again, progress=progress)
+        progress.keep(done.text)
     print(done.text)
     for path in (done.files.manifest, done.files.quarantine, done.files.found, done.files.picture):
         print(path)
@@ -176,26 +178,33 @@ def prepare_pack(arguments: argparse.Namespace) -> None:
 def _make_copies(arguments: argparse.Namespace, task: "CopyTask", *, again: bool) -> None:
     from morphmlp.preparation.ray_copies import make_copies
 
-    with _job() as progress:
+    with _job(task.files.log) as progress:
         done = make_copies(arguments.manifest, task, again=again, progress=progress)
+        progress.keep(done.text)
     print(done.text)
     for path in (done.files.manifest, done.files.quarantine, done.files.found):
         print(path)
 
 
 @contextmanager
-def _job() -> "Iterator[Progress]":
-    """A Ray session for a job over a data set; after Ctrl-C the same command continues it."""
-    from morphmlp.progress import TerminalProgress
+def _job(log: Path) -> "Iterator[LoggedProgress]":
+    """A Ray session for a job over a data set, with what it says in a file too.
+
+    Raises:
+        RunStoppedError: By a signal; the same command continues it.
+    """
+    from morphmlp.progress import LoggedProgress, TerminalProgress
     from morphmlp.ray_cluster import job_session
 
     try:
         with TerminalProgress() as progress, job_session():
-            yield progress
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray is down, what remains is to say so
-        print("stopped; the same command continues, finished videos are kept", file=sys.stderr)
-        sys.exit(130)
+            logged = LoggedProgress(progress, log)
+            with logged.last_words():
+                yield logged
+    except KeyboardInterrupt as stop:
+        raise RunStoppedError(
+            "stopped; the same command continues, finished videos are kept", signum=signal_of(stop)
+        ) from None
 
 
 def prepare_look(arguments: argparse.Namespace) -> None:
@@ -383,4 +392,4 @@ def _positive(text: str) -> float:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, long=True)

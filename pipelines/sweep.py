@@ -4,8 +4,6 @@ python pipelines/sweep.py --config experiments/sweeps/demo_chunk_length.yaml
 """
 
 import argparse
-import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,8 @@ from pydantic import JsonValue
 from morphmlp.cli import parse_overrides, refuse_mistaken_options, run, write_json
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import SweepConfig, load_sweep
-from morphmlp.errors import ConfigError, SweepError
+from morphmlp.errors import ConfigError, RunStoppedError, SweepError
+from morphmlp.stop_signals import StopSignals, signal_of
 from morphmlp.targets import json_file, plain_name, require_storage
 
 if TYPE_CHECKING:
@@ -64,21 +63,23 @@ def _run(
     from morphmlp.tuning.report import trial_table
 
     name = folder.root.name
+    stops = StopSignals()
     try:
-        with TerminalProgress() as progress:
+        with stops.installed(), TerminalProgress() as progress:
             result = run_sweep(
                 sweep,
                 base,
                 space,
                 folder,
                 progress=progress,
+                stops=stops,
                 resume=arguments.resume,
                 retry_failed=arguments.retry_failed,
             )
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray is down, what remains is to say so
-        print(f"stopped; go on with python pipelines/sweep.py --resume {folder.root}", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        raise RunStoppedError(
+            f"stopped; go on with python pipelines/sweep.py --resume {folder.root}", signum=signal_of(stop)
+        ) from None
     write_json(arguments.json, result)
     print(trial_table(result.trials))
     done = sum(trial.state == "finished" for trial in result.trials)
@@ -163,4 +164,4 @@ def _arguments() -> Arguments:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, long=True)

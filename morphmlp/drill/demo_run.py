@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import parse_yaml
@@ -75,6 +76,8 @@ class Surroundings:
     overrides: Mapping[str, str] = field(default_factory=dict)
     tracking_uri: str | None = None
     """Where the record can be read afterwards; None: in the trial's folder."""
+    piped: bool = False
+    """Whether another process reads what the command says, as in `train ... | tee log`."""
 
 
 class DemoRun:
@@ -96,6 +99,7 @@ class DemoRun:
         self.commands = 0
         self._temporary = temporary
         self._process: subprocess.Popen[bytes] | None = None
+        self._tee: subprocess.Popen[bytes] | None = None
         self._began, self._running = 0.0, False
 
     @property
@@ -123,16 +127,40 @@ class DemoRun:
         ]
         environment = {"MLFLOW_TRACKING_URI": "", "TMPDIR": str(self._temporary), **self.surroundings.environment}
         self._began, self._running = time.monotonic(), True
-        with self._terminal.open("ab") as terminal:
+        with self._terminal.open("ab") as terminal, self._reader(terminal) as output:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
-                stdout=terminal,
-                stderr=terminal,
-                start_new_session=True,  # a terminal's Ctrl-C goes to the whole group, Ray's processes among it
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # what a terminal sends goes to the whole group, Ray's processes among it
                 env=marked_environment(self.folder, environment),
             )
+
+    @contextlib.contextmanager
+    def _reader(self, terminal: IO[bytes]) -> Iterator[IO[bytes]]:
+        """What the command writes to: the terminal, or a pipe to the process that writes it there."""
+        if not self.surroundings.piped:
+            yield terminal
+            return
+        reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=terminal, start_new_session=True)
+        if reader.stdin is None:
+            raise DrillError("no pipe to cat")
+        self._tee = reader
+        with reader.stdin:
+            yield reader.stdin
+
+    def lose_reader(self) -> None:
+        """End the process that reads what the command says.
+
+        Raises:
+            DrillError: There is none.
+        """
+        if self._tee is None:
+            raise DrillError("nobody reads what the run says")
+        self._tee.kill()
+        self._tee.wait()
 
     @property
     def pid(self) -> int:

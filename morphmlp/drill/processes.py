@@ -1,5 +1,6 @@
 """Finding and ending what a drill has started, and nothing else: every process of it carries a mark."""
 
+import contextlib
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ from morphmlp.errors import DrillError
 MARK = "MORPHMLP_DRILL"
 """Environment variable that all processes of a trial inherit; its value is the trial's folder."""
 END_PATIENCE_S = 30.0
+_CONTROLLER = b"ray::TrainController"
+"""What Ray calls its process."""
 _LEDGER_FILE = re.compile(r"-worker(\d+)-of-\d+\.jsonl$")
 
 
@@ -71,6 +74,22 @@ def training_worker(folder: Path, ledger: Path, rank: int) -> int:
     if rank not in workers:
         raise DrillError(f"no training worker {rank} is running in {folder}")
     return workers[rank]
+
+
+def train_controller(folder: Path) -> int:
+    """Process id of Ray Train's controller.
+
+    Args:
+        folder: The trial's.
+
+    Raises:
+        DrillError: There is none.
+    """
+    for pid in marked_processes(folder):
+        with contextlib.suppress(OSError):  # it has ended
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(_CONTROLLER):
+                return pid
+    raise DrillError(f"no controller is running in {folder}")
 
 
 def training_workers(folder: Path, ledger: Path) -> dict[int, int]:

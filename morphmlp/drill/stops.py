@@ -10,7 +10,7 @@ from pathlib import Path
 
 from morphmlp.drill.demo_run import CHECKPOINT_EVERY, RUN_NAME, DemoRun, Surroundings
 from morphmlp.drill.outcome import Comparison, Remains
-from morphmlp.drill.processes import end_marked, kill, training_worker
+from morphmlp.drill.processes import end_marked, kill, train_controller, training_worker
 from morphmlp.errors import DrillError
 from morphmlp.training.checkpoint_store import CONTENT_FILE, CheckpointStore
 
@@ -116,6 +116,65 @@ class Terminated(Stop):
         return said(run, f"--run-name {RUN_NAME}")
 
 
+class HungUp(Stop):
+    """The terminal is closed."""
+
+    name = "sighup"
+    words = "SIGHUP, as from a terminal that is closed"
+    ends_run = True
+
+    def strike(self, run: DemoRun, rng: random.Random) -> None:
+        """As a terminal does it: to all processes of the group."""
+        run.signal(signal.SIGHUP, group=True)
+
+    def proof(self, run: DemoRun, remains: Remains) -> str:
+        """The command said how to continue."""
+        return said(run, f"stopped by SIGHUP; continue with the same command and --run-name {RUN_NAME}")
+
+
+class LostLog(Stop):
+    """Whoever reads what the command says goes away."""
+
+    name = "lost-log"
+    words = "the reader of the log is killed (`| tee log`)"
+
+    @contextlib.contextmanager
+    def surroundings(self, folder: Path, temporary: Path) -> Iterator[Surroundings]:
+        """A pipe to a reader."""
+        yield Surroundings(piped=True)
+
+    def strike(self, run: DemoRun, rng: random.Random) -> None:
+        """Kill the reader alone."""
+        run.lose_reader()
+
+    def proof(self, run: DemoRun, remains: Remains) -> str:
+        """The run went on with the same workers, and its end is in its own log only."""
+        went_on(remains)
+        words = f"{RUN_NAME}: test top-1"
+        if any(words in line for line in run.said()):
+            raise DrillError("the reader was still there at the end")
+        line = next((line for line in run.files.log.read_text(encoding="utf-8").splitlines() if words in line), None)
+        if line is None:
+            raise DrillError(f"{run.files.log} has no {words!r}")
+        return line
+
+
+class ControllerKilled(Stop):
+    """What leads the workers dies, as when Ray or the system runs out of memory."""
+
+    name = "controller-killed"
+    words = "Ray Train's controller is killed (SIGKILL, as for lack of memory)"
+
+    def strike(self, run: DemoRun, rng: random.Random) -> None:
+        """Kill it; the workers end with it."""
+        kill(train_controller(run.folder), signal.SIGKILL)
+
+    def proof(self, run: DemoRun, remains: Remains) -> str:
+        """The workers started twice in one command, which said why."""
+        started_again(remains)
+        return said(run, "restarted: the controller of the workers failed")
+
+
 class FullDisk(Stop):
     """Checkpoints can't be written for a while."""
 
@@ -124,26 +183,54 @@ class FullDisk(Stop):
 
     def strike(self, run: DemoRun, rng: random.Random) -> None:
         """Limit the first worker's files until the run has said that a checkpoint couldn't be written."""
-        pid = training_worker(run.folder, run.files.ledger, 0)
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (SMALL_FILE_BYTES, hard))
-        struck = run.last_step()
-        run.wait_until(
-            lambda: any(FAILED_SAVE in line for line in run.said()) and run.last_step() > struck + CHECKPOINT_EVERY,
-            what="say that a checkpoint could not be written, and go on",
-        )
-        if not list(CheckpointStore.of(run.checkpoint_storage, RUN_NAME).stored()):
-            raise DrillError("the last good checkpoint was removed while the disk was full")
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+        with full_disk(run):
+            struck = run.last_step()
+            run.wait_until(
+                lambda: any(FAILED_SAVE in line for line in run.said()) and run.last_step() > struck + CHECKPOINT_EVERY,
+                what="say that a checkpoint could not be written, and go on",
+            )
+            if not list(CheckpointStore.of(run.checkpoint_storage, RUN_NAME).stored()):
+                raise DrillError("the last good checkpoint was removed while the disk was full")
 
     def proof(self, run: DemoRun, remains: Remains) -> str:
         """The run said so, and went on with the same workers."""
-        if remains.attempts != 1:
-            raise DrillError(f"the run should have gone on; its workers started {remains.attempts} times")
+        went_on(remains)
         return said(run, FAILED_SAVE)
 
 
+class FullDiskAtEnd(Stop):
+    """The last checkpoint can't be written; room comes while the run waits."""
+
+    name = "full-disk-at-end"
+    words = "the disk is full until the run waits with its last checkpoint"
+
+    def strike(self, run: DemoRun, rng: random.Random) -> None:
+        """Limit the first worker's files until the run waits."""
+        with full_disk(run):
+            run.wait_until(
+                lambda: any(WAITING in line for line in run.said()), what="wait for room for its last checkpoint"
+            )
+
+    def proof(self, run: DemoRun, remains: Remains) -> str:
+        """The run took no step again, and said that the checkpoint is written."""
+        went_on(remains)
+        if remains.redone_steps:
+            raise DrillError(f"{remains.redone_steps} steps were taken again for a full disk")
+        return said(run, f"the checkpoint at step {run.demo.steps} is written now")
+
+
 FAILED_SAVE = "could not be written"
+WAITING = "checkpoint.wait_for_storage_s"
+
+
+@contextlib.contextmanager
+def full_disk(run: DemoRun) -> Iterator[None]:
+    """The first worker's files may not grow; Python takes it as it takes a full disk."""
+    pid = training_worker(run.folder, run.files.ledger, 0)
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (SMALL_FILE_BYTES, hard))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
 class TornCheckpoint(Stop):
@@ -184,6 +271,16 @@ def started_again(remains: Remains) -> str:
     if remains.attempts < 2:
         raise DrillError("the stop never happened: the workers started only once")
     return f"{remains.attempts} starts"
+
+
+def went_on(remains: Remains) -> None:
+    """The same workers trained to the end.
+
+    Raises:
+        DrillError: Others were started.
+    """
+    if remains.attempts != 1:
+        raise DrillError(f"the run should have gone on; its workers started {remains.attempts} times")
 
 
 def said(run: DemoRun, text: str) -> str:

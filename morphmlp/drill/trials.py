@@ -17,7 +17,19 @@ from morphmlp.drill.outcome import (
     greatest_loss_difference,
     remains_of,
 )
-from morphmlp.drill.stops import CtrlC, DriverKilled, FullDisk, Stop, Terminated, TornCheckpoint, WorkerKilled
+from morphmlp.drill.stops import (
+    ControllerKilled,
+    CtrlC,
+    DriverKilled,
+    FullDisk,
+    FullDiskAtEnd,
+    HungUp,
+    LostLog,
+    Stop,
+    Terminated,
+    TornCheckpoint,
+    WorkerKilled,
+)
 from morphmlp.drill.stops_around import Elastic, MlflowDown, NodeLost, SlowStorage, UploadKilled
 from morphmlp.errors import DrillError, MorphMLPError
 from morphmlp.progress import Progress
@@ -25,8 +37,8 @@ from morphmlp.progress import Progress
 STOPS: Mapping[str, type[Stop]] = {
     stop.name: stop
     for stop in (
-        *(WorkerKilled, NodeLost, DriverKilled, CtrlC, Terminated),
-        *(FullDisk, TornCheckpoint, MlflowDown, SlowStorage, UploadKilled, Elastic),
+        *(WorkerKilled, ControllerKilled, NodeLost, DriverKilled, CtrlC, Terminated, HungUp, LostLog),
+        *(FullDisk, FullDiskAtEnd, TornCheckpoint, MlflowDown, SlowStorage, UploadKilled, Elastic),
     )
 }
 """By name, in the order of the table."""

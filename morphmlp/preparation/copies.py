@@ -71,6 +71,11 @@ class CopyFiles:
         return self.folder / f"{self.name}.copies.parquet"
 
     @property
+    def log(self) -> Path:
+        """What the command said, with the time."""
+        return self.folder / f"{self.name}.log.txt"
+
+    @property
     def videos(self) -> Path:
         """The copies."""
         return self.folder / self.name

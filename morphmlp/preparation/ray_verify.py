@@ -41,6 +41,11 @@ class VerifyFiles:
         return self.manifest.with_suffix(".png")
 
     @property
+    def log(self) -> Path:
+        """What the command said, with the time."""
+        return self.manifest.with_suffix(".log.txt")
+
+    @property
     def work(self) -> Path:
         """Results of a verification that isn't through."""
         return self.manifest.with_name(f".{self.manifest.stem}.verify")

@@ -6,12 +6,12 @@ Ray Train restarts nothing here: what to do next is decided in `supervision.py`.
 import threading
 
 import ray.train
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.train.torch import TorchTrainer
 
-from morphmlp.errors import ClusterError, MorphMLPError, storage_fault
+from morphmlp.errors import MorphMLPError
+from morphmlp.failure_reasons import failure_reason, failure_text, root_failure, users_fault
 from morphmlp.targets import ascii_name
-from morphmlp.training.failure_reasons import failure_text
 from morphmlp.training.ray_capacity import NOTICE_S, alive_nodes, lost_node
 from morphmlp.training.ray_process_group import ProcessGroupConfig
 from morphmlp.training.ray_record import RecordReports
@@ -49,29 +49,37 @@ class Fit(threading.Thread):
         """How it ended; waits for the end, and for the cluster's word on its nodes.
 
         Raises:
-            ClusterError: Ray Train itself failed.
             Exception: A defect outside the workers.
         """
         self.join()
         error = self._error
         if error is None:
             return End(ending=Ending.RETURNED)
-        reason = str(error).strip().splitlines()[-1]
         if isinstance(error, ray.train.PreemptionError):
             return End(ending=Ending.NODE_LOST, reason="a node was taken away")
-        if isinstance(error, ray.train.ControllerError):
-            if type(error.controller_failure).__name__ in _NEVER_STARTED:
-                return End(ending=Ending.NOT_STARTED, reason=str(error.controller_failure).strip().splitlines()[0])
-            raise ClusterError(f"training failed: {reason}") from error
         if not isinstance(error, ray.train.WorkerGroupError):
-            raise error
-        failures = [_root(failure) for failure in error.worker_failures.values()]
+            return self._end_of_controller(error)
+        failures = [root_failure(failure) for failure in error.worker_failures.values()]
         if self._lost_node(failures):
             return End(ending=Ending.NODE_LOST, reason="a node is gone")
         return End(
             ending=Ending.FAILED,
             reason=failure_text(error.worker_failures),
-            fault=next(filter(None, map(_fault, failures)), None),
+            fault=next(filter(None, map(users_fault, failures)), None),
+        )
+
+    def _end_of_controller(self, error: BaseException) -> End:
+        """The workers ended with what leads them: Ray Train's controller, or what it needs of Ray."""
+        failure = root_failure(error)
+        if type(failure).__name__ in _NEVER_STARTED:
+            return End(ending=Ending.NOT_STARTED, reason=str(failure).strip().splitlines()[0])
+        if not isinstance(error, ray.train.ControllerError | RayError):
+            raise error
+        return End(
+            ending=Ending.FAILED,
+            reason=f"the controller of the workers failed: {failure_reason(failure)}",
+            fault=users_fault(failure),
+            recorded=False,
         )
 
     def _lost_node(self, failures: list[BaseException]) -> bool:
@@ -114,14 +122,3 @@ def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
 def _run_job(config: dict[str, TrainJob]) -> None:
     # Ray Train hands a dictionary to every worker.
     train_worker(config["job"])
-
-
-def _fault(failure: BaseException) -> MorphMLPError | None:
-    """What of a failure is the user's to mend."""
-    return failure if isinstance(failure, MorphMLPError) else storage_fault(failure)
-
-
-def _root(failure: BaseException) -> BaseException:
-    """What a worker's failure is about: Ray wraps what its health check met, and what a task raised."""
-    inner = getattr(failure, "health_check_failure", None) or getattr(failure, "cause", None)
-    return inner if isinstance(inner, BaseException) else failure

@@ -12,10 +12,10 @@ from typing import Any, cast
 from ray.train import Checkpoint, UserCallback
 
 from morphmlp.data.quarantine import Quarantine, earlier_broken
+from morphmlp.failure_reasons import failure_text
 from morphmlp.line_file import LineFile
 from morphmlp.record import Metrics
 from morphmlp.tracking import BufferedWriter, RunWriter
-from morphmlp.training.failure_reasons import failure_text
 from morphmlp.training.report import Report, broken_of, points_of, window_of
 from morphmlp.training.run_events import RunEvents, record_event
 from morphmlp.training.run_folder import RunFolder

@@ -8,6 +8,7 @@ from morphmlp.data.train_clips import train_plan
 from morphmlp.errors import DivergenceError
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement
+from morphmlp.stop_signals import StopSignals
 from morphmlp.tracking import BufferedWriter, RunWriter
 from morphmlp.training.ray_capacity import Capacity
 from morphmlp.training.ray_fit import Fit
@@ -15,7 +16,6 @@ from morphmlp.training.ray_record import RecordReports
 from morphmlp.training.ray_worker import TrainJob
 from morphmlp.training.report import QUARANTINE
 from morphmlp.training.run_events import RunEvents, record_event
-from morphmlp.training.stop_signals import StopSignals
 from morphmlp.training.supervision import Supervisor
 
 EVENT_PATIENCE_S = 5.0

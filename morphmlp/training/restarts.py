@@ -32,6 +32,8 @@ class End:
     """In a line; empty where they returned."""
     fault: MorphMLPError | None = None
     """What a worker raised for the user to mend."""
+    recorded: bool = True
+    """Whether a failure is in the run's record already: the workers' controller writes it, where it lives."""
 
 
 class Budget:

@@ -75,6 +75,11 @@ class RunFolder:
         return self.root / "lock"
 
     @property
+    def log(self) -> Path:
+        """What the run's commands said, with the time."""
+        return self.root / "log.txt"
+
+    @property
     def stop_request(self) -> Path:
         """While it exists, the workers save and stop; its text is the reason."""
         return self.root / "stop-requested"

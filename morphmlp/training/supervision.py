@@ -15,12 +15,12 @@ from typing import Protocol
 from morphmlp.config.operation import ClusterConfig
 from morphmlp.errors import ClusterError, RunStoppedError
 from morphmlp.progress import Progress
+from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
 from morphmlp.training.progress_screen import NewLines, Screen
 from morphmlp.training.report import NODE_LEAVES, STOP_REQUESTED
 from morphmlp.training.restarts import Budget, End, Ending
 from morphmlp.training.run_folder import RunFolder, write_whole
 from morphmlp.training.stop_request import ROOM, ask_to_stop
-from morphmlp.training.stop_signals import NAMES, Interrupted, StopSignals
 
 POLL_S = 0.2
 STOP_PATIENCE_S = 300.0
@@ -139,7 +139,7 @@ class Supervisor:
             self._wait(lost)
             if self._room.workers != before:
                 self._note_event(f"resized from {before} to {self._room.workers} workers: {why}")
-            elif end.ending in (Ending.RETURNED, Ending.NODE_LOST):
+            elif end.ending in (Ending.RETURNED, Ending.NODE_LOST) or not end.recorded:
                 self._note_event(f"restarted: {why}")
 
     def _follow(self, workers: Workers) -> _Attempt:
@@ -155,7 +155,7 @@ class Supervisor:
                     if "stopped" in line and not attempt.started:  # a report; notes come before any worker is there
                         attempt.started = True
                         next_look = time.monotonic() + self._cluster.resize_check_s
-                        saving.enter_context(self._stops.workers_can_save())
+                        saving.enter_context(self._stops.saving_first())
                     attempt.stopped = line.get("stopped") or attempt.stopped
                     if (done := line.get("progress")) and done["step"] >= done["total_steps"]:
                         next_look = math.inf

@@ -23,10 +23,11 @@ from morphmlp.data.train_clips import train_plan
 from morphmlp.data_splits import DataSplits, read_splits
 from morphmlp.environment import environment_tags
 from morphmlp.errors import CheckpointError, ClusterError
-from morphmlp.progress import Progress
+from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.ray_cluster import Placement, ray_session
 from morphmlp.ray_shared_files import require_shared_files
 from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.stop_signals import StopSignals
 from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, tracking_uri
 from morphmlp.training.start_weights import with_checked_weights
 from morphmlp.tuning.campaign import Campaign
@@ -53,6 +54,7 @@ def run_sweep(
     folder: SweepFolder,
     *,
     progress: Progress,
+    stops: StopSignals | None = None,
     resume: bool = False,
     retry_failed: bool = False,
 ) -> SweepResult:
@@ -66,14 +68,16 @@ def run_sweep(
         space: Its points, as far as they are known before it starts.
         folder: Where its files go; `<folder>-<number>-<values>` are the trials' names.
         progress: Told what happens.
+        stops: Signals to this process, where it takes care of them.
         resume: Go on with what the folder holds; otherwise it must be new.
         retry_failed: Run trials again that had ended with an error.
 
     Raises:
         MorphMLPError: Whatever the user can mend, before any trial starts.
-        KeyboardInterrupt: Ctrl-C; Ray is down by then, and the runs that were going are recorded as killed.
+        KeyboardInterrupt: A signal; Ray is down by then, and the runs that were going are recorded as killed.
     """
     began = time.monotonic()
+    progress = log = LoggedProgress(progress, folder.log)
     splits = _checked_splits(space)
     first = space.points[0].config
     total = space.num_points(sweep) * len(sweep.seeds)
@@ -82,6 +86,7 @@ def run_sweep(
     with contextlib.ExitStack() as held:
         if resume:
             held.enter_context(folder.lock())
+            held.enter_context(log.last_words())
             _require_unfinished(folder, first.dataset)
         else:
             folder.require_new()
@@ -90,6 +95,7 @@ def run_sweep(
                 if not resume:
                     folder.begin(sweep, base)
                     held.enter_context(folder.lock())
+                    held.enter_context(log.last_words())
                 opened = _OpenSweep(sweep, base, space, data=splits[0], folder=folder, progress=progress)
                 if retry_failed:
                     opened.campaign.retry_failed()
@@ -102,6 +108,7 @@ def run_sweep(
                     folder=folder.tune,
                     progress=progress,
                     on_end=opened.recorder.write,
+                    stops=stops or StopSignals(),
                 )
         except KeyboardInterrupt:
             if opened is not None:

@@ -23,18 +23,30 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.config.loading import fingerprint
 from morphmlp.data_splits import read_splits
 from morphmlp.errors import ClusterError, DivergenceError, RunInUseError, RunStoppedError
+from morphmlp.failure_reasons import failure_reason
 from morphmlp.progress import Progress
 from morphmlp.ray_cluster import Placement
 from morphmlp.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.record import Tags
+from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
 from morphmlp.targets import ascii_name
 from morphmlp.training.accounting import training_cpu_s
 from morphmlp.training.run_folder import RunFolder, write_whole
+from morphmlp.training.stop_request import ask_to_stop
+from morphmlp.training.supervision import STOP_PATIENCE_S
 from morphmlp.training.time_windows import read_windows
 from morphmlp.tuning.campaign import Campaign, Entry, TrialJob
 from morphmlp.tuning.ray_halving import EPOCH, SCORE, Halving
 from morphmlp.tuning.takeovers import Takeovers, member_config
-from morphmlp.tuning.trial_log import BEHIND, OUT_OF_TIME, TAKES_OVER, TrialEnd, TrialLog, follow_all, reason_of
+from morphmlp.tuning.trial_log import (
+    BEHIND,
+    OUT_OF_TIME,
+    SWEEP_STOPS,
+    TAKES_OVER,
+    TrialEnd,
+    TrialLog,
+    follow_all,
+)
 
 POLL_S = 0.5
 NODE_SHARE = 0.001
@@ -55,6 +67,7 @@ def run_trials(
     folder: Path,
     progress: Progress,
     on_end: Callable[[Entry], None],
+    stops: StopSignals,
 ) -> None:
     """Run all trials to their ends, `at_once` at a time; each ends up in its view.
 
@@ -67,12 +80,15 @@ def run_trials(
         folder: For Tune's own files, which nobody needs afterwards.
         progress: Told what the trials do.
         on_end: Called, in this thread, for each trial that has ended.
+        stops: Signals to this process.
 
     Raises:
+        Interrupted: A signal came; the trials at work have saved, or had time to.
         ClusterError: Tune itself failed.
     """
     progress.phase("sweep", total=total, unit="trials")
-    tuning = _Tuning(_tuner(campaign, placement, verdicts=verdicts, at_once=at_once, folder=folder))
+    search = _NextTrial(campaign, verdicts)
+    tuning = _Tuning(_tuner(search, placement, verdicts=verdicts, at_once=at_once, folder=folder))
     told = {entry.job.number for entry in campaign.entries if entry.view.end is not None}
 
     def tell_ends() -> None:
@@ -81,10 +97,19 @@ def run_trials(
                 told.add(entry.job.number)
                 on_end(entry)
 
-    while tuning.is_alive():
-        follow_all([entry.view for entry in campaign.entries], progress)
-        tell_ends()
-        tuning.join(POLL_S)
+    with stops.saving_first():
+        asked: float | None = None
+        while tuning.is_alive():
+            follow_all([entry.view for entry in campaign.entries], progress)
+            tell_ends()
+            if stops.received is not None:
+                asked = asked or search.end(stops.received, progress)
+                if time.monotonic() - asked > STOP_PATIENCE_S:
+                    break
+                _ask_all_to_stop(campaign, SWEEP_STOPS + NAMES[stops.received])
+            tuning.join(POLL_S)
+    if stops.received is not None:
+        raise Interrupted(stops.received)
     errors = tuning.errors()
     for entry in campaign.entries:
         entry.view.follow(progress)
@@ -96,8 +121,16 @@ def run_trials(
     tell_ends()
 
 
+def _ask_all_to_stop(campaign: Campaign, request: str) -> None:
+    """Ask the trials at work to save and stop; again and again, since a start of their workers forgets it."""
+    for entry in campaign.entries:
+        folder = _folder(entry.job)
+        if entry.view.end is None and folder.root.exists() and not folder.stop_request.exists():
+            ask_to_stop(folder.stop_request, request)
+
+
 def _tuner(
-    campaign: Campaign, placement: Placement, *, verdicts: Halving | Takeovers, at_once: int, folder: Path
+    search: "_NextTrial", placement: Placement, *, verdicts: Halving | Takeovers, at_once: int, folder: Path
 ) -> tune.Tuner:
     def name(trial: Any) -> str:
         job: TrialJob = trial.config["job"]
@@ -113,7 +146,7 @@ def _tuner(
             {"CPU": 0, node: NODE_SHARE},
         ),
         tune_config=tune.TuneConfig(
-            search_alg=_NextTrial(campaign, verdicts),
+            search_alg=search,
             scheduler=_StopRequests(verdicts),
             num_samples=-1,  # as many as the campaign has
             max_concurrent_trials=at_once,
@@ -132,12 +165,23 @@ class _NextTrial(Searcher):
         super().__init__()
         self._campaign, self._verdicts = campaign, verdicts
         self._given: dict[str, Entry] = {}
+        self._ended = False
+
+    def end(self, signum: int, progress: Progress) -> float:
+        """Hand out no more trials; returns the time."""
+        self._ended = True
+        progress.line(
+            f"{NAMES[signum]}: the trials stop after this step; a second Ctrl-C stops at once and loses what came "
+            "after their last checkpoints"
+        )
+        return time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        while (entry := self._campaign.next()) is not None:
+        entry = None
+        while not self._ended and (entry := self._campaign.next()) is not None:
             reason = self._verdicts.given_up(entry.job.number)
             if reason is None:
                 break
@@ -208,13 +252,15 @@ def _run_trial(config: dict[str, TrialJob], *, placement: Placement) -> None:
             end_early("stopped", text.removeprefix(BEHIND))
         elif text.startswith(OUT_OF_TIME):
             end_early("timed_out", text.removeprefix(OUT_OF_TIME))
+        elif text.startswith(SWEEP_STOPS):
+            log.line("stopped with the sweep, which goes on from here")
         else:
-            end_early("failed", reason_of(error))
+            end_early("failed", failure_reason(error))
             raise
     except DivergenceError as error:
-        end_early("diverged", reason_of(error))
+        end_early("diverged", failure_reason(error))
     except BaseException as error:
-        end_early("failed", reason_of(error))
+        end_early("failed", failure_reason(error))
         raise
     else:
         log.line(f"top-1 {result.top1:.1f} of {result.num_videos} videos, {result.wall_s:.0f} s")
@@ -332,6 +378,6 @@ class _Tuning(threading.Thread):
         """
         self.join()
         if self._results is None:
-            raise ClusterError(f"the sweep failed: {reason_of(self._error or RuntimeError('no result'))}")
+            raise ClusterError(f"the sweep failed: {failure_reason(self._error or RuntimeError('no result'))}")
         found = [self._results[index] for index in range(len(self._results))]
-        return {Path(result.path).name: reason_of(result.error) for result in found if result.error is not None}
+        return {Path(result.path).name: failure_reason(result.error) for result in found if result.error is not None}

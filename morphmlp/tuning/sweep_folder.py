@@ -51,6 +51,11 @@ class SweepFolder:
         return self.root / "clips"
 
     @property
+    def log(self) -> Path:
+        """What the sweep's commands said, with the time."""
+        return self.root / "log.txt"
+
+    @property
     def table(self) -> Path:
         """The closing table."""
         return self.root / "sweep_table.md"

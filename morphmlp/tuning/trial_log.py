@@ -14,15 +14,14 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from morphmlp.errors import MorphMLPError
 from morphmlp.line_file import cut_torn_end
 from morphmlp.progress import Progress
 from morphmlp.tuning.trials import TrialState
 
 BEHIND, OUT_OF_TIME, TAKES_OVER = "behind other trials: ", "out of time: ", "takes over: "
+SWEEP_STOPS = "the sweep stops: "
 """How a request to stop begins that comes from the sweep; the reason follows."""
 UPDATE_EVERY_S = 1.0
-LONGEST_REASON = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,11 +173,3 @@ def follow_all(views: Sequence[TrialView], progress: Progress) -> None:
         if not view.followed:
             view.follow(progress)
     progress.update(sum(view.end is not None for view in views), "; ".join(view.state for view in views if view.state))
-
-
-def reason_of(error: BaseException) -> str:
-    """An error as one line; the project's own speak for themselves, others are led by their type."""
-    lines = str(error).strip().splitlines() or [""]
-    own = isinstance(error, MorphMLPError)
-    text = "; ".join(lines) if own else f"{type(error).__name__}: {lines[-1]}"
-    return text[:LONGEST_REASON].rstrip(": ")

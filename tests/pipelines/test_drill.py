@@ -21,7 +21,9 @@ def drill(*arguments):
 def test_a_stop_that_is_not_known_is_one_clear_line():
     done = drill("--stops", "ctrl-c,ctrl-d")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: --stops: there is no 'ctrl-d'; choose from worker-killed, node-lost")
+    assert done.stderr.startswith(
+        "error: --stops: there is no 'ctrl-d'; choose from worker-killed, controller-killed, node-lost"
+    )
 
 
 def test_runs_are_never_kept_over_others(tmp_path):
@@ -35,8 +37,10 @@ def test_runs_are_never_kept_over_others(tmp_path):
 @pytest.mark.parametrize(
     "stops",
     [
-        pytest.param(["worker-killed"], marks=pytest.mark.slow),
-        pytest.param(["driver-killed", "sigterm", "full-disk", "torn-checkpoint"], marks=pytest.mark.long),
+        pytest.param(["worker-killed", "controller-killed", "full-disk-at-end"], marks=pytest.mark.slow),
+        pytest.param(
+            ["driver-killed", "sigterm", "sighup", "lost-log", "full-disk", "torn-checkpoint"], marks=pytest.mark.long
+        ),
     ],
     ids=",".join,
 )

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a run meets them: it saves, ends cleanly, and the same command goes on with the next step."""
+"""Ctrl-C, SIGTERM and SIGHUP as a run meets them: it saves and ends; the same command goes on with the next step."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def start(folder: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # a terminal's Ctrl-C goes to the whole group, Ray's processes among it
+        start_new_session=True,  # what a terminal sends goes to the whole group, Ray's processes among it
         env={**os.environ, "MORPHMLP_TEST_MARK": str(folder), "MLFLOW_TRACKING_URI": ""},
     )
 
@@ -89,6 +89,7 @@ def status(folder: Path) -> str:
     [
         pytest.param(signal.SIGINT, 130, "Ctrl-C", marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, 143, "SIGTERM", marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, 129, "SIGHUP", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_leaves_a_run_that_the_same_command_finishes_without_repeating_a_step(
@@ -97,7 +98,7 @@ def test_a_signal_leaves_a_run_that_the_same_command_finishes_without_repeating_
     run = experiment / "runs" / "again"
     process = start(experiment)
     wait_for_steps(process, run, 5)
-    if signum == signal.SIGINT:
+    if signum in (signal.SIGINT, signal.SIGHUP):
         os.killpg(process.pid, signum)
     else:
         process.send_signal(signum)  # as a batch system and a container's runtime do

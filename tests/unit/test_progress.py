@@ -1,11 +1,13 @@
-"""What long work prints where there is no terminal: lines with the time, none of them twice."""
+"""What long work prints where there is no terminal, lines with the time, none of them twice; and the log beside it."""
 
+import errno
 import re
 
 import pytest
 
 from morphmlp import progress
-from morphmlp.progress import TerminalProgress
+from morphmlp.errors import ConfigError
+from morphmlp.progress import LoggedProgress, TerminalProgress
 
 
 @pytest.fixture
@@ -58,3 +60,61 @@ def test_a_line_is_told_again_only_when_something_was_told_in_between(capsys, cl
     shown.line("waiting for workers")
     told = [line.partition(",")[0] for line in lines(capsys)]
     assert told == ["waiting for workers", "training: 1/9 steps", "waiting for workers"]
+
+
+class Screen:
+    """Notes what it's told."""
+
+    def __init__(self):
+        self.told = []
+
+    def phase(self, title, *, total, unit):
+        self.told.append((title, total, unit))
+
+    def update(self, done, note=""):
+        self.told.append((done, note))
+
+    def line(self, text):
+        self.told.append(text)
+
+
+def logged(path):
+    return [line.split(maxsplit=2)[2] for line in path.read_text().splitlines()]
+
+
+def test_the_log_has_every_line_and_an_update_a_minute(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    screen, path = Screen(), tmp_path / "log.txt"
+    log = LoggedProgress(screen, path)
+    log.phase("training", total=300, unit="steps")
+    for step in range(0, 301, 20):
+        now[0] = float(step)
+        log.update(step, "loss 1.0")
+    log.line("done")
+    kept = [0, 60, 120, 180, 240, 300]
+    assert logged(path) == [*(f"training: {step}/300 steps, loss 1.0" for step in kept), "done"]
+    assert screen.told == [
+        ("training", 300, "steps"),
+        *((step, "loss 1.0") for step in range(0, 301, 20)),
+        "done",
+    ]
+
+
+def test_lines_wait_for_the_folder(tmp_path, capsys):
+    log = LoggedProgress(Screen(), tmp_path / "run" / "log.txt")
+    log.line("early")
+    (tmp_path / "run").mkdir()
+    log.line("late")
+    assert logged(tmp_path / "run" / "log.txt") == ["early", "late"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_user_s_fault_is_kept_in_its_words_and_a_defect_with_its_traceback(tmp_path):
+    log = LoggedProgress(Screen(), tmp_path / "log.txt")
+    for error in (ConfigError(["a: wrong", "b: wrong"]), OSError(errno.EBADF, "bad")):
+        with pytest.raises(type(error)), log.last_words():
+            raise error
+    told = logged(tmp_path / "log.txt")
+    assert told[:3] == ["ended: a: wrong", "b: wrong", "Traceback (most recent call last):"]
+    assert told[-1] == "OSError: [Errno 9] bad"

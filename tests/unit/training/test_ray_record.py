@@ -5,11 +5,9 @@ from dataclasses import fields
 import pytest
 
 from morphmlp.data.quarantine import BrokenVideo, Quarantine, broken_to_plain
-from morphmlp.errors import ConfigError, DecodeError
 from morphmlp.record import Metrics, Tags
 from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, write_waiting
 from morphmlp.training.accounting import training_cpu_s
-from morphmlp.training.failure_reasons import failure_text
 from morphmlp.training.ray_record import RecordReports
 from morphmlp.training.run_events import RunEvents, read_events
 from morphmlp.training.run_folder import RunFolder
@@ -143,65 +141,3 @@ def test_a_quarantine_that_can_not_be_written_now_is_written_later(started, writ
     in_the_way.rmdir()
     record.after_report(None, [report(2)], None)
     assert [video.video_id for video in Quarantine.read(folder.quarantine).videos()] == ["v"]
-
-
-class ActorDiedError(Exception):
-    """Looks as Ray's."""
-
-
-class WorkerHealthCheckTimeoutError(Exception):
-    """Looks as Ray's."""
-
-
-class WorkerHealthCheckFailedError(Exception):
-    """Looks as Ray's."""
-
-    def __init__(self, failure):
-        super().__init__(f"A worker health check failed.\nWorker info: ...\n{failure}")
-        self.health_check_failure = failure
-
-
-DIED = """The actor died unexpectedly before finishing this task.
-\tclass_name: RayTrainWorker
-\tpid: 123
-The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker \
-unexpectedly exits with a connection error code 2. End of file. There are some potential root causes. (1) The process \
-is killed by SIGKILL by OOM killer due to high memory usage. (2) ray stop --force is called."""
-
-
-@pytest.mark.parametrize(
-    ("errors", "text"),
-    [
-        (
-            {
-                0: RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1"),
-                1: WorkerHealthCheckFailedError(ActorDiedError(DIED)),
-            },
-            "worker 1 failed: its process is gone: Worker unexpectedly exits with a connection error code 2. "
-            "End of file.",
-        ),
-        (
-            {0: ConfigError(["a: wrong", "b: wrong"]), 1: ConfigError(["a: wrong", "b: wrong"])},
-            "worker 0, 1 failed: a: wrong; b: wrong",
-        ),
-        (
-            {2: ValueError("x"), 0: DecodeError("v.mp4: torn")},
-            "worker 0 failed: v.mp4: torn; worker 2 failed: ValueError: x",
-        ),
-        (
-            {
-                0: RuntimeError("Connection closed by peer [127.0.0.1]:1\nframe #0: <lambda> (a.py(129))"),
-                1: ValueError("x"),
-            },
-            "worker 1 failed: ValueError: x",
-        ),
-        ({0: RuntimeError("Connection reset by peer")}, "worker 0 failed: RuntimeError: Connection reset by peer"),
-        (
-            {0: WorkerHealthCheckTimeoutError("A health check has been hanging for 60 s.\nSet X to increase it.")},
-            "worker 0 failed: WorkerHealthCheckTimeoutError: A health check has been hanging for 60 s.",
-        ),
-        ({0: KeyError()}, "worker 0 failed: KeyError: no message"),
-    ],
-)
-def test_a_failure_is_told_by_its_cause(errors, text):
-    assert failure_text(errors) == text

@@ -14,11 +14,11 @@ import pytest
 
 from morphmlp.config.operation import ClusterConfig
 from morphmlp.errors import CheckpointError, ClusterError, RunStoppedError, StorageError
+from morphmlp.stop_signals import Interrupted, StopSignals
 from morphmlp.training import stop_request, supervision
 from morphmlp.training.report import NODE_LEAVES, QUARANTINE, STOP_REQUESTED
 from morphmlp.training.restarts import End, Ending
 from morphmlp.training.run_folder import RunFolder
-from morphmlp.training.stop_signals import Interrupted, StopSignals
 from morphmlp.training.supervision import Supervisor
 
 RETURNED = End(ending=Ending.RETURNED)
@@ -171,6 +171,14 @@ def test_failures_and_lost_nodes_have_budgets_of_their_own(stage: Stage) -> None
         stage.run([stage.group(end) for end in ends], max_preemptions=2)
 
 
+def test_a_failure_that_nobody_wrote_down_is_recorded_with_the_restart(stage: Stage) -> None:
+    killed = End(ending=Ending.FAILED, reason="the controller is gone", recorded=False)
+    assert stage.run([stage.group(killed), stage.group(FAILED), stage.group(RETURNED)]) is None
+    assert stage.told.events == ["restarted: the controller is gone"]
+    with pytest.raises(ClusterError, match=r"cluster.max_failures is 0; the last time: the controller is gone"):
+        stage.run([stage.group(killed)], max_failures=0)
+
+
 def test_an_announced_loss_of_a_node_is_charged_as_one(stage: Stage) -> None:
     groups = [stage.group(RETURNED, stopped=NODE_LEAVES), stage.group(RETURNED)]
     assert stage.run(list(groups), max_failures=0) is None
@@ -295,7 +303,9 @@ def _signals_taken(stage: Stage) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_signals_taken")
-@pytest.mark.parametrize(("signum", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize(
+    ("signum", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")]
+)
 def test_a_first_signal_lets_the_workers_save(stage: Stage, signum: int, name: str) -> None:
     sent = iter([signum])
     group = stage.group(RETURNED, until_asked=True)

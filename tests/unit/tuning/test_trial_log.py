@@ -1,7 +1,6 @@
 """What a trial writes is what its driver shows."""
 
-from morphmlp.errors import ConfigError
-from morphmlp.tuning.trial_log import TrialEnd, TrialLog, TrialView, follow_all, reason_of
+from morphmlp.tuning.trial_log import TrialEnd, TrialLog, TrialView, follow_all
 
 
 class Screen:
@@ -78,12 +77,6 @@ def test_a_line_that_a_killed_process_left_unfinished_is_cut_off_by_the_next(tmp
     view, screen = TrialView(name="t1", path=path), Screen()
     view.follow(screen)
     assert screen.lines == ["t1: whole", "t1: next"]
-
-
-def test_own_errors_speak_for_themselves_and_others_are_led_by_their_type():
-    assert reason_of(ConfigError(["a: x", "b: y"])) == "a: x; b: y"
-    assert reason_of(ValueError("bad\nworse")) == "ValueError: worse"
-    assert reason_of(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
 def test_lines_that_another_thread_took_in_are_shown_when_the_trial_is_followed(tmp_path):

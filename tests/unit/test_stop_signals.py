@@ -1,0 +1,90 @@
+"""Signals to a command: which exit code they give, who is left in peace, and what a library may not change."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from morphmlp.cli import run
+from morphmlp.errors import RunStoppedError
+from morphmlp.stop_signals import Interrupted, StopSignals, handlers_kept, undisturbed
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_every_command_takes_a_signal_for_the_wish_to_end(signum, code, capsys):
+    before = signal.getsignal(signum)
+    tidied = []
+
+    def main():
+        try:
+            os.kill(os.getpid(), signum)
+        finally:
+            tidied.append(True)
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    assert (caught.value.code, tidied) == (code, [True])
+    assert capsys.readouterr().err == "stopped\n"
+    assert signal.getsignal(signum) is before
+
+
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_a_command_that_saved_first_says_how_to_go_on(signum, code, capsys):
+    def main():
+        raise RunStoppedError("stopped; continue with the same command", signum=signum)
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    assert caught.value.code == code
+    assert capsys.readouterr().err == "stopped; continue with the same command\n"
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    program = (
+        "import os, signal\nfrom morphmlp.cli import run\nrun(lambda: os.kill(os.getpid(), signal.SIGHUP), long=True)\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", 'trap "" HUP; exec "$0" -c "$1"', sys.executable, program], check=False, timeout=60
+    )
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_first_signal_is_noted_where_somebody_can_save_and_a_second_ends(signum):
+    stops = StopSignals()
+    with stops.installed(), stops.saving_first():
+        os.kill(os.getpid(), signum)
+        assert stops.received == signum
+        with pytest.raises(Interrupted) as caught:
+            os.kill(os.getpid(), signum)
+    assert caught.value.signum == signum
+
+
+def test_what_a_library_does_to_the_handlers_is_undone():
+    with StopSignals().installed():
+        with handlers_kept():
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(134))
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_what_is_started_meanwhile_is_deaf_to_a_terminal_that_closes():
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGHUP); print('alive')"
+    with handlers_kept():
+        done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+def test_a_hangup_that_comes_meanwhile_is_not_lost():
+    with pytest.raises(Interrupted), StopSignals().installed(), handlers_kept():
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+def test_no_signal_comes_between_while_something_is_brought_to_its_end():
+    with StopSignals().installed(), undisturbed():
+        for signum, _ in SIGNALS:
+            os.kill(os.getpid(), signum)
