@@ -87,7 +87,7 @@ def _cause(lines: Sequence[str]) -> str:
         if line.strip() and not _ADVICE.match(line.strip()) and not _STACK.match(line):
             sentences = re.split(r"(?<=[.!]) ?(?=[A-Z])", line.strip())
             told = [sentence for sentence in sentences if not _ADVICE.match(sentence)]
-            return " ".join(told)
+            return " ".join(told).rstrip(".")
     return lines[-1].strip()
 
 

@@ -37,6 +37,7 @@ from morphmlp.data.clip_cache import ClipCache
 from morphmlp.data.decode_task import DecodePolicy, decode_limits
 from morphmlp.data.ray_dataset import IngestShare
 from morphmlp.errors import ClusterError
+from morphmlp.ray_faults import faults_told
 from morphmlp.ray_surroundings import hushed_start, own_temp_folder, quiet_ray, without_preemption_watcher
 from morphmlp.stop_signals import handlers_kept, undisturbed
 
@@ -132,7 +133,10 @@ def ray_session(
             yield _place_on_cluster(cluster, ingest, micro_batches=micro_batches)
         return
     placement = place([local_node(cluster)], cluster, ingest, micro_batches=micro_batches, oversubscribe=True)
-    with _local(cpus=trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)):
+    with (
+        _local(cpus=trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)),
+        faults_told(),
+    ):
         yield placement
 
 
@@ -249,7 +253,8 @@ def _local(*, cpus: int) -> Iterator[None]:
             # Where Ray's own helpers look a cluster up. Without it they find another Ray of this machine, miss our
             # controller there, take it for dead and remove its workers.
             (folder / "ray_current_cluster").write_text(ray.get_runtime_context().gcs_address, encoding="utf-8")
-            yield
+            with faults_told():
+                yield
         finally:
             _shut_down()
 
@@ -263,7 +268,8 @@ def _joined(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise ClusterError(f"RAY_ADDRESS {address}: can't join the cluster: {' '.join(str(error).split())}") from None
     try:
-        yield
+        with faults_told():
+            yield
     finally:
         if ray.is_initialized():
             request_resources(bundles=[])  # or the autoscaler would keep the nodes for us

@@ -93,7 +93,8 @@ class ExperimentResult:
         """In a line."""
         return (
             f"{self.run_name}: test top-1 {self.top1:.2f}, top-5 {self.top5:.2f} of {self.num_videos} videos "
-            f"({views}; {self.tested}; {self.num_quarantined} quarantined), {self.wall_s:.0f} s, MLflow run {self.run_id}"
+            f"({views}; {self.tested}; {self.num_quarantined} quarantined), {self.wall_s:.0f} s, "
+            f"MLflow run {self.run_id}"
         )
 
 

@@ -18,7 +18,7 @@ from morphmlp.data.synthetic import write_demo_dataset
 from morphmlp.tracking import find_run
 from morphmlp.training.checkpoint_store import CheckpointStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 SWEEP = """
@@ -28,7 +28,7 @@ overrides: {}
 space: {optim.lr: [1.0e-3, 2.0e-3]}
 max_concurrent_trials: 1
 """
-PATIENCE_S = 200
+PATIENCE_S = 280
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ is killed by SIGKILL by OOM killer due to high memory usage. (2) ray stop --forc
         ({0: RuntimeError("Connection reset by peer")}, "worker 0 failed: RuntimeError: Connection reset by peer"),
         (
             {0: WorkerHealthCheckTimeoutError("A health check has been hanging for 60 s.\nSet X to increase it.")},
-            "worker 0 failed: WorkerHealthCheckTimeoutError: A health check has been hanging for 60 s.",
+            "worker 0 failed: WorkerHealthCheckTimeoutError: A health check has been hanging for 60 s",
         ),
         ({0: KeyError()}, "worker 0 failed: KeyError: no message"),
     ],
@@ -109,12 +109,12 @@ OBJECT = "ab" * 28
     ("error", "cause"),
     [
         (ray_exceptions.WorkerCrashedError(), "WorkerCrashedError: The worker died unexpectedly while executing"),
-        (ray_exceptions.LocalRayletDiedError(), "LocalRayletDiedError: The task's local raylet died."),
+        (ray_exceptions.LocalRayletDiedError(), "LocalRayletDiedError: The task's local raylet died"),
         (
             ray_exceptions.ObjectLostError(OBJECT, None, "here"),
             f"ObjectLostError: All copies of {OBJECT} have been lost",
         ),
-        (ray_exceptions.OwnerDiedError(OBJECT, None, "here"), "OwnerDiedError: The object's owner has exited."),
+        (ray_exceptions.OwnerDiedError(OBJECT, None, "here"), "OwnerDiedError: The object's owner has exited"),
         (ray_exceptions.RuntimeEnvSetupError("no space"), "RuntimeEnvSetupError: no space"),
         (
             ray_exceptions.NodeDiedError("The node died: 10.0.0.7\nCheck its logs."),

@@ -3,11 +3,13 @@
 import pickle
 
 import pytest
+import ray.exceptions
 
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.data.clip_cache import ClipCache
-from morphmlp.errors import ClusterError
+from morphmlp.errors import ClusterError, ManifestError, StorageError
 from morphmlp.ray_cluster import NodeResources, job_session, place
+from morphmlp.ray_faults import faults_told
 
 LAPTOP = NodeResources(cpus=2, gpus=0, labels={})
 GPU_NODE = NodeResources(cpus=48, gpus=4, labels={"node-role": "train"})
@@ -122,3 +124,29 @@ def test_roles_follow_labels_and_room():
     anywhere = place(CLUSTER, ClusterConfig(device="cpu"), IngestConfig(), micro_batches=64)
     assert [anywhere.may_train(node) for node in (head, trains, decodes)] == [False, True, True]
     assert [node.may_decode(IngestConfig()) for node in (head, trains, decodes)] == [False, True, True]
+
+
+def test_what_ray_cannot_get_over_is_told_by_its_cause():
+    with pytest.raises(ClusterError) as caught, faults_told():
+        raise ray.exceptions.WorkerCrashedError
+    assert str(caught.value) == (
+        "Ray gave up: WorkerCrashedError: The worker died unexpectedly while executing this task; "
+        "the same command continues"
+    )
+
+
+def test_a_disk_without_room_for_ray_is_a_fault_of_storage():
+    with pytest.raises(StorageError, match="the disk of Ray's object store"), faults_told():
+        raise ray.exceptions.OutOfDiskError("no")
+
+
+def test_the_project_s_own_error_comes_out_of_a_task_as_it_was():
+    own = ManifestError("no such manifest")
+    with pytest.raises(ManifestError) as caught, faults_told():
+        raise ray.exceptions.RayTaskError("f", "its traceback", own).as_instanceof_cause()
+    assert caught.value is own
+
+
+def test_a_defect_in_a_task_keeps_its_traceback():
+    with pytest.raises(ray.exceptions.RayTaskError, match="its traceback"), faults_told():
+        raise ray.exceptions.RayTaskError("f", "its traceback", ZeroDivisionError("x")).as_instanceof_cause()
