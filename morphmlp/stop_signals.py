@@ -77,7 +77,11 @@ class StopSignals:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Undo what a library does to the handlers; what it starts is deaf to SIGHUP, which a terminal sends to all."""
+    """Undo what a library does to the handlers; what it starts is deaf to SIGHUP, which a terminal sends to all.
+
+    Raises:
+        Interrupted: A signal met the library's own handler, which exits with its number (as Ray's does).
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -86,6 +90,10 @@ def handlers_kept() -> Iterator[None]:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
+    except SystemExit as stop:
+        if stop.code not in NAMES:
+            raise
+        raise Interrupted(int(stop.code)) from None
     finally:
         for signum, handler in before.items():
             if handler is not None:

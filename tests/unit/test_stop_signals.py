@@ -72,6 +72,19 @@ def test_what_a_library_does_to_the_handlers_is_undone():
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_a_signal_that_meets_a_library_s_own_handler_is_not_lost():
+    def start_library():
+        with handlers_kept():
+            signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(signum))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with StopSignals().installed(), pytest.raises(Interrupted) as caught:
+        start_library()
+    assert caught.value.signum == signal.SIGTERM
+    with pytest.raises(SystemExit), handlers_kept():
+        sys.exit(1)
+
+
 def test_what_is_started_meanwhile_is_deaf_to_a_terminal_that_closes():
     program = "import os, signal; os.kill(os.getpid(), signal.SIGHUP); print('alive')"
     with handlers_kept():
@@ -80,8 +93,21 @@ def test_what_is_started_meanwhile_is_deaf_to_a_terminal_that_closes():
 
 
 def test_a_hangup_that_comes_meanwhile_is_not_lost():
-    with pytest.raises(Interrupted), StopSignals().installed(), handlers_kept():
-        os.kill(os.getpid(), signal.SIGHUP)
+    # In a process without other threads, which could take the signal first.
+    program = """
+import os, signal
+from morphmlp.stop_signals import Interrupted, StopSignals, handlers_kept
+try:
+    with StopSignals().installed():
+        with handlers_kept():
+            os.kill(os.getpid(), signal.SIGHUP)
+            print("inside")
+        print("not reached")
+except Interrupted as stop:
+    print(stop)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["inside", "SIGHUP"]
 
 
 def test_no_signal_comes_between_while_something_is_brought_to_its_end():
