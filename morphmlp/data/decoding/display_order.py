@@ -14,7 +14,7 @@ from statistics import median
 from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 
-from morphmlp.data.decoding.coded_pictures import TYPE_READERS, may_hold_fields, order_by_types
+from morphmlp.data.decoding.coded_pictures import TYPE_READERS, order_by_types
 from morphmlp.data.decoding.packets import Packets
 
 _TIMED_CONTAINERS = {"mov", "matroska", "flv", "mpegts"}
@@ -78,9 +78,7 @@ def _fits_times(context: VideoCodecContext, packets: Packets, *, is_reordered: b
         return not is_reordered and (context.codec.canonical_name in _UNORDERED or context.codec.intra_only)
     if is_reordered != bool(context.reorder_depth):
         return False  # a codec that reorders and times that don't, or the other way round: one of them is wrong
-    return context.codec.canonical_name != "h264" or not may_hold_fields(
-        context.extradata or bytes(packets.first_key or b"")
-    )
+    return packets.are_frames
 
 
 def frame_times(

@@ -13,6 +13,7 @@ from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from morphmlp.data.decoding.coded_pictures import TYPE_READERS
+from morphmlp.data.decoding.h264_fields import holds_frame_reader
 from morphmlp.data.decoding.heartbeat import beat
 from morphmlp.data.decoding.protocol import require_content
 from morphmlp.errors import DecodeError
@@ -83,13 +84,17 @@ class Packets:
         """Decoding time."""
         self.types: list[str] = []
         """Types of their pictures, as their own headers have them (see `coded_pictures`); `?` where they don't tell."""
+        self.are_frames = True
+        """H.264: whether each holds a whole frame in one piece, for all that its headers tell."""
         self.is_shown: list[bool] = []
         """Whether it is to be seen: an edit list hides frames that others need."""
         self.keys: list[int] = []
         """Places of the key packets."""
         self.first_key: Packet[VideoStream] | None = None
         size = 0
-        type_of = TYPE_READERS.get(stream.codec_context.codec.canonical_name)
+        codec = stream.codec_context.codec.canonical_name
+        type_of = TYPE_READERS.get(codec)
+        holds_frame = holds_frame_reader(stream.codec_context.extradata or b"") if codec == "h264" else None
         for packet in _with_data(container, stream):
             if packet.is_keyframe:
                 self.first_key = self.first_key or packet
@@ -98,6 +103,8 @@ class Packets:
             self.dts.append(packet.dts)
             if type_of is not None:
                 self.types.append(type_of(bytes(packet)) or "?")
+            if holds_frame is not None and self.are_frames:
+                self.are_frames = holds_frame(bytes(packet))
             self.is_shown.append(not packet.is_discard)
             size += packet.size
             if size > held_bytes:

@@ -1,0 +1,139 @@
+"""Whether packets of an H.264 stream hold whole frames: coded in fields, two packets can make one frame.
+
+Knows the codec's bits (H.264, 7.3), and no container, time or frame.
+"""
+
+from collections.abc import Callable, Iterator
+
+_START = b"\0\0\1"
+_SLICES = (1, 5)
+_PARAMETER_SET = 7
+_CHROMA_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
+_LONGEST_HEADER = 32
+"""Bytes of a slice that hold what is read of its header."""
+
+
+def holds_frame_reader(headers: bytes) -> Callable[[bytes], bool] | None:
+    """A function that tells whether a packet holds a whole frame in one piece; None where all do.
+
+    Args:
+        headers: The codec's extradata, as MP4 stores it or as a plain stream. Where it's unclear, so is every packet.
+    """
+    try:
+        sets = [_read_parameter_set(unit) for unit in _stored_units(headers)]
+    except IndexError:
+        sets = []
+    if sets and all(frames_only for frames_only, _ in sets):
+        return None
+    number_bits = {bits for _, bits in sets}
+    length_bytes = (headers[4] & 3) + 1 if headers[:1] == b"\1" else 0
+    if len(number_bits) != 1:
+        return lambda packet: False
+    return lambda packet: _holds_frame(packet, length_bytes=length_bytes, number_bits=max(number_bits))
+
+
+def _stored_units(headers: bytes) -> Iterator[bytes]:
+    """Sequence parameter sets."""
+    if headers[:1] != b"\1":
+        yield from (unit for unit in headers.split(_START)[1:] if unit and unit[0] & 31 == _PARAMETER_SET)
+        return
+    start = 6
+    for _ in range(headers[5] & 31):
+        size = int.from_bytes(headers[start : start + 2])
+        yield headers[start + 2 : start + 2 + size]
+        start += 2 + size
+
+
+class _Bits:
+    """Bits one after the other, and the codec's two codes for whole numbers; IndexError at their end."""
+
+    def __init__(self, data: bytes) -> None:
+        plain = data.replace(b"\0\0\3", b"\0\0")  # bytes that keep content from looking like a start
+        self._bits = f"{int.from_bytes(plain):0{8 * len(plain)}b}"
+        self._at = 0
+
+    def bit(self) -> int:
+        self._at += 1
+        return int(self._bits[self._at - 1])
+
+    def skip(self, count: int) -> None:
+        self._at += count
+
+    def unsigned(self) -> int:
+        zeros = 0
+        while not self.bit():
+            zeros += 1
+        value = 1
+        for _ in range(zeros):
+            value = 2 * value + self.bit()
+        return value - 1
+
+    def signed(self) -> int:
+        code = self.unsigned()
+        return (code + 1) // 2 if code % 2 else -(code // 2)
+
+
+def _read_parameter_set(unit: bytes) -> tuple[bool, int]:
+    """Whether all pictures are frames (`frame_mbs_only_flag`), and the bits of a frame's number."""
+    bits = _Bits(unit[4:])
+    bits.unsigned()  # its own number
+    if unit[1] in _CHROMA_PROFILES:
+        _skip_chroma(bits)
+    number_bits = bits.unsigned() + 4
+    order_kind = bits.unsigned()
+    if order_kind == 0:
+        bits.unsigned()
+    elif order_kind == 1:
+        bits.skip(1)
+        bits.signed(), bits.signed()
+        for _ in range(bits.unsigned()):
+            bits.signed()
+    bits.unsigned()  # reference frames
+    bits.skip(1)
+    bits.unsigned(), bits.unsigned()  # width and height
+    return bool(bits.bit()), number_bits
+
+
+def _skip_chroma(bits: _Bits) -> None:
+    chroma = bits.unsigned()
+    if chroma == 3 and bits.bit():
+        raise IndexError  # colours coded apart: too rare to be read
+    bits.unsigned(), bits.unsigned()  # depths
+    bits.skip(1)
+    if not bits.bit():
+        return
+    for number in range(12 if chroma == 3 else 8):
+        if bits.bit():
+            last = scale = 8
+            for _ in range(16 if number < 6 else 64):
+                if scale:
+                    scale = (last + bits.signed()) % 256
+                last = scale or last
+
+
+def _holds_frame(packet: bytes, *, length_bytes: int, number_bits: int) -> bool:
+    """`field_pic_flag` of the first slice is unset."""
+    for start in _unit_starts(packet, length_bytes):
+        if packet[start] & 31 in _SLICES:
+            bits = _Bits(packet[start + 1 : start + _LONGEST_HEADER])
+            try:
+                bits.unsigned(), bits.unsigned(), bits.unsigned()  # first block, type, picture parameters
+                bits.skip(number_bits)
+                return not bits.bit()
+            except IndexError:
+                return False
+    return False
+
+
+def _unit_starts(packet: bytes, length_bytes: int) -> Iterator[int]:
+    """Where the units of a packet begin."""
+    if not length_bytes:
+        at = packet.find(_START)
+        while 0 <= at < len(packet) - 3:
+            yield at + 3
+            at = packet.find(_START, at + 3)
+        return
+    at = length_bytes
+    while at < len(packet):
+        yield at
+        at += int.from_bytes(packet[at - length_bytes : at]) + length_bytes
