@@ -219,6 +219,9 @@ class SweepConfig:
     """Trials that run at the same time."""
     max_trial_minutes: PositiveFloat | None = None
     """A trial that takes longer is stopped, and told apart; null: none is."""
+    keep_checkpoints: Literal["winners", "all"] = "winners"
+    """Whose checkpoints stay: those of the winners and of trials that didn't come to an end (failed, out of time), or
+    of all. Those of trials that were given up or diverged go at once, the others when the sweep is done."""
     share_clips: bool = True
     """Decode each training and validation clip once for all trials that need the same one."""
     clip_cache_gb: PositiveFloat = 20.0

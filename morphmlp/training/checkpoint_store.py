@@ -5,7 +5,6 @@ A checkpoint is a folder `step-00000123-1a2b3c4d/` with `checkpoint.pt` and, wri
 """
 
 import contextlib
-import os
 import re
 import secrets
 import shutil
@@ -15,15 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeAlias
-from urllib.parse import urlsplit
 
-import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 from pydantic import ConfigDict, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from morphmlp.errors import CheckpointError, StorageError
 from morphmlp.training.checkpoint_content import FORMAT, read_content, reason_of, write_content
+from morphmlp.training.file_systems import open_storage, settle, settle_names
 
 CONTENT_FILE = "checkpoint.pt"
 MARKER_FILE = "complete.json"
@@ -112,7 +110,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: No such kind of storage, or it can't be reached.
         """
-        filesystem, root, shown = _open_storage(storage)
+        filesystem, root, shown = open_storage(storage)
         return cls(filesystem, f"{root}/{run_name}/checkpoints", location=f"{shown}/{run_name}/checkpoints")
 
     def save(self, content: Mapping[str, object], facts: CheckpointFacts) -> StoredCheckpoint:
@@ -212,12 +210,26 @@ class CheckpointStore:
         kept = set(readable[-keep_last:])
         if keep_best:
             kept.update(_by_top1(readable)[-1:])
-        for checkpoint in stored:
-            if checkpoint not in kept:
-                try:
-                    self._remove(checkpoint.name)
-                except OSError as error:
-                    told(f"{checkpoint.location}: an old checkpoint that can't be removed: {reason_of(error)}")
+        self._remove_each([one for one in stored if one not in kept], told)
+
+    def clear(self, told: Callable[[str], None]) -> int:
+        """Remove all checkpoints, of a run that nobody will continue; returns the bytes that they took.
+
+        Raises:
+            StorageError: It can't be read.
+        """
+        self._remove_remains()
+        return self._remove_each(self.stored(), told)
+
+    def _remove_each(self, checkpoints: Iterable[StoredCheckpoint], told: Callable[[str], None]) -> int:
+        freed = 0
+        for checkpoint in checkpoints:
+            try:
+                self._remove(checkpoint.name)
+                freed += checkpoint.size
+            except OSError as error:
+                told(f"{checkpoint.location}: an old checkpoint that can't be removed: {reason_of(error)}")
+        return freed
 
     def _path(self, *names: str) -> str:
         return "/".join((self._root, *names))
@@ -311,19 +323,19 @@ class CheckpointStore:
                 written_at=time.time(),
             )
             if self._renames:
-                _settle(self._path(folder, CONTENT_FILE))
+                settle(self._path(folder, CONTENT_FILE))
             with self._files.open_output_stream(self._path(folder, MARKER_FILE)) as stream:
                 stream.write(_MARKER.dump_json(marker, indent=1))
             if self._renames:
-                _settle(self._path(folder, MARKER_FILE))
-                _settle_names(self._path(folder))
+                settle(self._path(folder, MARKER_FILE))
+                settle_names(self._path(folder))
                 self._files.move(self._path(folder), self._path(name))
         except BaseException:
             with contextlib.suppress(OSError):
                 self._remove(folder)
             raise
         if self._renames:
-            _settle_names(self._root)
+            settle_names(self._root)
         return marker
 
     def _remove(self, name: str) -> None:
@@ -350,7 +362,7 @@ def read_checkpoint(location: str) -> dict[str, Any]:
     Raises:
         CheckpointError: There is none, it is torn, or it is something else.
     """
-    filesystem, path, shown = _open_storage(location)
+    filesystem, path, shown = open_storage(location)
     folder, _, name = path.rpartition("/")
     return CheckpointStore(filesystem, folder, location=shown.rpartition("/")[0]).read(name)
 
@@ -361,20 +373,6 @@ def _by_top1(stored: Iterable[StoredCheckpoint]) -> list[StoredCheckpoint]:
     return sorted(validated, key=lambda one: (one.facts.top1, one.age))
 
 
-def _open_storage(location: str) -> tuple[FileSystem, str, str]:
-    """The file system of a path or address, the path in it, and the location without credentials and options."""
-    if "://" not in location:
-        path = str(Path(location).absolute())
-        return LocalFileSystem(), path, path
-    parts = urlsplit(location)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
-    try:
-        filesystem, path = FileSystem.from_uri(location)
-    except (OSError, pa.ArrowException) as error:
-        raise CheckpointError(f"{shown}: can't be used as storage: {reason_of(error)}") from None
-    return filesystem, path.rstrip("/"), shown
-
-
 def _unreadable(what: str, error: OSError) -> StorageError:
     return StorageError(
         f"{what} can't be read: {reason_of(error)}; mend the storage, or move this checkpoint away to do without it"
@@ -383,18 +381,3 @@ def _unreadable(what: str, error: OSError) -> StorageError:
 
 def _hidden(name: str) -> str:
     return f".{name}.unfinished"
-
-
-def _settle(path: str) -> None:
-    """Wait until a file is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _settle_names(folder: str) -> None:
-    """The same for the names in a folder, on those file systems that can."""
-    with contextlib.suppress(OSError):
-        _settle(folder)

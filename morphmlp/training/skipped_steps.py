@@ -116,7 +116,7 @@ def skipped_step_folder(folder: Path, number: int) -> Path:
 
 
 def read_skipped_step(place: Path) -> StoredStep | None:
-    """A skipped step; None where it wasn't kept.
+    """A skipped step; None where it wasn't kept, or its state was removed since.
 
     Raises:
         CheckpointError: Its file is something else.
@@ -128,7 +128,7 @@ def read_skipped_step(place: Path) -> StoredStep | None:
         facts = json.loads(path.read_text(encoding="utf-8"))
         if facts["format"] != _FORMAT:
             raise ValueError(f"its format is {facts['format']!r}, not {_FORMAT!r}")
-        return StoredStep(
+        stored = StoredStep(
             folder=place,
             cursor=Cursor(**facts["cursor"]),
             loss=float(facts["loss"]),
@@ -137,6 +137,7 @@ def read_skipped_step(place: Path) -> StoredStep | None:
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: is no skipped step of this project: {error}") from None
+    return stored if (place / STATE_FILE).exists() else None
 
 
 def read_skipped_state(place: Path) -> Mapping[str, Any]:

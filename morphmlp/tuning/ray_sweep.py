@@ -30,13 +30,15 @@ from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, tracking_uri
 from morphmlp.training.start_weights import with_checked_weights
-from morphmlp.tuning.campaign import Campaign
+from morphmlp.tuning.campaign import Campaign, Entry
+from morphmlp.tuning.kept_checkpoints import KeptCheckpoints
 from morphmlp.tuning.optuna_search import OptunaPoints
 from morphmlp.tuning.point_source import ListedPoints, PointSource
 from morphmlp.tuning.population import Population
 from morphmlp.tuning.ray_halving import Halving
 from morphmlp.tuning.ray_trials import run_trials
 from morphmlp.tuning.report import trial_table, write_report
+from morphmlp.tuning.report_words import checkpoints_of
 from morphmlp.tuning.space import Planner, Space
 from morphmlp.tuning.sweep_folder import SweepFolder
 from morphmlp.tuning.sweep_record import write_sweep
@@ -107,7 +109,7 @@ def run_sweep(
                     total=total,
                     folder=folder.tune,
                     progress=progress,
-                    on_end=opened.recorder.write,
+                    on_end=opened.take_end,
                     stops=stops or StopSignals(),
                 )
         except KeyboardInterrupt:
@@ -119,6 +121,7 @@ def run_sweep(
                 opened.parent.finish("FAILED")
             raise
         result = opened.result(wall_s=time.monotonic() - began)
+        result = opened.kept.when_done(result, opened.campaign.entries)
         opened.record(result)
         return result
 
@@ -173,6 +176,14 @@ class _OpenSweep:
         )
         self.verdicts = _verdicts(sweep, space, planner, self.campaign)
         self.recorder = TrialRecorder(uri, config.dataset, folder, progress)
+        self.kept = KeptCheckpoints(sweep, folder, progress)
+        for entry in self.campaign.entries:
+            self.kept.after(entry)  # of those that had ended when the sweep was stopped
+
+    def take_end(self, entry: Entry) -> None:
+        """Complete the record of a trial that has ended, and make room."""
+        self.recorder.write(entry)
+        self.kept.after(entry)
 
     def close_killed(self) -> None:
         """End the record; the processes of trials that were going can't write their ends any more."""
@@ -204,7 +215,11 @@ class _OpenSweep:
                 self._progress.line(note)
         configs = {entry.point.title: entry.point.config for entry in self.campaign.entries}
         title = f"{self._sweep.name}, {self._space.points[0].config.dataset}"
-        folder.table.write_text(trial_table(result.trials), encoding="utf-8")
+        checkpoints = checkpoints_of(result)
+        if checkpoints is not None:
+            self._progress.line(f"sweep: {checkpoints}")
+        table = trial_table(result.trials) + (f"\n{checkpoints}\n" if checkpoints else "")
+        folder.table.write_text(table, encoding="utf-8")
         parent.artifact(folder.table)
         note = _asked(self._sweep)
         for file in write_report(result, folder.root, title=title, importances=importances, note=note):

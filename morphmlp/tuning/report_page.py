@@ -21,6 +21,7 @@ from morphmlp.tuning.report_style import HOW_TO_READ, STYLE
 from morphmlp.tuning.report_svg import STATES, esc, number
 from morphmlp.tuning.report_words import (
     answer,
+    checkpoints_of,
     counted,
     impossible_groups,
     never_started,
@@ -302,6 +303,8 @@ def _left_out(result: SweepResult) -> Iterator[str]:
         yield f"<section><h2>{counted(len(replaced), 'point')} replaced</h2>"
         yield f"<p>These weren't possible or cost too much or too little; others took their place.</p>{_names(names)}"
         yield "</section>"
+    if (checkpoints := checkpoints_of(result)) is not None:
+        yield f"<section><p class='soft'>{esc(checkpoints)}</p></section>"
 
 
 def _time(seconds: float) -> str:

@@ -41,6 +41,15 @@ def counted(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
+def checkpoints_of(result: SweepResult) -> str | None:
+    """What is left of the trials' checkpoints; None where all were to stay."""
+    if result.with_checkpoints is None:
+        return None
+    kept = counted(len(result.with_checkpoints), "trial")
+    freed = f"{result.freed_bytes / 1e6:,.1f} MB"
+    return f"Checkpoints are kept of {kept}: winners, and those that came to no end; {freed} of others were freed."
+
+
 def states_of(trials: Sequence[Trial]) -> str:
     """`finished 1, stopped 2 (after 2 epochs, 1 not started)`."""
     parts = []

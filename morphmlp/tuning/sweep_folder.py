@@ -56,6 +56,11 @@ class SweepFolder:
         return self.root / "log.txt"
 
     @property
+    def freed(self) -> Path:
+        """Trials whose checkpoints were removed, with the bytes that these took, one JSON line each."""
+        return self.root / "freed.jsonl"
+
+    @property
     def table(self) -> Path:
         """The closing table."""
         return self.root / "sweep_table.md"

@@ -60,6 +60,10 @@ class SweepResult:
     wall_s: float
     trials: tuple[Trial, ...]
     impossible: tuple[ImpossiblePoint, ...]
+    with_checkpoints: tuple[str, ...] | None = None
+    """Names of the trials' runs whose checkpoints were kept; None where none were removed for room."""
+    freed_bytes: int = 0
+    """What the removed checkpoints took."""
 
     @property
     def failed(self) -> tuple[Trial, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.loading import config_to_yaml
 from morphmlp.errors import SweepError
-from morphmlp.tuning.ranking import RankedPoint, ranked
+from morphmlp.tuning.ranking import RankedPoint, Ranking, ranked
 from morphmlp.tuning.space import label_of
 from morphmlp.tuning.trials import SweepResult
 
@@ -30,10 +30,8 @@ def write_winners(result: SweepResult, configs: Mapping[str, ExperimentConfig], 
         SweepError: A point's experiment isn't given.
     """
     ranking = ranked(result)
-    close = [point for point in ranking.points if point.group in ("best", "not separable")][:MOST_CLOSE]
-    others = [point for point in ranking.points if point.fronts and point not in close][:MOST_ON_FRONTS]
     written = []
-    for point in [*close, *others]:
+    for point in winning(ranking):
         if point.title not in configs:
             raise SweepError(f"winners: {point.title}: its experiment isn't among the {len(configs)} given")
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,6 +41,12 @@ def write_winners(result: SweepResult, configs: Mapping[str, ExperimentConfig], 
         file.write_text(f"{comment}{config_to_yaml(config)}", encoding="utf-8")
         written.append(file)
     return tuple(written)
+
+
+def winning(ranking: Ranking) -> list[RankedPoint]:
+    """The best point, those not separable from it, and those on a front of some cost."""
+    close = [point for point in ranking.points if point.group in ("best", "not separable")][:MOST_CLOSE]
+    return [*close, *[point for point in ranking.points if point.fronts and point not in close][:MOST_ON_FRONTS]]
 
 
 def _comment(result: SweepResult, point: RankedPoint, number: int, dataset: str, file: Path) -> str:

@@ -109,11 +109,21 @@ def test_a_trial_that_had_ended_is_not_run_again(swept):
 
 
 def test_a_trial_that_was_given_up_stopped_and_handed_its_workers_to_the_next(swept):
-    folder, _, before, _ = swept
+    _, _, before, _ = swept
     assert '"state": "stopped", "reason": "given up by the test"' in before[2]
     assert "test, 1 clip x 1 crop" not in before[2]
-    assert list((folder / "runs" / "tiny-1").glob("tiny-1-002-*/checkpoints/*/complete.json"))
     assert "starting 1 training worker(s)" in before[3]
+
+
+def test_only_trials_that_cannot_win_lose_their_checkpoints(swept):
+    folder, _, _, _ = swept
+    of = [list((folder / "runs" / "tiny-1").glob(f"tiny-1-00{n}-*/checkpoints/*/complete.json")) for n in (1, 2, 3)]
+    assert [bool(found) for found in of] == [True, False, True]
+    result = json.loads((folder / "result.json").read_text())
+    assert [name[:10] for name in result["with_checkpoints"]] == ["tiny-1-001", "tiny-1-003"]
+    assert result["freed_bytes"] > 0
+    table = (folder / "runs" / "tiny-1" / "sweep_table.md").read_text(encoding="utf-8")
+    assert "Checkpoints are kept of 2 trials" in table
 
 
 def test_the_trial_that_was_killed_goes_on_from_its_checkpoint(swept):

@@ -104,6 +104,8 @@ def test_what_was_kept_is_read_back(tmp_path):
     assert (stored.loss, stored.grad_norm, stored.num_workers) == (1.5, float("-inf"), 2)
     assert (stored.precision, stored.data_fingerprint) == ("fp32", "12:abc")
     assert read_skipped_step(skipped_step_folder(tmp_path, 3)) is None
+    (stored.folder / "state.pt").unlink()  # a sweep made room
+    assert read_skipped_step(stored.folder) is None
 
 
 def test_with_fp16_the_loss_scale_is_the_one_that_the_step_was_taken_with(tmp_path):
