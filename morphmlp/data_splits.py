@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -12,6 +13,9 @@ from morphmlp.data.decoding import decoder_fault
 from morphmlp.data.manifest import Manifest, read_manifest
 from morphmlp.errors import ConfigError, ManifestError
 from morphmlp.record import Tags
+
+SPLIT_TAGS = {"train": Tags.DATA_TRAIN, "val": Tags.DATA_VAL, "test": Tags.DATA_TEST}
+"""Where the record has their fingerprints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +30,15 @@ class DataSplits:
         """The same by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What tells each split's videos from others, see `Manifest.fingerprint`."""
+        return {split: manifest.fingerprint() for split, manifest in self.by_split().items()}
+
     def tags(self) -> dict[str, str]:
         """Their fingerprints, as they stand in the record."""
         return {
-            Tags.DATA_TRAIN: self.train.fingerprint(),
-            Tags.DATA_VAL: self.val.fingerprint(),
-            Tags.DATA_TEST: self.test.fingerprint(),
+            **{tag: self.fingerprints[split] for split, tag in SPLIT_TAGS.items()},
             **{Tags.PREPARED + split: made for split, made in self._prepared().items() if made is not None},
         }
 

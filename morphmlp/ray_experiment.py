@@ -6,17 +6,16 @@ Pipelines and sweep trials call this; Ray is already running when they do.
 import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from morphmlp.config import ExperimentConfig, load_config
-from morphmlp.config.loading import changed_fields, config_to_yaml, fingerprint, flat_fields
-from morphmlp.data.decoding import decoder_by_name
+from morphmlp.config import ExperimentConfig
+from morphmlp.config.loading import fingerprint, flat_fields
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import Quarantine, broken_limit, earlier_broken
 from morphmlp.data.ray_first_look import require_files
 from morphmlp.data_splits import DataSplits
-from morphmlp.errors import CheckpointError, RunStoppedError, TrackingError, storage_faults_told
+from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_told
 from morphmlp.evaluation.predictions import count_predictions, write_predictions
 from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
 from morphmlp.evaluation.scoring import confusion_matrix
@@ -28,27 +27,25 @@ from morphmlp.ray_shared_files import require_shared_files
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.reporting.figures import accuracy_figure, confusion_figure, loss_figure
 from morphmlp.reporting.time_figure import time_figure
+from morphmlp.run_claim import claim, record_tags, with_absolute_paths
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tracking import (
     Patience,
     RunWriter,
     Status,
     end_early,
-    environment_tags,
-    find_run,
     open_run,
-    prepare_store,
-    tracking_uri,
+    ready_store,
     write_waiting,
 )
 from morphmlp.training.accounting import RunAccount, RunFacts, account_table, epoch_points, run_account, training_cpu_s
-from morphmlp.training.branching import settle
 from morphmlp.training.ray_clips import SharedVideos
 from morphmlp.training.ray_trainer import train
 from morphmlp.training.ray_worker import TrainJob
-from morphmlp.training.run_folder import RunFolder, run_lock, write_whole
-from morphmlp.training.saving import checkpoint_to_test, run_store
-from morphmlp.training.start_weights import start_tag, with_checked_weights
+from morphmlp.training.report import read_points
+from morphmlp.training.run_folder import RunFolder, run_lock
+from morphmlp.training.saving import checkpoint_to_test
+from morphmlp.training.start_weights import with_checked_weights
 from morphmlp.training.state import Checkpoint, build_network, checkpoint_from
 from morphmlp.training.time_windows import read_windows
 
@@ -175,9 +172,8 @@ def _open(
     progress: Progress,
 ) -> _OpenRun:
     began, cpu_s = time.monotonic(), time.process_time()
-    uri = tracking_uri()
-    prepare_store(uri)
-    claim(config, folder, uri)
+    uri = ready_store(config.dataset)
+    known = claim(config, data, folder, uri)
     run_id = open_run(
         uri,
         experiment=config.dataset,
@@ -186,65 +182,19 @@ def _open(
         params=flat_fields(config),
         parent_run_id=parent_run_id,
     )
-    patience = Patience(tell=progress.line, kept_in=folder.root)
+    writer = RunWriter(uri, run_id, patience=Patience(tell=progress.line, kept_in=folder.root))
+    if known is None and (earlier := read_points(folder.progress)):
+        progress.line(
+            f"the record of {folder.root.name} isn't there any more; it's written anew from {folder.progress}"
+        )
+        writer.metrics(earlier)
     return _OpenRun(
         folder=folder,
-        writer=RunWriter(uri, run_id, patience=patience),
+        writer=writer,
         began=began,
         cpu_s=cpu_s,
         is_trial=parent_run_id is not None,
     )
-
-
-def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
-    """The same experiment with paths that mean the same to workers, whose working directory may be another."""
-    start, storage, clips = config.start_from, config.checkpoint.storage, config.ingest.clip_cache
-    if start is not None:
-        order = None if start.class_order is None else str(Path(start.class_order).absolute())
-        start = replace(start, weights=str(Path(start.weights).absolute()), class_order=order)
-    if storage is not None and "://" not in storage:
-        storage = str(Path(storage).absolute())
-    return replace(
-        config,
-        data=replace(config.data, **{split: str(Path(path).absolute()) for split, path in asdict(config.data).items()}),
-        start_from=start,
-        checkpoint=replace(config.checkpoint, storage=storage),
-        ingest=replace(config.ingest, clip_cache=None if clips is None else str(Path(clips).absolute())),
-        cluster=replace(config.cluster, storage=str(Path(config.cluster.storage).absolute())),
-    )
-
-
-def claim(config: ExperimentConfig, folder: RunFolder, uri: str) -> None:
-    """Take a run's folder for an experiment; one that holds the same, unfinished experiment is continued.
-
-    Raises:
-        CheckpointError: It is a finished run's or another experiment's; the differences are named.
-    """
-    settle(folder, run_store(config, folder))
-    if folder.experiment.exists():
-        changes = changed_fields(load_config(folder.experiment), config)
-        if changes:
-            raise CheckpointError(
-                f"--run-name {folder.root.name}: {folder.root} holds another experiment ({'; '.join(changes)}); "
-                "undo the changes to continue it, or choose another name"
-            )
-        known = find_run(uri, run_name=folder.root.name, experiment=config.dataset)
-        if known is not None and known.status == "FINISHED":
-            raise CheckpointError(f"--run-name {folder.root.name}: that run is finished; choose another name")
-    write_whole(folder.experiment, config_to_yaml(config))
-
-
-def record_tags(config: ExperimentConfig, data: DataSplits) -> dict[str, str]:
-    """What the record holds of a run beside its parameters; the workers add what only they know."""
-    start = config.start_from
-    return {
-        **({} if start is None else {Tags.START_FROM: start_tag(start)}),
-        **environment_tags(Path(__file__).parent),  # the commit of this code, wherever the command is run
-        **data.tags(),
-        Tags.EXPERIMENT: config.name,
-        Tags.FINGERPRINT: fingerprint(config),
-        Tags.DECODER: f"{config.ingest.decoder} {decoder_by_name(config.ingest.decoder).version}",
-    }
 
 
 def _train_and_test(
@@ -265,7 +215,7 @@ def _train_and_test(
         placement=placement,
         num_videos=len(data.train),
         num_val_videos=len(data.val),
-        data_fingerprint=data.train.fingerprint(),
+        data_fingerprint=data.fingerprints["train"],
         gmacs_per_view=model_cost(
             config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size
         ).gmacs,

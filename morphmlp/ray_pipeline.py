@@ -9,6 +9,7 @@ from morphmlp.errors import RunStoppedError
 from morphmlp.progress import TerminalProgress
 from morphmlp.ray_cluster import ray_session
 from morphmlp.ray_experiment import ExperimentResult, run_experiment
+from morphmlp.run_claim import require_free
 from morphmlp.stop_signals import StopSignals, signal_of
 from morphmlp.targets import require_storage
 from morphmlp.training.start_weights import with_checked_weights
@@ -40,6 +41,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
     require_storage(config, arguments.run_name)
     data = read_splits(config)
     config = with_checked_weights(config, data.train.class_names)  # before Ray starts
+    require_free(config, data, arguments.run_name)
     micro_batches = train_plan(config, len(data.train)).micro_batches_per_step
     stops = StopSignals()
     try:

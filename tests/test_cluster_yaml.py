@@ -72,6 +72,12 @@ def test_values_that_only_the_user_knows_are_placeholders_that_stop_a_launch(clu
         assert node["node_config"]["SecurityGroupIds"] == ["sg-REPLACE-ME"]
 
 
+def test_mlflow_starts_no_jobs_of_its_own_beside_training(cluster):
+    for text in (" ".join(cluster["head_start_ray_commands"]), (ROOT / "Makefile").read_text(encoding="utf-8")):
+        assert text.count("mlflow server --") == 1
+        assert "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false" in text.partition("mlflow server --")[0]
+
+
 def test_the_dashboard_and_mlflow_listen_on_the_loopback_only(cluster):
     start = " ".join(cluster["head_start_ray_commands"])
     assert "mlflow server --host 127.0.0.1 " in start

@@ -21,7 +21,7 @@ from morphmlp.environment import environment_tags
 from morphmlp.record import MetricPoint, Metrics, RunSummary, Status, Tags
 from morphmlp.tracking.buffered import BufferedWriter, end_early, write_waiting
 from morphmlp.tracking.patience import Patience
-from morphmlp.tracking.runs import find_run, open_run, read_children, read_run, read_runs, read_text
+from morphmlp.tracking.runs import find_run, open_run, read_children, read_run, read_runs, read_text, ready_store
 from morphmlp.tracking.store import prepare_store, tracking_uri
 from morphmlp.tracking.writer import RunWriter
 
@@ -43,6 +43,7 @@ __all__ = [
     "read_run",
     "read_runs",
     "read_text",
+    "ready_store",
     "tracking_uri",
     "write_waiting",
 ]

@@ -6,13 +6,13 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Experiment, LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from pydantic import JsonValue
 
 from morphmlp.errors import TrackingError
 from morphmlp.record import RunSummary, Tags
-from morphmlp.tracking.store import faults, impatient, prepare_store, sqlite_file
+from morphmlp.tracking.store import deleted_there, faults, impatient, prepare_store, sqlite_file, tracking_uri
 from morphmlp.tracking.writer import RunWriter, cut, param_text
 
 PAGE = 1000
@@ -63,6 +63,19 @@ def open_run(
     changed = {name: text for name, text in texts.items() if name in known and known[name] != cut(text, name)}
     writer.tags({**tags, **{Tags.RESUMED_WITH + name: text for name, text in changed.items()}})
     return run_id
+
+
+def ready_store(experiment: str) -> str:
+    """The store's address, once it answers and can take runs on a data set; nothing is recorded yet.
+
+    Raises:
+        TrackingError: The store can't be reached or used, or MLflow's experiment of this name was deleted there.
+    """
+    uri = tracking_uri()
+    prepare_store(uri)
+    with faults(uri), impatient():
+        _known_experiment(MlflowClient(uri), uri, experiment)
+    return uri
 
 
 def find_run(uri: str, *, run_name: str, experiment: str | None = None) -> RunSummary | None:
@@ -144,7 +157,7 @@ def read_text(uri: str, run_id: str, file: str) -> str | None:
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    known = client.get_experiment_by_name(name)
+    known = _known_experiment(client, uri, name)
     if known is None:
         file = sqlite_file(uri)
         artifacts = None if file is None else (file.absolute().parent / "artifacts").as_uri()
@@ -152,10 +165,17 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
             return str(client.create_experiment(name, artifact_location=artifacts, tags=_EXPERIMENT_TAGS))
         except MlflowException:
             # Another command may have been faster.
-            known = client.get_experiment_by_name(name)
+            known = _known_experiment(client, uri, name)
             if known is None:
                 raise
     return str(known.experiment_id)
+
+
+def _known_experiment(client: MlflowClient, uri: str, name: str) -> Experiment | None:
+    known = client.get_experiment_by_name(name)
+    if known is not None and known.lifecycle_stage == LifecycleStage.DELETED:
+        raise TrackingError(deleted_there(uri, "experiment", known.experiment_id) + f" (it is named {name!r})")
+    return known
 
 
 def _unfinished(

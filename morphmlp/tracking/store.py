@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -19,12 +20,29 @@ from morphmlp.errors import StoreAwayError, TrackingError
 for _noisy in ("mlflow.store.db.utils", "alembic"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
 
+_NAMED_STORES = ("databricks", "databricks-uc", "uc")
+"""MLflow's addresses that are no URLs."""
+_DELETED = re.compile(r"(?P<kind>run|experiment) (?P<id>\S+) must be in the 'active' state", re.IGNORECASE)
 _STORE_FAULTS = (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError)
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the embedded SQLite store of the working directory, as an absolute path."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlruns' / 'mlflow.db'}"
+    """`MLFLOW_TRACKING_URI`, or the embedded SQLite store of the working directory, as an absolute path.
+
+    Raises:
+        TrackingError: It names a plain folder, which MLflow takes no more.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return f"sqlite:///{Path.cwd() / 'mlruns' / 'mlflow.db'}"
+    is_folder = uri.startswith("file:") or ("://" not in uri and uri.partition(":")[0] not in _NAMED_STORES)
+    if is_folder and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
+        folder = Path(uri.removeprefix("file://").removeprefix("file:")).absolute()
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI {uri}: MLflow keeps no new records in a plain folder; use "
+            f"sqlite:///{folder / 'mlflow.db'}, or unset it for mlruns/mlflow.db of the working directory"
+        )
+    return uri
 
 
 def prepare_store(uri: str) -> None:
@@ -58,13 +76,32 @@ def faults(uri: str) -> Iterator[None]:
     try:
         yield
     except _STORE_FAULTS as error:
-        login = urlsplit(uri).netloc.rpartition("@")[0]
-        shown, reason = (text.replace(f"{login}@", "") if login else text for text in (uri, str(error)))
-        reason = " ".join(reason.split())
+        shown, reason = _without_login(uri, uri), " ".join(_without_login(str(error), uri).split())
         if "Max retries exceeded" in reason:
             reason = f"no answer ({reason.rpartition('Caused by ')[2].strip('() ')})"
+        if (deleted := _DELETED.search(reason)) is not None:
+            raise TrackingError(deleted_there(uri, deleted["kind"].lower(), deleted["id"])) from error
         kind = TrackingError if _is_refusal(error) else StoreAwayError
         raise kind(f"tracking store {shown}: {reason[:400]}") from error
+
+
+def _without_login(text: str, uri: str) -> str:
+    login = urlsplit(uri).netloc.rpartition("@")[0]
+    return text.replace(f"{login}@", "") if login else text
+
+
+def deleted_there(uri: str, kind: str, identity: str) -> str:
+    """What to do about a run or an experiment that somebody deleted in MLflow."""
+    anew = (
+        "or repeat the same command without it, which records the run anew"
+        if kind == "run"
+        else "or name another store by MLFLOW_TRACKING_URI"
+    )
+    shown = _without_login(uri, uri)
+    return (
+        f"tracking store {shown}: the {kind} {identity} was deleted there; bring it back by "
+        f"`MLFLOW_TRACKING_URI={shown} mlflow {kind}s restore --{kind}-id {identity}`, {anew}"
+    )
 
 
 def _is_refusal(error: Exception) -> bool:

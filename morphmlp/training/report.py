@@ -3,10 +3,13 @@
 Reports are plain values, since they travel between processes and stand in Ray's checkpoint index.
 """
 
+import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypedDict
 
 import torch
@@ -57,6 +60,21 @@ class Report(TypedDict, total=False):
 def points_of(report: Report) -> list[MetricPoint]:
     """The metric points of a report."""
     return [MetricPoint(*point) for point in report.get("points", [])]
+
+
+def read_points(progress: Path) -> list[MetricPoint]:
+    """The points of a run so far, over all its starts, from its progress file; of a step taken again the first one's.
+
+    A line that was cut short, by a killed process, is left out; without a file there are none.
+    """
+    found: dict[tuple[str, int], MetricPoint] = {}
+    if progress.exists():
+        with progress.open(encoding="utf-8") as file:
+            for text in file:
+                with suppress(json.JSONDecodeError):
+                    for point in (MetricPoint(*fields) for fields in json.loads(text).get("points") or ()):
+                        found.setdefault((point.key, point.step), point)
+    return list(found.values())
 
 
 def broken_of(report: Report) -> list[BrokenVideo]:

@@ -55,6 +55,11 @@ class RunFolder:
         return self.root / "experiment.yaml"
 
     @property
+    def data(self) -> Path:
+        """Fingerprints of the videos that the run began with, by split."""
+        return self.root / "data.json"
+
+    @property
     def progress(self) -> Path:
         """One JSON line per report of the workers."""
         return self.root / "progress.jsonl"

@@ -27,8 +27,9 @@ from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.ray_cluster import Placement, ray_session
 from morphmlp.ray_shared_files import require_shared_files
 from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.run_claim import fingerprints_of, require_same_data
 from morphmlp.stop_signals import StopSignals
-from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, tracking_uri
+from morphmlp.tracking import RunWriter, find_run, open_run, ready_store, tracking_uri
 from morphmlp.training.start_weights import with_checked_weights
 from morphmlp.tuning.campaign import Campaign, Entry
 from morphmlp.tuning.kept_checkpoints import KeptCheckpoints
@@ -84,12 +85,13 @@ def run_sweep(
     first = space.points[0].config
     total = space.num_points(sweep) * len(sweep.seeds)
     at_once = min(sweep.max_concurrent_trials, total)
+    ready_store(first.dataset)
     opened: _OpenSweep | None = None
     with contextlib.ExitStack() as held:
         if resume:
             held.enter_context(folder.lock())
             held.enter_context(log.last_words())
-            _require_unfinished(folder, first.dataset)
+            _require_continuable(folder, first, splits[0])
         else:
             folder.require_new()
         try:
@@ -164,8 +166,8 @@ class _OpenSweep:
     ) -> None:
         """Open or go on with what the folder holds."""
         self._sweep, self._space, self._folder, self._progress = sweep, space, folder, progress
-        config, uri = space.points[0].config, tracking_uri()
-        prepare_store(uri)
+        config = space.points[0].config
+        uri = ready_store(config.dataset)
         self.parent = _open_parent(sweep, config, data, uri=uri, folder=folder)
         self.parent.artifact(folder.sweep)
         planner = Planner(sweep, base)
@@ -311,10 +313,14 @@ def _checked_splits(space: Space) -> list[DataSplits]:
     return list(known.values())
 
 
-def _require_unfinished(folder: SweepFolder, experiment: str) -> None:
-    known = find_run(tracking_uri(), run_name=folder.root.name, experiment=experiment)
-    if known is not None and known.status == "FINISHED":
+def _require_continuable(folder: SweepFolder, config: ExperimentConfig, data: DataSplits) -> None:
+    known = find_run(tracking_uri(), run_name=folder.root.name, experiment=config.dataset)
+    if known is None:
+        return
+    if known.status == "FINISHED":
         raise CheckpointError(f"--resume {folder.root.name}: that sweep is finished, see {folder.root}")
+    where = f"--resume {folder.root.name}: {folder.root}"
+    require_same_data(fingerprints_of(known.tags), data, dataclasses.asdict(config.data), where)
 
 
 def _open_parent(

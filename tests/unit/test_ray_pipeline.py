@@ -37,6 +37,7 @@ def train(monkeypatch):
         monkeypatch.setattr(
             ray_pipeline, "read_splits", lambda config: SimpleNamespace(train=Videos(class_names=names))
         )
+        monkeypatch.setattr(ray_pipeline, "require_free", lambda config, data, run_name: None)
         monkeypatch.setattr(ray_pipeline, "ray_session", no_session)
         ray_pipeline.train_and_report(ExperimentArguments(config=config, run_name="run", json=None))
 

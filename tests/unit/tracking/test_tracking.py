@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
+from mlflow import MlflowClient
 
 from morphmlp.environment import environment_tags
-from morphmlp.errors import TrackingError
+from morphmlp.errors import StoreAwayError, TrackingError
 from morphmlp.tracking import (
     MetricPoint,
     Metrics,
@@ -21,6 +22,7 @@ from morphmlp.tracking import (
     open_run,
     prepare_store,
     read_runs,
+    ready_store,
     tracking_uri,
 )
 
@@ -50,6 +52,22 @@ def test_the_default_store_is_an_absolute_sqlite_file_under_the_working_director
     assert tracking_uri() == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     assert tracking_uri() == "http://tracking:5000"
+
+
+@pytest.mark.parametrize("folder", ["file:///records", "file:/records", "/records", "./records", "mlruns"])
+def test_a_plain_folder_is_refused_with_the_database_that_would_do(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", folder)
+    with pytest.raises(TrackingError, match=f"^MLFLOW_TRACKING_URI {folder}: .* use sqlite:///.*/mlflow.db, or unset"):
+        tracking_uri()
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow's own way to insist
+    assert tracking_uri() == folder
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////records/mlflow.db", "databricks", "databricks://profile", "http://h:5000"])
+def test_other_stores_are_left_to_mlflow(uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking_uri() == uri
 
 
 def test_two_commands_that_start_at_once_prepare_one_store(tmp_path):
@@ -269,6 +287,37 @@ def test_a_store_that_can_not_be_used_is_named_in_one_line(tmp_path, uri, fault)
 def test_a_run_that_is_gone_is_a_tracking_error(store):
     with pytest.raises(TrackingError, match="0badf00d"):
         RunWriter(store, "0badf00d").metrics(points("train/loss", [0]))
+
+
+def test_a_deleted_run_is_one_line_with_the_way_back_and_takes_points_again_then(store):
+    run_id = opened(store, "deleted")
+    writer = RunWriter(store, run_id)
+    MlflowClient(store).delete_run(run_id)
+    for write in (lambda: writer.metrics(points("train/loss", [0])), lambda: writer.finish("FINISHED")):
+        with pytest.raises(TrackingError, match=f"the run {run_id} was deleted there; bring it back by") as caught:
+            write()
+        assert not isinstance(caught.value, StoreAwayError)  # waiting doesn't help
+        assert "\n" not in str(caught.value)
+    assert f"mlflow runs restore --run-id {run_id}`, or repeat the same command" in str(caught.value)
+    MlflowClient(store).restore_run(run_id)
+    writer.metrics(points("train/loss", [0]))
+
+
+def test_a_deleted_experiment_is_one_line_with_the_way_back_before_anything_is_recorded(tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert ready_store("demo") == uri
+    client = MlflowClient(uri)
+    assert client.get_experiment_by_name("demo") is None
+    experiment = client.create_experiment("demo")
+    assert ready_store("demo") == uri
+    client.delete_experiment(experiment)
+    way_back = f"the experiment {experiment} was deleted there; .* mlflow experiments"
+    for use in (lambda: ready_store("demo"), lambda: opened(uri, "run")):
+        with pytest.raises(TrackingError, match=way_back):
+            use()
+    client.restore_experiment(experiment)
+    opened(uri, "run")
 
 
 def test_the_store_is_plain_sqlite_that_others_can_open(store):

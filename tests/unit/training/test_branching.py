@@ -12,8 +12,10 @@ import torch
 
 from morphmlp.config import load_config
 from morphmlp.config.loading import changed_fields, config_to_yaml
+from morphmlp.data.manifest import manifest_from_rows
+from morphmlp.data_splits import DataSplits
 from morphmlp.errors import CheckpointError, RunInUseError
-from morphmlp.ray_experiment import claim
+from morphmlp.run_claim import claim
 from morphmlp.training import branching
 from morphmlp.training.branching import branch, newest_at, settle
 from morphmlp.training.checkpoint_store import CheckpointFacts, CheckpointStore
@@ -23,6 +25,7 @@ from morphmlp.training.run_folder import RunFolder, run_lock
 from morphmlp.training.state import checkpoint_from, new_state, restore, snapshot
 
 DATA = "12:abc"
+NONE = manifest_from_rows(video_ids=[], paths=[], labels=[], splits=[], sizes_bytes=[], class_names=[])
 STEPS_PER_EPOCH = 2
 
 
@@ -308,5 +311,5 @@ def test_a_command_that_takes_up_a_killed_branch_settles_it_first(runs, monkeypa
     monkeypatch.undo()
     assert load_config(runs.folder.experiment).optim == runs.old.optim
     with pytest.raises(CheckpointError, match=r"holds another experiment .*optim.lr: 0.0008 -> 0.005"):
-        claim(runs.old, runs.folder, "sqlite://")
+        claim(runs.old, DataSplits(train=NONE, val=NONE, test=NONE), runs.folder, "sqlite://")
     assert runs.resumed()[1].optim == runs.new.optim
