@@ -149,7 +149,8 @@ def json_objects(text: str, *, named: bool) -> Iterator[tuple[int, str, Mapping[
     Raises:
         json.JSONDecodeError: It's something else.
     """
-    decoder, (opening, closing) = json.JSONDecoder(), "{}" if named else "[]"
+    # Whole numbers stay text: here they are ids and seconds, and Python refuses to make numbers of very long ones.
+    decoder, (opening, closing) = json.JSONDecoder(parse_int=str), "{}" if named else "[]"
     place = _after_space(text, 0)
     if text[place : place + 1] != opening:
         raise json.JSONDecodeError(f"it must begin with {opening}", text, place)

@@ -4,6 +4,7 @@ Knows lines and their faults; asks nothing of the disk.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from morphmlp.data.annotation_formats import SPLIT_WORDS, AnnotatedVideo, Faults, json_objects, json_text
@@ -25,6 +26,7 @@ KINETICS_LAYOUTS = (
 )
 """Where a video is looked for below the videos' folder, in this order, as a file, a folder of frames or packed frames.
 Start and end have six digits; the label's spaces may be underscores."""
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]*)?")
 UNLABELLED = "the list has no labels and can't be scored; take the validation list"
 
 
@@ -112,4 +114,4 @@ def _places(name: str, youtube_id: str, label: str, splits: Sequence[str] | Mapp
 
 
 def _is_seconds(text: str) -> bool:
-    return text.replace(".", "", 1).isdecimal()
+    return _SECONDS.fullmatch(text) is not None

@@ -35,6 +35,8 @@ _COUNTS = ("num_frames", "total_frames", "n_frames", "frame_count", "frames")
 _LABELS = ("class_id", "label_id", "class_idx", "label_idx", "target", "label", "labels", "class", "class_name", "tag")
 _SPLITS = ("split", "subset")
 _SEVERAL = re.compile(r"[-\d\s,;|]+")
+_WHOLE = re.compile(r"-?[0-9]{1,9}")
+"""Class ids and counts as far as a manifest's columns hold them."""
 _QUOTED = re.compile(r'"((?:[^"]|"")+)"(.*)')
 
 Form = Literal["path list", "frame list", "list of paths in class folders", "list with a header"]
@@ -137,8 +139,7 @@ def _fields(text: str) -> _Fields:
 
 
 def _is_whole(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdecimal()
+    return _WHOLE.fullmatch(text) is not None
 
 
 def _is_count(text: str) -> bool:

@@ -74,4 +74,4 @@ def read_something_json(
 def _field(video: Mapping[str, object], name: str) -> str:
     """A field's text, or nothing; ids are text in the official files and numbers in some copies of them."""
     value = video.get(name)
-    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return value.strip() if isinstance(value, str) else ""

@@ -1,10 +1,12 @@
 """Annotations as they circulate: every form, for every data set, becomes one manifest, or a line says why not."""
 
 import codecs
+import csv
 import json
 import os
 import re
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -498,3 +500,69 @@ def test_every_form_of_the_documents_is_read(tmp_path, lines):
 
 def test_the_documents_have_a_form_of_every_kind():
     assert len(documented_forms()) == 10
+
+
+stems = st.text(
+    st.characters(exclude_categories=["Cs", "Cc", "Cn", "Co"], exclude_characters="/\\"), min_size=1, max_size=12
+)
+
+
+@given(
+    names=st.lists(stems.map(str.strip).filter(lambda name: name not in {"", ".", ".."}), min_size=1, max_size=4),
+    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    delimiter=st.sampled_from(",;\t"),
+    header=st.booleans(),
+)
+def test_any_file_name_comes_back_from_what_a_csv_library_writes(tmp_path_factory, names, quoting, delimiter, header):
+    folder = tmp_path_factory.mktemp("names")
+    paths = sorted({unicodedata.normalize("NFC", f"{name}.mp4") for name in names})
+    touch(folder / "videos", *paths)
+    with (folder / "train.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, quoting=quoting, delimiter=delimiter)
+        writer.writerows([["path", "label"]] if header else [])
+        writer.writerows([path, number] for number, path in enumerate(paths))
+    table = read_annotations(folder / "train.csv", videos=folder / "videos").manifest.table.to_pylist()
+    assert [(row["path"], row["label"]) for row in table] == [
+        (f"{folder}/videos/{path}", number) for number, path in enumerate(paths)
+    ]
+
+
+pieces = st.sampled_from(
+    [
+        *(
+            "a/1.mp4",
+            "a/1",
+            "b.mp4",
+            "label",
+            "path",
+            "youtube_id",
+            "split",
+            "time_start",
+            "time_end",
+            "id",
+            "template",
+        ),
+        *(" ", ",", ";", "\t", "\n", "\r\n", '"', "0", "1", "60", "-", ".", "/", "\\", "..", "[", "]", "{", "}", ":"),
+        *("annotations", "segment", "subset", "train", "null", "9" * 400, "9" * 5000, "1e999", "é", "\ufeff", "\u0085"),
+    ]
+)
+
+
+@given(
+    content=st.one_of(
+        st.binary(max_size=60),
+        st.lists(pieces, max_size=30).map("".join).map(str.encode),
+        st.lists(pieces, max_size=20).map("".join).map(lambda text: f'{{"a": {text}}}'.encode()),
+        st.lists(pieces, max_size=20).map(" ".join).map(lambda text: f"path,num_frames,label\n{text}\n".encode()),
+    ),
+    data_set=st.sampled_from(DATA_SETS),
+    classes=st.sampled_from([None, CLASSES]),
+)
+def test_whatever_a_file_holds_it_is_read_or_refused_in_lines(tmp_path_factory, content, data_set, classes):
+    folder = tmp_path_factory.mktemp("any")
+    touch(folder / "videos", "a/1.mp4", "b.mp4")
+    (folder / "train.txt").write_bytes(content)
+    options = {"videos": folder / "videos", "class_names": classes, "allow_missing": True}
+    with suppress(ManifestError):
+        found = read(data_set, folder / "train.txt", **options)
+        write_manifest(found.manifest, folder / "train.parquet")
