@@ -5,6 +5,7 @@ Every fault is collected with its line. Knows no text format and opens no video.
 
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from morphmlp.data.video_folder import FOLDER, VideoFolder, sizes_bytes
 from morphmlp.errors import ManifestError
 
 _NAMES_SHOWN = 3
+_TRIED, _LEVELS_ABOVE = 50, 3
+"""Videos and folders that are tried to find out what was meant, and how far above the folder."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,8 @@ def _missing_text(row: AnnotatedVideo, folder: VideoFolder) -> str:
 def _hints(labelled: LabelledRows, folder: VideoFolder) -> list[str]:
     """What may be the matter where videos are missing."""
     hints = [f"{folder.root}: looked for {labelled.looked_for}"] if labelled.looked_for else []
+    if other := _other_root(labelled.rows, folder):
+        hints.append(f"{folder.root}: holds none of them, but {other} does; give --videos {other}")
     if without_text := folder.names_without_text():
         hints.append(
             f"{folder.root}: {len(without_text)} names there aren't UTF-8 text, so no list can name them; rename them "
@@ -171,6 +176,18 @@ def _hints(labelled: LabelledRows, folder: VideoFolder) -> list[str]:
             + (" ..." if without_text[_NAMES_SHOWN:] else "")
         )
     return hints
+
+
+def _other_root(rows: Sequence[AnnotatedVideo], folder: VideoFolder) -> Path | None:
+    """The folder that was most likely meant, a little above or below, where all of the videos are missing."""
+    sample = rows[:: len(rows) // _TRIED + 1]
+    if any(folder.find(sample)):
+        return None
+    for root in (*folder.root.parents[:_LEVELS_ABOVE], *folder.folders(most=_TRIED)):
+        with suppress(ManifestError):  # it may not be listed, or its name not be said
+            if any(VideoFolder(root).find(sample)):
+                return root
+    return None
 
 
 def endings_text(name: str, endings: Sequence[str]) -> str:

@@ -34,6 +34,7 @@ _PATHS = (
 _COUNTS = ("num_frames", "total_frames", "n_frames", "frame_count", "frames")
 _LABELS = ("class_id", "label_id", "class_idx", "label_idx", "target", "label", "labels", "class", "class_name", "tag")
 _SPLITS = ("split", "subset")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SEVERAL = re.compile(r"[-\d\s,;|]+")
 _WHOLE = re.compile(r"-?[0-9]{1,9}")
 """Class ids and counts as far as a manifest's columns hold them."""
@@ -114,7 +115,16 @@ def read_list(
     elif numbered is None and parsed and parsed[0][2].is_file and parsed[0][2].class_folder:
         form, read = "list of paths in class folders", reader.folder_row
     rows = [row for line, text, fields in parsed if (row := read(line, text, fields)) is not None]
-    return ListRows(form, rows, has_names=form == "list of paths in class folders")
+    return ListRows(form, _without_addresses(rows, faults), has_names=form == "list of paths in class folders")
+
+
+def _without_addresses(rows: Sequence[AnnotatedVideo], faults: Faults) -> list[AnnotatedVideo]:
+    for row in rows:
+        if _ADDRESS.match(row.video_id):
+            faults.add(
+                row.line, f"{row.video_id} is an address; videos must lie in a folder, one that is mounted will do"
+            )
+    return [row for row in rows if not _ADDRESS.match(row.video_id)]
 
 
 def _fields(text: str) -> _Fields:
@@ -122,8 +132,10 @@ def _fields(text: str) -> _Fields:
 
     A separator counts where numbers follow it; a comma goes before the space, so that paths may hold spaces.
     """
-    text = text.strip()
+    text = text.strip(" \t,;")
     if quoted := _QUOTED.fullmatch(text):
+        if not quoted[2] and (inside := _fields(quoted[1])).numbers:  # a whole line in quotes
+            return inside
         rest = [part.strip('"') for part in re.split(r"[,;\s]+", quoted[2].strip(" ,;\t")) if part]
         if all(map(_is_whole, rest)) and (not quoted[2] or quoted[2][0] in ",; \t"):
             return _Fields(quoted[1].replace('""', '"').strip(), tuple(map(int, rest)), apart=True)
@@ -158,7 +170,11 @@ class _LineReader:
         """`<path> <class id>`."""
         *more, label = fields.numbers or (None,)
         if label is None:
-            self.faults.add(line, f"unreadable line {text[:120]!r}; it must be `{PATH_LIST}` (or a space)")
+            self.faults.add(
+                line,
+                f"unreadable line {text[:120]!r}; it must be `{PATH_LIST}` (or a space)"
+                "; names of classes need a first line `path,label`",
+            )
             return None
         if more and (fields.is_file or fields.apart):
             self.faults.add(
@@ -210,7 +226,7 @@ def _read_table(
     usual_split = split or (None if columns[-1] else usual_split)
     if not columns[-1]:
         require_split(usual_split, table.line, faults)
-    lines = [(line, [cells.get(name, "") for name in columns]) for line, cells in table.rows(faults)]
+    lines = [(line, [cells[name] if name else "" for name in columns]) for line, cells in table.rows(faults)]
     has_names = not any(_is_whole(label) for _, (_, label, _, _) in lines)
     rows = []
     for line, (path, label, count, said) in lines:
@@ -231,7 +247,7 @@ def _read_table(
             rows.append(_frames_by_path(line, path, its_label, its_split, int(count)))
         else:
             rows.append(_by_path(line, path, its_label, its_split, endings))
-    return ListRows("list with a header", rows, has_names)
+    return ListRows("list with a header", _without_addresses(rows, faults), has_names)
 
 
 def _by_path(line: int, path: str, label: int | str, split: str, endings: tuple[str, ...]) -> AnnotatedVideo:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -122,7 +123,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     except OSError as error:
         raise ManifestError(f"{path}: can't be written: {error.strerror or error}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where it couldn't even be made
+            temporary.unlink()
 
 
 def read_manifest(path: str | Path, *, only: Collection[str] | None = None) -> Manifest:

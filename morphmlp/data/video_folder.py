@@ -97,6 +97,11 @@ class VideoFolder:
         listing = self._listing(parent)
         return next((found for ending in EXTENSIONS if (found := listing.find(name + ending))), None)
 
+    def folders(self, *, most: int) -> list[Path]:
+        """The first so many folders right in it."""
+        entries = self._listing(str(self.root)).entries
+        return [self.root / name for name in sorted(name for name, is_folder in entries.items() if is_folder)[:most]]
+
     def names_without_text(self) -> list[str]:
         """Names that were met and aren't UTF-8, so that no list can speak of them, with their bytes escaped."""
         found = [f"{listing.path}/{name}" for listing in self._listings.values() for name in listing.without_text]

@@ -73,6 +73,9 @@ PATH_LISTS = {
     "a header in capitals": "Path;Label\nrun_fast/one.mp4;0\nwalk/two.mp4;1\n",
     "names of classes": "path,label\nrun_fast/one.mp4,run fast\nwalk/two.mp4,walk\n",
     "many columns": 'id,clip_path,label,split\n1,run_fast/one.mp4,"run_fast",train\n2,walk/two.mp4,walk,train\n',
+    "a column of numbers": ",path,label\n0,run_fast/one.mp4,0\n1,walk/two.mp4,1\n",
+    "separators at the end": "run_fast/one.mp4,0,\nwalk/two.mp4,1,,\n",
+    "lines in quotes": '"run_fast/one.mp4,0"\n"walk/two.mp4,1"\n',
     "ids from 1": "run_fast/one.mp4 1\nwalk/two.mp4 2\n",
     "class folders alone": "run_fast/one.mp4\nwalk/two.mp4\n",
 }
@@ -318,6 +321,7 @@ REFUSED = {
     "a class beside paths without": ("a/1.mp4\nb/2.mp4 0\n", 1, "unreadable line 'a/1.mp4'"),
     "half a class": ("a/1.mp4 0.5\n", 1, "unreadable line 'a/1.mp4 0.5'"),
     "an empty cell": ("path,label,x\na/1.mp4,0,1\n,0,1\n", 3, "path is '' and label '0'"),
+    "an address": ("s3://bucket/a/1.mp4 0\n", 1, "s3://bucket/a/1.mp4 is an address"),
     "a split that is none": ("path,label,split\na/1.mp4,0,dev\n", 2, "split is 'dev'"),
     "a count that is none": ("path,label,num_frames\na/1,0,many\n", 2, "num_frames is 'many'"),
     "a line of another form": (
@@ -470,6 +474,19 @@ def test_a_manifest_of_any_list_can_be_written(tmp_path, data_set):
     (tmp_path / "train.txt").write_text("Übung/1.mp4 0\nx/2.mp4 1\n")
     found = read(data_set, tmp_path / "train.txt", videos=tmp_path)
     write_manifest(found.manifest, tmp_path / "train.parquet")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("k400/videos", "k400"), ("k400/videos/train/walk", "k400"), ("", "k400"), ("elsewhere", None)]
+)
+def test_where_all_videos_are_missing_the_folder_that_was_meant_is_named(tmp_path, given, meant):
+    touch(tmp_path, "k400/videos/train/walk/1.mp4", "elsewhere/1/2/3/4/x")
+    (tmp_path / "train.txt").write_text("videos/train/walk/1.mp4 0\nvideos/train/walk/2.mp4 0\n")
+    hints = faults_of(lambda: read_annotations(tmp_path / "train.txt", videos=tmp_path / given))[2:-1]
+    expected = (
+        f"{tmp_path / given}: holds none of them, but {tmp_path / 'k400'} does; give --videos {tmp_path / 'k400'}"
+    )
+    assert hints == ([expected] if meant else [])
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path):

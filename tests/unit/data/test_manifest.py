@@ -397,3 +397,12 @@ def test_a_damaged_page_is_refused_in_one_line(tmp_path):
     path.write_bytes(content)
     (line,) = faults_of(lambda: read_manifest(path))
     assert "is not a Parquet file" in line
+
+
+@pytest.mark.parametrize("place", ["file/train.parquet", "folder"])
+def test_a_manifest_that_cannot_be_written_is_told_in_one_line(tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (line,) = faults_of(lambda: write_manifest(make_manifest(), tmp_path / place))
+    assert line.startswith(f"{tmp_path / place}: can't be written: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
