@@ -4,7 +4,6 @@ The frames are counted when the file is opened, and kept as far as they fit; of 
 """
 
 from collections.abc import Generator, Sequence
-from contextlib import closing
 from itertools import islice
 
 import numpy as np
@@ -43,6 +42,8 @@ class SequentialReader:
         if not self._is_damaged:
             raise DecodeError("not one frame could be decoded")
         self._lost = stream.failures - refused
+        self._decoding = stream.decode()
+        self._place = 0
         self.info = stream.info(pts, dts)
 
     def read(self, indices: Sequence[int]) -> DecodedFrames:
@@ -65,16 +66,29 @@ class SequentialReader:
 
     def in_order(self) -> Generator[tuple[int, VideoFrame], None, None]:
         """Every frame, with its index."""
-        with closing(self._stream.decode()) as decoded:
-            yield from enumerate(decoded if self._held is None else self._held)
+        if self._held is None:
+            self._rewind()
+            yield from self._onwards()
+        else:
+            yield from enumerate(self._held)
 
     def _found(self, wanted: Sequence[int]) -> dict[int, Frames]:
         """Wanted frames by index, without those that can't be converted."""
-        found: dict[int, Frames] = {}
-        with closing(self.in_order()) as frames:
-            for index, frame in islice(frames, wanted[-1] + 1):
-                if index in set(wanted):
-                    picture = self._stream.rgb(frame)
-                    if picture is not None:
-                        found[index] = picture
-        return found
+        if self._held is not None:
+            frames = ((index, self._held[index]) for index in wanted)
+        else:
+            # Decoded on from where the last read ended, so that a clip that is read in parts is decoded once.
+            if wanted[0] < self._place:
+                self._rewind()
+            frames = (pair for pair in islice(self._onwards(), wanted[-1] + 1 - self._place) if pair[0] in wanted)
+        pictures = ((index, self._stream.rgb(frame)) for index, frame in frames)
+        return {index: picture for index, picture in pictures if picture is not None}
+
+    def _onwards(self) -> Generator[tuple[int, VideoFrame], None, None]:
+        for frame in self._decoding:
+            index, self._place = self._place, self._place + 1
+            yield index, frame
+
+    def _rewind(self) -> None:
+        self._decoding.close()  # one codec: two decodes at once would mix
+        self._decoding, self._place = self._stream.decode(), 0

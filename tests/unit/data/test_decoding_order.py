@@ -12,6 +12,7 @@ from morphmlp.benchmarks.coded_videos import HEIGHT, NUM_FRAMES, SAME_PICTURE, W
 from morphmlp.data.decoding.display_order import frame_times
 from morphmlp.data.decoding.orientation import Orientation
 from morphmlp.data.decoding.pyav_decoder import PyAVDecoder
+from morphmlp.data.decoding.stream_decoder import StreamDecoder
 
 X264 = ["-c:v", "libx264", "-preset", "veryfast", "-g", "12", "-bf", "3", "-x264-params", "threads=1:b-adapt=0"]
 XVID = ["-c:v", "libxvid", "-g", "48", "-bf", "2", "-q:v", "4"]
@@ -101,6 +102,24 @@ def test_where_a_decoder_shows_another_order_than_the_times_the_decoder_is_right
 def test_an_avi_whose_pictures_tell_their_order_is_not_decoded_from_its_start(kind, coded):
     reader = check(coded(kind))
     assert reader._stretches([40])[0].start > 24
+
+
+def test_a_long_avi_that_is_read_in_parts_is_decoded_on_from_part_to_part(plain, monkeypatch):
+    starts, decode = [], StreamDecoder.decode
+
+    def counted(self, *place):
+        starts.append(place)
+        yield from decode(self, *place)
+
+    expected = opened(plain["H.264"]).read(range(NUM_FRAMES)).frames
+    reader = opened(plain["H.264"], held_bytes=1000)
+    monkeypatch.setattr(StreamDecoder, "decode", counted)
+    for indices in ([3, 5], [6], [20, 7], [40], [2, 47], [47]):
+        assert (reader.read(indices).frames == expected[indices]).all(), indices
+    reads = len(starts)
+    assert [index for index, _ in reader.in_order()] == list(range(NUM_FRAMES))
+    assert (reader.read([9]).frames == expected[[9]]).all()
+    assert reads == 2  # frames 2 and the last one again lie before the place that was reached
 
 
 def test_a_damaged_avi_is_counted(plain, tmp_path):
