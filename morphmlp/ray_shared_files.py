@@ -12,6 +12,7 @@ from morphmlp.data_splits import DataSplits
 from morphmlp.errors import ClusterError
 from morphmlp.ray_cluster import NodeResources, Placement, cluster_nodes
 from morphmlp.shared_files import Answer, Question, answer, faults_of, marked, readable
+from morphmlp.targets import CLIP_CACHE
 
 ANSWER_S = 120.0
 """Time for an answer; a process has to start for it."""
@@ -23,7 +24,7 @@ _SHOWN = 10
 def require_shared_files(config: ExperimentConfig, splits: Iterable[DataSplits], placement: Placement) -> None:
     """Make sure that nodes which train share the storage, and that those which decode see the same videos.
 
-    A node without such a part needn't see anything; a cluster of one node is taken as it is.
+    A node without such a part needn't see anything. Of a cluster of one node only its clip cache is looked at.
 
     Args:
         config: The experiment; its storage is a folder.
@@ -34,14 +35,17 @@ def require_shared_files(config: ExperimentConfig, splits: Iterable[DataSplits],
         ClusterError: One line for each node and field: what it doesn't see, and what would be right.
     """
     nodes = cluster_nodes()
-    if len(nodes) < 2:
+    cache = config.ingest.clip_cache
+    if len(nodes) < 2 and cache is None:
         return
-    videos = _some_videos(splits)
-    with marked(_folders(config)) as marks:
+    videos = _some_videos(splits) if len(nodes) > 1 else {}
+    own = {} if cache is None else {CLIP_CACHE: str(Path(cache).absolute())}
+    with marked(_folders(config) if len(nodes) > 1 else {}) as marks:
         questions = {
             node: Question(
                 marks=marks if placement.may_train(node) else {},
                 videos=videos if node.may_decode(config.ingest) else {},
+                own=own if node.may_decode(config.ingest) else {},
             )
             for node in nodes
         }
@@ -79,13 +83,17 @@ def _answers(questions: dict[NodeResources, Question]) -> list[tuple[str, Answer
         .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False))
         .remote(question): node
         for node, question in questions.items()
-        if question.marks or question.videos
+        if question.marks or question.videos or question.own
     }
     _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
     if silent:
         node, question = asked[silent[0]], questions[asked[silent[0]]]
         looked_at = ", ".join(
-            [*(str(Path(mark).parent) for mark in question.marks.values()), *(v[0] for v in question.videos.values())]
+            [
+                *(str(Path(mark).parent) for mark in question.marks.values()),
+                *(paths[0] for paths in question.videos.values()),
+                *question.own.values(),
+            ]
         )
         raise ClusterError(
             f"node {node.name}: no answer within {ANSWER_S:.0f} s while it looked at {looked_at}; a mounted disk may "

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from morphmlp.errors import ClusterError
+from morphmlp.targets import folder_fault
 
 PATIENCE_S = 5.0
 """Time for a new file to come up on another machine."""
@@ -25,6 +26,8 @@ class Question:
     """Fresh files of the asking machine, by the field that names their folder; another one is to be written beside."""
     videos: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Some videos by the field that names their manifest."""
+    own: Mapping[str, str] = field(default_factory=dict)
+    """Folders that the machine must be able to write to, by the field that names them; others needn't see them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class Answer:
     """The files beside the marks, by field."""
     faults: Mapping[str, str] = field(default_factory=dict)
     """Of the folders of the marks: what is wrong with them, by field."""
+    own_faults: Mapping[str, str] = field(default_factory=dict)
+    """The same of folders of the machine's own."""
     unseen: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Videos that can't be read, by field, each with the reason."""
 
@@ -86,7 +91,8 @@ def answer(question: Question) -> Answer:
         named_by: {path: reason for path in paths if (reason := _unreadable(Path(path))) is not None}
         for named_by, paths in question.videos.items()
     }
-    return Answer(written=written, faults=faults, unseen=unseen)
+    own_faults = {named_by: fault for named_by, folder in question.own.items() if (fault := folder_fault(Path(folder)))}
+    return Answer(written=written, faults=faults, own_faults=own_faults, unseen=unseen)
 
 
 def faults_of(answers: Sequence[tuple[str, Answer]], here: Mapping[str, Sequence[str]]) -> list[str]:
@@ -105,6 +111,10 @@ def faults_of(answers: Sequence[tuple[str, Answer]], here: Mapping[str, Sequence
         found += [
             f"{named_by}: node {node} {fault}; name a folder that all nodes which train have mounted at the same path"
             for named_by, fault in told.items()
+        ]
+        found += [
+            f"{named_by}: node {node}: {fault}; name a folder that all nodes which decode can write to"
+            for named_by, fault in given.own_faults.items()
         ]
     for node, given in answers:
         for named_by, unseen in given.unseen.items():

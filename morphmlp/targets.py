@@ -8,10 +8,13 @@ import unicodedata
 from pathlib import Path
 
 from morphmlp.config import ExperimentConfig
+from morphmlp.config.values import name_faults
 from morphmlp.errors import ConfigError
 
 LONGEST_NAME = 150
 """Bytes of a run's name; a file's name may have 255, and a sweep adds a trial's number, values and seed."""
+CLIP_CACHE = "ingest.clip_cache"
+"""The field of a folder that every machine which decodes writes to, each for itself or all to the same."""
 
 
 def plain_name(name: str, option: str = "--run-name") -> str:
@@ -20,17 +23,12 @@ def plain_name(name: str, option: str = "--run-name") -> str:
     Raises:
         ConfigError: It can't.
     """
-    if not name or "/" in name or name.startswith("."):
-        fault = "must be a plain name, without / and leading dots"
-    elif not name.isprintable() or name != name.strip():
-        fault = "holds line breaks or other signs that can't be seen; use letters, digits, - and _"
-    elif "'" in name and '"' in name:
-        fault = "holds both kinds of quotes; use one at most"
-    elif (size := len(name.encode())) > LONGEST_NAME:
-        raise ConfigError([f"{option}: '{name[:40]}...' has {size} bytes; use at most {LONGEST_NAME}"])
-    else:
-        return name
-    raise ConfigError([f"{option}: {name!r} {fault}"])
+    faults = name_faults(name, option)
+    if not faults and (size := len(name.encode())) > LONGEST_NAME:
+        faults = [f"{option}: '{name[:40]}...' has {size} bytes; use at most {LONGEST_NAME}"]
+    if faults:
+        raise ConfigError(faults)
+    return name
 
 
 def ascii_name(name: str) -> str:
@@ -50,7 +48,7 @@ def json_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir():
         raise ConfigError([f"--json: {path} is a folder; name a file, such as {path / 'result.json'}"])
-    fault = _folder_fault(path.parent)
+    fault = folder_fault(path.parent)
     if path.exists():
         fault = None if os.access(path, os.W_OK) else "can't be written"
     if fault is not None:
@@ -72,7 +70,10 @@ def require_storage(config: ExperimentConfig, run_name: str) -> None:
     places = {"cluster.storage": storage}
     if config.checkpoint.storage is not None and "://" not in config.checkpoint.storage:
         places["checkpoint.storage"] = config.checkpoint.storage
-    found = {field: _folder_fault(Path(place) / run_name) for field, place in places.items()}
+    found = {field: folder_fault(Path(place) / run_name) for field, place in places.items()}
+    if config.ingest.clip_cache is not None and "RAY_ADDRESS" not in os.environ:  # else the nodes are asked
+        places[CLIP_CACHE] = config.ingest.clip_cache
+        found[CLIP_CACHE] = folder_fault(Path(config.ingest.clip_cache))
     faults = [
         f"{field}: {places[field]}: {fault}; name a folder that can be written to"
         for field, fault in found.items()
@@ -82,7 +83,7 @@ def require_storage(config: ExperimentConfig, run_name: str) -> None:
         raise ConfigError(faults)
 
 
-def _folder_fault(folder: Path) -> str | None:
+def folder_fault(folder: Path) -> str | None:
     """Why a file can't be written into a folder, which may have to be made first."""
     there = folder.absolute()
     try:

@@ -20,8 +20,13 @@ Temporal = Literal["mixed", "averaged", "none"]
 DecoderName = Literal["pyav", "decord", "torchcodec"]
 
 
-def name_faults(name: str) -> list[str]:
-    """Why runs can't be named after this name, which their folders carry: one line or none."""
+def name_faults(name: str, field: str = "name") -> list[str]:
+    """Why folders, the record and a terminal's line can't carry a name: one line or none."""
     if not name or "/" in name or name.startswith("."):
-        return [f"name: {name!r} must be a plain name, without / and leading dots"]
+        return [f"{field}: {name!r} must be a plain name, without / and leading dots"]
+    if not name.isprintable() or name != name.strip():
+        fault = "holds line breaks or other signs that can't be seen; use letters, digits, - and _"
+        return [f"{field}: {name!r} {fault}"]
+    if "'" in name and '"' in name:
+        return [f"{field}: {name!r} holds both kinds of quotes; use one at most"]
     return []

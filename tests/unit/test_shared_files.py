@@ -45,6 +45,15 @@ def test_a_machine_that_may_only_read_is_named(tmp_path: Path, monkeypatch: pyte
     assert given.faults == {"cluster.storage": f"can't write to {tmp_path} (Read-only file system)"}
 
 
+def test_a_machine_that_cannot_write_to_a_folder_of_its_own_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+    good, bad = (answer(Question(own={"ingest.clip_cache": f"{tmp_path}/{name}"})) for name in ("clips", "file/clips"))
+    assert faults_of([("a", good), ("b", bad)], {}) == [
+        f"ingest.clip_cache: node b: {tmp_path}/file is a file; name a folder that all nodes which decode can write to"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_machine_whose_files_stay_with_it_is_named(tmp_path: Path):
     (fault,) = faults_of([("a", Answer(written={"cluster.storage": f"{tmp_path}/its-own"}))], {})
     assert fault.startswith(f"cluster.storage: node a writes to a {tmp_path} of its own")

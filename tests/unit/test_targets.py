@@ -73,6 +73,23 @@ def test_storage_that_is_a_file_is_refused_with_its_field(field: str, tmp_path: 
         require_storage(stored_in(**{field: f"{tmp_path}/file/a"}), "run")
 
 
+@pytest.mark.parametrize("folder", ["file", "file/clips", "/proc/clips"])
+def test_a_clip_cache_that_cannot_be_used_is_refused(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "file").touch()
+    config = stored_in(cluster__storage=str(tmp_path), ingest__clip_cache=str(tmp_path / folder))
+    with pytest.raises(ConfigError, match=r"^ingest\.clip_cache: .*(is a file|can't be written to).*; name a folder"):
+        require_storage(config, "run")
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")  # it's the nodes' folder
+    require_storage(config, "run")
+
+
+def test_a_clip_cache_that_can_be_made_is_left_unmade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    require_storage(stored_in(cluster__storage=str(tmp_path), ingest__clip_cache=f"{tmp_path}/clips"), "run")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_storage_that_can_be_made_is_left_unmade(tmp_path: Path):
     require_storage(stored_in(cluster__storage=f"{tmp_path}/a/b", checkpoint__storage="s3://bucket/folder"), "run")
     assert list(tmp_path.iterdir()) == []

@@ -297,6 +297,11 @@ def test_names_that_look_like_something_else_come_back_from_a_file(name, tmp_pat
         ("epochs: 3", "epochs: 030", "train.epochs: input should be a valid integer, got '030'; write a whole number"),
         ("name: small", "name: 12", "name: input should be a valid string, got 12; in quotes it is a text: '12'"),
         ("name: small", "name: a/b", "name: 'a/b' must be a plain name, without / and leading dots"),
+        (
+            "name: small",
+            'name: "a\\nb"',
+            r"name: 'a\nb' holds line breaks or other signs that can't be seen; use letters, digits, - and _",
+        ),
         ("name: small", "name: .a", "name: '.a' must be a plain name, without / and leading dots"),
         (
             "sampling: dense,",
