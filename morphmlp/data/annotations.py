@@ -109,7 +109,7 @@ def read_annotations(
     else:
         labelled = _labelled_official(official, class_names, faults)
     found = match_files(labelled, folder, file=path, faults=faults, allow_missing=allow_missing)
-    return replace(found, warnings=(*found.warnings, *_replacements_note(found, folder)))
+    return replace(found, warnings=(*found.warnings, *_notes_on_places(found, folder)))
 
 
 def _labelled_official(official: OfficialRows, class_names: Sequence[str] | None, faults: Faults) -> LabelledRows:
@@ -170,10 +170,15 @@ def _unlabelled_note(path: Path, rows: Sequence[AnnotatedVideo]) -> tuple[str, .
     )
 
 
-def _replacements_note(found: Annotations, folder: VideoFolder) -> tuple[str, ...]:
-    places = [f"{folder.root}/{name}/" for name in REPLACEMENTS]
-    count = sum(any(path.startswith(place) for place in places) for path in found.manifest.table["path"].to_pylist())
-    return (f"{count} videos are those of {folder.root}/{REPLACEMENTS[0]}",) if count else ()
+def _notes_on_places(found: Annotations, folder: VideoFolder) -> tuple[str, ...]:
+    paths = found.manifest.table["path"].to_pylist()
+    notes = []
+    replacements = tuple(f"{folder.root}/{name}/" for name in REPLACEMENTS)
+    if count := sum(path.startswith(replacements) for path in paths):
+        notes.append(f"{count} videos are those of {folder.root}/{REPLACEMENTS[0]}")
+    if folder.template and not any(path.endswith(folder.template) for path in paths):
+        notes.append("--frame-template says nothing here: not one of the videos is a folder of frames")
+    return tuple(notes)
 
 
 def _kinetics_json(content: bytes, split: str | None, faults: Faults) -> OfficialRows:

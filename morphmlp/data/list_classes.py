@@ -36,7 +36,7 @@ def with_class_ids(
         if isinstance(row.label, int) and (folder := _folded(_class_folder(row))) in known
     }
     counted = Counter(shifts.values())
-    if len(counted) == 1 and set(counted) == {1}:
+    if set(counted) == {1} and all(row.label != 0 for row in named):
         lowered = [replace(row, label=row.label - 1) if isinstance(row.label, int) else row for row in named]
         return lowered, ("class ids of the list count from 1, as its folders show; they are taken from 0 on",)
     if counted[0] * 2 >= len(

@@ -17,20 +17,10 @@ from morphmlp.data.video_folder import FRAMES, without_extension
 PATH_LIST = "<relative path>,<class id>"
 FRAME_LIST = "<path> <frame count> <class id>"
 _PATHS = (
-    *(
-        "path",
-        "video_path",
-        "clip_path",
-        "file_path",
-        "filepath",
-        "frame_dir",
-        "filename",
-        "file_name",
-        "file",
-        "video",
-    ),
-    *("video_name", "clip_name", "name", "video_id", "id"),
+    *("path", "video_path", "clip_path", "file_path", "filepath", "frame_dir", "filename", "file_name"),
+    *("file", "video", "video_name", "clip_name", "name", "video_id", "id"),
 )
+"""Names of columns that hold a path, the surest first; those of the others follow."""
 _COUNTS = ("num_frames", "total_frames", "n_frames", "frame_count", "frames")
 _LABELS = ("class_id", "label_id", "class_idx", "label_idx", "target", "label", "labels", "class", "class_name", "tag")
 _SPLITS = ("split", "subset")
@@ -79,6 +69,8 @@ class _Fields:
 def has_list_header(lines: Sequence[tuple[int, str]]) -> bool:
     """Whether the first line names at least a path and a class."""
     table = as_table(lines)
+    if table is None or any(map(_is_whole, table.header)):
+        return False
     return _column(table, _PATHS) is not None and _column(table, _LABELS) is not None
 
 
@@ -172,8 +164,8 @@ class _LineReader:
         if label is None:
             self.faults.add(
                 line,
-                f"unreadable line {text[:120]!r}; it must be `{PATH_LIST}` (or a space)"
-                "; names of classes need a first line `path,label`",
+                f"unreadable line {text[:120]!r}; it must be `{PATH_LIST}` (or a space); names of classes need a first "
+                "line `path,label`",
             )
             return None
         if more and (fields.is_file or fields.apart):
@@ -261,8 +253,8 @@ def _frames_by_path(line: int, path: str, label: int | str, split: str, count: i
     return AnnotatedVideo(line, path, label, split, (path,), FRAMES, num_frames=count)
 
 
-def _column(table: Table | None, names: Sequence[str]) -> str | None:
-    return next((name for name in names if table is not None and name in table.header), None)
+def _column(table: Table, names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in table.header), None)
 
 
 def _words(numbers: Sequence[int]) -> str:

@@ -22,7 +22,7 @@ def below_folder(rows: Sequence[AnnotatedVideo], folder: VideoFolder) -> tuple[l
 
     Absolute paths that another machine wrote stand for those below the videos' folder that end alike.
     """
-    root, resolved = f"{folder.root}/", f"{folder.root.resolve()}/"
+    root, resolved = (f"{place}".rstrip("/") + "/" for place in (folder.root, folder.root.resolve()))
     stems = [_posix(stem) for stem in _with_slashes([row.names[0] for row in rows])]
     stems = [stem.removeprefix(root).removeprefix(resolved) for stem in stems]
     absolute = [replace(row, names=(stem,)) for row, stem in zip(rows, stems, strict=True) if stem.startswith("/")]
@@ -59,7 +59,7 @@ def _posix(path: str) -> str:
 def _prefix_elsewhere(
     absolute: Sequence[AnnotatedVideo], sample: Sequence[AnnotatedVideo], folder: VideoFolder
 ) -> str | None:
-    """What all absolute paths begin with, as long as needed for some of the rest to be found below the folder."""
+    """The shortest beginning of all absolute paths without which some are found below the folder."""
     common = os.path.commonpath([os.path.dirname(row.names[0]) for row in absolute])  # noqa: PTH120 - text, no place
     parts = [part for part in common.split("/") if part]
     for count in range(len(parts) + 1):

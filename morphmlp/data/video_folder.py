@@ -57,9 +57,9 @@ class VideoFolder:
     """
 
     def __init__(self, root: str | Path, *, frame_template: str | None = None) -> None:
-        self._template = "" if frame_template is None else f"/{_checked_template(frame_template)}"
+        self.template = "" if frame_template is None else f"/{_checked_template(frame_template)}"
         self.root = Path(root).absolute()
-        require_text(str(root), "--videos")
+        require_text(str(self.root), "--videos")
         if not self.root.is_dir():
             raise ManifestError(f"{root}: no such folder of videos (--videos)")
         self._listings: dict[str, _Listing] = {}
@@ -120,7 +120,7 @@ class VideoFolder:
                 if found and ending != FOLDER:
                     return path
                 if found and _has_entries(path):
-                    return path + self._template
+                    return path + self.template
         return None
 
     def _listing_of(self, parent: str) -> "_Listing":

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from morphmlp.data.decoding.checksum import file_crc32
 from morphmlp.data.decoding.frame_names import stored_path
-from morphmlp.data.decoding.packed_frames import SUFFIX, open_packed_frames, pack_frames
+from morphmlp.data.decoding.packed_frames import SUFFIX, is_pack, open_packed_frames, pack_frames
 from morphmlp.data.decoding.protocol import VideoInfo, require_content
 from morphmlp.data.decoding.sources import holds_frame_files
 from morphmlp.errors import DecodeError, ManifestError
@@ -54,7 +54,7 @@ class TranscodeTask:
             ManifestError: The copy can't be written.
         """
         path = str(video["path"])
-        if path.endswith(SUFFIX) or holds_frame_files(path):
+        if is_pack(path) or holds_frame_files(path):
             raise DecodeError("is stored as frames; transcode takes video files")
         require_content(path)
         target = _place(self.files, video, ".mp4")

@@ -13,7 +13,7 @@ from morphmlp.data import columns
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.checksum import file_crc32
 from morphmlp.data.decoding.isolated import Limits, isolated_videos
-from morphmlp.data.decoding.packed_frames import SUFFIX
+from morphmlp.data.decoding.packed_frames import is_pack
 from morphmlp.data.decoding.sources import holds_frame_files
 from morphmlp.data.manifest import Manifest
 from morphmlp.preparation.findings import (
@@ -106,7 +106,7 @@ class VerifyTask:
 
 def _holds_frames(path: str) -> bool:
     """Whether frames are stored one by one: an archive has checksums of its own, a folder none."""
-    return path.endswith(SUFFIX) or holds_frame_files(path)
+    return is_pack(path) or holds_frame_files(path)
 
 
 def filled_manifest(manifest: Manifest, found: pa.Table) -> Manifest:

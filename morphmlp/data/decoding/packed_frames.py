@@ -23,6 +23,11 @@ _NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format has
 _READABLE = 0o100644 << 16
 
 
+def is_pack(path: str) -> bool:
+    """Whether a path is that of packed frames."""
+    return path.lower().endswith(SUFFIX)
+
+
 def open_packed_frames(path: str, *, num_frames: int | None = None) -> VideoReader:
     """Open an archive of frames.
 

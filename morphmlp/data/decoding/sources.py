@@ -5,7 +5,7 @@ from pathlib import Path
 from morphmlp.data.decoding.checksum import file_crc32
 from morphmlp.data.decoding.frame_folder import open_frame_folder
 from morphmlp.data.decoding.frame_names import stored_path
-from morphmlp.data.decoding.packed_frames import SUFFIX, open_packed_frames
+from morphmlp.data.decoding.packed_frames import is_pack, open_packed_frames
 from morphmlp.data.decoding.protocol import Decoder, VideoReader, require_content
 from morphmlp.errors import DecodeError
 
@@ -30,7 +30,7 @@ class AnyVideo:
         """
         if holds_frame_files(path):
             return open_frame_folder(path, num_frames=num_frames)
-        if path.endswith(SUFFIX):
+        if is_pack(path):
             return open_packed_frames(path, num_frames=num_frames)
         if crc32 is not None:
             _require_bytes(path, crc32)

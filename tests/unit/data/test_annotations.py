@@ -300,6 +300,13 @@ def test_a_template_of_frames_names_stands_behind_their_folders_and_all_that_rea
     assert frames[:, 0, 0, 0].tolist() == [1, 2, 3, 4]
 
 
+def test_a_template_where_there_are_no_folders_of_frames_is_pointed_at(tmp_path):
+    touch(tmp_path, "x/1.mp4")
+    (tmp_path / "train.txt").write_text("x/1.mp4 0\n")
+    found = read_annotations(tmp_path / "train.txt", videos=tmp_path, frame_template="img_{:05}.jpg")
+    assert found.warnings == ("--frame-template says nothing here: not one of the videos is a folder of frames",)
+
+
 def test_what_is_no_template_of_frames_names_is_refused_in_a_line(tmp_path):
     (tmp_path / "train.txt").write_text("x/1 4 0\n")
     (line,) = faults_of(lambda: read_annotations(tmp_path / "train.txt", videos=tmp_path, frame_template="img_*.jpg"))
@@ -361,6 +368,13 @@ def test_a_file_that_holds_no_list_is_refused_in_a_line(tmp_path, data_set, cont
     (tmp_path / "train.csv").write_bytes(content)
     (line,) = faults_of(lambda: read(data_set, tmp_path / "train.csv", videos=tmp_path))
     assert line.startswith(f"{tmp_path}/train.csv: {fault}")
+
+
+def test_a_line_of_words_and_a_number_is_no_header(tmp_path):
+    touch(tmp_path, "name of a class.mp4", "2.mp4")
+    (tmp_path / "train.txt").write_text("name of a class 0\n2 1\n")
+    table = read_annotations(tmp_path / "train.txt", videos=tmp_path).manifest.table
+    assert table["label"].to_pylist() == [0, 1]
 
 
 def test_ids_in_another_order_than_the_class_names_are_told_by_the_folders(tmp_path):

@@ -442,5 +442,7 @@ def test_what_a_path_is_decides_who_opens_it(tmp_path):
     videos = AnyVideo(OnlyNames())
     assert videos.open(str(folder), num_frames=4).info.num_frames == 4
     assert videos.open(str(tmp_path / "video.zip"), num_frames=5).info.num_frames == 5
+    (tmp_path / "video.zip").rename(tmp_path / "VIDEO.ZIP")
+    assert videos.open(str(tmp_path / "VIDEO.ZIP"), num_frames=6).info.num_frames == 6
     with pytest.raises(DecodeError, match=r"asked for video\.mp4"):
         videos.open(str(tmp_path / "video.mp4"), num_frames=None)
