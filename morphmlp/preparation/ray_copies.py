@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from morphmlp.data.manifest import read_manifest, write_manifest
+from morphmlp.errors import ManifestError
 from morphmlp.preparation.copies import COPIED, CopyFiles, claim_folder, copies_manifest, making, remove_unfinished
 from morphmlp.preparation.copy_tasks import CopyTask
 from morphmlp.preparation.findings import (
@@ -66,10 +67,16 @@ def make_copies(source: Path, task: CopyTask, *, again: bool = False, progress: 
             now=datetime.datetime.now(datetime.UTC),
         )
         write_whole(quarantine, files.quarantine)
+        broken = broken_videos(copied).num_rows
+        if broken == copied.num_rows:
+            (reason, *others) = reason_lines(copied, shown=1)
+            raise ManifestError(
+                f"{source}: not one of its {broken} videos could be copied: {reason.strip()}"
+                f"{''.join(others)}; all of them are in {files.quarantine}"
+            )
         copies = copies_manifest(manifest, copied, made)
         write_manifest(copies, files.manifest)
         work.close(copied)
-    broken = broken_videos(copied).num_rows
     written = (pc.sum(copied["output_bytes"]).as_py() or 0) / 1e6
     lines = [
         f"{'videos':<9}{copied.num_rows:>9,}  {total_size_text(copied)}",

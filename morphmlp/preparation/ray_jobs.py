@@ -194,6 +194,8 @@ class _Meter:
     def add(self, results: pa.Table) -> None:
         self._done += results.num_rows
         self._broken += results.num_rows - (pc.sum(pc.equal(results["error"], "")).as_py() or 0)
+        if not self._done:
+            return
         rate = self._done / max(time.monotonic() - self._began, 1e-3)
         note = f"{rate:.1f} videos/s, {duration_text((self._total - self._done) / rate)} left"
         self._progress.update(self._done, f"{note}, {self._broken} broken" if self._broken else note)

@@ -21,7 +21,9 @@ from morphmlp.data.synthetic import write_video
 from morphmlp.errors import ManifestError
 from morphmlp.preparation.copies import CopyFiles
 from morphmlp.preparation.copy_tasks import PackTask, TranscodeTask
+from morphmlp.preparation.finished import WorkFolder
 from morphmlp.preparation.ray_copies import make_copies
+from morphmlp.preparation.ray_jobs import do_with_every_video
 from morphmlp.preparation.ray_verify import verify_manifest
 from morphmlp.preparation.transcode_settings import TranscodeSettings
 from morphmlp.preparation.verification import VerifyTask
@@ -174,6 +176,28 @@ def task_into(folder, *, short_edge):
 
 
 @pytest.mark.usefixtures("placement")
+def test_a_place_that_cannot_be_written_ends_a_job_with_its_name(manifest, tmp_path):
+    task = task_into(tmp_path / "small", short_edge=32)
+    work = WorkFolder(task.files.work, table=task.files.found, schema=task.schema, settings={})
+    task.files.folder.mkdir()
+    task.files.videos.write_text("in the way of the copies' folder")
+    videos = read_manifest(manifest).table.select(["video_id", "path", "num_frames"])
+    with work.opened(), pytest.raises(ManifestError, match=r"small/train/.*: can't be written: Not a directory"):
+        do_with_every_video(videos, task, work, title="transcode", progress=Notes())
+
+
+@pytest.mark.usefixtures("placement")
+def test_where_nothing_can_be_copied_the_reason_is_told(tmp_path):
+    paths = [tmp_path / "one.mp4", tmp_path / "other.mp4"]
+    for path in paths:
+        path.write_text("not a video")
+    source = write_manifest_of(paths, tmp_path / "train.parquet")
+    with pytest.raises(ManifestError, match="not one of its 2 videos could be copied: 2  DecodeError: not a readable"):
+        make_copies(source, task_into(tmp_path / "small", short_edge=32), progress=Notes())
+    assert pq.read_table(tmp_path / "small/train.quarantine.parquet").num_rows == 2
+
+
+@pytest.mark.usefixtures("placement")
 def test_folders_of_frames_are_packed_and_verified(tmp_path):
     folders = [tmp_path / "frames" / str(number) for number in range(3)]
     for folder in folders:
@@ -182,12 +206,16 @@ def test_folders_of_frames_are_packed_and_verified(tmp_path):
             pixels = np.full((24, 32, 3), 40 * number, dtype=np.uint8)
             av.VideoFrame.from_ndarray(pixels, format="rgb24").save(str(folder / f"{number:05d}.jpg"))
     (folders[2] / "00002.jpg").unlink()
+    (folders[1] / "00003.jpg").write_bytes((folders[1] / "00003.jpg").read_bytes()[:-9])
     manifest = write_manifest_of(folders, tmp_path / "train.parquet")
     files = CopyFiles(folder=tmp_path / "packed", name="train")
     assert make_copies(manifest, PackTask(files=files), progress=Notes()).broken == 1
+    assert pq.read_table(files.found)["damaged_frames"].to_pylist() == [0, 1, None]
     for path in (manifest, files.manifest):
         verify_manifest(path, path, VERIFY, progress=Notes())
         rows = read_manifest(path).table.to_pylist()
+        found = pq.read_table(path.with_suffix(".verify.parquet")).to_pylist()
+        assert [row["damaged_frames"] for row in found] == [0, 1, None]
         assert [row["num_frames"] for row in rows[:2]] == [4, 4]
         assert (rows[0]["width"], rows[0]["height"]) == (32, 24)
         assert rows[0]["size_bytes"] > 4 * 300
