@@ -176,10 +176,11 @@ def prepare_pack(arguments: argparse.Namespace) -> None:
 
 
 def _make_copies(arguments: argparse.Namespace, task: "CopyTask", *, again: bool) -> None:
-    from morphmlp.preparation.ray_copies import make_copies
+    from morphmlp.preparation.ray_copies import copy_job, make_copies
 
+    job = copy_job(arguments.manifest, task, again=again)
     with _job(task.files.log) as progress:
-        done = make_copies(arguments.manifest, task, again=again, progress=progress)
+        done = make_copies(job, progress=progress)
         progress.keep(done.text)
     print(done.text)
     for path in (done.files.manifest, done.files.quarantine, done.files.found):

@@ -1,12 +1,14 @@
 """Make copies of a data set over the cluster, with a manifest of their own; the originals are only read."""
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.compute as pc
+from pydantic import JsonValue
 
-from morphmlp.data.manifest import read_manifest, write_manifest
+from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
 from morphmlp.errors import ManifestError
 from morphmlp.preparation.copies import COPIED, CopyFiles, claim_folder, copies_manifest, making, remove_unfinished
 from morphmlp.preparation.copy_tasks import CopyTask
@@ -37,22 +39,47 @@ class Copies:
     broken: int
 
 
-def make_copies(source: Path, task: CopyTask, *, again: bool = False, progress: Progress) -> Copies:
-    """Copy every video of a manifest in the running Ray session.
+@dataclass(frozen=True, kw_only=True)
+class CopyJob:
+    """Copies that may be made: what needs no cluster to be known is checked."""
+
+    source: Path
+    """The originals' manifest."""
+    manifest: Manifest
+    task: CopyTask
+    made: Mapping[str, JsonValue]
+    """How they're made, as their manifest will say it."""
+
+
+def copy_job(source: Path, task: CopyTask, *, again: bool = False) -> CopyJob:
+    """Read the manifest, and mark the folder as that of these copies.
 
     Args:
         source: The originals' manifest.
-        task: What to make of each, and where.
+        task: What to make of each video, and where.
         again: Copies of copies are meant.
+
+    Raises:
+        ManifestError: The manifest can't be read, or the folder may not take the copies or can't be written.
+    """
+    manifest = read_manifest(source)
+    made = making(task.how, task.settings(), manifest)
+    claim_folder(task.files, made, source=source, prepared=manifest.prepared, again=again)
+    return CopyJob(source=source, manifest=manifest, task=task, made=made)
+
+
+def make_copies(job: CopyJob, *, progress: Progress) -> Copies:
+    """Copy every video in the running Ray session.
+
+    Args:
+        job: What is to be done.
         progress: Told how far it is.
 
     Raises:
-        ManifestError: The manifest can't be read, the folder may not take the copies, or can't be written.
+        ManifestError: Not one video could be copied, or the copies can't be written.
     """
-    manifest = read_manifest(source)
+    manifest, task, made = job.manifest, job.task, job.made
     files = task.files
-    made = making(task.how, task.settings(), manifest)
-    claim_folder(files, made, source=source, prepared=manifest.prepared, again=again)
     work = WorkFolder(files.work, table=files.found, schema=COPIED, settings=made)
     videos = manifest.table.select(["video_id", "path", "num_frames"])
     with work.opened():
@@ -71,7 +98,7 @@ def make_copies(source: Path, task: CopyTask, *, again: bool = False, progress: 
         if broken == copied.num_rows:
             (reason, *others) = reason_lines(copied, shown=1)
             raise ManifestError(
-                f"{source}: not one of its {broken} videos could be copied: {reason.strip()}"
+                f"{job.source}: not one of its {broken} videos could be copied: {reason.strip()}"
                 f"{''.join(others)}; all of them are in {files.quarantine}"
             )
         copies = copies_manifest(manifest, copied, made)

@@ -22,7 +22,7 @@ from morphmlp.errors import ManifestError
 from morphmlp.preparation.copies import CopyFiles
 from morphmlp.preparation.copy_tasks import PackTask, TranscodeTask
 from morphmlp.preparation.finished import WorkFolder
-from morphmlp.preparation.ray_copies import make_copies
+from morphmlp.preparation.ray_copies import copy_job, make_copies
 from morphmlp.preparation.ray_jobs import do_with_every_video
 from morphmlp.preparation.ray_verify import verify_manifest
 from morphmlp.preparation.transcode_settings import TranscodeSettings
@@ -147,7 +147,7 @@ def test_a_manifest_whose_disk_is_away_stays_as_it_was(manifest):
 def test_copies_get_a_manifest_of_the_same_videos(manifest, tmp_path):
     files = CopyFiles(folder=tmp_path / "small", name="train")
     task = TranscodeTask(files=files, transcoding=TranscodeSettings(short_edge=34), timeout_s=60.0)
-    done = make_copies(manifest, task, progress=Notes())
+    done = make_copies(copy_job(manifest, task), progress=Notes())
     copies, originals = read_manifest(files.manifest), read_manifest(manifest)
     assert copies.fingerprint() == originals.fingerprint()
     assert copies.class_names == originals.class_names
@@ -161,12 +161,12 @@ def test_copies_get_a_manifest_of_the_same_videos(manifest, tmp_path):
     assert '"how": "transcode"' in str(copies.prepared)
 
     with pytest.raises(ManifestError, match="copies already"):
-        make_copies(files.manifest, task_into(tmp_path / "twice", short_edge=32), progress=Notes())
+        make_copies(copy_job(files.manifest, task_into(tmp_path / "twice", short_edge=32)), progress=Notes())
     with pytest.raises(ManifestError, match="short_edge 34, asked for 32"):
-        make_copies(manifest, task_into(files.folder, short_edge=32), progress=Notes())
-    make_copies(manifest, task, progress=(notes := Notes()))
+        make_copies(copy_job(manifest, task_into(files.folder, short_edge=32)), progress=Notes())
+    make_copies(copy_job(manifest, task), progress=(notes := Notes()))
     assert notes.totals["transcode"] == 3  # those that failed
-    make_copies(files.manifest, task_into(tmp_path / "twice", short_edge=32), again=True, progress=Notes())
+    make_copies(copy_job(files.manifest, task_into(tmp_path / "twice", short_edge=32), again=True), progress=Notes())
     assert read_manifest(tmp_path / "twice" / "train.parquet").table["height"].to_pylist()[-1] == 32
 
 
@@ -193,7 +193,7 @@ def test_where_nothing_can_be_copied_the_reason_is_told(tmp_path):
         path.write_text("not a video")
     source = write_manifest_of(paths, tmp_path / "train.parquet")
     with pytest.raises(ManifestError, match="not one of its 2 videos could be copied: 2  DecodeError: not a readable"):
-        make_copies(source, task_into(tmp_path / "small", short_edge=32), progress=Notes())
+        make_copies(copy_job(source, task_into(tmp_path / "small", short_edge=32)), progress=Notes())
     assert pq.read_table(tmp_path / "small/train.quarantine.parquet").num_rows == 2
 
 
@@ -209,7 +209,7 @@ def test_folders_of_frames_are_packed_and_verified(tmp_path):
     (folders[1] / "00003.jpg").write_bytes((folders[1] / "00003.jpg").read_bytes()[:-9])
     manifest = write_manifest_of(folders, tmp_path / "train.parquet")
     files = CopyFiles(folder=tmp_path / "packed", name="train")
-    assert make_copies(manifest, PackTask(files=files), progress=Notes()).broken == 1
+    assert make_copies(copy_job(manifest, PackTask(files=files)), progress=Notes()).broken == 1
     assert pq.read_table(files.found)["damaged_frames"].to_pylist() == [0, 1, None]
     for path in (manifest, files.manifest):
         verify_manifest(path, path, VERIFY, progress=Notes())
