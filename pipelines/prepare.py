@@ -351,7 +351,12 @@ def _add_transcode(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     transcode.add_argument("--b-frames", type=int, default=3, help="skippable frames in a row, 0-16 (3)")
     transcode.add_argument("--crf", type=int, default=22, help="x264's quality, 0-51, lower is better (22)")
     transcode.add_argument("--preset", choices=PRESETS, default="veryfast", help="x264's effort (veryfast)")
-    transcode.add_argument("--timeout-s", type=_positive, default=600.0, help="time for one video, seconds (600)")
+    transcode.add_argument(
+        "--timeout-s",
+        type=_positive,
+        default=120.0,
+        help="a video at which nothing moves for so long is given up, seconds (120)",
+    )
     transcode.add_argument("--again", action="store_true", help="transcode copies once more, which loses quality twice")
 
 

@@ -1,7 +1,8 @@
 """A function called in a process of its own, so that a crash or an endless loop in a codec costs one call.
 
-One process serves call after call; a fresh one takes its place where it died or was given up. It ends by itself when
-the process that asks is gone. Knows nothing of videos.
+The function may take as long as it needs while it gives signs that it's at work (`heartbeat`). One process serves call
+after call; a fresh one takes its place where it died or was given up. It ends by itself when the process that asks is
+gone. Knows nothing of videos.
 """
 
 import argparse
@@ -13,13 +14,18 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from morphmlp.data.decoding.heartbeat import heard
 from morphmlp.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, MorphMLPError
 
+_AT_WORK = b""
+"""An answer that is none: the function is still at it."""
+_TELL_EVERY_S = 0.1
 _ALARM_AFTER_S = 5.0
 """A process that nobody could end any more ends itself so long after its time."""
 
@@ -41,7 +47,7 @@ class Apart:
         """What the function returns.
 
         Raises:
-            DecodeTimeoutError: It didn't come to an end.
+            DecodeTimeoutError: It gave no sign for so long.
             DecoderCrashError: Its process died.
             MorphMLPError: Raised by the function; a DecodeError also instead of any other error.
         """
@@ -50,10 +56,11 @@ class Apart:
             with suppress(BrokenPipeError):  # it has died: that's told below
                 pickle.dump((argument, timeout_s + _ALARM_AFTER_S), cast(BinaryIO, process.stdin))
                 cast(BinaryIO, process.stdin).flush()
-            answer = self._answers.get(timeout=timeout_s)
+            while (answer := self._answers.get(timeout=timeout_s)) == _AT_WORK:
+                pass
         except queue.Empty:
             self.close()
-            raise DecodeTimeoutError(f"it didn't come to an end within {timeout_s:g} s") from None
+            raise DecodeTimeoutError(f"nothing moved for {timeout_s:g} s") from None
         except BaseException:
             self.close()  # Ctrl-C: the answer must not be taken for that of the next call
             raise
@@ -118,11 +125,31 @@ def main() -> None:
             argument, seconds = pickle.load(sys.stdin.buffer)
         except EOFError:
             os._exit(0)  # nothing is left to save, and destructors of native libraries may hang
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        body = pickle.dumps(_outcome(function, argument))
+        with heard(_Signs(answers, seconds)):
+            body = pickle.dumps(_outcome(function, argument))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        answers.write(len(body).to_bytes(8) + body)
-        answers.flush()
+        _send(answers, body)
+
+
+class _Signs:
+    """Tells the other end that the function is at work, and puts the alarm off; not at every beat."""
+
+    def __init__(self, answers: BinaryIO, seconds: float) -> None:
+        self._answers, self._seconds = answers, seconds
+        self._told = 0.0
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= _TELL_EVERY_S:
+            self._told = now
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+            _send(self._answers, _AT_WORK)
+
+
+def _send(answers: BinaryIO, body: bytes) -> None:
+    answers.write(len(body).to_bytes(8) + body)
+    answers.flush()
 
 
 def _outcome(function: Callable[[object], object], argument: object) -> object:

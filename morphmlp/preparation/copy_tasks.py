@@ -15,7 +15,7 @@ from morphmlp.data.decoding.frame_names import stored_path
 from morphmlp.data.decoding.packed_frames import SUFFIX, is_pack, open_packed_frames, pack_frames
 from morphmlp.data.decoding.protocol import VideoInfo, require_content
 from morphmlp.data.decoding.sources import holds_frame_files
-from morphmlp.errors import DecodeError, ManifestError
+from morphmlp.errors import DecodeError, DecodeTimeoutError, ManifestError
 from morphmlp.preparation.apart import Apart
 from morphmlp.preparation.copies import COPIED, CopyFiles
 from morphmlp.preparation.finished import file_state, stored_bytes
@@ -31,7 +31,7 @@ class TranscodeTask:
     files: CopyFiles
     transcoding: TranscodeSettings
     timeout_s: float
-    """Time for one video, seconds."""
+    """A video at which nothing moves for so long is given up, seconds."""
 
     how = "transcode"
     with_what = "pyav"
@@ -59,7 +59,10 @@ class TranscodeTask:
         require_content(path)
         target = _place(self.files, video, ".mp4")
         request = (path, str(target), self.transcoding)
-        copy = cast(Copy, _transcoding_apart()(request, timeout_s=self.timeout_s))
+        try:
+            copy = cast(Copy, _transcoding_apart()(request, timeout_s=self.timeout_s))
+        except DecodeTimeoutError as error:
+            raise DecodeTimeoutError(f"{error} (--timeout-s)") from None
         return {
             **_written(path, target),
             **_facts(copy.info),

@@ -50,14 +50,17 @@ class Pictures:
         """How YCbCr is made of RGB, by FFmpeg's number: as in the source where a copy can keep that."""
         self._reformatter = VideoReformatter()
 
-    def cut_size(self, frame: VideoFrame) -> tuple[int, int]:
+    def cut_size(self, width: int, height: int) -> tuple[int, int]:
         """Columns and rows of a stored frame that are used: all but one too many, as scaling by a pixel would blur."""
-        width, height = self._stored_size
-        is_cut = 0 <= frame.width - width <= 1 and 0 <= frame.height - height <= 1
-        return (width, height) if is_cut else (frame.width, frame.height)
+        across, down = self._stored_size
+        return (across, down) if 0 <= width - across <= 1 and 0 <= height - down <= 1 else (width, height)
 
     def picture(self, frame: VideoFrame) -> VideoFrame:
-        """One frame's, without its time."""
+        """One frame's, without its time.
+
+        Raises:
+            FFmpegError: It can't be converted.
+        """
         if _has_no_matrix(frame):
             # By way of RGB, as the decoder sees it; straight to 4:2:0 every other pixel's colour would be left out.
             frame = self._reformatter.reformat(frame, format="rgb24", threads=1)
@@ -68,7 +71,7 @@ class Pictures:
                 dst_color_range=ColorRange.MPEG,
                 threads=1,
             )
-        is_scaled = self.cut_size(frame) != self._stored_size
+        is_scaled = self.cut_size(frame.width, frame.height) != self._stored_size
         width, height = self._stored_size if is_scaled else (frame.width, frame.height)
         converted = self._reformatter.reformat(
             frame,

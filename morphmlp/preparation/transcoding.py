@@ -1,8 +1,8 @@
 """One video to its prepared copy: smaller, without sound, and cheap to cut training clips from.
 
-The copy keeps every frame and its presentation time. It's made for a decoder that skips the frames nobody wants:
-short closed groups, and between the frames that others refer to a fixed number of frames that nobody refers to. Knows
-neither manifests nor Ray.
+The copy keeps every frame, at its time from the first one on. It's made for a decoder that skips the frames nobody
+wants: short closed groups, and between the frames that others refer to a fixed number of frames that nobody refers to.
+Knows neither manifests nor Ray.
 """
 
 import errno
@@ -87,7 +87,7 @@ def transcode(source: str, target: Path, settings: TranscodeSettings) -> Copy:
     finally:
         with suppress(OSError):  # what keeps it from being written may keep it from being removed, and was told
             unfinished.unlink(missing_ok=True)
-    return Copy(info=info, size_bytes=target.stat().st_size, lost=old.scan())
+    return Copy(info=info, size_bytes=target.stat().st_size, lost=old.scan() + written.num_unusable)
 
 
 def x264_options(settings: TranscodeSettings) -> dict[str, str]:
@@ -121,17 +121,25 @@ class _Written:
         self._stream: VideoStream | None = None
         self._pictures: Pictures | None = None
         self._indices: list[int] = []
+        self.num_unusable = 0
+        """Frames that can't be converted; they aren't in the copy."""
 
     def add(self, frame: VideoFrame, index: int) -> None:
         """Encode one frame, the source's at `index`."""
         if self._indices and index <= self._indices[-1]:
-            raise CopyError(f"its frame {index} comes after its frame {self._indices[-1]}: their times are no order")
+            raise CopyError(
+                f"frame {index} by its time comes out after frame {self._indices[-1]}: the order isn't certain"
+            )
         if self._pictures is None or self._stream is None:
             self._pictures = Pictures(
                 frame, width=self._width, height=self._height, orientation=self._source.orientation
             )
             self._stream = self._begun(frame, self._pictures)
-        picture = self._pictures.picture(frame)
+        try:
+            picture = self._pictures.picture(frame)
+        except av.error.FFmpegError:  # a damaged header can claim any form
+            self.num_unusable += 1
+            return
         self._indices.append(index)
         since_first_s = self._info.pts_s[index] - self._info.pts_s[self._indices[0]]
         picture.pts, picture.time_base = round(since_first_s / float(self._time_base)), self._time_base
@@ -139,12 +147,13 @@ class _Written:
         self._container.mux(self._stream.encode(picture))
         place = len(self._indices) - 1
         if self._sample.wants(place):
-            across, down = self._pictures.cut_size(frame)
-            self._sample.take(place, self._source.orientation.shown(self._source.stored_rgb(frame)[:down, :across]))
+            rgb = self._source.stored_rgb(frame)
+            across, down = self._pictures.cut_size(rgb.shape[1], rgb.shape[0])
+            self._sample.take(place, self._source.orientation.shown(rgb[:down, :across]))
 
     def finish(self) -> None:
         """Write what the encoder still holds."""
-        if self._stream is None:
+        if self._stream is None or not self._indices:
             raise DecodeError("not one frame could be decoded")
         self._container.mux(self._stream.encode())
 
