@@ -342,10 +342,7 @@ def _add_transcode(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     transcode.add_argument("manifest", type=Path, metavar="MANIFEST", help="manifest of the originals (.parquet)")
     transcode.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for copies and manifest")
     transcode.add_argument(
-        "--short-edge",
-        type=int,
-        default=320,
-        help="shorter side at most, pixels; nothing is enlarged (320)",
+        "--short-edge", type=int, default=320, help="shorter side at most, pixels; nothing is enlarged (320)"
     )
     transcode.add_argument("--gop", type=int, default=16, help="frames from key frame to key frame (16)")
     transcode.add_argument("--b-frames", type=int, default=3, help="skippable frames in a row, 0-16 (3)")
@@ -355,7 +352,7 @@ def _add_transcode(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "--timeout-s",
         type=_positive,
         default=120.0,
-        help="a video at which nothing moves for so long is given up, seconds (120)",
+        help="a video that stands still so long is given up, seconds (120)",
     )
     transcode.add_argument("--again", action="store_true", help="transcode copies once more, which loses quality twice")
 
