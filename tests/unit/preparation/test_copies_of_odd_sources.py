@@ -36,6 +36,7 @@ class Source:
     stream: int = 0
     """Which of its video streams is the video."""
     has_times: bool = True
+    """Whether FFmpeg's command has a time of its own for each frame."""
 
 
 SOURCES = {
@@ -61,7 +62,9 @@ SOURCES = {
         name="a.webm", options="-c:v libvpx-vp9 -cpu-used 8 -b:v 1M -pix_fmt yuv420p", size=(95, 63)
     ),
     "interlaced": Source(name="a.mpg", options="-c:v mpeg2video -q:v 2 -g 6 -bf 2 -flags +ildct+ilme"),
-    "negative start": Source(name="a.mkv", options=f"{_X264} -output_ts_offset -1 -avoid_negative_ts disabled"),
+    "negative start": Source(
+        name="a.mkv", options=f"{_X264} -output_ts_offset -0.2 -avoid_negative_ts disabled", has_times=False
+    ),
     "late start": Source(name="a.ts", options=f"{_X264} -output_ts_offset 50000"),
     "fine clock": Source(name="a.mp4", options=f"{_X264} -video_track_timescale 10000000"),
     "coarse clock": Source(name="a.mp4", options=f"{_X264} -video_track_timescale 30"),
