@@ -8,7 +8,15 @@ import pytest
 from field_coded import NUM_PICTURES, write_field_coded
 from golden_files import ffmpeg_file, ffmpeg_frames
 
-from morphmlp.benchmarks.coded_videos import HEIGHT, NUM_FRAMES, SAME_PICTURE, WIDTH, Coding, write_video
+from morphmlp.benchmarks.coded_videos import (
+    HEIGHT,
+    NUM_FRAMES,
+    SAME_PICTURE,
+    WIDTH,
+    Coding,
+    sequential_frames,
+    write_video,
+)
 from morphmlp.data.decoding.display_order import frame_times
 from morphmlp.data.decoding.orientation import Orientation
 from morphmlp.data.decoding.pyav_decoder import PyAVDecoder
@@ -264,3 +272,12 @@ def test_an_ordinary_file_is_decoded_from_the_key_frames(kind, coded):
 def test_interlaced_frames_in_one_piece_are_decoded_from_the_key_frames(name, tmp_path):
     coding = Coding(file="", codec="libx264", options={"x264-params": "tff=1:keyint=12:bframes=2"})
     assert hasattr(check(write_video(tmp_path / name, coding)), "_stretches")
+
+
+def test_b_pictures_that_depend_on_where_decoding_began_are_decoded_from_the_start(tmp_path):
+    coding = Coding(file="", codec="mpeg4", options={"g": "12", "bf": "2", "flags": "+ildct+ilme"})
+    path = write_video(tmp_path / "v.avi", coding)
+    reader = opened(path)
+    assert not hasattr(reader, "_stretches")
+    assert (reader.read(range(NUM_FRAMES)).frames == sequential_frames(path)).all()
+    assert (opened(path).read([20]).frames == reader.read([20]).frames).all()
