@@ -5,7 +5,7 @@ from pathlib import Path
 from morphmlp.cli import ExperimentArguments, write_json
 from morphmlp.data.train_clips import train_plan
 from morphmlp.data_splits import read_splits
-from morphmlp.errors import RunStoppedError
+from morphmlp.errors import QuarantineLimitError, RunStoppedError
 from morphmlp.progress import TerminalProgress
 from morphmlp.ray_cluster import ray_session
 from morphmlp.ray_experiment import ExperimentResult, run_experiment
@@ -36,6 +36,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
 
     Raises:
         RunStoppedError: By a signal, or a request in the run's folder; it says how to continue.
+        QuarantineLimitError: Too many videos are broken; so does this.
     """
     config = arguments.config
     require_storage(config, arguments.run_name)
@@ -44,6 +45,8 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
     require_free(config, data, arguments.run_name)
     micro_batches = train_plan(config, len(data.train)).micro_batches_per_step
     stops = StopSignals()
+    kept = Path(config.cluster.storage) / arguments.run_name
+    again = f"the same command and --run-name {arguments.run_name} ({kept})"
     try:
         with (
             stops.installed(),
@@ -52,9 +55,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
         ):
             return run_experiment(config, data, placement, run_name=arguments.run_name, progress=progress, stops=stops)
     except (KeyboardInterrupt, RunStoppedError) as stop:
-        kept = Path(config.cluster.storage) / arguments.run_name
         how = str(stop) if isinstance(stop, RunStoppedError) else "stopped"
-        raise RunStoppedError(
-            f"{how}; continue with the same command and --run-name {arguments.run_name} ({kept})",
-            signum=signal_of(stop),
-        ) from None
+        raise RunStoppedError(f"{how}; continue with {again}", signum=signal_of(stop)) from None
+    except QuarantineLimitError as error:
+        raise QuarantineLimitError(f"{error}; then continue with {again}") from None

@@ -102,7 +102,8 @@ class Quarantine:
             )
         named = "" if first is None else f"; the first: {first.path}: {first.message}"
         return QuarantineLimitError(
-            f"{excess} can't be used, more than ingest.max_quarantined_share {limit:g} allows{named}"
+            f"{excess} can't be used, more than ingest.max_quarantined_share {limit:g} allows{named}; mend them, or "
+            "raise that share"
         )
 
     @classmethod

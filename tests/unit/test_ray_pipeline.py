@@ -9,7 +9,7 @@ import torch
 from morphmlp import ray_pipeline
 from morphmlp.cli import ExperimentArguments
 from morphmlp.config import load_config
-from morphmlp.errors import ConfigError
+from morphmlp.errors import ConfigError, QuarantineLimitError
 from morphmlp.training.state import build_network
 
 SMALL = Path(__file__).parent / "small_experiment.yaml"
@@ -23,10 +23,10 @@ class RayStartedError(Exception):
 def train(monkeypatch):
     """Trains from weights, on videos that are taken to be there, up to the start of Ray."""
 
-    def no_session(*arguments, **options):
-        raise RayStartedError
+    def train(weights, *, ends_in=RayStartedError):
+        def no_session(*arguments, **options):
+            raise ends_in
 
-    def train(weights):
         config = load_config(SMALL, {"start_from.weights": str(weights)})
         names = [f"class {number}" for number in range(config.model.num_classes)]
 
@@ -54,3 +54,12 @@ def test_right_starting_weights_let_ray_start(train, tmp_path):
     torch.save(build_network(load_config(SMALL)).state_dict(), tmp_path / "w.pth")
     with pytest.raises(RayStartedError):
         train(tmp_path / "w.pth")
+
+
+def test_a_run_that_ends_for_its_broken_videos_says_how_it_goes_on_once_they_are_mended(train, tmp_path):
+    torch.save(build_network(load_config(SMALL)).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(QuarantineLimitError) as caught:
+        train(tmp_path / "w.pth", ends_in=QuarantineLimitError("8 of 384 train videos can't be used"))
+    assert str(caught.value) == (
+        "8 of 384 train videos can't be used; then continue with the same command and --run-name run (runs/run)"
+    )
