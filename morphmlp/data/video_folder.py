@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from morphmlp.data.decoding.frame_names import EXAMPLES, printf_template, stored_path
+from morphmlp.data.decoding.frame_names import EXAMPLES, printf_template, shown, stored_path
 from morphmlp.errors import ManifestError
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".3gp", ".wmv")
@@ -105,7 +105,7 @@ class VideoFolder:
     def names_without_text(self) -> list[str]:
         """Names that were met and aren't UTF-8, so that no list can speak of them, with their bytes escaped."""
         found = [f"{listing.path}/{name}" for listing in self._listings.values() for name in listing.without_text]
-        return sorted(map(escaped, found))
+        return sorted(map(shown, found))
 
     def _find_all(self, videos: Sequence[Wanted]) -> list[str | None]:
         return [self._find(video) for video in videos]
@@ -161,7 +161,7 @@ class _Listing:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise ManifestError(f"{escaped(path)}: can't be listed: {error.strerror or error}") from None
+            raise ManifestError(f"{shown(path)}: can't be listed: {error.strerror or error}") from None
         for name in self.entries:
             if (key := _key(name)) != name:
                 self._by_key.setdefault(key, []).append(name)
@@ -209,11 +209,6 @@ def is_text(name: str) -> bool:
     return True
 
 
-def escaped(name: str) -> str:
-    r"""A name to be shown, bytes that aren't UTF-8 as `\xe9`."""
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
 def require_text(path: str, what: str) -> None:
     """Refuse a path that no manifest can hold.
 
@@ -222,7 +217,7 @@ def require_text(path: str, what: str) -> None:
     """
     if not is_text(path):
         raise ManifestError(
-            f"{what}: {escaped(path)} isn't UTF-8 text, which a manifest can't hold; rename it (`convmv -t utf8`), "
+            f"{what}: {shown(path)} isn't UTF-8 text, which a manifest can't hold; rename it (`convmv -t utf8`), "
             "or reach it by a symbolic link"
         )
 

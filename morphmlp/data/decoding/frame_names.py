@@ -4,6 +4,7 @@ A frame's name is the same in all frames but for its number: `00001.jpg`, `img_0
 holds more than that, a template says which are meant; it stands behind the folder, as in `DIR/img_%05d.jpg`.
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -82,8 +83,8 @@ def stored_path(path: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A name for a message that goes into a table, which takes nothing but UTF-8."""
-    return name.encode(errors="backslashreplace").decode()
+    r"""A file's name for messages and tables, which take nothing but UTF-8: other bytes as `\xe9`."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _is_left_over(name: str) -> bool:

@@ -180,7 +180,7 @@ def test_what_systems_and_tools_leave_is_passed_over_and_any_other_name_refused(
 def test_a_name_that_is_not_text_is_refused_in_a_message_that_a_table_takes(tmp_path):
     folder = write_folder(tmp_path / "video")
     (folder / os.fsdecode(b"\xfcbrig.jpg")).write_text("x")
-    with pytest.raises(DecodeError, match=r"holds \\udcfcbrig\.jpg, which isn't a frame") as caught:
+    with pytest.raises(DecodeError, match=r"holds \\xfcbrig\.jpg, which isn't a frame") as caught:
         open_frame_folder(str(folder))
     str(caught.value).encode()
 
