@@ -82,9 +82,13 @@ def pack_frames(folder: str | Path, target: str | Path) -> int:
 
 def _require_written(path: Path, names: Sequence[str]) -> None:
     """Read an archive back: its checksums are those of the bytes that were to be written."""
-    with zipfile.ZipFile(path) as archive:
-        if archive.namelist() != list(names) or archive.testzip() is not None:
-            raise OSError(errno.EIO, "what was written reads back differently")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_right = archive.namelist() == list(names) and archive.testzip() is None
+    except zipfile.BadZipFile:
+        is_right = False
+    if not is_right:
+        raise OSError(errno.EIO, "what was written reads back differently")
 
 
 def _load_entry(archive: zipfile.ZipFile, name: str) -> bytes:

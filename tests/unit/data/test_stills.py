@@ -388,6 +388,23 @@ def test_a_folder_that_makes_no_video_leaves_no_pack_and_no_rest_of_one(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["video"]
 
 
+@pytest.mark.parametrize("change", [lambda data: data[:200] + b"?" + data[201:], lambda data: data[:-40]])
+def test_what_a_disk_gives_back_otherwise_is_no_pack(tmp_path, monkeypatch, change):
+    close = zipfile.ZipFile.close
+
+    def close_and_change(archive):
+        path, is_new = Path(archive.filename), archive.mode == "w" and archive.fp is not None
+        close(archive)
+        if is_new:
+            path.write_bytes(change(path.read_bytes()))
+
+    monkeypatch.setattr(zipfile.ZipFile, "close", close_and_change)
+    folder = write_folder(tmp_path / "video")
+    with pytest.raises(OSError, match="reads back differently"):
+        pack_frames(folder, tmp_path / "video.zip")
+    assert [path.name for path in tmp_path.iterdir()] == ["video"]
+
+
 def test_every_damaged_byte_of_a_packed_frame_is_noticed(tmp_path):
     """What JPEG alone doesn't tell: the archive's checksum does."""
     pack_frames(write_folder(tmp_path / "video", 1), tmp_path / "video.zip")
