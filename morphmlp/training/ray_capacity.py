@@ -4,12 +4,15 @@ Ray Train alone waits for ever for workers that can't be placed, and kills runni
 places are tried first, by reservations that are given back.
 """
 
+import contextlib
+import pickle
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import ray
 from ray.autoscaler.sdk import request_resources
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import get_current_placement_group, placement_group, remove_placement_group
 
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.errors import ClusterError
@@ -95,6 +98,27 @@ def places(placement: Placement, most: int, *, patience_s: float) -> int:
     finally:
         for group in groups:
             remove_placement_group(group)
+
+
+def note_places(path: Path) -> None:
+    """Write down what holds the places of the worker that calls this; a disk that refuses is no reason to fail."""
+    with contextlib.suppress(OSError):
+        path.write_bytes(pickle.dumps(get_current_placement_group()))
+
+
+def free_places(path: Path) -> bool:
+    """Free the places that workers held, whose controller died without doing it; they die with it.
+
+    Ray frees them only at the end of the whole session, or of a dashboard's helper, which there is none of.
+
+    Returns:
+        Whether it was known what held them.
+    """
+    try:
+        remove_placement_group(pickle.loads(path.read_bytes()))
+    except OSError:
+        return False
+    return True
 
 
 def alive_nodes() -> frozenset[str]:

@@ -9,10 +9,10 @@ import ray.train
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.train.torch import TorchTrainer
 
-from morphmlp.errors import MorphMLPError
+from morphmlp.errors import ClusterError, MorphMLPError
 from morphmlp.failure_reasons import failure_reason, failure_text, root_failure, users_fault
 from morphmlp.targets import ascii_name
-from morphmlp.training.ray_capacity import NOTICE_S, alive_nodes, lost_node
+from morphmlp.training.ray_capacity import NOTICE_S, alive_nodes, free_places, lost_node
 from morphmlp.training.ray_process_group import ProcessGroupConfig
 from morphmlp.training.ray_record import RecordReports
 from morphmlp.training.ray_worker import TrainJob, train_worker
@@ -36,6 +36,7 @@ class Fit(threading.Thread):
         self._record = record
         self._error: BaseException | None = None
         self._nodes = alive_nodes()
+        job.folder.places.unlink(missing_ok=True)
         self.start()
 
     def run(self) -> None:
@@ -49,6 +50,7 @@ class Fit(threading.Thread):
         """How it ended; waits for the end, and for the cluster's word on its nodes.
 
         Raises:
+            ClusterError: The workers' controller failed before it was known which places it holds.
             Exception: A defect outside the workers.
         """
         self.join()
@@ -75,9 +77,12 @@ class Fit(threading.Thread):
             return End(ending=Ending.NOT_STARTED, reason=str(failure).strip().splitlines()[0])
         if not isinstance(error, ray.train.ControllerError | RayError):
             raise error
+        reason = f"the controller of the workers failed: {failure_reason(failure)}"
+        if isinstance(error, RayError) and not free_places(self._job.folder.places):
+            raise ClusterError(f"training failed: {reason}; the same command continues from the last checkpoint")
         return End(
             ending=Ending.FAILED,
-            reason=f"the controller of the workers failed: {failure_reason(failure)}",
+            reason=reason,
             fault=users_fault(failure),
             recorded=False,
         )

@@ -27,6 +27,7 @@ from morphmlp.training.checkpoint_store import CheckpointStore, StoredCheckpoint
 from morphmlp.training.device_choices import agreed_precision, prepare_network
 from morphmlp.training.ledger import Ledger, RecordedClips
 from morphmlp.training.loop import EpochSummary, Recipe, StepSummary, TrainClips, fit
+from morphmlp.training.ray_capacity import note_places
 from morphmlp.training.ray_clips import RayClips, SharedVideos
 from morphmlp.training.report import NODE_LEAVES, QUARANTINE, STOP_REQUESTED, Report, Reporter
 from morphmlp.training.run_folder import RunFolder
@@ -63,6 +64,8 @@ def train_worker(job: TrainJob) -> None:
     """Train on this worker until the plan ends or the run is stopped, saving and reporting along the way."""
     config, context = job.config, ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
+    if rank == 0:
+        note_places(job.folder.places)
     device = ray.train.torch.get_device()
     torch.set_num_threads(job.placement.cpus_per_worker)
     share = job.placement.ingest_share(config.ingest, pipelines=workers)

@@ -90,6 +90,11 @@ class RunFolder:
         return self.root / "stop-requested"
 
     @property
+    def places(self) -> Path:
+        """What holds the places of the workers at work, in Ray's form; for whoever has to free them."""
+        return self.root / "places"
+
+    @property
     def ledger(self) -> Path:
         """Which videos every step consumed, with `execution.ledger`."""
         return self.root / "ledger"

@@ -1,15 +1,17 @@
 """What an error of Ray Train's means for the run; nothing of Ray is started."""
 
 import errno
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ray import exceptions as ray_exceptions
 from ray.train import ControllerError, WorkerGroupError
 
-from morphmlp.errors import CheckpointError, StorageError
+from morphmlp.errors import CheckpointError, ClusterError, StorageError
 from morphmlp.training import ray_fit
 from morphmlp.training.restarts import Ending
+from morphmlp.training.run_folder import RunFolder
 
 OUT_OF_MEMORY = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, \
 ID: 46760525) was 22.43GB used / 23.54GB limit (0.953219)
@@ -24,14 +26,18 @@ class WorkerGroupStartupTimeoutError(Exception):
 
 
 @pytest.fixture
-def end_of(monkeypatch):
+def end_of(monkeypatch, tmp_path):
     """The end of workers whose `fit` raises an error."""
     monkeypatch.setattr(ray_fit, "alive_nodes", dict)
     monkeypatch.setattr(ray_fit, "lost_node", lambda nodes, patience_s: False)
-    job = SimpleNamespace(placement=SimpleNamespace(on_cluster=False))
+    monkeypatch.setattr(ray_fit, "free_places", Path.exists)
+    folder = RunFolder(tmp_path)
+    job = SimpleNamespace(placement=SimpleNamespace(on_cluster=False), folder=folder)
 
-    def end_of(error):
+    def end_of(error, *, workers_ran=True):
         def fail():
+            if workers_ran:
+                folder.places.touch()
             raise error
 
         monkeypatch.setattr(ray_fit, "_trainer", lambda job, record: SimpleNamespace(fit=fail))
@@ -54,6 +60,13 @@ def test_a_controller_that_was_ended_for_memory_is_a_failure_that_names_who_used
         "the controller of the workers failed: node 10.0.0.7 ran out of memory (22.4 of 23.5 GB in use), so Ray ended "
         "TrainController.run; most of it was used by python other_work.py (15.1 GB, process 18715)"
     )
+
+
+def test_a_controller_that_holds_places_nobody_knows_of_ends_the_command(end_of, tmp_path):
+    """New workers would wait for ever for what it holds until the session ends."""
+    RunFolder(tmp_path).places.touch()  # of an earlier start
+    with pytest.raises(ClusterError, match=r"ran out of memory .*; the same command continues"):
+        end_of(ray_exceptions.OutOfMemoryError(OUT_OF_MEMORY), workers_ran=False)
 
 
 @pytest.mark.parametrize(
