@@ -298,15 +298,16 @@ def _newest(
     patience_s, begun = job.config.checkpoint.wait_for_storage_s, time.monotonic()
     told = False
     while True:
-        found, fault = None, None
+        found, fault, lines = None, None, list[str]()
         try:
-            found = store.newest(notes.append) if first else None
+            found = store.newest(lines.append) if first else None
         except StorageError as error:
             if time.monotonic() - begun >= patience_s:
                 raise
             fault = str(error)
         name, waits = _agreed((None if found is None else found[0].name, fault is not None))
         if not waits:
+            notes += lines
             return found, name
         if fault is not None and not told:
             told = True
