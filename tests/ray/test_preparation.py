@@ -303,13 +303,22 @@ def test_a_killed_job_continues_and_does_no_finished_video_again(tmp_path, long_
     assert not list((tmp_path / "small").rglob(".*"))
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_a_job_cleanly_and_says_how_to_continue(tmp_path, long_job):
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.long),  # as a terminal: to the whole group
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),  # as a batch system: to the command alone
+    ],
+)
+def test_a_signal_ends_a_job_cleanly_and_says_how_to_continue(signum, code, tmp_path, long_job):
     arguments, work = long_job
     process = run_until_some_are_finished(tmp_path, arguments, work, count=20)
-    os.killpg(process.pid, signal.SIGINT)
+    if signum == signal.SIGINT:
+        os.killpg(process.pid, signum)
+    else:
+        process.send_signal(signum)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert errors.splitlines()[-1] == "stopped; the same command continues, finished videos are kept"
     assert "Traceback" not in errors
     assert wait_until_none_is_left(tmp_path) == []
