@@ -80,7 +80,7 @@ def handlers_kept() -> Iterator[None]:
     """Undo what a library does to the handlers; what it starts is deaf to SIGHUP, which a terminal sends to all.
 
     Raises:
-        Interrupted: A signal met the library's own handler, which exits with its number (as Ray's does).
+        Interrupted: SIGTERM met the library's own handler, which exits with its number (as Ray's does).
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -91,9 +91,9 @@ def handlers_kept() -> Iterator[None]:
     try:
         yield
     except SystemExit as stop:
-        if stop.code not in NAMES:
+        if stop.code != signal.SIGTERM:
             raise
-        raise Interrupted(int(stop.code)) from None
+        raise Interrupted(signal.SIGTERM) from None
     finally:
         for signum, handler in before.items():
             if handler is not None:
