@@ -19,6 +19,16 @@ _QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 """What every client asks the head first; a head that wants a token refuses it without one."""
 
 
+def require_named_cluster() -> None:
+    """The same for the cluster that RAY_ADDRESS names, where it names one; for a command's beginning.
+
+    Raises:
+        ClusterError: As `require_cluster`.
+    """
+    if address := os.environ.get("RAY_ADDRESS"):
+        require_cluster(address)
+
+
 def require_cluster(address: str) -> None:
     """Make sure that a cluster answers, and that it takes this process.
 

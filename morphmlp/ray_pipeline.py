@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from morphmlp.cli import ExperimentArguments, write_json
+from morphmlp.cluster_address import require_named_cluster
 from morphmlp.data.train_clips import train_plan
 from morphmlp.data_splits import read_splits
 from morphmlp.errors import QuarantineLimitError, RunStoppedError
@@ -39,6 +40,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
         QuarantineLimitError: Too many videos are broken; so does this.
     """
     config = arguments.config
+    require_named_cluster()
     require_storage(config, arguments.run_name)
     data = read_splits(config)
     config = with_checked_weights(config, data.train.class_names)  # before Ray starts

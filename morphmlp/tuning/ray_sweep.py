@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import ray
 from pydantic import JsonValue
 
+from morphmlp.cluster_address import require_named_cluster
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import Range, SweepConfig
 from morphmlp.data.ray_first_look import require_files
@@ -80,6 +81,7 @@ def run_sweep(
         KeyboardInterrupt: A signal; Ray is down by then, and the runs that were going are recorded as killed.
     """
     began = time.monotonic()
+    require_named_cluster()
     progress = log = LoggedProgress(progress, folder.log)
     splits = _checked_splits(space)
     first = space.points[0].config

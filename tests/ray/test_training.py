@@ -70,7 +70,8 @@ def two_workers(make_config: MakeConfig, placement: Placement) -> Finished:
 
 @pytest.fixture(scope="module")
 def one_worker(make_config: MakeConfig, placement: Placement) -> Finished:
-    return finish(make_config(train__max_steps=20, cluster__num_workers=1), placement, "one-worker")
+    name = "one-wörker"  # Ray itself takes no such name
+    return finish(make_config(train__max_steps=20, cluster__num_workers=1), placement, name)
 
 
 @pytest.mark.slow

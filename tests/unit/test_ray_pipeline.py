@@ -9,7 +9,7 @@ import torch
 from morphmlp import ray_pipeline
 from morphmlp.cli import ExperimentArguments
 from morphmlp.config import load_config
-from morphmlp.errors import ConfigError, QuarantineLimitError
+from morphmlp.errors import ClusterError, ConfigError, QuarantineLimitError
 from morphmlp.training.state import build_network
 
 SMALL = Path(__file__).parent / "small_experiment.yaml"
@@ -63,3 +63,10 @@ def test_a_run_that_ends_for_its_broken_videos_says_how_it_goes_on_once_they_are
     assert str(caught.value) == (
         "8 of 384 train videos can't be used; then continue with the same command and --run-name run (runs/run)"
     )
+
+
+def test_a_cluster_that_does_not_answer_is_told_before_anything_else(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "garbage")
+    config = load_config(SMALL, {"data.train": "/no/such.parquet"})
+    with pytest.raises(ClusterError, match="RAY_ADDRESS 'garbage'"):
+        ray_pipeline.train_and_report(ExperimentArguments(config=config, run_name="run", json=None))
