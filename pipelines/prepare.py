@@ -134,7 +134,10 @@ def prepare_verify(arguments: argparse.Namespace) -> None:
     from morphmlp.preparation.verification import VerifyTask
 
     task = VerifyTask(
-        decoder=arguments.decoder, timeout_s=arguments.decode_timeout_s, memory_mb=arguments.decoder_memory_mb
+        decoder=arguments.decoder,
+        timeout_s=arguments.decode_timeout_s,
+        memory_mb=arguments.decoder_memory_mb,
+        keeps_cut_short=arguments.cut_short == "keep",
     )
     output = arguments.output or arguments.manifest
     with _job(VerifyFiles(manifest=output).log) as progress:
@@ -325,13 +328,13 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--decoder", choices=get_args(DecoderName), default="pyav", help="decoder of video files (pyav)"
     )
     verify.add_argument(
-        "--decode-timeout-s",
-        type=_positive,
-        default=120.0,
-        help="a video at which the decoder stands still for so long is given up, seconds (120)",
+        "--decode-timeout-s", type=_positive, default=120.0, help="give up a decoder that stands still, seconds (120)"
     )
     verify.add_argument(
         "--decoder-memory-mb", type=_count, default=4096, help="memory that decoding one video may take, MB (4096)"
+    )
+    verify.add_argument(
+        "--cut-short", choices=("keep", "quarantine"), default="keep", help="files that end before their length (keep)"
     )
     verify.add_argument("--again", action="store_true", help="decode also videos whose file hasn't changed since")
 

@@ -66,6 +66,18 @@ def damaged_videos(found: pa.Table) -> pa.Table:
     return damaged.sort_by([("damaged_frames", "descending"), ("video_id", "ascending")])
 
 
+def wrong_videos(found: pa.Table) -> pa.Table:
+    """Those of which the decoder gave other frames than were asked for; the worst first."""
+    wrong = found.filter(pc.greater(pc.fill_null(found["wrong_frames"], 0), 0))
+    return wrong.sort_by([("wrong_frames", "descending"), ("video_id", "ascending")])
+
+
+def cut_short_videos(found: pa.Table) -> pa.Table:
+    """Those that end too early but can be used."""
+    is_short = pc.not_equal(pc.fill_null(found["cut_short"], ""), "")
+    return found.filter(pc.and_(is_short, pc.equal(found["error"], ""))).sort_by("video_id")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reason:
     """Why videos can't be used."""

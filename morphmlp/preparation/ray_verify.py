@@ -13,7 +13,7 @@ from morphmlp.preparation.findings import broken_videos, quarantine_table, read_
 from morphmlp.preparation.finished import WorkFolder, write_whole
 from morphmlp.preparation.overview import overview_figure
 from morphmlp.preparation.ray_jobs import do_with_every_video
-from morphmlp.preparation.verification import VERIFIED, VerifyTask, filled_manifest, summary
+from morphmlp.preparation.verification import VERIFIED, VerifyTask, filled_manifest, summary, without_cut_short
 from morphmlp.progress import Progress
 
 STAGE = "verify"
@@ -81,30 +81,31 @@ def verify_manifest(
     files = VerifyFiles(manifest=output)
     settings = task.settings()
     work = WorkFolder(files.work, table=files.found, schema=VERIFIED, settings=settings)
-    videos = manifest.table.select(["video_id", "path", "num_frames"])
+    videos = manifest.table.select(["video_id", "path", "num_frames", "duration_s"])
     with work.opened(again=again):
         found = do_with_every_video(videos, task, work, title=STAGE, progress=progress)
         if not pc.any(found["size_bytes"].is_valid()).as_py():
             raise ManifestError(
                 f"{source}: not one of its {len(manifest)} videos is there ({found['path'][0]}); is the disk mounted?"
             )
+        judged = found if task.keeps_cut_short else without_cut_short(found)
         quarantine = quarantine_table(
-            found,
+            judged,
             read_quarantine(files.quarantine),
             stage=STAGE,
             decoder=task.decoder,
             version=str(settings["decoder_version"]),
             now=datetime.datetime.now(datetime.UTC),
         )
-        write_manifest(filled_manifest(manifest, found), output)
+        write_manifest(filled_manifest(manifest, judged), output)
         write_whole(quarantine, files.quarantine)
-        _draw(found, manifest.table["label"], manifest.class_names, files)
+        _draw(judged, manifest.table["label"], manifest.class_names, files)
         work.close(found)
     return Verification(
         files=files,
-        text=summary(found, num_classes=len(manifest.class_names)),
+        text=summary(judged, num_classes=len(manifest.class_names)),
         videos=found.num_rows,
-        broken=broken_videos(found).num_rows,
+        broken=broken_videos(judged).num_rows,
     )
 
 

@@ -12,16 +12,20 @@ import pyarrow.compute as pc
 from morphmlp.data import columns
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.checksum import file_crc32
+from morphmlp.data.decoding.ending import is_short
+from morphmlp.data.decoding.inspection import SAMPLED
 from morphmlp.data.decoding.isolated import Limits, isolated_videos
-from morphmlp.data.decoding.packed_frames import is_pack
-from morphmlp.data.decoding.sources import holds_frame_files
+from morphmlp.data.decoding.sources import holds_frames
 from morphmlp.data.manifest import Manifest
+from morphmlp.errors import DecodeError
 from morphmlp.preparation.findings import (
     broken_videos,
+    cut_short_videos,
     damaged_videos,
     reason_lines,
     total_length_text,
     total_size_text,
+    wrong_videos,
 )
 from morphmlp.preparation.finished import RESULT, stored_bytes
 
@@ -37,11 +41,15 @@ VERIFIED = pa.schema(
         pa.field("codec", pa.string()),
         pa.field("duration_s", pa.float64()),
         pa.field("damaged_frames", pa.int32()),
+        pa.field("compared_frames", pa.int32()),
+        pa.field("wrong_frames", pa.int32()),
+        pa.field("cut_short", pa.string()),
     ]
 )
 """One row per video, all that was found. `stored_bytes` is the file's size, or that of all frames in a folder together;
-`damaged_frames` counts those of `num_frames` that are damaged or don't come out. What a broken video doesn't tell is
-null."""
+`damaged_frames` counts those of `num_frames` that are damaged or don't come out; `wrong_frames` those of a sample
+(`compared_frames`) that the decoder gave otherwise than a plain decode does; `cut_short` says where a file ends too
+early, and is empty where nothing tells that it does. What a broken video doesn't tell is null."""
 
 _FACTS = ("crc32", "num_frames", "fps", "width", "height", "codec", "duration_s")
 
@@ -55,6 +63,8 @@ class VerifyTask:
     """Time without any progress after which a video is given up, seconds."""
     memory_mb: int = 4096
     """Memory that decoding a video may take, MB."""
+    keeps_cut_short: bool = True
+    """Whether files that end too early are used up to there; else they count among those that can't be used."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -72,17 +82,21 @@ class VerifyTask:
         # The number of frames that the list promises holds for frames stored one by one; a video file tells its own.
         reader = videos.open(path, num_frames=None if promised is None else int(str(promised)))
         info = reader.info
-        damaged = reader.scan()
+        seen = reader.inspect()
+        length_s = info.num_frames / info.fps
         return {
             "stored_bytes": stored_bytes(path),
-            "crc32": None if _holds_frames(path) else file_crc32(path),
+            "crc32": None if holds_frames(path) else file_crc32(path),
             "num_frames": info.num_frames,
             "fps": info.fps,
             "width": info.width,
             "height": info.height,
             "codec": info.codec,
-            "duration_s": info.num_frames / info.fps,
-            "damaged_frames": damaged,
+            "duration_s": length_s,
+            "damaged_frames": seen.damaged,
+            "compared_frames": seen.compared,
+            "wrong_frames": seen.wrong,
+            "cut_short": seen.cut_short or _less_than_listed(video, info.num_frames, length_s),
         }
 
     def limits(self) -> Limits:
@@ -101,22 +115,29 @@ class VerifyTask:
             "decoder": self.decoder,
             "decoder_version": decoder_by_name(self.decoder).version,
             "timeout_s": self.timeout_s,
+            "compares": SAMPLED,
         }
 
 
-def _holds_frames(path: str) -> bool:
-    """Whether frames are stored one by one: an archive has checksums of its own, a folder none."""
-    return is_pack(path) or holds_frame_files(path)
+def _less_than_listed(video: Mapping[str, object], num_frames: int, length_s: float) -> str:
+    """In words how much shorter a video is than its manifest has it; empty where it isn't."""
+    listed_s, listed = video.get("duration_s"), video.get("num_frames")
+    if listed_s is not None and is_short(length_s, float(str(listed_s))):
+        return f"ends at {length_s:.1f} s of the {float(str(listed_s)):.1f} s that the manifest states"
+    if listed is not None and is_short(length_s, int(str(listed)) * length_s / num_frames):
+        return f"ends after {num_frames} of the {listed} frames that the manifest states"
+    return ""
 
 
 def filled_manifest(manifest: Manifest, found: pa.Table) -> Manifest:
     """The manifest with what was found, row by row; ids, labels, splits and paths stay.
 
     A video that can't be used loses what was known of its content, but for the number of frames that its list promises;
-    a file that isn't there is no longer available.
+    a file that isn't there is no longer available, nor is one that is left out for being cut short.
     """
     table = manifest.table
-    there = found["size_bytes"].is_valid()
+    left_out = pc.and_(pc.not_equal(pc.fill_null(found["cut_short"], ""), ""), pc.not_equal(found["error"], ""))
+    there = pc.and_(found["size_bytes"].is_valid(), pc.invert(left_out))
     new = {name: found[name] for name in _FACTS}
     new["num_frames"] = pc.coalesce(found["num_frames"], table["num_frames"])
     new["size_bytes"] = pc.coalesce(found["stored_bytes"], found["size_bytes"])
@@ -128,26 +149,42 @@ def filled_manifest(manifest: Manifest, found: pa.Table) -> Manifest:
     return replace(manifest, table=table)
 
 
+def without_cut_short(found: pa.Table) -> pa.Table:
+    """What was found, with every video that was cut short counted among those that can't be used."""
+    reason = pc.fill_null(found["cut_short"], "")
+    leaves_out = pc.and_(pc.not_equal(reason, ""), pc.equal(found["error"], ""))
+    for name, cells in (("error", pa.scalar(DecodeError.__name__)), ("message", reason)):
+        place = found.schema.get_field_index(name)
+        found = found.set_column(place, found.schema.field(name), pc.if_else(leaves_out, cells, found[name]))
+    return found
+
+
 def summary(found: pa.Table, *, num_classes: int, shown: int = 10) -> str:
-    """The closing table: what there is, what's broken and why, what's damaged.
+    """The closing table: what there is, what's broken and why, what's damaged, wrong or cut short.
 
     Args:
         found: Rows of `VERIFIED`.
         num_classes: Classes of the manifest.
-        shown: Reasons and damaged videos to name.
+        shown: Reasons, and videos of each kind, to name.
     """
-    broken, damaged = broken_videos(found), damaged_videos(found)
+    broken, damaged, wrong, short = (
+        part(found) for part in (broken_videos, damaged_videos, wrong_videos, cut_short_videos)
+    )
     lines = [
         f"{'videos':<9}{found.num_rows:>9,}  of {num_classes} classes, {total_size_text(found)}",
         f"{'usable':<9}{found.num_rows - broken.num_rows:>9,}  {total_length_text(found)}",
         f"{'damaged':<9}{damaged.num_rows:>9,}  usable, but some of their frames are damaged",
+        f"{'wrong':<9}{wrong.num_rows:>9,}  this decoder gives other frames of them than a plain decode does",
+        f"{'cut short':<9}{short.num_rows:>9,}  usable up to where they end too early",
         f"{'broken':<9}{broken.num_rows:>9,}  can't be used",
     ]
     lines += reason_lines(found, shown=shown)
-    lines += [
-        f"  damaged: {row['damaged_frames']} of {row['num_frames']} frames of {row['path']}"
-        for row in damaged.slice(0, shown).to_pylist()
-    ]
-    if damaged.num_rows > shown:
-        lines.append(f"  damaged: and {damaged.num_rows - shown} more videos")
+    for kind, videos, words in (
+        ("damaged", damaged, "{damaged_frames} of {num_frames} frames of {path}"),
+        ("wrong", wrong, "{wrong_frames} frames, of {compared_frames} compared of {path}"),
+        ("cut short", short, "{path} {cut_short}"),
+    ):
+        lines += [f"  {kind}: {words.format(**row)}" for row in videos.slice(0, shown).to_pylist()]
+        if videos.num_rows > shown:
+            lines.append(f"  {kind}: and {videos.num_rows - shown} more videos")
     return "\n".join(lines)

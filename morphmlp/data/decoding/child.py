@@ -18,9 +18,10 @@ import numpy as np
 
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.heartbeat import heard
+from morphmlp.data.decoding.inspection import inspect_file, inspect_stored_frames
 from morphmlp.data.decoding.protocol import Decoder, VideoOpener, VideoReader
 from morphmlp.data.decoding.shared_frames import SharedFrames
-from morphmlp.data.decoding.sources import AnyVideo
+from morphmlp.data.decoding.sources import AnyVideo, holds_frames
 from morphmlp.data.decoding.wire import (
     Answer,
     FramesWritten,
@@ -29,6 +30,7 @@ from morphmlp.data.decoding.wire import (
     ReadFrames,
     Ready,
     Request,
+    ScanVideo,
     TimedRequest,
     Working,
     receive,
@@ -75,6 +77,7 @@ class Server:
         self._channel, self._videos = channel, videos
         self._decoder, self._memory_limit = decoder, memory_limit
         self._reader: VideoReader | None = None
+        self._path = ""
         self._memories: dict[int, SharedFrames] = {}
         self._told_cpu_s = time.process_time()
 
@@ -128,7 +131,7 @@ class Server:
 
     def _carry_out(self, request: Request) -> Outcome:
         if isinstance(request, OpenVideo):
-            self._reader = None  # closed before the next one takes memory
+            self._reader, self._path = None, request.path  # closed before the next one takes memory
             self._reader = self._videos.open(request.path, num_frames=request.num_frames, crc32=request.crc32)
             return self._reader.info
         if self._reader is None:
@@ -137,7 +140,11 @@ class Server:
             decoded = self._reader.read(request.indices)
             np.copyto(self._memories[request.memory].frames(decoded.frames.shape), decoded.frames)
             return FramesWritten(shape=decoded.frames.shape, concealed=decoded.concealed)
-        return self._reader.scan()
+        if isinstance(request, ScanVideo):
+            return self._reader.scan()
+        if holds_frames(self._path):
+            return inspect_stored_frames(self._reader)
+        return inspect_file(self._reader, self._path, is_same_library=self._decoder == "pyav")
 
 
 def limit_memory(megabytes: int) -> None:

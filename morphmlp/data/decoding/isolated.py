@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import Self, cast
 
 from morphmlp.data.decoding.child_process import ChildDiedError, ChildProcess
-from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo, VideoReader
+from morphmlp.data.decoding.inspection import Inspection
+from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
 from morphmlp.data.decoding.shared_frames import SharedFrames
-from morphmlp.data.decoding.wire import FramesWritten, OpenVideo, ReadFrames, Request, ScanVideo
+from morphmlp.data.decoding.wire import FramesWritten, InspectVideo, OpenVideo, ReadFrames, Request, ScanVideo
 from morphmlp.errors import DecoderCrashError, DecodeTimeoutError
 
 MOST_GROWTH_MB = 512
@@ -65,7 +66,7 @@ class IsolatedVideos:
         """Process id of the child; None while there is none."""
         return None if self._child is None else self._child.pid
 
-    def open(self, path: str, *, num_frames: int | None, crc32: int | None = None) -> VideoReader:
+    def open(self, path: str, *, num_frames: int | None, crc32: int | None = None) -> "IsolatedReader":
         """Open a video. See `VideoOpener`.
 
         Raises:
@@ -74,7 +75,7 @@ class IsolatedVideos:
             DecodeError: The decoder's own reason, or too much memory.
         """
         request = OpenVideo(path=path, num_frames=num_frames, crc32=crc32)
-        reader = _IsolatedReader(self, request, self._limits.timeout_s)
+        reader = IsolatedReader(self, request, self._limits.timeout_s)
         with self._lock:
             reader.info = self._opened(reader)
         return reader
@@ -96,7 +97,7 @@ class IsolatedVideos:
         """End the child."""
         self.close()
 
-    def read(self, reader: "_IsolatedReader", indices: Sequence[int]) -> DecodedFrames:
+    def read(self, reader: "IsolatedReader", indices: Sequence[int]) -> DecodedFrames:
         """Frames of a video that was opened here; for its reader."""
         with self._lock:
             self._make_current(reader)
@@ -108,11 +109,17 @@ class IsolatedVideos:
             frames = self._memories[number].frames(written.shape)
         return DecodedFrames(frames=frames, concealed=written.concealed)
 
-    def scan(self, reader: "_IsolatedReader") -> int:
+    def scan(self, reader: "IsolatedReader") -> int:
         """Damaged frames of a video that was opened here; for its reader."""
         with self._lock:
             self._make_current(reader)
             return cast(int, self._ask(reader, ScanVideo()))
+
+    def inspect(self, reader: "IsolatedReader") -> Inspection:
+        """All that is to be known of a video that was opened here; for its reader."""
+        with self._lock:
+            self._make_current(reader)
+            return cast(Inspection, self._ask(reader, InspectVideo()))
 
     def forget(self) -> None:
         """After a fork: leave the child, and the memory shared with it, to the parent process."""
@@ -130,10 +137,10 @@ class IsolatedVideos:
     def _without_child(self) -> None:
         self._child: ChildProcess | None = None
         self._leaks = False
-        self._current: weakref.ref[_IsolatedReader] | None = None
+        self._current: weakref.ref[IsolatedReader] | None = None
         self._passed = [False for _ in self._memories]
 
-    def _opened(self, reader: "_IsolatedReader") -> VideoInfo:
+    def _opened(self, reader: "IsolatedReader") -> VideoInfo:
         if self._child is not None and (self._leaks or not self._child.alive):
             self._child.close()
             self._without_child()
@@ -146,12 +153,12 @@ class IsolatedVideos:
         self._current = weakref.ref(reader)
         return info
 
-    def _make_current(self, reader: "_IsolatedReader") -> None:
+    def _make_current(self, reader: "IsolatedReader") -> None:
         """The child holds one open video: open this one again if it was another's turn, or the child is a new one."""
         if self._current is None or self._current() is not reader:
             self._opened(reader)
 
-    def _ask(self, reader: "_IsolatedReader", request: Request, *, descriptor: int | None = None) -> object:
+    def _ask(self, reader: "IsolatedReader", request: Request, *, descriptor: int | None = None) -> object:
         child = cast(ChildProcess, self._child)
         start = time.monotonic()
         try:
@@ -192,7 +199,7 @@ class IsolatedVideos:
         return number
 
 
-class _IsolatedReader:
+class IsolatedReader:
     """A video that is open in the child, or will be again when it's asked for."""
 
     info: VideoInfo
@@ -207,6 +214,10 @@ class _IsolatedReader:
     def scan(self) -> int:
         """Decode every frame once; returns how many are damaged."""
         return self._videos.scan(self)
+
+    def inspect(self) -> Inspection:
+        """Decode every frame, and hold a sample of the reads against that (see `inspection`)."""
+        return self._videos.inspect(self)
 
 
 def isolated_videos(decoder: str, limits: Limits) -> IsolatedVideos:

@@ -95,7 +95,7 @@ class Packets:
         codec = stream.codec_context.codec.canonical_name
         type_of = TYPE_READERS.get(codec)
         holds_frame = holds_frame_reader(stream.codec_context.extradata or b"") if codec == "h264" else None
-        for packet in _with_data(container, stream):
+        for packet in packets_with_data(container, stream):
             if packet.is_keyframe:
                 self.first_key = self.first_key or packet
                 self.keys.append(len(self.pts))
@@ -129,7 +129,7 @@ class Packets:
             return
         container, stream = open_video(self._path)
         with container:
-            for place, packet in enumerate(_with_data(container, stream)):
+            for place, packet in enumerate(packets_with_data(container, stream)):
                 if place >= stop:
                     return
                 if place >= start:
@@ -137,7 +137,8 @@ class Packets:
                     yield packet
 
 
-def _with_data(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
+def packets_with_data(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
+    """A stream's packets from here to the file's end, without empty ones."""
     # A file cut short still has the packets before the cut.
     with suppress(av.error.FFmpegError):
         for packet in container.demux(stream):

@@ -15,6 +15,11 @@ def holds_frame_files(path: str) -> bool:
     return Path(stored_path(path)).is_dir()
 
 
+def holds_frames(path: str) -> bool:
+    """Whether frames are stored one by one: in a folder, or in an archive."""
+    return is_pack(path) or holds_frame_files(path)
+
+
 class AnyVideo:
     """Opens videos with a decoder, and those stored as frames without one. A `VideoOpener`."""
 

@@ -10,6 +10,7 @@ import struct
 import time
 from dataclasses import dataclass
 
+from morphmlp.data.decoding.inspection import Inspection
 from morphmlp.data.decoding.protocol import VideoInfo
 
 _LENGTH = struct.Struct("!Q")
@@ -38,7 +39,12 @@ class ScanVideo:
     """Decode every frame of the open video; answered with the number of damaged ones."""
 
 
-Request = OpenVideo | ReadFrames | ScanVideo
+@dataclass(frozen=True, kw_only=True)
+class InspectVideo:
+    """Look at the open video in every way; answered with an `Inspection`."""
+
+
+Request = OpenVideo | ReadFrames | ScanVideo | InspectVideo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +66,7 @@ class FramesWritten:
     concealed: int
 
 
-Outcome = VideoInfo | FramesWritten | int | Exception
+Outcome = VideoInfo | FramesWritten | Inspection | int | Exception
 
 
 @dataclass(frozen=True, kw_only=True)

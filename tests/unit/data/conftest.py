@@ -9,6 +9,14 @@ from morphmlp.benchmarks.coded_videos import copy_stream, sequential_frames, wri
 
 sys.path.insert(0, str(Path(__file__).parent))  # for golden_files and golden_set
 
+from golden_files import GoldenFiles
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory):
+    """The golden set, written as it's asked for."""
+    return GoldenFiles(tmp_path_factory.mktemp("golden"))
+
 
 @pytest.fixture(scope="session")
 def coded_videos(tmp_path_factory):

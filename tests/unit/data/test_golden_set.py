@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from golden_files import CELLS, GoldenFiles
+from golden_files import CELLS
 from golden_set import documented, opener, outcome, singles
 
 from morphmlp.data.decoding.backends import DECODER_NAMES, decoder_by_name, decoder_fault
@@ -11,11 +11,6 @@ from morphmlp.data.decoding.isolated import IsolatedVideos
 
 PAGE = Path(__file__).parents[3] / "docs" / "decoders.md"
 DOCUMENTED = documented(PAGE.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def golden(tmp_path_factory):
-    return GoldenFiles(tmp_path_factory.mktemp("golden"))
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 from morphmlp.data.manifest import manifest_from_rows, read_manifest, write_manifest
 from morphmlp.errors import ManifestError
 from morphmlp.preparation.copies import COPIED, CopyFiles, claim_folder, copies_manifest, making, remove_unfinished
-from morphmlp.preparation.findings import broken_reasons, quarantine_table
+from morphmlp.preparation.findings import broken_reasons, broken_videos, quarantine_table
 from morphmlp.preparation.overview import overview_figure
-from morphmlp.preparation.verification import VERIFIED, filled_manifest, summary
+from morphmlp.preparation.verification import VERIFIED, filled_manifest, summary, without_cut_short
 
 THEN = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
 NOW = datetime.datetime(2024, 5, 6, 7, 8, 9, tzinfo=datetime.UTC)
@@ -57,19 +57,41 @@ def test_reasons_that_differ_in_paths_and_numbers_are_one():
 
 
 def test_the_summary_counts_every_video_once_and_names_the_worst_damage():
-    text = summary(found(video(0), video(1, damaged_frames=3), broken(2), video(3, damaged_frames=9)), num_classes=2)
-    lines = text.splitlines()
-    assert [line.split()[:2] for line in lines[:4]] == [
-        ["videos", "4"],
-        ["usable", "3"],
-        ["damaged", "2"],
-        ["broken", "1"],
+    rows = found(
+        *(video(0), video(1, damaged_frames=3), broken(2), video(3, damaged_frames=9)),
+        *(
+            video(4, wrong_frames=2, compared_frames=4),
+            video(5, cut_short="ends at 4.0 s of the 10.0 s that it states"),
+        ),
+    )
+    lines = summary(rows, num_classes=2).splitlines()
+    assert [(line[:9].strip(), int(line[9:18])) for line in lines[:6]] == [
+        ("videos", 6),
+        ("usable", 5),
+        ("damaged", 2),
+        ("wrong", 1),
+        ("cut short", 1),
+        ("broken", 1),
     ]
-    assert lines[4] == "       1  DecodeError: the file is empty (0 bytes), as /x/v2.mp4"
-    assert lines[5:] == [
+    assert lines[6] == "       1  DecodeError: the file is empty (0 bytes), as /x/v2.mp4"
+    assert lines[7:] == [
         "  damaged: 9 of 300 frames of /x/v3.mp4",
         "  damaged: 3 of 300 frames of /x/v1.mp4",
+        "  wrong: 2 frames, of 4 compared of /x/v4.mp4",
+        "  cut short: /x/v5.mp4 ends at 4.0 s of the 10.0 s that it states",
     ]
+
+
+def test_videos_that_were_cut_short_are_left_out_with_their_reason_where_that_is_asked_for():
+    kept = found(video(0), video(1, cut_short="ends at 4.0 s"), broken(2))
+    judged = without_cut_short(kept)
+    assert judged.schema == VERIFIED
+    assert judged["message"].to_pylist() == ["", "ends at 4.0 s", "the file is empty (0 bytes)"]
+    assert broken_videos(judged)["video_id"].to_pylist() == ["v1", "v2"]
+    manifest = manifest_of(3)
+    assert filled_manifest(manifest, judged).table["available"].to_pylist() == [True, False, True]
+    assert filled_manifest(manifest, kept).table["available"].to_pylist() == [True, True, True]
+    assert filled_manifest(manifest, judged).fingerprint() == manifest.fingerprint()
 
 
 def test_a_broken_video_keeps_its_first_run_while_its_file_is_what_it_was():

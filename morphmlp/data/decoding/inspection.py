@@ -1,0 +1,121 @@
+"""What is to be known of a video before it's used: damage, wrong frames, a file that was cut short.
+
+A sample of the frames, read as training and testing read them, is held against a plain decode from the file's start to
+its end: nothing is skipped there, no time is looked at, and frames come in the codec's order.
+"""
+
+import random
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import cast
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from morphmlp.data.decoding.ending import cut_short
+from morphmlp.data.decoding.heartbeat import beat
+from morphmlp.data.decoding.orientation import orientation_of
+from morphmlp.data.decoding.packets import MAX_PIXELS, open_video, packets_with_data
+from morphmlp.data.decoding.protocol import Frames, VideoReader
+
+SAMPLED = 4
+"""Frames of a video that are compared: all as a set, and one of them alone."""
+_SAME_PICTURE = 8.0
+"""Mean difference of RGB levels up to which two libraries' frames are the same picture: each rounds in its own way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What was found."""
+
+    damaged: int
+    """Frames that are damaged or don't come out."""
+    compared: int
+    """Frames that were read in both ways; none of a damaged video, where a plain decode leaves frames out."""
+    wrong: int
+    """Those of them that were others than asked for, and frames that only one of the ways has."""
+    cut_short: str
+    """In words; empty where nothing tells that the file was cut short."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlainDecode:
+    num_frames: int
+    is_healthy: bool
+    pictures: Mapping[int, Frames]
+    """The wanted ones by their number, as they are shown."""
+
+
+def inspect_stored_frames(reader: VideoReader) -> Inspection:
+    """Look at a video whose frames are stored one by one: there is only one way to read it."""
+    return Inspection(damaged=reader.scan(), compared=0, wrong=0, cut_short="")
+
+
+def inspect_file(reader: VideoReader, path: str, *, is_same_library: bool) -> Inspection:
+    """Look at a video file.
+
+    Args:
+        reader: The file, just opened by the decoder that is to read it.
+        path: The file.
+        is_same_library: Whether that decoder is PyAV, as the plain decode is: pixels are then equal.
+
+    Raises:
+        DecodeError: Not one frame could be decoded, or the decoder refuses those that were asked for.
+    """
+    num_frames = reader.info.num_frames
+    sample = sorted(random.Random(num_frames).sample(range(num_frames), min(SAMPLED, num_frames)))
+    plain = _plain_decode(path, sample)
+    is_whole = plain.is_healthy and plain.num_frames == num_frames
+    damaged = 0 if is_whole else reader.scan()
+    is_compared, wrong = not damaged, set[int]()
+    if is_compared:
+        for indices in (sample, sample[len(sample) // 2 :][:1]):
+            frames = reader.read(indices).frames
+            wrong |= {
+                index
+                for index, frame in zip(indices, frames, strict=True)
+                if not _is_same(frame, plain.pictures.get(index), exactly=is_same_library)
+            }
+    return Inspection(
+        damaged=damaged,
+        compared=len(sample) if is_compared else 0,
+        wrong=len(wrong) + abs(num_frames - plain.num_frames) if is_compared else 0,
+        cut_short=cut_short(path),
+    )
+
+
+def _is_same(frame: Frames, plain: Frames | None, *, exactly: bool) -> bool:
+    if plain is None or frame.shape != plain.shape:
+        return False
+    if exactly:
+        return bool((frame == plain).all())
+    return bool(np.abs(frame.astype(np.int16) - plain).mean() <= _SAME_PICTURE)
+
+
+def _plain_decode(path: str, wanted: Collection[int]) -> _PlainDecode:
+    container, stream = open_video(path)
+    context = stream.codec_context
+    context.thread_type, context.thread_count = "NONE", 1
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    reformatter = VideoReformatter()
+    pictures: dict[int, Frames] = {}
+    count, is_healthy = 0, True
+    size: tuple[int, int] | None = None
+    with container:
+        for packet in chain(packets_with_data(container, stream), [None]):
+            beat()
+            try:
+                frames = context.decode(packet)
+            except av.error.FFmpegError:
+                is_healthy = False
+                continue
+            for frame in frames:
+                size = size or (frame.width, frame.height)
+                is_healthy &= not frame.is_corrupt
+                if count in wanted:
+                    rgb = reformatter.reformat(frame, width=size[0], height=size[1], format="rgb24", threads=1)
+                    pictures[count] = orientation_of(frame).shown(cast(Frames, rgb.to_ndarray()))
+                count += 1
+    return _PlainDecode(num_frames=count, is_healthy=is_healthy, pictures=pictures)
