@@ -125,9 +125,12 @@ def config_to_mapping(config: ExperimentConfig) -> dict[str, JsonValue]:
 
 def config_to_yaml(config: ExperimentConfig) -> str:
     """The resolved experiment as YAML that `load_config` reads back to an equal value."""
-    return yaml.dump(
-        config_to_mapping(config), Dumper=_QuotingDumper, sort_keys=False, default_flow_style=None, width=110
-    )
+    return to_yaml(config_to_mapping(config))
+
+
+def to_yaml(content: Mapping[str, JsonValue]) -> str:
+    """A mapping as YAML that `read_yaml` reads back to an equal one; YAML's own writer leaves a text 1e-3 bare."""
+    return yaml.dump(dict(content), Dumper=_QuotingDumper, sort_keys=False, default_flow_style=None, width=110)
 
 
 def flat_fields(config: ExperimentConfig) -> dict[str, JsonValue]:

@@ -11,12 +11,11 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import Field, JsonValue, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from morphmlp.config.faults import all_fields, unknown_field, value_fields
-from morphmlp.config.loading import read_yaml, validated
+from morphmlp.config.loading import read_yaml, to_yaml, validated
 from morphmlp.config.schema import ExperimentConfig
 from morphmlp.config.values import (
     STRICT,
@@ -268,8 +267,7 @@ def load_sweep(path: str | Path, overrides: Mapping[str, JsonValue] | None = Non
 
 def sweep_to_yaml(sweep: SweepConfig) -> str:
     """The resolved sweep as YAML that `load_sweep` reads back to an equal value."""
-    mapping = TypeAdapter(SweepConfig).dump_python(sweep, mode="json")
-    return yaml.safe_dump(mapping, sort_keys=False, default_flow_style=None, width=110)
+    return to_yaml(TypeAdapter(SweepConfig).dump_python(sweep, mode="json"))
 
 
 def known_fields() -> frozenset[str]:

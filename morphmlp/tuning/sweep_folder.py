@@ -5,10 +5,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from pydantic import JsonValue
 
-from morphmlp.config.loading import read_yaml
+from morphmlp.config.loading import read_yaml, to_yaml
 from morphmlp.config.sweep import SweepConfig, load_sweep, sweep_to_yaml
 from morphmlp.errors import CheckpointError
 from morphmlp.training.run_folder import RunFolder, run_lock, write_whole
@@ -97,7 +96,7 @@ class SweepFolder:
         """
         self.require_new()
         self.root.mkdir(parents=True)
-        self.base.write_text(yaml.safe_dump(dict(base), sort_keys=False), encoding="utf-8")
+        self.base.write_text(to_yaml(base), encoding="utf-8")
         write_whole(self.sweep, sweep_to_yaml(sweep))
 
     def read(self) -> tuple[SweepConfig, dict[str, JsonValue]]:

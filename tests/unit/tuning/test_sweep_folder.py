@@ -1,5 +1,6 @@
 """A sweep's files: begun once, read back, kept from other commands."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ def folder(tmp_path):
     return SweepFolder(root=tmp_path / "runs" / "s-1")
 
 
-def test_what_was_begun_is_read_back(folder):
-    folder.begin(SWEEP, read_yaml(SMALL))
-    assert folder.read() == (SWEEP, read_yaml(SMALL))
+@pytest.mark.parametrize("name", ["s", "1e-3", "2026-11-28", "12:30"])
+def test_what_was_begun_is_read_back(name, folder):
+    sweep, base = replace(SWEEP, name=name), {**read_yaml(SMALL), "name": name}
+    folder.begin(sweep, base)
+    assert folder.read() == (sweep, base)
 
 
 def test_a_second_sweep_of_the_same_name_is_refused(folder):
