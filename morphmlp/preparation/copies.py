@@ -34,11 +34,12 @@ COPIED = pa.schema(
         pa.field("codec", pa.string()),
         pa.field("duration_s", pa.float64()),
         pa.field("damaged_frames", pa.int32()),
+        pa.field("cut_short", pa.string()),
     ]
 )
 """One row per video: its source (`stored_bytes`: its size, that of a folder with all that's in it), the copy
-(`output`), and what the copy holds. `damaged_frames` counts the source's damage, which is in the copy too. Nulls
-where no copy could be made."""
+(`output`), and what the copy holds. `damaged_frames` counts the source's damage, which is in the copy too; `cut_short`
+says where the source ends too early. Nulls where no copy could be made."""
 
 MARKER = "prepared.json"
 _ELSEWHERE = "give another folder (--output)"

@@ -68,6 +68,7 @@ class TranscodeTask:
             **_facts(copy.info),
             "crc32": file_crc32(str(target)),
             "damaged_frames": copy.lost,
+            "cut_short": copy.cut_short,
         }
 
 
@@ -87,8 +88,8 @@ class PackTask:
         return COPIED
 
     def settings(self) -> dict[str, JsonValue]:
-        """What the copies depend on: nothing but their source."""
-        return {}
+        """What is done beside copying: archives of other makings weren't looked at."""
+        return {"decoded": True}
 
     def __call__(self, video: Mapping[str, object]) -> dict[str, object]:
         """Write the archive, and decode what is in it once.
@@ -118,6 +119,7 @@ class PackTask:
             **_facts(packed.info),
             "crc32": None,  # the archive has one for each frame
             "damaged_frames": damaged,
+            "cut_short": "",
         }
 
 

@@ -14,6 +14,7 @@ from morphmlp.preparation.copies import COPIED, CopyFiles, claim_folder, copies_
 from morphmlp.preparation.copy_tasks import CopyTask
 from morphmlp.preparation.findings import (
     broken_videos,
+    cut_short_videos,
     damaged_videos,
     quarantine_table,
     read_quarantine,
@@ -109,6 +110,7 @@ def make_copies(job: CopyJob, *, progress: Progress) -> Copies:
         f"{'videos':<9}{copied.num_rows:>9,}  {total_size_text(copied)}",
         f"{'copied':<9}{copied.num_rows - broken:>9,}  {written:,.1f} MB, {total_length_text(copied)}",
         f"{'damaged':<9}{damaged_videos(copied).num_rows:>9,}  copied, with the damage of their originals",
+        f"{'cut short':<9}{cut_short_videos(copied).num_rows:>9,}  copied up to where their originals end too early",
         f"{'broken':<9}{broken:>9,}  not copied; their rows stay, marked as not available",
         *reason_lines(copied, shown=_REASONS_SHOWN),
     ]

@@ -18,6 +18,7 @@ from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from morphmlp.data.decoding.ending import cut_short
 from morphmlp.data.decoding.packets import HELD_BYTES
 from morphmlp.data.decoding.protocol import VideoInfo
 from morphmlp.data.decoding.pyav_decoder import PyAVDecoder, reader_of
@@ -52,6 +53,8 @@ class Copy:
     size_bytes: int
     lost: int
     """Frames of the source that are damaged or don't come out; the latter aren't in the copy."""
+    cut_short: str
+    """In words where the source ends too early; empty where nothing tells that it does."""
 
 
 def transcode(source: str, target: Path, settings: TranscodeSettings) -> Copy:
@@ -87,7 +90,9 @@ def transcode(source: str, target: Path, settings: TranscodeSettings) -> Copy:
     finally:
         with suppress(OSError):  # what keeps it from being written may keep it from being removed, and was told
             unfinished.unlink(missing_ok=True)
-    return Copy(info=info, size_bytes=target.stat().st_size, lost=old.scan() + written.num_unusable)
+    return Copy(
+        info=info, size_bytes=target.stat().st_size, lost=old.scan() + written.num_unusable, cut_short=cut_short(source)
+    )
 
 
 def x264_options(settings: TranscodeSettings) -> dict[str, str]:

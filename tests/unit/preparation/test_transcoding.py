@@ -172,6 +172,15 @@ def test_damage_is_counted_and_the_rest_copied(tmp_path):
     assert copy.info.num_frames > NUM_FRAMES // 2
 
 
+def test_a_source_that_was_cut_short_is_told(tmp_path):
+    source = write(tmp_path / "a.mkv")
+    assert not transcode(str(source), tmp_path / "b.mp4", TranscodeSettings()).cut_short
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    copy = transcode(str(source), tmp_path / "b.mp4", TranscodeSettings())
+    assert "ends at" in copy.cut_short
+    assert copy.info.num_frames < NUM_FRAMES
+
+
 @pytest.mark.parametrize("content", [b"", b"not a video" * 100])
 def test_what_is_no_video_leaves_nothing_behind(tmp_path, content):
     (tmp_path / "a.mp4").write_bytes(content)
