@@ -136,7 +136,7 @@ class LostLog(Stop):
     """Whoever reads what the command says goes away."""
 
     name = "lost-log"
-    words = "the reader of the log is killed (`| tee log`)"
+    words = "the process that reads what the command says (tee) is killed"
 
     @contextlib.contextmanager
     def surroundings(self, folder: Path, temporary: Path) -> Iterator[Surroundings]:
