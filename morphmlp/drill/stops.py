@@ -90,10 +90,11 @@ class CtrlC(Stop):
     name = "ctrl-c"
     words = "Ctrl-C in the terminal"
     ends_run = True
+    signum = signal.SIGINT
 
     def strike(self, run: DemoRun, rng: random.Random) -> None:
         """As a terminal does it: to all processes of the group."""
-        run.signal(signal.SIGINT, group=True)
+        run.signal(self.signum, group=True)
 
     def proof(self, run: DemoRun, remains: Remains) -> str:
         """The command said how to continue."""
@@ -116,20 +117,12 @@ class Terminated(Stop):
         return said(run, f"--run-name {RUN_NAME}")
 
 
-class HungUp(Stop):
+class HungUp(CtrlC):
     """The terminal is closed."""
 
     name = "sighup"
     words = "SIGHUP, as from a terminal that is closed"
-    ends_run = True
-
-    def strike(self, run: DemoRun, rng: random.Random) -> None:
-        """As a terminal does it: to all processes of the group."""
-        run.signal(signal.SIGHUP, group=True)
-
-    def proof(self, run: DemoRun, remains: Remains) -> str:
-        """The command said how to continue."""
-        return said(run, f"stopped by SIGHUP; continue with the same command and --run-name {RUN_NAME}")
+    signum = signal.SIGHUP
 
 
 class LostLog(Stop):
