@@ -1,6 +1,7 @@
 import math
 import shutil
 
+import mlflow
 import pytest
 
 from morphmlp.errors import StoreAwayError, TrackingError
@@ -81,6 +82,24 @@ def test_a_store_that_is_back_gets_everything_once_and_in_order(writer, buffered
     assert len(notes) == 2
     assert "connection refused; training goes on, the record waits in" in notes[0]
     assert "takes the record again" in notes[1]
+
+
+def test_a_run_that_is_deleted_meanwhile_is_told_with_the_way_back_and_gets_everything_then(
+    writer, buffered, points, notes
+):
+    record = buffered()
+    record.metrics(points([0]))
+    assert record.flush(30)
+    client = mlflow.MlflowClient(writer.uri)
+    client.delete_run(writer.run_id)
+    record.metrics(points([1]))
+    assert not record.flush(1)  # training goes on meanwhile
+    client.restore_run(writer.run_id)
+    record.metrics(points([2]))
+    assert record.flush(30)
+    assert steps(writer) == [0, 1, 2]
+    assert f"the run {writer.run_id} was deleted there; bring it back by `" in notes[0]
+    assert len(notes) == 2
 
 
 def test_a_write_whose_answer_got_lost_is_not_sent_again(writer, buffered, spoiled, points):
