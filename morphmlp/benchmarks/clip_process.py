@@ -13,6 +13,7 @@ import numpy as np
 
 from morphmlp.benchmarks.clip_kinds import ClipKind
 from morphmlp.benchmarks.thumbnails import Thumbnails
+from morphmlp.benchmarks.true_frames import Truth
 from morphmlp.errors import DecodeError, DecoderCrashError, DecodeTimeoutError
 
 _START_S = 60.0
@@ -97,13 +98,13 @@ class ClipProcess:
         """
         return _pictures(self._ask(job="look", path=path, indices=indices))
 
-    def watch(self, path: str, *, most_frames: int) -> Thumbnails:
-        """Small pictures of the first frames, by a plain decode from the start.
+    def watch(self, path: str, *, most_frames: int, by: Truth = "a plain decode") -> Thumbnails:
+        """Small pictures of the first frames, decoded one after the other (see `true_frames`).
 
         Raises:
             FailedError: It couldn't.
         """
-        return _pictures(self._ask(job="watch", path=path, most_frames=most_frames))
+        return _pictures(self._ask(job="watch", path=path, most_frames=most_frames, by=by))
 
     def _ask(self, **request: object) -> dict[str, Any]:
         fresh = self._process is None

@@ -10,17 +10,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
 from morphmlp.benchmarks.clip_kinds import cutter_of
-from morphmlp.benchmarks.plain_decode import plain_frames
 from morphmlp.benchmarks.process_cpu import cpu_seconds
 from morphmlp.benchmarks.thumbnails import Thumbnails, thumbnails
+from morphmlp.benchmarks.true_frames import true_frames
 from morphmlp.data.decoding import DecodedFrames, VideoInfo, VideoOpener, VideoReader, decoder_by_name
 from morphmlp.data.decoding.isolated import IsolatedVideos, Limits
 from morphmlp.data.decoding.sources import AnyVideo
@@ -72,10 +70,10 @@ def _look(videos: VideoOpener, request: Mapping[str, Any]) -> Answer:
 
 
 def _watch(videos: VideoOpener, request: Mapping[str, Any]) -> Answer:
-    """The first frames of a file as small pictures, decoded one after the other without any skipping."""
+    """The first frames of a file as small pictures, as no decoder of this project reads them."""
     del videos
-    with closing(plain_frames(request["path"])) as frames:
-        pictures = [thumbnails(frame[None]) for frame in islice(frames, request["most_frames"])]
+    frames = true_frames(request["path"], by=request["by"], most=request["most_frames"])
+    pictures = [thumbnails(frame[None]) for frame in frames]
     if not pictures:
         raise DecodeError("not one frame could be decoded")
     if len({picture.shape for picture in pictures}) > 1:

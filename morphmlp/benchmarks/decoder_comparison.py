@@ -14,6 +14,7 @@ from tabulate import tabulate
 from morphmlp.benchmarks.clip_process import ClipProcess, FailedError
 from morphmlp.benchmarks.rounds import shuffled_turns
 from morphmlp.benchmarks.thumbnails import Thumbnails, wrong_frames
+from morphmlp.benchmarks.true_frames import Truth, has_ffmpeg
 from morphmlp.data.decoding.backends import DECODER_NAMES, decoder_by_name, decoder_fault
 from morphmlp.errors import ManifestError
 
@@ -66,10 +67,12 @@ class DecoderComparison:
 
     videos: int
     unreadable: int
-    """Files that a plain decode can't read either."""
+    """Files that can't be decoded in any other way either."""
     decoders: tuple[DecoderResult, ...]
     unusable: Mapping[str, str]
     """Decoders that can't be used here, each with its reason."""
+    truths: Mapping[str, int]
+    """Files by what their frames were held against."""
     advice: str
 
 
@@ -120,19 +123,19 @@ def compare_decoders(
     decoders = [name for name in DECODER_NAMES if faults[name] is None]
     tallies = {name: _Tally() for name in decoders}
     unreadable = 0
+    truths: Counter[str] = Counter()
     with ExitStack() as stack:
         processes = {name: stack.enter_context(ClipProcess(name, timeout_s=timeout_s)) for name in decoders}
         plain = stack.enter_context(ClipProcess("pyav", timeout_s=timeout_s))
         for number, path in enumerate(videos):
             _warm_up(processes, path)
             _time(processes, tallies, path, rounds=rounds, seed=number)
-            try:
-                video = plain.watch(path, most_frames=MOST_FRAMES)
-            except FailedError:
+            truth, video = _truth(plain, path)
+            told(number + 1)
+            if video is None:
                 unreadable += 1
                 continue
-            finally:
-                told(number + 1)
+            truths[truth] += 1
             for name, process in processes.items():
                 if path not in tallies[name].errors:
                     _check(process, tallies[name], path, video, seed=number)
@@ -142,6 +145,7 @@ def compare_decoders(
         unreadable=unreadable,
         decoders=results,
         unusable={name: fault for name, fault in faults.items() if fault is not None},
+        truths=dict(truths),
         advice=advice(results),
     )
 
@@ -162,6 +166,7 @@ def comparison_table(comparison: DecoderComparison) -> str:
     lines = [
         tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * 3, "left"))
     ]
+    lines += [f"frames of {count} files are held against {truth}" for truth, count in comparison.truths.items()]
     lines += [f"{name} can't be used here: {reason}" for name, reason in comparison.unusable.items()]
     if comparison.unreadable:
         lines.append(f"{comparison.unreadable} of {comparison.videos} files can't be read at all")
@@ -172,38 +177,52 @@ def comparison_table(comparison: DecoderComparison) -> str:
 def advice(results: Sequence[DecoderResult]) -> str:
     """One sentence: which decoder to choose, and what speaks against the others.
 
-    Right frames come first, then files that can be read, then CPU time.
+    Only one that gives no wrong frame may be used at all. Of those, files that can be read come first, then CPU time.
     """
     able = [result for result in results if result.cpu_ms is not None]
     if not able:
         return "no decoder could cut a clip from any of these files"
-    best = min(able, key=lambda result: (result.wrong, result.failed, result.cpu_ms))
+    none = [f"{result.name} could read none of the files" for result in results if result.cpu_ms is None]
+    right = [result for result in able if not result.wrong]
+    if not right:
+        faults = [_wrongness(result) for result in able]
+        return "; ".join(["no decoder may be used on these files, since none is right", *faults, *none])
+    best = min(right, key=lambda result: (result.failed, result.cpu_ms))
     cheapest = all((best.cpu_ms or 0) <= (result.cpu_ms or 0) for result in able)
-    praise = f"{best.name}: {_frames(best.wrong)}"
+    praise = f"{best.name}: no wrong frames"
     praise += " and the cheapest" if cheapest else f" at {best.cpu_ms:.0f} ms a clip"
     if best.failed > min(result.failed for result in able):
         praise += f", though it failed on {best.failed} files"
     others = [_objection(result, best) for result in able if result is not best]
-    others += [f"{result.name} could read none of the files" for result in results if result.cpu_ms is None]
-    return "; ".join([praise, *others])
+    return "; ".join([praise, *others, *none])
 
 
 def _objection(result: DecoderResult, best: DecoderResult) -> str:
+    if result.wrong:
+        return f"{_wrongness(result)}, and must not be used on these files"
     assert result.cpu_ms is not None
     assert best.cpu_ms is not None
     times = f"{result.cpu_ms / best.cpu_ms:.2f} times its CPU time"
-    if result.wrong > best.wrong and result.worst is not None:
-        worst = result.worst
-        return (
-            f"{result.name} returned {worst.wrong} wrong frames of {worst.checked} in {Path(worst.path).name} ({times})"
-        )
     if result.failed > best.failed:
         return f"{result.name} failed on {result.failed} files ({times})"
     return f"{result.name} takes {times}"
 
 
-def _frames(count: int) -> str:
-    return f"{count} wrong frame{'' if count == 1 else 's'}"
+def _wrongness(result: DecoderResult) -> str:
+    assert result.worst is not None
+    worst = result.worst
+    return f"{result.name} returned {worst.wrong} wrong frames of {worst.checked} in {Path(worst.path).name}"
+
+
+def _truth(process: ClipProcess, path: str) -> tuple[Truth, Thumbnails | None]:
+    """A file's frames as no decoder under test reads them, and by what; None where it can't be read."""
+    ways: tuple[Truth, ...] = ("FFmpeg's command", "a plain decode")
+    for way in ways if has_ffmpeg() else ways[1:]:
+        try:
+            return way, process.watch(path, most_frames=MOST_FRAMES, by=way)
+        except FailedError:
+            continue  # an old command lacks options, a strict one refuses what can be read
+    return ways[1], None
 
 
 def _warm_up(processes: Mapping[str, ClipProcess], path: str) -> None:

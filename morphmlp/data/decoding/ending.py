@@ -31,7 +31,9 @@ def cut_short(path: str) -> str:
         DecodeError: It can't be opened.
     """
     # Another opening than a decoder's: here all streams are read, since each may be the longest.
-    chosen = open_video(path)[1].index
+    container, stream = open_video(path)
+    with container:
+        chosen = stream.index
     with av.open(f"file:{path}", metadata_errors="ignore") as container:
         video = container.streams[chosen]
         assert isinstance(video, VideoStream)

@@ -1,0 +1,65 @@
+"""A file's frames one after the other, as no decoder of this project reads them: what those are held against.
+
+By FFmpeg's own command, or by a plain decode (`plain_decode`) where none is found.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from typing import IO, Literal
+
+import numpy as np
+
+from morphmlp.benchmarks.plain_decode import plain_frames
+from morphmlp.data.decoding.packets import open_video
+from morphmlp.data.decoding.protocol import Frames
+from morphmlp.errors import DecodeError
+
+Truth = Literal["FFmpeg's command", "a plain decode"]
+
+
+def has_ffmpeg() -> bool:
+    """Whether there is an `ffmpeg` on the PATH."""
+    return shutil.which("ffmpeg") is not None
+
+
+def true_frames(path: str, *, by: Truth, most: int) -> Iterator[Frames]:
+    """The first frames of a file as they are shown, `[h w c]` each.
+
+    Raises:
+        DecodeError: There is no video in it, or FFmpeg's command fails before a first frame.
+    """
+    yield from islice(_by_ffmpeg(path) if by == "FFmpeg's command" else plain_frames(path), most)
+
+
+def _by_ffmpeg(path: str) -> Iterator[Frames]:
+    container, stream = open_video(path)
+    with container:
+        number = stream.index
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", f"file:{path}", "-map", f"0:{number}"]
+    command += ["-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"]
+    count = 0
+    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process:
+        assert process.stdout is not None
+        try:
+            while (picture := _picture(process.stdout)) is not None:
+                count += 1
+                yield picture
+        finally:
+            process.kill()
+        if not count:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            raise DecodeError(f"FFmpeg's command gives no frame: {lines[-1] if lines else 'without a word'}")
+
+
+def _picture(stream: IO[bytes]) -> Frames | None:
+    """The next picture of a row of PPM files; None at its end."""
+    if not stream.readline():
+        return None
+    width, height = map(int, stream.readline().split())
+    stream.readline()
+    data = stream.read(height * width * 3)
+    return np.frombuffer(data, np.uint8).reshape(height, width, 3) if len(data) == height * width * 3 else None
