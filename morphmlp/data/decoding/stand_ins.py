@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from morphmlp.data.decoding.heartbeat import beat
 from morphmlp.data.decoding.protocol import DecodedFrames, Frames
 from morphmlp.errors import DecodeError
 
@@ -57,7 +58,10 @@ def count_missing(frame_at: Callable[[int], Frames | None], *, num_frames: int) 
     Raises:
         DecodeError: Not one frame could be decoded.
     """
-    missing = sum(frame_at(index) is None for index in range(num_frames))
+    missing = 0
+    for index in range(num_frames):
+        missing += frame_at(index) is None
+        beat()
     if missing == num_frames:
         raise DecodeError("not one frame could be decoded")
     return missing

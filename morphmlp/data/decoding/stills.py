@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from morphmlp.data.decoding.frame_names import shown
+from morphmlp.data.decoding.heartbeat import beat
 from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo
 from morphmlp.errors import DecodeError
 
@@ -84,6 +85,7 @@ class StillsReader:
                 self._of_one_size(index)
             except DecodeError as error:
                 reasons.append(error)
+            beat()
         if len(reasons) == self.info.num_frames:
             raise reasons[0]
         return len(reasons)

@@ -5,6 +5,7 @@ from golden_files import CELLS
 
 from morphmlp.data.decoding import decoder_by_name, decoder_fault
 from morphmlp.data.decoding.ending import cut_short, is_short
+from morphmlp.data.decoding.heartbeat import heard
 from morphmlp.data.decoding.inspection import SAMPLED, Inspection, inspect_file
 from morphmlp.data.decoding.isolated import IsolatedVideos, Limits
 
@@ -108,3 +109,17 @@ def test_a_child_answers_what_the_inspection_finds(golden):
     path = golden.path(CELLS["avi: mpeg4, packed B-frames"])
     with IsolatedVideos("pyav", Limits(timeout_s=20)) as videos:
         assert videos.open(str(path), num_frames=None).inspect() == HEALTHY
+
+
+@pytest.mark.parametrize("name", ["mp4: h264, B-frames", "avi: h264, B-frames"])
+def test_reading_and_decoding_show_progress(name, golden):
+    beats = []
+    with heard(lambda: beats.append(1)):
+        reader = decoder_by_name("pyav").open(str(golden.path(CELLS[name])))
+        opened = len(beats)
+        reader.read([29])
+        read = len(beats)
+        inspected(golden.path(CELLS[name]), reader)
+    assert opened >= 30  # packets
+    assert read >= opened
+    assert len(beats) >= read + 60  # packets of the plain decode, and of the sample
