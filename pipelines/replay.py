@@ -115,6 +115,7 @@ def _device(name: str) -> "torch.device":
 
 
 def _draw(recorded: "RecordedRun", step: "ReplayedStep", path: Path) -> None:
+    from morphmlp.data.decode_task import decode_limits
     from morphmlp.data.decoding.isolated import isolated_videos
     from morphmlp.data.manifest import Manifest
     from morphmlp.reporting.contact_sheet import contact_sheet, training_rows
