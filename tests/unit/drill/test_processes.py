@@ -3,12 +3,13 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from morphmlp.drill.demo_run import Demo, DemoRun, Surroundings, trial_folders
-from morphmlp.drill.processes import end_marked, marked_environment, marked_processes, training_worker
+from morphmlp.drill.processes import end_marked, marked_environment, marked_processes, train_controller, training_worker
 from morphmlp.errors import DrillError
 
 WAITS = "import sys, time; print('up', flush=True); time.sleep(60)"
@@ -54,6 +55,23 @@ def test_a_worker_is_found_by_its_open_ledger(tmp_path):
         process.communicate()
 
 
+def test_the_controller_is_found_by_its_name(tmp_path):
+    with pytest.raises(DrillError, match="no controller is running"):
+        train_controller(tmp_path)
+    process = subprocess.Popen(
+        ["ray::TrainController.run", "-c", WAITS],
+        executable=sys.executable,
+        env=marked_environment(tmp_path, {}),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        process.stdout.readline()
+        assert train_controller(tmp_path) == process.pid
+    finally:
+        process.kill()
+        process.communicate()
+
+
 PIPELINE = """
 import json, sys, time
 from pathlib import Path
@@ -87,6 +105,26 @@ def test_a_step_is_waited_for_and_a_failure_told(run):
     with pytest.raises(DrillError, match="code 3: the last word"):
         run.finish()
     assert run.seconds > 0
+
+
+def test_a_command_whose_reader_is_killed_is_heard_no_more(run):
+    run.surroundings = Surroundings(piped=True)
+    run.start()
+    run.wait_for_step(0)
+    run.lose_reader()
+    assert run.wait_for_end() == 1  # this pipeline doesn't outlast its reader
+    assert run.said() == []
+
+
+def test_what_is_said_through_a_reader_is_known_too(run):
+    run.surroundings = Surroundings(piped=True)
+    run.start()
+    assert run.wait_for_end() == 3
+    deadline = time.monotonic() + 30
+    while not run.said() and time.monotonic() < deadline:  # the reader may be behind
+        time.sleep(0.01)
+    run.lose_reader()
+    assert run.said() == ["the last word"]
 
 
 def test_a_step_that_never_comes_is_an_error(run):
