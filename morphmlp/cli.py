@@ -151,6 +151,14 @@ def refuse_mistaken_options(overrides: Mapping[str, JsonValue], parser: argparse
         raise ConfigError(sorted(faults))
 
 
+def whole_number(text: str) -> int:
+    """A number of rounds, steps, videos, ... from the command line, as an argument's `type`."""
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    return number
+
+
 def write_json(path: Path | None, result: Any) -> None:
     """Write a result (a dataclass or plain values) where `--json` asked for it."""
     if path is None:

@@ -20,7 +20,7 @@ from typing import get_args
 
 from pydantic import JsonValue
 
-from morphmlp.cli import run, write_json
+from morphmlp.cli import run, whole_number, write_json
 from morphmlp.config.values import DecoderName
 from morphmlp.targets import json_file
 
@@ -187,14 +187,6 @@ def fuzz(arguments: argparse.Namespace) -> None:
     write_json(arguments.json, result)
 
 
-def _count(text: str) -> int:
-    """A number of rounds, steps, clips, ... from the command line."""
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return number
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -217,7 +209,7 @@ def _add_decoders(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.set_defaults(measure=decoders)
     command.add_argument("--videos", type=Path, required=True, help="folder of videos; folders inside are looked into")
     command.add_argument(
-        "--limit", type=_count, default=50, help="videos at most, evenly over the folder (%(default)s)"
+        "--limit", type=whole_number, default=50, help="videos at most, evenly over the folder (%(default)s)"
     )
     command.add_argument("--timeout-s", type=float, default=60.0, help="patience with a decoder, seconds (%(default)s)")
 
@@ -231,7 +223,7 @@ def _add_ingest(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _add_ingest_ahead(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("ingest-ahead", help="what ingest takes from training while it is ahead of it")
     command.set_defaults(measure=ingest_ahead)
-    command.add_argument("--rounds", type=_count, default=7, help="turns of each side (default: %(default)s)")
+    command.add_argument("--rounds", type=whole_number, default=7, help="turns of each side (default: %(default)s)")
 
 
 def _add_shared_decoding(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -240,9 +232,9 @@ def _add_shared_decoding(commands: "argparse._SubParsersAction[argparse.Argument
     )
     command.set_defaults(measure=shared_decoding)
     command.add_argument(
-        "--videos", type=_count, default=64, help="videos that every trial reads (default: %(default)s)"
+        "--videos", type=whole_number, default=64, help="videos that every trial reads (default: %(default)s)"
     )
-    command.add_argument("--rounds", type=_count, default=3, help="rounds of each way (default: %(default)s)")
+    command.add_argument("--rounds", type=whole_number, default=3, help="rounds of each way (default: %(default)s)")
 
 
 def _add_planner(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -254,7 +246,7 @@ def _add_planner(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_fuzz(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("fuzz", help="what a decoder makes of damaged files")
     command.set_defaults(measure=fuzz)
-    command.add_argument("--files", type=_count, default=2000, help="damaged files (default: %(default)s)")
+    command.add_argument("--files", type=whole_number, default=2000, help="damaged files (default: %(default)s)")
     command.add_argument("--decoder", default="pyav", choices=get_args(DecoderName), help="default: %(default)s")
     command.add_argument("--seed", type=int, default=0, help="root of every draw (default: %(default)s)")
 
@@ -263,20 +255,26 @@ def _add_train_step(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     command = commands.add_parser("train-step", help="a step of a run under Ray Train against one of a plain loop")
     command.set_defaults(measure=train_step)
     command.add_argument("--config", default="experiments/demo/morphmlp_demo.yaml", help="experiment file")
-    command.add_argument("--rounds", type=_count, default=20, help="rounds of each side (default: %(default)s)")
-    command.add_argument("--steps", type=_count, help="steps of a round, one report each (default: the experiment's)")
-    command.add_argument("--clips", type=_count, help="clips of a step, in one micro-batch (default: the experiment's)")
+    command.add_argument("--rounds", type=whole_number, default=20, help="rounds of each side (default: %(default)s)")
+    command.add_argument(
+        "--steps", type=whole_number, help="steps of a round, one report each (default: the experiment's)"
+    )
+    command.add_argument(
+        "--clips", type=whole_number, help="clips of a step, in one micro-batch (default: the experiment's)"
+    )
 
 
 def _add_step_variants(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("step-variants", help="a step in fp32, with compiled and with recomputed blocks")
     command.set_defaults(measure=step_variants)
     command.add_argument("--config", default="experiments/demo/morphmlp_demo.yaml", help="experiment file")
-    command.add_argument("--rounds", type=_count, default=10, help="turns of each (default: %(default)s)")
-    command.add_argument("--steps", type=_count, default=10, help="steps of a turn (default: %(default)s)")
-    command.add_argument("--videos", type=_count, help="videos of a step (default: the experiment's)")
-    command.add_argument("--micro-batch", type=_count, help="videos of a micro-batch (default: the experiment's)")
-    command.add_argument("--threads", type=_count, default=1, help="threads of a step on CPUs (default: %(default)s)")
+    command.add_argument("--rounds", type=whole_number, default=10, help="turns of each (default: %(default)s)")
+    command.add_argument("--steps", type=whole_number, default=10, help="steps of a turn (default: %(default)s)")
+    command.add_argument("--videos", type=whole_number, help="videos of a step (default: the experiment's)")
+    command.add_argument("--micro-batch", type=whole_number, help="videos of a micro-batch (default: the experiment's)")
+    command.add_argument(
+        "--threads", type=whole_number, default=1, help="threads of a step on CPUs (default: %(default)s)"
+    )
 
 
 def _add_checkpoint_stall(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -285,10 +283,14 @@ def _add_checkpoint_stall(commands: "argparse._SubParsersAction[argparse.Argumen
     command.add_argument(
         "--preset", choices=("s", "b"), default="s", help="published model, 16x4 (default: %(default)s)"
     )
-    command.add_argument("--clips", type=_count, default=1, help="clips of a step (default: %(default)s)")
-    command.add_argument("--rounds", type=_count, default=3, help="checkpoints (default: %(default)s)")
-    command.add_argument("--steps", type=_count, default=2, help="steps before each of them (default: %(default)s)")
-    command.add_argument("--threads", type=_count, default=1, help="threads of a step on CPUs (default: %(default)s)")
+    command.add_argument("--clips", type=whole_number, default=1, help="clips of a step (default: %(default)s)")
+    command.add_argument("--rounds", type=whole_number, default=3, help="checkpoints (default: %(default)s)")
+    command.add_argument(
+        "--steps", type=whole_number, default=2, help="steps before each of them (default: %(default)s)"
+    )
+    command.add_argument(
+        "--threads", type=whole_number, default=1, help="threads of a step on CPUs (default: %(default)s)"
+    )
     command.add_argument("--storage", type=Path, help="folder to write to; by default where temporary files are")
 
 

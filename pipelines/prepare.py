@@ -331,7 +331,10 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--decode-timeout-s", type=_positive, default=120.0, help="give up a decoder that stands still, seconds (120)"
     )
     verify.add_argument(
-        "--decoder-memory-mb", type=_count, default=4096, help="memory that decoding one video may take, MB (4096)"
+        "--decoder-memory-mb",
+        type=cli.whole_number,
+        default=4096,
+        help="memory that decoding one video may take, MB (4096)",
     )
     verify.add_argument(
         "--cut-short", choices=("keep", "quarantine"), default="keep", help="files that end before their length (keep)"
@@ -378,23 +381,19 @@ def _add_look(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     look.set_defaults(prepare=prepare_look, overrides=[])
     look.add_argument("--config", type=Path, required=True, metavar="FILE", help="experiment file")
     look.add_argument("--output", type=Path, required=True, metavar="FILE", help="picture to write (.png, .pdf, .svg)")
-    look.add_argument("--videos", type=_count, default=6, help="videos to show, all their clips (6)")
+    look.add_argument("--videos", type=cli.whole_number, default=6, help="videos to show, all their clips (6)")
     look.add_argument("--split", choices=("train", "val"), default="train", help="whose clips (train)")
     look.add_argument("--epoch", type=int, default=0, help="epoch of the training clips (0)")
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
 def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise ValueError(text)
-    return value
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return number
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.errors import ConfigError
 from morphmlp.targets import ascii_name, json_file, plain_name, require_storage
 
+ROOT = Path(__file__).parents[2]
+
 SMALL = Path(__file__).parent / "small_experiment.yaml"
 
 
@@ -115,6 +117,6 @@ def test_a_read_only_file_system_is_refused():
 def test_every_command_checks_where_json_goes(script: str, tmp_path: Path):
     arguments = {"benchmark.py": ["planner"], "replay.py": ["run", "1"]}.get(script, [])
     command = [sys.executable, f"pipelines/{script}", *arguments, "--json", str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
     assert "is a folder; name a file" in ended.stderr

@@ -165,8 +165,9 @@ def test_after_a_failure_the_next_snapshot_is_saved(objects, saver, store):
     submit(saver, 2, required=True)
     objects.may_write.set()
     wait_for_note(saver, "at step 2 could not be written")
+    submit(saver, 3, required=True)
+    wait_for_note(saver, "at step 2 is given up for a newer one")
     objects.writes_fail_after = None
-    submit(saver, 3)
     saver.finish(LONG_S)
     assert steps(store) == [3]
 
