@@ -104,11 +104,6 @@ def read_content(path: Path) -> bytes:
     return content.removeprefix(codecs.BOM_UTF8)
 
 
-def read_lines(path: Path, faults: Faults) -> list[tuple[int, str]]:
-    """Lines with their numbers, blank ones left out."""
-    return lines_of(read_content(path), faults)
-
-
 def lines_of(content: bytes, faults: Faults) -> list[tuple[int, str]]:
     """The lines of a text file's bytes with their numbers, blank ones left out; accents as one character (NFC)."""
     lines = []
