@@ -62,20 +62,27 @@ def broken_videos(found: pa.Table) -> pa.Table:
 
 def damaged_videos(found: pa.Table) -> pa.Table:
     """Those that can be used, but not with all of their frames; the worst first."""
-    damaged = found.filter(pc.greater(pc.fill_null(found["damaged_frames"], 0), 0))
-    return damaged.sort_by([("damaged_frames", "descending"), ("video_id", "ascending")])
+    return _usable_with_any(found, "damaged_frames")
 
 
 def wrong_videos(found: pa.Table) -> pa.Table:
-    """Those of which the decoder gave other frames than were asked for; the worst first."""
-    wrong = found.filter(pc.greater(pc.fill_null(found["wrong_frames"], 0), 0))
-    return wrong.sort_by([("wrong_frames", "descending"), ("video_id", "ascending")])
+    """Those that can be used, but of which the decoder gave other frames than were asked for; the worst first."""
+    return _usable_with_any(found, "wrong_frames")
 
 
 def cut_short_videos(found: pa.Table) -> pa.Table:
     """Those that end too early but can be used."""
     is_short = pc.not_equal(pc.fill_null(found["cut_short"], ""), "")
-    return found.filter(pc.and_(is_short, pc.equal(found["error"], ""))).sort_by("video_id")
+    return _usable(found.filter(is_short)).sort_by("video_id")
+
+
+def _usable_with_any(found: pa.Table, count: str) -> pa.Table:
+    some = found.filter(pc.greater(pc.fill_null(found[count], 0), 0))
+    return _usable(some).sort_by([(count, "descending"), ("video_id", "ascending")])
+
+
+def _usable(found: pa.Table) -> pa.Table:
+    return found.filter(pc.equal(found["error"], ""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +122,7 @@ def reason_lines(found: pa.Table, *, shown: int) -> list[str]:
 
 def total_length_text(found: pa.Table) -> str:
     """Length of all usable videos together, in words."""
-    seconds = pc.sum(found["duration_s"]).as_py() or 0
+    seconds = pc.sum(_usable(found)["duration_s"]).as_py() or 0
     return f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:,.1f} minutes"
 
 

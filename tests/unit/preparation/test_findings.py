@@ -83,9 +83,13 @@ def test_the_summary_counts_every_video_once_and_names_the_worst_damage():
 
 
 def test_videos_that_were_cut_short_are_left_out_with_their_reason_where_that_is_asked_for():
-    kept = found(video(0), video(1, cut_short="ends at 4.0 s"), broken(2))
+    also_faulty = {"cut_short": "ends at 4.0 s", "duration_s": 400.0, "damaged_frames": 3, "wrong_frames": 2}
+    kept = found(video(0), video(1, **also_faulty), broken(2))
     judged = without_cut_short(kept)
     assert judged.schema == VERIFIED
+    lines = summary(judged, num_classes=2).splitlines()
+    assert [int(line[9:18]) for line in lines[:6]] == [3, 1, 0, 0, 0, 2]  # left out and nothing else beside
+    assert lines[1].endswith("0.2 minutes")
     assert judged["message"].to_pylist() == ["", "ends at 4.0 s", "the file is empty (0 bytes)"]
     assert broken_videos(judged)["video_id"].to_pylist() == ["v1", "v2"]
     manifest = manifest_of(3)
