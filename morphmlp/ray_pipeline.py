@@ -11,7 +11,7 @@ from morphmlp.progress import TerminalProgress
 from morphmlp.ray_cluster import ray_session
 from morphmlp.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.run_claim import require_free
-from morphmlp.stop_signals import StopSignals, signal_of
+from morphmlp.stop_signals import NAMES, StopSignals, signal_of
 from morphmlp.targets import require_storage
 from morphmlp.training.start_weights import with_checked_weights
 
@@ -57,7 +57,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
         ):
             return run_experiment(config, data, placement, run_name=arguments.run_name, progress=progress, stops=stops)
     except (KeyboardInterrupt, RunStoppedError) as stop:
-        how = str(stop) if isinstance(stop, RunStoppedError) else "stopped"
+        how = str(stop) if isinstance(stop, RunStoppedError) else f"stopped by {NAMES[signal_of(stop)]}"
         raise RunStoppedError(f"{how}; continue with {again}", signum=signal_of(stop)) from None
     except QuarantineLimitError as error:
         raise QuarantineLimitError(f"{error}; then continue with {again}") from None
