@@ -43,7 +43,7 @@ demo: $(STAMP) ## Make a small data set, train on it, test the model, print the 
 test: $(STAMP) ## Run the tests
 	$(call timed,tests,$(PY) -m pytest)
 
-test-slow: $(STAMP) ## Run the tests that start whole clusters and sweeps
+test-slow: $(STAMP) ## Run the tests that start whole clusters and sweeps, and those of the other decoders
 	$(call timed,slow tests,$(PY) -m pytest -m slow)
 
 test-long: $(STAMP) ## Run the tests that take minutes each: elastic clusters, populations, compiled blocks

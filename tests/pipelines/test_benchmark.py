@@ -18,6 +18,7 @@ def benchmark(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
 
 
+@pytest.mark.slow
 def test_the_decoders_are_compared_on_a_users_own_files(tmp_path):
     folder = tmp_path / "videos"
     folder.mkdir()

@@ -245,6 +245,7 @@ def own_megabytes(pids: list[int]) -> float:
     return total / 2**20
 
 
+@pytest.mark.slow
 def test_while_clips_wait_for_training_the_scheduling_loop_rests(
     manifest: Manifest, make_config: MakeConfig, share: IngestShare, monkeypatch: pytest.MonkeyPatch
 ) -> None:

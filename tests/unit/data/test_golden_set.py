@@ -23,7 +23,10 @@ def videos():
             made.close()
 
 
-@pytest.mark.parametrize("decoder", DECODER_NAMES)
+# The default decoder at every test run, the others in CI.
+@pytest.mark.parametrize(
+    "decoder", [name if name == "pyav" else pytest.param(name, marks=pytest.mark.slow) for name in DECODER_NAMES]
+)
 @pytest.mark.parametrize("name", CELLS)
 def test_a_decoder_gives_ffmpegs_frames_refuses_or_is_known_to_be_wrong(decoder, name, golden, videos):
     if decoder not in videos:
