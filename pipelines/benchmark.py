@@ -37,8 +37,8 @@ def main() -> None:
 def train_step(arguments: argparse.Namespace) -> None:
     """Compare a training step of a run, under Ray Train, with one of a plain loop."""
     from morphmlp.benchmarks.ray_train_step import compare_train_step
+    from morphmlp.cluster.ray_cluster import ray_session
     from morphmlp.config import load_config
-    from morphmlp.ray_cluster import ray_session
 
     shorter: dict[str, JsonValue] = {}
     if arguments.clips is not None:
@@ -166,7 +166,7 @@ def shared_decoding(arguments: argparse.Namespace) -> None:
 
 def planner(arguments: argparse.Namespace) -> None:
     """Time the plan of a large sweep."""
-    from morphmlp.tuning.large_plan import measure_planner
+    from morphmlp.benchmarks.large_plan import measure_planner
 
     found = measure_planner(adjust=arguments.adjust)
     print(

@@ -16,7 +16,7 @@ from morphmlp.cli import run, write_json
 from morphmlp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from morphmlp.training.weights_file import WeightsFile
+    from morphmlp.training.weights.file import WeightsFile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     _check(arguments)
 
-    from morphmlp.training.weights_file import read_weights, write_weights
+    from morphmlp.training.weights.file import read_weights, write_weights
 
     file = read_weights(arguments.source, averaged=arguments.averaged)
     print(file.in_words)
@@ -87,8 +87,8 @@ def _check(arguments: Arguments) -> None:
 
 
 def _in_class_order(file: "WeightsFile", class_order: Path, classes: Path) -> "WeightsFile":
-    from morphmlp.data.class_list import read_class_list
-    from morphmlp.models.weights import class_rows, with_head_rows
+    from morphmlp.data.datasets.class_list import read_class_list
+    from morphmlp.models.weights.fit import class_rows, with_head_rows
 
     where = f"--class-order {class_order}"
     rows = class_rows(read_class_list(class_order), read_class_list(classes), where=where)

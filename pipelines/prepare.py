@@ -27,7 +27,7 @@ from morphmlp.preparation.transcode_settings import PRESETS
 from morphmlp.stop_signals import signal_of
 
 if TYPE_CHECKING:
-    from morphmlp.data.annotation_matching import Annotations
+    from morphmlp.data.datasets.matching import Annotations
     from morphmlp.preparation.copy_tasks import CopyTask
     from morphmlp.progress import LoggedProgress
 
@@ -44,8 +44,8 @@ def main() -> None:
 
 def prepare_k400(arguments: argparse.Namespace) -> None:
     """Kinetics: from published annotations and a folder of videos to a manifest."""
-    from morphmlp.data.annotations import read_annotations
-    from morphmlp.data.class_list import read_class_list
+    from morphmlp.data.datasets.annotations import read_annotations
+    from morphmlp.data.datasets.class_list import read_class_list
 
     found = read_annotations(
         arguments.annotations,
@@ -60,7 +60,7 @@ def prepare_k400(arguments: argparse.Namespace) -> None:
 
 def prepare_something(arguments: argparse.Namespace) -> None:
     """Something-Something: from published annotations and a folder of videos or frames to a manifest."""
-    from morphmlp.data.something import read_something, read_templates
+    from morphmlp.data.datasets.something import read_something, read_templates
 
     found = read_something(
         arguments.annotations,
@@ -75,8 +75,8 @@ def prepare_something(arguments: argparse.Namespace) -> None:
 
 
 def _write_and_tell(found: "Annotations", arguments: argparse.Namespace) -> None:
+    from morphmlp.data.datasets.video_folder import require_text
     from morphmlp.data.manifest import write_manifest
-    from morphmlp.data.video_folder import require_text
     from morphmlp.errors import ManifestError
 
     require_text(str(arguments.output), "--output")
@@ -100,7 +100,7 @@ def _write_and_tell(found: "Annotations", arguments: argparse.Namespace) -> None
 
 def prepare_demo(arguments: argparse.Namespace) -> None:
     """The demo: write the videos, then their manifests by way of annotations in the layout of Kinetics."""
-    from morphmlp.data.synthetic import write_demo_dataset, write_realistic_videos
+    from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset, write_realistic_videos
 
     write = write_realistic_videos if arguments.real_size else write_demo_dataset
     write(arguments.output, train=arguments.train, val=arguments.val, test=arguments.test, seed=arguments.seed)
@@ -109,7 +109,7 @@ def prepare_demo(arguments: argparse.Namespace) -> None:
 
 def prepare_standin(arguments: argparse.Namespace) -> None:
     """A stand-in for Something-Something: write its videos in the official formats, then their manifests."""
-    from morphmlp.data.something_standin import write_standin
+    from morphmlp.data.synthetic.something_standin import write_standin
 
     write_standin(
         arguments.output, version=arguments.version, train=arguments.train, val=arguments.val, seed=arguments.seed
@@ -197,8 +197,8 @@ def _job(log: Path) -> "Iterator[LoggedProgress]":
     Raises:
         RunStoppedError: By a signal; the same command continues it.
     """
+    from morphmlp.cluster.ray_cluster import job_session
     from morphmlp.progress import LoggedProgress, TerminalProgress
-    from morphmlp.ray_cluster import job_session
 
     try:
         with TerminalProgress() as progress, job_session():
@@ -220,9 +220,9 @@ def prepare_look(arguments: argparse.Namespace) -> None:
         raise ConfigError([f"--output: {arguments.output} must end in .png, .pdf or .svg"])
     config = load_config(arguments.config, cli.parse_overrides(arguments.overrides))
 
-    from morphmlp.data.decode_task import decode_limits
-    from morphmlp.data.decoding.isolated import IsolatedVideos
+    from morphmlp.data.decoding.isolation.isolated import IsolatedVideos
     from morphmlp.data.manifest import read_manifest
+    from morphmlp.data.stream.decode_task import decode_limits
     from morphmlp.reporting.contact_sheet import contact_sheet, training_rows, validation_rows
 
     training = arguments.split == "train"

@@ -21,8 +21,8 @@ from morphmlp.targets import json_file
 if TYPE_CHECKING:
     import torch
 
-    from morphmlp.training.replay import RecordedRun, ReplayedStep
-    from morphmlp.training.step_inspection import SeenMicroBatch
+    from morphmlp.training.replay.replay import RecordedRun, ReplayedStep
+    from morphmlp.training.replay.step_inspection import SeenMicroBatch
 
 PICTURES = (".png", ".pdf", ".svg")
 
@@ -37,7 +37,7 @@ def main() -> None:
     import torch
 
     from morphmlp.progress import TerminalProgress
-    from morphmlp.training.replay import open_run, replay
+    from morphmlp.training.replay.replay import open_run, replay
 
     recorded = open_run(arguments.run, storage=arguments.storage)
     torch.set_num_threads(recorded.config.cluster.cpus_per_worker)  # sums depend on it
@@ -115,9 +115,9 @@ def _device(name: str) -> "torch.device":
 
 
 def _draw(recorded: "RecordedRun", step: "ReplayedStep", path: Path) -> None:
-    from morphmlp.data.decode_task import decode_limits
-    from morphmlp.data.decoding.isolated import isolated_videos
+    from morphmlp.data.decoding.isolation.isolated import isolated_videos
     from morphmlp.data.manifest import Manifest
+    from morphmlp.data.stream.decode_task import decode_limits
     from morphmlp.reporting.contact_sheet import contact_sheet, training_rows
 
     config = recorded.config

@@ -19,8 +19,8 @@ from morphmlp.stop_signals import StopSignals, signal_of
 from morphmlp.targets import json_file, plain_name, require_storage
 
 if TYPE_CHECKING:
-    from morphmlp.tuning.space import Space
-    from morphmlp.tuning.sweep_folder import SweepFolder
+    from morphmlp.tuning.run.sweep_folder import SweepFolder
+    from morphmlp.tuning.space.space import Space
 
 DEFAULT_CONFIG = "experiments/sweeps/demo_chunk_length.yaml"
 DEFAULT_STORAGE = "runs"
@@ -59,8 +59,8 @@ def _run(
     sweep: SweepConfig, base: dict[str, JsonValue], space: "Space", folder: "SweepFolder", arguments: Arguments
 ) -> None:
     from morphmlp.progress import TerminalProgress
-    from morphmlp.tuning.ray_sweep import run_sweep
-    from morphmlp.tuning.report import trial_table
+    from morphmlp.tuning.report.report import trial_table
+    from morphmlp.tuning.run.ray_sweep import run_sweep
 
     name = folder.root.name
     stops = StopSignals()
@@ -97,9 +97,9 @@ def _run(
 
 def _planned(sweep: SweepConfig, base: dict[str, JsonValue]) -> "Space":
     """The points, printed."""
-    from morphmlp.tuning.plan import plan_text
-    from morphmlp.tuning.space import expand
-    from morphmlp.tuning.speed import known_speed, num_train_videos
+    from morphmlp.tuning.space.plan import plan_text
+    from morphmlp.tuning.space.space import expand
+    from morphmlp.tuning.space.speed import known_speed, num_train_videos
 
     space = expand(sweep, base)
     config = space.points[0].config
@@ -108,7 +108,7 @@ def _planned(sweep: SweepConfig, base: dict[str, JsonValue]) -> "Space":
 
 
 def _folder(space: "Space", run_name: str) -> "SweepFolder":
-    from morphmlp.tuning.sweep_folder import SweepFolder
+    from morphmlp.tuning.run.sweep_folder import SweepFolder
 
     config = space.points[0].config
     require_storage(config, plain_name(run_name))
@@ -117,7 +117,7 @@ def _folder(space: "Space", run_name: str) -> "SweepFolder":
 
 def _stopped_sweep(arguments: Arguments) -> "SweepFolder":
     """The folder that `--resume` means: a folder, or the name of a run in the default storage."""
-    from morphmlp.tuning.sweep_folder import SweepFolder
+    from morphmlp.tuning.run.sweep_folder import SweepFolder
 
     if arguments.overrides:
         raise ConfigError([f"{', '.join(arguments.overrides)}: a sweep goes on as it began, without other values"])

@@ -10,7 +10,7 @@ def main() -> None:
         default_config="experiments/demo/morphmlp_demo.yaml",
     )
 
-    from morphmlp.ray_pipeline import train_pipeline
+    from morphmlp.experiment.ray_pipeline import train_pipeline
 
     train_pipeline(arguments)
 

@@ -10,7 +10,7 @@ def main() -> None:
         default_config="experiments/k400/morphmlp_s_16x4.yaml",
     )
 
-    from morphmlp.ray_pipeline import train_pipeline
+    from morphmlp.experiment.ray_pipeline import train_pipeline
 
     train_pipeline(arguments)
 

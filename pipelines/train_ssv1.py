@@ -10,7 +10,7 @@ def main() -> None:
         default_config="experiments/ssv1/morphmlp_s_16.yaml",
     )
 
-    from morphmlp.ray_pipeline import train_pipeline
+    from morphmlp.experiment.ray_pipeline import train_pipeline
 
     train_pipeline(arguments)
 

@@ -12,10 +12,10 @@ import torch
 from morphmlp.benchmarks.step_loop import prepared_state, recipe_in_memory, run_steps, timed_round
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.errors import CheckpointError
-from morphmlp.training.background_save import BackgroundSaver
-from morphmlp.training.checkpoint_store import CheckpointFacts, CheckpointStore
-from morphmlp.training.loop import LOSS_SUM, StepSummary
-from morphmlp.training.state import TrainState, snapshot
+from morphmlp.training.checkpoint.background_save import BackgroundSaver
+from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
+from morphmlp.training.loop.loop import LOSS_SUM, StepSummary
+from morphmlp.training.loop.state import TrainState, snapshot
 
 WARM_UP_STEPS = 2
 PATIENCE_S = 600.0

@@ -6,7 +6,7 @@ RandAugment costs as much as decoding and runs on the training device where ther
 from typing import Literal
 
 from morphmlp.config.schema import AugmentConfig, ClipConfig, TestConfig
-from morphmlp.data.clips import Cutter, TrainClips, ViewClips
+from morphmlp.data.clips.extract import Cutter, TrainClips, ViewClips
 
 ClipKind = Literal["train", "train twice", "four views"]
 

@@ -20,9 +20,9 @@ from PIL import Image
 
 from morphmlp.benchmarks.mutations import MUTATIONS
 from morphmlp.data.decoding import Frames, VideoOpener
-from morphmlp.data.decoding.child import make_decoder
-from morphmlp.data.decoding.isolated import IsolatedVideos, Limits
-from morphmlp.data.decoding.packed_frames import pack_frames
+from morphmlp.data.decoding.isolation.child import make_decoder
+from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
+from morphmlp.data.decoding.stored_frames.packed_frames import pack_frames
 from morphmlp.errors import DecodeError, DecoderCrashError, DecodeTimeoutError
 from morphmlp.progress import Progress
 

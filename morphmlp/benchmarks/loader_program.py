@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from morphmlp.benchmarks.clip_kinds import cutter_of
-from morphmlp.data.decoding.isolated import Limits, isolated_videos
+from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
 
 
 @dataclass(frozen=True)

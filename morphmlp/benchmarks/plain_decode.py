@@ -9,9 +9,9 @@ from typing import cast
 
 import av
 
-from morphmlp.data.decoding.orientation import orientation_of
-from morphmlp.data.decoding.packets import open_video
 from morphmlp.data.decoding.protocol import Frames
+from morphmlp.data.decoding.pyav.orientation import orientation_of
+from morphmlp.data.decoding.pyav.packets import open_video
 
 
 def plain_frames(path: str | Path) -> Generator[Frames, None, None]:

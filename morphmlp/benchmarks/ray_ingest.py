@@ -22,10 +22,10 @@ import ray
 from morphmlp.benchmarks.clip_kinds import cutter_of
 from morphmlp.benchmarks.process_cpu import cpu_between, cpu_clocks, process_tree
 from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
-from morphmlp.data.batches import MicroBatch
 from morphmlp.data.manifest import Manifest, manifest_from_rows
-from morphmlp.data.plan import Cursor, TrainPlan
-from morphmlp.data.ray_dataset import IngestShare, stream_micro_batches
+from morphmlp.data.stream.batches import MicroBatch
+from morphmlp.data.stream.plan import Cursor, TrainPlan
+from morphmlp.data.stream.ray_dataset import IngestShare, stream_micro_batches
 
 DECODE_CPUS = 2
 VIDEOS_PER_TASK = 16

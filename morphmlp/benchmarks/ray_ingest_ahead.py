@@ -2,7 +2,7 @@
 
 The same work, as a training step's host has it (many small operations of PyTorch), is timed in the process that reads
 the clips: without ingest, beside waiting ingest as runs have it, and beside the same without the pace that runs keep
-(`morphmlp.data.ray_pace`).
+(`morphmlp.data.stream.ray_pace`).
 """
 
 import os
@@ -17,17 +17,17 @@ from statistics import median
 import torch
 
 from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
+from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.config.schema import ClipConfig
-from morphmlp.data import ray_pace
-from morphmlp.data.clips import SINGLE_VIEW, ViewClips
+from morphmlp.data.clips.extract import SINGLE_VIEW, ViewClips
 from morphmlp.data.manifest import read_manifest
-from morphmlp.data.plan import Cursor, TrainPlan
-from morphmlp.data.ray_dataset import stream_micro_batches
-from morphmlp.data.synthetic import write_demo_dataset
+from morphmlp.data.stream import ray_pace
+from morphmlp.data.stream.plan import Cursor, TrainPlan
+from morphmlp.data.stream.ray_dataset import stream_micro_batches
+from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.errors import ClusterError
 from morphmlp.progress import Progress
-from morphmlp.ray_cluster import ray_session
 
 ALONE, PACED, UNPACED = "alone", "paced", "unpaced"
 VIDEOS, MICRO_BATCH = 800, 8

@@ -18,11 +18,11 @@ from morphmlp.benchmarks.stored_forms import (
     size_ratio,
     stored_forms,
 )
+from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.errors import ClusterError
 from morphmlp.progress import Progress
-from morphmlp.ray_cluster import ray_session
 
 
 @dataclass(frozen=True, kw_only=True)

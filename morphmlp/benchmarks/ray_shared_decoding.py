@@ -21,17 +21,17 @@ from morphmlp.benchmarks.process_cpu import cpu_between, cpu_clocks, process_tre
 from morphmlp.benchmarks.ray_ingest import is_idle_daemon, rows_over
 from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
 from morphmlp.benchmarks.stored_forms import real_size_videos
+from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.operation import ClusterConfig, IngestConfig
-from morphmlp.data.clip_cache import ClipCache
-from morphmlp.data.clips import CutClips
-from morphmlp.data.decode_request import request_table
-from morphmlp.data.decode_task import DecodePolicy, DecodeTask
+from morphmlp.data.clips.extract import CutClips
 from morphmlp.data.manifest import Manifest
-from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan
-from morphmlp.data.ray_dataset import IngestShare, stream_micro_batches
+from morphmlp.data.stream.clip_cache import ClipCache
+from morphmlp.data.stream.decode_request import request_table
+from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask
+from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan
+from morphmlp.data.stream.ray_dataset import IngestShare, stream_micro_batches
 from morphmlp.errors import ClusterError
 from morphmlp.progress import Progress
-from morphmlp.ray_cluster import ray_session
 
 TRIALS = 8
 MICRO_BATCH = 8

@@ -28,10 +28,10 @@ from morphmlp.benchmarks.step_loop import (
     timed_round,
     wait_for_last,
 )
+from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
-from morphmlp.ray_cluster import Placement
-from morphmlp.training.loop import StepSummary
-from morphmlp.training.report import Reporter
+from morphmlp.training.loop.loop import StepSummary
+from morphmlp.training.record.report import Reporter
 
 RUN, PLAIN, SCRIPT = "run", "plain", "script"
 

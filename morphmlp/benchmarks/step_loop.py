@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from morphmlp.config import ExperimentConfig, config_from_mapping
 from morphmlp.config.loading import config_to_mapping
-from morphmlp.data.augment import normalise
-from morphmlp.data.batches import MicroBatch
-from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan, random_generator
-from morphmlp.training.device_choices import agreed_precision, prepare_network
-from morphmlp.training.loop import EpochSummary, Recipe, StepSummary, autocast, fit
-from morphmlp.training.recipe import mix, soft_target_loss_sum, soft_targets
-from morphmlp.training.state import TrainState, new_state
+from morphmlp.data.clips.augment import normalise
+from morphmlp.data.stream.batches import MicroBatch
+from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan, random_generator
+from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
+from morphmlp.training.loop.loop import EpochSummary, Recipe, StepSummary, autocast, fit
+from morphmlp.training.loop.recipe import mix, soft_target_loss_sum, soft_targets
+from morphmlp.training.loop.state import TrainState, new_state
 
 Step = TypeVar("Step")
 
@@ -86,7 +86,7 @@ def prepared_state(config: ExperimentConfig, device: torch.device) -> TrainState
 
 
 def run_steps(config: ExperimentConfig, state: TrainState, *, device: torch.device) -> Iterator[StepSummary]:
-    """Endless steps of the loop that runs take (`morphmlp.training.loop.fit`)."""
+    """Endless steps of the loop that runs take (`morphmlp.training.loop.loop.fit`)."""
     recipe = recipe_in_memory(config)
     clips = ClipsInMemory(config, recipe.plan, pin_memory=device.type == "cuda")
     for summary in fit(state, state.model, clips, recipe=recipe, device=device):

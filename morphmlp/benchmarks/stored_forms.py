@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from morphmlp.data.decoding import Frames
-from morphmlp.data.decoding.packed_frames import pack_frames
+from morphmlp.data.decoding.stored_frames.packed_frames import pack_frames
 from morphmlp.data.manifest import read_manifest
-from morphmlp.data.synthetic import FRAME_RATE, write_realistic_videos
+from morphmlp.data.synthetic.kinetics_layout import FRAME_RATE, write_realistic_videos
 from morphmlp.preparation.transcoding import TranscodeSettings, transcode
 
 StoredForm = Literal["mp4", "frame_folder", "packed", "webm", "prepared"]

@@ -13,8 +13,8 @@ from typing import IO, Literal
 import numpy as np
 
 from morphmlp.benchmarks.plain_decode import plain_frames
-from morphmlp.data.decoding.packets import open_video
 from morphmlp.data.decoding.protocol import Frames
+from morphmlp.data.decoding.pyav.packets import open_video
 from morphmlp.errors import DecodeError
 
 Truth = Literal["FFmpeg's command", "a plain decode"]

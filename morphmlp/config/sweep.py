@@ -1,7 +1,7 @@
 """The schema of a sweep file: a base experiment, a space of values for its fields, and how the space is searched.
 
 A sweep point is what a command-line override is: a mapping from dotted fields to values. Which points
-can run at all is asked of the experiment's own schema, in `morphmlp.tuning.space`.
+can run at all is asked of the experiment's own schema, in `morphmlp.tuning.space.space`.
 """
 
 import json

@@ -15,11 +15,11 @@ from typing import IO
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import parse_yaml
-from morphmlp.data.synthetic import write_demo_dataset
+from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.drill.processes import end_marked, marked_environment
 from morphmlp.errors import DrillError
-from morphmlp.training.ledger import History, read_history
-from morphmlp.training.run_folder import RunFolder
+from morphmlp.training.record.ledger import History, read_history
+from morphmlp.training.record.run_folder import RunFolder
 
 RUN_NAME = "drill"
 TRAIN_VIDEOS, OTHER_VIDEOS = 120, 8

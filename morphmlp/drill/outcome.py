@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from morphmlp.data.manifest import read_manifest
-from morphmlp.data.plan import TrainPlan
+from morphmlp.data.stream.plan import TrainPlan
 from morphmlp.drill.demo_run import RUN_NAME, DemoRun
 from morphmlp.errors import DrillError
 from morphmlp.record import Metrics
 from morphmlp.tracking import RunWriter, find_run
-from morphmlp.training.checkpoint_store import CheckpointStore
-from morphmlp.training.ledger import consumption
+from morphmlp.training.checkpoint.store import CheckpointStore
+from morphmlp.training.record.ledger import consumption
 
 Losses = Mapping[int, tuple[float, ...]]
 """Recorded losses by step."""

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import morphmlp.ray_cluster  # noqa: F401 (sets Ray's environment before Ray is imported)
+import morphmlp.cluster.ray_cluster  # noqa: F401 (sets Ray's environment before Ray is imported)
 
 from ray.cluster_utils import Cluster  # isort: skip
 

@@ -12,7 +12,7 @@ from morphmlp.drill.demo_run import CHECKPOINT_EVERY, RUN_NAME, DemoRun, Surroun
 from morphmlp.drill.outcome import Comparison, Remains
 from morphmlp.drill.processes import end_marked, kill, train_controller, training_worker
 from morphmlp.errors import DrillError
-from morphmlp.training.checkpoint_store import CONTENT_FILE, CheckpointStore
+from morphmlp.training.checkpoint.store import CONTENT_FILE, CheckpointStore
 
 SMALL_FILE_BYTES = 64 * 1024
 """Enough for a worker's ledger, too little for a checkpoint."""

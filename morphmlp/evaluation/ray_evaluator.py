@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from morphmlp.config.schema import ClipConfig, TestConfig
-from morphmlp.data.batches import broken_videos, clip_bytes
-from morphmlp.data.clips import ViewClips
+from morphmlp.data.clips.extract import ViewClips
 from morphmlp.data.manifest import Manifest
-from morphmlp.data.plan import MicroBatchPlan
 from morphmlp.data.quarantine import BrokenVideo, too_many_broken
-from morphmlp.data.ray_dataset import IngestShare, decoding_dataset, limit_execution, task_groups
+from morphmlp.data.stream.batches import broken_videos, clip_bytes
+from morphmlp.data.stream.plan import MicroBatchPlan
+from morphmlp.data.stream.ray_dataset import IngestShare, decoding_dataset, limit_execution, task_groups
 from morphmlp.evaluation.predictions import check_coverage, predictions_table
 from morphmlp.evaluation.scoring import view_logits
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from morphmlp.data.augment import normalise
-from morphmlp.data.batches import MicroBatch
+from morphmlp.data.clips.augment import normalise
 from morphmlp.data.quarantine import BrokenVideo
+from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.metrics import ScoreCounts
 
 

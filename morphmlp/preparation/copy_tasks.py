@@ -11,10 +11,10 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from morphmlp.data.decoding.checksum import file_crc32
-from morphmlp.data.decoding.frame_names import stored_path
-from morphmlp.data.decoding.packed_frames import SUFFIX, is_pack, open_packed_frames, pack_frames
 from morphmlp.data.decoding.protocol import VideoInfo, require_content
 from morphmlp.data.decoding.sources import holds_frame_files
+from morphmlp.data.decoding.stored_frames.frame_names import stored_path
+from morphmlp.data.decoding.stored_frames.packed_frames import SUFFIX, is_pack, open_packed_frames, pack_frames
 from morphmlp.errors import DecodeError, DecodeTimeoutError, ManifestError
 from morphmlp.preparation.apart import Apart
 from morphmlp.preparation.copies import COPIED, CopyFiles

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from morphmlp.data.columns import TIME
-from morphmlp.data.decoding.frame_names import stored_path
+from morphmlp.data.decoding.stored_frames.frame_names import stored_path
 from morphmlp.errors import ManifestError
 
 RESULT = pa.schema(

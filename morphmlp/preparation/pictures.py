@@ -6,8 +6,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from morphmlp.data.decoding.orientation import Orientation
 from morphmlp.data.decoding.protocol import Frames
+from morphmlp.data.decoding.pyav.orientation import Orientation
 
 _MATRICES = {
     1: Colorspace.ITU709,

@@ -18,11 +18,11 @@ from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from morphmlp.data.decoding.ending import cut_short
-from morphmlp.data.decoding.packets import HELD_BYTES
 from morphmlp.data.decoding.protocol import VideoInfo
-from morphmlp.data.decoding.pyav_decoder import PyAVDecoder, reader_of
-from morphmlp.data.decoding.stream_decoder import StreamDecoder
+from morphmlp.data.decoding.pyav.decoder import PyAVDecoder, reader_of
+from morphmlp.data.decoding.pyav.ending import cut_short
+from morphmlp.data.decoding.pyav.packets import HELD_BYTES
+from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
 from morphmlp.errors import CopyError, DecodeError, ManifestError
 from morphmlp.preparation.likeness import Sample, least_psnr_db, require_same_times
 from morphmlp.preparation.pictures import Pictures, scaled_size

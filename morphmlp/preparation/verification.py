@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from morphmlp.data import columns
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.checksum import file_crc32
-from morphmlp.data.decoding.ending import is_short
 from morphmlp.data.decoding.inspection import SAMPLED
-from morphmlp.data.decoding.isolated import Limits, isolated_videos
+from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
+from morphmlp.data.decoding.pyav.ending import is_short
 from morphmlp.data.decoding.sources import holds_frames
 from morphmlp.data.manifest import Manifest
 from morphmlp.errors import DecodeError

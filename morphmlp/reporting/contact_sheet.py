@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from morphmlp.config import ExperimentConfig
-from morphmlp.data.augment import augment_clip
-from morphmlp.data.clips import SINGLE_VIEW, TrainFrames, ViewClips, clip_draws
+from morphmlp.data.clips.augment import augment_clip
+from morphmlp.data.clips.draws import draw_fractions
+from morphmlp.data.clips.extract import SINGLE_VIEW, TrainFrames, ViewClips, clip_draws
+from morphmlp.data.clips.sampling import Indices, train_indices, view_indices
 from morphmlp.data.decoding.protocol import Frames, VideoInfo, VideoOpener
-from morphmlp.data.draws import draw_fractions
 from morphmlp.data.manifest import Manifest
-from morphmlp.data.plan import epoch_order
-from morphmlp.data.sampling import Indices, train_indices, view_indices
+from morphmlp.data.stream.plan import epoch_order
 from morphmlp.errors import DecodeError
 
 _DPI = 120

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from morphmlp.training.time_windows import TimeWindow, without_repeats
+from morphmlp.training.record.time_windows import TimeWindow, without_repeats
 
 _DPI = 150
 _PARTS = {

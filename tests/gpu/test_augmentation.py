@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from morphmlp.config import load_config
-from morphmlp.data.clips import clips_on_device
+from morphmlp.data.clips.extract import clips_on_device
 
 pytestmark = pytest.mark.gpu
 

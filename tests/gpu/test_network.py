@@ -9,10 +9,10 @@ from tiny_network import clips, gradients, tiny
 
 from morphmlp.config import load_config
 from morphmlp.models.cost import activation_bytes
-from morphmlp.training.recipe import soft_target_loss_sum, soft_targets
-from morphmlp.training.state import build_network
-from morphmlp.tuning.fitting import Sizes
-from morphmlp.tuning.latency import measured_latency_ms
+from morphmlp.training.loop.recipe import soft_target_loss_sum, soft_targets
+from morphmlp.training.loop.state import build_network
+from morphmlp.tuning.space.fitting import Sizes
+from morphmlp.tuning.space.latency import measured_latency_ms
 
 pytestmark = pytest.mark.gpu
 

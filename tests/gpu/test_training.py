@@ -10,12 +10,12 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from morphmlp.data.batches import MicroBatch
-from morphmlp.training.device_choices import agreed_precision
-from morphmlp.training.loop import SKIPPED, Stepper, StepSummary, fit
-from morphmlp.training.state import checkpoint_from, new_state, restore, snapshot
-from morphmlp.training.step_clock import StepClock
-from morphmlp.training.step_guard import StepGuard
+from morphmlp.data.stream.batches import MicroBatch
+from morphmlp.training.loop.device_choices import agreed_precision
+from morphmlp.training.loop.loop import SKIPPED, Stepper, StepSummary, fit
+from morphmlp.training.loop.state import checkpoint_from, new_state, restore, snapshot
+from morphmlp.training.loop.step_clock import StepClock
+from morphmlp.training.loop.step_guard import StepGuard
 
 pytestmark = pytest.mark.gpu
 

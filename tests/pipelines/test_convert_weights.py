@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from morphmlp.config import load_config
 from morphmlp.config.loading import config_to_mapping
-from morphmlp.training.checkpoint_content import FORMAT
-from morphmlp.training.state import build_network
+from morphmlp.training.checkpoint.content import FORMAT
+from morphmlp.training.loop.state import build_network
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "convert_weights.py"
 SMALL = Path(__file__).parents[1] / "unit" / "small_experiment.yaml"

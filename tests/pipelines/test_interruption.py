@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from morphmlp.data.synthetic import write_demo_dataset
+from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.tracking import find_run
-from morphmlp.training.run_folder import RunFolder, run_lock
+from morphmlp.training.record.run_folder import RunFolder, run_lock
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12 * 4

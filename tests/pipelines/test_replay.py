@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from morphmlp.data.synthetic import write_demo_dataset
+from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from morphmlp.cluster.ray_cluster import Placement, ray_session
 from morphmlp.config import ExperimentConfig, config_from_mapping, with_overrides
-from morphmlp.data.synthetic import write_demo_dataset
-from morphmlp.ray_cluster import Placement, ray_session
+from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 
 sys.path.insert(0, str(Path(__file__).parent))  # lets tests import `sweeping` by its name
 

@@ -4,8 +4,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from morphmlp.tuning import ray_sweep
-from morphmlp.tuning.ray_halving import Halving
+from morphmlp.tuning.run import ray_sweep
+from morphmlp.tuning.search.ray_halving import Halving
 
 GIVEN_UP, REASON = 2, "given up by the test"
 

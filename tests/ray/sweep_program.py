@@ -11,10 +11,10 @@ from pydantic import TypeAdapter
 
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import load_sweep
-from morphmlp.tuning.ray_sweep import run_sweep
-from morphmlp.tuning.space import ImpossiblePoint, Planner, Space
-from morphmlp.tuning.sweep_folder import SweepFolder
-from morphmlp.tuning.trials import SweepResult
+from morphmlp.tuning.run.ray_sweep import run_sweep
+from morphmlp.tuning.run.sweep_folder import SweepFolder
+from morphmlp.tuning.run.trials import SweepResult
+from morphmlp.tuning.space.space import ImpossiblePoint, Planner, Space
 
 
 class Screen:

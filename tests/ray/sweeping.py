@@ -10,7 +10,7 @@ import yaml
 
 from morphmlp.config.loading import config_to_mapping
 from morphmlp.config.sweep import sweep_to_yaml
-from morphmlp.data.synthetic import write_demo_dataset
+from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 
 PATIENCE_S = 450
 

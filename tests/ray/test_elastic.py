@@ -24,7 +24,7 @@ NODES_COME_AND_GO = """
 import os, subprocess, sys, time
 from pathlib import Path
 
-import morphmlp.ray_cluster  # sets Ray's environment before Ray is imported
+import morphmlp.cluster.ray_cluster  # sets Ray's environment before Ray is imported
 from ray.cluster_utils import Cluster
 
 pipeline = sys.argv[1]

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pytest
 import torch
 
+from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
-from morphmlp.data import ray_dataset
-from morphmlp.data.batches import MicroBatch
-from morphmlp.data.clips import TrainClips, TrainFrames
+from morphmlp.data.clips.extract import TrainClips, TrainFrames
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
-from morphmlp.data.plan import Cursor, MicroBatchPlan, TrainPlan
-from morphmlp.data.ray_dataset import IngestShare, stream_micro_batches
-from morphmlp.data.ray_pace import Pace
-from morphmlp.data.train_clips import AugmentHere
-from morphmlp.ray_cluster import Placement
+from morphmlp.data.stream import ray_dataset
+from morphmlp.data.stream.batches import MicroBatch
+from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan
+from morphmlp.data.stream.ray_dataset import IngestShare, stream_micro_batches
+from morphmlp.data.stream.ray_pace import Pace
+from morphmlp.data.stream.train_clips import AugmentHere
 
 MakeConfig = Callable[..., ExperimentConfig]
 RECIPE = {
@@ -232,7 +232,7 @@ def decoding_processes() -> list[int]:
     def is_ours(pid: int) -> bool:
         return pid == os.getpid() or (pid in parents and is_ours(parents[pid]))
 
-    wanted = (b"ray::IDLE", b"ray::MapBatches", b"morphmlp.data.decoding.child")
+    wanted = (b"ray::IDLE", b"ray::MapBatches", b"morphmlp.data.decoding.isolation.child")
     return [os.getpid(), *(pid for pid in parents if is_ours(pid) and any(name in names[pid] for name in wanted))]
 
 

@@ -27,11 +27,11 @@ THREE_NODES = """
 import json, os, sys, threading, time
 from pathlib import Path
 
-import morphmlp.ray_cluster  # sets Ray's environment before Ray is imported
+import morphmlp.cluster.ray_cluster  # sets Ray's environment before Ray is imported
 from ray.cluster_utils import Cluster
 from morphmlp.cli import experiment_arguments
 from morphmlp.errors import ClusterError
-from morphmlp.ray_pipeline import train_and_report
+from morphmlp.experiment.ray_pipeline import train_and_report
 
 temp = os.environ["RAY_TMPDIR"] + "/ray"
 Path(temp).mkdir()

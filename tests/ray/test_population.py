@@ -6,8 +6,8 @@ from sweeping import swept_points
 from morphmlp.config import load_config
 from morphmlp.config.sweep import PopulationSearch, Range, SweepConfig
 from morphmlp.tracking import read_runs
-from morphmlp.training.run_events import read_events
-from morphmlp.training.run_folder import RunFolder
+from morphmlp.training.record.run_events import read_events
+from morphmlp.training.record.run_folder import RunFolder
 
 pytestmark = pytest.mark.long
 

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from morphmlp.data import demo_task
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.manifest import manifest_from_rows, read_manifest, write_manifest
-from morphmlp.data.synthetic import write_video
+from morphmlp.data.synthetic import demo_task
+from morphmlp.data.synthetic.kinetics_layout import write_video
 from morphmlp.errors import ManifestError
 from morphmlp.preparation.copies import CopyFiles
 from morphmlp.preparation.copy_tasks import PackTask, TranscodeTask

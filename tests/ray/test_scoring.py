@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
-from morphmlp.data.clips import ViewClips
+from morphmlp.data.clips.extract import ViewClips
 from morphmlp.data.manifest import read_manifest
 from morphmlp.evaluation.ray_evaluator import ScorerPool, scoring_dataset
-from morphmlp.ray_cluster import Placement
-from morphmlp.training.state import build_network
+from morphmlp.training.loop.state import build_network
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -13,7 +13,7 @@ import yaml
 
 from morphmlp.config import load_config
 from morphmlp.config.loading import config_to_mapping
-from morphmlp.data.synthetic import write_demo_dataset
+from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.record import Tags
 from morphmlp.tracking import read_runs
 

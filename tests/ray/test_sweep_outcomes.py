@@ -4,7 +4,7 @@ import pytest
 from sweeping import swept_points
 
 from morphmlp.config.sweep import SweepConfig
-from morphmlp.tuning.sweep_record import read_sweep
+from morphmlp.tuning.run.sweep_record import read_sweep
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(500)]
 

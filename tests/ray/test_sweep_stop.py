@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from morphmlp.config.loading import config_to_mapping
-from morphmlp.data.synthetic import write_demo_dataset
+from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.tracking import find_run
-from morphmlp.training.checkpoint_store import CheckpointStore
+from morphmlp.training.checkpoint.store import CheckpointStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

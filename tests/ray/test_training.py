@@ -12,16 +12,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
-from morphmlp.data_splits import read_splits
 from morphmlp.errors import CheckpointError, ManifestError, QuarantineLimitError
-from morphmlp.ray_cluster import Placement
-from morphmlp.ray_experiment import ExperimentResult, run_experiment
+from morphmlp.experiment.data_splits import read_splits
+from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.record import Metrics, RunSummary, Tags
 from morphmlp.tracking import RunWriter, find_run, tracking_uri
-from morphmlp.training.checkpoint_store import read_checkpoint
-from morphmlp.training.state import build_network, checkpoint_from
+from morphmlp.training.checkpoint.store import read_checkpoint
+from morphmlp.training.loop.state import build_network, checkpoint_from
 
 MakeConfig = Callable[..., ExperimentConfig]
 

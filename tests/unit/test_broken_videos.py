@@ -16,22 +16,22 @@ from torch import nn
 
 from morphmlp.benchmarks.coded_videos import CODINGS, write_video
 from morphmlp.config import load_config
-from morphmlp.data.batches import ClipShape, assemble
-from morphmlp.data.clips import SINGLE_VIEW, TrainClips, ViewClips
-from morphmlp.data.decode_request import request_table
-from morphmlp.data.decode_task import DecodePolicy, DecodeTask
+from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, ViewClips
 from morphmlp.data.decoding import backends
-from morphmlp.data.decoding.isolated import Limits, isolated_videos
+from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
 from morphmlp.data.manifest import manifest_from_rows
-from morphmlp.data.plan import MicroBatchPlan
 from morphmlp.data.quarantine import Quarantine, broken_limit
+from morphmlp.data.stream.batches import ClipShape, assemble
+from morphmlp.data.stream.decode_request import request_table
+from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask
+from morphmlp.data.stream.plan import MicroBatchPlan
 from morphmlp.errors import QuarantineLimitError
 from morphmlp.evaluation import ray_evaluator
 from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
 from morphmlp.evaluation.scoring import score_single_views
-from morphmlp.training.loop import BROKEN, CLIPS, Recipe, Stepper
-from morphmlp.training.state import new_state
-from morphmlp.training.step_guard import StepGuard
+from morphmlp.training.loop.loop import BROKEN, CLIPS, Recipe, Stepper
+from morphmlp.training.loop.state import new_state
+from morphmlp.training.loop.step_guard import StepGuard
 
 CONFIG = load_config(Path(__file__).parent / "small_experiment.yaml", {"model.depths": [1, 1, 1, 1]})
 CPU = torch.device("cpu")

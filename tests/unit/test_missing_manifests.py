@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from morphmlp.config import load_config
-from morphmlp.data_splits import read_splits
 from morphmlp.errors import ManifestError
+from morphmlp.experiment.data_splits import read_splits
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

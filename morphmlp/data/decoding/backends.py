@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from morphmlp.data.decoding.decord_decoder import DecordDecoder, decord_fault
 from morphmlp.data.decoding.protocol import Decoder
-from morphmlp.data.decoding.pyav_decoder import PyAVDecoder
+from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 from morphmlp.data.decoding.torchcodec_decoder import TorchcodecDecoder, torchcodec_fault
 
 _DECODERS: dict[str, type[Decoder]] = {

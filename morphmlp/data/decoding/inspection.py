@@ -14,11 +14,11 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from morphmlp.data.decoding.ending import cut_short
 from morphmlp.data.decoding.heartbeat import beat
-from morphmlp.data.decoding.orientation import orientation_of
-from morphmlp.data.decoding.packets import MAX_PIXELS, open_video, packets_with_data
 from morphmlp.data.decoding.protocol import Frames, VideoReader
+from morphmlp.data.decoding.pyav.ending import cut_short
+from morphmlp.data.decoding.pyav.orientation import orientation_of
+from morphmlp.data.decoding.pyav.packets import MAX_PIXELS, open_video, packets_with_data
 
 SAMPLED = 4
 """Frames of a video that are compared: all as a set, and one of them alone."""

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from morphmlp.data.decoding.checksum import file_crc32
-from morphmlp.data.decoding.frame_folder import open_frame_folder
-from morphmlp.data.decoding.frame_names import stored_path
-from morphmlp.data.decoding.packed_frames import is_pack, open_packed_frames
 from morphmlp.data.decoding.protocol import Decoder, VideoReader, require_content
+from morphmlp.data.decoding.stored_frames.frame_folder import open_frame_folder
+from morphmlp.data.decoding.stored_frames.frame_names import stored_path
+from morphmlp.data.decoding.stored_frames.packed_frames import is_pack, open_packed_frames
 from morphmlp.errors import DecodeError
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 import numpy as np
 
 from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoReader, require_content
-from morphmlp.data.decoding.pyav_decoder import PyAVDecoder
+from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 from morphmlp.data.decoding.stand_ins import count_missing, read_one_by_one
 from morphmlp.errors import DecodeError
 

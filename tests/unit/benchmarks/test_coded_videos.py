@@ -15,7 +15,7 @@ from morphmlp.benchmarks.coded_videos import (
     sequential_frames,
     write_coded_videos,
 )
-from morphmlp.data.decoding.pyav_decoder import PyAVDecoder
+from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 from morphmlp.errors import DecodeError
 
 

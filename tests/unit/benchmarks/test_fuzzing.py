@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from morphmlp.benchmarks.fuzzing import Outcome, clip_indices, fuzz, in_words, outcome, sound_videos
 from morphmlp.benchmarks.mutations import MUTATIONS
-from morphmlp.data.decoding.isolated import IsolatedVideos, Limits
+from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
 from morphmlp.errors import DecodeError
 
 FAULTY = Path(__file__).parents[1] / "data"

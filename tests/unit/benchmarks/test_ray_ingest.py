@@ -13,7 +13,7 @@ RAYLET = "/lib/ray/core/src/ray/raylet/raylet --agent_command=python /lib/ray/da
 COMMANDS = {
     1: "ray::_Reader.read",
     2: "ray::MapBatches(DecodeTask)",
-    3: "python -m morphmlp.data.decoding.child",
+    3: "python -m morphmlp.data.decoding.isolation.child",
     4: RAYLET,
     5: "/lib/ray/core/src/ray/gcs/gcs_server --log_dir=x",
 }

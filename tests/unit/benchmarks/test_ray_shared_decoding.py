@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from morphmlp.benchmarks.ray_shared_decoding import CountedCache, measure_shared_decoding
-from morphmlp.data.clips import CutClips
+from morphmlp.data.clips.extract import CutClips
 from morphmlp.errors import ClusterError
 
 

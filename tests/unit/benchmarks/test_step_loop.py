@@ -9,8 +9,8 @@ import torch
 from morphmlp.benchmarks.checkpoint_stall import measure_stall, stall_config
 from morphmlp.benchmarks.step_loop import plain_steps, run_steps, timed_round
 from morphmlp.config import load_config
-from morphmlp.training.loop import CLIPS, LOSS_SUM
-from morphmlp.training.state import new_state
+from morphmlp.training.loop.loop import CLIPS, LOSS_SUM
+from morphmlp.training.loop.state import new_state
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ import numpy as np
 
 from morphmlp.data.decoding.heartbeat import beat
 from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
-from morphmlp.data.decoding.pyav_decoder import PyAVDecoder
+from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 from morphmlp.errors import DecodeError
 
 SHAPE = (6, 8, 3)

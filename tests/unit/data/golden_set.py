@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from morphmlp.data.decoding import Frames, VideoOpener, VideoReader
 from morphmlp.data.decoding.backends import DECODER_NAMES, decoder_by_name, decoder_fault
-from morphmlp.data.decoding.isolated import IsolatedVideos, Limits
+from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
 from morphmlp.data.decoding.sources import AnyVideo
 from morphmlp.errors import DecodeError
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morphmlp.data import columns
-from morphmlp.data.annotations import read_annotations
+from morphmlp.data.datasets.annotations import read_annotations
 from morphmlp.data.manifest import manifest_from_rows, read_manifest, write_manifest
 from morphmlp.errors import ManifestError
 

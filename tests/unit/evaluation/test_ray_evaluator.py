@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from morphmlp.config import load_config
-from morphmlp.data.clips import ViewClips
+from morphmlp.data.clips.extract import ViewClips
 from morphmlp.data.columns import DECODED
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.errors import EvaluationError

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from morphmlp.data.augment import normalise
-from morphmlp.data.batches import MicroBatch
-from morphmlp.data.plan import MicroBatchPlan
+from morphmlp.data.clips.augment import normalise
 from morphmlp.data.quarantine import BrokenVideo
+from morphmlp.data.stream.batches import MicroBatch
+from morphmlp.data.stream.plan import MicroBatchPlan
 from morphmlp.evaluation.scoring import confusion_matrix, score_single_views, view_logits
 from morphmlp.metrics import ScoreCounts
 

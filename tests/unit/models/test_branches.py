@@ -10,8 +10,8 @@ from morphmlp.config import ModelConfig, load_config
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
 from morphmlp.models.cost import model_cost
-from morphmlp.models.weights import WeightsChanges, fit_weights
-from morphmlp.models.weights_description import describe, described
+from morphmlp.models.weights.describe import describe, described
+from morphmlp.models.weights.fit import WeightsChanges, fit_weights
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
 TINY = ModelConfig(

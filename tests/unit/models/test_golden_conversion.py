@@ -8,7 +8,7 @@ import torch
 from golden_models import GOLDEN, golden_input, golden_model, golden_tensor
 
 from morphmlp.models import build_model
-from morphmlp.training.weights_file import read_weights, write_weights
+from morphmlp.training.weights.file import read_weights, write_weights
 
 
 @pytest.mark.parametrize(

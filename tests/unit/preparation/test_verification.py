@@ -3,7 +3,7 @@
 import pytest
 
 from morphmlp.benchmarks.coded_videos import CODINGS, NUM_FRAMES, write_video
-from morphmlp.data.decoding.isolated import isolated_videos
+from morphmlp.data.decoding.isolation.isolated import isolated_videos
 from morphmlp.preparation.verification import VerifyTask
 
 TASK = VerifyTask(decoder="pyav", timeout_s=20.0)

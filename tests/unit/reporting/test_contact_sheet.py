@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from morphmlp.config import load_config
-from morphmlp.data.clips import SINGLE_VIEW, TrainClips, ViewClips
+from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, ViewClips
 from morphmlp.data.decoding import DecodedFrames, VideoInfo
 from morphmlp.data.manifest import manifest_from_rows
-from morphmlp.data.plan import epoch_order
+from morphmlp.data.stream.plan import epoch_order
 from morphmlp.errors import DecodeError
 from morphmlp.reporting.contact_sheet import contact_sheet, training_rows, validation_rows
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from morphmlp.reporting.time_figure import time_figure
-from morphmlp.training.time_windows import TimeWindow
+from morphmlp.training.record.time_windows import TimeWindow
 
 WINDOW = TimeWindow(
     epoch=1,

@@ -12,9 +12,9 @@ from itertools import count
 from pathlib import Path
 
 from morphmlp.config import load_config
-from morphmlp.training.branching import branch
-from morphmlp.training.checkpoint_store import CheckpointStore
-from morphmlp.training.run_folder import RunFolder
+from morphmlp.training.checkpoint.branching import branch
+from morphmlp.training.checkpoint.store import CheckpointStore
+from morphmlp.training.record.run_folder import RunFolder
 
 EFFECTS = ("open", "os.rename", "os.remove", "os.mkdir")
 

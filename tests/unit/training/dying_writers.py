@@ -8,8 +8,8 @@ import sys
 import torch
 
 from morphmlp.errors import CheckpointError
-from morphmlp.training.checkpoint_content import FORMAT
-from morphmlp.training.checkpoint_store import CheckpointFacts, CheckpointStore
+from morphmlp.training.checkpoint.content import FORMAT
+from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
 
 MOST_BYTES = 100_000
 """Less than the content's size."""

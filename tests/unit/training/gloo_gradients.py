@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from morphmlp.training.step_clock import StepClock
+from morphmlp.training.loop.step_clock import StepClock
 
 WORKERS = 3
 

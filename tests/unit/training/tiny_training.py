@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from morphmlp.config import load_config
-from morphmlp.data.batches import MicroBatch
-from morphmlp.data.plan import TrainPlan, random_generator
 from morphmlp.data.quarantine import BrokenVideo
-from morphmlp.training.loop import Recipe, StepSummary, fit
-from morphmlp.training.state import new_state
+from morphmlp.data.stream.batches import MicroBatch
+from morphmlp.data.stream.plan import TrainPlan, random_generator
+from morphmlp.training.loop.loop import Recipe, StepSummary, fit
+from morphmlp.training.loop.state import new_state
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
 CPU = torch.device("cpu")

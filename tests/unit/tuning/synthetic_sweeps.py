@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from morphmlp.tuning.space import ImpossiblePoint, title_of
-from morphmlp.tuning.trials import SweepResult, Trial
+from morphmlp.tuning.run.trials import SweepResult, Trial
+from morphmlp.tuning.space.space import ImpossiblePoint, title_of
 
 CHOICES = ([1, 2, 4, 8, 16, 32], [1, 2, 4, 8, 16], [1, 2, 4], [1])
 HOSTILE = "RuntimeError: <script>alert('x')</script> & \"quotes\" | a bar"
@@ -128,7 +128,7 @@ def _impossible(count):
 
 
 if __name__ == "__main__":
-    from morphmlp.tuning.report import write_report
+    from morphmlp.tuning.report.report import write_report
 
     folder = Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,334 @@
+"""Joining or starting Ray, and refusing what can't be placed before anything starts.
+
+Ray waits for ever for resources that never come; so the arithmetic is done here first. On one machine
+logical CPUs are declared for the workers and for ingest on top, since workers that hold them all would
+starve the decode tasks.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+# Read by Ray when it is imported; what the user has set stays.
+# Reports of training workers are collected at this interval, seconds.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+# Training workers stay in the working directory, where an experiment's relative paths start.
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+# A thread that still calls Ray while a session ends must not start another one.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+# Decode processes that wait for the next epoch are kept: each costs seconds of imports.
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+# The workers' places are tried before a start (`ray_capacity.py`); a start that hangs all the same is tried again.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
+# Zero GPUs hide the GPUs from a task, as Ray will do by default (it warns until then).
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError
+
+from morphmlp.cluster.address import require_cluster
+from morphmlp.cluster.ray_faults import faults_told
+from morphmlp.cluster.ray_surroundings import hushed_start, own_temp_folder, quiet_ray, without_preemption_watcher
+from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
+from morphmlp.data.stream.clip_cache import ClipCache
+from morphmlp.data.stream.decode_task import DecodePolicy, decode_limits
+from morphmlp.data.stream.ray_dataset import IngestShare
+from morphmlp.errors import ClusterError
+from morphmlp.stop_signals import handlers_kept, undisturbed
+
+BYTES_PER_MB = 2**20
+BYTES_PER_GB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeResources:
+    """What one machine of the cluster has."""
+
+    cpus: int
+    gpus: int
+    labels: Mapping[str, str] = field(hash=False)
+    node_id: str = ""
+    """Ray's name for it."""
+    name: str = ""
+    """Host name and address, for messages."""
+
+    def may_decode(self, ingest: IngestConfig) -> bool:
+        """Whether decode tasks may come here."""
+        return self.cpus > 0 and ingest.node_labels.items() <= self.labels.items()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Who gets what, decided before the workers start."""
+
+    num_workers: int
+    """How many start now: the most that fit."""
+    min_workers: int
+    """With fewer the run waits."""
+    max_workers: int
+    """The run grows to so many where nodes come."""
+    on_cluster: bool
+    """Nodes may come and go; else it's one machine, or a fixed share of a cluster."""
+    device: Literal["cpu", "cuda"]
+    cpus_per_worker: int
+    ingest_cpus: int
+    """CPUs for decode tasks, over all workers."""
+    worker_labels: Mapping[str, str] = field(default_factory=dict)
+    """Ray label selector of the workers: away from nodes that are labelled for ingest, whose CPUs they would take."""
+
+    @property
+    def worker_resources(self) -> dict[str, float]:
+        """What one worker holds for as long as it runs, as Ray names it."""
+        return {"CPU": self.cpus_per_worker, **({"GPU": 1} if self.device == "cuda" else {})}
+
+    def may_train(self, node: NodeResources) -> bool:
+        """Whether a worker may come to a node."""
+        away = any(f"!{node.labels.get(name)}" == value for name, value in self.worker_labels.items())
+        return not away and _workers_on(node, self.cpus_per_worker, self.device) > 0
+
+    def ingest_share(self, ingest: IngestConfig, *, pipelines: int) -> IngestShare:
+        """What each of `pipelines` pipelines that decode at the same time may use."""
+        return IngestShare(
+            policy=DecodePolicy(
+                decoder=ingest.decoder,
+                retry_with=ingest.retry_with,
+                limits=decode_limits(ingest),
+                cache=None
+                if ingest.clip_cache is None
+                else ClipCache(folder=ingest.clip_cache, max_bytes=int(ingest.clip_cache_gb * BYTES_PER_GB)),
+            ),
+            cpus=max(1, self.ingest_cpus // pipelines),
+            object_store_bytes=None
+            if ingest.object_store_mb is None
+            else ingest.object_store_mb * BYTES_PER_MB // pipelines,
+            videos_per_task=ingest.videos_per_task,
+            node_labels=ingest.node_labels,
+            pin_memory=self.device == "cuda",
+        )
+
+
+@contextmanager
+def ray_session(
+    cluster: ClusterConfig, ingest: IngestConfig, *, micro_batches: int, trials: int = 1
+) -> Iterator[Placement]:
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine; leave no process behind.
+
+    Args:
+        cluster: What is asked for.
+        ingest: Decoding's part of it.
+        micro_batches: Micro-batches of a step; more workers than that would be idle.
+        trials: Trainings that run at the same time.
+
+    Raises:
+        ClusterError: The cluster can't hold the run, with the arithmetic; nothing was started.
+    """
+    quiet_ray()
+    if os.environ.get("RAY_ADDRESS"):
+        with _joined(os.environ["RAY_ADDRESS"]):
+            yield _place_on_cluster(cluster, ingest, micro_batches=micro_batches)
+        return
+    placement = place([local_node(cluster)], cluster, ingest, micro_batches=micro_batches, oversubscribe=True)
+    with (
+        _local(cpus=trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)),
+        faults_told(),
+    ):
+        yield placement
+
+
+@contextmanager
+def job_session(*, local_cpus: int | None = None) -> Iterator[None]:
+    """The same for plain tasks, without workers: join the cluster that RAY_ADDRESS names, or start Ray here.
+
+    Args:
+        local_cpus: CPUs of this machine to use where Ray is started on it; by default all that the process may use.
+
+    Raises:
+        ClusterError: No cluster answers at RAY_ADDRESS.
+    """
+    quiet_ray()
+    if address := os.environ.get("RAY_ADDRESS"):
+        with _joined(address):
+            yield
+    else:
+        with _local(cpus=local_cpus or len(os.sched_getaffinity(0))):
+            yield
+
+
+def local_node(cluster: ClusterConfig) -> NodeResources:
+    """This machine, with the CPUs that the process may use."""
+    import torch  # noqa: PLC0415 (only to count GPUs)
+
+    cpus = cluster.local_cpus or len(os.sched_getaffinity(0))
+    return NodeResources(cpus=cpus, gpus=torch.cuda.device_count(), labels={})
+
+
+def place(
+    nodes: list[NodeResources],
+    cluster: ClusterConfig,
+    ingest: IngestConfig,
+    *,
+    micro_batches: int,
+    oversubscribe: bool = False,
+) -> Placement:
+    """Fit workers and ingest onto nodes.
+
+    Args:
+        nodes: The machines.
+        cluster: What is asked for.
+        ingest: Decoding's part of it.
+        micro_batches: Micro-batches of a step.
+        oversubscribe: Decode tasks may share CPUs with the workers (one machine); else they need their own.
+
+    Raises:
+        ClusterError: It doesn't fit; the message says what is there and what would fit.
+    """
+    gpus = sum(node.gpus for node in nodes)
+    device = _device(cluster, gpus=gpus)
+    least, most = _asked_workers(cluster, default=min(gpus, micro_batches) if device == "cuda" else 1)
+    labelled = [node for node in nodes if ingest.node_labels.items() <= node.labels.items()]
+    if not labelled:
+        raise ClusterError(f"ingest.node_labels: no node has the labels {ingest.node_labels}")
+    for_training = [node for node in nodes if not ingest.node_labels.items() & node.labels.items()]
+    room = sum(_workers_on(node, cluster.cpus_per_worker, device) for node in for_training)
+    if least > room:
+        raise ClusterError(
+            f"cluster.num_workers: {least} workers on {device} with {cluster.cpus_per_worker} CPU each don't "
+            f"fit: {inventory(for_training)} hold{'s' if len(for_training) == 1 else ''} {room}; "
+            "lower it, or add nodes"
+        )
+    if least > micro_batches:
+        raise ClusterError(
+            f"cluster.num_workers: {least} workers share {micro_batches} micro-batches a step; "
+            f"use at most {micro_batches}"
+        )
+    most = min(most, micro_batches)
+    total = sum(node.cpus for node in labelled)
+    for num_workers in range(min(most, room), least - 1, -1):
+        free = total - num_workers * cluster.cpus_per_worker if not ingest.node_labels else total
+        ingest_cpus = ingest.cpus or max(free, num_workers if oversubscribe else 0)
+        if oversubscribe or num_workers <= ingest_cpus <= free:
+            return Placement(
+                num_workers=num_workers,
+                min_workers=least,
+                max_workers=num_workers if oversubscribe else most,
+                on_cluster=not oversubscribe,
+                device=device,
+                cpus_per_worker=cluster.cpus_per_worker,
+                ingest_cpus=max(ingest_cpus, num_workers),
+                worker_labels={name: f"!{value}" for name, value in ingest.node_labels.items()},
+            )
+    raise ClusterError(
+        f"ingest.cpus: decoding needs a CPU for each of {least} workers, at most the {max(free, 0)} that "
+        f"training leaves free on {inventory(labelled)}; got {ingest_cpus}"
+    )
+
+
+def _device(cluster: ClusterConfig, *, gpus: int) -> Literal["cpu", "cuda"]:
+    """What `cluster.device` means where there are so many GPUs."""
+    if cluster.device == "auto":
+        return "cuda" if gpus else "cpu"
+    if cluster.device == "cuda" and not gpus:
+        raise ClusterError("cluster.device: cuda, but there are no GPUs; use cpu or auto")
+    return cluster.device
+
+
+@contextmanager
+def _local(*, cpus: int) -> Iterator[None]:
+    with own_temp_folder() as folder, without_preemption_watcher():
+        try:
+            with hushed_start(), handlers_kept():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=str(folder),
+                )
+            # Where Ray's own helpers look a cluster up. Without it they find another Ray of this machine, miss our
+            # controller there, take it for dead and remove its workers.
+            (folder / "ray_current_cluster").write_text(ray.get_runtime_context().gcs_address, encoding="utf-8")
+            with faults_told():
+                yield
+        finally:
+            _shut_down()
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    require_cluster(address)
+    try:
+        with hushed_start(), handlers_kept():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise ClusterError(f"RAY_ADDRESS {address}: can't join the cluster: {' '.join(str(error).split())}") from None
+    try:
+        with faults_told():
+            yield
+    finally:
+        if ray.is_initialized():
+            request_resources(bundles=[])  # or the autoscaler would keep the nodes for us
+        _shut_down()
+
+
+def _shut_down() -> None:
+    """End the session whole: a second, impatient Ctrl-C would leave processes behind."""
+    with undisturbed():
+        ray.shutdown()
+
+
+def _place_on_cluster(cluster: ClusterConfig, ingest: IngestConfig, *, micro_batches: int) -> Placement:
+    deadline = time.monotonic() + cluster.wait_for_nodes_s
+    if cluster.wait_for_nodes_s and cluster.device == "auto":
+        raise ClusterError("cluster.device: auto can't wait for nodes that aren't there yet; set cuda or cpu")
+    if cluster.wait_for_nodes_s and cluster.num_workers:
+        gpu = {"GPU": 1} if cluster.device == "cuda" else {}
+        _, most = _asked_workers(cluster, default=1)
+        request_resources(bundles=[{"CPU": cluster.cpus_per_worker, **gpu}] * most)
+    while True:
+        try:
+            return place(cluster_nodes(), cluster, ingest, micro_batches=micro_batches)
+        except ClusterError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(1)
+
+
+def cluster_nodes() -> list[NodeResources]:
+    """The machines of the cluster that are alive."""
+    return [
+        NodeResources(
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+            labels=node.get("Labels", {}),
+            node_id=node["NodeID"],
+            name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+        )
+        for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+        if node["Alive"]
+    ]
+
+
+def _asked_workers(cluster: ClusterConfig, *, default: int) -> tuple[int, int]:
+    """Fewest and most workers."""
+    if isinstance(cluster.num_workers, WorkerRange):
+        return cluster.num_workers.min, cluster.num_workers.max
+    fixed = cluster.num_workers or default
+    return fixed, fixed
+
+
+def _workers_on(node: NodeResources, cpus_per_worker: int, device: str) -> int:
+    by_cpus = node.cpus // cpus_per_worker
+    return min(by_cpus, node.gpus) if device == "cuda" else by_cpus
+
+
+def inventory(nodes: list[NodeResources]) -> str:
+    """What machines have, in words."""
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    where = "this machine" if len(nodes) == 1 else f"the cluster's {len(nodes)} nodes"
+    return f"{where} ({cpus} CPUs, {gpus} GPUs)"

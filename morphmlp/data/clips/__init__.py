@@ -1,0 +1,1 @@
+"""From decoded frames to an augmented clip: which frames, which draws, which pixels."""

@@ -1,0 +1,258 @@
+"""From one video to its clips: decode once, sample, augment.
+
+Runs inside decode tasks, and for augmentation on the training device also there; knows neither Ray nor tables.
+
+With `augment.on: ingest` a decode task's `TrainClips` gives finished clips. With `worker` its `TrainFrames` gives the
+frames that both ways start from, and `clips_on_device` makes the same clips of them where the network is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from morphmlp.config.schema import AugmentConfig, ClipConfig, TestConfig
+from morphmlp.data.clips.augment import augment_clip, evaluation_crops, scale_down
+from morphmlp.data.clips.draws import ClipDraw, draw_clip, draw_fractions
+from morphmlp.data.clips.sampling import train_indices, view_indices
+from morphmlp.data.decoding.protocol import Frames, VideoOpener, VideoReader
+
+PART_BYTES = 2**30
+"""Decoded frames of one video that are in memory at a time, RGB: the decoder holds them twice for a moment, and its
+codec may hold as much again."""
+SINGLE_VIEW = TestConfig(num_clips=1, num_crops=1)
+"""Validation: the centre clip and the centre crop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutClips:
+    """The clips of one video."""
+
+    clips: Frames
+    """`[r t h w c]`, one per repeat or view; from `TrainFrames` one, of any size."""
+    concealed: int
+    """Decoded frames that stand in for damaged ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFrames:
+    """What the training clips of a video are made of: its frames, before anything is drawn about a single clip."""
+
+    clip: ClipConfig
+    augment: AugmentConfig
+    seed: int
+
+    @property
+    def clips_per_video(self) -> int:
+        """1: repeats share their frames."""
+        return 1
+
+    def cut(
+        self,
+        videos: VideoOpener,
+        *,
+        path: str,
+        video_id: str,
+        epoch: int,
+        num_frames: int | None,
+        crc32: int | None = None,
+    ) -> CutClips:
+        """Frames `[1 t h w c]` in the channel order of `clip`, scaled down to `augment.short_edge`.
+
+        Raises:
+            DecodeError: The video can't be used.
+        """
+        reader = videos.open(path, num_frames=num_frames, crc32=crc32)
+        fractions = draw_fractions(self.clip.num_frames, seed=self.seed, epoch=epoch, video_id=video_id)
+        indices = train_indices(self.clip, reader.info, fractions).tolist()
+        (frames,), concealed = _read(
+            reader, indices, self.clip, lambda frames: [scale_down(frames, self.augment.short_edge)]
+        )
+        return CutClips(clips=frames.contiguous().numpy()[None], concealed=concealed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainClips:
+    """Augmented training clips of a video."""
+
+    clip: ClipConfig
+    augment: AugmentConfig
+    seed: int
+
+    @property
+    def clips_per_video(self) -> int:
+        """Clips that each video gives."""
+        return self.augment.repeats
+
+    def cut(
+        self,
+        videos: VideoOpener,
+        *,
+        path: str,
+        video_id: str,
+        epoch: int,
+        num_frames: int | None,
+        crc32: int | None = None,
+    ) -> CutClips:
+        """One clip per repeat; the repeats share their frames and differ in all that is drawn about a clip.
+
+        Raises:
+            DecodeError: The video can't be used.
+        """
+        source = TrainFrames(clip=self.clip, augment=self.augment, seed=self.seed)
+        cut = source.cut(videos, path=path, video_id=video_id, epoch=epoch, num_frames=num_frames, crc32=crc32)
+        clips = clips_on_device(
+            cut.clips[0],
+            clip=self.clip,
+            augment=self.augment,
+            seed=self.seed,
+            epoch=epoch,
+            video_id=video_id,
+            device=torch.device("cpu"),
+        )
+        return CutClips(clips=clips.numpy(), concealed=cut.concealed)
+
+
+def clips_on_device(
+    frames: Frames | UInt8[Tensor, "t h w c"],
+    *,
+    clip: ClipConfig,
+    augment: AugmentConfig,
+    seed: int,
+    epoch: int,
+    video_id: str,
+    device: torch.device,
+) -> UInt8[Tensor, "r t h w c"]:
+    """The augmented clips of a video's frames, one per repeat.
+
+    Args:
+        frames: `[t h w c]`, from `TrainFrames`; not changed, and may be read-only.
+        clip: Size of the crop.
+        augment: What is drawn.
+        seed: Root of the run's draws.
+        epoch: Pass over the manifest.
+        video_id: Of the video.
+        device: Where the clips are made and stay. All draws are the same on any; pixels are the same on CPUs, and on a
+            GPU up to the rounding of its resizing and warping.
+    """
+    source = (frames if isinstance(frames, Tensor) else _tensor(frames)).to(device)
+    draws = clip_draws(source, clip=clip, augment=augment, seed=seed, epoch=epoch, video_id=video_id)
+    return torch.stack([augment_clip(source, draw, size=clip.crop_size) for draw in draws])
+
+
+def clip_draws(
+    frames: UInt8[Tensor, "t h w c"],
+    *,
+    clip: ClipConfig,
+    augment: AugmentConfig,
+    seed: int,
+    epoch: int,
+    video_id: str,
+) -> tuple[ClipDraw, ...]:
+    """What chance decides about each clip of these frames, one per repeat."""
+    height, width = frames.shape[1:3]
+    return tuple(
+        draw_clip(
+            augment,
+            seed=seed,
+            epoch=epoch,
+            video_id=video_id,
+            repeat=repeat,
+            height=height,
+            width=width,
+            crop_size=clip.crop_size,
+        )
+        for repeat in range(augment.repeats)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewClips:
+    """The views of a video, the same at every call: clip-major, crop fastest."""
+
+    clip: ClipConfig
+    views: TestConfig
+
+    @property
+    def clips_per_video(self) -> int:
+        """Views that each video gives."""
+        return self.views.num_clips * self.views.num_crops
+
+    def cut(
+        self,
+        videos: VideoOpener,
+        *,
+        path: str,
+        video_id: str,
+        epoch: int,
+        num_frames: int | None,
+        crc32: int | None = None,
+    ) -> CutClips:
+        """All views from one decode.
+
+        Raises:
+            DecodeError: The video can't be used.
+        """
+        del video_id, epoch  # nothing is drawn
+        reader = videos.open(path, num_frames=num_frames, crc32=crc32)
+        indices = view_indices(self.clip, reader.info, self.views.num_clips)
+        crops, concealed = _read(reader, indices.flatten().tolist(), self.clip, self._crops)
+        length = self.clip.num_frames
+        clips = [crop[k * length : (k + 1) * length] for k in range(len(indices)) for crop in crops]
+        return CutClips(clips=torch.stack(clips).numpy(), concealed=concealed)
+
+    def _crops(self, frames: Tensor) -> list[Tensor]:
+        return evaluation_crops(
+            frames,
+            short_edge=self.clip.short_edge,
+            crop_size=self.clip.crop_size,
+            num_crops=self.views.num_crops,
+            single_crop=self.views.single_crop,
+        )
+
+
+Cutter = TrainClips | TrainFrames | ViewClips
+
+
+def _read(
+    reader: VideoReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
+) -> tuple[list[Tensor], int]:
+    """What is made of the frames at these indices, and how many of those are concealed.
+
+    Large frames are read and made smaller a part at a time. The result is the same: what is made of a frame doesn't
+    depend on its neighbours.
+
+    Args:
+        reader: The video.
+        indices: Its frames.
+        clip: For the channel order.
+        made_of: Stacks of one picture for each of the frames `[t h w c]` that it's given.
+    """
+    frame_bytes = reader.info.height * reader.info.width * 3
+    if len(indices) * frame_bytes <= PART_BYTES:
+        return _read_part(reader, indices, clip, made_of)
+    wanted = sorted(set(indices))
+    size = max(PART_BYTES // frame_bytes, 1)
+    parts = [_read_part(reader, wanted[start : start + size], clip, made_of) for start in range(0, len(wanted), size)]
+    places = torch.tensor([wanted.index(index) for index in indices])
+    made = [torch.cat(stacks)[places] for stacks in zip(*(stacks for stacks, _ in parts), strict=True)]
+    return made, sum(concealed for _, concealed in parts)
+
+
+def _read_part(
+    reader: VideoReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
+) -> tuple[list[Tensor], int]:
+    decoded = reader.read(indices)
+    return made_of(_ordered(decoded.frames, clip)), decoded.concealed
+
+
+def _ordered(frames: Frames, clip: ClipConfig) -> Tensor:
+    """Decoded frames, which are RGB, in the channel order of the clip."""
+    return _tensor(frames).flip(-1) if clip.channel_order == "bgr" else _tensor(frames)
+
+
+def _tensor(frames: Frames) -> Tensor:
+    """A tensor of frames, on their own memory unless that is read-only, which torch doesn't know."""
+    return torch.from_numpy(frames if frames.flags.writeable else frames.copy())

@@ -1,0 +1,186 @@
+"""RandAugment's operations on a whole clip, with the arithmetic of PIL.
+
+The published recipe carries them out on PIL images, frame by frame. Here they are torch on uint8 clips of any device,
+and a test holds each to PIL: grey levels are the same, warped ones at most one level apart. Which operations with which
+arguments is drawn elsewhere (`draws`). Colours are taken as the first, second and third channel, whatever they hold, as
+published.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from morphmlp.data.clips.affine import rotation, warp
+from morphmlp.data.clips.draws import Operation
+
+_LUMA = (19595, 38470, 7471)
+"""PIL's weights of red, green and blue in a grey picture, of 2^16."""
+
+
+def rand_augment(frames: UInt8[Tensor, "t h w c"], operations: Iterable[Operation]) -> UInt8[Tensor, "t h w c"]:
+    """Carry out operations one after the other; the frames that come in stay as they are."""
+    for operation in operations:
+        frames = _KERNELS[operation.name](frames, operation.argument)
+    return frames
+
+
+def _autocontrast(frames: Tensor, _unused: float) -> Tensor:
+    """Stretch each frame's and colour's levels to 0 to 255."""
+    count, _, width, channels = frames.shape
+    rows = frames.flatten(2)  # in two steps, for speed: over rows, then over columns
+    low, high = (
+        levels.view(count, width, channels).transpose(1, 2).double() for levels in (rows.amin(1), rows.amax(1))
+    )
+    low, high = low.amin(2, keepdim=True), high.amax(2, keepdim=True)
+    scale = 255.0 / (high - low).clamp(min=1)
+    level = torch.arange(256, device=frames.device, dtype=torch.float64)
+    stretched = (level * scale + -low * scale).clamp(0, 255)
+    return _look_up(frames, torch.where(high > low, stretched, level).to(torch.uint8))
+
+
+def _equalize(frames: Tensor, _unused: float) -> Tensor:
+    """Spread each frame's and colour's levels so that all are about equally frequent."""
+    histogram = _histograms(frames)
+    level = torch.arange(256, device=frames.device)
+    pixels = frames.shape[1] * frames.shape[2]
+    last = torch.where(histogram > 0, level, 0).amax(-1, keepdim=True)
+    step = (pixels - histogram.gather(-1, last)) // 255
+    below = histogram.cumsum(-1) - histogram
+    spread = ((step // 2 + below) // step.clamp(min=1)).clamp(max=255)
+    return _look_up(frames, torch.where(step > 0, spread, level).to(torch.uint8))
+
+
+def _invert(frames: Tensor, _unused: float) -> Tensor:
+    return frames.bitwise_not()
+
+
+def _rotate(frames: Tensor, degrees: float) -> Tensor:
+    return warp(frames, rotation(degrees, height=frames.shape[1], width=frames.shape[2]))
+
+
+def _posterize(frames: Tensor, bits: float) -> Tensor:
+    """Keep the highest bits; none leaves black."""
+    return frames & (0xFF << (8 - int(bits)) & 0xFF)
+
+
+def _solarize(frames: Tensor, threshold: float) -> Tensor:
+    """Invert the levels from the threshold on."""
+    level = _levels(frames)
+    return _look_up(frames, torch.where(level < threshold, level, 255 - level))
+
+
+def _solarize_add(frames: Tensor, add: float) -> Tensor:
+    """Brighten the darker half of the levels."""
+    level = _levels(frames)
+    return _look_up(frames, torch.where(level < 128, (level + int(add)).clamp(max=255), level))
+
+
+def _color(frames: Tensor, factor: float) -> Tensor:
+    """Away from the grey picture, or towards it."""
+    colored = torch.empty_like(frames)
+    for frame, result in zip(frames, colored, strict=True):
+        grey = _luma(frame).float()
+        for channel in range(frames.shape[3]):  # an axis of length 3 is slow to broadcast over
+            result[..., channel] = _blend(grey, frame[..., channel].float(), factor)
+    return colored
+
+
+def _contrast(frames: Tensor, factor: float) -> Tensor:
+    """Away from each frame's mean grey, or towards it."""
+    pixels = frames.shape[1] * frames.shape[2]
+    mean = (_luma(frames).sum((1, 2)).double() / pixels + 0.5).floor().float()
+    return _look_up(frames, _blend(mean[:, None, None], _levels(frames).float(), factor))
+
+
+def _brightness(frames: Tensor, factor: float) -> Tensor:
+    """Away from black, or towards it."""
+    return _look_up(frames, _blend(torch.zeros(1, device=frames.device), _levels(frames).float(), factor))
+
+
+def _sharpness(frames: Tensor, factor: float) -> Tensor:
+    """Away from the smoothed picture, or towards it; the outermost pixels stay."""
+    sharp = frames.clone()
+    for frame, result in zip(frames, sharp, strict=True):  # one at a time stays in a CPU's cache
+        wide = frame.to(torch.int16)
+        inner = wide[1:-1, 1:-1]
+        columns = wide[:-2] + wide[1:-1] + wide[2:]
+        total = columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:] + 4 * inner
+        # Thirteenths never lie half-way between two levels, so that single precision rounds them right.
+        smooth = total.float().mul_(1 / 13).add_(0.5).floor_()
+        result[1:-1, 1:-1] = _blend(smooth, inner.float(), factor)
+    return sharp
+
+
+def _shear_x(frames: Tensor, slope: float) -> Tensor:
+    return warp(frames, (1, slope, 0, 0, 1, 0))
+
+
+def _shear_y(frames: Tensor, slope: float) -> Tensor:
+    return warp(frames, (1, 0, 0, slope, 1, 0))
+
+
+def _translate_x(frames: Tensor, share: float) -> Tensor:
+    return warp(frames, (1, 0, share * frames.shape[2], 0, 1, 0))
+
+
+def _translate_y(frames: Tensor, share: float) -> Tensor:
+    return warp(frames, (1, 0, 0, 0, 1, share * frames.shape[1]))
+
+
+_KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "autocontrast": _autocontrast,
+    "equalize": _equalize,
+    "invert": _invert,
+    "rotate": _rotate,
+    "posterize": _posterize,
+    "solarize": _solarize,
+    "solarize_add": _solarize_add,
+    "color": _color,
+    "contrast": _contrast,
+    "brightness": _brightness,
+    "sharpness": _sharpness,
+    "shear_x": _shear_x,
+    "shear_y": _shear_y,
+    "translate_x": _translate_x,
+    "translate_y": _translate_y,
+}
+
+
+def _levels(frames: Tensor) -> Tensor:
+    """All grey levels, int32, where the frames are."""
+    return torch.arange(256, device=frames.device, dtype=torch.int32)
+
+
+def _look_up(frames: Tensor, table: Tensor) -> Tensor:
+    """Replace each grey level by its entry: one table `[256]`, or `[t c 256]`, `[t 1 256]` for frames and colours."""
+    places = frames.to(torch.int32) if table.ndim == 1 else _numbered(frames, table.shape[1])
+    return table.to(torch.uint8).flatten().index_select(0, places.flatten()).view(frames.shape)
+
+
+def _histograms(frames: Tensor) -> Tensor:
+    """How many pixels of each frame and colour have each level, `[t c 256]`."""
+    count, channels = frames.shape[0], frames.shape[3]
+    places = _numbered(frames, channels)
+    return torch.bincount(places.flatten(), minlength=count * channels * 256).view(count, channels, 256)
+
+
+def _numbered(frames: Tensor, tables: int) -> Tensor:
+    """Grey levels as places in tables of 256: one for each frame, or one for each frame and colour; `[t h (w c)]`."""
+    count, channels = frames.shape[0], frames.shape[3]
+    start = 256 * torch.arange(count * tables, device=frames.device, dtype=torch.int32).view(count, 1, 1, tables)
+    # Laid out over a whole row of pixels: an axis of length 3 is slow to broadcast over.
+    rows = start.expand(count, 1, frames.shape[2], channels).flatten(2)
+    return frames.flatten(2).to(torch.int32).add_(rows)
+
+
+def _luma(frames: Tensor) -> Tensor:
+    """The grey pictures as PIL makes them, int32, without the last axis."""
+    red, green, blue = (frames[..., channel].to(torch.int32).mul_(_LUMA[channel]) for channel in range(3))
+    return red.add_(green).add_(blue).add_(0x8000) >> 16
+
+
+def _blend(base: Tensor, picture: Tensor, factor: float) -> Tensor:
+    """`base + factor * (picture - base)` in single precision, held inside 0 to 255 and truncated, as PIL does."""
+    return (picture - base).mul_(factor).add_(base).clamp_(0, 255).to(torch.uint8)

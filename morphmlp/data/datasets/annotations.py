@@ -1,0 +1,200 @@
+"""Makes manifests of annotations in whatever form a data set is passed on. Opens no video.
+
+What the official annotations of a data set are is said by a `DataSet`; lists are the same for all.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from morphmlp.data.datasets.delimited import as_table
+from morphmlp.data.datasets.kinetics_formats import (
+    KINETICS_LAYOUTS,
+    REPLACEMENTS,
+    is_kinetics_table,
+    read_kinetics_csv,
+    read_kinetics_json,
+)
+from morphmlp.data.datasets.lines import AnnotatedVideo, Faults, lines_of, read_content, split_of
+from morphmlp.data.datasets.list_classes import with_class_ids
+from morphmlp.data.datasets.list_formats import ListRows, read_list
+from morphmlp.data.datasets.list_paths import below_folder
+from morphmlp.data.datasets.matching import (
+    Annotations,
+    LabelledRows,
+    endings_text,
+    label_ids,
+    match_files,
+    names_seen,
+    rows_without_repeats,
+)
+from morphmlp.data.datasets.video_folder import FRAMES, VIDEOS_OR_FRAMES, VideoFolder
+from morphmlp.errors import ManifestError
+
+_JSON = re.compile(rb'\s*(\{\s*["}]|\[\s*[{\]])')
+_HMDB_SPLIT = re.compile(r".+_test_split[123]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfficialRows:
+    """The videos of official annotations; labels are names of classes."""
+
+    form: str
+    rows: Sequence[AnnotatedVideo]
+    looked_for: str
+    """Under which names they are looked for, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """What is known of a data set, besides lists."""
+
+    num_classes: int
+    """Classes where a list of class ids comes without their names."""
+    endings: tuple[str, ...]
+    """What may follow a path that is written without an extension, the most wanted first."""
+    official_json: Callable[[bytes, str | None, Faults], OfficialRows]
+    """Reads the official JSON: its bytes, the split where something says it, the faults."""
+    official_csv: Callable[[Sequence[tuple[int, str]], str | None, Faults], OfficialRows | None]
+    """Reads the official CSV, in the same way by its lines; gives None where they are no official CSV."""
+
+
+def read_annotations(
+    path: str | Path,
+    *,
+    videos: str | Path,
+    data_set: DataSet | None = None,
+    split: str | None = None,
+    class_names: Sequence[str] | None = None,
+    allow_missing: bool = False,
+    frame_template: str | None = None,
+) -> Annotations:
+    """Read a list or official annotations, told apart by what they hold.
+
+    Video ids of a list are its paths from the videos' folder on, without extension where that is enough to tell them
+    apart. Those of official annotations are the data set's own.
+
+    Args:
+        path: The annotations.
+        videos: Folder that holds the videos.
+        data_set: Whose official annotations they may be; by default Kinetics'.
+        split: train, val or test; by default what the annotations or their file's name say.
+        class_names: Names in label order; by default the labels of the file in alphabetical order, or numbers where
+            it has class ids.
+        allow_missing: Keep videos that aren't there, marked, instead of refusing.
+        frame_template: How frames are named in folders of frames, as `img_%05d.jpg`; by default that is found out when
+            they are read.
+
+    Raises:
+        ManifestError: All faults with their lines, at most `MAX_FAULTS` of them named.
+    """
+    path, data_set = Path(path), data_set or KINETICS
+    faults, content = Faults(path), read_content(path)
+    if _JSON.match(content):
+        official: OfficialRows | None = data_set.official_json(content, split, faults)
+        lines: Sequence[tuple[int, str]] = ()
+    else:
+        lines = lines_of(content, faults)
+        official = data_set.official_csv(lines, split, faults) if lines else None
+    folder = VideoFolder(videos, frame_template=frame_template)
+    if official is None:
+        labelled = _labelled_list(
+            read_list(lines, split, faults, endings=data_set.endings, usual_split=split_of(path)),
+            class_names,
+            folder,
+            num_classes=data_set.num_classes,
+            faults=faults,
+        )
+    else:
+        labelled = _labelled_official(official, class_names, faults)
+    found = match_files(labelled, folder, file=path, faults=faults, allow_missing=allow_missing)
+    return replace(found, warnings=(*found.warnings, *_notes_on_places(found, folder)))
+
+
+def _labelled_official(official: OfficialRows, class_names: Sequence[str] | None, faults: Faults) -> LabelledRows:
+    rows = rows_without_repeats(official.rows, faults)
+    names, order = (class_names, "as given") if class_names is not None else names_seen(rows)
+    return LabelledRows(
+        rows=rows,
+        labels=label_ids(rows, names, faults),
+        class_names=names,
+        form=official.form,
+        class_order=order,
+        looked_for=official.looked_for,
+    )
+
+
+def _labelled_list(
+    found: ListRows,
+    class_names: Sequence[str] | None,
+    folder: VideoFolder,
+    *,
+    num_classes: int,
+    faults: Faults,
+) -> LabelledRows:
+    _refuse_hmdb_splits(faults.file, found.rows)
+    rows, path_notes = below_folder(found.rows, folder)
+    rows, class_notes = with_class_ids(rows_without_repeats(rows, faults), class_names, faults)
+    if class_names is not None:
+        names, order = class_names, "as given"
+    elif found.has_names:
+        names, order = names_seen(rows)
+    else:
+        names, order = tuple(map(str, range(num_classes))), f"the numbers 0 to {num_classes - 1}"
+    return LabelledRows(
+        rows=rows,
+        labels=label_ids(rows, names, faults),
+        class_names=names,
+        form=found.form,
+        class_order=order,
+        looked_for=endings_text("<path>", FRAMES) if found.form == "frame list" else None,
+        warnings=(*_unlabelled_note(faults.file, rows), *path_notes, *class_notes),
+    )
+
+
+def _refuse_hmdb_splits(path: Path, rows: Sequence[AnnotatedVideo]) -> None:
+    if _HMDB_SPLIT.fullmatch(path.stem) and all("/" not in row.names[0] for row in rows):
+        raise ManifestError(
+            f"{path}: is a split file of HMDB51, whose numbers say train (1), test (2) or unused (0), and whose name "
+            "says the class; write a list of `<class>/<video> <class id>` lines for each split"
+        )
+
+
+def _unlabelled_note(path: Path, rows: Sequence[AnnotatedVideo]) -> tuple[str, ...]:
+    if len(rows) < 2 or any(row.label != 0 for row in rows):
+        return ()
+    return (
+        f"{path}: all {len(rows)} videos have class id 0, as in V2's published test list, which has no labels and "
+        "can't be scored; published numbers are those of the validation list",
+    )
+
+
+def _notes_on_places(found: Annotations, folder: VideoFolder) -> tuple[str, ...]:
+    paths = found.manifest.table["path"].to_pylist()
+    notes = []
+    replacements = tuple(f"{folder.root}/{name}/" for name in REPLACEMENTS)
+    if count := sum(path.startswith(replacements) for path in paths):
+        notes.append(f"{count} videos are those of {folder.root}/{REPLACEMENTS[0]}")
+    if folder.template and not any(path.endswith(folder.template) for path in paths):
+        notes.append("--frame-template says nothing here: not one of the videos is a folder of frames")
+    return tuple(notes)
+
+
+def _kinetics_json(content: bytes, split: str | None, faults: Faults) -> OfficialRows:
+    return _of_kinetics("official Kinetics JSON", read_kinetics_json(content, split, faults))
+
+
+def _kinetics_csv(lines: Sequence[tuple[int, str]], split: str | None, faults: Faults) -> OfficialRows | None:
+    table = as_table(lines)
+    if table is None or not is_kinetics_table(table):
+        return None
+    return _of_kinetics("official Kinetics CSV", read_kinetics_csv(table, split, faults))
+
+
+def _of_kinetics(form: str, rows: Sequence[AnnotatedVideo]) -> OfficialRows:
+    looked_for = f"{', '.join(KINETICS_LAYOUTS)} with {endings_text('', VIDEOS_OR_FRAMES)}"
+    return OfficialRows(form=form, rows=rows, looked_for=looked_for)
+
+
+KINETICS = DataSet(num_classes=400, endings=VIDEOS_OR_FRAMES, official_json=_kinetics_json, official_csv=_kinetics_csv)

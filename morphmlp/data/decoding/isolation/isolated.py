@@ -1,0 +1,238 @@
+"""Decoding in a process apart, so that a crash, an endless loop or runaway memory in a codec costs one video.
+
+One child process decodes for as long as it lives; a fresh one takes its place where it died. In front of it stands the
+same `VideoOpener` as in-process decoding gives, with the same frames and the same errors.
+"""
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, cast
+
+from morphmlp.data.decoding.inspection import Inspection
+from morphmlp.data.decoding.isolation.child_process import ChildDiedError, ChildProcess
+from morphmlp.data.decoding.isolation.shared_frames import SharedFrames
+from morphmlp.data.decoding.isolation.wire import FramesWritten, InspectVideo, OpenVideo, ReadFrames, Request, ScanVideo
+from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
+from morphmlp.errors import DecoderCrashError, DecodeTimeoutError
+
+MOST_GROWTH_MB = 512
+"""Growth past which a child is taken for a leaking one (decord's may grow) and replaced before the next video, MB."""
+MOST_IDLE_BYTES = 256 * 2**20
+"""Shared memory larger than this isn't kept for the next video."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one video may take, and what the user calls the limits: every message names what to change."""
+
+    timeout_s: float
+    """Time for one video, opening it and all that is read from it, seconds."""
+    memory_mb: int | None = 4096
+    """Memory, MB; None: no limit. Linux alone holds a process to it."""
+    follow_work: bool = False
+    """The time counts from the last sign of progress: a long video isn't given up, a decoder that stands still is."""
+    timeout_name: str = "ingest.decode_timeout_s"
+    memory_name: str = "ingest.decoder_memory_mb"
+
+
+class IsolatedVideos:
+    """Opens videos in a child process; threads may share it, and after a fork the new process gets its own child.
+
+    Frames are handed over without a copy. They stay what they are for as long as anyone holds them: memory is used
+    again once nobody does.
+    """
+
+    def __init__(self, decoder: str, limits: Limits) -> None:
+        """Start nothing yet: the child starts with the first video.
+
+        Args:
+            decoder: Name of a decoder, or `module:function` of a function without arguments that returns one.
+            limits: What one video may take.
+        """
+        self._decoder, self._limits = decoder, limits
+        self.cpu_s = 0.0
+        """CPU seconds of the children so far. Their start isn't counted, nor what one took for a video that it died at
+        or was ended for."""
+        self._start_afresh()
+        _alive.add(self)
+
+    @property
+    def child_pid(self) -> int | None:
+        """Process id of the child; None while there is none."""
+        return None if self._child is None else self._child.pid
+
+    def open(self, path: str, *, num_frames: int | None, crc32: int | None = None) -> "IsolatedReader":
+        """Open a video. See `VideoOpener`.
+
+        Raises:
+            DecodeTimeoutError: The decoder didn't come to an end.
+            DecoderCrashError: The decoder died.
+            DecodeError: The decoder's own reason, or too much memory.
+        """
+        request = OpenVideo(path=path, num_frames=num_frames, crc32=crc32)
+        reader = IsolatedReader(self, request, self._limits.timeout_s)
+        with self._lock:
+            reader.info = self._opened(reader)
+        return reader
+
+    def close(self) -> None:
+        """End the child; another one starts with the next video."""
+        with self._lock:
+            if self._child is not None:
+                self._child.close()
+                self._without_child()
+
+    def __enter__(self) -> Self:
+        """Nothing to do: the child starts with the first video."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the child."""
+        self.close()
+
+    def read(self, reader: "IsolatedReader", indices: Sequence[int]) -> DecodedFrames:
+        """Frames of a video that was opened here; for its reader."""
+        with self._lock:
+            self._make_current(reader)
+            number = self._free_memory()
+            request = ReadFrames(indices=tuple(int(index) for index in indices), memory=number)
+            descriptor = None if self._passed[number] else self._memories[number].descriptor
+            self._passed[number] = True
+            written = cast(FramesWritten, self._ask(reader, request, descriptor=descriptor))
+            frames = self._memories[number].frames(written.shape)
+        return DecodedFrames(frames=frames, concealed=written.concealed)
+
+    def scan(self, reader: "IsolatedReader") -> int:
+        """Damaged frames of a video that was opened here; for its reader."""
+        with self._lock:
+            self._make_current(reader)
+            return cast(int, self._ask(reader, ScanVideo()))
+
+    def inspect(self, reader: "IsolatedReader") -> Inspection:
+        """All that is to be known of a video that was opened here; for its reader."""
+        with self._lock:
+            self._make_current(reader)
+            return cast(Inspection, self._ask(reader, InspectVideo()))
+
+    def forget(self) -> None:
+        """After a fork: leave the child, and the memory shared with it, to the parent process."""
+        if self._child is not None:
+            self._child.forget()
+        for memory in self._memories:
+            memory.close()
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.Lock()
+        self._memories = [SharedFrames(), SharedFrames()]  # a caller often holds the frames of the video before
+        self._without_child()
+
+    def _without_child(self) -> None:
+        self._child: ChildProcess | None = None
+        self._leaks = False
+        self._current: weakref.ref[IsolatedReader] | None = None
+        self._passed = [False for _ in self._memories]
+
+    def _opened(self, reader: "IsolatedReader") -> VideoInfo:
+        if self._child is not None and (self._leaks or not self._child.alive):
+            self._child.close()
+            self._without_child()
+        if self._child is None:
+            self._child = ChildProcess(
+                self._decoder, memory_mb=self._limits.memory_mb, memory_name=self._limits.memory_name
+            )
+        self._current = None
+        info = cast(VideoInfo, self._ask(reader, reader.source))
+        self._current = weakref.ref(reader)
+        return info
+
+    def _make_current(self, reader: "IsolatedReader") -> None:
+        """The child holds one open video: open this one again if it was another's turn, or the child is a new one."""
+        if self._current is None or self._current() is not reader:
+            self._opened(reader)
+
+    def _ask(self, reader: "IsolatedReader", request: Request, *, descriptor: int | None = None) -> object:
+        child = cast(ChildProcess, self._child)
+        start = time.monotonic()
+        try:
+            # At least a moment: a child that answers at once is not given up for time that ran out before.
+            seconds = max(reader.seconds_left, 1e-3)
+            answer = child.ask(request, seconds=seconds, descriptor=descriptor, follow_work=self._limits.follow_work)
+        except TimeoutError:
+            self._without_child()
+            did = "stood still for" if self._limits.follow_work else "didn't come to an end within"
+            raise DecodeTimeoutError(
+                f"the {self._decoder} decoder {did} {self._limits.timeout_s:g} s ({self._limits.timeout_name})"
+            ) from None
+        except ChildDiedError as cause:
+            self._without_child()
+            raise DecoderCrashError(f"the {self._decoder} decoder died ({cause})") from None
+        except BaseException:
+            # Ctrl-C between question and answer: the answer must not be taken for that to the next question.
+            child.kill()
+            self._without_child()
+            raise
+        finally:
+            if not self._limits.follow_work:
+                reader.seconds_left -= time.monotonic() - start
+        self.cpu_s += answer.cpu_s
+        self._leaks = answer.own_bytes > child.own_bytes_at_start + MOST_GROWTH_MB * 2**20
+        if isinstance(answer.value, Exception):
+            raise answer.value
+        return answer.value
+
+    def _free_memory(self) -> int:
+        """Number of a memory that nobody looks at any more; a new one where there is none."""
+        free = [number for number, memory in enumerate(self._memories) if not memory.in_use]
+        number = free[0] if free else 0
+        if not free or self._memories[number].size > MOST_IDLE_BYTES:
+            self._memories[number].close()
+            self._memories[number] = SharedFrames()
+            self._passed[number] = False
+        return number
+
+
+class IsolatedReader:
+    """A video that is open in the child, or will be again when it's asked for."""
+
+    info: VideoInfo
+
+    def __init__(self, videos: IsolatedVideos, source: OpenVideo, seconds: float) -> None:
+        self._videos, self.source, self.seconds_left = videos, source, seconds
+
+    def read(self, indices: Sequence[int]) -> DecodedFrames:
+        """The frames at these indices."""
+        return self._videos.read(self, indices)
+
+    def scan(self) -> int:
+        """Decode every frame once; returns how many are damaged."""
+        return self._videos.scan(self)
+
+    def inspect(self) -> Inspection:
+        """Decode every frame, and hold a sample of the reads against that (see `inspection`)."""
+        return self._videos.inspect(self)
+
+
+def isolated_videos(decoder: str, limits: Limits) -> IsolatedVideos:
+    """This process's own `IsolatedVideos` for a decoder, made once: its child serves task after task."""
+    key = (decoder, limits)
+    if key not in _of_this_process:
+        _of_this_process.setdefault(key, IsolatedVideos(decoder, limits))
+    return _of_this_process[key]
+
+
+def _after_fork() -> None:
+    for videos in list(_alive):
+        videos.forget()
+
+
+_of_this_process: dict[tuple[str, Limits], IsolatedVideos] = {}
+_alive: weakref.WeakSet[IsolatedVideos] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_after_fork)

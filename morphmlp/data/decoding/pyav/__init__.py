@@ -1,0 +1,1 @@
+"""PyAV, the default decoder: exact frames, whatever the file is."""

@@ -1,0 +1,147 @@
+"""A video file's packets in coded order, as PyAV's demuxer gives them: what is in the file before anything is decoded.
+
+It must not know how frames are chosen or converted. Reading never seeks: where a seek lands differs from file to file.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from morphmlp.data.decoding.heartbeat import beat
+from morphmlp.data.decoding.protocol import require_content
+from morphmlp.data.decoding.pyav.coded_pictures import TYPE_READERS
+from morphmlp.data.decoding.pyav.h264_fields import holds_frame_reader
+from morphmlp.errors import DecodeError
+
+MAX_PIXELS = 2**25
+"""Largest frame that is decoded, pixels: one of 8K (7680 x 4320) fits. A damaged header can declare gigabytes."""
+HELD_BYTES = 64 * 2**20
+"""Packets that are held in memory, bytes; of a longer file only their times are, and it is read again."""
+
+_NOT_A_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
+
+
+def open_video(path: str) -> tuple[InputContainer, VideoStream]:
+    """Open a file and choose its video stream: the largest that isn't a cover picture; of equal ones the default one.
+
+    Raises:
+        DecodeError: The file is missing, empty, not a video, or has no video stream that can be decoded.
+    """
+    require_content(path)
+    try:
+        # Genuine files carry metadata in other encodings: it must not keep them from being opened. The prefix keeps
+        # FFmpeg from taking a name with a colon for an address.
+        container = av.open(f"file:{path}", options={"max_pixels": str(MAX_PIXELS)}, metadata_errors="ignore", mode="r")
+    except av.error.FFmpegError as error:
+        raise DecodeError(f"not a readable video: {str(error.strerror or error).lower()}") from None
+    pictures = container.streams.video
+    streams = [stream for stream in pictures if not stream.disposition & _NOT_A_VIDEO]
+    if not streams:
+        raise DecodeError("has no video stream" + (", only a cover picture" if pictures else ""))
+    stream = max(streams, key=_claim)
+    if stream.codec_context is None:
+        raise DecodeError("has a video stream of a codec that this FFmpeg can't decode")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise DecodeError(f"declares frames of {width}x{height}, more than the {MAX_PIXELS} pixels that are decoded")
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    return container, stream
+
+
+def _claim(stream: VideoStream) -> tuple[int, bool]:
+    codec = stream.codec_context
+    return codec.width * codec.height if codec else -1, bool(stream.disposition & Disposition.default)
+
+
+class Packets:
+    """The packets that carry data, by their place in coded order.
+
+    Each is handed out with its place as its time, so that a decoded frame tells which packet it came from: times can be
+    missing or wrong, or come twice.
+    """
+
+    def __init__(self, path: str, container: InputContainer, stream: VideoStream, *, held_bytes: int) -> None:
+        """Go through the file once.
+
+        Args:
+            path: The file, to read it again.
+            container: The file, just opened.
+            stream: Its video stream.
+            held_bytes: Packets that may be held in memory.
+        """
+        self._path = path
+        self._held: list[Packet[VideoStream]] | None = []
+        self.pts: list[int | None] = []
+        """Presentation time of each packet as the demuxer gives it, in the stream's time base; it can be guessed."""
+        self.dts: list[int | None] = []
+        """Decoding time."""
+        self.types: list[str] = []
+        """Types of their pictures, as their own headers have them (see `coded_pictures`); `?` where they don't tell."""
+        self.are_frames = True
+        """H.264: whether each holds a whole frame in one piece, for all that its headers tell."""
+        self.is_shown: list[bool] = []
+        """Whether it is to be seen: an edit list hides frames that others need."""
+        self.keys: list[int] = []
+        """Places of the key packets."""
+        self.first_key: Packet[VideoStream] | None = None
+        size = 0
+        codec = stream.codec_context.codec.canonical_name
+        type_of = TYPE_READERS.get(codec)
+        holds_frame = holds_frame_reader(stream.codec_context.extradata or b"") if codec == "h264" else None
+        for packet in packets_with_data(container, stream):
+            if packet.is_keyframe:
+                self.first_key = self.first_key or packet
+                self.keys.append(len(self.pts))
+            self.pts.append(packet.pts)
+            self.dts.append(packet.dts)
+            if type_of is not None:
+                self.types.append(type_of(bytes(packet)) or "?")
+            if holds_frame is not None and self.are_frames:
+                self.are_frames = holds_frame(bytes(packet))
+            self.is_shown.append(not packet.is_discard)
+            size += packet.size
+            if size > held_bytes:
+                self._held = None
+            if self._held is not None:
+                packet.pts = len(self._held)
+                self._held.append(packet)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.pts)
+
+    @property
+    def are_held(self) -> bool:
+        """Whether they are in memory; else the file is read again, from its start."""
+        return self._held is not None
+
+    def between(self, start: int, stop: int) -> Iterator["Packet[VideoStream]"]:
+        """Those at the places from `start` up to `stop`."""
+        if self._held is not None:
+            yield from self._held[start:stop]
+            return
+        container, stream = open_video(self._path)
+        with container:
+            for place, packet in enumerate(packets_with_data(container, stream)):
+                if place >= stop:
+                    return
+                if place >= start:
+                    packet.pts = place
+                    yield packet
+
+
+def packets_with_data(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
+    """A stream's packets from here to the file's end, without empty ones."""
+    # A file cut short still has the packets before the cut.
+    with suppress(av.error.FFmpegError):
+        for packet in container.demux(stream):
+            if packet.size:
+                beat()
+                yield packet

@@ -1,0 +1,160 @@
+"""The packets of one open file turned into frames, and frames into RGB as they are shown.
+
+It must not know which frames are wanted, nor what becomes of damage.
+"""
+
+from collections.abc import Collection, Generator, Iterable
+from contextlib import closing
+from fractions import Fraction
+from typing import cast
+
+import av
+from av.packet import Packet
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from morphmlp.data.decoding.heartbeat import beat
+from morphmlp.data.decoding.protocol import Frames, VideoInfo
+from morphmlp.data.decoding.pyav.display_order import frame_times, proven_order
+from morphmlp.data.decoding.pyav.orientation import Orientation, orientation_of
+from morphmlp.data.decoding.pyav.packets import MAX_PIXELS, Packets, open_video
+from morphmlp.errors import DecodeError
+
+_LARGEST_FILLER = 16
+"""Bytes of a packet up to which nothing is lost where a codec refuses it."""
+
+
+class StreamDecoder:
+    """One open file and its codec, in one thread."""
+
+    def __init__(self, path: str, *, held_bytes: int) -> None:
+        """Open a file and read its packets.
+
+        Args:
+            path: The file.
+            held_bytes: Packets, and as much again in frames, that may be held in memory.
+
+        Raises:
+            DecodeError: It can't be used, with the reason.
+        """
+        self._container, self._stream = open_video(path)  # kept open: the codec context lives in it
+        self._context = self._stream.codec_context
+        self._context.thread_type, self._context.thread_count = "NONE", 1
+        self._context.options = {"max_pixels": str(MAX_PIXELS)}
+        self._reformatter = VideoReformatter()
+        self.held_bytes = held_bytes
+        self.packets = Packets(path, self._container, self._stream, held_bytes=held_bytes)
+        if not any(self.packets.is_shown):
+            raise DecodeError("has a video stream without frames")
+        self.failures = 0
+        """Packets that the codec has refused so far."""
+        # Only frames tell their size as decoded, and how they are to be shown.
+        first = self._first_frame()
+        self._width, self._height = (first or self._context).width, (first or self._context).height
+        self.orientation = orientation_of(first) if first else Orientation()
+        """How decoded pictures are to be turned."""
+        is_interlaced = first is not None and first.interlaced_frame
+        self.order = proven_order(self._container, self._context, self.packets, is_interlaced=is_interlaced)
+        """Places of all packets in display order; None where only a decode can tell."""
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec."""
+        return self._context.codec.canonical_name
+
+    @property
+    def time_base(self) -> Fraction:
+        """The unit in which the file counts time, seconds."""
+        return self._stream.time_base or Fraction(1)
+
+    def info(self, *stamps: list[int | None]) -> VideoInfo:
+        """What the file holds, in the end: one frame for each time.
+
+        Args:
+            stamps: Times of all frames in display order, as `frame_times` takes them.
+        """
+        declared_fps = float(self._stream.average_rate or self._stream.guessed_rate or 30)
+        pts_s = frame_times(
+            *stamps,
+            per_s=float(1 / self.time_base),
+            declared_fps=declared_fps,
+            can_be_joined=self._container.format.name in ("mpegts", "mpeg"),
+        )
+        length_s = pts_s[-1] - pts_s[0]
+        width, height = self.orientation.shown_size(self._width, self._height)
+        return VideoInfo(
+            num_frames=len(pts_s),
+            fps=(len(pts_s) - 1) / length_s if length_s > 0 else declared_fps,
+            pts_s=tuple(pts_s),
+            width=width,
+            height=height,
+            codec=self.codec,
+        )
+
+    def decode(
+        self, start: int = 0, stop: int | None = None, *, wanted: Collection[int] | None = None
+    ) -> Generator[VideoFrame, None, None]:
+        """What the packets between two places give, in the codec's order; a frame's `pts` is its packet's place.
+
+        Args:
+            start: First place.
+            stop: Place after the last one; by default the file's end.
+            wanted: Places. With it, frames that those don't need are left out; only in H.264.
+        """
+        needed = wanted if self.codec == "h264" else None
+        is_skipping = False
+        try:
+            for packet in self.packets.between(start, len(self.packets) if stop is None else stop):
+                if needed is not None and is_skipping != (packet.pts not in needed):
+                    is_skipping = not is_skipping
+                    self._context.skip_frame = "NONREF" if is_skipping else "DEFAULT"
+                yield from self._frames(packet)
+            yield from self._frames(None)
+        finally:
+            self._context.skip_frame = "DEFAULT"
+            self._context.flush_buffers()
+
+    def rgb(self, frame: VideoFrame) -> Frames | None:
+        """A frame as it is shown; one of another size is scaled to the first one's.
+
+        None where it can't be converted: a damaged header can claim any form.
+        """
+        try:
+            return self.orientation.shown(self.stored_rgb(frame))
+        except av.error.FFmpegError:
+            return None
+
+    def stored_rgb(self, frame: VideoFrame) -> Frames:
+        """The same before it is turned.
+
+        Raises:
+            FFmpegError: It can't be converted.
+        """
+        picture = self._reformatter.reformat(
+            frame, width=self._width, height=self._height, format="rgb24", threads=1
+        ).to_ndarray()
+        return cast(Frames, picture)
+
+    def _frames(self, packet: "Packet[VideoStream] | Packet[Stream] | None") -> Iterable[VideoFrame]:
+        """What the codec gives for a packet (None: what is left); nothing where the packet is damaged."""
+        beat()
+        try:
+            return self._context.decode(packet)
+        except av.error.FFmpegError:
+            # Files hold chunks of a byte or a few that were never a picture.
+            self.failures += packet is None or packet.size > _LARGEST_FILLER
+            return []
+
+    def _first_frame(self) -> VideoFrame | None:
+        """Some frame, without decoding much; None where there is none at all."""
+        if self.packets.first_key is not None:
+            # A copy has lost the mark of a hidden packet, which would keep its frame back.
+            bare = Packet(bytes(self.packets.first_key))
+            frames = [*self._frames(bare), *self._frames(None)]
+            self._context.flush_buffers()
+            if frames:
+                return frames[0]
+        with closing(self.decode()) as from_start:
+            return next(from_start, None)

@@ -1,0 +1,98 @@
+"""Videos whose frames lie in one ZIP archive, stored as they are.
+
+One file per video instead of a hundred, with random access to each frame. `unzip` gives the folder back bit for bit,
+and the archive's checksums tell damage that JPEG itself can't.
+"""
+
+import errno
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from morphmlp.data.decoding.protocol import VideoReader, require_content
+from morphmlp.data.decoding.stored_frames.frame_folder import frame_names, load_frame
+from morphmlp.data.decoding.stored_frames.frame_names import ordered_names, shown, split_template
+from morphmlp.data.decoding.stored_frames.stills import StillsReader
+from morphmlp.errors import DecodeError
+
+SUFFIX = ".zip"
+"""Ending of the names of packed videos."""
+
+_NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format has
+_READABLE = 0o100644 << 16
+
+
+def is_pack(path: str) -> bool:
+    """Whether a path is that of packed frames."""
+    return path.lower().endswith(SUFFIX)
+
+
+def open_packed_frames(path: str, *, num_frames: int | None = None) -> VideoReader:
+    """Open an archive of frames.
+
+    Args:
+        path: The archive.
+        num_frames: Frames that the list promises, and then uses: there must be at least as many. None: all.
+
+    Raises:
+        DecodeError: It's missing, no archive, a compressed one, or its frames don't make a video (see `stills`).
+    """
+    require_content(path)
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # noqa: BLE001 (zipfile raises several types at damaged directories)
+        raise DecodeError(f"{path} is not a readable archive: {error}") from None
+    names = ordered_names(archive.namelist(), where=path, num_frames=num_frames)
+    compressed = [name for name in names if archive.getinfo(name).compress_type != zipfile.ZIP_STORED]
+    if compressed:
+        raise DecodeError(f"{path}: {shown(compressed[0])} is compressed; frames must be stored (zip -0)")
+    return StillsReader(names, lambda name: _load_entry(archive, name), where=path)
+
+
+def pack_frames(folder: str | Path, target: str | Path) -> int:
+    """Pack a folder of frames into an archive; the same frames always make the same bytes.
+
+    The archive appears under its name when it's complete, never in part. Frames keep their names; those that a template
+    picks are numbered anew, from 1, for an archive has no template.
+
+    Returns:
+        How many frames it holds.
+
+    Raises:
+        DecodeError: The folder's frames don't make a video, or one can't be read.
+        OSError: The archive can't be written, or doesn't give back what was.
+    """
+    (path, template), target = split_template(str(folder)), Path(target)
+    names = frame_names(str(folder))
+    stored = [f"{number:05}{Path(name).suffix.lower()}" for number, name in enumerate(names, 1)] if template else names
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            for name, stored_name in zip(names, stored, strict=True):
+                entry = zipfile.ZipInfo(stored_name, _NO_DATE)
+                entry.create_system, entry.external_attr = 3, _READABLE  # as on Unix, wherever it's made
+                archive.writestr(entry, load_frame(path, name))
+        _require_written(partial, stored)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(names)
+
+
+def _require_written(path: Path, names: Sequence[str]) -> None:
+    """Read an archive back: its checksums are those of the bytes that were to be written."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_right = archive.namelist() == list(names) and archive.testzip() is None
+    except zipfile.BadZipFile:
+        is_right = False
+    if not is_right:
+        raise OSError(errno.EIO, "what was written reads back differently")
+
+
+def _load_entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except Exception as error:  # noqa: BLE001 (checksums, offsets, flags: each has its own type)
+        raise DecodeError(f"can't be read from the archive: {error}") from None

@@ -1,0 +1,177 @@
+"""Videos whose frames are stored one by one as JPEG or PNG files: their pixels.
+
+What a folder and an archive of frames have in common. It must not know where the bytes of a frame come from.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Literal, TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from morphmlp.data.decoding.heartbeat import beat
+from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo
+from morphmlp.data.decoding.stored_frames.frame_names import shown
+from morphmlp.errors import DecodeError
+
+Kind = Literal["JPEG", "PNG"]
+
+FRAMES_PER_SECOND = 30.0
+"""The rate at which frame strides count. Stored frames carry no times: each counts as one frame at this rate, whatever
+the rate at which they were extracted (Something-Something V1 comes at 12 a second and is used as it is)."""
+
+_Seen = TypeVar("_Seen")
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_SIGNATURE_BYTES, _CHUNK_HEAD_BYTES, _CRC_BYTES = 8, 8, 4
+_EIGHT_BITS = frozenset(("RGB", "RGBA", "L", "LA", "P", "PA", "1", "CMYK", "YCCK"))
+"""Pillow's modes of pictures that it brings to 8-bit RGB without a change of levels."""
+
+
+class StillsReader:
+    """An open video whose frames are files of their own, of the kind that their names say."""
+
+    def __init__(self, names: Sequence[str], load: Callable[[str], bytes], *, where: str) -> None:
+        """Look at the first frame for the size.
+
+        Args:
+            names: Of the frames, first to last.
+            load: Gives the bytes of a named frame; may raise `DecodeError`.
+            where: Folder or archive, for the messages.
+        """
+        self._names, self._load, self._where = names, load, where
+        width, height = self._of_frame(0, still_size)
+        self.info = VideoInfo(
+            num_frames=len(names),
+            fps=FRAMES_PER_SECOND,
+            pts_s=tuple(index / FRAMES_PER_SECOND for index in range(len(names))),
+            width=width,
+            height=height,
+            codec=kind_of(names[0]).lower(),
+        )
+
+    def read(self, indices: Sequence[int]) -> DecodedFrames:
+        """The frames at these indices; each is decoded once, however often it's wanted.
+
+        Nothing is ever concealed: no frame stands in for another one.
+
+        Raises:
+            DecodeError: A wanted frame is unreadable, cut short, or of another size than the first.
+            IndexError: No index, or one that the video doesn't have.
+        """
+        if not len(indices) or min(indices) < 0 or max(indices) >= self.info.num_frames:
+            raise IndexError(f"frames {list(indices)} of a video with {self.info.num_frames}")
+        frames = np.empty((len(indices), self.info.height, self.info.width, 3), dtype=np.uint8)
+        place_of: dict[int, int] = {}
+        for place, index in enumerate(indices):
+            if index in place_of:
+                frames[place] = frames[place_of[index]]
+            else:
+                frames[place] = self._of_one_size(index)
+                place_of[index] = place
+        return DecodedFrames(frames=frames, concealed=0)
+
+    def scan(self) -> int:
+        """Decode every frame; returns how many can't be used.
+
+        Raises:
+            DecodeError: None can.
+        """
+        reasons = []
+        for index in range(self.info.num_frames):
+            try:
+                self._of_one_size(index)
+            except DecodeError as error:
+                reasons.append(error)
+            beat()
+        if len(reasons) == self.info.num_frames:
+            raise reasons[0]
+        return len(reasons)
+
+    def _of_one_size(self, index: int) -> Frames:
+        frame = self._of_frame(index, decode_still)
+        height, width = frame.shape[:2]
+        if (width, height) != (self.info.width, self.info.height):
+            raise DecodeError(
+                f"{self._where}: {self._names[index]} has {width}x{height} pixels, {self._names[0]} has "
+                f"{self.info.width}x{self.info.height}; all frames must have one size"
+            )
+        return frame
+
+    def _of_frame(self, index: int, look: Callable[[bytes, Kind], _Seen]) -> _Seen:
+        name = self._names[index]
+        try:
+            return look(self._load(name), kind_of(name))
+        except DecodeError as error:
+            raise DecodeError(f"{self._where}: {shown(name)} {error}") from None
+
+
+def kind_of(name: str) -> Kind:
+    """What a frame's name says that it is."""
+    return "PNG" if name.lower().endswith(".png") else "JPEG"
+
+
+def decode_still(data: bytes, kind: Kind) -> Frames:
+    """RGB pixels of a picture, `[h w c]`. An orientation tag isn't looked at: tools that cut videos write none.
+
+    Raises:
+        DecodeError: It's empty, of another kind, damaged so that it shows, cut short, or has more than 8 bits a colour.
+    """
+    if kind == "PNG":
+        _require_sound_png(data)
+    with _opened(data, kind) as image:
+        if image.mode not in _EIGHT_BITS:
+            raise DecodeError(f"has pixels of kind {image.mode}; they must have 8 bits a colour")
+        opaque = image.convert("RGBA") if "transparency" in image.info else image
+        pixels = np.asarray(opaque.convert("RGB"))
+    # A JPEG whose tail was never written and reads as zeros decodes without an error: zeros are valid codes. The two
+    # marks can't occur in coded pixels, so that the last of each are those of the image itself.
+    if kind == "JPEG" and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN):
+        raise DecodeError("is cut short: it has no end mark")
+    return pixels
+
+
+def still_size(data: bytes, kind: Kind) -> tuple[int, int]:
+    """Width and height from a picture's head, pixels.
+
+    Raises:
+        DecodeError: It's empty or of another kind.
+    """
+    with _opened(data, kind) as image:
+        return image.size
+
+
+def _require_sound_png(data: bytes) -> None:
+    """Check the chunks' checksums and that the last one is there: Pillow passes over those of pixels.
+
+    Raises:
+        DecodeError: It's damaged or cut short.
+    """
+    place = _SIGNATURE_BYTES
+    while place + _CHUNK_HEAD_BYTES + _CRC_BYTES <= len(data):
+        name = data[place + 4 : place + _CHUNK_HEAD_BYTES]
+        end = place + _CHUNK_HEAD_BYTES + int.from_bytes(data[place : place + 4])
+        if zlib.crc32(memoryview(data)[place + 4 : end]).to_bytes(_CRC_BYTES) != data[end : end + _CRC_BYTES]:
+            break
+        if name == b"IEND":
+            return
+        place = end + _CRC_BYTES
+    if data.startswith(b"\x89PNG"):
+        raise DecodeError("is damaged or cut short: a checksum is wrong, or the end is missing")
+
+
+@contextmanager
+def _opened(data: bytes, kind: Kind) -> Iterator[Image.Image]:
+    if not data:
+        raise DecodeError("is empty (0 bytes)")
+    try:
+        with Image.open(BytesIO(data), formats=[kind]) as image:
+            yield image
+    except UnidentifiedImageError:
+        raise DecodeError(f"isn't a {kind} file") from None
+    except DecodeError:
+        raise
+    except Exception as error:  # noqa: BLE001 (Pillow's parser raises a dozen types at damaged files)
+        raise DecodeError(f"can't be decoded as {kind}: {' '.join(str(error).split())}") from None

@@ -1,0 +1,168 @@
+"""The micro-batch: the unit of work that ingest hands to training and evaluation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from morphmlp.data.manifest import Manifest
+from morphmlp.data.quarantine import BrokenVideo
+from morphmlp.data.stream.plan import MicroBatchPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """Clips that go through the network together. Broken videos leave their places empty."""
+
+    plan: MicroBatchPlan
+    clips: Tensor
+    """uint8, `[b t h w c]`; a video's clips stand next to each other. Read-only memory: never changed in place."""
+    labels: Tensor
+    """int64, `[b]`."""
+    rows: npt.NDArray[np.int64]
+    """Manifest rows of the videos that are here, `[b / clips per video]`."""
+    broken: tuple[BrokenVideo, ...]
+    concealed: int = 0
+    """Decoded frames that stand in for damaged ones."""
+    retried: int = 0
+    """Videos that only a second decoder could read."""
+    cpu_s: float = 0.0
+    """CPU seconds that decoding its videos took, broken ones too."""
+
+
+class FinishClips(Protocol):
+    """Makes clips of decoded frames, on any device."""
+
+    @property
+    def clips_per_video(self) -> int:
+        """Clips that each video gives."""
+        ...
+
+    def __call__(self, frames: Tensor, *, row: int, epoch: int) -> Tensor:
+        """The clips `[r t h w c]` of the uint8 `[t h w c]` frames of a manifest row, which must not be changed."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipShape:
+    """What one video becomes in a micro-batch."""
+
+    clips_per_video: int
+    num_frames: int
+    crop_size: int
+
+
+def broken_videos(table: pa.Table, manifest: Manifest, *, stage: str) -> tuple[BrokenVideo, ...]:
+    """The quarantine entries of those rows that couldn't be used; of `columns.DECODED` all but the clips is needed."""
+    if not any(table["error"].to_pylist()):
+        return ()
+    names = manifest.table.select(["video_id", "path"])
+    facts = ("error", "message", "decoder", "decoder_version", "size_bytes", "mtime")
+    return tuple(
+        BrokenVideo(**names.slice(row["row"], 1).to_pylist()[0], stage=stage, **{name: row[name] for name in facts})
+        for row in table.select(["row", *facts]).to_pylist()
+        if row["error"]
+    )
+
+
+def clip_bytes(column: pa.ChunkedArray) -> Tensor:
+    """The bytes of all rows of a large_binary column behind each other, uint8; not copied where they lie so already."""
+    parts = [pa.array([], pa.uint8())]
+    for chunk in column.chunks:
+        _, offsets, data = chunk.buffers()
+        if data is not None and len(chunk):
+            start, end = np.frombuffer(offsets, dtype=np.int64)[[chunk.offset, chunk.offset + len(chunk)]].tolist()
+            parts.append(pa.Array.from_buffers(pa.uint8(), end - start, [None, data], offset=start))
+    return torch.utils.dlpack.from_dlpack(parts[1] if len(parts) == 2 else pa.concat_arrays(parts))
+
+
+def assemble(
+    tables: Iterator[pa.Table],
+    plans: Iterator[MicroBatchPlan],
+    *,
+    manifest: Manifest,
+    stage: str,
+    shape: ClipShape,
+    finish: FinishClips | None = None,
+    pin_memory: bool = False,
+) -> Iterator[MicroBatch]:
+    """Cut a stream of decoded rows (`columns.DECODED`) into the planned micro-batches.
+
+    Args:
+        tables: Decoded rows in planned order, in pieces of any size.
+        plans: The micro-batches to make of them.
+        manifest: The videos.
+        stage: For the quarantine: `train`, `val` or `test`.
+        shape: What each video becomes.
+        finish: Makes clips of what was decoded; None where the rows hold clips already.
+        pin_memory: Put clips where a GPU can fetch them by itself.
+
+    Raises:
+        RuntimeError: The stream isn't the planned one; ingest must never repeat, drop or reorder in silence.
+    """
+    rows = _RowStream(tables)
+    for plan in plans:
+        taken = rows.take(len(plan.rows))
+        found = taken["row"].to_numpy()
+        if not np.array_equal(found, plan.rows):
+            raise RuntimeError(
+                f"epoch {plan.epoch}, step {plan.step}, micro-batch {plan.index}: planned rows {plan.rows.tolist()}, "
+                f"received {found.tolist()}"
+            )
+        broken = broken_videos(taken, manifest, stage=stage)
+        good = np.array([not error for error in taken["error"].to_pylist()], dtype=bool)
+        clips = _finished(taken, plan, shape, finish) if finish is not None else _stored(taken, shape)
+        labels = torch.from_numpy(np.repeat(taken["label"].to_numpy()[good].astype(np.int64), shape.clips_per_video))
+        yield MicroBatch(
+            plan=plan,
+            clips=clips.pin_memory() if pin_memory and not clips.is_cuda else clips,
+            labels=labels.pin_memory() if pin_memory else labels,
+            rows=plan.rows[good].astype(np.int64),
+            broken=broken,
+            concealed=int(taken["concealed"].to_numpy().sum()),
+            retried=int(taken["retried"].to_numpy(zero_copy_only=False).sum()),
+            cpu_s=float(taken["cpu_s"].to_numpy().sum()),
+        )
+
+
+def _stored(table: pa.Table, shape: ClipShape) -> Tensor:
+    size = shape.crop_size
+    return clip_bytes(table["clips"]).view(-1, shape.num_frames, size, size, 3)
+
+
+def _finished(table: pa.Table, plan: MicroBatchPlan, shape: ClipShape, finish: FinishClips) -> Tensor:
+    parts = []
+    numbers = table.select(["row", "height", "width", "error"]).to_pylist()
+    for place, video in enumerate(numbers):
+        if not video["error"]:
+            frames = clip_bytes(table["clips"].slice(place, 1)).view(-1, video["height"], video["width"], 3)
+            parts.append(finish(frames, row=video["row"], epoch=plan.epoch))
+    size = shape.crop_size
+    return torch.cat(parts) if parts else torch.empty(0, shape.num_frames, size, size, 3, dtype=torch.uint8)
+
+
+class _RowStream:
+    """Takes exactly n rows from tables of any size."""
+
+    def __init__(self, tables: Iterator[pa.Table]) -> None:
+        self._tables = tables
+        self._left: pa.Table | None = None
+
+    def take(self, count: int) -> pa.Table:
+        parts: list[pa.Table] = []
+        missing = count
+        while missing:
+            if self._left is None or not self._left.num_rows:
+                self._left = next(self._tables, None)
+                if self._left is None:
+                    raise RuntimeError(f"the decode stream ended {missing} videos before the plan")
+                continue
+            part, self._left = self._left.slice(0, missing), self._left.slice(missing)
+            parts.append(part)
+            missing -= part.num_rows
+        return parts[0] if len(parts) == 1 else pa.concat_tables(parts)

@@ -1,0 +1,176 @@
+"""Decoded clips on disk, so that trainings on the same data decode each clip once between them.
+
+A clip's address is a digest of all that its bytes follow from: what is cut and how (sampling, sizes, augmentation,
+the seed of its draws, the epoch), the video's content as far as it's known, and the versions of decoder and torch. So
+trials of a sweep that differ in the network or the optimiser share clips, and nothing that would differ is ever shared.
+
+For any number of processes at once. A clip that two of them need at the same time is decoded by the first, and the
+others wait for it. What the disk refuses, or finds torn, is decoded as without a cache. Knows no Ray.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from morphmlp.data.clips.extract import CutClips, Cutter, ViewClips
+from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding.stored_frames.frame_names import split_template
+
+FORMAT = 1
+SHARDS = 64
+"""Folders that the clips are spread over."""
+LOCKS = 4096
+"""Files that are locked, each for a share of the clips."""
+LOOK_EVERY = 4
+"""Of so many clips one, when it's added, makes its process look whether the shard has outgrown its part."""
+KEPT_SHARE = 0.9
+"""What a shard that has outgrown its part is cut back to."""
+ABANDONED_S = 3600.0
+"""A clip that is still being written after this time was left by a process that died, seconds."""
+_SUFFIX = ".arrow"
+_UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipCache:
+    """A folder of decoded clips. A plain value, so that it travels; nothing is opened before its first use."""
+
+    folder: str
+    """On a local disk, or on one that several nodes have mounted."""
+    max_bytes: int
+    """Most that the clips may take up; the least recently used go."""
+
+    def get(self, key: str, decode: Callable[[], CutClips]) -> CutClips:
+        """The clips of an address, decoded where they aren't there yet.
+
+        Args:
+            key: See `clip_key`.
+            decode: Makes them; whatever it raises passes through, and nothing is kept.
+        """
+        path = self._path(key)
+        if (found := _read(path)) is not None:
+            return found
+        with _locked(Path(self.folder) / "locks" / f"{int(key[:8], 16) % LOCKS:04x}"):
+            if (found := _read(path)) is not None:
+                return found
+            cut = decode()
+            if _write(path, cut) and int(key[8:16], 16) % LOOK_EVERY == 0:
+                self._shrink(path.parent)
+            return cut
+
+    def _path(self, key: str) -> Path:
+        return Path(self.folder) / "clips" / f"{int(key[-8:], 16) % SHARDS:02x}" / (key + _SUFFIX)
+
+    def _shrink(self, shard: Path) -> None:
+        """Remove what was abandoned, and the least recently used clips of a shard that has outgrown its part."""
+        part = self.max_bytes / SHARDS
+        with suppress(OSError):
+            clips = []
+            for entry in os.scandir(shard):
+                with suppress(FileNotFoundError):  # another process was faster; the same below
+                    status = entry.stat()
+                    if entry.name.endswith(_SUFFIX):
+                        clips.append((status.st_mtime, status.st_size, Path(entry.path)))
+                    elif entry.name.startswith(_UNFINISHED) and status.st_mtime < time.time() - ABANDONED_S:
+                        Path(entry.path).unlink()
+            size = sum(clip_size for _, clip_size, _ in clips)
+            if size <= part:
+                return
+            for _, clip_size, path in sorted(clips):
+                with suppress(FileNotFoundError):
+                    path.unlink()
+                size -= clip_size
+                if size <= KEPT_SHARE * part:
+                    return
+
+
+def clip_key(
+    cutter: Cutter, decoder: str, *, path: str, video_id: str, epoch: int, num_frames: int | None, crc32: int | None
+) -> str:
+    """The address of what a cutter makes of a video, 64 hex digits.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    stored, template = split_template(path)
+    status = Path(stored).stat()
+    content = {
+        "format": FORMAT,
+        "cutter": [type(cutter).__name__, asdict(cutter)],
+        "epoch": None if isinstance(cutter, ViewClips) else epoch,  # views are the same in each
+        "video": [video_id, num_frames, crc32, status.st_size, status.st_mtime_ns, *([template] if template else [])],
+        "made_with": [decoder, _version(decoder), torch.__version__],  # torch resizes and augments
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _version(decoder: str) -> str:
+    return decoder_by_name(decoder).version
+
+
+def _read(path: Path) -> CutClips | None:
+    """The clips of a file; None where there is none, or none that is whole."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        facts: dict[str, Any] = {name.decode(): json.loads(value) for name, value in table.schema.metadata.items()}
+        clips = np.frombuffer(table["clips"].combine_chunks().buffers()[1], dtype=np.uint8).reshape(facts["shape"])
+        if zlib.crc32(clips.data) != facts["crc32"]:  # a power cut may leave holes in a file that looks whole
+            return None
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError):
+        return None
+    with suppress(OSError):
+        os.utime(path)  # the most recently used
+    return CutClips(clips=clips, concealed=facts["concealed"])
+
+
+def _write(path: Path, cut: CutClips) -> bool:
+    """Keep clips; whether the disk took them."""
+    clips = np.ascontiguousarray(cut.clips)
+    facts = {"shape": clips.shape, "concealed": cut.concealed, "crc32": zlib.crc32(clips.data)}
+    metadata = {name: json.dumps(value) for name, value in facts.items()}
+    table = pa.table({"clips": pa.Array.from_buffers(pa.uint8(), clips.size, [None, pa.py_buffer(clips)])})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
+    except OSError:
+        return False
+    try:
+        with os.fdopen(handle, "wb") as file, pa.ipc.new_file(file, table.schema.with_metadata(metadata)) as writer:
+            writer.write_table(table.replace_schema_metadata(metadata))
+        Path(unfinished).replace(path)
+    except (OSError, pa.ArrowException):
+        with suppress(OSError):
+            Path(unfinished).unlink()
+        return False
+    return True
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock, which the operating system takes back from a process that dies; without one where there are none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a", encoding="utf-8")
+    except OSError:
+        yield
+        return
+    with file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

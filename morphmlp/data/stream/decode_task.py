@@ -1,0 +1,167 @@
+"""What a decode task does with its videos: decode, cut, and say why where that fails.
+
+Knows no Ray: the same call serves a Ray Data task, a DataLoader's worker and a test. The decoder runs in a process of
+its own, so that whatever it does with a file costs that video alone.
+"""
+
+import datetime
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from morphmlp.config.operation import IngestConfig
+from morphmlp.data.clips.extract import CutClips, Cutter
+from morphmlp.data.columns import DECODED
+from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
+from morphmlp.data.decoding.stored_frames.frame_names import stored_path
+from morphmlp.data.stream.clip_cache import ClipCache, clip_key
+from morphmlp.errors import DecoderStartError
+
+
+def decode_limits(ingest: IngestConfig) -> Limits:
+    """What one video may take in a run."""
+    return Limits(timeout_s=ingest.decode_timeout_s, memory_mb=ingest.decoder_memory_mb)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodePolicy:
+    """By which decoder, and how patiently."""
+
+    decoder: str
+    retry_with: str | None
+    """Decoder of a second try."""
+    limits: Limits
+    """What one video may take."""
+    cache: ClipCache | None = None
+    """Clips that were decoded before, by this training or others."""
+
+    def decoders(self) -> tuple[str, ...]:
+        """In the order in which they are tried."""
+        return (self.decoder,) if self.retry_with is None else (self.decoder, self.retry_with)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeTask:
+    """Decodes the videos of one data block.
+
+    Columns in: `row` int64, `epoch` int64, `video_id`, `path`, `label` int32, `num_frames`, `crc32`. Columns out:
+    `morphmlp.data.columns.DECODED`.
+    """
+
+    cutter: Cutter
+    policy: DecodePolicy
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Cut every video's clips; a video that can't be used leaves no bytes and its reason."""
+        torch.set_num_threads(1)  # one CPU is reserved for the task
+        videos = table.select(["path", "video_id", "epoch", "num_frames", "crc32"]).to_pylist()
+        results = [self._timed(video) for video in videos]
+        clips = [result.pop("clips") for result in results]
+        columns = {
+            "row": table["row"].combine_chunks(),
+            "label": table["label"].combine_chunks(),
+            "clips": _binary_column(clips),
+            **{name: pa.array([result[name] for result in results], DECODED.field(name).type) for name in _FACTS},
+        }
+        return pa.table([columns[name] for name in DECODED.names], schema=DECODED)
+
+    def _timed(self, video: Mapping[str, Any]) -> dict[str, Any]:
+        before = self._cpu_s()
+        result = self._decode(video)
+        return {**result, "cpu_s": self._cpu_s() - before}
+
+    def _cpu_s(self) -> float:
+        """CPU seconds so far of this thread, which does all that a task does itself, and of its decoders' processes."""
+        openers = [isolated_videos(decoder, self.policy.limits) for decoder in self.policy.decoders()]
+        return time.thread_time() + sum(opener.cpu_s for opener in openers)
+
+    def _decode(self, video: Mapping[str, Any]) -> dict[str, Any]:
+        reasons: list[tuple[str, Exception]] = []
+        for decoder in self.policy.decoders():
+            try:
+                cut = self._cut(decoder, video)
+            except DecoderStartError:
+                raise
+            except Exception as error:  # noqa: BLE001 (whatever a codec does with a file, it costs this video alone)
+                reasons.append((decoder, error))
+                continue
+            return _good(cut, retried=bool(reasons))
+        return _broken(video["path"], reasons)
+
+    def _cut(self, decoder: str, video: Mapping[str, Any]) -> CutClips:
+        """What a decoder makes of a video, now or before."""
+
+        def decode() -> CutClips:
+            return self.cutter.cut(isolated_videos(decoder, self.policy.limits), **video)
+
+        if self.policy.cache is None:
+            return decode()
+        try:
+            key = clip_key(self.cutter, decoder, **video)
+        except OSError:  # no such file: the decoder's words for it are the user's
+            return decode()
+        return self.policy.cache.get(key, decode)
+
+
+_FACTS = [name for name in DECODED.names if name not in ("row", "label", "clips")]
+_NO_ERROR = {"error": "", "message": "", "decoder": "", "decoder_version": "", "size_bytes": None, "mtime": None}
+
+
+def _good(cut: CutClips, *, retried: bool) -> dict[str, Any]:
+    height, width = cut.clips.shape[-3:-1]
+    return {
+        "clips": cut.clips,
+        "height": height,
+        "width": width,
+        "concealed": cut.concealed,
+        "retried": retried,
+        **_NO_ERROR,
+    }
+
+
+def _broken(path: str, reasons: list[tuple[str, Exception]]) -> dict[str, Any]:
+    decoder, error = reasons[-1]
+    several = len(reasons) > 1
+    texts = [f"{name}: {_one_line(reason)}" if several else _one_line(reason) for name, reason in reasons]
+    size, mtime = _file_facts(path)
+    return {
+        "clips": np.empty(0, dtype=np.uint8),
+        "height": 0,
+        "width": 0,
+        "concealed": 0,
+        "retried": False,
+        "error": type(error).__name__,
+        "message": "; ".join(texts),
+        "decoder": decoder,
+        "decoder_version": decoder_by_name(decoder).version,
+        "size_bytes": size,
+        "mtime": mtime,
+    }
+
+
+def _file_facts(path: str) -> tuple[int | None, datetime.datetime | None]:
+    """Size and time of change of a file, as they are when it turns out broken; None where there is none."""
+    try:
+        status = os.stat(stored_path(path))  # noqa: PTH116 (one call gives both)
+    except OSError:
+        return None, None
+    return status.st_size, datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC)
+
+
+def _binary_column(clips: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> pa.Array:
+    """One large_binary cell a video, its bytes behind each other."""
+    ends = np.cumsum([0, *(clip.nbytes for clip in clips)], dtype=np.int64)
+    data = np.concatenate([clip.reshape(-1) for clip in clips])
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(clips), buffers)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

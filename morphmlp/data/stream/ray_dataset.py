@@ -1,0 +1,224 @@
+"""Each worker's own Ray Data pipeline over its slice of the plan.
+
+Decode tasks run wherever the cluster has CPUs (or on the nodes labelled for ingest); order is preserved,
+so that the stream is exactly the planned one whatever the number of workers, tasks and nodes.
+"""
+
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import DataContext, ExecutionResources
+
+from morphmlp.data.clips.extract import Cutter, TrainFrames
+from morphmlp.data.manifest import Manifest
+from morphmlp.data.stream.batches import ClipShape, FinishClips, MicroBatch, assemble
+from morphmlp.data.stream.decode_request import request_table
+from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask
+from morphmlp.data.stream.plan import MicroBatchPlan
+from morphmlp.data.stream.prefetch import prefetch
+from morphmlp.data.stream.ray_pace import pace
+
+TASKS_AHEAD = 4
+"""Tasks whose clips may wait in the object store, for each decode CPU."""
+TASKS_QUEUED = 2
+"""Tasks that wait or run, for each decode CPU: with the next one waiting no CPU idles between two."""
+SEGMENT_TASKS = 256
+"""Tasks of one Ray Data execution. An epoch is a chain of them, so that neither its start nor the memory of the process
+that reads it grows with the epoch."""
+ONE_VIDEO_BYTES = 256 * 2**20
+"""A decode task's process for one video, with packets and wanted frames, generously."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestShare:
+    """What one worker's pipeline may use of the cluster."""
+
+    policy: DecodePolicy
+    cpus: int
+    """Decode tasks at a time; each takes one CPU and one thread."""
+    object_store_bytes: int | None
+    """Decoded clips that may wait; None: `TASKS_AHEAD` tasks' clips for each CPU."""
+    videos_per_task: int
+    node_labels: dict[str, str]
+    pin_memory: bool
+
+
+def stream_micro_batches(
+    manifest: Manifest,
+    plans: Iterable[MicroBatchPlan],
+    cutter: Cutter,
+    share: IngestShare,
+    *,
+    stage: str,
+    finish: FinishClips | None = None,
+) -> Iterator[MicroBatch]:
+    """The planned micro-batches, in order, decoded ahead by Ray Data tasks.
+
+    Args:
+        manifest: The videos.
+        plans: The micro-batches, read as they are needed.
+        cutter: What decode tasks make of a video.
+        share: What they may use.
+        stage: For the quarantine: `train` or `val`.
+        finish: Makes clips of what was decoded, here; None where decode tasks do.
+    """
+    shape = ClipShape(
+        clips_per_video=cutter.clips_per_video if finish is None else finish.clips_per_video,
+        num_frames=cutter.clip.num_frames,
+        crop_size=cutter.clip.crop_size,
+    )
+    batches = chain.from_iterable(
+        assemble(
+            tables,
+            iter(planned),
+            manifest=manifest,
+            stage=stage,
+            shape=shape,
+            finish=finish,
+            pin_memory=share.pin_memory,
+        )
+        for planned, tables in _chained(_segments(manifest, plans, cutter, share), ahead=TASKS_AHEAD * share.cpus)
+    )
+    return prefetch(batches, depth=2)
+
+
+def decoding_dataset(
+    manifest: Manifest, groups: Sequence[Sequence[MicroBatchPlan]], cutter: Cutter, share: IngestShare
+) -> ray.data.Dataset:
+    """The lazy pipeline: requests in memory, one decode task per group of whole micro-batches."""
+    requests = [request_table(manifest, group) for group in groups]
+    dataset = ray.data.from_arrow(requests).map_batches(
+        DecodeTask(cutter=cutter, policy=share.policy),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=1,
+        # Stages that ask for different resources are never fused: a test's scorers, which may hold GPUs, must not
+        # decode. And a node never starts more decoding than its memory holds.
+        memory=task_memory_bytes(cutter, share.videos_per_task),
+        label_selector=share.node_labels,
+    )
+    limit_execution(dataset.context, share, cutter)
+    return dataset
+
+
+def task_memory_bytes(cutter: Cutter, videos: int) -> int:
+    """Memory of one decode task: its clips twice (as cut and as sent), and room for one video."""
+    return 2 * videos * video_bytes(cutter) + ONE_VIDEO_BYTES
+
+
+def video_bytes(cutter: Cutter) -> int:
+    """What a decode task hands over of each video, bytes.
+
+    The width of whole frames isn't known before they are decoded: twice the height is reckoned with.
+    """
+    if isinstance(cutter, TrainFrames):
+        edge = cutter.augment.short_edge or cutter.clip.short_edge
+        return cutter.clip.num_frames * edge * 2 * edge * 3
+    return cutter.clips_per_video * cutter.clip.num_frames * cutter.clip.crop_size**2 * 3
+
+
+def limit_execution(context: DataContext, share: IngestShare, cutter: Cutter, *, actor_cpus: int = 0) -> None:
+    """Keep a pipeline in order, inside its share of the cluster (and its actors' CPUs), quiet, and out of the way."""
+    ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.videos_per_task * video_bytes(cutter)
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    pace(context)
+    options = context.execution_options
+    options.preserve_order = True
+    options.verbose_progress = False
+    options.resource_limits = ExecutionResources.for_limits(
+        cpu=TASKS_QUEUED * share.cpus + actor_cpus, object_store_memory=ahead
+    )
+
+
+def task_groups(plans: Iterable[MicroBatchPlan], videos_per_task: int) -> Iterator[list[MicroBatchPlan]]:
+    """Whole micro-batches for one decode task each; the first task is a single one, so that training starts soon."""
+    group: list[MicroBatchPlan] = []
+    videos = 0
+    for number, plan in enumerate(plans):
+        if group and (number == 1 or videos + len(plan.rows) > videos_per_task):
+            yield group
+            group, videos = [], 0
+        group.append(plan)
+        videos += len(plan.rows)
+    if group:
+        yield group
+
+
+def warm_decode_processes(share: IngestShare) -> None:
+    """Let Ray start decode processes and import what they need, while the caller does something else."""
+    warm = _import_decode_task.options(label_selector=share.node_labels or None)
+    for _ in range(share.cpus):
+        warm.remote()
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _import_decode_task() -> None:
+    importlib.import_module("ray.data")
+    importlib.import_module(DecodeTask.__module__)
+
+
+class _Segment:
+    """A part of the stream that one Ray Data execution decodes; it starts when it's asked to."""
+
+    def __init__(self, dataset: ray.data.Dataset, groups: Sequence[Sequence[MicroBatchPlan]]) -> None:
+        self.plans = [plan for group in groups for plan in group]
+        self._num_tasks = len(groups)
+        self._dataset = dataset
+        self._tables: Iterator[pa.Table] | None = None
+
+    def start(self) -> Iterator[pa.Table]:
+        """Begin to decode; the same tables however often it's called."""
+        if self._tables is None:
+            tables = self._dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+            self._tables = prefetch(iter(tables), depth=1)
+        return self._tables
+
+    def tables(self, following: "_Later", *, ahead: int) -> Iterator[pa.Table]:
+        """Decoded rows in planned order; the following segment starts when this one's last tasks run."""
+        for taken, table in enumerate(self.start(), start=1):
+            if taken >= self._num_tasks - ahead:
+                following.start()
+            yield table
+
+
+class _Later:
+    """The next segment, made when it's first needed."""
+
+    def __init__(self, segments: Iterator[_Segment]) -> None:
+        self._segments = segments
+        self._made = False
+        self._segment: _Segment | None = None
+
+    def get(self) -> _Segment | None:
+        if not self._made:
+            self._segment, self._made = next(self._segments, None), True
+        return self._segment
+
+    def start(self) -> None:
+        if (segment := self.get()) is not None:
+            segment.start()
+
+
+def _chained(
+    segments: Iterator[_Segment], *, ahead: int
+) -> Iterator[tuple[Sequence[MicroBatchPlan], Iterator[pa.Table]]]:
+    """The plans and tables of each segment in turn, decoded without a pause in between."""
+    segment = next(segments, None)
+    while segment is not None:
+        following = _Later(segments)
+        yield segment.plans, segment.tables(following, ahead=ahead)
+        segment = following.get()
+
+
+def _segments(
+    manifest: Manifest, plans: Iterable[MicroBatchPlan], cutter: Cutter, share: IngestShare
+) -> Iterator[_Segment]:
+    groups = task_groups(plans, share.videos_per_task)
+    while part := list(islice(groups, SEGMENT_TASKS)):
+        yield _Segment(decoding_dataset(manifest, part, cutter, share), part)

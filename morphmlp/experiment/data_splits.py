@@ -1,0 +1,142 @@
+"""The videos of an experiment's splits, read and checked before anything starts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from morphmlp.config import ExperimentConfig
+from morphmlp.data.decoding import decoder_fault
+from morphmlp.data.manifest import Manifest, read_manifest
+from morphmlp.data.stream.decode_request import REQUEST_COLUMNS
+from morphmlp.errors import ConfigError, ManifestError
+from morphmlp.record import Tags
+
+SPLIT_TAGS = {"train": Tags.DATA_TRAIN, "val": Tags.DATA_VAL, "test": Tags.DATA_TEST}
+"""Where the record has their fingerprints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSplits:
+    """The available videos of an experiment, read and checked before anything starts."""
+
+    train: Manifest
+    val: Manifest
+    test: Manifest
+
+    def by_split(self) -> dict[str, Manifest]:
+        """The same by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What tells each split's videos from others, see `Manifest.fingerprint`."""
+        return {split: manifest.fingerprint() for split, manifest in self.by_split().items()}
+
+    def tags(self) -> dict[str, str]:
+        """Their fingerprints, as they stand in the record."""
+        return {
+            **{tag: self.fingerprints[split] for split, tag in SPLIT_TAGS.items()},
+            **{Tags.PREPARED + split: made for split, made in self._prepared().items() if made is not None},
+        }
+
+    def generations_note(self) -> str | None:
+        """One line where some splits are prepared copies and others aren't, or were made in another way."""
+        made = self._prepared()
+        if len(set(made.values())) == 1:
+            return None
+        return "splits differ in how their videos were prepared: " + "; ".join(
+            f"{split}: {how or 'originals'}" for split, how in made.items()
+        )
+
+    def _prepared(self) -> dict[str, str | None]:
+        return {split: manifest.prepared for split, manifest in self.by_split().items()}
+
+
+def read_splits(config: ExperimentConfig) -> DataSplits:
+    """Read an experiment's manifests, and check their labels against the head and that they can be decoded here.
+
+    Raises:
+        ConfigError: A named decoder can't be used on this machine.
+        ManifestError: Every manifest that is missing, empty, has labels that the model doesn't, or other classes than
+            the training videos.
+    """
+    _require_decoders(config)
+    paths = {"train": config.data.train, "val": config.data.val, "test": config.data.test}
+    _require_files(paths, config)
+    manifests: dict[str, Manifest] = {}
+    faults = []
+    for split, path in paths.items():
+        try:
+            manifest = read_manifest(path, only=REQUEST_COLUMNS).available()
+        except ManifestError as error:
+            faults.append(f"data.{split}: {error}")
+            continue
+        manifests[split] = manifest
+        greatest = pc.max(manifest.table["label"]).as_py()
+        if greatest >= config.model.num_classes:
+            faults.append(
+                f"data.{split}: {path} has label {greatest}, model.num_classes is {config.model.num_classes}; "
+                f"set it to {len(manifest.class_names)}"
+            )
+    faults.extend(_other_classes(manifests, paths))
+    if faults:
+        raise ManifestError("\n".join(faults))
+    return DataSplits(**manifests)
+
+
+def _other_classes(manifests: Mapping[str, Manifest], paths: Mapping[str, str]) -> list[str]:
+    """A fault for each manifest in which a label means another class than in training."""
+    if "train" not in manifests:
+        return []
+    trained = manifests["train"].class_names
+    faults = {}
+    for split, manifest in manifests.items():
+        names = manifest.class_names
+        if paths[split] in faults or (label := _first_difference(trained, names)) is None:
+            continue
+        faults[paths[split]] = (
+            f"data.{split}: label {label} is {names[label]!r} in {paths[split]} ({len(names)} classes), and "
+            f"{trained[label]!r} in data.train {paths['train']} ({len(trained)} classes); make it again with "
+            f"--classes {paths['train']}"
+        )
+    return list(faults.values())
+
+
+def _first_difference(these: Sequence[str], those: Sequence[str]) -> int | None:
+    """The first label whose names differ; None where each label has one meaning.
+
+    Numbers for names, as manifests have them that were made of class ids alone, don't say what a label means.
+    """
+    if any(names == tuple(map(str, range(len(names)))) for names in (these, those)):
+        return None
+    pairs = zip(map(_spelt_alike, these), map(_spelt_alike, those), strict=False)
+    return next((label for label, (this, that) in enumerate(pairs) if this != that), None)
+
+
+def _spelt_alike(name: str) -> str:
+    return " ".join(name.replace("_", " ").casefold().split())
+
+
+def _require_decoders(config: ExperimentConfig) -> None:
+    named = {"ingest.decoder": config.ingest.decoder, "ingest.retry_with": config.ingest.retry_with}
+    faults = {field: decoder_fault(name) for field, name in named.items() if name is not None}
+    if told := [f"{field}: {fault}" for field, fault in faults.items() if fault is not None]:
+        raise ConfigError(told)
+
+
+def _require_files(paths: Mapping[str, str], config: ExperimentConfig) -> None:
+    missing = {split: path for split, path in paths.items() if not Path(path).exists()}
+    if not missing:
+        return
+    fields = ", ".join(f"data.{split} {path}" for split, path in missing.items())
+    if config.dataset == "demo":
+        folder = Path(config.data.train).parent
+        how = f"`python pipelines/prepare.py demo --output {folder}` (a stand-in: `prepare.py standin ssv1|ssv2`)"
+    else:
+        how = (
+            f"`python pipelines/prepare.py {config.dataset} --annotations FILE --videos DIR --output MANIFEST.parquet`"
+        )
+    raise ManifestError(f"no such manifest: {fields}; write {'it' if len(missing) == 1 else 'each'} with {how}")

@@ -1,0 +1,352 @@
+"""One experiment from configuration to record: check, train, test, write down.
+
+Pipelines and sweep trials call this; Ray is already running when they do.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from morphmlp.cluster.ray_cluster import Placement
+from morphmlp.config import ExperimentConfig
+from morphmlp.config.loading import fingerprint, flat_fields
+from morphmlp.data.manifest import Manifest
+from morphmlp.data.quarantine import Quarantine, broken_limit, earlier_broken
+from morphmlp.data.stream.ray_clips import SharedVideos
+from morphmlp.data.stream.ray_first_look import require_files
+from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_told
+from morphmlp.evaluation.predictions import count_predictions, write_predictions
+from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
+from morphmlp.evaluation.scoring import confusion_matrix
+from morphmlp.experiment.data_splits import DataSplits
+from morphmlp.experiment.ray_shared_files import require_shared_files
+from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
+from morphmlp.metrics import ScoreCounts
+from morphmlp.models.cost import model_cost
+from morphmlp.progress import LoggedProgress, Progress
+from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.reporting.figures import accuracy_figure, confusion_figure, loss_figure
+from morphmlp.reporting.time_figure import time_figure
+from morphmlp.stop_signals import StopSignals
+from morphmlp.tracking import (
+    Patience,
+    RunWriter,
+    Status,
+    end_early,
+    open_run,
+    ready_store,
+    write_waiting,
+)
+from morphmlp.training.checkpoint.saving import checkpoint_to_test
+from morphmlp.training.loop.state import Checkpoint, build_network, checkpoint_from
+from morphmlp.training.record.accounting import (
+    RunAccount,
+    RunFacts,
+    account_table,
+    epoch_points,
+    run_account,
+    training_cpu_s,
+)
+from morphmlp.training.record.report import read_points
+from morphmlp.training.record.run_folder import RunFolder, run_lock
+from morphmlp.training.record.time_windows import read_windows
+from morphmlp.training.weights.start import with_checked_weights
+from morphmlp.training.workers.ray_trainer import train
+from morphmlp.training.workers.ray_worker import TrainJob
+
+CURVES = (
+    Metrics.TRAIN_LOSS,
+    Metrics.TRAIN_EPOCH_LOSS,
+    Metrics.TRAIN_CLIPS_PER_S,
+    Metrics.VAL_LOSS,
+    Metrics.VAL_TOP1,
+    Metrics.VAL_TOP5,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentResult:
+    """What a run found; the JSON of `--json`."""
+
+    run_id: str
+    run_name: str
+    fingerprint: str
+    top1: float
+    """Percent of `num_videos`."""
+    top5: float
+    num_videos: int
+    """Test videos scored."""
+    num_quarantined: int
+    """Test videos that couldn't be scored."""
+    unscored: tuple[str, ...]
+    """Each of them, with its reason."""
+    checkpoint: str
+    """Folder of the checkpoint that was tested."""
+    tested: str
+    """Which one that is, in words: the last or the best, its step and validation top-1."""
+    wall_s: float
+    """From the first check to the last record of this call, seconds."""
+    cpu_s: float
+    """CPU core-seconds of its workers, decoding, scorers and this process."""
+    clips_per_s: float
+    """Training clips per second, all workers, ingest included: median over the run's reports."""
+
+    def in_words(self, views: str) -> str:
+        """In a line."""
+        return (
+            f"{self.run_name}: test top-1 {self.top1:.2f}, top-5 {self.top5:.2f} of {self.num_videos} videos "
+            f"({views}; {self.tested}; {self.num_quarantined} quarantined), {self.wall_s:.0f} s, "
+            f"MLflow run {self.run_id}"
+        )
+
+
+@storage_faults_told()
+def run_experiment(
+    config: ExperimentConfig,
+    data: DataSplits,
+    placement: Placement,
+    *,
+    run_name: str,
+    progress: Progress,
+    tags: Mapping[str, str] | None = None,
+    parent_run_id: str | None = None,
+    stops: StopSignals | None = None,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> ExperimentResult:
+    """Train, test and record one experiment, or continue it where a run of this name stopped.
+
+    Args:
+        config: The experiment.
+        data: Its videos.
+        placement: Its place on the cluster.
+        run_name: Name of the run and of its folder under `cluster.storage`.
+        progress: Told what happens.
+        tags: More tags for the record.
+        parent_run_id: The sweep that the run belongs to.
+        stops: Signals to this process, where it takes care of them.
+        on_epoch: Told each validated epoch (from 1) and its top-1, percent; training goes on meanwhile.
+
+    Raises:
+        MorphMLPError: Whatever the user can mend.
+    """
+    config = with_checked_weights(with_absolute_paths(config), data.train.class_names)
+    if placement.on_cluster:
+        require_shared_files(config, [data], placement)
+    require_files(data.by_split(), config.ingest)
+    folder = RunFolder(Path(config.cluster.storage) / run_name)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    progress = log = LoggedProgress(progress, folder.log)
+    with run_lock(folder), log.last_words():
+        run = _open(config, data, folder, tags=tags or {}, parent_run_id=parent_run_id, progress=progress)
+        try:
+            run.writer.artifact(folder.experiment)
+            result = _train_and_test(
+                config, data, placement, run=run, progress=progress, stops=stops, on_epoch=on_epoch
+            )
+            run.writer.finish("FINISHED")
+            log.keep(result.in_words(config.test.in_words))
+        except BaseException as error:
+            ended: Status = "KILLED" if isinstance(error, KeyboardInterrupt | RunStoppedError) else "FAILED"
+            fault = end_early(run.writer, ended, folder.record_waiting)
+            if fault is not None and not isinstance(error, TrackingError):
+                progress.line(f"{fault}; continuing the run completes its record")
+            raise
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OpenRun:
+    """A run at work: its files, its record, and when this command took it up."""
+
+    folder: RunFolder
+    writer: RunWriter
+    began: float
+    cpu_s: float
+    """Of this process before, seconds."""
+    is_trial: bool
+    """One of a sweep's many, whose user wants a line of it and no table."""
+
+
+def _open(
+    config: ExperimentConfig,
+    data: DataSplits,
+    folder: RunFolder,
+    *,
+    tags: Mapping[str, str],
+    parent_run_id: str | None,
+    progress: Progress,
+) -> _OpenRun:
+    began, cpu_s = time.monotonic(), time.process_time()
+    uri = ready_store(config.dataset)
+    known = claim(config, data, folder, uri)
+    run_id = open_run(
+        uri,
+        experiment=config.dataset,
+        run_name=folder.root.name,
+        tags={**record_tags(config, data), **tags},
+        params=flat_fields(config),
+        parent_run_id=parent_run_id,
+    )
+    writer = RunWriter(uri, run_id, patience=Patience(tell=progress.line, kept_in=folder.root))
+    if known is None and (earlier := read_points(folder.progress)):
+        progress.line(
+            f"the record of {folder.root.name} isn't there any more; it's written anew from {folder.progress}"
+        )
+        writer.metrics(earlier)
+    return _OpenRun(
+        folder=folder,
+        writer=writer,
+        began=began,
+        cpu_s=cpu_s,
+        is_trial=parent_run_id is not None,
+    )
+
+
+def _train_and_test(
+    config: ExperimentConfig,
+    data: DataSplits,
+    placement: Placement,
+    *,
+    run: _OpenRun,
+    progress: Progress,
+    stops: StopSignals | None,
+    on_epoch: Callable[[int, float], None] | None,
+) -> ExperimentResult:
+    folder, writer = run.folder, run.writer
+    job = TrainJob(
+        config=config,
+        folder=folder,
+        videos=SharedVideos.of(train=data.train, val=data.val),
+        placement=placement,
+        num_videos=len(data.train),
+        num_val_videos=len(data.val),
+        data_fingerprint=data.fingerprints["train"],
+        gmacs_per_view=model_cost(
+            config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size
+        ).gmacs,
+    )
+    if (note := data.generations_note()) is not None:
+        progress.line(note)
+    placement = train(job, writer, progress, stops=stops, on_epoch=on_epoch)
+    write_waiting(folder.record_waiting, writer)
+    account = _record_training(job, run)
+    for line in account_table(account).splitlines() if not run.is_trial else [account.verdict()]:
+        progress.line(line)
+    checkpoint, content, which = checkpoint_to_test(config, folder, progress.line)
+    writer.tags({Tags.TESTED: which})
+    tested = run_test(config, data.test, checkpoint_from(content), placement, progress)
+    counts = record_test(tested, data.test, config, writer=writer, folder=folder)
+    if folder.events.exists():
+        writer.artifact(folder.events)
+    wall_s = time.monotonic() - run.began
+    cpu_s = training_cpu_s(read_windows(folder.progress)) + tested.cpu_s + time.process_time() - run.cpu_s
+    writer.metrics([_point(Metrics.RUN_WALL_S, wall_s), _point(Metrics.RUN_CPU_S, cpu_s)])
+    return ExperimentResult(
+        run_id=writer.run_id,
+        run_name=folder.root.name,
+        fingerprint=fingerprint(config),
+        checkpoint=checkpoint.location,
+        tested=which,
+        top1=counts.top1,
+        top5=counts.top5,
+        num_videos=counts.num_videos,
+        num_quarantined=len(tested.broken),
+        unscored=tuple(f"{video.video_id} ({video.path}): {video.message}" for video in tested.broken),
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        clips_per_s=account.clips_per_s,
+    )
+
+
+def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
+    """Curves, and what the training took."""
+    history = run.writer.history(list(CURVES))
+    run.writer.figure(loss_figure(history), "figures/loss.png")
+    run.writer.figure(accuracy_figure(history), "figures/accuracy.png")
+    windows = read_windows(run.folder.progress)
+    placement, cluster = job.placement, job.config.cluster
+    facts = RunFacts(
+        device="cuda" if placement.device == "cuda" else "cpu",
+        gmacs_per_view=job.gmacs_per_view,
+        cpus_per_worker=placement.cpus_per_worker,
+        ingest_cpus=placement.ingest_cpus,
+        gpu_hour_price=cluster.gpu_hour_price,
+        cpu_hour_price=cluster.cpu_hour_price,
+    )
+    account = run_account(windows, facts)
+    run.writer.figure(time_figure(windows), "figures/time.png")
+    run.writer.metrics([*epoch_points(windows, facts), *account.points()])
+    run.writer.tags({Tags.VERDICT: account.verdict()})
+    return account
+
+
+def run_test(
+    config: ExperimentConfig, videos: Manifest, checkpoint: Checkpoint, placement: Placement, progress: Progress
+) -> TestResult:
+    """Score the test videos on all views with a checkpoint's weights."""
+    progress.phase(f"test, {config.test.in_words}", total=len(videos), unit="videos")
+    return score_views(
+        functools.partial(build_network, config),
+        checkpoint.weights,
+        videos,
+        clip=config.clip,
+        views=replace(config.test, checkpoint="last"),  # whichever it is, clips are found again by their cache
+        pool=ScorerPool(
+            num_workers=placement.num_workers,
+            cpus_per_worker=placement.cpus_per_worker,
+            device=placement.device,
+            node_labels=dict(placement.worker_labels),
+        ),
+        share=placement.ingest_share(config.ingest, pipelines=1),
+        videos_at_once=config.train.micro_batch_size,
+        broken_limit=broken_limit(config.ingest),
+        progress=progress.update,
+    )
+
+
+def record_test(
+    tested: TestResult,
+    videos: Manifest,
+    config: ExperimentConfig,
+    *,
+    writer: RunWriter,
+    folder: RunFolder,
+) -> ScoreCounts:
+    """Count the scores, and write them with predictions, confusion matrix and quarantine to the record.
+
+    Raises:
+        QuarantineLimitError: Too many test videos are broken for the score to stand for the test set.
+    """
+    quarantine = Quarantine.read(folder.quarantine)
+    quarantine.replace("test", tested.broken)  # files may have been mended since an earlier test
+    quarantine.write(folder.quarantine, run=folder.root.name, earlier=earlier_broken(config.data.test))
+    writer.artifact(folder.quarantine)
+    write_predictions(tested.predictions, folder.predictions)
+    writer.artifact(folder.predictions)
+    quarantine.check_share(stage="test", num_videos=len(videos), limit=broken_limit(config.ingest))
+    counts, num_classes = count_predictions(tested.predictions), config.model.num_classes
+    matrix = confusion_matrix(
+        tested.predictions["label"].to_numpy(),
+        tested.predictions["prediction"].to_numpy(),
+        num_classes=num_classes,
+    )
+    # A head may have more classes than the videos have names for (a few videos under a 400-class head).
+    names = [*videos.class_names, *map(str, range(len(videos.class_names), num_classes))]
+    writer.figure(confusion_figure(matrix, names), "figures/confusion.png")
+    writer.metrics(
+        [
+            _point(Metrics.TEST_TOP1, counts.top1),
+            _point(Metrics.TEST_TOP5, counts.top5),
+            _point(Metrics.TEST_NUM_VIDEOS, counts.num_videos),
+            _point(Metrics.TEST_NUM_QUARANTINED, len(tested.broken)),
+            _point(Metrics.TEST_CONCEALED, tested.concealed),
+            _point(Metrics.TEST_RETRIED, tested.retried),
+        ]
+    )
+    return counts
+
+
+def _point(key: str, value: float) -> MetricPoint:
+    return MetricPoint(key, value, 0, int(time.time() * 1000))

@@ -1,0 +1,63 @@
+"""The body of the training pipelines: arguments to result, with Ray started, watched and stopped."""
+
+from pathlib import Path
+
+from morphmlp.cli import ExperimentArguments, write_json
+from morphmlp.cluster.address import require_named_cluster
+from morphmlp.cluster.ray_cluster import ray_session
+from morphmlp.data.stream.train_clips import train_plan
+from morphmlp.errors import QuarantineLimitError, RunStoppedError
+from morphmlp.experiment.data_splits import read_splits
+from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
+from morphmlp.experiment.run_claim import require_free
+from morphmlp.progress import TerminalProgress
+from morphmlp.stop_signals import NAMES, StopSignals, signal_of
+from morphmlp.targets import require_storage
+from morphmlp.training.weights.start import with_checked_weights
+
+UNSCORED_SHOWN = 10
+"""Test videos without a score that are named on the terminal; the quarantine table holds all."""
+
+
+def train_pipeline(arguments: ExperimentArguments) -> None:
+    """Train, test and record the experiment that the command line names; prints the result."""
+    result = train_and_report(arguments)
+    print(result.in_words(arguments.config.test.in_words))
+    for line in result.unscored[:UNSCORED_SHOWN]:
+        print(f"not scored: {line}")
+    if len(result.unscored) > UNSCORED_SHOWN:
+        print(f"not scored: and {len(result.unscored) - UNSCORED_SHOWN} more, see quarantine.parquet of the run")
+    write_json(arguments.json, result)
+
+
+def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
+    """Run the experiment in a Ray session of its own.
+
+    A first signal makes the workers save and stop; the same command then continues the run.
+
+    Raises:
+        RunStoppedError: By a signal, or a request in the run's folder; it says how to continue.
+        QuarantineLimitError: Too many videos are broken; so does this.
+    """
+    config = arguments.config
+    require_named_cluster()
+    require_storage(config, arguments.run_name)
+    data = read_splits(config)
+    config = with_checked_weights(config, data.train.class_names)  # before Ray starts
+    require_free(config, data, arguments.run_name)
+    micro_batches = train_plan(config, len(data.train)).micro_batches_per_step
+    stops = StopSignals()
+    kept = Path(config.cluster.storage) / arguments.run_name
+    again = f"the same command and --run-name {arguments.run_name} ({kept})"
+    try:
+        with (
+            stops.installed(),
+            TerminalProgress() as progress,
+            ray_session(config.cluster, config.ingest, micro_batches=micro_batches) as placement,
+        ):
+            return run_experiment(config, data, placement, run_name=arguments.run_name, progress=progress, stops=stops)
+    except (KeyboardInterrupt, RunStoppedError) as stop:
+        how = str(stop) if isinstance(stop, RunStoppedError) else f"stopped by {NAMES[signal_of(stop)]}"
+        raise RunStoppedError(f"{how}; continue with {again}", signum=signal_of(stop)) from None
+    except QuarantineLimitError as error:
+        raise QuarantineLimitError(f"{error}; then continue with {again}") from None

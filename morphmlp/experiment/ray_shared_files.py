@@ -1,0 +1,110 @@
+"""Asks every machine of a cluster, before the first step, whether it sees the files that a run needs there."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from morphmlp.cluster.ray_cluster import NodeResources, Placement, cluster_nodes
+from morphmlp.config import ExperimentConfig
+from morphmlp.errors import ClusterError
+from morphmlp.experiment.data_splits import DataSplits
+from morphmlp.experiment.shared_files import Answer, Question, answer, faults_of, marked, readable
+from morphmlp.targets import CLIP_CACHE
+
+ANSWER_S = 120.0
+"""Time for an answer; a process has to start for it."""
+_SAMPLE = 4
+"""Videos of each manifest that are looked at."""
+_SHOWN = 10
+
+
+def require_shared_files(config: ExperimentConfig, splits: Iterable[DataSplits], placement: Placement) -> None:
+    """Make sure that nodes which train share the storage, and that those which decode see the same videos.
+
+    A node without such a part needn't see anything. Of a cluster of one node only its clip cache is looked at.
+
+    Args:
+        config: The experiment; its storage is a folder.
+        splits: The videos.
+        placement: What the workers need, and where they don't go.
+
+    Raises:
+        ClusterError: One line for each node and field: what it doesn't see, and what would be right.
+    """
+    nodes = cluster_nodes()
+    cache = config.ingest.clip_cache
+    if len(nodes) < 2 and cache is None:
+        return
+    videos = _some_videos(splits) if len(nodes) > 1 else {}
+    own = {} if cache is None else {CLIP_CACHE: str(Path(cache).absolute())}
+    with marked(_folders(config) if len(nodes) > 1 else {}) as marks:
+        questions = {
+            node: Question(
+                marks=marks if placement.may_train(node) else {},
+                videos=videos if node.may_decode(config.ingest) else {},
+                own=own if node.may_decode(config.ingest) else {},
+            )
+            for node in nodes
+        }
+        faults = faults_of(_answers(questions), readable(videos))
+    if faults:
+        more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+        raise ClusterError("\n".join([*faults[:_SHOWN], *more]))
+
+
+def _folders(config: ExperimentConfig) -> dict[str, str]:
+    folders = {"cluster.storage": config.cluster.storage}
+    if config.checkpoint.storage is not None and "://" not in config.checkpoint.storage:
+        folders["checkpoint.storage"] = config.checkpoint.storage
+    return {field: str(Path(folder).absolute()) for field, folder in folders.items()}
+
+
+def _some_videos(splits: Iterable[DataSplits]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for data in splits:
+        for split, manifest in (("train", data.train), ("val", data.val), ("test", data.test)):
+            paths = tuple(manifest.table["path"].slice(0, _SAMPLE).to_pylist())
+            found[f"data.{split}"] = (*found.get(f"data.{split}", ()), *paths)
+    return found
+
+
+def _answers(questions: dict[NodeResources, Question]) -> list[tuple[str, Answer]]:
+    """What the nodes say; one that is gone meanwhile has no part any more.
+
+    Raises:
+        ClusterError: A node gives no answer, or can't run this code.
+    """
+    asked = {
+        # Zero CPUs: nothing else of the cluster has to make room for it.
+        ray.remote(num_cpus=0, max_retries=0)(answer)
+        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False))
+        .remote(question): node
+        for node, question in questions.items()
+        if question.marks or question.videos or question.own
+    }
+    _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
+    if silent:
+        node, question = asked[silent[0]], questions[asked[silent[0]]]
+        looked_at = ", ".join(
+            [
+                *(str(Path(mark).parent) for mark in question.marks.values()),
+                *(paths[0] for paths in question.videos.values()),
+                *question.own.values(),
+            ]
+        )
+        raise ClusterError(
+            f"node {node.name}: no answer within {ANSWER_S:.0f} s while it looked at {looked_at}; a mounted disk may "
+            "hang there"
+        )
+    answers = []
+    for reference, node in asked.items():
+        try:
+            answers.append((node.name, ray.get(reference)))
+        except RayTaskError as error:
+            raise ClusterError(f"node {node.name}: {str(error).strip().splitlines()[-1]}") from error
+        except RayError:
+            continue
+    return answers

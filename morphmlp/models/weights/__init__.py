@@ -1,0 +1,1 @@
+"""Weights of one network in the form that another one takes."""

@@ -1,0 +1,270 @@
+"""Brings weights into the form that a network takes: time axes, heads, class order, colours.
+
+What isn't asked for isn't done.
+
+Pure: state dicts in, state dicts and words out. What the weights are, `weights_description` tells.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from morphmlp.errors import ConfigError
+from morphmlp.models.weights.carry_over import carried_over
+from morphmlp.models.weights.describe import (
+    FIRST_CONVOLUTION,
+    HEAD,
+    TEMPORAL_LAYER,
+    WeightsDescription,
+    compare_keys,
+    differences,
+    first_names,
+)
+
+Inflation = Literal["repeat", "centre"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsChanges:
+    """What is asked for; the options of `start_from`."""
+
+    inflate: Inflation | None = None
+    """How 2-D convolutions get a time axis."""
+    replace_head: bool = False
+    """Leave the head fresh, also where there are as many classes."""
+    head_rows: Sequence[int] | None = None
+    """The file's row for each class of the network; None: row for row."""
+    reverse_channels: bool = False
+    """Swap the first convolution's input channels."""
+    only_fitting: bool = False
+    """Take what means the same in both networks, and leave the rest fresh."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedWeights:
+    """Tensors that a network can take as they are; those that it has beyond these keep their fresh values."""
+
+    state: dict[str, Tensor]
+    notes: tuple[str, ...]
+    """What was done, and what stays fresh."""
+
+
+def fit_weights(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    *,
+    file: WeightsDescription,
+    asked: WeightsDescription,
+    changes: WeightsChanges,
+) -> FittedWeights:
+    """The tensors of a file for a network, changed as asked.
+
+    Args:
+        state: The file's tensors.
+        expected: The network's tensors; only names and shapes count.
+        file: What the file's are.
+        asked: What the network is.
+        changes: What may be done.
+
+    Raises:
+        ConfigError: They don't fit: the differences in one line, the tensors in another.
+    """
+    if changes.only_fitting:
+        return _fit_partly(state, expected, file=file, asked=asked, changes=changes)
+    faults = [*differences(file, asked), *_bridge_faults(file, asked, changes)]
+    fresh = _fresh(expected, file, asked, changes)
+    result, done = dict(state), []
+    if changes.inflate is not None and file.kind == "image":
+        done.append(f"{inflate(result, expected, changes.inflate)} convolutions got a time axis ({changes.inflate})")
+    if faults:
+        needed = {name: value for name, value in expected.items() if name in state or name not in fresh}
+        raise ConfigError(
+            [
+                f"it is {file.in_words}; the experiment asks for {asked.in_words}: {'; '.join(faults)}",
+                compare_keys(result, needed).in_words,
+            ]
+        )
+    _refuse_damaged(state)
+    if changes.reverse_channels:
+        result[FIRST_CONVOLUTION] = result[FIRST_CONVOLUTION].flip(1)
+        done.append("the first convolution's colours were reversed")
+    if _head_is_fresh(file, asked, changes):
+        result = {name: value for name, value in result.items() if name not in HEAD}
+    elif changes.head_rows is not None:
+        result = with_head_rows(result, changes.head_rows)
+    report = compare_keys(result, {name: value for name, value in expected.items() if name not in fresh})
+    if not report.clean:
+        raise ConfigError([report.in_words])
+    notes = (
+        f"{report.fitting} of {len(expected)} tensors are the file's",
+        *done,
+        *_head_notes(file, asked, changes),
+        *_untold_notes(fresh, file, asked),
+        *_dtype_notes(result, expected),
+    )
+    return FittedWeights(state=result, notes=notes)
+
+
+def _fit_partly(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    *,
+    file: WeightsDescription,
+    asked: WeightsDescription,
+    changes: WeightsChanges,
+) -> FittedWeights:
+    """The tensors of a file of another network, as far as they carry over."""
+    _refuse_damaged(state)
+    if faults := [*_inflate_faults(file, asked, changes), *_class_order_faults(file, changes)]:
+        raise ConfigError([f"it is {file.in_words}; the experiment asks for {asked.in_words}: {'; '.join(faults)}"])
+    result, done = dict(state), []
+    if changes.inflate is not None:
+        done.append(f"{inflate(result, expected, changes.inflate)} convolutions got a time axis ({changes.inflate})")
+    if changes.reverse_channels:
+        result[FIRST_CONVOLUTION] = result[FIRST_CONVOLUTION].flip(1)
+        done.append("the first convolution's colours were reversed")
+    if changes.head_rows is not None:
+        result = with_head_rows(result, changes.head_rows)
+    fits, notes = carried_over(result, expected, file=file, asked=asked, replace_head=changes.replace_head)
+    if HEAD[0] in fits:
+        done += _head_notes(file, asked, changes)
+    return FittedWeights(state=fits, notes=(*notes, *done, *_dtype_notes(fits, expected)))
+
+
+def _refuse_damaged(state: Mapping[str, Tensor]) -> None:
+    if damaged := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise ConfigError([f"{len(damaged)} tensors hold numbers that aren't finite ({first_names(damaged)})"])
+
+
+def inflate(state: dict[str, Tensor], expected: Mapping[str, Tensor], how: Inflation) -> int:
+    """Give each 2-D convolution the time axis that the network's has, in place; returns how many there were.
+
+    `repeat`: the kernel at every time step, divided by their number; a clip that stands still gives the image's result,
+    but for its ends, which are padded with zeros. `centre`: the kernel at the middle step, zeros elsewhere; a frame
+    gives the image's result, whatever is beside it.
+    """
+    flat = [name for name in state if name in expected and state[name].ndim == 4 and expected[name].ndim == 5]
+    for name in flat:
+        kernel, length = state[name], expected[name].shape[2]
+        over_time = repeat(kernel, "o i h w -> o i t h w", t=length)
+        if how == "repeat":
+            state[name] = over_time / length
+        else:
+            state[name] = torch.zeros_like(over_time)
+            state[name][:, :, length // 2] = kernel
+    return len(flat)
+
+
+def with_head_rows(state: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
+    """The same weights, of whose head row `i` is the former row `rows[i]`."""
+    return {name: value[list(rows)] if name in HEAD else value for name, value in state.items()}
+
+
+def class_rows(order: Sequence[str], class_names: Sequence[str], *, where: str) -> list[int]:
+    """The row of `order` that each class has; case, quotes, brackets, spaces and underscores make no difference.
+
+    Args:
+        order: Names by row.
+        class_names: Names by class.
+        where: Leads the faults.
+
+    Raises:
+        ConfigError: Names that stand twice, or on one side only; all of them.
+    """
+    rows = {_plain(name): row for row, name in enumerate(order)}
+    classes = set(map(_plain, class_names))
+    found = (
+        ("names classes twice", _repeated(order)),
+        ("can't be used, the manifest names classes twice", _repeated(class_names)),
+        ("lacks classes of the manifest", [name for name in class_names if _plain(name) not in rows]),
+        ("has classes that the manifest lacks", [name for name in order if _plain(name) not in classes]),
+    )
+    if faults := [f"{where}: {what}: {', '.join(map(repr, names))}" for what, names in found if names]:
+        raise ConfigError(faults)
+    return [rows[_plain(name)] for name in class_names]
+
+
+def _plain(name: str) -> str:
+    return " ".join(re.sub(r"[\"'`\u2018\u2019\u201c\u201d()\[\]{}]", "", name).replace("_", " ").casefold().split())
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    counts = Counter(map(_plain, names))
+    return [name for name in names if counts[_plain(name)] > 1]
+
+
+def _bridge_faults(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> list[str]:
+    """Differences of kind and classes that no option bridges, and options that have nothing to bridge."""
+    faults = _inflate_faults(file, asked, changes)
+    if faults:
+        pass  # they say how the kinds differ
+    elif file.kind == "image" and asked.kind != "image" and changes.inflate is None:
+        faults.append("its convolutions have no time axis, start_from.inflate (repeat or centre) gives them one")
+    elif file.kind != "image" and asked.kind == "image":
+        faults.append("its convolutions have a time axis, an image network's have none")
+    elif file.kind == "video" and asked.kind != "video":
+        faults.append("it has temporal layers, with model.temporal: averaged there are none")
+    if file.num_classes != asked.num_classes and not changes.replace_head:
+        faults.append(
+            f"classes {file.num_classes or 'none'} against {asked.num_classes}, "
+            "start_from.replace_head: true starts with a fresh head"
+        )
+    return [*faults, *_class_order_faults(file, changes)]
+
+
+def _inflate_faults(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> list[str]:
+    if changes.inflate is None or (file.kind == "image" and asked.kind != "image"):
+        return []
+    return [f"start_from.inflate is {changes.inflate}, but there are no 2-D weights for a video network"]
+
+
+def _class_order_faults(file: WeightsDescription, changes: WeightsChanges) -> list[str]:
+    if changes.head_rows is None or len(changes.head_rows) == file.num_classes:
+        return []
+    return [f"start_from.class_order names {len(changes.head_rows)} rows"]
+
+
+def _head_is_fresh(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> bool:
+    return changes.replace_head or file.num_classes != asked.num_classes
+
+
+def _fresh(
+    expected: Mapping[str, Tensor], file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges
+) -> list[str]:
+    """The network's tensors that the file can't have, or that aren't taken from it."""
+    temporal = asked.kind == "video" and file.kind != "video"
+    head = _head_is_fresh(file, asked, changes)
+    return [name for name in expected if (temporal and TEMPORAL_LAYER.match(name)) or (head and name in HEAD)]
+
+
+def _head_notes(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> list[str]:
+    if file.num_classes != asked.num_classes:
+        return [f"fresh: the head ({file.num_classes or 'no'} classes in the file, {asked.num_classes} here)"]
+    if changes.replace_head:
+        return [f"fresh: the head (start_from.replace_head; {asked.num_classes} classes in the file and here)"]
+    if changes.head_rows is not None:
+        return ["the head's rows were brought into the manifest's order (start_from.class_order)"]
+    return ["the head's rows are taken to be in the manifest's order"]
+
+
+def _untold_notes(fresh: Sequence[str], file: WeightsDescription, asked: WeightsDescription) -> list[str]:
+    """Temporal layers that start fresh, and what no shape could confirm."""
+    notes = []
+    if temporal := [name for name in fresh if name not in HEAD]:
+        notes.append(f"fresh: {len(temporal)} tensors of the temporal layers ({first_names(temporal)})")
+    if file.chunk_lengths is None and asked.chunk_lengths is not None:
+        notes.append(f"chunk lengths aren't in the file: taken to be the experiment's {list(asked.chunk_lengths)}")
+    if file.kind == "video" and file.num_frames is None:
+        notes.append(f"the shapes fit {file.frames_in_words} frames: taken to be the experiment's {asked.num_frames}")
+    return notes
+
+
+def _dtype_notes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    others = Counter(str(value.dtype) for name, value in state.items() if value.dtype != expected[name].dtype)
+    return [f"{count} tensors are stored as {dtype} and converted" for dtype, count in others.items()]

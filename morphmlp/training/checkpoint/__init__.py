@@ -1,0 +1,1 @@
+"""Checkpoints: their bytes, their store, when one is due, and who writes it."""

@@ -1,0 +1,173 @@
+"""A run goes on with another one's checkpoint under changed schedule fields. Knows no sweep and no cluster.
+
+The run's own folder and store are rewritten, so that the ordinary resume continues from there. The intention is written
+down first: after a kill, `settle` either undoes what had begun or completes it.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from morphmlp.config import ExperimentConfig, config_from_mapping, load_config
+from morphmlp.config.loading import changed_fields, config_to_mapping, config_to_yaml
+from morphmlp.config.sweep import SCHEDULE
+from morphmlp.errors import CheckpointError
+from morphmlp.training.checkpoint.store import CheckpointStore, StoredCheckpoint
+from morphmlp.training.loop.state import Checkpoint, checkpoint_from
+from morphmlp.training.record.run_events import RunEvents, read_events
+from morphmlp.training.record.run_folder import RunFolder, run_lock, write_whole
+
+_DECAYED_GROUP = 1
+"""Of the optimiser's parameter groups that one whose weights decay, see `build_optimizer`."""
+
+
+def newest_at(store: CheckpointStore, *, epoch: int) -> StoredCheckpoint | None:
+    """A run's newest checkpoint of at most so many epochs; None where it has none.
+
+    Raises:
+        CheckpointError: The storage can't be listed.
+    """
+    known = [stored for stored in store.stored() if stored.facts.epoch <= epoch]
+    return known[-1] if known else None
+
+
+def branch(
+    folder: RunFolder,
+    store: CheckpointStore,
+    *,
+    donor: StoredCheckpoint,
+    donor_store: CheckpointStore,
+    config: ExperimentConfig,
+) -> StoredCheckpoint:
+    """Let a run that nobody works on go on with a donor's weights, moments and cursor under other schedule fields.
+
+    Whatever the run had learnt itself is given up. Continuing it takes the new configuration from now on.
+
+    Args:
+        folder: The run's.
+        store: Its checkpoints.
+        donor: What it goes on with; a checkpoint of the same experiment but for schedule fields, on the same data.
+        donor_store: Where that is.
+        config: The run's experiment from now on.
+
+    Returns:
+        The run's only checkpoint.
+
+    Raises:
+        CheckpointError: The donor's checkpoint is gone or torn, the experiments differ in other fields, or the storage
+            fails; the run is as it was, or `settle` makes it so.
+        RunInUseError: A command works on the run.
+    """
+    with run_lock(folder):
+        settle(folder, store)
+        own = load_config(folder.experiment)
+        content = donor_store.read(donor.name)
+        given = checkpoint_from(content)
+        _require_schedule_only(own, config, f"{folder.experiment}")
+        _require_schedule_only(given.config, config, donor.location)
+        _require_same_data(given, store, donor.location)
+        changes = "; ".join(changed_fields(given.config, config)) or "nothing changed"
+        # Operational fields and paths stay the run's own.
+        own_new = config_from_mapping({**config_to_mapping(own), **_schedule_sections(config)})
+        begun = {
+            "config": config_to_mapping(own_new),
+            "step": donor.facts.step,
+            "known": [stored.name for stored in store.stored()],
+            "event": f"goes on from {donor.location}, step {donor.facts.step}, with {changes}",
+        }
+        write_whole(_intention(folder), json.dumps(begun))
+        try:
+            store.save(_under(content, own_new), donor.facts)
+        except CheckpointError:
+            settle(folder, store)
+            raise
+        settled = settle(folder, store)
+        if settled is None:
+            raise CheckpointError(f"{store.location}: the checkpoint that was just written is gone")
+        return settled
+
+
+def settle(folder: RunFolder, store: CheckpointStore) -> StoredCheckpoint | None:
+    """Bring a branch that a kill cut short to its end: undone where its checkpoint wasn't whole yet, else completed.
+
+    For whoever holds the run's lock, before it reads experiment or checkpoints; without such a branch nothing happens.
+
+    Returns:
+        The run's checkpoint, where a branch was completed.
+
+    Raises:
+        CheckpointError: The storage fails; the next call tries again.
+    """
+    intention = _intention(folder)
+    if not intention.exists():
+        return None
+    begun = json.loads(intention.read_text(encoding="utf-8"))
+    config = config_from_mapping(begun["config"])
+    written = _written(store, begun, config)
+    if written is not None:
+        write_whole(folder.experiment, config_to_yaml(config))
+        _make_only(store, written)
+        events = RunEvents(folder.events)
+        if begun["event"] not in [event.text for event in read_events(folder.events)[-1:]]:
+            events.add(begun["event"])
+    intention.unlink()
+    return written
+
+
+def _intention(folder: RunFolder) -> Path:
+    return folder.root / "branch-begun.json"
+
+
+def _written(store: CheckpointStore, begun: Mapping[str, Any], config: ExperimentConfig) -> StoredCheckpoint | None:
+    """The branch's checkpoint, if it was written to its end."""
+    for stored in store.stored():
+        if stored.name in begun["known"] or stored.facts.step != begun["step"]:
+            continue
+        if not changed_fields(checkpoint_from(store.read(stored.name)).config, config):
+            return stored
+    return None
+
+
+def _make_only(store: CheckpointStore, kept: StoredCheckpoint) -> None:
+    faults: list[str] = []
+    store.prune(kept, keep_last=1, keep_best=False, told=faults.append)
+    if store.stored() != [kept]:  # a later one would be taken for the run's newest
+        raise CheckpointError("; ".join(faults) or f"{store.location}: holds other checkpoints beside {kept.name}")
+
+
+def _under(content: Mapping[str, Any], config: ExperimentConfig) -> dict[str, Any]:
+    """A checkpoint's content under another schedule; tensors are shared."""
+    optimizer = {**content["optimizer"], "param_groups": copy.deepcopy(content["optimizer"]["param_groups"])}
+    optimizer["param_groups"][_DECAYED_GROUP]["weight_decay"] = config.optim.weight_decay
+    return {**content, "config": config_to_mapping(config), "optimizer": optimizer}
+
+
+def _schedule_sections(config: ExperimentConfig) -> dict[str, Any]:
+    mapping = config_to_mapping(config)
+    return {section: mapping[section] for section in {field.partition(".")[0] for field in SCHEDULE}}
+
+
+def _require_schedule_only(old: ExperimentConfig, new: ExperimentConfig, where: str) -> None:
+    others = [line for line in changed_fields(old, new) if line.partition(":")[0] not in SCHEDULE]
+    if others:
+        raise CheckpointError(
+            f"{where}: a run can go on with other values of {', '.join(SCHEDULE)} only; undo: {'; '.join(others)}"
+        )
+
+
+def _require_same_data(given: Checkpoint, store: CheckpointStore, where: str) -> None:
+    """Compare with the run's own newest checkpoint; a run that has none finds out when it is continued."""
+    try:
+        found = store.newest(lambda line: None)
+    except CheckpointError:
+        return
+    if found is None:
+        return
+    own = checkpoint_from(found[1])
+    if (own.data_fingerprint, own.precision) != (given.data_fingerprint, given.precision):
+        raise CheckpointError(
+            f"{where}: trained on {given.data_fingerprint} in {given.precision}, the run itself on "
+            f"{own.data_fingerprint} in {own.precision}; choose a donor that is alike"
+        )

@@ -1,0 +1,122 @@
+"""The first worker's part in saving: deciding, copying, and handing over to the background."""
+
+from collections.abc import Callable
+from typing import Any
+
+from morphmlp.config import ExperimentConfig
+from morphmlp.errors import CheckpointError
+from morphmlp.training.checkpoint.background_save import BackgroundSaver
+from morphmlp.training.checkpoint.schedule import CheckpointSchedule
+from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore, StoredCheckpoint
+from morphmlp.training.loop.loop import Recipe
+from morphmlp.training.loop.state import TrainState, snapshot
+from morphmlp.training.record.run_folder import RunFolder
+
+
+def run_store(config: ExperimentConfig, folder: RunFolder) -> CheckpointStore:
+    """Where a run's checkpoints are.
+
+    Raises:
+        CheckpointError: The storage can't be used.
+    """
+    return CheckpointStore.of(config.checkpoint.storage or str(folder.root.parent), folder.root.name)
+
+
+def checkpoint_to_test(
+    config: ExperimentConfig, folder: RunFolder, told: Callable[[str], None]
+) -> tuple[StoredCheckpoint, dict[str, Any], str]:
+    """The checkpoint that `test.checkpoint` asks for, its content, and which one that is in words.
+
+    Raises:
+        CheckpointError: There is none, or none is whole.
+        StorageError: The storage can't be read.
+    """
+    store = run_store(config, folder)
+    kind, found = "best", store.best(told) if config.test.checkpoint == "best" else None
+    if found is None:
+        kind, found = "last", store.newest(told)
+    if found is None:
+        raise CheckpointError(f"{store.location}: training ended without a checkpoint")
+    if kind != config.test.checkpoint:
+        told("test.checkpoint: no checkpoint was validated, so that there is no best one; testing the last")
+    checkpoint, content = found
+    top1 = "" if checkpoint.facts.top1 is None else f", validation top-1 {checkpoint.facts.top1:.2f}"
+    return checkpoint, content, f"{kind} checkpoint, step {checkpoint.facts.step}{top1}"
+
+
+class Saving:
+    """Saves a training's state where it is due."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        store: CheckpointStore,
+        *,
+        config: ExperimentConfig,
+        data_fingerprint: str,
+        recipe: Recipe,
+        restored: StoredCheckpoint | None,
+    ) -> None:
+        """Save nothing yet; `restored` is the checkpoint that the state was read from."""
+        kept = config.checkpoint
+        self._state = state
+        self._config = config
+        self._data_fingerprint = data_fingerprint
+        self._recipe = recipe
+        self._best = _best_top1(store) if kept.keep_best else None
+        self._patience_s = kept.wait_for_storage_s
+        self._schedule = CheckpointSchedule(kept, total_steps=recipe.total_steps)
+        self._saver = BackgroundSaver(store, keep_last=kept.keep_last, keep_best=kept.keep_best, restored=restored)
+
+    def after_step(self) -> None:
+        """Save if it is due after the step that was just taken."""
+        if self._schedule.due_after_step(self._recipe.plan.step_of(self._state.cursor)):
+            self.save()
+
+    def after_epoch(self, epoch: int, *, top1: float | None) -> None:
+        """Save if it is due after an epoch.
+
+        Args:
+            epoch: Epochs that are done.
+            top1: Of its validation, percent; None where there was none.
+        """
+        step = self._recipe.plan.step_of(self._state.cursor)
+        best = self._best is not None and top1 is not None and top1 >= self._best
+        tested = best and self._config.test.checkpoint == "best"
+        if tested or self._schedule.due_after_epoch(epoch, step=step):
+            self._best = top1 if best else self._best
+            self.save(top1=top1, required=best or step == self._recipe.total_steps)
+
+    def save(self, *, top1: float | None = None, required: bool = False) -> None:
+        """Copy the state and let it be written while training goes on.
+
+        Args:
+            top1: Validation's, where this is the end of an epoch that had one.
+            required: Never leave this one out in favour of a later one.
+        """
+        content = snapshot(self._state, config=self._config, data_fingerprint=self._data_fingerprint)
+        facts = CheckpointFacts(
+            epoch=self._state.cursor.epoch, step=self._recipe.plan.step_of(self._state.cursor), top1=top1
+        )
+        self._saver.submit(content, facts, required=required)
+        self._schedule.saved()
+
+    def notes(self) -> list[str]:
+        """Lines for the user since the last call."""
+        return self._saver.notes()
+
+    def finish(self, *, hurry: Callable[[], bool], told: Callable[[str], None]) -> None:
+        """Wait until everything is written, for as long as `checkpoint.wait_for_storage_s` says.
+
+        Args:
+            hurry: Whether storage that refuses isn't waited for.
+            told: Takes lines for the user meanwhile.
+
+        Raises:
+            StorageError: The last checkpoint can't be written.
+        """
+        self._saver.finish(self._patience_s, hurry=hurry, told=told)
+
+
+def _best_top1(store: CheckpointStore) -> float:
+    return max((checkpoint.facts.top1 or 0.0 for checkpoint in store.stored()), default=0.0)

@@ -1,0 +1,383 @@
+"""Where a run's checkpoints are kept: a folder or an object store. Knows neither Ray nor what a checkpoint holds.
+
+A checkpoint is a folder `step-00000123-1a2b3c4d/` with `checkpoint.pt` and, written last, the marker
+`complete.json`. One writer at a time; in a folder it writes under a hidden name and renames.
+"""
+
+import contextlib
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self, TypeAlias
+
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+from pydantic import ConfigDict, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from morphmlp.errors import CheckpointError, StorageError
+from morphmlp.training.checkpoint.content import FORMAT, read_content, reason_of, write_content
+from morphmlp.training.checkpoint.file_systems import open_storage, settle, settle_names
+
+CONTENT_FILE = "checkpoint.pt"
+MARKER_FILE = "complete.json"
+_NAME = re.compile(r"step-\d{8,}-[0-9a-f]{8}")
+_HIDDEN = re.compile(rf"\.{_NAME.pattern}\.unfinished")
+_CHUNK_BYTES = 16 * 2**20
+_Found: TypeAlias = "tuple[StoredCheckpoint, dict[str, Any]] | None"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFacts:
+    """What is known of a checkpoint without reading it."""
+
+    epoch: int
+    """Epoch of the next step."""
+    step: int
+    """Steps taken, over all epochs."""
+    top1: float | None
+    """Validation top-1 of these weights, percent; None where they weren't validated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredCheckpoint:
+    """A checkpoint that was written to its end."""
+
+    name: str
+    """Name of its folder, unique in the run."""
+    facts: CheckpointFacts
+    location: str
+    """Path or address for messages, without credentials."""
+    written_at: float
+    """Seconds since 1970."""
+    size: int
+    """Bytes of the content."""
+    sha256: str
+    """Of the content."""
+
+    @property
+    def age(self) -> tuple[int, float, str]:
+        """Sorts from the oldest to the newest: by step, then by time of writing."""
+        return self.facts.step, self.written_at, self.name
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class _Marker:
+    format: str
+    size: NonNegativeInt
+    sha256: str
+    epoch: NonNegativeInt
+    step: NonNegativeInt
+    top1: FiniteFloat | None
+    written_at: FiniteFloat
+
+
+_MARKER = TypeAdapter(_Marker)
+
+
+class _UnmarkedError(CheckpointError):
+    """A folder without a marker."""
+
+
+class CheckpointStore:
+    """The checkpoints of one run."""
+
+    def __init__(self, filesystem: FileSystem, root: str, *, location: str | None = None) -> None:
+        """Open the store in a folder of a file system; nothing is created before the first save.
+
+        Args:
+            filesystem: A folder's or an object store's.
+            root: Path in it.
+            location: The same for messages; by default the root.
+        """
+        self._files = filesystem
+        self._root = root
+        self._renames = isinstance(filesystem, LocalFileSystem)
+        self.location = location or root
+
+    @classmethod
+    def of(cls, storage: str, run_name: str) -> Self:
+        """The store of a run, `<storage>/<run name>/checkpoints`.
+
+        Args:
+            storage: A path, or an address such as `s3://bucket/folder`.
+            run_name: A plain name.
+
+        Raises:
+            CheckpointError: No such kind of storage, or it can't be reached.
+        """
+        filesystem, root, shown = open_storage(storage)
+        return cls(filesystem, f"{root}/{run_name}/checkpoints", location=f"{shown}/{run_name}/checkpoints")
+
+    def save(self, content: Mapping[str, object], facts: CheckpointFacts) -> StoredCheckpoint:
+        """Write a checkpoint; it's seen when it's whole, and remains of dead writers are removed before.
+
+        Args:
+            content: Nested dicts of plain values and tensors on the CPU, `format` among the keys.
+            facts: What to say of it.
+
+        Raises:
+            StorageError: It is full or fails. Nothing of this one is seen, earlier ones are kept.
+        """
+        if content.get("format") != FORMAT:
+            raise ValueError(f"the content's format is {content.get('format')!r}, not {FORMAT!r}")
+        name = f"step-{facts.step:08d}-{secrets.token_hex(4)}"
+        try:
+            self._remove_remains()
+            marker = self._write(name, content, facts)
+        except OSError as error:
+            # Without the folder's name, which is another one at every try.
+            raise StorageError(
+                f"{self.location}: can't be written: {reason_of(error)}; earlier checkpoints are kept"
+            ) from None
+        return self._stored(name, marker)
+
+    def stored(self) -> list[StoredCheckpoint]:
+        """All that were written to their end, from the oldest to the newest.
+
+        Raises:
+            StorageError: It can't be read.
+        """
+        return self._survey()[0]
+
+    def newest(self, told: Callable[[str], None]) -> _Found:
+        """The newest checkpoint that is whole, and its content; None where there are none.
+
+        Args:
+            told: Takes a line for every checkpoint that is left out, with its name and the reason.
+
+        Raises:
+            CheckpointError: There are checkpoints, and none is whole.
+            StorageError: It can't be read, so that nobody knows which one is the newest.
+        """
+        return self._first_whole(told, by_top1=False)
+
+    def best(self, told: Callable[[str], None]) -> _Found:
+        """The same of the whole checkpoint with the greatest top-1; None where none was validated."""
+        return self._first_whole(told, by_top1=True)
+
+    def _first_whole(self, told: Callable[[str], None], *, by_top1: bool) -> _Found:
+        stored, left_out = self._survey()
+        for error in left_out:
+            told(f"checkpoint left out: {error}")
+        # In an object store a dead writer leaves unmarked ones; in a folder they would be hidden.
+        faults = [str(error) for error in left_out if self._renames or not isinstance(error, _UnmarkedError)]
+        candidates = _by_top1(stored) if by_top1 else stored
+        for checkpoint in reversed(candidates):
+            try:
+                return checkpoint, self._content(checkpoint)
+            except StorageError:
+                raise
+            except CheckpointError as error:
+                faults.append(str(error))
+                told(f"checkpoint left out: {error}")
+        if faults and (candidates or not stored):
+            raise CheckpointError(
+                f"{self.location}: none of its checkpoints can be read; move them away to start afresh, or use another "
+                f"--run-name: {'; '.join(faults)}"
+            )
+        return None
+
+    def read(self, name: str) -> dict[str, Any]:
+        """The content of one checkpoint.
+
+        Raises:
+            CheckpointError: There is none of that name, it is torn, or it is something else.
+            StorageError: It can't be read.
+        """
+        return self._content(self._stored(name, self._marker(name)))
+
+    def prune(self, newest: StoredCheckpoint, *, keep_last: int, keep_best: bool, told: Callable[[str], None]) -> None:
+        """Remove all but the newest, and the best where it's wanted.
+
+        Args:
+            newest: The one just saved. Those of later steps couldn't be read when the run continued; they aren't
+                counted and go.
+            keep_last: How many of the newest stay.
+            keep_best: Whether the one of the greatest top-1 stays too; of equals, the later.
+            told: Takes a line for what couldn't be removed.
+        """
+        try:
+            stored = self.stored()
+        except CheckpointError as error:
+            told(f"old checkpoints stay: {error}")
+            return
+        readable = [one for one in stored if one.age <= newest.age]
+        kept = set(readable[-keep_last:])
+        if keep_best:
+            kept.update(_by_top1(readable)[-1:])
+        self._remove_each([one for one in stored if one not in kept], told)
+
+    def clear(self, told: Callable[[str], None]) -> int:
+        """Remove all checkpoints, of a run that nobody will continue; returns the bytes that they took.
+
+        Raises:
+            StorageError: It can't be read.
+        """
+        self._remove_remains()
+        return self._remove_each(self.stored(), told)
+
+    def _remove_each(self, checkpoints: Iterable[StoredCheckpoint], told: Callable[[str], None]) -> int:
+        freed = 0
+        for checkpoint in checkpoints:
+            try:
+                self._remove(checkpoint.name)
+                freed += checkpoint.size
+            except OSError as error:
+                told(f"{checkpoint.location}: an old checkpoint that can't be removed: {reason_of(error)}")
+        return freed
+
+    def _path(self, *names: str) -> str:
+        return "/".join((self._root, *names))
+
+    def _stored(self, name: str, marker: _Marker) -> StoredCheckpoint:
+        return StoredCheckpoint(
+            name=name,
+            facts=CheckpointFacts(epoch=marker.epoch, step=marker.step, top1=marker.top1),
+            location=f"{self.location}/{name}",
+            written_at=marker.written_at,
+            size=marker.size,
+            sha256=marker.sha256,
+        )
+
+    def _folders(self) -> list[str]:
+        try:
+            found = self._files.get_file_info(FileSelector(self._root, allow_not_found=True))
+        except OSError as error:
+            raise StorageError(f"{self.location}: can't be listed: {reason_of(error)}") from None
+        return [file.base_name for file in found if file.type == FileType.Directory]
+
+    def _survey(self) -> tuple[list[StoredCheckpoint], list[CheckpointError]]:
+        """The checkpoints from the oldest to the newest, and what's wrong with those that can't be counted."""
+        stored, left_out = [], []
+        for name in filter(_NAME.fullmatch, self._folders()):
+            try:
+                stored.append(self._stored(name, self._marker(name)))
+            except StorageError:
+                raise
+            except CheckpointError as error:
+                left_out.append(error)
+        return sorted(stored, key=lambda checkpoint: checkpoint.age), left_out
+
+    def _is_unmarked(self, name: str) -> bool:
+        return bool(self._files.get_file_info(self._path(name, MARKER_FILE)).type == FileType.NotFound)
+
+    def _marker(self, name: str) -> _Marker:
+        location = f"{self.location}/{name}"
+        try:
+            with self._files.open_input_stream(self._path(name, MARKER_FILE)) as stream:
+                marker = _MARKER.validate_json(stream.read())
+        except FileNotFoundError:
+            raise _UnmarkedError(f"{location}: no whole checkpoint, it has no {MARKER_FILE}") from None
+        except OSError as error:
+            raise _unreadable(f"{location}: its {MARKER_FILE}", error) from None
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = "".join(f"{part}: " for part in fault["loc"])
+            raise CheckpointError(
+                f"{location}: its {MARKER_FILE} is garbled or foreign: {where}{fault['msg']}"
+            ) from None
+        if marker.format != FORMAT:
+            raise CheckpointError(f"{location}: its {MARKER_FILE} is of format {marker.format!r}, not {FORMAT!r}")
+        return marker
+
+    def _content(self, checkpoint: StoredCheckpoint) -> dict[str, Any]:
+        try:
+            with self._local_file(self._path(checkpoint.name, CONTENT_FILE)) as file:
+                return read_content(file, size=checkpoint.size, sha256=checkpoint.sha256)
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoint.location}: {error}") from None
+        except FileNotFoundError:
+            raise CheckpointError(f"{checkpoint.location}: torn: it has no {CONTENT_FILE}") from None
+        except OSError as error:
+            raise _unreadable(checkpoint.location, error) from None
+
+    @contextlib.contextmanager
+    def _local_file(self, path: str) -> Iterator[BinaryIO]:
+        """A seekable file with the bytes; from an object store they are fetched once, into a temporary file."""
+        if self._renames:
+            with Path(path).open("rb") as file:
+                yield file
+            return
+        with tempfile.TemporaryFile() as file, self._files.open_input_stream(path) as stream:
+            shutil.copyfileobj(stream, file, _CHUNK_BYTES)
+            yield file
+
+    def _write(self, name: str, content: Mapping[str, object], facts: CheckpointFacts) -> _Marker:
+        folder = _hidden(name) if self._renames else name
+        try:
+            self._files.create_dir(self._path(folder), recursive=True)
+            with self._files.open_output_stream(self._path(folder, CONTENT_FILE)) as stream:
+                size, sha256 = write_content(stream, content)
+            marker = _Marker(
+                format=FORMAT,
+                size=size,
+                sha256=sha256,
+                epoch=facts.epoch,
+                step=facts.step,
+                top1=facts.top1,
+                written_at=time.time(),
+            )
+            if self._renames:
+                settle(self._path(folder, CONTENT_FILE))
+            with self._files.open_output_stream(self._path(folder, MARKER_FILE)) as stream:
+                stream.write(_MARKER.dump_json(marker, indent=1))
+            if self._renames:
+                settle(self._path(folder, MARKER_FILE))
+                settle_names(self._path(folder))
+                self._files.move(self._path(folder), self._path(name))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._remove(folder)
+            raise
+        if self._renames:
+            settle_names(self._root)
+        return marker
+
+    def _remove(self, name: str) -> None:
+        """Remove a folder so that a half-removed one is never taken for whole: the marker, or the name, goes first."""
+        if self._renames and not _HIDDEN.fullmatch(name):
+            self._files.move(self._path(name), self._path(_hidden(name)))
+            name = _hidden(name)
+        elif not self._is_unmarked(name):
+            self._files.delete_file(self._path(name, MARKER_FILE))
+        self._files.delete_dir(self._path(name))
+
+    def _remove_remains(self) -> None:
+        """Remove what writers left that died while they wrote or removed; what can't be removed stays."""
+        for name in self._folders():
+            left = _HIDDEN.fullmatch(name) if self._renames else _NAME.fullmatch(name) and self._is_unmarked(name)
+            if left:
+                with contextlib.suppress(OSError):
+                    self._files.delete_dir(self._path(name))
+
+
+def read_checkpoint(location: str) -> dict[str, Any]:
+    """The content of the checkpoint in a folder or at an address, `.../checkpoints/step-00000123-1a2b3c4d`.
+
+    Raises:
+        CheckpointError: There is none, it is torn, or it is something else.
+    """
+    filesystem, path, shown = open_storage(location)
+    folder, _, name = path.rpartition("/")
+    return CheckpointStore(filesystem, folder, location=shown.rpartition("/")[0]).read(name)
+
+
+def _by_top1(stored: Iterable[StoredCheckpoint]) -> list[StoredCheckpoint]:
+    """The validated ones, from the least to the greatest top-1; of equals the later is the greater."""
+    validated = [one for one in stored if one.facts.top1 is not None]
+    return sorted(validated, key=lambda one: (one.facts.top1, one.age))
+
+
+def _unreadable(what: str, error: OSError) -> StorageError:
+    return StorageError(
+        f"{what} can't be read: {reason_of(error)}; mend the storage, or move this checkpoint away to do without it"
+    )
+
+
+def _hidden(name: str) -> str:
+    return f".{name}.unfinished"

@@ -1,0 +1,1 @@
+"""The optimisation itself: state, recipe, step."""

@@ -1,0 +1,125 @@
+"""How a worker computes: what `auto` becomes on its device, and what is set up on the model for it. Knows no Ray."""
+
+import os
+import shutil
+from collections.abc import Collection
+from itertools import combinations
+
+import torch
+import torch.distributed as dist
+
+from morphmlp.config import ExperimentConfig
+from morphmlp.config.shapes import NUM_STAGES
+from morphmlp.errors import ConfigError
+from morphmlp.models import MorphMLP
+from morphmlp.models.cost import activation_bytes
+from morphmlp.training.loop.state import Precision
+
+ACTIVATION_MEMORY_SHARE = 0.5
+"""Share of a worker's memory that activations may fill before `auto` recomputes some of them instead."""
+
+ALL_STAGES = tuple(range(1, NUM_STAGES + 1))
+
+
+def agreed_precision(precision: str, device: torch.device) -> Precision:
+    """What `train.precision` means on this worker's device; one worker without bf16 decides for all.
+
+    Every worker must call it, because `auto` is agreed upon by an all-reduce.
+    """
+    if precision != "auto":
+        chosen: dict[str, Precision] = {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32"}
+        return chosen[precision]
+    has_bf16 = torch.tensor(int(_has_bf16(device)), device=device)
+    if dist.is_initialized():
+        dist.all_reduce(has_bf16, op=dist.ReduceOp.MIN)
+    return "bf16" if has_bf16 else "fp32"
+
+
+def prepare_network(
+    config: ExperimentConfig, model: MorphMLP, device: torch.device, precision: Precision, *, local_workers: int
+) -> list[str]:
+    """Set up activation checkpointing and compilation on the model, before it is wrapped for data parallelism.
+
+    Args:
+        config: The experiment; `execution` tells what is wanted.
+        model: On its device.
+        device: The worker's.
+        precision: As agreed upon.
+        local_workers: Workers that share this machine's memory, where they have no GPUs.
+
+    Returns:
+        What to tell the user of the choices that `auto` made.
+
+    Raises:
+        ConfigError: Blocks shall be compiled on a CPU, and there is no C++ compiler.
+    """
+    choice = config.execution.activation_checkpointing
+    notes: list[str] = []
+    if choice == "auto":
+        stages, notes = _stages_to_fit(config, precision, memory=_memory_bytes(device, local_workers))
+    elif isinstance(choice, str):
+        stages = ALL_STAGES if choice == "on" else ()
+    else:
+        stages = choice
+    model.set_activation_checkpointing(stages)
+    if config.execution.compile == "blocks":
+        _require_compiler(device)
+        model.compile_blocks()
+        notes.append("the first step compiles the network's blocks, which takes a minute or more (execution.compile)")
+    return notes
+
+
+def _stages_to_fit(config: ExperimentConfig, precision: Precision, *, memory: int) -> tuple[tuple[int, ...], list[str]]:
+    """Fewest stages whose recomputation makes a micro-batch fit, and what to say."""
+    activations = activation_bytes(
+        config.model,
+        num_frames=config.clip.num_frames,
+        crop_size=config.clip.crop_size,
+        clips=config.train.micro_batch_size * config.augment.repeats,
+    )
+
+    def needed(stages: Collection[int]) -> int:
+        return activations.total(stages, in_16_bit=precision != "fp32")
+
+    limit = ACTIVATION_MEMORY_SHARE * memory
+    for count in range(NUM_STAGES + 1):
+        stages = min(combinations(ALL_STAGES, count), key=needed)
+        if needed(stages) <= limit:
+            break
+    if not stages:
+        return (), []
+    names = ("stage " if len(stages) == 1 else "stages ") + ", ".join(map(str, stages))
+    note = (
+        f"activations of a micro-batch take about {_gib(needed(()))} of a worker's {_gib(memory)}: the blocks of "
+        f"{names} are recomputed in the backward pass, which leaves {_gib(needed(stages))} "
+        "(execution.activation_checkpointing)"
+    )
+    if needed(stages) > limit:
+        note += "; that may still be too much, a smaller train.micro_batch_size needs less"
+    return stages, [note]
+
+
+def _has_bf16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _memory_bytes(device: torch.device, local_workers: int) -> int:
+    """Memory of this worker."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // local_workers
+
+
+def _require_compiler(device: torch.device) -> None:
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise ConfigError(
+            [
+                f"execution.compile: blocks needs a C++ compiler on the workers, and there is no {compiler}; "
+                "install one, name it in the environment variable CXX, or leave execution.compile off"
+            ]
+        )
+
+
+def _gib(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB"

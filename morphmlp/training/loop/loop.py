@@ -1,0 +1,294 @@
+"""The optimisation itself: load, step, yield. Knows neither Ray nor MLflow.
+
+The gradient of a step is the mean over the clips of all its micro-batches, and every draw belongs to a
+micro-batch, so the loss curve doesn't depend on how many workers share the step. A step whose loss or gradient isn't
+finite changes nothing but the cursor.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from morphmlp.config.schema import MixingConfig, OptimConfig
+from morphmlp.data.clips.augment import normalise
+from morphmlp.data.quarantine import BrokenVideo
+from morphmlp.data.stream.batches import MicroBatch
+from morphmlp.data.stream.plan import Cursor, TrainPlan, random_generator, random_seed
+from morphmlp.training.loop.batch_norm import RunningStatistics
+from morphmlp.training.loop.recipe import learning_rate, mix, soft_target_loss_sum, soft_targets
+from morphmlp.training.loop.state import Precision, TrainState
+from morphmlp.training.loop.step_clock import StepClock, StepTimes
+from morphmlp.training.loop.step_guard import StepGuard
+
+TOTALS = ("loss_sum", "clips", "broken", "skipped", "stop", "decode_cpu_s")
+"""What a step sums over all workers. A skipped step has no loss and no clips."""
+LOSS_SUM, CLIPS, BROKEN, SKIPPED, STOP, DECODE_CPU_S = range(len(TOTALS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What the loop needs of an experiment."""
+
+    plan: TrainPlan
+    mixing: MixingConfig
+    optim: OptimConfig
+    epochs: int
+    max_steps: int | None
+    clips_per_video: int
+    num_classes: int
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        steps = self.epochs * self.plan.steps_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+
+class TrainClips(Protocol):
+    """Where a worker's micro-batches come from: Ray Data in a run, a list in a test."""
+
+    def train(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
+        """One item per step, from the cursor to the end of its epoch: this worker's micro-batches."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSummary:
+    """One optimiser step. The numbers over all workers stay on the device until someone asks."""
+
+    step: int
+    """Steps taken before this one, over all epochs."""
+    epoch: int
+    lr: float
+    times: StepTimes
+    """Where this worker's time went, from batch to batch."""
+    broken: tuple[BrokenVideo, ...]
+    """Broken videos that this worker met."""
+    concealed: int
+    """Frames of this worker's clips that stand in for damaged ones."""
+    retried: int
+    """Videos of this worker that only a second decoder could read."""
+    totals: Tensor
+    """`TOTALS` over all workers; on the device until someone asks."""
+    grad_norm: Tensor
+    """Before clipping; the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochSummary:
+    """The end of an epoch, or of the run where `max_steps` ends it earlier."""
+
+    epoch: int
+    step: int
+    """Steps taken so far, over all epochs."""
+    totals: Tensor
+    """`TOTALS` over all workers and the steps taken in this process."""
+
+
+def fit(
+    state: TrainState,
+    network: nn.Module,
+    clips: TrainClips,
+    *,
+    recipe: Recipe,
+    device: torch.device,
+    guard: StepGuard | None = None,
+) -> Iterator[StepSummary | EpochSummary]:
+    """Train from the state's cursor to the end; the state is ready to be saved at every yield.
+
+    Args:
+        state: Model, optimiser and cursor.
+        network: The state's model, wrapped for data parallelism where there are several workers.
+        clips: This worker's micro-batches.
+        recipe: The experiment.
+        device: Where the model is.
+        guard: Told what each step came to; by default nobody hears of skipped steps.
+    """
+    plan = recipe.plan
+    stepper = Stepper(state, network, recipe=recipe, device=device, guard=guard or StepGuard())
+    state.model.train()
+    while plan.step_of(state.cursor) < recipe.total_steps:
+        epoch = state.cursor.epoch
+        epoch_totals = torch.zeros(len(TOTALS), device=device)
+        asked = time.perf_counter()
+        for micro_batches in clips.train(state.cursor):
+            summary = stepper.take(micro_batches, wait_s=time.perf_counter() - asked)
+            epoch_totals += summary.totals
+            yield summary
+            asked = time.perf_counter()
+            if summary.step + 1 == recipe.total_steps:
+                break
+        stepper.guard.settle()
+        yield EpochSummary(epoch=epoch, step=plan.step_of(state.cursor), totals=epoch_totals)
+        state.model.train()
+
+
+class Stepper:
+    """Takes optimiser steps, each over this worker's micro-batches and with the gradient of all workers' clips."""
+
+    def __init__(
+        self, state: TrainState, network: nn.Module, *, recipe: Recipe, device: torch.device, guard: StepGuard
+    ) -> None:
+        """See `fit`."""
+        self.state = state
+        self.guard = guard
+        self._network = network
+        self._recipe = recipe
+        self._device = device
+        self._parameters = list(state.model.parameters())
+        self._statistics = RunningStatistics(state.model)
+        self._clock = StepClock(device)
+        if isinstance(network, DistributedDataParallel):
+            self._clock.watch(network)
+
+    def take(self, micro_batches: Sequence[MicroBatch], *, wait_s: float = 0.0) -> StepSummary:
+        """The step at the state's cursor.
+
+        Args:
+            micro_batches: This worker's.
+            wait_s: Seconds that were spent waiting for them.
+        """
+        self._clock.begin(wait_s)
+        state, plan, cursor = self.state, self._recipe.plan, self.state.cursor
+        step = plan.step_of(cursor)
+        lr = learning_rate(
+            cursor.epoch + cursor.step / plan.steps_per_epoch, epochs=self._recipe.epochs, optim=self._recipe.optim
+        )
+        sums = self._add_up(micro_batches, self._gradients(micro_batches))
+        grad_norm = self._finish_gradients(trained_clips=sums[CLIPS])
+        self._statistics.put_back()
+        self.guard.settle()  # of the step before: until here the state is the one that it met
+        finite = (torch.isfinite(sums[LOSS_SUM]) & torch.isfinite(grad_norm)).float()
+        self._move(lr, finite=finite)
+        self._statistics.end_step(sums[len(TOTALS) :], sums[CLIPS] * finite)
+        self.guard.watch(
+            step=step,
+            epoch=cursor.epoch,
+            loss_sum=sums[LOSS_SUM],
+            clips=sums[CLIPS],
+            grad_norm=grad_norm,
+            broken=sums[BROKEN],
+            stop=sums[STOP],
+        )
+        state.cursor = plan.advance(cursor)
+        return StepSummary(
+            step=step,
+            epoch=cursor.epoch,
+            lr=lr,
+            times=self._clock.end(),
+            broken=tuple(video for batch in micro_batches for video in batch.broken),
+            concealed=sum(batch.concealed for batch in micro_batches),
+            retried=sum(batch.retried for batch in micro_batches),
+            totals=_totals(sums[: len(TOTALS)], finite=finite),
+            grad_norm=grad_norm,
+        )
+
+    def _gradients(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """Gradients of all workers' clips, not yet scaled; returns the sum of this worker's losses."""
+        self.state.optimizer.zero_grad(set_to_none=True)
+        self._statistics.begin_step()
+        loss_sum = torch.zeros((), device=self._device)
+        for place, batch in enumerate(micro_batches):
+            gathers = place == len(micro_batches) - 1 or not isinstance(self._network, DistributedDataParallel)
+            with nullcontext() if gathers else self._network.no_sync():  # type: ignore[operator]  # only DDP gets here
+                loss_sum += forward_backward(self.state, self._network, batch, recipe=self._recipe, device=self._device)
+            if len(batch.labels):
+                self._statistics.add_micro_batch(len(batch.labels))
+        return loss_sum
+
+    def _add_up(self, micro_batches: Sequence[MicroBatch], loss_sum: Tensor) -> Tensor:
+        """`TOTALS` over all workers, with BatchNorm's sums behind them."""
+        known = [
+            sum(len(batch.labels) for batch in micro_batches),
+            sum(len(batch.broken) for batch in micro_batches),
+            0,  # whether the step is skipped follows from the sums
+            self.guard.wants_to_stop(),
+            sum(batch.cpu_s for batch in micro_batches),
+        ]
+        numbers = torch.tensor(known, dtype=torch.float32).to(self._device, non_blocking=True)
+        sums = torch.cat([loss_sum[None], numbers, self._statistics.flat_sums()])
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        self._clock.reduced()
+        return sums
+
+    def _finish_gradients(self, *, trained_clips: Tensor) -> Tensor:
+        """Undo the loss scale, make means of sums, clip; returns the norm before clipping."""
+        self.state.scaler.unscale_(self.state.optimizer)
+        # The losses were divided by the planned clips; where videos are broken, fewer took part.
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        torch._foreach_mul_(gradients, planned_clips(self._recipe) / trained_clips.clamp(min=1))
+        return nn.utils.clip_grad_norm_(self._parameters, self._recipe.optim.clip_norm)
+
+    def _move(self, lr: float, *, finite: Tensor) -> None:
+        """Move weights and moments, unless the step is skipped; the device decides, without the host."""
+        optimizer, scaler = self.state.optimizer, self.state.scaler
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.found_inf = 1.0 - finite  # type: ignore[attr-defined]  # read by the fused step, as torch.amp sets it
+        scaler.step(optimizer)
+        scaler.update()
+        if self.state.averaged is not None:
+            self.state.averaged.update(finite)
+
+
+def _totals(sums: Tensor, *, finite: Tensor) -> Tensor:
+    totals = sums.clone()
+    totals[: CLIPS + 1] = torch.where(finite > 0, sums[: CLIPS + 1], 0.0)
+    totals[SKIPPED] = 1.0 - finite
+    return totals
+
+
+def forward_backward(
+    state: TrainState, network: nn.Module, batch: MicroBatch, *, recipe: Recipe, device: torch.device
+) -> Tensor:
+    """Add one micro-batch's share to the gradient; returns the sum of its losses.
+
+    A micro-batch whose videos are all broken still takes part, with weight 0, because the other workers wait
+    for its all-reduce.
+    """
+    key = (recipe.plan.seed, batch.plan.epoch, batch.plan.step, batch.plan.index)
+    seed_draws(random_seed(*key, "drop path"), device)
+    if not len(batch.labels):
+        idle = normalise(torch.zeros(1, *batch.clips.shape[1:], dtype=torch.uint8, device=device))
+        torch.autograd.backward(state.scaler.scale(network(idle).sum() * 0.0))
+        return torch.zeros((), device=device)
+    clips = normalise(batch.clips.to(device, non_blocking=True))
+    targets = soft_targets(
+        batch.labels.to(device, non_blocking=True),
+        num_classes=recipe.num_classes,
+        label_smoothing=recipe.mixing.label_smoothing,
+    )
+    clips, targets = mix(clips, targets, mixing=recipe.mixing, rng=random_generator(*key, "mixing"))
+    with autocast(device, state.precision):
+        logits = network(clips)
+    loss_sum = soft_target_loss_sum(logits, targets)
+    # Data parallelism averages over workers, and each worker adds up its own micro-batches.
+    workers = dist.get_world_size() if dist.is_initialized() else 1
+    torch.autograd.backward(state.scaler.scale(loss_sum * (workers / planned_clips(recipe))))
+    return loss_sum.detach()
+
+
+def seed_draws(seed: int, device: torch.device) -> None:
+    """Seed what a device's layers draw from; `torch.manual_seed` does it too, and asks every other kind of device."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The forward pass's arithmetic."""
+    kind = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, kind, enabled=precision != "fp32")
+
+
+def planned_clips(recipe: Recipe) -> int:
+    """Clips of a step in which no video is broken."""
+    return recipe.plan.videos_per_step * recipe.clips_per_video

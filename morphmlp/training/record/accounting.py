@@ -1,0 +1,272 @@
+"""What a run used and what held it up: hours, cost, rates, shares of its time, and a verdict in words.
+
+Pure functions of time windows and a few facts; knows neither Ray nor MLflow.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from morphmlp.record import MetricPoint, Metrics
+from morphmlp.training.record.time_windows import TimeWindow
+
+STALL_LIMIT = 0.10
+"""Share of the time waiting for data up to which ingest keeps up: a cure would gain less than the tenth that
+measurements differ by."""
+ALL_REDUCE_LIMIT = 0.20
+"""Share up to which communication is what one pays for several workers."""
+OTHER_LIMIT = 0.20
+"""The same for validation, snapshots and reports."""
+START_LIMIT = 0.5
+"""A run that spent more of its time than this on starting is too short to judge."""
+JUDGED_S = 60.0
+"""Seconds after the first batch from which on shares of the time tell something; until then buffers fill, caches warm
+up, and one slow batch is a tenth of all."""
+TRAINING_PASSES = 3
+"""A training step computes about three forward passes: the gradients of activations and of weights take one each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What the reckoning needs beside the windows."""
+
+    device: Literal["cpu", "cuda"]
+    gmacs_per_view: float
+    """Billion multiply-accumulates of one view, forward."""
+    cpus_per_worker: int
+    ingest_cpus: int
+    """CPUs of decode tasks, over all workers."""
+    gpu_hour_price: float | None
+    cpu_hour_price: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAccount:
+    """Sums over a run, or over an epoch of it. Shares are of the time of all workers, 0 to 1."""
+
+    facts: RunFacts
+    steps: int
+    """Steps taken; one that was repeated after a failure counts each time."""
+    clips: float
+    wall_s: float
+    """Time of the worker groups, from being ready to the last report; time between groups doesn't count."""
+    worker_s: float
+    """The same times the workers of each group."""
+    start_share: float
+    stall_share: float
+    """Waiting for data once training had begun."""
+    compute_share: float
+    all_reduce_share: float
+    other_share: float
+    decode_cpu_s: float
+
+    @property
+    def workers(self) -> float:
+        """Workers, on average over time."""
+        return self.worker_s / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def worker_hours(self) -> float:
+        """Hours of one worker."""
+        return self.worker_s / 3600
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours of one GPU; 0 on CPUs."""
+        return self.worker_hours if self.facts.device == "cuda" else 0.0
+
+    @property
+    def decode_core_hours(self) -> float:
+        """Hours of one CPU core that decoding used, out of those it held."""
+        return self.decode_cpu_s / 3600
+
+    @property
+    def cpu_hours(self) -> float:
+        """Hours of one CPU core that workers and decode tasks held."""
+        return (self.worker_s * self.facts.cpus_per_worker + self.wall_s * self.facts.ingest_cpus) / 3600
+
+    @property
+    def cost(self) -> float | None:
+        """Of the GPUs and CPU cores that the run held, as far as they have a price; None where none has one."""
+        gpu_price = self.facts.gpu_hour_price if self.facts.device == "cuda" else None
+        priced = [(self.gpu_hours, gpu_price), (self.cpu_hours, self.facts.cpu_hour_price)]
+        costs = [hours * price for hours, price in priced if price is not None]
+        return sum(costs) if costs else None
+
+    @property
+    def clips_per_s(self) -> float:
+        """Over all workers, without the time of starting."""
+        seconds = self.wall_s * (1 - self.start_share)
+        return self.clips / seconds if seconds > 0 else 0.0
+
+    @property
+    def gmacs_per_s(self) -> float:
+        """Billion multiply-accumulates a second over all workers: `clips_per_s` with `TRAINING_PASSES`.
+
+        What blocks that are recomputed in the backward pass add isn't counted.
+        """
+        return self.clips_per_s * self.facts.gmacs_per_view * TRAINING_PASSES
+
+    @property
+    def cpu_s_per_clip(self) -> float:
+        """CPU core-seconds of decoding."""
+        return self.decode_cpu_s / self.clips if self.clips else 0.0
+
+    def points(self) -> list[MetricPoint]:
+        """The run's metrics for the record."""
+        values = {
+            Metrics.RUN_WORKER_HOURS: self.worker_hours,
+            Metrics.RUN_GPU_HOURS: self.gpu_hours,
+            Metrics.RUN_DECODE_CORE_HOURS: self.decode_core_hours,
+            Metrics.RUN_COST: self.cost,
+            Metrics.RUN_STALL_SHARE: self.stall_share,
+            Metrics.RUN_ALL_REDUCE_SHARE: self.all_reduce_share,
+            Metrics.RUN_CLIPS_PER_S: self.clips_per_s,
+            Metrics.RUN_GMACS_PER_S: self.gmacs_per_s,
+            Metrics.RUN_CPU_S_PER_CLIP: self.cpu_s_per_clip,
+        }
+        now_ms = int(time.time() * 1000)
+        return [MetricPoint(key, value, 0, now_ms) for key, value in values.items() if value is not None]
+
+    def verdict(self) -> str:
+        """One line: what held the run up, the arithmetic, and what would help."""
+        if not self.steps:
+            return "no step was taken"
+        if self.start_share > START_LIMIT:
+            return (
+                f"mostly start-up: {self.start_share:.0%} of the time went by before the first batch; "
+                "too short a run to judge its speed"
+            )
+        limits = [
+            (self.stall_share, STALL_LIMIT, self._waits_for_data),
+            (self.all_reduce_share, ALL_REDUCE_LIMIT, self._waits_for_workers),
+            (self.other_share, OTHER_LIMIT, self._does_other_things),
+        ]
+        over = [(share, words) for share, limit, words in limits if share > limit]
+        judged_s = self.wall_s * (1 - self.start_share)
+        if over and judged_s < JUDGED_S:
+            return (
+                f"too short a run to judge its speed: {judged_s:.0f} s after its first batch, {JUDGED_S:.0f} are needed"
+            )
+        return max(over, key=lambda found: found[0])[1]() if over else self._computes()
+
+    def _waits_for_data(self) -> str:
+        waiting = f"training waited for data {self.stall_share:.0%} of the time"
+        rate = self._rate_without_stall()
+        needed, held = self.cpu_s_per_clip * rate, self.facts.ingest_cpus
+        each = f"{_number(self.cpu_s_per_clip)} CPU-seconds a clip"
+        reckoning = f"{each} x {_number(rate)} clips/s without waiting = {needed:.1f}"
+        if needed <= held:
+            return (
+                f"data-bound: {waiting}, yet its {held} decode cores should do ({reckoning}): look at the storage's "
+                "speed, or raise ingest.object_store_mb"
+            )
+        more = math.ceil((needed - held) / max(self.workers, 1))
+        return (
+            f"decode-bound: {waiting}; {reckoning} cores, {held} now: add about {more} {_cores(more)} per worker "
+            "or transcode (`python pipelines/prepare.py transcode`)"
+        )
+
+    def _rate_without_stall(self) -> float:
+        return self.clips_per_s * (1 - self.start_share) / max(1 - self.start_share - self.stall_share, 1e-9)
+
+    def _waits_for_workers(self) -> str:
+        return (
+            f"communication-bound: {self.all_reduce_share:.0%} of the time went into exchanging gradients and waiting "
+            "for slower workers: use fewer workers, a number that divides the micro-batches, or a faster network"
+        )
+
+    def _does_other_things(self) -> str:
+        return (
+            f"held up beside the steps: {self.other_share:.0%} of the time went into validation, snapshots and "
+            "reports: raise execution.validate_every_epochs or checkpoint.every_minutes"
+        )
+
+    def _computes(self) -> str:
+        busy = self.compute_share / (1 - self.start_share)
+        who = "GPUs are" if self.facts.device == "cuda" else "workers' CPUs are"
+        return f"compute-bound: the {who} busy {busy:.0%} of the time ({_number(self.gmacs_per_s)} GMAC/s)"
+
+
+def run_account(windows: Sequence[TimeWindow], facts: RunFacts) -> RunAccount:
+    """Add up a run's windows, over all its starts and worker counts."""
+    worker_s = sum(window.wall_s * window.workers for window in windows)
+
+    def share(part: Callable[[TimeWindow], float]) -> float:
+        return sum(part(window) * window.workers for window in windows) / worker_s if worker_s else 0.0
+
+    return RunAccount(
+        facts=facts,
+        steps=sum(window.steps for window in windows),
+        clips=sum(window.clips for window in windows),
+        wall_s=sum(window.wall_s for window in windows),
+        worker_s=worker_s,
+        start_share=share(lambda window: window.start_s),
+        stall_share=share(lambda window: window.wait_s),
+        compute_share=share(lambda window: window.compute_s),
+        all_reduce_share=share(lambda window: window.all_reduce_s),
+        other_share=share(lambda window: window.other_s),
+        decode_cpu_s=sum(window.decode_cpu_s for window in windows),
+    )
+
+
+def training_cpu_s(windows: Sequence[TimeWindow]) -> float:
+    """CPU core-seconds of training workers and of decoding for them, over all starts of a run.
+
+    Of a run that ends early, too, up to its workers' last report; what a killed worker did after that nobody knows.
+    """
+    return sum(window.worker_cpu_s + window.decode_cpu_s for window in windows)
+
+
+def epoch_points(windows: Sequence[TimeWindow], facts: RunFacts) -> list[MetricPoint]:
+    """The metrics of each epoch for the record, its number as the step."""
+    now_ms = int(time.time() * 1000)
+    points = []
+    by_epoch = groupby(sorted(windows, key=lambda window: window.epoch), key=lambda window: window.epoch)
+    for epoch, its in by_epoch:
+        found = run_account(list(its), facts)
+        values = {
+            Metrics.EPOCH_CLIPS_PER_S: found.clips_per_s,
+            Metrics.EPOCH_GMACS_PER_S: found.gmacs_per_s,
+            Metrics.EPOCH_STALL_SHARE: found.stall_share,
+            Metrics.EPOCH_CPU_S_PER_CLIP: found.cpu_s_per_clip,
+            Metrics.EPOCH_WORKER_HOURS: found.worker_hours,
+        }
+        points += [MetricPoint(key, value, epoch, now_ms) for key, value in values.items()]
+    return points
+
+
+def account_table(account: RunAccount) -> str:
+    """The account for the terminal, one quantity a line, the verdict last."""
+    hours = "GPU-hours" if account.facts.device == "cuda" else "worker-hours"
+    rows = [
+        ("steps, clips", f"{account.steps:,}, {account.clips:,.0f}"),
+        ("training time", f"{_number(account.wall_s / 3600)} h with {_number(account.workers)} workers"),
+        (hours, _number(account.worker_hours)),
+        (
+            "decode core-hours",
+            f"{_number(account.decode_core_hours)} ({_number(account.cpu_s_per_clip)} core-seconds a clip)",
+        ),
+        *([] if account.cost is None else [("cost", f"{account.cost:,.2f}")]),
+        ("speed", f"{_number(account.clips_per_s)} clips/s, {_number(account.gmacs_per_s)} GMAC/s"),
+        (
+            "time",
+            f"computing {account.compute_share:.0%}, waiting for data {account.stall_share:.0%}, "
+            f"all-reduce {account.all_reduce_share:.0%}, other {account.other_share:.0%}, "
+            f"start {account.start_share:.0%}",
+        ),
+        ("verdict", account.verdict()),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _cores(count: int) -> str:
+    return "core" if count == 1 else "cores"

@@ -1,0 +1,220 @@
+"""The ledger: which videos every step consumed, written by the workers, and what it says about a whole run.
+
+Files `<run folder>/ledger/<time ns>-<8 hex>-worker<rank>-of-<n>.jsonl`; all workers that started together share what
+stands before `-worker`, an attempt. The first line tells at which step the attempt began, every further one a step.
+
+A step's line is written when the worker takes its micro-batches, before it trains on them. So no step can get into the
+weights without every worker's line; and a step that died half-way is discarded by the attempt that takes it again.
+"""
+
+import json
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from morphmlp.data.manifest import Manifest
+from morphmlp.data.stream.batches import MicroBatch
+from morphmlp.data.stream.plan import Cursor, TrainPlan
+from morphmlp.training.loop.loop import TrainClips
+
+_FILE = re.compile(r"(?P<attempt>(?P<time>\d+)-[0-9a-f]{8})-worker(?P<worker>\d+)-of-(?P<of>\d+)\.jsonl")
+
+
+class Ledger:
+    """One worker's file of one attempt. Lines outlive the process, not a crash of its machine."""
+
+    def __init__(self, folder: Path, *, worker: int, num_workers: int, first_step: int) -> None:
+        """Begin a file; every worker does it at the same time, since they agree on the attempt's name.
+
+        Args:
+            folder: `RunFolder.ledger`; made where it's missing.
+            worker: Rank of this worker.
+            num_workers: How many there are.
+            first_step: The step that comes next, over all epochs.
+        """
+        attempt = [f"{time.time_ns()}-{uuid.uuid4().hex[:8]}"]
+        if dist.is_initialized():
+            dist.broadcast_object_list(attempt, src=0)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{attempt[0]}-worker{worker}-of-{num_workers}.jsonl"
+        self._file = path.open("a", encoding="utf-8", buffering=1)  # a line at a time
+        self._write({"first_step": first_step, "worker": worker, "num_workers": num_workers})
+
+    def add(self, *, step: int, epoch: int, videos: Sequence[str], broken: Sequence[str]) -> None:
+        """Write one step of this worker: the ids of the videos to train on, and of the broken ones left out.
+
+        Args:
+            step: Steps before this one, over all epochs.
+            epoch: Its epoch.
+            videos: May be empty.
+            broken: May be empty.
+        """
+        self._write({"step": step, "epoch": epoch, "videos": list(videos), "broken": list(broken)})
+
+    def close(self) -> None:
+        """End the file; a process that ends does it too."""
+        self._file.close()
+
+    def _write(self, line: Mapping[str, int | list[str]]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+
+
+@dataclass(frozen=True)
+class RecordedClips:
+    """Clips whose every step is written to a ledger when it's handed over; what `fit` reads instead of them."""
+
+    clips: TrainClips
+    ledger: Ledger
+    plan: TrainPlan
+    videos: Manifest
+    """The training videos that the plan's rows are of."""
+
+    def train(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
+        """The same micro-batches."""
+        ids = self.videos.table["video_id"]
+        for micro_batches in self.clips.train(cursor):
+            if micro_batches:
+                place = micro_batches[0].plan
+                self.ledger.add(
+                    step=self.plan.step_of(Cursor(epoch=place.epoch, step=place.step)),
+                    epoch=place.epoch,
+                    videos=[name for batch in micro_batches for name in ids.take(batch.rows).to_pylist()],
+                    broken=[video.video_id for batch in micro_batches for video in batch.broken],
+                )
+            yield micro_batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepVideos:
+    """What one step consumed, over all workers; a video that stands in two lines stands here twice."""
+
+    videos: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What the workers of one start wrote."""
+
+    first_step: int
+    num_workers: int
+    steps: Mapping[int, StepVideos]
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """A run as its final weights saw it."""
+
+    attempts: tuple[Attempt, ...]
+    """In the order of their start."""
+    steps: Mapping[int, StepVideos]
+    """What counts of every step: an attempt that begins at step r discards what was written before of r and later."""
+
+    @property
+    def redone_steps(self) -> int:
+        """Steps taken in vain: how often a step was taken (or begun) again. Work that was lost, not data."""
+        taken = Counter(step for attempt in self.attempts for step in attempt.steps)
+        return sum(taken.values()) - len(taken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consumption:
+    """A history held against the plan. A run that loses nothing has four times zero and its broken videos."""
+
+    repeated: int
+    """How often a video was trained on again in the same epoch."""
+    lost: int
+    """Videos that their epoch planned and no step of it consumed."""
+    out_of_place: int
+    """How often a video was consumed by a step that plans others."""
+    broken: int
+    """Planned, but they couldn't be decoded: nobody took their place."""
+
+
+def read_history(folder: Path) -> History:
+    """Read a run's ledger; what a worker wrote half when it was killed is left out.
+
+    Args:
+        folder: `RunFolder.ledger`; one that doesn't exist is an empty history.
+    """
+    files: dict[tuple[int, str], list[Path]] = {}
+    for path in folder.glob("*.jsonl"):
+        if name := _FILE.fullmatch(path.name):
+            files.setdefault((int(name["time"]), name["attempt"]), []).append(path)
+    read = [_read_attempt(sorted(paths)) for _, paths in sorted(files.items())]
+    attempts = tuple(attempt for attempt in read if attempt is not None)
+    steps: dict[int, StepVideos] = {}
+    for attempt in attempts:
+        steps = {step: videos for step, videos in steps.items() if step < attempt.first_step}
+        steps.update(attempt.steps)
+    return History(attempts=attempts, steps=steps)
+
+
+def consumption(history: History, plan: TrainPlan, video_ids: Sequence[str], *, total_steps: int) -> Consumption:
+    """Hold a history against the plan of the run.
+
+    Args:
+        history: Of the whole run.
+        plan: Of the run.
+        video_ids: Of the available training videos, in the manifest's order.
+        total_steps: Steps that the run was to take.
+    """
+    repeated = lost = out_of_place = broken = 0
+    steps = {**{step: StepVideos() for step in range(total_steps)}, **history.steps}
+    for epoch in sorted({step // plan.steps_per_epoch for step in steps}):
+        first = epoch * plan.steps_per_epoch
+        planned: Counter[str] = Counter()
+        trained: Counter[str] = Counter()
+        left_out: Counter[str] = Counter()
+        own = _planned_ids(plan, epoch, video_ids)
+        for step in (step for step in steps if first <= step < first + plan.steps_per_epoch):
+            wanted = own[step - first] if step < total_steps else set()
+            found = steps[step]
+            planned.update(wanted)
+            trained.update(found.videos)
+            left_out.update(found.broken)
+            out_of_place += sum(name not in wanted for name in (*found.videos, *found.broken))
+        repeated += sum(count - 1 for count in trained.values())
+        lost += sum(name not in trained and name not in left_out for name in planned)
+        broken += len(left_out)
+    return Consumption(repeated=repeated, lost=lost, out_of_place=out_of_place, broken=broken)
+
+
+def _planned_ids(plan: TrainPlan, epoch: int, video_ids: Sequence[str]) -> list[set[str]]:
+    """The ids of every step of an epoch."""
+    found: list[set[str]] = [set() for _ in range(plan.steps_per_epoch)]
+    for micro_batch in plan.micro_batches(Cursor(epoch=epoch), worker=0, num_workers=1):
+        found[micro_batch.step].update(video_ids[row] for row in micro_batch.rows.tolist())
+    return found
+
+
+def _read_attempt(paths: Sequence[Path]) -> Attempt | None:
+    """The attempt of these workers' files; None where each of them was killed within its first line."""
+    first_step = num_workers = None
+    videos: dict[int, list[str]] = {}
+    broken: dict[int, list[str]] = {}
+    for path in paths:
+        for line in _whole_lines(path):
+            if "first_step" in line:
+                first_step, num_workers = line["first_step"], line["num_workers"]
+                continue
+            videos.setdefault(line["step"], []).extend(line["videos"])
+            broken.setdefault(line["step"], []).extend(line["broken"])
+    if first_step is None or num_workers is None:
+        return None
+    steps = {step: StepVideos(videos=tuple(videos[step]), broken=tuple(broken[step])) for step in sorted(videos)}
+    return Attempt(first_step=first_step, num_workers=num_workers, steps=steps)
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for text in file:
+            if text.endswith("\n"):
+                yield json.loads(text)

@@ -1,0 +1,264 @@
+"""What a worker tells the record: step and epoch numbers gathered into points, and broken videos.
+
+Reports are plain values, since they travel between processes and stand in Ray's checkpoint index.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+
+from morphmlp.data.quarantine import BrokenVideo, broken_from_plain, broken_to_plain
+from morphmlp.data.stream.batches import MicroBatch
+from morphmlp.metrics import ScoreCounts
+from morphmlp.record import MetricPoint, Metrics
+from morphmlp.training.loop.loop import CLIPS, DECODE_CPU_S, LOSS_SUM, SKIPPED, EpochSummary, Recipe, StepSummary
+from morphmlp.training.record.accounting import TRAINING_PASSES
+from morphmlp.training.record.time_windows import TimeWindow
+
+QUARANTINE = "too many broken videos: "
+"""How a reason to stop begins where more are broken than the configuration allows; `SPLIT: HOW MANY` follows."""
+STOP_REQUESTED = "stop requested: "
+"""How a reason to stop begins that came with a stop request; the request's own reason follows."""
+NODE_LEAVES = "a node is about to be taken away"
+"""Reason to stop: the cluster announced that a worker's node goes; the run continues with what is left."""
+
+
+class Report(TypedDict, total=False):
+    """One report of one worker. `points`, `progress` and `window` come from the first worker only."""
+
+    points: list[tuple[str, float, int, int]]
+    """Fields of `MetricPoint`."""
+    broken: list[dict[str, str | int | None]]
+    """Fields of `BrokenVideo`, its time as text."""
+    concealed: int
+    """Frames that stand in for damaged ones, since the worker's last report."""
+    retried: int
+    """Videos that only a second decoder could read, since then."""
+    cpu_s: float
+    """CPU core-seconds since then: of the worker's process, its start included, and of decoding its validation
+    videos. Training videos' are in the window."""
+    progress: dict[str, float]
+    """`step`, `total_steps`, and numbers worth seeing."""
+    window: dict[str, float]
+    """Fields of `TimeWindow`: where the time since the last report went. Their `worker_cpu_s` is 0: only who has the
+    reports of all workers knows it, see `window_of`."""
+    notes: list[str]
+    """Lines for the user."""
+    facts: dict[str, str]
+    """Tags of the run that only the training nodes know."""
+    stopped: str
+    """Why the run can't go on; every worker stops after this report."""
+
+
+def points_of(report: Report) -> list[MetricPoint]:
+    """The metric points of a report."""
+    return [MetricPoint(*point) for point in report.get("points", [])]
+
+
+def read_points(progress: Path) -> list[MetricPoint]:
+    """The points of a run so far, over all its starts, from its progress file; of a step taken again the first one's.
+
+    A line that was cut short, by a killed process, is left out; without a file there are none.
+    """
+    found: dict[tuple[str, int], MetricPoint] = {}
+    if progress.exists():
+        with progress.open(encoding="utf-8") as file:
+            for text in file:
+                with suppress(json.JSONDecodeError):
+                    for point in (MetricPoint(*fields) for fields in json.loads(text).get("points") or ()):
+                        found.setdefault((point.key, point.step), point)
+    return list(found.values())
+
+
+def broken_of(report: Report) -> list[BrokenVideo]:
+    """The broken videos of a report."""
+    return [broken_from_plain(video) for video in report.get("broken", [])]
+
+
+def window_of(reports: Sequence[Report]) -> dict[str, float] | None:
+    """The window of one report of every worker, whole; None where the first has none."""
+    window = reports[0].get("window")
+    if window is None:
+        return None
+    return {**window, "worker_cpu_s": sum(report.get("cpu_s", 0.0) for report in reports)}
+
+
+@dataclass(kw_only=True)
+class Reporter:
+    """Gathers summaries between two reports of a worker; made when the worker is ready to train."""
+
+    recipe: Recipe
+    first: bool
+    """Whether this worker writes the points."""
+    gmacs_per_view: float
+    """Billion multiply-accumulates of a forward pass of one view."""
+    _steps: list[StepSummary] = field(default_factory=list)
+    _broken: list[BrokenVideo] = field(default_factory=list)
+    _points: list[MetricPoint] = field(default_factory=list)
+    _workers: int = 1
+    _place: tuple[int, int] = (1, 0)
+    """Epoch, counted from 1, and steps taken, at the last report."""
+    _since: float = field(init=False)
+    """When the last report was made."""
+    _begun: bool = False
+    """A first batch was there."""
+    _start_s: float = 0.0
+    _first_wait_s: float = 0.0
+    """Of the start: what the first step counts as waiting."""
+    _stepless_s: float = 0.0
+    """Time of the reports without a step since the last one with steps."""
+    _cpu_s: float = 0.0
+    """CPU seconds of this process up to the last report; at first none, so that its start counts."""
+    _validation_cpu_s: float = 0.0
+    """Of decoding validation videos since then."""
+
+    def __post_init__(self) -> None:
+        """From here on all time is told."""
+        self._since = time.perf_counter()
+
+    def add_start(self, workers: int, step: int) -> None:
+        """Add the number of workers of a group that goes on after so many steps."""
+        self._workers = workers
+        self._place = (step // self.recipe.plan.steps_per_epoch + 1, step)
+        self._point(Metrics.TRAIN_WORKERS, workers, step)
+
+    def add_step(self, summary: StepSummary) -> None:
+        """Keep a step; its numbers stay on the device until the report."""
+        if not self._begun:
+            times = summary.times
+            self._start_s = time.perf_counter() - self._since - (times.step_s - times.asked_s)
+            self._first_wait_s = times.asked_s
+            self._begun = True
+        self._steps.append(summary)
+        self._broken.extend(summary.broken)
+
+    def add_epoch(self, summary: EpochSummary) -> None:
+        """Add the epoch's mean training loss."""
+        loss_sum, clips = summary.totals[[LOSS_SUM, CLIPS]].tolist()
+        self._point(Metrics.TRAIN_EPOCH_LOSS, loss_sum / max(clips, 1), summary.epoch + 1)
+
+    def add_validation(self, counts: ScoreCounts, broken: Sequence[BrokenVideo], *, epoch: int) -> None:
+        """Add the scores of an epoch, already summed over workers."""
+        self._broken.extend(broken)
+        if counts.num_videos:
+            self._point(Metrics.VAL_TOP1, counts.top1, epoch)
+            self._point(Metrics.VAL_TOP5, counts.top5, epoch)
+            self._point(Metrics.VAL_LOSS, counts.loss, epoch)
+        self._point(Metrics.VAL_NUM_VIDEOS, counts.num_videos, epoch)
+
+    def validation_clips(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
+        """The same micro-batches; what their decoding took is told in the next report."""
+        for batch in batches:
+            self._validation_cpu_s += batch.cpu_s
+            yield batch
+
+    def take(self) -> Report:
+        """The report, and a fresh start."""
+        report: Report = {
+            "broken": [broken_to_plain(video) for video in self._broken],
+            "concealed": sum(step.concealed for step in self._steps),
+            "retried": sum(step.retried for step in self._steps),
+        }
+        if self.first:
+            window = self._window()
+            report["window"] = window.to_plain()
+            if self._steps:
+                report["progress"] = self._add_window(window)
+            elif self._begun:
+                self._stepless_s += window.wall_s
+            report["points"] = [(p.key, p.value, p.step, p.timestamp_ms) for p in self._points]
+        report["cpu_s"] = self._taken_cpu_s()
+        self._steps, self._broken, self._points = [], [], []
+        return report
+
+    def _window(self) -> TimeWindow:
+        """The time since the last report."""
+        steps = self._steps
+        if steps:
+            self._place = (steps[-1].epoch + 1, steps[-1].step + 1)
+        epoch, number = self._place
+        totals = self._totals()  # on a GPU this waits for the last step, which belongs to the window
+        now = time.perf_counter()
+        window = TimeWindow(
+            epoch=epoch,
+            step=number,
+            steps=len(steps),
+            workers=self._workers,
+            clips=sum(step[CLIPS] for step in totals),
+            wall_s=now - self._since,
+            start_s=self._start_s if self._begun else now - self._since,
+            wait_s=sum(step.times.wait_s for step in steps) - self._first_wait_s,
+            compute_s=sum(step.times.compute_s for step in steps),
+            all_reduce_s=sum(step.times.all_reduce_s for step in steps),
+            decode_cpu_s=sum(step[DECODE_CPU_S] for step in totals),
+        )
+        self._since = now
+        return window
+
+    def _taken_cpu_s(self) -> float:
+        now = time.process_time()
+        spent = now - self._cpu_s + self._validation_cpu_s
+        self._cpu_s, self._validation_cpu_s = now, 0.0
+        return spent
+
+    def _add_window(self, window: TimeWindow) -> dict[str, float]:
+        """Points for the steps since the last report: means, at the last step's number."""
+        number, steps, clips = window.step, window.steps, window.clips
+        seconds = self._stepless_s + window.wall_s - window.start_s
+        per_step = {
+            Metrics.TRAIN_STEP_S: sum(step.times.step_s for step in self._steps) - self._first_wait_s,
+            Metrics.TRAIN_DATA_WAIT_S: window.wait_s,
+            Metrics.TRAIN_COMPUTE_S: window.compute_s,
+            Metrics.TRAIN_ALL_REDUCE_S: window.all_reduce_s,
+            Metrics.TRAIN_OTHER_S: self._stepless_s + window.other_s,
+        }
+        loss = self._add_losses(number)
+        self._point(Metrics.TRAIN_LR, self._steps[-1].lr, number)
+        for key, total in per_step.items():
+            self._point(key, total / steps, number)
+        if window.start_s:
+            self._point(Metrics.TRAIN_START_S, window.start_s, number)
+        self._point(Metrics.TRAIN_CLIPS_PER_S, clips / seconds, number)
+        self._point(Metrics.TRAIN_GMACS_PER_S, clips / seconds * self.gmacs_per_view * TRAINING_PASSES, number)
+        if clips:
+            self._point(Metrics.TRAIN_CPU_S_PER_CLIP, window.decode_cpu_s / clips, number)
+        self._start_s = self._first_wait_s = self._stepless_s = 0.0
+        return {
+            "step": number,
+            "total_steps": self.recipe.total_steps,
+            "epoch": window.epoch,
+            "loss": loss,
+            "clips_per_s": clips / seconds,
+            "data_wait": window.wait_s / seconds,
+        }
+
+    def _add_losses(self, number: int) -> float:
+        """Points of what the steps found; returns the mean loss, NaN where there is none."""
+        steps = list(zip(self._totals(), torch.stack([step.grad_norm for step in self._steps]).tolist(), strict=True))
+        taken = [(totals, grad_norm) for totals, grad_norm in steps if not totals[SKIPPED]]
+        if skipped := len(steps) - len(taken):
+            self._point(Metrics.TRAIN_SKIPPED_STEPS, skipped, number)
+        if not taken:
+            return math.nan
+        clips = sum(totals[CLIPS] for totals, _ in taken)
+        loss = sum(totals[LOSS_SUM] for totals, _ in taken) / max(clips, 1)
+        self._point(Metrics.TRAIN_LOSS, loss, number)
+        self._point(Metrics.TRAIN_GRAD_NORM, sum(grad_norm for _, grad_norm in taken) / len(taken), number)
+        return loss
+
+    def _totals(self) -> list[list[float]]:
+        """`TOTALS` of every step kept here."""
+        if not self._steps:
+            return []
+        totals: list[list[float]] = torch.stack([step.totals for step in self._steps]).tolist()
+        return totals
+
+    def _point(self, key: str, value: float, step: int) -> None:
+        self._points.append(MetricPoint(key, value, step, int(time.time() * 1000)))

@@ -1,0 +1,157 @@
+"""Carries out `start_from`: reads the file, checks that it fits the experiment, puts its weights into the network."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from morphmlp.config import ExperimentConfig
+from morphmlp.config.schema import StartConfig
+from morphmlp.data.datasets.class_list import read_class_list
+from morphmlp.errors import ConfigError, MorphMLPError
+from morphmlp.models import MorphMLP
+from morphmlp.models.weights.describe import described, expected_state
+from morphmlp.models.weights.fit import FittedWeights, WeightsChanges, class_rows, fit_weights
+from morphmlp.training.loop.state import TrainState
+from morphmlp.training.weights.file import WeightsFile, read_weights
+
+
+def with_checked_weights(config: ExperimentConfig, class_names: Sequence[str]) -> ExperimentConfig:
+    """The experiment with its starting weights named by content and by absolute paths; nothing to do without any.
+
+    Everything that can be wrong with them is found here, before anything starts.
+
+    Args:
+        config: The experiment.
+        class_names: Names of the manifest's classes, in label order.
+
+    Raises:
+        ConfigError: The weights can't be read or don't fit, or a file isn't the one whose SHA-256 is given.
+    """
+    start = config.start_from
+    if start is None:
+        return config
+    file, _ = _fitted(start, config, class_names)
+    order = None if start.class_order is None else Path(start.class_order).absolute()
+    named = replace(
+        start,
+        weights=str(file.path.absolute()),
+        sha256=file.sha256,
+        class_order=None if order is None else str(order),
+        class_order_sha256=None if order is None else _sha256(order),
+    )
+    return replace(config, start_from=named)
+
+
+def start(state: TrainState, config: ExperimentConfig, class_names: Sequence[str]) -> list[str]:
+    """Begin a training with the weights that its experiment starts from, moving averages included.
+
+    Args:
+        state: Fresh.
+        config: The experiment.
+        class_names: Names of the manifest's classes, in label order.
+
+    Returns:
+        Lines for the user; none where the weights stay fresh.
+
+    Raises:
+        ConfigError: As `with_checked_weights`.
+    """
+    notes = apply_start_weights(state.model, config, class_names)
+    if state.averaged is not None:
+        state.averaged.restart()
+    return notes
+
+
+def apply_start_weights(model: MorphMLP, config: ExperimentConfig, class_names: Sequence[str]) -> list[str]:
+    """Put the weights of `start_from` into a network with fresh ones; nothing to do without any.
+
+    Args:
+        model: The experiment's network; what the file doesn't have stays as it is.
+        config: The experiment.
+        class_names: Names of the manifest's classes, in label order.
+
+    Returns:
+        Lines for the user: what was loaded, what was done to it, what stayed fresh.
+
+    Raises:
+        ConfigError: As `with_checked_weights`.
+    """
+    if config.start_from is None:
+        return []
+    file, fitted = _fitted(config.start_from, config, class_names)
+    model.load_state_dict(fitted.state, strict=False)  # `fit_weights` has compared all names
+    return [f"start_from: {line}" for line in (file.in_words, *fitted.notes, *_remarks(file, config))]
+
+
+def _fitted(
+    start: StartConfig, config: ExperimentConfig, class_names: Sequence[str]
+) -> tuple[WeightsFile, FittedWeights]:
+    """The file, and its tensors as the experiment's network takes them."""
+    try:
+        file = read_weights(start.weights)
+    except MorphMLPError as error:
+        raise ConfigError([f"start_from.weights: {line}" for line in str(error).splitlines()]) from None
+    if start.sha256 not in (None, file.sha256):
+        raise ConfigError([f"start_from.sha256: {start.weights} has {file.sha256}, not {start.sha256}"])
+    changes = WeightsChanges(
+        inflate=start.inflate,
+        replace_head=start.replace_head,
+        head_rows=None if start.class_order is None else _head_rows(start, class_names),
+        reverse_channels=start.reverse_channels,
+        only_fitting=start.carry == "fitting",
+    )
+    model, clip = config.model, config.clip
+    try:
+        fitted = fit_weights(
+            file.state,
+            expected_state(model, num_frames=clip.num_frames, crop_size=clip.crop_size),
+            file=file.description,
+            asked=described(model, num_frames=clip.num_frames),
+            changes=changes,
+        )
+    except ConfigError as error:
+        raise ConfigError([f"start_from.weights: {start.weights}: {line}" for line in error.faults]) from None
+    return file, fitted
+
+
+def _head_rows(start: StartConfig, class_names: Sequence[str]) -> list[int]:
+    path = Path(str(start.class_order))
+    where = f"start_from.class_order: {path}"
+    try:
+        order = read_class_list(path)
+    except MorphMLPError as error:
+        raise ConfigError([f"start_from.class_order: {line}" for line in str(error).splitlines()]) from None
+    if start.class_order_sha256 not in (None, found := _sha256(path)):
+        raise ConfigError([f"start_from.class_order_sha256: {path} has {found}, not {start.class_order_sha256}"])
+    return class_rows(order, class_names, where=where)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _remarks(file: WeightsFile, config: ExperimentConfig) -> list[str]:
+    """What can't be seen in released files, and is easily overlooked."""
+    start, classes = config.start_from, file.description.num_classes
+    if start is None or file.container == "checkpoint" or classes != config.model.num_classes:
+        return []
+    if config.dataset == "k400" and start.class_order is None and not start.replace_head:
+        return ["released Kinetics heads have a class order of their own: start_from.class_order names it"]
+    something = config.dataset in ("ssv1", "ssv2")
+    if something and config.clip.channel_order == "rgb" and not start.reverse_channels:
+        return ["released Something-Something weights expect BGR: start_from.reverse_channels or clip.channel_order"]
+    return []
+
+
+def start_tag(start_from: StartConfig) -> str:
+    """How a run's record names the weights it started from, and what was done to them."""
+    options = {
+        f"inflate={start_from.inflate}": start_from.inflate is not None,
+        "replace_head": start_from.replace_head,
+        "carry=fitting": start_from.carry == "fitting",
+        "class_order": start_from.class_order is not None,
+        "reverse_channels": start_from.reverse_channels,
+    }
+    used = [name for name, on in options.items() if on]
+    return " ".join([Path(start_from.weights).name, f"sha256:{str(start_from.sha256)[:12]}", *used])

@@ -1,0 +1,1 @@
+"""Training workers on Ray: started, supervised, restarted, and heard."""

@@ -1,0 +1,87 @@
+"""The driver's side of training: Ray's workers and the record put under supervision."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from morphmlp.cluster.ray_cluster import Placement
+from morphmlp.data.quarantine import Quarantine, broken_limit
+from morphmlp.data.stream.train_clips import train_plan
+from morphmlp.errors import DivergenceError
+from morphmlp.progress import Progress
+from morphmlp.stop_signals import StopSignals
+from morphmlp.tracking import BufferedWriter, RunWriter
+from morphmlp.training.record.report import QUARANTINE
+from morphmlp.training.record.run_events import RunEvents, record_event
+from morphmlp.training.workers.ray_capacity import Capacity
+from morphmlp.training.workers.ray_fit import Fit
+from morphmlp.training.workers.ray_record import RecordReports
+from morphmlp.training.workers.ray_worker import TrainJob
+from morphmlp.training.workers.supervision import Supervisor
+
+EVENT_PATIENCE_S = 5.0
+
+
+def train(
+    job: TrainJob,
+    writer: RunWriter,
+    progress: Progress,
+    *,
+    stops: StopSignals | None = None,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> Placement:
+    """Train to the end of the plan, or continue the run that `job.folder` holds; its store has the last checkpoint.
+
+    Args:
+        job: What the workers do; its placement is that of their first start.
+        writer: The record.
+        progress: Told steps, losses and notes.
+        stops: Signals to this process, where it takes care of them.
+        on_epoch: Told each validated epoch and its top-1, percent.
+
+    Returns:
+        The place of the last workers; nodes may have come and gone.
+
+    Raises:
+        RunStoppedError: A stop was asked for; the workers have saved.
+        QuarantineLimitError: Too many training videos are broken.
+        DivergenceError: Losses or gradients are no longer numbers.
+        ClusterError: Workers failed or nodes were lost too often, or there are no workers to be had.
+        MorphMLPError: What a worker raised again after a restart.
+    """
+    config, folder = job.config, job.folder
+    capacity = Capacity(
+        job.placement,
+        cluster=config.cluster,
+        ingest=config.ingest,
+        micro_batches=train_plan(config, job.num_videos).micro_batches_per_step,
+    )
+
+    def start() -> Fit:
+        now = capacity.placement
+        progress.line(f"starting {now.num_workers} training worker(s) on {now.device}")
+        record = RecordReports(writer, folder, manifests=(config.data.train, config.data.val))
+        return Fit(replace(job, placement=now), record)
+
+    def note_event(text: str) -> None:
+        # Where the store doesn't answer now, the record of the next workers passes it on.
+        waiting = BufferedWriter(RunWriter(writer.uri, writer.run_id), folder.record_waiting, tell=progress.line)
+        record_event(waiting, RunEvents(folder.events).add(text))
+        waiting.close(EVENT_PATIENCE_S)
+        progress.line(text)
+
+    stopped = Supervisor(
+        start,
+        capacity,
+        cluster=config.cluster,
+        folder=folder,
+        progress=progress,
+        stops=stops or StopSignals(),
+        note_event=note_event,
+        on_epoch=on_epoch,
+    ).run()
+    if stopped is not None and stopped.startswith(QUARANTINE):
+        stage, _, excess = stopped.removeprefix(QUARANTINE).partition(": ")
+        raise Quarantine.read(folder.quarantine).limit_error(stage, excess, limit=broken_limit(config.ingest))
+    if stopped is not None:
+        raise DivergenceError(f"{stopped}; lower optim.lr or optim.clip_norm, and use another --run-name")
+    return capacity.placement

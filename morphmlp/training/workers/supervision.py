@@ -1,0 +1,234 @@
+"""Follows the training workers, and starts them again until the plan is done. Knows no Ray.
+
+Every start goes on from the newest checkpoint, with as many workers as there is room for. Where there is room for
+more, the running ones are asked to save and stop first, so growing repeats no step.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from signal import SIGINT
+from typing import Protocol
+
+from morphmlp.config.operation import ClusterConfig
+from morphmlp.errors import ClusterError, RunStoppedError
+from morphmlp.progress import Progress
+from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
+from morphmlp.training.record.report import NODE_LEAVES, STOP_REQUESTED
+from morphmlp.training.record.run_folder import RunFolder, write_whole
+from morphmlp.training.workers.progress_screen import NewLines, Screen
+from morphmlp.training.workers.restarts import Budget, End, Ending
+from morphmlp.training.workers.stop_request import ROOM, ask_to_stop
+
+POLL_S = 0.2
+STOP_PATIENCE_S = 300.0
+"""Time for a step and a checkpoint after a stop was asked for; then the command ends all the same."""
+TELL_EVERY_S = 60.0
+
+
+class Workers(Protocol):
+    """A group of workers at work."""
+
+    def is_alive(self) -> bool:
+        """Whether it hasn't ended."""
+        ...
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, so many seconds at most."""
+        ...
+
+    def end(self) -> End:
+        """How it ended."""
+        ...
+
+
+class Room(Protocol):
+    """Where workers can run."""
+
+    @property
+    def workers(self) -> int:
+        """How many the next start has."""
+        ...
+
+    def look(self) -> str | None:
+        """Settle how many workers can start now; what is lacking where there aren't enough."""
+        ...
+
+    def more(self) -> int:
+        """How many could run beside the present ones."""
+        ...
+
+
+@dataclass
+class _Attempt:
+    """What is known of one group of workers."""
+
+    started: bool = False
+    """They have reported."""
+    stopped: str | None = None
+    """Why they stopped, in their own words."""
+    grows: bool = False
+    """They were asked to stop to make room for more."""
+
+
+class Supervisor:
+    """One run's training, over all its starts."""
+
+    def __init__(
+        self,
+        start: Callable[[], Workers],
+        room: Room,
+        *,
+        cluster: ClusterConfig,
+        folder: RunFolder,
+        progress: Progress,
+        stops: StopSignals,
+        note_event: Callable[[str], None],
+        on_epoch: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            start: Starts the workers that the room has places for.
+            room: Where they run.
+            cluster: Budgets and waiting times.
+            folder: The run's files.
+            progress: Told what happens.
+            stops: Signals to this process.
+            note_event: Takes what belongs into the record; called while no workers run.
+            on_epoch: Told each validated epoch and its top-1, percent.
+        """
+        self._start = start
+        self._room = room
+        self._cluster = cluster
+        self._folder = folder
+        self._progress = progress
+        self._screen = Screen(progress, on_epoch)
+        self._stops = stops
+        self._note_event = note_event
+        self._budget = Budget(max_failures=cluster.max_failures, max_preemptions=cluster.max_preemptions)
+
+    def run(self) -> str | None:
+        """Train until the workers come to an end that needs no restart.
+
+        Returns:
+            Their reason to stop before the plan's end, if they had one.
+
+        Raises:
+            RunStoppedError: A stop was asked for; the workers have saved.
+            Interrupted: It was asked for again, or before there was anything to save, or it took too long.
+            MorphMLPError: Restarts are spent, or there are no workers to be had.
+        """
+        lost = time.monotonic()
+        while True:
+            self._folder.stop_request.unlink(missing_ok=True)
+            before = self._room.workers
+            workers = self._start()
+            attempt = self._follow(workers)
+            end = workers.end()
+            if attempt.started:
+                lost = time.monotonic()
+            why = self._why_again(attempt, end)
+            if why is None:
+                self._folder.stop_request.unlink(missing_ok=True)  # asked to grow at the last moment
+                return attempt.stopped
+            if end.ending is Ending.NOT_STARTED:
+                self._end_if_waited_too_long(lost, why)
+            self._wait(lost)
+            if self._room.workers != before:
+                self._note_event(f"resized from {before} to {self._room.workers} workers: {why}")
+            elif end.ending in (Ending.RETURNED, Ending.NODE_LOST) or not end.recorded:
+                self._note_event(f"restarted: {why}")
+
+    def _follow(self, workers: Workers) -> _Attempt:
+        """Show what the workers tell until they have ended; pass stop requests on, and look for room to grow."""
+        attempt = _Attempt()
+        lines = NewLines(self._folder.progress)
+        next_look = math.inf
+        asked: float | None = None
+        with ExitStack() as saving:
+            while True:
+                alive = workers.is_alive()
+                for line in lines.read():
+                    if "stopped" in line and not attempt.started:  # a report; notes come before any worker is there
+                        attempt.started = True
+                        next_look = time.monotonic() + self._cluster.resize_check_s
+                        saving.enter_context(self._stops.saving_first())
+                    attempt.stopped = line.get("stopped") or attempt.stopped
+                    if (done := line.get("progress")) and done["step"] >= done["total_steps"]:
+                        next_look = math.inf
+                    self._screen.show(line)
+                if not alive:
+                    return attempt
+                now = time.monotonic()
+                if self._stops.received is not None:
+                    asked = asked or self._ask_to_stop(self._stops.received)
+                    if now - asked > STOP_PATIENCE_S:
+                        raise Interrupted(self._stops.received)
+                elif not attempt.grows and now >= next_look:
+                    next_look = now + self._cluster.resize_check_s
+                    attempt.grows = self._ask_to_grow()
+                workers.join(POLL_S)
+
+    def _ask_to_stop(self, signum: int) -> float:
+        ask_to_stop(self._folder.stop_request, NAMES[signum])
+        self._progress.line(
+            f"{NAMES[signum]}: stopping after this step; a second Ctrl-C stops at once and loses what came after the "
+            "last checkpoint"
+        )
+        return time.monotonic()
+
+    def _ask_to_grow(self) -> bool:
+        if not (more := self._room.more()):
+            return False
+        try:
+            write_whole(self._folder.stop_request, f"{ROOM}{more} more")
+        except OSError:  # a full disk wouldn't take their checkpoint either
+            return False
+        self._progress.line(f"there is room for {more} more worker(s): saving, then starting again with them")
+        return True
+
+    def _why_again(self, attempt: _Attempt, end: End) -> str | None:
+        """Why the workers must start again; None where they needn't."""
+        stopped = attempt.stopped
+        if self._stops.received is not None:
+            failed = "" if end.ending is Ending.RETURNED else f", but the workers ended before they saved: {end.reason}"
+            raise RunStoppedError(f"stopped by {NAMES[self._stops.received]}{failed}", signum=self._stops.received)
+        if end.ending is not Ending.RETURNED:
+            self._budget.charge(end)
+            return end.reason
+        if stopped == NODE_LEAVES:
+            self._budget.charge(End(ending=Ending.NODE_LOST, reason=stopped))
+            return stopped
+        if stopped is None or not stopped.startswith(STOP_REQUESTED):
+            return None
+        if attempt.grows:
+            return stopped.removeprefix(STOP_REQUESTED)
+        raise RunStoppedError(f"stopped by {self._folder.stop_request}", signum=SIGINT)
+
+    def _wait(self, lost: float) -> None:
+        """Wait until workers can start.
+
+        Raises:
+            ClusterError: There weren't enough in time.
+            RunStoppedError: A stop request lies in the run's folder.
+        """
+        told = time.monotonic()
+        while (lacking := self._room.look()) is not None:
+            self._end_if_waited_too_long(lost, lacking)
+            if time.monotonic() - told >= TELL_EVERY_S:
+                told = time.monotonic()
+                self._progress.line(f"waiting for workers, {told - lost:.0f} s so far: {lacking}")
+            if self._folder.stop_request.exists():
+                raise RunStoppedError(f"stopped by {self._folder.stop_request}", signum=SIGINT)
+            time.sleep(POLL_S)
+
+    def _end_if_waited_too_long(self, lost: float, lacking: str) -> None:
+        waited = time.monotonic() - lost
+        if waited >= self._cluster.wait_for_workers_s:
+            raise ClusterError(
+                f"cluster.wait_for_workers_s: no workers for {waited:.0f} s: {lacking}; the same command continues "
+                "from the last checkpoint when there is room"
+            )

@@ -1,0 +1,357 @@
+"""Which points of a sweep are best, with intervals, so that noise isn't called a winner.
+
+A point's interval holds two errors: the test set is a sample of videos, and another seed trains another network. With
+p the mean top-1 (0 to 1) over k seeds on n test videos, the variance of p is
+
+    p (1 - p) (1 / n + theta / k)
+
+The first part doesn't shrink with more seeds, which are all tested on the same videos. `theta` is the spread between
+seeds in the same unit, s^2 / (p (1 - p)); it has k - 1 degrees of freedom of its own, and what other points show of it
+(a median, so that one unstable point doesn't blur all) counts like up to four more. The interval is Wilson's with so
+many videos that it has this variance, widened from the normal to the t distribution in the part of the seeds:
+1 / n' = 1 / n + (t / 1.96)^2 theta / k. Where no point has two finished seeds it is Wilson's of the n videos alone.
+
+Differences are judged by Newcombe's method from the two intervals. Pure functions of trials.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median, variance
+from typing import Literal, get_args
+
+from pydantic import JsonValue
+
+from morphmlp.tuning.run.trials import SweepResult, Trial
+
+Z = 1.959964
+BORROWED_SEEDS = 4
+"""So many more seeds is the other points' spread worth, at most."""
+SHORTEST_HOURS = 0.5
+"""Where no trial takes so long, people read minutes."""
+UNKNOWN_NOISE = 0.1
+"""Relative noise of a measured cost where no point was trained twice."""
+_T_QUANTILES = (12.7062, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.306, 2.26216, 2.22814)
+
+Group = Literal["best", "not separable", "behind", "partly finished", "without result"]
+"""`not separable`: the interval of its difference from the best contains 0. `partly finished`: some seeds didn't
+finish, so it is compared with nobody, since a scheduler keeps the lucky seeds. `without result`: none did."""
+
+
+_GROUPS = get_args(Group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Mean test top-1 over seeds, percent, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    with_spread: bool
+    """Whether the interval holds the spread between seeds; else only the test set's sampling error."""
+
+    def is_above(self, other: "Score") -> bool:
+        """Whether the 95 % interval of the difference lies above 0 (Newcombe 1998, method 10)."""
+        return self.mean - other.mean > math.hypot(self.mean - self.low, other.high - other.mean)
+
+    def __str__(self) -> str:
+        seeds = f"{self.seeds} seed{'' if self.seeds == 1 else 's'}"
+        alone = "" if self.with_spread else ", test set's error alone"
+        return f"{self.mean:.1f} (95 % interval {self.low:.1f}-{self.high:.1f}, {seeds}{alone})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedPoint:
+    """A point with all its seeds; measured costs are means over finished trials."""
+
+    point: Mapping[str, JsonValue]
+    title: str
+    trials: tuple[Trial, ...]
+    """One for each seed."""
+    finished: tuple[Trial, ...]
+    """Those that were tested."""
+    score: Score | None
+    group: Group
+    rank: int | None
+    """From 1, by the mean; none where not all seeds finished."""
+    gmacs: float
+    params: int
+    hours: float | None
+    clips_per_s: float | None
+    cpu_s: float | None
+    """CPU core-seconds of one trial."""
+    fronts: tuple[str, ...] = ()
+    """Keys of `COSTS`: no point is better at this cost or cheaper at this top-1, beyond the noise."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all its seeds finished."""
+        return len(self.finished) == len(self.trials)
+
+    @property
+    def seeds_text(self) -> str:
+        """`2 of 2`: seeds that finished."""
+        return f"{len(self.finished)} of {len(self.trials)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Something that a point costs; less is better."""
+
+    key: str
+    title: str
+    """As an axis shows it."""
+    shown: Callable[[RankedPoint], float | None]
+    """What people read; of clips/s more is better."""
+    of_trial: Callable[[Trial], float | None] | None = None
+    """Where it is measured, and noisy: what one trial shows."""
+    more_is_better: bool = False
+
+
+COSTS = (
+    Cost(key="GMAC", title="GMAC of one view", shown=lambda point: point.gmacs),
+    Cost(key="params", title="parameters (million)", shown=lambda point: point.params / 1e6),
+    Cost(
+        key="clips/s",
+        title="training clips per second",
+        shown=lambda point: point.clips_per_s,
+        of_trial=lambda trial: trial.clips_per_s,
+        more_is_better=True,
+    ),
+    Cost(
+        key="time",
+        title="hours of one trial",
+        shown=lambda point: point.hours,
+        of_trial=lambda trial: trial.wall_s,
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """All points by group, in a group by their mean.
+
+    A point that isn't separable from the best may have a lower mean than one that is behind: its interval is wider.
+    """
+
+    points: tuple[RankedPoint, ...]
+
+    @property
+    def best(self) -> RankedPoint | None:
+        """The point of the highest mean; one whose seeds all finished, if any is."""
+        return next((point for point in self.points if point.group == "best"), None)
+
+    @property
+    def scored(self) -> tuple[RankedPoint, ...]:
+        """Points with a test result."""
+        return tuple(point for point in self.points if point.score is not None)
+
+    def of(self, group: Group) -> tuple[RankedPoint, ...]:
+        """The points of a group, in order."""
+        return tuple(point for point in self.points if point.group == group)
+
+    @property
+    def time_unit(self) -> tuple[str, float]:
+        """What people read the trials' time in, `hours` or `minutes`, and how many of it an hour has."""
+        longest = max((point.hours or 0.0 for point in self.points), default=0.0)
+        return ("hours", 1.0) if longest >= SHORTEST_HOURS else ("minutes", 60.0)
+
+    def shown_costs(self) -> tuple[Cost, ...]:
+        """Costs in which scored points differ; where all are alike there is nothing to draw."""
+        costs = (cost if cost.key != "time" else self._time(cost) for cost in COSTS)
+        return tuple(cost for cost in costs if len({_digits(cost.shown(point)) for point in self.scored} - {None}) > 1)
+
+    def _time(self, cost: Cost) -> Cost:
+        unit, per_hour = self.time_unit
+        shown: Callable[[RankedPoint], float | None] = lambda point: (  # noqa: E731
+            None if point.hours is None else point.hours * per_hour
+        )
+        return replace(cost, title=f"{unit} of one trial", shown=shown)
+
+
+def ranked(result: SweepResult) -> Ranking:
+    """The points of a sweep in the order of what they reached."""
+    return ranked_trials(result.trials)
+
+
+def ranked_trials(trials: Sequence[Trial]) -> Ranking:
+    """As `ranked`."""
+    grouped: dict[str, list[Trial]] = {}
+    for trial in trials:
+        grouped.setdefault(json.dumps(dict(trial.point), sort_keys=True), []).append(trial)
+    points = [_point(own) for own in grouped.values()]
+    spreads = {index: spread for index, point in enumerate(points) if (spread := _spread(point.finished)) is not None}
+    points = [
+        replace(point, score=_score(point.finished, [s for other, s in spreads.items() if other != index]))
+        for index, point in enumerate(points)
+    ]
+    points.sort(key=_order)
+    complete = [point for point in points if point.is_complete and point.score is not None]
+    if not complete:  # nothing better is known than the points of which most seeds finished
+        most = max((len(point.finished) for point in points), default=0)
+        complete = [point for point in points if point.score is not None and len(point.finished) == most]
+    named = [_named(point, complete) for point in points]
+    named.sort(key=lambda point: (_GROUPS.index(point.group), point.rank or 0))
+    fronts = {cost.key: _front([point for point in named if point.rank is not None], cost) for cost in COSTS}
+    return Ranking(
+        points=tuple(
+            replace(point, fronts=tuple(key for key, titles in fronts.items() if id(point) in titles))
+            for point in named
+        )
+    )
+
+
+def interval(top1: Sequence[float], num_videos: int, others: Sequence[tuple[int, float]] = ()) -> Score:
+    """Mean and 95 % interval of a point's top-1, as this module describes.
+
+    Args:
+        top1: Percent, of each seed.
+        num_videos: Test videos.
+        others: Degrees of freedom and theta of other points.
+    """
+    count, share = len(top1), fmean(top1) / 100
+    own = (count - 1, variance(top1) / 1e4 / _unit(share, num_videos)) if count > 1 else (0, 0.0)
+    borrowed = (min(BORROWED_SEEDS, sum(freedom for freedom, _ in others)), _typical(others))
+    freedom = own[0] + borrowed[0]
+    videos = float(num_videos)
+    if freedom:
+        theta = (own[0] * own[1] + borrowed[0] * borrowed[1]) / freedom
+        videos = 1 / (1 / num_videos + (t_quantile(freedom) / Z) ** 2 * theta / count)
+    low, high = _wilson(share, videos)
+    return Score(mean=100 * share, low=100 * low, high=100 * high, seeds=count, with_spread=freedom > 0)
+
+
+def t_quantile(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t: a table up to 10 degrees of freedom, beyond them a series."""
+    if freedom <= len(_T_QUANTILES):
+        return _T_QUANTILES[freedom - 1]
+    first = (Z**3 + Z) / 4
+    second = (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96
+    third = (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / 384
+    return Z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def _wilson(share: float, videos: float) -> tuple[float, float]:
+    centre = (share + Z**2 / (2 * videos)) / (1 + Z**2 / videos)
+    half = Z / (1 + Z**2 / videos) * math.sqrt(share * (1 - share) / videos + Z**2 / (4 * videos**2))
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def _unit(share: float, num_videos: int) -> float:
+    """One video's variance p (1 - p), of a share that is kept off 0 and 1 by four more videos, half of them right."""
+    kept_off = (share * num_videos + 2) / (num_videos + 4)
+    return kept_off * (1 - kept_off)
+
+
+def _typical(spreads: Sequence[tuple[int, float]]) -> float:
+    """Median of thetas, each divided by its distribution's median (Wilson and Hilferty)."""
+    return median(theta / (1 - 2 / (9 * freedom)) ** 3 for freedom, theta in spreads) if spreads else 0.0
+
+
+def _spread(finished: Sequence[Trial]) -> tuple[int, float] | None:
+    """Degrees of freedom and theta of a point's own seeds."""
+    top1 = _values(finished, lambda trial: trial.top1)
+    if len(top1) < 2:
+        return None
+    return len(top1) - 1, variance(top1) / 1e4 / _unit(fmean(top1) / 100, _num_videos(finished))
+
+
+def _score(finished: Sequence[Trial], others: Sequence[tuple[int, float]]) -> Score | None:
+    top1 = _values(finished, lambda trial: trial.top1)
+    return interval(top1, _num_videos(finished), others) if top1 else None
+
+
+def _num_videos(finished: Sequence[Trial]) -> int:
+    return min(trial.num_videos or 1 for trial in finished)
+
+
+def _values(trials: Sequence[Trial], value: Callable[[Trial], float | None]) -> list[float]:
+    return [found for trial in trials if (found := value(trial)) is not None]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _point(trials: Sequence[Trial]) -> RankedPoint:
+    first = trials[0]
+    finished = tuple(t for t in trials if t.state == "finished" and t.top1 is not None and t.num_videos)
+    wall_s = _mean(_values(finished, lambda trial: trial.wall_s))
+    return RankedPoint(
+        point=first.point,
+        title=first.title,
+        trials=tuple(sorted(trials, key=lambda trial: trial.seed)),
+        finished=finished,
+        score=None,
+        group="without result",
+        rank=None,
+        gmacs=first.gmacs,
+        params=first.params,
+        hours=None if wall_s is None else wall_s / 3600,
+        clips_per_s=_mean(_values(finished, lambda trial: trial.clips_per_s)),
+        cpu_s=_mean(_values(finished, lambda trial: trial.cpu_s)),
+    )
+
+
+def _order(point: RankedPoint) -> tuple[float, ...]:
+    """By the mean; points without one by how far they came."""
+    if point.score is not None:
+        return (0, -point.score.mean)
+    return (
+        1,
+        -max(trial.epochs for trial in point.trials),
+        -max(
+            (value for value in _values(point.trials, lambda trial: trial.val_top1) if math.isfinite(value)), default=0
+        ),
+    )
+
+
+def _named(point: RankedPoint, complete: Sequence[RankedPoint]) -> RankedPoint:
+    """The point with its group and rank."""
+    if point.score is None:
+        return point
+    rank = next((rank for rank, other in enumerate(complete, start=1) if other is point), None)
+    if rank is None:
+        return replace(point, group="partly finished")
+    best = complete[0].score
+    behind = best is not None and best.is_above(point.score)
+    return replace(point, rank=rank, group="best" if rank == 1 else "behind" if behind else "not separable")
+
+
+def _front(points: Sequence[RankedPoint], cost: Cost) -> set[int]:
+    """Identities of the points that no other dominates; empty where all cost the same."""
+    known = [
+        (point, point.score, value if not cost.more_is_better else 1 / value)
+        for point in points
+        if point.score is not None and (value := cost.shown(point)) is not None and value > 0
+    ]
+    if len({_digits(value) for _, _, value in known}) < 2:
+        return set()
+    noise = _noise(points, cost)
+
+    def dominates(other: tuple[RankedPoint, Score, float], one: tuple[RankedPoint, Score, float]) -> bool:
+        margin = noise * one[2] * math.sqrt(1 / len(other[0].finished) + 1 / len(one[0].finished))
+        no_worse = other[1].mean >= one[1].mean and other[2] <= one[2] + margin
+        return no_worse and (other[2] < one[2] - margin or other[1].is_above(one[1]))
+
+    return {id(one[0]) for one in known if not any(dominates(other, one) for other in known)}
+
+
+def _noise(points: Sequence[RankedPoint], cost: Cost) -> float:
+    """Relative noise of one trial's cost, doubled: beyond it a difference counts."""
+    if cost.of_trial is None:
+        return 0.0
+    replicas = [values for point in points if len(values := _values(point.finished, cost.of_trial)) > 1]
+    if not replicas:
+        return 2 * UNKNOWN_NOISE
+    freedom = sum(len(values) - 1 for values in replicas)
+    squares = sum((len(values) - 1) * variance(values) / fmean(values) ** 2 for values in replicas if fmean(values) > 0)
+    return 2 * math.sqrt(squares / freedom)
+
+
+def _digits(value: float | None) -> str | None:
+    """As a reader sees it."""
+    return None if value is None else f"{value:.3g}"

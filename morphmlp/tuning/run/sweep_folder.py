@@ -1,0 +1,110 @@
+"""The files of a sweep, from which it can go on after any stop."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from morphmlp.config.loading import read_yaml, to_yaml
+from morphmlp.config.sweep import SweepConfig, load_sweep, sweep_to_yaml
+from morphmlp.errors import CheckpointError
+from morphmlp.training.record.run_folder import RunFolder, run_lock, write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFolder:
+    """The files of a sweep, under `<cluster.storage>/<run name>/`; beside them a folder for each trial."""
+
+    root: Path
+
+    @property
+    def sweep(self) -> Path:
+        """The resolved sweep file."""
+        return self.root / "sweep.yaml"
+
+    @property
+    def base(self) -> Path:
+        """The base experiment as it was when the sweep began."""
+        return self.root / "base.yaml"
+
+    @property
+    def trials(self) -> Path:
+        """Every trial so far, one JSON line each."""
+        return self.root / "trials.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        """What Optuna knows."""
+        return self.root / "optuna.jsonl"
+
+    @property
+    def tune(self) -> Path:
+        """What Ray Tune writes for itself while it runs."""
+        return self.root / "tune"
+
+    @property
+    def clips(self) -> Path:
+        """Decoded clips that the trials share; removed when the sweep is done."""
+        return self.root / "clips"
+
+    @property
+    def log(self) -> Path:
+        """What the sweep's commands said, with the time."""
+        return self.root / "log.txt"
+
+    @property
+    def freed(self) -> Path:
+        """Trials whose checkpoints were removed, with the bytes that these took, one JSON line each."""
+        return self.root / "freed.jsonl"
+
+    @property
+    def table(self) -> Path:
+        """The closing table."""
+        return self.root / "sweep_table.md"
+
+    @property
+    def winners(self) -> Path:
+        """Experiment files of the best points."""
+        return self.root / "winners"
+
+    def require_new(self) -> None:
+        """Refuse a folder that is there already.
+
+        Raises:
+            CheckpointError: It is.
+        """
+        if self.root.exists():
+            raise CheckpointError(
+                f"--run-name {self.root.name}: {self.root} exists; choose another name, or go on with it by --resume"
+            )
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other commands off the sweep.
+
+        Raises:
+            RunInUseError: Another command works on it.
+        """
+        return run_lock(RunFolder(self.root))
+
+    def begin(self, sweep: SweepConfig, base: Mapping[str, JsonValue]) -> None:
+        """Take a new folder.
+
+        Raises:
+            CheckpointError: There is one of this name.
+        """
+        self.require_new()
+        self.root.mkdir(parents=True)
+        self.base.write_text(to_yaml(base), encoding="utf-8")
+        write_whole(self.sweep, sweep_to_yaml(sweep))
+
+    def read(self) -> tuple[SweepConfig, dict[str, JsonValue]]:
+        """The sweep that began here, and its base experiment.
+
+        Raises:
+            CheckpointError: None did.
+        """
+        if not self.sweep.exists():
+            raise CheckpointError(f"--resume {self.root.name}: {self.root} holds no sweep")
+        return load_sweep(self.sweep), read_yaml(self.base)

@@ -1,0 +1,175 @@
+"""What a trial tells the sweep's driver: one JSON line per event, in a file of the trial's folder.
+
+A trial has no terminal of its own. It writes here as it would draw on one, and the driver reads what was added. The
+file outlives both: a sweep that goes on after a stop reads from it which trials have ended, and how.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from morphmlp.line_file import cut_torn_end
+from morphmlp.progress import Progress
+from morphmlp.tuning.run.trials import TrialState
+
+BEHIND, OUT_OF_TIME, TAKES_OVER = "behind other trials: ", "out of time: ", "takes over: "
+SWEEP_STOPS = "the sweep stops: "
+"""How a request to stop begins that comes from the sweep; the reason follows."""
+UPDATE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEnd:
+    """How a trial ended."""
+
+    state: TrialState
+    reason: str | None = None
+    """Why it ended early."""
+    result: Mapping[str, JsonValue] | None = None
+    """What a finished trial found (`ExperimentResult`)."""
+    wall_s: float | None = None
+    cpu_s: float | None = None
+
+
+class TrialLog:
+    """The trial's side; a `Progress` that also takes scores and the end."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            cut_torn_end(path)
+        self._path = path
+        self._total = 0
+        self._written = 0.0
+
+    def phase(self, title: str, *, total: int, unit: str) -> None:
+        """A new piece of work begins."""
+        self._total, self._written = total, 0.0
+        self._write({"event": "phase", "title": title, "total": total, "unit": unit})
+
+    def update(self, done: int, note: str = "") -> None:
+        """So much of it is done; told once a second at most."""
+        now = time.monotonic()
+        if now - self._written >= UPDATE_EVERY_S or done == self._total:
+            self._written = now
+            self._write({"event": "update", "done": done, "note": note})
+
+    def line(self, text: str) -> None:
+        """Something worth keeping on the screen."""
+        self._write({"event": "line", "text": text})
+
+    def epoch(self, epoch: int, top1: float) -> None:
+        """An epoch was validated."""
+        self._write({"event": "epoch", "epoch": epoch, "top1": top1, "time": time.time()})
+
+    def ended(self, end: TrialEnd) -> None:
+        """The trial ends here."""
+        fields = {name: value for name, value in vars(end).items() if value is not None}
+        self._write({"event": "end", **fields})
+
+    def again(self) -> None:
+        """A trial that had ended is tried once more."""
+        self._write({"event": "again"})
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+
+@dataclass
+class TrialView:
+    """The driver's side: one trial as far as it has told."""
+
+    name: str
+    """As it stands before the trial's lines, `trial 2 [8 4 4 1]`."""
+    path: Path
+    end: TrialEnd | None = None
+    """How it ended; None while it hasn't."""
+    scores: list[tuple[int, float, float]] = field(default_factory=list)
+    """Epochs with their validation top-1 (percent), and when it was known (seconds since 1970), in that order; a trial
+    that went back to another's weights has an epoch twice."""
+    _place: int = field(default=0, init=False)
+    _lines: list[str] = field(default_factory=list, init=False)
+    """Taken in, and not shown yet."""
+    _doing: str = field(default="", init=False)
+    _phase: tuple[str, int, str] = field(default=("", 0, ""), init=False)
+    _reading: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def state(self) -> str:
+        """What it does now; empty before it starts and after it ended."""
+        return f"{self.name}: {self._doing}" if self._doing and self.end is None else ""
+
+    @property
+    def epochs(self) -> dict[int, float]:
+        """Validation top-1 of each epoch, percent; the latest where there are several."""
+        return {epoch: top1 for epoch, top1, _ in self.scores}
+
+    @property
+    def followed(self) -> bool:
+        """Whether it has ended, and all that it told was shown."""
+        return self.end is not None and not self._lines
+
+    def take_in(self) -> None:
+        """Take in what was added to the file; its lines are shown when it's next followed. Any thread may."""
+        with self._reading:
+            for event in self._added():
+                line = self._take(event)
+                if line is not None:
+                    self._lines.append(line)
+
+    def take_in_quietly(self) -> None:
+        """Take in what an earlier command has shown."""
+        self.take_in()
+        self._lines.clear()
+
+    def follow(self, progress: Progress) -> None:
+        """Take in what was added to the file, and show lines that are worth keeping."""
+        self.take_in()
+        while self._lines:
+            progress.line(f"{self.name}: {self._lines.pop(0)}")
+
+    def _take(self, event: dict[str, Any]) -> str | None:
+        """Take one event in; the line that is worth keeping, if it has one."""
+        match event.pop("event"):
+            case "phase":
+                self._phase = (event["title"], event["total"], event["unit"])
+                self._doing = event["title"]
+            case "update":
+                title, total, unit = self._phase
+                note = f", {event['note']}" if event["note"] else ""
+                self._doing = f"{title} {event['done']}/{total} {unit}{note}"
+            case "line":
+                self._doing = self._doing or "starting"
+                return str(event["text"])
+            case "epoch":
+                self.scores.append((event["epoch"], event["top1"], event["time"]))
+            case "end":
+                self.end = TrialEnd(**event)
+                return None if self.end.reason is None else f"{self.end.state.replace('_', ' ')}: {self.end.reason}"
+            case "again":
+                self.end, self._doing = None, ""
+        return None
+
+    def _added(self) -> Iterator[dict[str, Any]]:
+        if not self.path.exists():
+            return
+        with self.path.open(encoding="utf-8") as file:
+            file.seek(self._place)
+            while (text := file.readline()).endswith("\n"):
+                self._place = file.tell()
+                yield json.loads(text)
+
+
+def follow_all(views: Sequence[TrialView], progress: Progress) -> None:
+    """Take in what all trials told, and move the sweep's own progress."""
+    for view in views:
+        if not view.followed:
+            view.follow(progress)
+    progress.update(sum(view.end is not None for view in views), "; ".join(view.state for view in views if view.state))

@@ -1,0 +1,71 @@
+"""What became of a sweep's trials: values that the record, the table and the report are made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import JsonValue
+
+from morphmlp.tuning.space.space import ImpossiblePoint
+
+TrialState = Literal["finished", "stopped", "timed_out", "diverged", "failed"]
+"""`finished`: trained and tested. `stopped`: by the scheduler, behind others. `timed_out`: by `max_trial_minutes`.
+`diverged`: its loss or gradients were no numbers. `failed`: an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training of one point with one seed; numbers are missing where it didn't get so far."""
+
+    number: int
+    """From 1, in the order of the plan."""
+    point: Mapping[str, JsonValue]
+    """The swept fields, dotted, and what they are here."""
+    title: str
+    """The point's values as people read them, the same for all its seeds."""
+    seed: int
+    state: TrialState
+    run_id: str | None
+    """MLflow run; none where the trial ended before it was opened."""
+    run_name: str
+    top1: float | None
+    """Percent of `num_videos` in the test."""
+    top5: float | None
+    num_videos: int | None
+    """Test videos scored."""
+    val_top1: float | None
+    """Percent, at its last validation."""
+    epochs: int
+    """Epochs trained and validated."""
+    gmacs: float
+    """Billion multiply-accumulates of one view."""
+    params: int
+    clips_per_s: float | None
+    """Training clips per second, ingest included."""
+    wall_s: float | None
+    cpu_s: float | None
+    """CPU core-seconds of all its processes."""
+    error: str | None
+    """Why it ended early, in one line; none where it finished."""
+    replaces: Mapping[str, JsonValue] | None = None
+    """The values that were asked for, where others took their place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What a sweep found; the JSON of `--json`."""
+
+    parent_run_id: str
+    run_name: str
+    wall_s: float
+    trials: tuple[Trial, ...]
+    impossible: tuple[ImpossiblePoint, ...]
+    with_checkpoints: tuple[str, ...] | None = None
+    """Names of the trials' runs whose checkpoints were kept; None where none were removed for room."""
+    freed_bytes: int = 0
+    """What the removed checkpoints took."""
+
+    @property
+    def failed(self) -> tuple[Trial, ...]:
+        """Trials that ended with an error."""
+        return tuple(trial for trial in self.trials if trial.state in ("failed", "diverged"))

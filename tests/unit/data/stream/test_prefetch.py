@@ -1,0 +1,90 @@
+"""Items made ahead in a thread: the same ones, no more than asked for, and no thread left behind."""
+
+import threading
+import time
+
+import pytest
+
+from morphmlp.data.stream.prefetch import prefetch
+
+
+def waiting_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+def wait_until(condition, timeout_s=5.0):
+    end = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    return condition()
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    assert wait_until(lambda: not waiting_threads())
+
+
+@pytest.mark.parametrize("depth", [1, 2, 50])
+def test_the_items_are_the_same_in_the_same_order(depth):
+    assert list(prefetch(iter(range(20)), depth=depth)) == list(range(20))
+
+
+def test_nothing_gives_nothing():
+    assert list(prefetch(iter([]), depth=2)) == []
+
+
+def test_items_that_are_none_or_false_are_items():
+    assert list(prefetch(iter([None, 0, None]), depth=2)) == [None, 0, None]
+
+
+def test_the_next_items_are_made_while_the_caller_works_and_no_more_than_asked_for():
+    made = []
+
+    def source():
+        for number in range(10):
+            made.append(number)
+            yield number
+
+    items = prefetch(source(), depth=2)
+    assert next(items) == 0
+    # Two wait, and one is in the thread's hands.
+    assert wait_until(lambda: len(made) == 4)
+    time.sleep(0.05)
+    assert len(made) == 4
+    items.close()
+
+
+def test_an_error_is_raised_at_its_place_in_the_order():
+    def source():
+        yield 1
+        yield 2
+        raise ValueError("torn")
+
+    items = prefetch(source(), depth=5)
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(ValueError, match="torn"):
+        next(items)
+
+
+def test_closing_early_stops_the_thread():
+    items = prefetch(iter(range(10**9)), depth=2)
+    next(items)
+    items.close()
+    assert not waiting_threads()
+
+
+def test_a_caller_that_fails_stops_the_thread():
+    def caller():
+        for _ in prefetch(iter(range(10**9)), depth=2):
+            raise RuntimeError("full")
+
+    with pytest.raises(RuntimeError, match="full"):
+        caller()
+
+
+def test_nothing_is_made_before_the_first_item_is_asked_for():
+    made = []
+    prefetch((made.append(number) for number in range(3)), depth=2)
+    assert not made
+    assert not waiting_threads()

@@ -1,0 +1,72 @@
+"""What is wrong with an experiment is told before Ray starts."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from morphmlp.cli import ExperimentArguments
+from morphmlp.config import load_config
+from morphmlp.errors import ClusterError, ConfigError, QuarantineLimitError
+from morphmlp.experiment import ray_pipeline
+from morphmlp.training.loop.state import build_network
+
+SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
+
+
+class RayStartedError(Exception):
+    """In the place of a Ray session."""
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """Trains from weights, on videos that are taken to be there, up to the start of Ray."""
+
+    def train(weights, *, ends_in=RayStartedError):
+        def no_session(*arguments, **options):
+            raise ends_in
+
+        config = load_config(SMALL, {"start_from.weights": str(weights)})
+        names = [f"class {number}" for number in range(config.model.num_classes)]
+
+        class Videos(SimpleNamespace):
+            def __len__(self):
+                return 100
+
+        monkeypatch.setattr(
+            ray_pipeline, "read_splits", lambda config: SimpleNamespace(train=Videos(class_names=names))
+        )
+        monkeypatch.setattr(ray_pipeline, "require_free", lambda config, data, run_name: None)
+        monkeypatch.setattr(ray_pipeline, "ray_session", no_session)
+        ray_pipeline.train_and_report(ExperimentArguments(config=config, run_name="run", json=None))
+
+    return train
+
+
+def test_wrong_starting_weights_are_one_line_and_no_ray_is_started(train, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        train(tmp_path / "no.pth")
+    assert caught.value.faults == (f"start_from.weights: {tmp_path}/no.pth: can't be read: No such file or directory",)
+
+
+def test_right_starting_weights_let_ray_start(train, tmp_path):
+    torch.save(build_network(load_config(SMALL)).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(RayStartedError):
+        train(tmp_path / "w.pth")
+
+
+def test_a_run_that_ends_for_its_broken_videos_says_how_it_goes_on_once_they_are_mended(train, tmp_path):
+    torch.save(build_network(load_config(SMALL)).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(QuarantineLimitError) as caught:
+        train(tmp_path / "w.pth", ends_in=QuarantineLimitError("8 of 384 train videos can't be used"))
+    assert str(caught.value) == (
+        "8 of 384 train videos can't be used; then continue with the same command and --run-name run (runs/run)"
+    )
+
+
+def test_a_cluster_that_does_not_answer_is_told_before_anything_else(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "garbage")
+    config = load_config(SMALL, {"data.train": "/no/such.parquet"})
+    with pytest.raises(ClusterError, match="RAY_ADDRESS 'garbage'"):
+        ray_pipeline.train_and_report(ExperimentArguments(config=config, run_name="run", json=None))

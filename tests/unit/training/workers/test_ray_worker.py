@@ -1,0 +1,261 @@
+"""A worker's books: when it saves, what it reports and when it stops. Nothing of Ray is started."""
+
+import itertools
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import tiny_training as tiny
+import torch
+
+from morphmlp.config.loading import config_from_mapping, config_to_mapping, with_overrides
+from morphmlp.errors import StorageError
+from morphmlp.metrics import ScoreCounts
+from morphmlp.record import Metrics
+from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
+from morphmlp.training.loop.loop import fit
+from morphmlp.training.loop.state import new_state, snapshot
+from morphmlp.training.loop.step_guard import SkippedStep
+from morphmlp.training.record.report import points_of
+from morphmlp.training.record.run_folder import RunFolder
+from morphmlp.training.workers import ray_worker
+from morphmlp.training.workers.stop_request import ROOM
+
+STEPS_PER_EPOCH = 2
+
+
+class KeptSaving:
+    """Notes what would be saved: the steps taken, and the top-1 that goes along."""
+
+    def __init__(self, state, plan):
+        self.state, self.plan, self.saved = state, plan, []
+        self.refuses = False
+
+    def after_step(self):
+        self.save()
+
+    def after_epoch(self, epoch, *, top1):
+        self.save(top1=top1)
+
+    def save(self, *, top1=None, required=False):
+        self.saved.append((self.plan.step_of(self.state.cursor), top1))
+
+    def notes(self):
+        return []
+
+    def finish(self, *, hurry, told):
+        if self.refuses:
+            told("waiting" if not hurry() else "no time to wait")
+            raise StorageError("the disk is full")
+
+
+class Training:
+    """A training of two steps an epoch in which every step's checkpoint is due, as `train_worker` drives it."""
+
+    def __init__(self, folder, *, num_videos=12, broken=(), **fields):
+        overrides = {"train.epochs": 2, "execution.report_every_steps": 1, **fields}
+        config = config_from_mapping(with_overrides(config_to_mapping(tiny.CONFIG), overrides))
+        plan = tiny.recipe_of(config).plan
+        assert plan.steps_per_epoch == STEPS_PER_EPOCH
+        self.state = new_state(config, tiny.CPU)
+        self.saving = KeptSaving(self.state, plan)
+        self.clips = tiny.ListClips(plan, broken=broken)
+        job = SimpleNamespace(config=config, folder=folder, gmacs_per_view=1.0, num_videos=num_videos, num_val_videos=4)
+        self.worker = ray_worker._Worker(job, self.state, self.clips, self.saving, workers=1, device=tiny.CPU)
+
+    def run(self):
+        """Train to the end, or until the worker stops."""
+        steps = fit(
+            self.state,
+            self.state.model,
+            self.clips,
+            recipe=self.worker.recipe,
+            device=tiny.CPU,
+            guard=self.worker.guard,
+        )
+        for summary in steps:
+            if self.worker.stops_after(summary):
+                return
+        self.worker.finish()
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    """What the worker reports; its validation gives as many percent as epochs are done."""
+    told = []
+
+    epochs = itertools.count(1)
+
+    def score(model, batches, *, device, too_many):
+        return ScoreCounts(num_videos=4, top1_hits=next(epochs), top5_hits=4, loss_sum=1.0), []
+
+    monkeypatch.setattr(ray_worker.ray.train, "report", told.append)
+    monkeypatch.setattr(ray_worker, "_node_leaves", lambda: False)
+    monkeypatch.setattr(ray_worker, "score_single_views", score)
+    return told
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path)
+
+
+def test_the_last_step_of_an_epoch_is_saved_with_the_scores_of_its_validation_only(reports, folder):
+    training = Training(folder)
+    training.run()
+    assert training.saving.saved == [(1, None), (2, 25.0), (3, None), (4, 50.0)]
+
+
+def test_the_last_step_of_a_run_that_ends_inside_an_epoch_is_saved_with_its_scores_only(reports, folder):
+    training = Training(folder, **{"train.max_steps": 3})
+    training.run()
+    assert training.saving.saved == [(1, None), (2, 25.0), (3, 50.0)]
+
+
+def test_the_last_step_of_an_epoch_is_reported_together_with_its_validation(reports, folder):
+    Training(folder).run()
+    found = [{point.key: point.step for point in points_of(report)} for report in reports]
+    steps = [(points.get(Metrics.TRAIN_LOSS), points.get(Metrics.VAL_TOP1)) for points in found]
+    assert steps == [(1, None), (2, 1), (3, None), (4, 2), (None, None)]
+
+
+def test_whoever_is_asked_to_stop_at_the_last_step_of_an_epoch_validates_first(reports, folder):
+    training = Training(folder)
+    calls = iter([False, True])
+    training.worker.guard.wants_to_stop = lambda: next(calls, False)
+    folder.stop_request.write_text("SIGTERM")
+    training.run()
+    assert training.saving.saved == [(1, None), (2, 25.0), (2, None)]  # the last one is that of the stop
+    assert reports[-1] == {"stopped": "stop requested: SIGTERM"}
+    assert {point.key for report in reports for point in points_of(report)} >= {Metrics.VAL_TOP1}
+
+
+def test_whoever_is_asked_to_stop_inside_an_epoch_saves_and_stops_at_once(reports, folder):
+    training = Training(folder)
+    training.worker.guard.wants_to_stop = lambda: True
+    folder.stop_request.write_text("SIGTERM")
+    training.run()
+    assert {step for step, _ in training.saving.saved} == {1}
+    assert reports[-1] == {"stopped": "stop requested: SIGTERM"}
+
+
+def test_a_run_that_is_continued_keeps_the_head_that_it_has_trained(tmp_path):
+    """It was asked to replace the file's head; that was done when it began."""
+    (tmp_path / "w.pth").touch()  # it isn't read again
+    start_from = {"start_from.weights": str(tmp_path / "w.pth"), "start_from.replace_head": True}
+    config = config_from_mapping(with_overrides(config_to_mapping(tiny.CONFIG), start_from))
+    trained = new_state(config, tiny.CPU)
+    with torch.no_grad():
+        trained.model.head.weight.fill_(0.25)
+    store = CheckpointStore.of(str(tmp_path), "run")
+    store.save(snapshot(trained, config=config, data_fingerprint="12:abc"), CheckpointFacts(epoch=0, step=0, top1=None))
+    state = new_state(config, tiny.CPU)
+    job = SimpleNamespace(config=config, data_fingerprint="12:abc")
+    _, notes = ray_worker._resume_or_start(job, state, store, SimpleNamespace(), first=True)
+    assert (state.model.head.weight == 0.25).all()
+    assert [note for note in notes if "head" in note] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits", "raises"),
+    [
+        pytest.param("SIGTERM", "no time to wait", False, id="a signal: the run ends all the same"),
+        pytest.param(f"{ROOM}2 more", "waiting", True, id="more workers: they would take the steps again"),
+        pytest.param(None, "waiting", True, id="the end of the plan"),
+    ],
+)
+def test_storage_that_takes_no_checkpoint_is_waited_for_unless_the_run_is_to_end(asked, waits, raises, reports, folder):
+    training = Training(folder)
+    training.saving.refuses = True
+    if asked is not None:
+        folder.stop_request.write_text(asked)
+        training.worker.guard.wants_to_stop = lambda: True
+    if raises:
+        with pytest.raises(StorageError, match="full"):
+            training.run()
+    else:
+        training.run()
+        assert "stopping without a checkpoint of this step: the disk is full" in reports[-2]["notes"]
+        assert reports[-1] == {"stopped": f"stop requested: {asked}"}
+    assert json.loads(folder.progress.read_text()) == {"notes": [waits]}
+
+
+class StoreThatFails:
+    """Can't be read so many times."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def newest(self, told):
+        self.times -= 1
+        if self.times >= 0:
+            raise StorageError("the mount is gone")
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 60.0])
+def test_a_checkpoint_to_continue_from_is_waited_for(patience_s, folder, monkeypatch):
+    monkeypatch.setattr(ray_worker, "READ_AGAIN_S", 0.0)
+    config = config_from_mapping(
+        with_overrides(config_to_mapping(tiny.CONFIG), {"checkpoint.wait_for_storage_s": patience_s})
+    )
+    job = SimpleNamespace(config=config, folder=folder)
+    if not patience_s:
+        with pytest.raises(StorageError, match="gone"):
+            ray_worker._newest(job, StoreThatFails(3), [], first=True)
+    else:
+        assert ray_worker._newest(job, StoreThatFails(3), [], first=True) == (None, None)
+        (line,) = folder.progress.read_text().splitlines()
+        assert "the mount is gone; waiting up to 60 s for it" in line
+
+
+def test_too_many_broken_training_videos_end_the_run_at_that_step_and_not_at_the_next_report(reports, folder):
+    fields = {"execution.report_every_steps": 20, "ingest.max_quarantined_share": 0.25}
+    training = Training(folder, broken=range(12), **fields)
+    training.run()
+    assert reports[-1] == {"stopped": "too many broken videos: train: 6 of 12 train videos"}
+    assert training.saving.saved == [(1, None), (1, None)]  # as due, and for the stop
+    assert len(reports) == 2
+
+
+def test_broken_videos_of_an_epoch_are_weighed_before_its_validation(reports, folder, monkeypatch):
+    monkeypatch.delattr(ray_worker, "score_single_views")
+    training = Training(folder, broken=range(12), **{"ingest.max_quarantined_share": 0.75})
+    training.run()
+    assert reports[-1] == {"stopped": "too many broken videos: train: 12 of 12 train videos"}
+
+
+def test_the_share_of_broken_videos_begins_anew_with_each_epoch(reports, folder):
+    training = Training(folder, broken=[3, 5], **{"ingest.max_quarantined_share": 0.25})
+    training.run()
+    assert "stopped" not in reports[-1]
+
+
+def test_a_training_set_that_is_gone_ends_the_run_long_before_the_share_of_the_whole(reports, folder):
+    training = Training(folder, num_videos=100_000, broken=range(12), **{"ingest.max_quarantined_share": 0.01})
+    training.run()
+    assert reports[-1] == {"stopped": "too many broken videos: train: 12 of the first 12 of 100000 train videos"}
+
+
+def test_a_validation_with_too_many_broken_videos_gives_no_score_and_ends_the_run(reports, folder, monkeypatch):
+    def score(model, batches, *, device, too_many):
+        assert [too_many(broken) for broken in (0, 1, 2)] == [False, False, True]
+        return ScoreCounts(num_videos=1, top1_hits=1, top5_hits=1, loss_sum=1.0), [tiny.broken_video(9)] * 2
+
+    monkeypatch.setattr(ray_worker, "score_single_views", score)
+    training = Training(folder, **{"ingest.max_quarantined_share": 0.25})
+    training.run()
+    assert reports[-1] == {"stopped": "too many broken videos: val: 2 of 4 val videos"}
+    assert training.saving.saved[-2:] == [(2, None), (2, None)]  # never the best one
+    assert not {point.key for report in reports for point in points_of(report)} & {Metrics.VAL_TOP1, Metrics.VAL_LOSS}
+
+
+def test_too_many_skipped_steps_end_with_the_command_that_repeats_the_last_one(reports, tmp_path):
+    training = Training(RunFolder(tmp_path / "my run"), **{"execution.max_skipped_steps": 3})
+    last = SkippedStep(step=6, epoch=0, loss=math.nan, grad_norm=math.inf)
+    training.worker.guard = SimpleNamespace(gave_up=True, last_skipped=last, broken_videos=0, stop_requested=False)
+    reason = training.worker._reason_to_stop(None)
+    assert reason.startswith(
+        "3 steps in a row had a loss or gradient that isn't finite (execution.max_skipped_steps), "
+    )
+    assert reason.endswith(f"step 7; repeat it with `python pipelines/replay.py '{tmp_path}/my run' 7`")

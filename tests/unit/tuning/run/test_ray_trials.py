@@ -1,0 +1,100 @@
+"""Which trial is handed to Ray Tune next; nothing of Ray is started."""
+
+import signal
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.search import Searcher
+
+from morphmlp.errors import RunStoppedError
+from morphmlp.tuning.run import ray_trials
+from morphmlp.tuning.run.ray_trials import _ask_all_to_stop, _NextTrial
+from morphmlp.tuning.run.trial_log import SWEEP_STOPS, TrialLog, TrialView
+
+
+@pytest.fixture
+def campaign(tmp_path):
+    """Three trials that have not started."""
+    entries = []
+    for number in (1, 2, 3):
+        path = tmp_path / f"t{number}" / "trial.jsonl"
+        TrialLog(path)
+        job = SimpleNamespace(number=number)
+        entries.append(SimpleNamespace(job=job, view=TrialView(name=f"t{number}", path=path)))
+    waiting, told = iter(entries), []
+    return SimpleNamespace(entries=entries, next=lambda: next(waiting, None), note_end=told.append, told=told)
+
+
+def handed_out(campaign, given_up):
+    trials = _NextTrial(campaign, SimpleNamespace(given_up=given_up.get))
+    handed = []
+    while (found := trials.suggest(str(len(handed)))) != Searcher.FINISHED:
+        handed.append(found["job"].number)
+    return handed
+
+
+def test_a_trial_whose_point_was_given_up_does_not_start_and_ends_as_stopped(campaign):
+    assert handed_out(campaign, {2: "another seed was behind"}) == [1, 3]
+    ends = [entry.view.end for entry in campaign.entries]
+    assert (ends[0], ends[2]) == (None, None)
+    assert (ends[1].state, ends[1].reason, ends[1].wall_s, ends[1].cpu_s) == (
+        "stopped",
+        "another seed was behind",
+        0,
+        0,
+    )
+    assert campaign.told == [campaign.entries[1]]
+
+
+def test_where_all_that_are_left_were_given_up_the_sweep_ends(campaign):
+    assert handed_out(campaign, dict.fromkeys((1, 2, 3), "behind")) == []
+    assert all(entry.view.end.state == "stopped" for entry in campaign.entries)
+
+
+def test_a_sweep_that_is_asked_to_end_starts_no_more_trials(campaign):
+    trials = _NextTrial(campaign, SimpleNamespace(given_up={}.get))
+    assert trials.suggest("a")["job"].number == 1
+    lines = []
+    trials.end(signal.SIGTERM, SimpleNamespace(line=lines.append))
+    assert trials.suggest("b") == Searcher.FINISHED
+    assert lines[0].startswith("SIGTERM: the trials stop after this step")
+
+
+def test_only_trials_at_work_are_asked_to_stop_and_no_other_request_is_lost(tmp_path):
+    def entry(name, *, end=None, asked=None):
+        folder = tmp_path / name
+        if name != "waiting":
+            folder.mkdir()
+        if asked is not None:
+            (folder / "stop-requested").write_text(asked)
+        config = SimpleNamespace(cluster=SimpleNamespace(storage=str(tmp_path)))
+        return SimpleNamespace(job=SimpleNamespace(config=config, run_name=name), view=SimpleNamespace(end=end))
+
+    entries = [entry("done", end="finished"), entry("behind", asked="behind other trials"), entry("works")]
+    _ask_all_to_stop(SimpleNamespace(entries=[*entries, entry("waiting")]), "the sweep stops: SIGTERM")
+    asked = {path.parent.name: path.read_text() for path in tmp_path.glob("*/stop-requested")}
+    assert asked == {"behind": "behind other trials", "works": "the sweep stops: SIGTERM"}
+
+
+def test_a_trial_that_stops_with_its_sweep_has_not_ended(tmp_path, monkeypatch):
+    """So the sweep takes it up again when it goes on."""
+    job = SimpleNamespace(
+        config=SimpleNamespace(cluster=SimpleNamespace(storage=str(tmp_path))),
+        run_name="t1",
+        working_folder=str(tmp_path),
+        uri="",
+        log=tmp_path / "t1" / "trial.jsonl",
+        max_minutes=None,
+    )
+
+    def stop(*_):
+        (tmp_path / "t1" / "stop-requested").write_text(SWEEP_STOPS + "SIGTERM")
+        raise RunStoppedError("stopped", signum=signal.SIGINT)
+
+    monkeypatch.setattr(ray_trials, "_to_its_end", stop)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    ray_trials._run_trial({"job": job}, placement=None)
+    view = TrialView(name="t1", path=job.log)
+    view.take_in_quietly()
+    assert view.end is None

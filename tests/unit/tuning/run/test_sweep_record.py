@@ -1,0 +1,138 @@
+"""A sweep's result goes to the real store and comes back equal, with columns that MLflow can draw."""
+
+import dataclasses
+
+import pytest
+from mlflow import MlflowClient
+from synthetic_sweeps import result_of, synthetic_sweep, trial
+
+from morphmlp.errors import TrackingError
+from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.tracking import RunWriter, open_run, prepare_store, read_children
+from morphmlp.tuning.run.sweep_record import read_sweep, stage_params, write_sweep, write_trial
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    uri = f"sqlite:///{tmp_path_factory.mktemp('sweeps') / 'mlflow.db'}"
+    prepare_store(uri)
+    return uri
+
+
+def parent_of(uri, name):
+    return RunWriter(uri, open_run(uri, experiment="demo", run_name=name, tags={Tags.KIND: "sweep"}, params={}))
+
+
+def child_of(parent, name):
+    params = {"model.chunk_lengths": [8, 8, 4, 1]}
+    run_id = open_run(parent.uri, experiment="demo", run_name=name, tags={}, params=params, parent_run_id=parent.run_id)
+    return RunWriter(parent.uri, run_id)
+
+
+def recorded(uri, name, sweep):
+    """The sweep in the store: every fifth failed trial never opened a run; and the result as it should come back."""
+    parent = parent_of(uri, name)
+    trials = []
+    for one in sweep.trials:
+        if one.state == "failed" and one.number % 5 == 0:
+            trials.append(one)
+            continue
+        writer = child_of(parent, one.run_name)
+        trials.append(dataclasses.replace(one, run_id=writer.run_id))
+        write_trial(writer, trials[-1])
+        writer.finish("FINISHED" if one.state == "finished" else "KILLED" if one.state == "stopped" else "FAILED")
+    result = dataclasses.replace(sweep, trials=tuple(trials), parent_run_id=parent.run_id, run_name=name)
+    write_sweep(parent, result)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("points", "seeds"),
+    [
+        pytest.param(6, (0, 1), id="12 trials"),
+        pytest.param(250, (3, 4), id="500 trials", marks=pytest.mark.slow),
+    ],
+)
+def test_a_sweep_comes_back_from_the_store_as_it_was(store, points, seeds):
+    result = recorded(store, f"sweep of {points}", synthetic_sweep(points, seeds))
+    assert len(result.trials) == 2 * points
+    assert read_sweep(store, result.parent_run_id) == result
+
+
+def test_all_ends_come_back_told_apart_with_their_reasons(store):
+    states = ("finished", "stopped", "timed_out", "diverged", "failed")
+    trials = [trial(n, state=state, run_name=f"{state} one") for n, state in enumerate(states, 1)]
+    trials.append(trial(6, state="failed", run_name="never opened", val_top1=None, cpu_s=None, wall_s=None))
+    sweep = recorded(store, "all ends", result_of(trials))
+    back = read_sweep(store, sweep.parent_run_id)
+    assert [one.state for one in back.trials] == [*states, "failed"]
+    assert [one.error for one in back.trials] == [None, *["a reason"] * 5]
+    assert back == sweep
+
+
+def test_what_the_run_measured_itself_isnt_written_twice(store):
+    parent = parent_of(store, "measured")
+    writer = child_of(parent, "measured-001")
+    writer.metrics([MetricPoint(Metrics.TEST_TOP1, 50.0, 0, 1), MetricPoint(Metrics.VAL_TOP1, 48.0, 4, 1)])
+    write_trial(writer, trial(run_id=writer.run_id))
+    write_trial(writer, trial(run_id=writer.run_id))
+    keys = [Metrics.TEST_TOP1, Metrics.VAL_TOP1, Metrics.RUN_WALL_S, Metrics.TRIAL_GMACS]
+    assert [point.key for point in writer.history(keys)] == keys
+
+
+def test_a_failed_trial_that_finishes_when_tried_again_has_its_new_end(store):
+    parent = parent_of(store, "again")
+    writer = child_of(parent, "again-001")
+    write_trial(writer, trial(run_id=writer.run_id, run_name="again-001", state="failed", wall_s=5.0, epochs=1))
+    second = trial(run_id=writer.run_id, run_name="again-001", wall_s=60.0)
+    write_trial(writer, second)
+    assert read_sweep(store, parent.run_id).trials == (second,)
+
+
+def test_a_trial_that_runs_still_is_left_out(store):
+    parent = parent_of(store, "running")
+    child_of(parent, "running-001")
+    writer = child_of(parent, "running-002")
+    write_trial(writer, trial(2, run_id=writer.run_id))
+    assert [one.number for one in read_sweep(store, parent.run_id).trials] == [2]
+    assert len(read_children(store, parent.run_id)) == 2
+
+
+def test_swept_lists_become_a_number_for_each_stage(store):
+    parent = parent_of(store, "columns")
+    writer = child_of(parent, "columns-001")
+    write_trial(writer, trial(run_id=writer.run_id, values={"model.chunk_lengths": [8, 16, 4, 1], "optim.lr": 0.1}))
+    (run,) = read_children(store, parent.run_id)
+    stages = {name: text for name, text in run.params.items() if name.startswith("sweep.")}
+    assert stages == {f"sweep.chunk_lengths.stage{stage}": str(n) for stage, n in enumerate((8, 16, 4, 1), 1)}
+    assert dict(stage_params({"augment.flip": 0.5, "a.names": ["x", "y"]})) == {}
+
+
+def test_more_children_than_a_page_of_the_store_are_all_read(store, monkeypatch):
+    monkeypatch.setattr("morphmlp.tracking.runs.PAGE", 3)
+    sweep = recorded(store, "pages", result_of([trial(n, seed=n, run_name=f"pages-{n}") for n in range(1, 9)]))
+    assert [one.number for one in read_sweep(store, sweep.parent_run_id).trials] == list(range(1, 9))
+
+
+def test_children_of_another_sweep_dont_come_along(store):
+    first = recorded(store, "first of two", result_of([trial(1, run_name="x-1")]))
+    recorded(store, "second of two", result_of([trial(1, run_name="x-2"), trial(2, run_name="x-3")]))
+    assert [one.run_name for one in read_sweep(store, first.parent_run_id).trials] == ["x-1"]
+
+
+def test_a_run_that_is_no_sweep_or_isnt_there_is_refused_in_one_line(store):
+    run_id = open_run(store, experiment="demo", run_name="lonely", tags={}, params={})
+    with pytest.raises(TrackingError, match=rf"run {run_id} \(lonely\): is none of a sweep"):
+        read_sweep(store, run_id)
+    with pytest.raises(TrackingError, match="0123456789") as refused:
+        read_sweep(store, "0123456789")
+    assert "\n" not in str(refused.value)
+
+
+def test_the_record_shows_a_trials_end_as_tags_that_can_be_searched(store):
+    parent = parent_of(store, "tags")
+    writer = child_of(parent, "tags-001")
+    write_trial(writer, trial(7, run_id=writer.run_id, seed=3, state="diverged"))
+    tags = MlflowClient(store).get_run(writer.run_id).data.tags
+    assert {tags[Tags.TRIAL_STATE], tags[Tags.TRIAL_SEED], tags[Tags.TRIAL_NUMBER]} == {"diverged", "3", "7"}
+    assert tags[Tags.TRIAL_TITLE] == "[8 8 4 1]"
