@@ -23,6 +23,7 @@ _OPERATIONAL_SECTIONS = ("execution", "checkpoint", "ingest", "cluster")
 _OPERATIONAL_FIELDS = ("augment.on", "start_from.weights", "start_from.class_order")
 """Of the two paths their `sha256` tells the content."""
 _LEFT_OUT_AT: dict[str, JsonValue] = {
+    "task": "classification",
     "start_from": None,
     "train.ema_decay": None,
     "model.branches": None,

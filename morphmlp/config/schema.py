@@ -271,6 +271,8 @@ class ExperimentConfig:
     """Name of the experiment; runs are named after it."""
     dataset: Literal["k400", "ssv1", "ssv2", "demo"]
     """Data set, as in the tables."""
+    task: Literal["classification"] = "classification"
+    """What the network is trained for; it decides head, loss and scores."""
     model: ModelConfig
     data: DataConfig
     clip: ClipConfig

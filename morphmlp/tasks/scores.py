@@ -1,0 +1,31 @@
+"""The scores of every task by name, and the one that ranks: for records, sweeps and tables, which need no torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreName:
+    """A number that validation and test give."""
+
+    key: str
+    """As in the record: `val/<key>` and `test/<key>`."""
+    title: str
+    """As in tables, figures and messages."""
+    unit: str = "%"
+    higher_is_better: bool = True
+
+
+TOP1 = ScoreName(key="top1", title="top-1")
+TOP5 = ScoreName(key="top5", title="top-5")
+
+_SCORES = {"classification": (TOP1, TOP5)}
+
+
+def scores_of(task: str) -> tuple[ScoreName, ...]:
+    """All scores of a task, the primary one first."""
+    return _SCORES[task]
+
+
+def primary_score(task: str) -> ScoreName:
+    """The score of a task by which checkpoints, trials and runs are ranked."""
+    return scores_of(task)[0]
