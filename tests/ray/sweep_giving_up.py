@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 from morphmlp.tuning.run import ray_sweep
-from morphmlp.tuning.search.ray_halving import Halving
+from morphmlp.tuning.search.ray_asha_pruner import AshaPruner
 
 GIVEN_UP, REASON = 2, "given up by the test"
 
 
-class GivesUpTheSecond(Halving):
+class GivesUpTheSecond(AshaPruner):
     """Scores of tiny networks are noise; this one's opinion isn't."""
 
     def take(self, number, epoch, top1):
@@ -20,7 +20,7 @@ class GivesUpTheSecond(Halving):
 
 
 if __name__ == "__main__":
-    ray_sweep.Halving = GivesUpTheSecond
+    ray_sweep.AshaPruner = GivesUpTheSecond
     pipeline = Path(__file__).parents[2] / "pipelines" / "sweep.py"
     sys.argv[0] = str(pipeline)
     runpy.run_path(str(pipeline), run_name="__main__")

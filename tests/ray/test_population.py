@@ -45,6 +45,6 @@ def test_a_member_far_behind_goes_on_with_the_best_ones_weights(tmp_path, make_c
         run = RunFolder(folder / trial["run_name"])
         assert "goes on from" in events[trial["run_name"]][0].text
         assert load_config(run.experiment).optim.lr != trial["point"]["optim.lr"]
-        assert not (run.root / "take-over.json").exists()
+        assert not (run.root / "exploit.json").exists()
     runs = read_runs(uri, dataset="demo")
     assert sorted(runs["run_name"]) == sorted(["people", *events])

@@ -35,19 +35,19 @@ from morphmlp.training.weights.start import with_checked_weights
 from morphmlp.tuning.report.report import trial_table, write_report
 from morphmlp.tuning.report.winners import write_winners
 from morphmlp.tuning.report.words import checkpoints_of
-from morphmlp.tuning.run.campaign import Campaign, Entry
 from morphmlp.tuning.run.kept_checkpoints import KeptCheckpoints
 from morphmlp.tuning.run.ray_trials import run_trials
 from morphmlp.tuning.run.sweep_folder import SweepFolder
 from morphmlp.tuning.run.sweep_record import write_sweep
 from morphmlp.tuning.run.trial_jobs import TrialJobs, TrialRecorder
 from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog
+from morphmlp.tuning.run.trial_queue import Entry, TrialQueue
 from morphmlp.tuning.run.trials import SweepResult
 from morphmlp.tuning.search.optuna_search import OptunaPoints
+from morphmlp.tuning.search.pbt_controller import PbtController
 from morphmlp.tuning.search.point_source import ListedPoints, PointSource
 from morphmlp.tuning.search.population import Population
-from morphmlp.tuning.search.ray_halving import Halving
-from morphmlp.tuning.search.takeovers import Takeovers
+from morphmlp.tuning.search.ray_asha_pruner import AshaPruner
 from morphmlp.tuning.space.space import Planner, Space
 
 
@@ -104,9 +104,9 @@ def run_sweep(
                     held.enter_context(log.last_words())
                 opened = _OpenSweep(sweep, base, space, data=splits[0], folder=folder, progress=progress)
                 if retry_failed:
-                    opened.campaign.retry_failed()
+                    opened.queue.retry_failed()
                 run_trials(
-                    opened.campaign,
+                    opened.queue,
                     shared,
                     verdicts=opened.verdicts,
                     at_once=at_once,
@@ -125,7 +125,7 @@ def run_sweep(
                 opened.parent.finish("FAILED")
             raise
         result = opened.result(wall_s=time.monotonic() - began)
-        result = opened.kept.when_done(result, opened.campaign.entries)
+        result = opened.kept.when_done(result, opened.queue.entries)
         opened.record(result)
         return result
 
@@ -175,13 +175,13 @@ class _OpenSweep:
         planner = Planner(sweep, base)
         self._source = _source(sweep, space, planner, folder)
         jobs = TrialJobs(sweep, folder, self.parent.run_id, uri)
-        self.campaign = Campaign(
+        self.queue = TrialQueue(
             sweep, self._source, file=folder.trials, make_point=planner.known_point, make_job=jobs.make
         )
-        self.verdicts = _verdicts(sweep, space, planner, self.campaign)
+        self.verdicts = _verdicts(sweep, space, planner, self.queue)
         self.recorder = TrialRecorder(uri, config.dataset, folder, progress)
         self.kept = KeptCheckpoints(sweep, folder, progress)
-        for entry in self.campaign.entries:
+        for entry in self.queue.entries:
             self.kept.after(entry)  # of those that had ended when the sweep was stopped
 
     def take_end(self, entry: Entry) -> None:
@@ -191,7 +191,7 @@ class _OpenSweep:
 
     def close_killed(self) -> None:
         """End the record; the processes of trials that were going can't write their ends any more."""
-        for entry in self.campaign.entries:
+        for entry in self.queue.entries:
             job = entry.job
             known = find_run(job.uri, run_name=job.run_name, experiment=job.config.dataset)
             if known is not None and known.status == "RUNNING":
@@ -205,7 +205,7 @@ class _OpenSweep:
             parent_run_id=self.parent.run_id,
             run_name=self._folder.root.name,
             wall_s=wall_s,
-            trials=tuple(map(self.recorder.trial, self.campaign.entries)),
+            trials=tuple(map(self.recorder.trial, self.queue.entries)),
             impossible=(*self._space.impossible, *proposed),
         )
 
@@ -217,7 +217,7 @@ class _OpenSweep:
             importances = source.importances()
             for note in source.notes:
                 self._progress.line(note)
-        configs = {entry.point.title: entry.point.config for entry in self.campaign.entries}
+        configs = {entry.point.title: entry.point.config for entry in self.queue.entries}
         title = f"{self._sweep.name}, {self._space.points[0].config.dataset}"
         checkpoints = checkpoints_of(result)
         if checkpoints is not None:
@@ -265,32 +265,32 @@ def share(placement: Placement, *, trials: int, cpus: int, gpus: int) -> Placeme
     )
 
 
-def _replay(campaign: Campaign, halving: Halving) -> None:
-    """Tell the halving what trials had scored before the sweep stopped, in that order.
+def _replay(queue: TrialQueue, pruner: AshaPruner) -> None:
+    """Tell the pruner what trials had scored before the sweep stopped, in that order.
 
     A trial that it gives up, and whose process didn't live to learn it, ends here.
     """
-    known = [(when, entry, epoch, top1) for entry in campaign.entries for epoch, top1, when in entry.view.scores]
+    known = [(when, entry, epoch, top1) for entry in queue.entries for epoch, top1, when in entry.view.scores]
     for _, entry, epoch, top1 in sorted(known, key=lambda score: score[0]):
-        halving.take(entry.job.number, epoch, top1)
-    for entry in campaign.entries:
-        reason = halving.stopped.get(entry.job.number)
+        pruner.take(entry.job.number, epoch, top1)
+    for entry in queue.entries:
+        reason = pruner.stopped.get(entry.job.number)
         if entry.view.end is None and reason is not None:
             TrialLog(entry.view.path).ended(TrialEnd(state="stopped", reason=reason))
             entry.view.take_in()
-            campaign.note_end(entry)
+            queue.note_end(entry)
 
 
-def _verdicts(sweep: SweepConfig, space: Space, planner: Planner, campaign: Campaign) -> Halving | Takeovers:
+def _verdicts(sweep: SweepConfig, space: Space, planner: Planner, queue: TrialQueue) -> AshaPruner | PbtController:
     """What decides over trials while they run, with what was known before a stop."""
     epochs = space.points[0].config.train.epochs
     if sweep.search.kind == "population":
-        takeovers = Takeovers(Population(sweep, space.points, epochs=epochs, make_point=planner.point), campaign)
-        takeovers.replay()
-        return takeovers
-    halving = Halving(sweep.scheduler, epochs=epochs, point_of=campaign.point_of)
-    _replay(campaign, halving)
-    return halving
+        controller = PbtController(Population(sweep, space.points, epochs=epochs, make_point=planner.point), queue)
+        controller.replay()
+        return controller
+    pruner = AshaPruner(sweep.scheduler, epochs=epochs, point_of=queue.point_of)
+    _replay(queue, pruner)
+    return pruner
 
 
 def _source(sweep: SweepConfig, space: Space, planner: Planner, folder: SweepFolder) -> PointSource:

@@ -35,18 +35,18 @@ from morphmlp.training.record.run_folder import RunFolder, write_whole
 from morphmlp.training.record.time_windows import read_windows
 from morphmlp.training.workers.stop_request import ask_to_stop
 from morphmlp.training.workers.supervision import STOP_PATIENCE_S
-from morphmlp.tuning.run.campaign import Campaign, Entry, TrialJob
 from morphmlp.tuning.run.trial_log import (
     BEHIND,
+    EXPLOITS,
     OUT_OF_TIME,
     SWEEP_STOPS,
-    TAKES_OVER,
     TrialEnd,
     TrialLog,
     follow_all,
 )
-from morphmlp.tuning.search.ray_halving import EPOCH, SCORE, Halving
-from morphmlp.tuning.search.takeovers import Takeovers, member_config
+from morphmlp.tuning.run.trial_queue import Entry, TrialJob, TrialQueue
+from morphmlp.tuning.search.pbt_controller import PbtController, member_config
+from morphmlp.tuning.search.ray_asha_pruner import EPOCH, SCORE, AshaPruner
 
 POLL_S = 0.5
 NODE_SHARE = 0.001
@@ -58,10 +58,10 @@ _RESULT = TypeAdapter(ExperimentResult)
 
 
 def run_trials(
-    campaign: Campaign,
+    queue: TrialQueue,
     placement: Placement,
     *,
-    verdicts: Halving | Takeovers,
+    verdicts: AshaPruner | PbtController,
     at_once: int,
     total: int,
     folder: Path,
@@ -72,9 +72,9 @@ def run_trials(
     """Run all trials to their ends, `at_once` at a time; each ends up in its view.
 
     Args:
-        campaign: The trials.
+        queue: The trials.
         placement: What each trial may use.
-        verdicts: Says which trials stop early, or go on as another.
+        verdicts: Says which trials stop early, or exploit another.
         at_once: Trials at a time.
         total: Trials in all, as far as is known.
         folder: For Tune's own files, which nobody needs afterwards.
@@ -87,12 +87,12 @@ def run_trials(
         ClusterError: Tune itself failed.
     """
     progress.phase("sweep", total=total, unit="trials")
-    search = _NextTrial(campaign, verdicts)
+    search = _NextTrial(queue, verdicts)
     tuning = _Tuning(_tuner(search, placement, verdicts=verdicts, at_once=at_once, folder=folder))
-    told = {entry.job.number for entry in campaign.entries if entry.view.end is not None}
+    told = {entry.job.number for entry in queue.entries if entry.view.end is not None}
 
     def tell_ends() -> None:
-        for entry in campaign.entries:
+        for entry in queue.entries:
             if entry.view.end is not None and entry.job.number not in told:
                 told.add(entry.job.number)
                 on_end(entry)
@@ -100,37 +100,37 @@ def run_trials(
     with stops.saving_first():
         asked: float | None = None
         while tuning.is_alive():
-            follow_all([entry.view for entry in campaign.entries], progress)
+            follow_all([entry.view for entry in queue.entries], progress)
             tell_ends()
             if stops.received is not None:
                 asked = asked or search.end(stops.received, progress)
                 if time.monotonic() - asked > STOP_PATIENCE_S:
                     break
-                _ask_all_to_stop(campaign, SWEEP_STOPS + NAMES[stops.received])
+                _ask_all_to_stop(queue, SWEEP_STOPS + NAMES[stops.received])
             tuning.join(POLL_S)
     if stops.received is not None:
         raise Interrupted(stops.received)
     errors = tuning.errors()
-    for entry in campaign.entries:
+    for entry in queue.entries:
         entry.view.follow(progress)
         if entry.view.end is None:
             reason = errors.get(ascii_name(entry.job.run_name), "its process died without a word")
             TrialLog(entry.view.path).ended(TrialEnd(state="failed", reason=reason))
             entry.view.follow(progress)
-    follow_all([entry.view for entry in campaign.entries], progress)
+    follow_all([entry.view for entry in queue.entries], progress)
     tell_ends()
 
 
-def _ask_all_to_stop(campaign: Campaign, request: str) -> None:
+def _ask_all_to_stop(queue: TrialQueue, request: str) -> None:
     """Ask the trials at work to save and stop; again and again, since a start of their workers forgets it."""
-    for entry in campaign.entries:
+    for entry in queue.entries:
         folder = _folder(entry.job)
         if entry.view.end is None and folder.root.exists() and not folder.stop_request.exists():
             ask_to_stop(folder.stop_request, request)
 
 
 def _tuner(
-    search: "_NextTrial", placement: Placement, *, verdicts: Halving | Takeovers, at_once: int, folder: Path
+    search: "_NextTrial", placement: Placement, *, verdicts: AshaPruner | PbtController, at_once: int, folder: Path
 ) -> tune.Tuner:
     def name(trial: Any) -> str:
         job: TrialJob = trial.config["job"]
@@ -148,7 +148,7 @@ def _tuner(
         tune_config=tune.TuneConfig(
             search_alg=search,
             scheduler=_StopRequests(verdicts),
-            num_samples=-1,  # as many as the campaign has
+            num_samples=-1,  # as many as the queue has
             max_concurrent_trials=at_once,
             trial_name_creator=name,
             trial_dirname_creator=name,
@@ -159,11 +159,11 @@ def _tuner(
 
 
 class _NextTrial(Searcher):
-    """Hands Tune the campaign's trials. It has no state of its own to save: the campaign's file has it."""
+    """Hands Tune the queue's trials. It has no state of its own to save: the queue's file has it."""
 
-    def __init__(self, campaign: Campaign, verdicts: Halving | Takeovers) -> None:
+    def __init__(self, queue: TrialQueue, verdicts: AshaPruner | PbtController) -> None:
         super().__init__()
-        self._campaign, self._verdicts = campaign, verdicts
+        self._queue, self._verdicts = queue, verdicts
         self._given: dict[str, Entry] = {}
         self._ended = False
 
@@ -181,13 +181,13 @@ class _NextTrial(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         entry = None
-        while not self._ended and (entry := self._campaign.next()) is not None:
+        while not self._ended and (entry := self._queue.next()) is not None:
             reason = self._verdicts.given_up(entry.job.number)
             if reason is None:
                 break
             TrialLog(entry.view.path).ended(TrialEnd(state="stopped", reason=reason, wall_s=0.0, cpu_s=0.0))
             entry.view.take_in()
-            self._campaign.note_end(entry)
+            self._queue.note_end(entry)
         if entry is None:
             return Searcher.FINISHED
         self._given[trial_id] = entry
@@ -197,7 +197,7 @@ class _NextTrial(Searcher):
         del result, error
         entry = self._given[trial_id]
         entry.view.take_in()
-        self._campaign.note_end(entry)
+        self._queue.note_end(entry)
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).touch()
@@ -207,9 +207,9 @@ class _NextTrial(Searcher):
 
 
 class _StopRequests(FIFOScheduler):
-    """Asks trials to stop that are given up, or shall go on as another. Tune itself never ends one."""
+    """Asks trials to stop that are given up, or shall exploit another. Tune itself never ends one."""
 
-    def __init__(self, verdicts: Halving | Takeovers) -> None:
+    def __init__(self, verdicts: AshaPruner | PbtController) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._verdicts = verdicts
 
@@ -277,7 +277,7 @@ def _run_trial(config: dict[str, TrialJob], *, placement: Placement) -> None:
 def _to_its_end(
     job: TrialJob, placement: Placement, log: TrialLog, on_epoch: Callable[[int, float], None]
 ) -> ExperimentResult:
-    """Run the experiment; a population's member goes on after every takeover."""
+    """Run the experiment; a member of a population continues after every exploit."""
     while True:
         config = job.config
         if job.is_member:
@@ -287,7 +287,7 @@ def _to_its_end(
         try:
             return _when_free(job, config, placement, log, on_epoch)
         except RunStoppedError:
-            if not _stop_reason(job).startswith(TAKES_OVER):
+            if not _stop_reason(job).startswith(EXPLOITS):
                 raise
             _folder(job).stop_request.unlink()
 

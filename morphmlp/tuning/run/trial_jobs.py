@@ -10,9 +10,9 @@ from morphmlp.config.sweep import SweepConfig
 from morphmlp.experiment.ray_experiment import ExperimentResult
 from morphmlp.progress import Progress
 from morphmlp.tracking import Patience, RunWriter, find_run
-from morphmlp.tuning.run.campaign import Entry, TrialJob, seeded
 from morphmlp.tuning.run.sweep_folder import SweepFolder
 from morphmlp.tuning.run.sweep_record import write_trial
+from morphmlp.tuning.run.trial_queue import Entry, TrialJob, seeded
 from morphmlp.tuning.run.trials import Trial
 from morphmlp.tuning.space.space import Point
 

@@ -1,4 +1,4 @@
-"""Who of a population takes over from whom, and with which values it goes on.
+"""Who of a population exploits whom, and with which values it continues.
 
 After Jaderberg et al., Population Based Training of Neural Networks, 2017: truncation selection, asynchronous. Knows no
 trial and no checkpoint; all chance comes from counter-based keys, so that the same reports in the same order always
@@ -85,7 +85,7 @@ class Population:
         return dict(self._values[member])
 
     def decide(self, member: int, epoch: int, top1: float | None) -> Exploit | None:
-        """Take in a member's report, and say whether it goes on as another one.
+        """Take in a member's report, and say whether it exploits another.
 
         What is returned counts as done: the member has the new values, and isn't compared until it reports again.
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from morphmlp.config.sweep import Asha
 from morphmlp.tuning.run.ray_sweep import _replay, _verdicts
 from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog, TrialView
-from morphmlp.tuning.search.ray_halving import Halving
+from morphmlp.tuning.search.ray_asha_pruner import AshaPruner
 
 
 def entry(tmp_path, number, *, ended=None):
@@ -23,20 +23,20 @@ def test_scores_are_replayed_in_the_order_of_time_and_a_trial_given_up_unheard_e
     running.view.scores = [(1, 60.0, 20.0)]
     unheard.view.scores = [(1, 40.0, 30.0)]  # its driver was killed before it decided
     told = []
-    campaign = SimpleNamespace(entries=[finished, unheard, running], note_end=told.append)
-    halving = Halving(Asha(kind="asha"), epochs=9)
-    _replay(campaign, halving)
-    assert set(halving.stopped) == {2}
+    queue = SimpleNamespace(entries=[finished, unheard, running], note_end=told.append)
+    pruner = AshaPruner(Asha(kind="asha"), epochs=9)
+    _replay(queue, pruner)
+    assert set(pruner.stopped) == {2}
     assert (unheard.view.end.state, running.view.end) == ("stopped", None)
     assert told == [unheard]
-    assert halving.take(4, 1, 52.0) is not None  # behind the best third of 40, 50 and 60
+    assert pruner.take(4, 1, 52.0) is not None  # behind the best third of 40, 50 and 60
 
 
 def test_a_sweeps_verdicts_know_which_trials_are_seeds_of_one_point():
-    campaign = SimpleNamespace(entries=[], point_of=lambda number: "ab"[(number - 1) // 2])
+    queue = SimpleNamespace(entries=[], point_of=lambda number: "ab"[(number - 1) // 2])
     space = SimpleNamespace(points=[SimpleNamespace(config=SimpleNamespace(train=SimpleNamespace(epochs=9)))])
     sweep = SimpleNamespace(search=SimpleNamespace(kind="grid"), scheduler=Asha(kind="asha"))
-    verdicts = _verdicts(sweep, space, None, campaign)
+    verdicts = _verdicts(sweep, space, None, queue)
     verdicts.take(1, 1, 50.0)
     assert verdicts.take(3, 1, 40.0) is not None
     assert verdicts.given_up(4) is not None

@@ -13,7 +13,7 @@ from morphmlp.tuning.run.trial_log import SWEEP_STOPS, TrialLog, TrialView
 
 
 @pytest.fixture
-def campaign(tmp_path):
+def queue(tmp_path):
     """Three trials that have not started."""
     entries = []
     for number in (1, 2, 3):
@@ -25,17 +25,17 @@ def campaign(tmp_path):
     return SimpleNamespace(entries=entries, next=lambda: next(waiting, None), note_end=told.append, told=told)
 
 
-def handed_out(campaign, given_up):
-    trials = _NextTrial(campaign, SimpleNamespace(given_up=given_up.get))
+def handed_out(queue, given_up):
+    trials = _NextTrial(queue, SimpleNamespace(given_up=given_up.get))
     handed = []
     while (found := trials.suggest(str(len(handed)))) != Searcher.FINISHED:
         handed.append(found["job"].number)
     return handed
 
 
-def test_a_trial_whose_point_was_given_up_does_not_start_and_ends_as_stopped(campaign):
-    assert handed_out(campaign, {2: "another seed was behind"}) == [1, 3]
-    ends = [entry.view.end for entry in campaign.entries]
+def test_a_trial_whose_point_was_given_up_does_not_start_and_ends_as_stopped(queue):
+    assert handed_out(queue, {2: "another seed was behind"}) == [1, 3]
+    ends = [entry.view.end for entry in queue.entries]
     assert (ends[0], ends[2]) == (None, None)
     assert (ends[1].state, ends[1].reason, ends[1].wall_s, ends[1].cpu_s) == (
         "stopped",
@@ -43,16 +43,16 @@ def test_a_trial_whose_point_was_given_up_does_not_start_and_ends_as_stopped(cam
         0,
         0,
     )
-    assert campaign.told == [campaign.entries[1]]
+    assert queue.told == [queue.entries[1]]
 
 
-def test_where_all_that_are_left_were_given_up_the_sweep_ends(campaign):
-    assert handed_out(campaign, dict.fromkeys((1, 2, 3), "behind")) == []
-    assert all(entry.view.end.state == "stopped" for entry in campaign.entries)
+def test_where_all_that_are_left_were_given_up_the_sweep_ends(queue):
+    assert handed_out(queue, dict.fromkeys((1, 2, 3), "behind")) == []
+    assert all(entry.view.end.state == "stopped" for entry in queue.entries)
 
 
-def test_a_sweep_that_is_asked_to_end_starts_no_more_trials(campaign):
-    trials = _NextTrial(campaign, SimpleNamespace(given_up={}.get))
+def test_a_sweep_that_is_asked_to_end_starts_no_more_trials(queue):
+    trials = _NextTrial(queue, SimpleNamespace(given_up={}.get))
     assert trials.suggest("a")["job"].number == 1
     lines = []
     trials.end(signal.SIGTERM, SimpleNamespace(line=lines.append))

@@ -10,8 +10,8 @@ import pytest
 from morphmlp.config import load_config
 from morphmlp.config.loading import config_to_yaml
 from morphmlp.tuning.run.trial_log import TrialEnd
+from morphmlp.tuning.search.pbt_controller import PbtController
 from morphmlp.tuning.search.population import Exploit
-from morphmlp.tuning.search.takeovers import Takeovers
 
 SMALL = Path(__file__).parents[2] / "small_experiment.yaml"
 EXPLOIT = Exploit(member=1, donor=2, donor_epoch=3, donor_top1=80.0, values={"optim.lr": 0.02})
@@ -25,7 +25,7 @@ class Decides:
 
 
 @pytest.fixture
-def campaign(tmp_path):
+def queue(tmp_path):
     config = load_config(SMALL, {"optim.lr": 0.01})
     config = replace(config, cluster=replace(config.cluster, storage=str(tmp_path)))
 
@@ -38,33 +38,33 @@ def campaign(tmp_path):
 
 
 def laid(tmp_path):
-    file = tmp_path / "t1" / "take-over.json"
+    file = tmp_path / "t1" / "exploit.json"
     return json.loads(file.read_text()) if file.exists() else None
 
 
-def test_a_decision_is_laid_into_the_members_folder_before_it_is_asked_to_stop(campaign, tmp_path):
-    takeovers = Takeovers(Decides(), campaign)
-    assert takeovers.take(2, 3, 80.0) is None
-    assert takeovers.take(1, 1, 10.0) == "trial 2 has 80.0 at epoch 3"
+def test_a_decision_is_laid_into_the_members_folder_before_it_is_asked_to_stop(queue, tmp_path):
+    controller = PbtController(Decides(), queue)
+    assert controller.take(2, 3, 80.0) is None
+    assert controller.take(1, 1, 10.0) == "trial 2 has 80.0 at epoch 3"
     asked = laid(tmp_path)
     assert (asked["donor_run"], asked["donor_epoch"], asked["values"]) == ("t2", 3, {"optim.lr": 0.02})
 
 
-def test_a_decision_that_a_kill_kept_from_being_carried_out_is_laid_again(campaign, tmp_path):
-    (tmp_path / "t1" / "experiment.yaml").write_text(config_to_yaml(campaign.entries[0].job.config))
-    Takeovers(Decides(), campaign).replay()
+def test_a_decision_that_a_kill_kept_from_being_carried_out_is_laid_again(queue, tmp_path):
+    (tmp_path / "t1" / "experiment.yaml").write_text(config_to_yaml(queue.entries[0].job.config))
+    PbtController(Decides(), queue).replay()
     assert laid(tmp_path)["values"] == {"optim.lr": 0.02}
 
 
-def test_one_that_was_carried_out_is_not(campaign, tmp_path):
-    config = campaign.entries[0].job.config
+def test_one_that_was_carried_out_is_not(queue, tmp_path):
+    config = queue.entries[0].job.config
     changed = replace(config, optim=replace(config.optim, lr=0.02))
     (tmp_path / "t1" / "experiment.yaml").write_text(config_to_yaml(changed))
-    Takeovers(Decides(), campaign).replay()
+    PbtController(Decides(), queue).replay()
     assert laid(tmp_path) is None
 
 
-def test_a_member_that_has_ended_takes_nothing_over(campaign, tmp_path):
-    campaign.entries[0].view.end = TrialEnd(state="finished")
-    Takeovers(Decides(), campaign).replay()
+def test_a_member_that_has_ended_takes_nothing_over(queue, tmp_path):
+    queue.entries[0].view.end = TrialEnd(state="finished")
+    PbtController(Decides(), queue).replay()
     assert laid(tmp_path) is None

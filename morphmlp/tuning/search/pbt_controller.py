@@ -15,22 +15,22 @@ from morphmlp.errors import CheckpointError
 from morphmlp.training.checkpoint.branching import branch, newest_at, settle
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.record.run_folder import RunFolder, run_lock, write_whole
-from morphmlp.tuning.run.campaign import Campaign, Entry, TrialJob
-from morphmlp.tuning.run.trial_log import TAKES_OVER
+from morphmlp.tuning.run.trial_log import EXPLOITS
+from morphmlp.tuning.run.trial_queue import Entry, TrialJob, TrialQueue
 from morphmlp.tuning.search.population import Exploit, Population
 
 
-class Takeovers:
+class PbtController:
     """The driver's side."""
 
-    request = TAKES_OVER
-    """What a member that shall go on as another is asked for."""
+    request = EXPLOITS
+    """What a member that shall exploit another is asked for."""
 
-    def __init__(self, population: Population, campaign: Campaign) -> None:
-        self._population, self._campaign = population, campaign
+    def __init__(self, population: Population, queue: TrialQueue) -> None:
+        self._population, self._queue = population, queue
 
     def take(self, number: int, epoch: int, top1: float) -> str | None:
-        """Take in a member's score; why it shall stop, where it shall go on as another."""
+        """Take in a member's score; why it shall stop, where it shall exploit another."""
         exploit = self._population.decide(number, epoch, top1)
         if exploit is None:
             return None
@@ -45,7 +45,7 @@ class Takeovers:
         """Tell the population what was known before a stop, and lay out again what wasn't carried out."""
         scores = [
             (when, entry.job.number, epoch, top1)
-            for entry in self._campaign.entries
+            for entry in self._queue.entries
             for epoch, top1, when in entry.view.scores
         ]
         last: dict[int, Exploit] = {}
@@ -53,7 +53,7 @@ class Takeovers:
             exploit = self._population.decide(number, epoch, top1)
             if exploit is not None:
                 last[number] = exploit
-        for entry in self._campaign.entries:
+        for entry in self._queue.entries:
             exploit = last.get(entry.job.number)
             if exploit is not None and entry.view.end is None and not _holds(entry, exploit.values):
                 self._lay(exploit)
@@ -64,14 +64,14 @@ class Takeovers:
         write_whole(_file(member.job), json.dumps(content))
 
     def _entry(self, number: int) -> Entry:
-        return next(entry for entry in self._campaign.entries if entry.job.number == number)
+        return next(entry for entry in self._queue.entries if entry.job.number == number)
 
 
 def member_config(job: TrialJob) -> tuple[ExperimentConfig, str | None]:
-    """What a member trains with now, after it has carried out a takeover that waits for it.
+    """What a member trains with now, after it has carried out an exploit that waits for it.
 
     Returns:
-        The experiment, and a line for the user where something was taken over.
+        The experiment, and a line for the user where it exploited another.
 
     Raises:
         CheckpointError: The donor's checkpoint is gone, or the storage fails.
@@ -108,7 +108,7 @@ def _holds(entry: Entry, values: Mapping[str, object]) -> bool:
 
 
 def _file(job: TrialJob) -> Path:
-    return _folder(job).root / "take-over.json"
+    return _folder(job).root / "exploit.json"
 
 
 def _folder(job: TrialJob) -> RunFolder:

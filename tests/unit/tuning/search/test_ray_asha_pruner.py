@@ -1,24 +1,24 @@
-"""Which trials the halving gives up; no Ray is started."""
+"""Which trials the pruner gives up; no Ray is started."""
 
 from morphmlp.config.sweep import Asha, NoScheduler
-from morphmlp.tuning.search.ray_halving import Halving
+from morphmlp.tuning.search.ray_asha_pruner import AshaPruner
 
 FOLLOWS = "another seed of its point was behind"
 
 
-def halving(**changes):
-    return Halving(Asha(kind="asha", **changes), epochs=9)
+def pruner(**changes):
+    return AshaPruner(Asha(kind="asha", **changes), epochs=9)
 
 
 def test_a_trial_behind_the_best_third_of_an_epoch_is_given_up_with_the_reason():
-    one = halving()
+    one = pruner()
     for number, top1 in enumerate([50.0, 60.0, 40.0], start=1):
         one.take(number, 1, top1)
     assert one.stopped == {3: "validation top-1 40.0 at epoch 1 is not among the best 33% so far"}
 
 
 def test_nothing_is_given_up_inside_the_grace_period():
-    one = halving(grace_epochs=3)
+    one = pruner(grace_epochs=3)
     for number, top1 in enumerate([50.0, 40.0, 30.0], start=1):
         one.take(number, 1, top1)
         one.take(number, 2, top1)
@@ -29,7 +29,7 @@ def test_nothing_is_given_up_inside_the_grace_period():
 
 
 def test_a_trial_at_its_last_epoch_is_not_given_up_any_more():
-    one = Halving(Asha(kind="asha"), epochs=3)
+    one = AshaPruner(Asha(kind="asha"), epochs=3)
     for number, top1 in enumerate([50.0, 40.0], start=1):
         one.take(number, 3, top1)
     assert one.stopped == {}
@@ -37,7 +37,7 @@ def test_a_trial_at_its_last_epoch_is_not_given_up_any_more():
 
 def test_a_score_told_again_changes_nothing():
     scores = [(1, 1, 50.0), (2, 1, 60.0), (1, 2, 70.0), (3, 1, 55.0), (4, 1, 61.0)]
-    once, twice = halving(), halving()
+    once, twice = pruner(), pruner()
     for score in scores:
         once.take(*score)
         twice.take(*score)
@@ -46,7 +46,7 @@ def test_a_score_told_again_changes_nothing():
 
 
 def test_without_a_scheduler_nothing_is_given_up():
-    one = Halving(NoScheduler(), epochs=9)
+    one = AshaPruner(NoScheduler(), epochs=9)
     for number, top1 in enumerate([50.0, 1.0], start=1):
         one.take(number, 1, top1)
     assert one.stopped == {}
@@ -54,7 +54,7 @@ def test_without_a_scheduler_nothing_is_given_up():
 
 def points_of_two(**changes):
     """Trials 1 and 2 are the seeds of one point, 3 and 4 of the next."""
-    return Halving(Asha(kind="asha", **changes), epochs=9, point_of=lambda number: str((number - 1) // 2))
+    return AshaPruner(Asha(kind="asha", **changes), epochs=9, point_of=lambda number: str((number - 1) // 2))
 
 
 def test_a_point_is_judged_by_the_seed_that_comes_first_and_the_others_follow():

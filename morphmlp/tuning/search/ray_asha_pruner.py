@@ -20,7 +20,7 @@ EPOCH, SCORE = "epoch", "val_top1"
 """What trials report to Tune: the epoch and its validation top-1, percent."""
 
 
-class Halving:
+class AshaPruner:
     """Decides after each epoch of a trial whether it goes on."""
 
     request = BEHIND

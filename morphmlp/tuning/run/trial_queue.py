@@ -56,7 +56,7 @@ class Entry:
     view: TrialView
 
 
-class Campaign:
+class TrialQueue:
     """All trials of a sweep so far, and the next ones."""
 
     def __init__(
