@@ -20,9 +20,9 @@ from morphmlp.config.loading import config_to_mapping
 from morphmlp.data.clips.augment import normalise
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan, random_generator
+from morphmlp.tasks.classification import mix, soft_target_loss_sum, soft_targets
 from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
 from morphmlp.training.loop.loop import EpochSummary, Recipe, StepSummary, autocast, fit
-from morphmlp.training.loop.recipe import mix, soft_target_loss_sum, soft_targets
 from morphmlp.training.loop.state import TrainState, new_state
 
 Step = TypeVar("Step")

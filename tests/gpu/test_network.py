@@ -9,7 +9,7 @@ from tiny_network import clips, gradients, tiny
 
 from morphmlp.config import load_config
 from morphmlp.models.cost import activation_bytes
-from morphmlp.training.loop.recipe import soft_target_loss_sum, soft_targets
+from morphmlp.tasks.classification import soft_target_loss_sum, soft_targets
 from morphmlp.training.loop.state import build_network
 from morphmlp.tuning.space.fitting import Sizes
 from morphmlp.tuning.space.latency import measured_latency_ms

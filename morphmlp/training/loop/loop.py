@@ -21,8 +21,9 @@ from morphmlp.data.clips.augment import normalise
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, TrainPlan, random_generator, random_seed
+from morphmlp.tasks.classification import mix, soft_target_loss_sum, soft_targets
 from morphmlp.training.loop.batch_norm import RunningStatistics
-from morphmlp.training.loop.recipe import learning_rate, mix, soft_target_loss_sum, soft_targets
+from morphmlp.training.loop.recipe import learning_rate
 from morphmlp.training.loop.state import Precision, TrainState
 from morphmlp.training.loop.step_clock import StepClock, StepTimes
 from morphmlp.training.loop.step_guard import StepGuard

@@ -5,7 +5,7 @@ import torch
 from tiny_network import clips, tiny
 from torch import nn
 
-from morphmlp.training.loop.recipe import soft_target_loss_sum, soft_targets
+from morphmlp.tasks.classification import soft_target_loss_sum, soft_targets
 
 TOLERANCES = {torch.bfloat16: 0.03, torch.float16: 0.004}
 """Of the greatest logit; bf16 has 8 bits, fp16 11."""

@@ -99,7 +99,7 @@ def test_a_micro_batch_of_broken_videos_leaves_the_statistics_alone():
 
 def mixed_clips(batch, recipe):
     from morphmlp.data.stream.plan import random_generator
-    from morphmlp.training.loop.recipe import mix, soft_targets
+    from morphmlp.tasks.classification import mix, soft_targets
 
     key = (recipe.plan.seed, batch.plan.epoch, batch.plan.step, batch.plan.index, "mixing")
     targets = soft_targets(batch.labels, num_classes=tiny.CLASSES, label_smoothing=0.1)
