@@ -4,15 +4,19 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "morphmlp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "pipelines").rglob("*.py"))
+TOOLS = ("morphmlp/benchmarks/", "morphmlp/drill/")
+"""They are below the package so that floors, types and tests hold for them; a wheel leaves them out."""
 MOST_LINES = 400
 
 
@@ -52,6 +56,38 @@ def test_import_floors_hold():
         check=False,
     )
     assert linter.returncode == 0, linter.stdout + linter.stderr
+
+
+def test_the_floors_in_contributing_are_those_that_are_checked():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (floors,) = (contract["layers"] for contract in settings["contracts"] if contract["type"] == "layers")
+    table = [
+        f"| {len(floors) - 1 - place} | {', '.join(f'`{module}`' for module in floor.split(' | '))} |"
+        for place, floor in enumerate(floors)
+    ]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    written = re.findall(r"^\| \d+ \| .*\|$", text, re.MULTILINE)
+    assert written == table, "the table under Floors must read:\n" + "\n".join(table)
+
+
+@pytest.fixture(scope="module")
+def in_the_wheel():
+    """Files of an installed package, by the place that they have in it."""
+    return {file.distribution_path: Path(file.path) for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+
+
+def test_the_wheel_holds_all_of_the_package_but_the_repositorys_tools(in_the_wheel):
+    files = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*") if path.is_file()}
+    tools = {file for file in files if file.startswith(TOOLS)}
+    assert tools
+    assert set(in_the_wheel) == {file for file in files - tools if "__pycache__" not in file}
+    assert "morphmlp/py.typed" in in_the_wheel
+
+
+def test_nothing_in_the_wheel_names_the_repositorys_tools(in_the_wheel):
+    names = [tool.rstrip("/").replace("/", ".") for tool in TOOLS]
+    sources = {place: path.read_text(encoding="utf-8") for place, path in in_the_wheel.items() if path.suffix == ".py"}
+    assert [place for place, source in sources.items() if any(name in source for name in names)] == []
 
 
 def test_only_modules_named_ray_import_ray():

@@ -1,14 +1,12 @@
 """The ingest measurement as a whole: what is measured, in which order, and how it is told."""
 
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from morphmlp.benchmarks.clip_costs import ClipCosts, measure_clip_costs
-from morphmlp.benchmarks.coded_videos import count_wrong_frames, write_coded_videos
 from morphmlp.benchmarks.ray_ingest import DECODE_CPUS, VIDEOS_PER_TASK, IngestComparison, compare_ingest
 from morphmlp.benchmarks.ray_plan_size import PlanSize, measure_plan_size
 from morphmlp.benchmarks.stored_forms import (
@@ -20,7 +18,6 @@ from morphmlp.benchmarks.stored_forms import (
 )
 from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.operation import ClusterConfig, IngestConfig
-from morphmlp.data.decoding import decoder_by_name
 from morphmlp.errors import ClusterError
 from morphmlp.progress import Progress
 
@@ -45,9 +42,6 @@ class IngestFigures:
 
     ratio_to_decord: float | None
     """See `ClipCosts`; None where decord can't be used."""
-    wrong_frames: int
-    """Over the files of `coded_videos`: frames that aren't those of a plain decode."""
-    checked_frames: int
     ray_cpu_ratio: float
     """See `IngestComparison`."""
     ray_wall_ratio: float
@@ -94,7 +88,6 @@ def measure_ingest(folder: Path, *, quick: bool, progress: Progress) -> IngestFi
     progress.line(f"making videos in {folder}, where they aren't there yet")
     videos = real_size_videos(folder.absolute())
     forms = stored_forms(folder.absolute(), videos[:NUM_OTHER_FORMS])
-    wrong, checked = _wrong_frames()
     progress.phase("CPU time of clips", total=effort.clip_rounds, unit="rounds")
     costs = measure_clip_costs(forms, rounds=effort.clip_rounds, told=progress.update)
     ingest = IngestConfig(cpus=DECODE_CPUS, videos_per_task=VIDEOS_PER_TASK)
@@ -112,8 +105,6 @@ def measure_ingest(folder: Path, *, quick: bool, progress: Progress) -> IngestFi
         plan = measure_plan_size()
     return IngestFigures(
         ratio_to_decord=costs.ratio_to_decord,
-        wrong_frames=wrong,
-        checked_frames=checked,
         ray_cpu_ratio=comparison.ray_cpu_ratio,
         ray_wall_ratio=comparison.ray_wall_ratio,
         first_batch_s=comparison.first_batch_s,
@@ -145,7 +136,6 @@ def figures_table(figures: IngestFigures) -> str:
     return "\n".join(
         [
             f"{decord} ({figures.clip_costs.rounds} clips of each of {figures.clip_costs.videos} videos)",
-            f"{figures.wrong_frames} wrong frames of {figures.checked_frames}",
             f"training clips a second and core: {forms}",
             f"prepared copies: {figures.prepared_ratio:.2f} times the clips of their originals, "
             f"{figures.prepared_size_ratio:.2f} times their size, PSNR {figures.prepared_psnr_db:.1f} dB",
@@ -160,10 +150,3 @@ def figures_table(figures: IngestFigures) -> str:
             f"{figures.plan_10m_mb:.0f} MB, {plan.step_us:.0f} us a step",
         ]
     )
-
-
-def _wrong_frames() -> tuple[int, int]:
-    with tempfile.TemporaryDirectory(prefix="morphmlp-benchmark-") as folder:
-        decoder = decoder_by_name("pyav")
-        counts = [count_wrong_frames(decoder, path) for path in write_coded_videos(Path(folder)).values()]
-    return sum(wrong for wrong, _ in counts), sum(frames for _, frames in counts)

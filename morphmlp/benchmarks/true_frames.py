@@ -1,19 +1,22 @@
 """A file's frames one after the other, as no decoder of this project reads them: what those are held against.
 
-By FFmpeg's own command, or by a plain decode (`plain_decode`) where none is found.
+By FFmpeg's own command, or by a plain decode from start to end where none is found. The plain decode shares with the
+decoders which of several streams is the video, and how its frames are laid to be shown; nothing else.
 """
 
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
-from typing import IO, Literal
+from pathlib import Path
+from typing import IO, Literal, cast
 
+import av
 import numpy as np
 
-from morphmlp.benchmarks.plain_decode import plain_frames
 from morphmlp.data.decoding.protocol import Frames
+from morphmlp.data.decoding.pyav.orientation import orientation_of
 from morphmlp.data.decoding.pyav.packets import open_video
 from morphmlp.errors import DecodeError
 
@@ -32,6 +35,24 @@ def true_frames(path: str, *, by: Truth, most: int) -> Iterator[Frames]:
         DecodeError: There is no video in it, or FFmpeg's command fails before a first frame.
     """
     yield from islice(_by_ffmpeg(path) if by == "FFmpeg's command" else plain_frames(path), most)
+
+
+def plain_frames(path: str | Path) -> Generator[Frames, None, None]:
+    """Frames as they are shown, `[h w c]`; of a damaged file those that come out.
+
+    Raises:
+        DecodeError: It can't be opened, or has no video.
+    """
+    container, stream = open_video(str(path))
+    with container:
+        for packet in container.demux(stream):
+            try:
+                decoded = stream.decode(packet)
+            except av.error.FFmpegError:
+                continue
+            for frame in decoded:
+                picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
+                yield orientation_of(frame).shown(cast(Frames, picture))
 
 
 def _by_ffmpeg(path: str) -> Iterator[Frames]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from morphmlp.benchmarks.coded_videos import CODINGS, copy_stream, write_video
+from coded_videos import CODINGS, copy_stream, write_video
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 import torch
+from coded_videos import CODINGS, write_video
 from torch import nn
 
-from morphmlp.benchmarks.coded_videos import CODINGS, write_video
 from morphmlp.config import load_config
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, ViewClips
 from morphmlp.data.decoding import backends

@@ -5,9 +5,9 @@ import signal
 
 import numpy as np
 import pytest
+from coded_videos import CODINGS, sequential_frames, write_video
 
 from morphmlp.benchmarks.clip_process import ClipProcess, FailedError
-from morphmlp.benchmarks.coded_videos import CODINGS, sequential_frames, write_video
 from morphmlp.benchmarks.thumbnails import thumbnails
 
 

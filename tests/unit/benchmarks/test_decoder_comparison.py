@@ -2,8 +2,8 @@
 
 import imageio_ffmpeg
 import pytest
+from coded_videos import Coding, write_video
 
-from morphmlp.benchmarks.coded_videos import Coding, write_video
 from morphmlp.benchmarks.decoder_comparison import (
     DecoderComparison,
     DecoderResult,

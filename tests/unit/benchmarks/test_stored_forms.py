@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from coded_videos import CODINGS, NUM_FRAMES, sequential_frames, write_video
 
-from morphmlp.benchmarks.coded_videos import CODINGS, NUM_FRAMES, sequential_frames, write_video
 from morphmlp.benchmarks.stored_forms import stored_forms
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.sources import AnyVideo

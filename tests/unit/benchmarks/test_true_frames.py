@@ -3,8 +3,8 @@
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from coded_videos import NUM_FRAMES, Coding, write_video
 
-from morphmlp.benchmarks.coded_videos import NUM_FRAMES, Coding, write_video
 from morphmlp.benchmarks.true_frames import has_ffmpeg, true_frames
 from morphmlp.errors import DecodeError
 

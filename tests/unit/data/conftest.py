@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from morphmlp.benchmarks.coded_videos import copy_stream, sequential_frames, write_coded_videos
+from coded_videos import copy_stream, sequential_frames, write_coded_videos
 
 sys.path.insert(0, str(Path(__file__).parent))  # for golden_files and golden_set
 

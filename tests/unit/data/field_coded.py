@@ -10,8 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
-
-from morphmlp.benchmarks.coded_videos import HEIGHT, WIDTH, moving_pictures
+from coded_videos import HEIGHT, WIDTH, moving_pictures
 
 NUM_PICTURES = 12
 _GROUP = 6

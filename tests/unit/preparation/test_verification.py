@@ -1,8 +1,8 @@
 """What a verification finds of one video, by the decoder's process and the manifest's own statements."""
 
 import pytest
+from coded_videos import CODINGS, NUM_FRAMES, write_video
 
-from morphmlp.benchmarks.coded_videos import CODINGS, NUM_FRAMES, write_video
 from morphmlp.data.decoding.isolation.isolated import isolated_videos
 from morphmlp.preparation.verification import VerifyTask
 

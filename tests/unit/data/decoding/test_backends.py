@@ -4,8 +4,8 @@ import importlib.util
 
 import numpy as np
 import pytest
+from coded_videos import CODINGS, HEIGHT, NUM_FRAMES, WIDTH, Coding, write_video
 
-from morphmlp.benchmarks.coded_videos import CODINGS, HEIGHT, NUM_FRAMES, WIDTH, Coding, write_video
 from morphmlp.data.decoding import torchcodec_decoder
 from morphmlp.data.decoding.backends import DECODER_NAMES, decoder_by_name, decoder_fault
 from morphmlp.errors import DecodeError

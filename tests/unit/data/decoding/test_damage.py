@@ -5,8 +5,8 @@ import random
 import av
 import numpy as np
 import pytest
+from coded_videos import NUM_FRAMES, copy_stream
 
-from morphmlp.benchmarks.coded_videos import NUM_FRAMES, copy_stream
 from morphmlp.data.decoding.backends import DECODER_NAMES, decoder_by_name, decoder_fault
 from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
 from morphmlp.errors import DecodeError

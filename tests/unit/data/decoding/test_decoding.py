@@ -7,10 +7,7 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from morphmlp.benchmarks.coded_videos import (
+from coded_videos import (
     CODINGS,
     HEIGHT,
     HIDDEN_FRAMES,
@@ -22,6 +19,9 @@ from morphmlp.benchmarks.coded_videos import (
     sequential_frames,
     write_video,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 

@@ -5,10 +5,7 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
-from field_coded import NUM_PICTURES, write_field_coded
-from golden_files import ffmpeg_file, ffmpeg_frames
-
-from morphmlp.benchmarks.coded_videos import (
+from coded_videos import (
     HEIGHT,
     NUM_FRAMES,
     SAME_PICTURE,
@@ -17,6 +14,9 @@ from morphmlp.benchmarks.coded_videos import (
     sequential_frames,
     write_video,
 )
+from field_coded import NUM_PICTURES, write_field_coded
+from golden_files import ffmpeg_file, ffmpeg_frames
+
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 from morphmlp.data.decoding.pyav.display_order import frame_times
 from morphmlp.data.decoding.pyav.orientation import Orientation

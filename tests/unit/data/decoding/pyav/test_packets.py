@@ -4,8 +4,8 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from coded_videos import CODINGS, HEIGHT, NUM_FRAMES, WIDTH, moving_pictures, write_video
 
-from morphmlp.benchmarks.coded_videos import CODINGS, HEIGHT, NUM_FRAMES, WIDTH, moving_pictures, write_video
 from morphmlp.data.decoding.pyav import packets, stream_decoder
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 from morphmlp.data.decoding.pyav.packets import Packets, open_video

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from morphmlp.benchmarks.coded_videos import (
+from coded_videos import (
     CODINGS,
     HIDDEN_FRAMES,
     NUM_FRAMES,
@@ -15,6 +14,7 @@ from morphmlp.benchmarks.coded_videos import (
     sequential_frames,
     write_coded_videos,
 )
+
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 from morphmlp.errors import DecodeError
 
