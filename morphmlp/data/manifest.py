@@ -6,9 +6,7 @@ is done on whole Arrow columns, so that ten million videos take seconds.
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 
 from morphmlp.data import columns
 from morphmlp.errors import ManifestError
+from morphmlp.files import atomic_file
 
 SPLITS = ("train", "val", "test")
 ALWAYS_READ = ("video_id", "label", "available")
@@ -113,18 +112,16 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     metadata = {_CLASS_NAMES: json.dumps(manifest.class_names).encode()}
     if manifest.prepared is not None:
         metadata[_PREPARED] = manifest.prepared.encode()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(temporary, table.schema.with_metadata(metadata)) as file:
+        with (
+            atomic_file(path) as unfinished,
+            pq.ParquetWriter(unfinished, table.schema.with_metadata(metadata)) as file,
+        ):
             for piece in _pieces(table, order):
                 file.write_table(piece)
-        temporary.replace(path)
     except OSError as error:
         raise ManifestError(f"{path}: can't be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):  # where it couldn't even be made
-            temporary.unlink()
 
 
 def read_manifest(path: str | Path, *, only: Collection[str] | None = None) -> Manifest:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from morphmlp.config.operation import IngestConfig
 from morphmlp.data.columns import QUARANTINE
 from morphmlp.errors import QuarantineLimitError
+from morphmlp.files import atomic_file
 
 LEAST_BY_CHANCE = 10
 """So many more broken videos than the limit leads to expect are no reason to stop while most are still to come."""
@@ -128,10 +129,8 @@ class Quarantine:
                 self._videos[key] = replace(video, first_run=known.get(video.file, run))
         rows = [asdict(video) for video in self._videos.values()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: a run that continues reads it.
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), unfinished)
-        unfinished.replace(path)
+        with atomic_file(path) as unfinished:  # a run that continues reads it
+            pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), unfinished)
 
 
 def broken_limit(ingest: IngestConfig) -> float:

@@ -13,11 +13,12 @@ from morphmlp.config.loading import changed_fields, config_to_yaml, fingerprint
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.errors import CheckpointError
 from morphmlp.experiment.data_splits import SPLIT_TAGS, DataSplits
+from morphmlp.files import atomic_write
 from morphmlp.record import RunSummary, Tags
 from morphmlp.tracking import environment_tags, find_run, ready_store
 from morphmlp.training.checkpoint.branching import settle
 from morphmlp.training.checkpoint.saving import run_store
-from morphmlp.training.record.run_folder import RunFolder, run_lock, write_whole
+from morphmlp.training.record.run_folder import RunFolder, run_lock
 from morphmlp.training.weights.start import start_tag, with_checked_weights
 
 
@@ -66,8 +67,8 @@ def claim(config: ExperimentConfig, data: DataSplits, folder: RunFolder, uri: st
             named, and nothing was written.
     """
     known = _compared(config, data, folder, uri)
-    write_whole(folder.data, json.dumps(data.fingerprints))
-    write_whole(folder.experiment, config_to_yaml(config))
+    atomic_write(folder.data, json.dumps(data.fingerprints))
+    atomic_write(folder.experiment, config_to_yaml(config))
     return known
 
 

@@ -19,6 +19,7 @@ from morphmlp.data import columns
 from morphmlp.data.columns import TIME
 from morphmlp.data.manifest import Manifest
 from morphmlp.errors import ManifestError
+from morphmlp.files import UNFINISHED, atomic_write
 from morphmlp.preparation.finished import RESULT
 
 COPIED = pa.schema(
@@ -142,9 +143,7 @@ def claim_folder(
         raise ManifestError(f"{files.folder}: holds something else by the name of {files.name}; {_ELSEWHERE}")
     try:
         files.videos.mkdir(parents=True, exist_ok=True)
-        unfinished = marker.with_name(f".{MARKER}.unfinished")
-        unfinished.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(marker)
+        atomic_write(marker, json.dumps(made, indent=2) + "\n")
     except OSError as error:
         raise ManifestError(f"{files.folder}: can't be written: {error.strerror or error}") from None
 
@@ -175,9 +174,8 @@ def copies_manifest(source: Manifest, copied: pa.Table, made: Mapping[str, JsonV
 
 def remove_unfinished(files: CopyFiles) -> None:
     """Clear away what a killed job was writing."""
-    for pattern in ("*/.*.unfinished", "*/.*.partial"):
-        for path in files.videos.glob(pattern):
-            path.unlink(missing_ok=True)
+    for path in files.videos.glob(f"*/.*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def _read_marker(marker: Path) -> dict[str, JsonValue]:

@@ -27,6 +27,7 @@ from pydantic import JsonValue
 from morphmlp.data.columns import TIME
 from morphmlp.data.decoding.stored_frames.frame_names import stored_path
 from morphmlp.errors import ManifestError
+from morphmlp.files import UNFINISHED, atomic_file
 
 RESULT = pa.schema(
     [
@@ -113,7 +114,7 @@ class WorkFolder:
                 raise ManifestError(
                     f"{self._folder}: another process is at work there; wait for it, or end it"
                 ) from None
-            for unfinished in self._folder.glob(".*.unfinished"):
+            for unfinished in self._folder.glob(f".*{UNFINISHED}"):
                 unfinished.unlink()
             if again and not self._parts():
                 self._table.unlink(missing_ok=True)
@@ -163,7 +164,7 @@ class WorkFolder:
 
     def close(self, results: pa.Table) -> None:
         """The job is through: keep its results as one table, and no parts."""
-        write_whole(results, self._table)
+        write_parquet(results, self._table)
         shutil.rmtree(self._folder)
 
     def _write_part(self, tables: Sequence[pa.Table]) -> Path:
@@ -171,7 +172,7 @@ class WorkFolder:
         number = 1 + max((int(path.stem.split("-")[1]) for path in self._parts()), default=0)
         path = self._folder / f"part-{number:08d}-{uuid.uuid4().hex[:8]}.parquet"
         table = pa.concat_tables([table.replace_schema_metadata().cast(self._schema) for table in tables])
-        write_whole(table.replace_schema_metadata(self._schema.metadata), path)
+        write_parquet(table.replace_schema_metadata(self._schema.metadata), path)
         return path
 
     def _parts(self) -> list[Path]:
@@ -192,21 +193,18 @@ class WorkFolder:
         return pa.concat_tables(tables)
 
 
-def write_whole(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file; under its name there's never half of it.
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file, whole or not at all.
 
     Raises:
         ManifestError: It can't be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, unfinished)
-        unfinished.replace(path)
+        with atomic_file(path) as unfinished:
+            pq.write_table(table, unfinished)
     except OSError as error:
         raise ManifestError(f"{path}: can't be written: {error.strerror or error}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _places(wanted: pa.ChunkedArray, known: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -22,7 +22,7 @@ from morphmlp.preparation.findings import (
     total_length_text,
     total_size_text,
 )
-from morphmlp.preparation.finished import WorkFolder, write_whole
+from morphmlp.preparation.finished import WorkFolder, write_parquet
 from morphmlp.preparation.ray_jobs import do_with_every_video
 from morphmlp.progress import Progress
 
@@ -94,7 +94,7 @@ def make_copies(job: CopyJob, *, progress: Progress) -> Copies:
             version=task.version,
             now=datetime.datetime.now(datetime.UTC),
         )
-        write_whole(quarantine, files.quarantine)
+        write_parquet(quarantine, files.quarantine)
         broken = broken_videos(copied).num_rows
         if broken == copied.num_rows:
             (reason, *others) = reason_lines(copied, shown=1)

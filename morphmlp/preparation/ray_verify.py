@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 
 from morphmlp.data.manifest import read_manifest, write_manifest
 from morphmlp.errors import ManifestError
+from morphmlp.files import atomic_file
 from morphmlp.preparation.findings import broken_videos, quarantine_table, read_quarantine
-from morphmlp.preparation.finished import WorkFolder, write_whole
+from morphmlp.preparation.finished import WorkFolder, write_parquet
 from morphmlp.preparation.overview import overview_figure
 from morphmlp.preparation.ray_jobs import do_with_every_video
 from morphmlp.preparation.verification import VERIFIED, VerifyTask, filled_manifest, summary, without_cut_short
@@ -98,7 +99,7 @@ def verify_manifest(
             now=datetime.datetime.now(datetime.UTC),
         )
         write_manifest(filled_manifest(manifest, judged), output)
-        write_whole(quarantine, files.quarantine)
+        write_parquet(quarantine, files.quarantine)
         _draw(judged, manifest.table["label"], manifest.class_names, files)
         work.close(found)
     return Verification(
@@ -111,11 +112,8 @@ def verify_manifest(
 
 def _draw(found: pa.Table, labels: pa.ChunkedArray, class_names: tuple[str, ...], files: VerifyFiles) -> None:
     figure = overview_figure(found, labels.to_numpy(), class_names, title=files.manifest.stem)
-    unfinished = files.picture.with_name(f".{files.picture.name}.unfinished.png")
     try:
-        figure.savefig(unfinished)
-        unfinished.replace(files.picture)
+        with atomic_file(files.picture) as unfinished:
+            figure.savefig(unfinished, format="png")
     except OSError as error:
         raise ManifestError(f"{files.picture}: can't be written: {error.strerror or error}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -6,8 +6,6 @@ Knows neither manifests nor Ray.
 """
 
 import errno
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +22,7 @@ from morphmlp.data.decoding.pyav.ending import cut_short
 from morphmlp.data.decoding.pyav.packets import HELD_BYTES
 from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
 from morphmlp.errors import CopyError, DecodeError, ManifestError
+from morphmlp.files import atomic_file
 from morphmlp.preparation.likeness import Sample, least_psnr_db, require_same_times
 from morphmlp.preparation.pictures import Pictures, scaled_size
 from morphmlp.preparation.transcode_settings import TranscodeSettings
@@ -72,24 +71,20 @@ def transcode(source: str, target: Path, settings: TranscodeSettings) -> Copy:
     """
     stream = StreamDecoder(source, held_bytes=HELD_BYTES)
     old = reader_of(stream)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
-        with av.open(str(unfinished), "w", format="mp4") as new:
-            written = _Written(new, stream, old.info, settings)
-            for index, frame in old.in_order():
-                written.add(frame, index)
-            written.finish()
-        info = written.compared(unfinished)
-        unfinished.replace(target)
+        with atomic_file(target) as unfinished:
+            with av.open(str(unfinished), "w", format="mp4") as new:
+                written = _Written(new, stream, old.info, settings)
+                for index, frame in old.in_order():
+                    written.add(frame, index)
+                written.finish()
+            info = written.compared(unfinished)
     except (av.error.FFmpegError, OSError) as error:
         # Errors of reading are dealt with where they arise.
         reason = str(error.strerror or error)
         if error.errno in _NO_VIDEOS_FAULT:
             raise ManifestError(f"{target}: can't be written: {reason}") from None
         raise CopyError(f"can't be encoded: {reason.lower()}") from None
-    finally:
-        with suppress(OSError):  # what keeps it from being written may keep it from being removed, and was told
-            unfinished.unlink(missing_ok=True)
     return Copy(
         info=info, size_bytes=target.stat().st_size, lost=old.scan() + written.num_unusable, cut_short=cut_short(source)
     )

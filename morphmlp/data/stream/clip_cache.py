@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ import torch
 from morphmlp.data.clips.extract import CutClips, Cutter, ViewClips
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.stored_frames.frame_names import split_template
+from morphmlp.files import UNFINISHED, atomic_file
 
 FORMAT = 1
 SHARDS = 64
@@ -42,7 +42,6 @@ KEPT_SHARE = 0.9
 ABANDONED_S = 3600.0
 """A clip that is still being written after this time was left by a process that died, seconds."""
 _SUFFIX = ".arrow"
-_UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,7 @@ class ClipCache:
                     status = entry.stat()
                     if entry.name.endswith(_SUFFIX):
                         clips.append((status.st_mtime, status.st_size, Path(entry.path)))
-                    elif entry.name.startswith(_UNFINISHED) and status.st_mtime < time.time() - ABANDONED_S:
+                    elif entry.name.endswith(UNFINISHED) and status.st_mtime < time.time() - ABANDONED_S:
                         Path(entry.path).unlink()
             size = sum(clip_size for _, clip_size, _ in clips)
             if size <= part:
@@ -147,16 +146,12 @@ def _write(path: Path, cut: CutClips) -> bool:
     table = pa.table({"clips": pa.Array.from_buffers(pa.uint8(), clips.size, [None, pa.py_buffer(clips)])})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
-    except OSError:
-        return False
-    try:
-        with os.fdopen(handle, "wb") as file, pa.ipc.new_file(file, table.schema.with_metadata(metadata)) as writer:
+        with (
+            atomic_file(path, sync=False) as unfinished,
+            pa.ipc.new_file(unfinished, table.schema.with_metadata(metadata)) as writer,
+        ):
             writer.write_table(table.replace_schema_metadata(metadata))
-        Path(unfinished).replace(path)
     except (OSError, pa.ArrowException):
-        with suppress(OSError):
-            Path(unfinished).unlink()
         return False
     return True
 

@@ -14,10 +14,11 @@ from morphmlp.config import ExperimentConfig, config_from_mapping, load_config
 from morphmlp.config.loading import changed_fields, config_to_mapping, config_to_yaml
 from morphmlp.config.sweep import SCHEDULE
 from morphmlp.errors import CheckpointError
+from morphmlp.files import atomic_write
 from morphmlp.training.checkpoint.store import CheckpointStore, StoredCheckpoint
 from morphmlp.training.loop.state import Checkpoint, checkpoint_from
 from morphmlp.training.record.run_events import RunEvents, read_events
-from morphmlp.training.record.run_folder import RunFolder, run_lock, write_whole
+from morphmlp.training.record.run_folder import RunFolder, run_lock
 
 _DECAYED_GROUP = 1
 """Of the optimiser's parameter groups that one whose weights decay, see `build_optimizer`."""
@@ -77,7 +78,7 @@ def branch(
             "known": [stored.name for stored in store.stored()],
             "event": f"goes on from {donor.location}, step {donor.facts.step}, with {changes}",
         }
-        write_whole(_intention(folder), json.dumps(begun))
+        atomic_write(_intention(folder), json.dumps(begun))
         try:
             store.save(_under(content, own_new), donor.facts)
         except CheckpointError:
@@ -107,7 +108,7 @@ def settle(folder: RunFolder, store: CheckpointStore) -> StoredCheckpoint | None
     config = config_from_mapping(begun["config"])
     written = _written(store, begun, config)
     if written is not None:
-        write_whole(folder.experiment, config_to_yaml(config))
+        atomic_write(folder.experiment, config_to_yaml(config))
         _make_only(store, written)
         events = RunEvents(folder.events)
         if begun["event"] not in [event.text for event in read_events(folder.events)[-1:]]:

@@ -1,7 +1,5 @@
 """Places that checkpoints are written to: folders and object stores behind one interface, and what is on a disk."""
 
-import contextlib
-import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,18 +22,3 @@ def open_storage(location: str) -> tuple[FileSystem, str, str]:
     except (OSError, pa.ArrowException) as error:
         raise CheckpointError(f"{shown}: can't be used as storage: {reason_of(error)}") from None
     return filesystem, path.rstrip("/"), shown
-
-
-def settle(path: str) -> None:
-    """Wait until a file is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def settle_names(folder: str) -> None:
-    """The same for the names in a folder, on those file systems that can."""
-    with contextlib.suppress(OSError):
-        settle(folder)

@@ -20,8 +20,9 @@ from pydantic import ConfigDict, FiniteFloat, NonNegativeInt, TypeAdapter, Valid
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from morphmlp.errors import CheckpointError, StorageError
+from morphmlp.files import fsync, fsync_folder
 from morphmlp.training.checkpoint.content import FORMAT, read_content, reason_of, write_content
-from morphmlp.training.checkpoint.file_systems import open_storage, settle, settle_names
+from morphmlp.training.checkpoint.file_systems import open_storage
 
 CONTENT_FILE = "checkpoint.pt"
 MARKER_FILE = "complete.json"
@@ -323,19 +324,19 @@ class CheckpointStore:
                 written_at=time.time(),
             )
             if self._renames:
-                settle(self._path(folder, CONTENT_FILE))
+                fsync(self._path(folder, CONTENT_FILE))
             with self._files.open_output_stream(self._path(folder, MARKER_FILE)) as stream:
                 stream.write(_MARKER.dump_json(marker, indent=1))
             if self._renames:
-                settle(self._path(folder, MARKER_FILE))
-                settle_names(self._path(folder))
+                fsync(self._path(folder, MARKER_FILE))
+                fsync_folder(self._path(folder))
                 self._files.move(self._path(folder), self._path(name))
         except BaseException:
             with contextlib.suppress(OSError):
                 self._remove(folder)
             raise
         if self._renames:
-            settle_names(self._root)
+            fsync_folder(self._root)
         return marker
 
     def _remove(self, name: str) -> None:

@@ -11,13 +11,6 @@ from pathlib import Path
 from morphmlp.errors import RunInUseError
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that under its name there is always a whole one."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
 @contextmanager
 def run_lock(folder: "RunFolder") -> Iterator[None]:
     """Keep other commands off a run while this one works on it; the operating system ends the lock with the process.

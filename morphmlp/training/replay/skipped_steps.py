@@ -20,10 +20,10 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan
 from morphmlp.errors import CheckpointError
+from morphmlp.files import atomic_write
 from morphmlp.training.checkpoint.content import load_values, reason_of
 from morphmlp.training.loop.state import Precision, TrainState, snapshot
 from morphmlp.training.loop.step_guard import SkippedStep
-from morphmlp.training.record.run_folder import write_whole
 
 KEPT_SKIPPED_STEPS = 10
 """Skipped steps of a run that are kept; each takes as much as a checkpoint. Of later ones there is a line each."""
@@ -94,7 +94,7 @@ def save_skipped_step(
             "loss_scale": content["scaler"].get("scale", 1.0),
             "data_fingerprint": data_fingerprint,
         }
-        write_whole(place / STEP_FILE, json.dumps(facts, indent=1) + "\n")
+        atomic_write(place / STEP_FILE, json.dumps(facts, indent=1) + "\n")
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         return [f"{what}, from a checkpoint: its state couldn't be kept in {place}: {' '.join(str(error).split())}"]
     return [what]

@@ -20,6 +20,7 @@ from torch import Tensor
 from morphmlp.config import ModelConfig
 from morphmlp.config.loading import parse_yaml, validated
 from morphmlp.errors import CheckpointError, ConfigError
+from morphmlp.files import atomic_file
 from morphmlp.models.morphfc import ALL_BRANCHES
 from morphmlp.models.presets import Preset
 from morphmlp.models.weights.describe import (
@@ -142,17 +143,13 @@ def write_weights(file: WeightsFile, path: Path, *, container: Literal["bare", "
         raise ConfigError([f"{path}: must end in {SAFETENSORS} or {PUBLISHED}, which says what form to write"])
     # Copies: views of one storage would be stored with all of it, and safetensors takes rows in order only.
     state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in file.state.items()}
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.touch()  # a place that can't be written to is told in the system's own words
-        mode = unfinished.stat().st_mode
-        try:
+        with atomic_file(path) as unfinished:
+            unfinished.touch()  # a place that can't be written to is reported in the system's own words
+            mode = unfinished.stat().st_mode
             _write(file, state, unfinished, form=path.suffix, container=container)
             unfinished.chmod(mode)  # safetensors makes files that only their owner can read
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError([f"{path}: can't be written: {reason_of(error)}"]) from None
 

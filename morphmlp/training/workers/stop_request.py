@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from morphmlp.errors import StorageError
-from morphmlp.training.record.run_folder import write_whole
+from morphmlp.files import atomic_write
 
 LOOK_EVERY_S = 0.5
 ROOM = "there is room for "
@@ -50,7 +50,7 @@ def ask_to_stop(path: Path, reason: str) -> None:
         StorageError: Not even an empty file can be made.
     """
     try:
-        write_whole(path, reason)
+        atomic_write(path, reason)
     except OSError:
         try:
             path.touch()

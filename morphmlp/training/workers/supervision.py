@@ -14,10 +14,11 @@ from typing import Protocol
 
 from morphmlp.config.operation import ClusterConfig
 from morphmlp.errors import ClusterError, RunStoppedError
+from morphmlp.files import atomic_write
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
 from morphmlp.training.record.report import NODE_LEAVES, STOP_REQUESTED
-from morphmlp.training.record.run_folder import RunFolder, write_whole
+from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.workers.progress_screen import NewLines, Screen
 from morphmlp.training.workers.restarts import Budget, End, Ending
 from morphmlp.training.workers.stop_request import ROOM, ask_to_stop
@@ -184,7 +185,7 @@ class Supervisor:
         if not (more := self._room.more()):
             return False
         try:
-            write_whole(self._folder.stop_request, f"{ROOM}{more} more")
+            atomic_write(self._folder.stop_request, f"{ROOM}{more} more")
         except OSError:  # a full disk wouldn't take their checkpoint either
             return False
         self._progress.line(f"there is room for {more} more worker(s): saving, then starting again with them")

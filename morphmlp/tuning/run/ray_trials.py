@@ -26,12 +26,13 @@ from morphmlp.config.loading import fingerprint
 from morphmlp.errors import ClusterError, DivergenceError, RunInUseError, RunStoppedError
 from morphmlp.experiment.data_splits import read_splits
 from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
+from morphmlp.files import atomic_write
 from morphmlp.progress import Progress
 from morphmlp.record import Tags
 from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
 from morphmlp.targets import ascii_name
 from morphmlp.training.record.accounting import training_cpu_s
-from morphmlp.training.record.run_folder import RunFolder, write_whole
+from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.record.time_windows import read_windows
 from morphmlp.training.workers.stop_request import ask_to_stop
 from morphmlp.training.workers.supervision import STOP_PATIENCE_S
@@ -222,7 +223,7 @@ class _StopRequests(FIFOScheduler):
             job: TrialJob = trial.config["job"]
             reason = self._verdicts.take(job.number, result[EPOCH], result[SCORE])
             if reason is not None:
-                write_whole(_folder(job).stop_request, self._verdicts.request + reason)
+                atomic_write(_folder(job).stop_request, self._verdicts.request + reason)
         go_on: str = TrialScheduler.CONTINUE
         return go_on
 
@@ -338,7 +339,7 @@ def _time_limit(job: TrialJob) -> Iterator[None]:
         wait = 60 * (job.max_minutes or 0)
         while not over.wait(wait):
             if not request.exists():
-                write_whole(request, text)
+                atomic_write(request, text)
             wait = ASK_AGAIN_S
 
     thread = threading.Thread(target=ask, name="time limit", daemon=True)

@@ -10,7 +10,8 @@ from pydantic import JsonValue
 from morphmlp.config.loading import read_yaml, to_yaml
 from morphmlp.config.sweep import SweepConfig, load_sweep, sweep_to_yaml
 from morphmlp.errors import CheckpointError
-from morphmlp.training.record.run_folder import RunFolder, run_lock, write_whole
+from morphmlp.files import atomic_write
+from morphmlp.training.record.run_folder import RunFolder, run_lock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ class SweepFolder:
         self.require_new()
         self.root.mkdir(parents=True)
         self.base.write_text(to_yaml(base), encoding="utf-8")
-        write_whole(self.sweep, sweep_to_yaml(sweep))
+        atomic_write(self.sweep, sweep_to_yaml(sweep))
 
     def read(self) -> tuple[SweepConfig, dict[str, JsonValue]]:
         """The sweep that began here, and its base experiment.

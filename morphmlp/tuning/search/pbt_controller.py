@@ -12,9 +12,10 @@ from pathlib import Path
 from morphmlp.config import ExperimentConfig, config_from_mapping, load_config, with_overrides
 from morphmlp.config.loading import config_to_mapping
 from morphmlp.errors import CheckpointError
+from morphmlp.files import atomic_write
 from morphmlp.training.checkpoint.branching import branch, newest_at, settle
 from morphmlp.training.checkpoint.saving import run_store
-from morphmlp.training.record.run_folder import RunFolder, run_lock, write_whole
+from morphmlp.training.record.run_folder import RunFolder, run_lock
 from morphmlp.tuning.run.trial_log import EXPLOITS
 from morphmlp.tuning.run.trial_queue import Entry, TrialJob, TrialQueue
 from morphmlp.tuning.search.population import Exploit, Population
@@ -61,7 +62,7 @@ class PbtController:
     def _lay(self, exploit: Exploit) -> None:
         member, donor = self._entry(exploit.member), self._entry(exploit.donor)
         content = {**asdict(exploit), "donor_run": donor.job.run_name}
-        write_whole(_file(member.job), json.dumps(content))
+        atomic_write(_file(member.job), json.dumps(content))
 
     def _entry(self, number: int) -> Entry:
         return next(entry for entry in self._queue.entries if entry.job.number == number)

@@ -5,7 +5,6 @@ and the archive's checksums tell damage that JPEG itself can't.
 """
 
 import errno
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from morphmlp.data.decoding.stored_frames.frame_folder import frame_names, load_
 from morphmlp.data.decoding.stored_frames.frame_names import ordered_names, shown, split_template
 from morphmlp.data.decoding.stored_frames.stills import StillsReader
 from morphmlp.errors import DecodeError
+from morphmlp.files import atomic_file
 
 SUFFIX = ".zip"
 """Ending of the names of packed videos."""
@@ -66,17 +66,13 @@ def pack_frames(folder: str | Path, target: str | Path) -> int:
     (path, template), target = split_template(str(folder)), Path(target)
     names = frame_names(str(folder))
     stored = [f"{number:05}{Path(name).suffix.lower()}" for number, name in enumerate(names, 1)] if template else names
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_file(target) as unfinished:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
             for name, stored_name in zip(names, stored, strict=True):
                 entry = zipfile.ZipInfo(stored_name, _NO_DATE)
                 entry.create_system, entry.external_attr = 3, _READABLE  # as on Unix, wherever it's made
                 archive.writestr(entry, load_frame(path, name))
-        _require_written(partial, stored)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        _require_written(unfinished, stored)
     return len(names)
 
 

@@ -175,7 +175,7 @@ def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path
     keys = [f"{number:08x}{0:08x}{1:048x}" for number in range(2)]  # of one shard
     cache.get(keys[0], lambda: cut(1))
     shard = next(tmp_path.rglob("*.arrow")).parent
-    left, begun = shard / ".unfinished-left", shard / ".unfinished-begun"
+    left, begun = shard / ".left.unfinished", shard / ".begun.unfinished"
     for file, age_s in ((left, clip_cache.ABANDONED_S + 60), (begun, 60)):
         file.write_bytes(b"half a clip")
         os.utime(file, (time.time() - age_s,) * 2)

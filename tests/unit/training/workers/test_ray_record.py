@@ -134,10 +134,9 @@ def test_a_quarantine_that_can_not_be_written_now_is_written_later(started, writ
         decoder_version="18",
     )
     record = started(writer)
-    in_the_way = folder.root / ".quarantine.parquet.unfinished"
-    in_the_way.mkdir()
+    folder.quarantine.mkdir()
     record.after_report(None, [report(1, broken=[broken_to_plain(video)])], None)
     assert "can't be written now" in notes(folder)[0]
-    in_the_way.rmdir()
+    folder.quarantine.rmdir()
     record.after_report(None, [report(2)], None)
     assert [video.video_id for video in Quarantine.read(folder.quarantine).videos()] == ["v"]

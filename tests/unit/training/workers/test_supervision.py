@@ -217,11 +217,11 @@ def test_a_run_on_a_full_disk_is_stopped_all_the_same_and_not_made_to_grow(
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(stop_request, "write_whole", full)
+    monkeypatch.setattr(stop_request, "atomic_write", full)
     stop_request.ask_to_stop(stage.folder.stop_request, "SIGTERM")
     assert stop_request.reason_of(stage.folder.stop_request) == "asked to"
 
-    monkeypatch.setattr(supervision, "write_whole", full)
+    monkeypatch.setattr(supervision, "atomic_write", full)
     polls = iter(range(20))
     group = stage.group(RETURNED, reports=1, until_asked=True)
 

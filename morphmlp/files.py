@@ -1,0 +1,64 @@
+"""Files that are complete under their name or not there at all, even after a crash of the machine."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+UNFINISHED = ".unfinished"
+"""How the hidden names end that files have while they are written; a killed process leaves one behind."""
+
+
+@contextmanager
+def atomic_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Write a file in any way that needs a path: it takes its name when the block ends well, else it is removed.
+
+    Args:
+        path: The file's name; its folder must exist.
+        sync: Whether the disk must have it. Without, a crash of the machine may leave a file of the right name with
+            holes in it; for what can be made again and has a checksum.
+
+    Yields:
+        A path in the same folder to write to.
+
+    Raises:
+        OSError: The file can't be written; what was there under its name is still there.
+    """
+    # Random, not the process's number: two nodes that share the folder may have the same.
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(3)}{UNFINISHED}")
+    try:
+        yield unfinished
+        if sync:
+            fsync(unfinished)
+        unfinished.replace(path)
+    finally:
+        with suppress(OSError):  # what keeps it from being written may keep it from being removed
+            unfinished.unlink(missing_ok=True)
+    if sync:
+        fsync_folder(path.parent)
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write a whole file.
+
+    Raises:
+        OSError: As `atomic_file`.
+    """
+    with atomic_file(path) as unfinished:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def fsync(path: Path | str) -> None:
+    """Wait until a file is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_folder(path: Path | str) -> None:
+    """Wait until the names in a folder are on the disk, where its file system can say so."""
+    with suppress(OSError):
+        fsync(path)
