@@ -23,7 +23,7 @@ class ClipCosts:
     ratio_to_decord: float | None
     """Training clips a second and core, over plain decord's with the same cropping; None where decord can't be used."""
     in_process_ratio_to_decord: float | None
-    """The same without a process apart around the decoder."""
+    """The same without a separate process around the decoder."""
     views4_ratio: float
     """CPU time of four test views of a video over that of one training clip."""
     repeats2_ratio: float
@@ -48,7 +48,7 @@ class _Way:
 def measure_clip_costs(
     forms: Mapping[StoredForm, Sequence[str]], *, rounds: int, told: Callable[[int], None] = lambda _: None
 ) -> ClipCosts:
-    """Cut clips from every video in every way, in turns of random order.
+    """Extract clips from every video in every way, in turns of random order.
 
     Args:
         forms: The same videos in each stored form.
@@ -92,12 +92,12 @@ def _cpu_times(ways: Mapping[str, _Way], *, rounds: int, told: Callable[[int], N
             opener: stack.enter_context(ClipProcess(opener)) for opener in sorted({way.opener for way in ways.values()})
         }
         for way in ways.values():  # imports, and the first video of each kind, are warm-up
-            processes[way.opener].cut(way.paths[0], kind=way.kind, video_id="warm-up", epoch=0)
+            processes[way.opener].extract(way.paths[0], kind=way.kind, video_id="warm-up", epoch=0)
         for epoch in range(rounds):
             for number in range(len(ways["product"].paths)):
                 for _, name in shuffled_turns(list(ways), 1, seed=epoch * 1000 + number):
                     way = ways[name]
-                    cost = processes[way.opener].cut(
+                    cost = processes[way.opener].extract(
                         way.paths[number], kind=way.kind, video_id=f"video {number}", epoch=epoch
                     )
                     times[name].append(cost.cpu_s)

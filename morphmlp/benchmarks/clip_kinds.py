@@ -1,4 +1,4 @@
-"""What the measurements cut from videos: the clips of the published Kinetics recipe, without RandAugment and erasing.
+"""The clips that the measurements extract: those of the published Kinetics recipe, without RandAugment and erasing.
 
 RandAugment costs as much as decoding and runs on the training device where there is a GPU; it is left out on all sides.
 """
@@ -6,14 +6,14 @@ RandAugment costs as much as decoding and runs on the training device where ther
 from typing import Literal
 
 from morphmlp.config.schema import AugmentConfig, ClipConfig, TestConfig
-from morphmlp.data.clips.extract import Cutter, TrainClips, ViewClips
+from morphmlp.data.clips.extract import ClipExtractor, TrainClips, ViewClips
 
 ClipKind = Literal["train", "train twice", "four views"]
 
 CLIP = ClipConfig(sampling="dense", num_frames=16, frame_stride=4, crop_size=224, short_edge=256, channel_order="rgb")
 
 
-def cutter_of(kind: ClipKind, *, seed: int = 0) -> Cutter:
+def extractor_of(kind: ClipKind, *, seed: int = 0) -> ClipExtractor:
     """`train`: one training clip. `train twice`: two repeats from one decode. `four views`: 4 clips x 1 crop."""
     if kind == "four views":
         return ViewClips(clip=CLIP, views=TestConfig(num_clips=4, num_crops=1))

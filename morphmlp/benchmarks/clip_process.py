@@ -1,4 +1,4 @@
-"""A process that cuts and decodes on request (`clip_program`), seen from outside; its hang or crash is an answer."""
+"""A process that extracts clips and decodes on request (`clip_program`); its hang or crash is an answer."""
 
 import base64
 import json
@@ -81,13 +81,13 @@ class ClipProcess:
                     stream.close()
             self._process = None
 
-    def cut(self, path: str, *, kind: ClipKind, video_id: str, epoch: int) -> Cost:
-        """Cut clips from a video.
+    def extract(self, path: str, *, kind: ClipKind, video_id: str, epoch: int) -> Cost:
+        """Extract clips from a video.
 
         Raises:
             FailedError: It couldn't.
         """
-        answer = self._ask(job="cut", path=path, kind=kind, video_id=video_id, epoch=epoch)
+        answer = self._ask(job="extract", path=path, kind=kind, video_id=video_id, epoch=epoch)
         return Cost(cpu_s=answer["cpu_s"], wall_s=answer["wall_s"])
 
     def look(self, path: str, indices: list[int]) -> Thumbnails:

@@ -1,4 +1,4 @@
-"""Cuts and decodes on request in a process of its own, so that the CPU time of all its threads is known.
+"""Extracts clips and decodes on request in a process of its own, so that the CPU time of all its threads is known.
 
 Run as a program it reads one JSON request per line from standard input (see `clip_process`) and answers each with one
 JSON line.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from morphmlp.benchmarks.clip_kinds import cutter_of
+from morphmlp.benchmarks.clip_kinds import extractor_of
 from morphmlp.benchmarks.process_cpu import cpu_seconds
 from morphmlp.benchmarks.thumbnails import Thumbnails, thumbnails
 from morphmlp.benchmarks.true_frames import true_frames
@@ -41,7 +41,11 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what codecs print is no answer
     torch.set_num_threads(1)
-    jobs: dict[str, Callable[[VideoOpener, Mapping[str, Any]], Answer]] = {"cut": _cut, "look": _look, "watch": _watch}
+    jobs: dict[str, Callable[[VideoOpener, Mapping[str, Any]], Answer]] = {
+        "extract": _extract,
+        "look": _look,
+        "watch": _watch,
+    }
     openers: dict[str, VideoOpener] = {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -55,11 +59,13 @@ def serve() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _cut(videos: VideoOpener, request: Mapping[str, Any]) -> Answer:
+def _extract(videos: VideoOpener, request: Mapping[str, Any]) -> Answer:
     """From the file to its clips."""
-    cutter = cutter_of(request["kind"])
+    extractor = extractor_of(request["kind"])
     before, began = _cpu_s(videos), time.perf_counter()
-    cutter.cut(videos, path=request["path"], video_id=request["video_id"], epoch=request["epoch"], num_frames=None)
+    extractor.extract(
+        videos, path=request["path"], video_id=request["video_id"], epoch=request["epoch"], num_frames=None
+    )
     return {"cpu_s": _cpu_s(videos) - before, "wall_s": time.perf_counter() - began}
 
 

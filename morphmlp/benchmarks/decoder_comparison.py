@@ -46,7 +46,7 @@ class DecoderResult:
     name: str
     version: str
     cpu_ms: float | None
-    """Median CPU time of a training clip, all threads, opening included, milliseconds; None where none was cut."""
+    """Median CPU time of a training clip, all threads, opening included, milliseconds; None where none was made."""
     clips: int
     """Clips that were timed."""
     wrong: int
@@ -54,7 +54,7 @@ class DecoderResult:
     worst: WrongFrames | None
     """The file with most wrong frames; None where none was wrong."""
     failed: int
-    """Files of which no clip could be cut."""
+    """Files of which no clip could be extracted."""
     errors: Mapping[str, int]
     """Files by class of the error."""
     example: str
@@ -181,7 +181,7 @@ def advice(results: Sequence[DecoderResult]) -> str:
     """
     able = [result for result in results if result.cpu_ms is not None]
     if not able:
-        return "no decoder could cut a clip from any of these files"
+        return "no decoder could extract a clip from any of these files"
     none = [f"{result.name} could read none of the files" for result in results if result.cpu_ms is None]
     right = [result for result in able if not result.wrong]
     if not right:
@@ -230,7 +230,7 @@ def _warm_up(processes: Mapping[str, ClipProcess], path: str) -> None:
     for process in processes.values():
         if not process.running:
             try:
-                process.cut(path, kind="train", video_id="warm-up", epoch=0)
+                process.extract(path, kind="train", video_id="warm-up", epoch=0)
             except FailedError:
                 continue
 
@@ -242,7 +242,7 @@ def _time(
         if path in tallies[name].errors:
             continue  # it may have cost a minute; once is enough
         try:
-            cost = processes[name].cut(path, kind="train", video_id=path, epoch=epoch)
+            cost = processes[name].extract(path, kind="train", video_id=path, epoch=epoch)
         except FailedError as error:
             tallies[name].fail(path, error)
         else:

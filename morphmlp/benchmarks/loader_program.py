@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from morphmlp.benchmarks.clip_kinds import cutter_of
+from morphmlp.benchmarks.clip_kinds import extractor_of
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
 
 
@@ -35,17 +35,17 @@ class ClipItems(Dataset[Tensor]):
         return self.items
 
     def __getitem__(self, number: int) -> Tensor:
-        """Decode and cut."""
+        """Decode and extract the clips."""
         torch.set_num_threads(1)
-        videos, cutter = isolated_videos(self.decoder, Limits(timeout_s=self.timeout_s)), cutter_of("train")
+        videos, extractor = isolated_videos(self.decoder, Limits(timeout_s=self.timeout_s)), extractor_of("train")
         first = number * self.videos_per_item
-        cut = [
-            cutter.cut(
+        clips = [
+            extractor.extract(
                 videos, path=self.paths[row % len(self.paths)], video_id=f"video {row}", epoch=0, num_frames=None
             ).clips
             for row in range(first, first + self.videos_per_item)
         ]
-        return torch.from_numpy(np.concatenate(cut))
+        return torch.from_numpy(np.concatenate(clips))
 
 
 def serve() -> None:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 import ray
 
-from morphmlp.benchmarks.clip_kinds import cutter_of
+from morphmlp.benchmarks.clip_kinds import extractor_of
 from morphmlp.benchmarks.process_cpu import cpu_between, cpu_clocks, process_tree
 from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
 from morphmlp.data.manifest import Manifest, manifest_from_rows
@@ -160,7 +160,7 @@ class _Reader:
     def begin(self) -> float:
         began = time.perf_counter()
         plans = self._plan.micro_batches(Cursor(), worker=0, num_workers=1)
-        self._batches = stream_micro_batches(self._manifest, plans, cutter_of("train"), self._share, stage="train")
+        self._batches = stream_micro_batches(self._manifest, plans, extractor_of("train"), self._share, stage="train")
         next(self._batches)
         return time.perf_counter() - began
 

@@ -73,8 +73,8 @@ def measure_ingest_ahead(*, rounds: int, progress: Progress) -> IngestAhead:
             for number, side in shuffled_turns(list(times), rounds + 1):
                 with _pace_of(side):
                     plans = plan.micro_batches(Cursor(epoch=number), worker=0, num_workers=1)
-                    cutter = ViewClips(clip=CLIP, views=SINGLE_VIEW)
-                    batches = stream_micro_batches(manifest, plans, cutter, share, stage="train")
+                    extractor = ViewClips(clip=CLIP, views=SINGLE_VIEW)
+                    batches = stream_micro_batches(manifest, plans, extractor, share, stage="train")
                     if side != ALONE:
                         next(batches)
                         time.sleep(LEAD_S)

@@ -16,14 +16,14 @@ from statistics import median
 import numpy as np
 import ray
 
-from morphmlp.benchmarks.clip_kinds import cutter_of
+from morphmlp.benchmarks.clip_kinds import extractor_of
 from morphmlp.benchmarks.process_cpu import cpu_between, cpu_clocks, process_tree
 from morphmlp.benchmarks.ray_ingest import is_idle_daemon, rows_over
 from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
 from morphmlp.benchmarks.stored_forms import real_size_videos
 from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.operation import ClusterConfig, IngestConfig
-from morphmlp.data.clips.extract import CutClips
+from morphmlp.data.clips.extract import ExtractedClips
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.clip_cache import ClipCache
 from morphmlp.data.stream.decode_request import request_table
@@ -75,10 +75,10 @@ class CountedCache(ClipCache):
 
     log: str
 
-    def get(self, key: str, decode: Callable[[], CutClips]) -> CutClips:
+    def get(self, key: str, decode: Callable[[], ExtractedClips]) -> ExtractedClips:
         """As the cache itself."""
 
-        def counted() -> CutClips:
+        def counted() -> ExtractedClips:
             with Path(self.log).open("a", encoding="utf-8") as file:
                 file.write(key + "\n")
             return decode()
@@ -155,7 +155,7 @@ class _Reader:
     def read(self, share: IngestShare, steps: int | None) -> None:
         """Read so many micro-batches of the epoch, or all of them."""
         wanted = islice(self._plan.micro_batches(Cursor(), worker=0, num_workers=1), steps)
-        for batch in stream_micro_batches(self._manifest, wanted, cutter_of("train"), share, stage="train"):
+        for batch in stream_micro_batches(self._manifest, wanted, extractor_of("train"), share, stage="train"):
             if batch.broken:
                 raise RuntimeError(f"{batch.broken[0].path}: {batch.broken[0].message}")
 
@@ -163,11 +163,11 @@ class _Reader:
 def _clip_costs(manifest: Manifest, policy: DecodePolicy, folder: Path) -> tuple[float, float, float, int]:
     """CPU seconds of a clip without a cache, with one that lacks it and with one that has it; bytes of a clip."""
     plan = MicroBatchPlan(epoch=0, step=0, index=0, rows=np.arange(MICRO_BATCH, dtype=np.int64))
-    request, cutter = request_table(manifest, [plan]), cutter_of("train")
+    request, extractor = request_table(manifest, [plan]), extractor_of("train")
 
     def task(cache: str | None) -> DecodeTask:
         found = None if cache is None else ClipCache(folder=str(folder / cache), max_bytes=CACHE_BYTES)
-        return DecodeTask(cutter=cutter, policy=replace(policy, cache=found))
+        return DecodeTask(extractor=extractor, policy=replace(policy, cache=found))
 
     filled = "filled"
     size = len(task(filled)(request)["clips"][0].as_py())  # starts the decoder

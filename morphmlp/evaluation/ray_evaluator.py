@@ -81,11 +81,11 @@ def score_views(
     Raises:
         EvaluationError: A video was neither scored nor quarantined.
     """
-    cutter = ViewClips(clip=clip, views=views)
+    extractor = ViewClips(clip=clip, views=views)
     dataset = scoring_dataset(
-        build, weights, manifest, cutter=cutter, pool=pool, share=share, videos_at_once=videos_at_once
+        build, weights, manifest, extractor=extractor, pool=pool, share=share, videos_at_once=videos_at_once
     )
-    return _collected(dataset, manifest, cutter, broken_limit=broken_limit, progress=progress)
+    return _collected(dataset, manifest, extractor, broken_limit=broken_limit, progress=progress)
 
 
 def scoring_dataset(
@@ -93,7 +93,7 @@ def scoring_dataset(
     weights: Mapping[str, Tensor],
     manifest: Manifest,
     *,
-    cutter: ViewClips,
+    extractor: ViewClips,
     pool: ScorerPool,
     share: IngestShare,
     videos_at_once: int,
@@ -107,9 +107,9 @@ def scoring_dataset(
     share = replace(share, videos_per_task=videos_at_once)
     scorers = min(pool.num_workers, len(plans))  # one without work would only take its start's time
     groups = list(task_groups(plans, videos_at_once))
-    dataset = decoding_dataset(manifest, groups, cutter, share).map_batches(
+    dataset = decoding_dataset(manifest, groups, extractor, share).map_batches(
         Scorer,
-        fn_constructor_kwargs={"build": build, "weights": weights, "pool": pool, "cutter": cutter},
+        fn_constructor_kwargs={"build": build, "weights": weights, "pool": pool, "extractor": extractor},
         batch_size=videos_at_once,  # whole tables of a decode task; Ray asks for a number where there are GPUs
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=scorers),
@@ -117,14 +117,14 @@ def scoring_dataset(
         num_gpus=1 if pool.device == "cuda" else 0,
         label_selector=pool.node_labels,
     )
-    limit_execution(dataset.context, share, cutter, actor_cpus=scorers * pool.cpus_per_worker)
+    limit_execution(dataset.context, share, extractor, actor_cpus=scorers * pool.cpus_per_worker)
     return dataset
 
 
 def _collected(
     dataset: ray.data.Dataset,
     manifest: Manifest,
-    cutter: ViewClips,
+    extractor: ViewClips,
     *,
     broken_limit: float,
     progress: Callable[[int], None],
@@ -142,7 +142,9 @@ def _collected(
         for row in table.select(["row", "error", "concealed", "retried", "view_logits"]).to_pylist():
             if not row["error"]:
                 scored.append(row["row"])
-                logits[row["row"]] = np.frombuffer(row["view_logits"], np.float32).reshape(cutter.clips_per_video, -1)
+                logits[row["row"]] = np.frombuffer(row["view_logits"], np.float32).reshape(
+                    extractor.clips_per_video, -1
+                )
                 concealed += row["concealed"]
                 retried += row["retried"]
         progress(len(scored) + len(broken))
@@ -167,20 +169,20 @@ class Scorer:
     """
 
     def __init__(
-        self, build: Callable[[], nn.Module], weights: Mapping[str, Tensor], pool: ScorerPool, cutter: ViewClips
+        self, build: Callable[[], nn.Module], weights: Mapping[str, Tensor], pool: ScorerPool, extractor: ViewClips
     ) -> None:
         self._cpu_s = 0.0  # the process is this scorer's alone, so that its start counts
         torch.set_num_threads(pool.cpus_per_worker)
         self._device = torch.device(pool.device)
-        self._cutter = cutter
+        self._extractor = extractor
         self._model = build()
         self._model.load_state_dict(weights)
         self._model.to(self._device).eval()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Logits of every view; a broken video has none."""
-        size, views = self._cutter.clip.crop_size, self._cutter.clips_per_video
-        clips = clip_bytes(rows["clips"]).view(-1, self._cutter.clip.num_frames, size, size, 3)
+        size, views = self._extractor.clip.crop_size, self._extractor.clips_per_video
+        clips = clip_bytes(rows["clips"]).view(-1, self._extractor.clip.num_frames, size, size, 3)
         cells = [b""] * rows.num_rows
         if len(clips):
             logits = view_logits(self._model, clips, device=self._device, clips_at_once=max(views, 8))

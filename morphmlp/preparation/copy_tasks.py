@@ -16,17 +16,17 @@ from morphmlp.data.decoding.sources import holds_frame_files
 from morphmlp.data.decoding.stored_frames.frame_names import stored_path
 from morphmlp.data.decoding.stored_frames.packed_frames import SUFFIX, is_pack, open_packed_frames, pack_frames
 from morphmlp.errors import DecodeError, DecodeTimeoutError, ManifestError
-from morphmlp.preparation.apart import Apart
 from morphmlp.preparation.copies import COPIED, CopyFiles
 from morphmlp.preparation.finished import file_state, stored_bytes
 from morphmlp.preparation.likeness import least_psnr_db
+from morphmlp.preparation.subprocess_call import SubprocessCall
 from morphmlp.preparation.transcode_settings import TranscodeSettings
 from morphmlp.preparation.transcoding import Copy, transcode
 
 
 @dataclass(frozen=True, kw_only=True)
 class TranscodeTask:
-    """Transcodes one video file, in a process apart."""
+    """Transcodes one video file, in a separate process."""
 
     files: CopyFiles
     transcoding: TranscodeSettings
@@ -60,7 +60,7 @@ class TranscodeTask:
         target = _place(self.files, video, ".mp4")
         request = (path, str(target), self.transcoding)
         try:
-            copy = cast(Copy, _transcoding_apart()(request, timeout_s=self.timeout_s))
+            copy = cast(Copy, _isolated_transcode()(request, timeout_s=self.timeout_s))
         except DecodeTimeoutError as error:
             raise DecodeTimeoutError(f"{error} (--timeout-s)") from None
         return {
@@ -127,7 +127,7 @@ CopyTask = TranscodeTask | PackTask
 
 
 def transcode_one(request: tuple[str, str, TranscodeSettings]) -> Copy:
-    """What runs apart: transcode from a path to a path.
+    """Runs in the separate process: transcode from a path to a path.
 
     Raises:
         DecodeError: The video can't be decoded.
@@ -138,9 +138,9 @@ def transcode_one(request: tuple[str, str, TranscodeSettings]) -> Copy:
 
 
 @cache
-def _transcoding_apart() -> Apart:
+def _isolated_transcode() -> SubprocessCall:
     """This process's own: it serves task after task."""
-    return Apart(f"{transcode_one.__module__}:{transcode_one.__name__}")
+    return SubprocessCall(f"{transcode_one.__module__}:{transcode_one.__name__}")
 
 
 def _place(files: CopyFiles, video: Mapping[str, object], suffix: str) -> Path:

@@ -56,7 +56,7 @@ _FACTS = ("crc32", "num_frames", "fps", "width", "height", "codec", "duration_s"
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyTask:
-    """Decodes one video from start to end, in a process apart."""
+    """Decodes one video from start to end, in a separate process."""
 
     decoder: str
     timeout_s: float

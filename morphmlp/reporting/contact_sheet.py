@@ -59,13 +59,13 @@ def training_rows(
         path, video_id, num_frames = video.path, video.video_id, video.num_frames
         try:
             info = videos.open(path, num_frames=num_frames).info
-            cut = source.cut(videos, path=path, video_id=video_id, epoch=epoch, num_frames=num_frames)
+            extracted = source.extract(videos, path=path, video_id=video_id, epoch=epoch, num_frames=num_frames)
         except DecodeError as error:
             yield _broken_row(video, error)
             continue
         fractions = draw_fractions(clip.num_frames, seed=seed, epoch=epoch, video_id=video_id)
         indices = train_indices(clip, info, fractions)
-        frames = torch.from_numpy(cut.clips[0])
+        frames = torch.from_numpy(extracted.clips[0])
         draws = clip_draws(frames, clip=clip, augment=augment, seed=seed, epoch=epoch, video_id=video_id)
         for repeat, draw in enumerate(draws):
             pixels = augment_clip(frames, draw, size=clip.crop_size).numpy()
@@ -82,14 +82,14 @@ def validation_rows(
         path, video_id, num_frames = video.path, video.video_id, video.num_frames
         try:
             info = videos.open(path, num_frames=num_frames).info
-            cut = views.cut(videos, path=path, video_id=video_id, epoch=0, num_frames=num_frames)
+            extracted = views.extract(videos, path=path, video_id=video_id, epoch=0, num_frames=num_frames)
         except DecodeError as error:
             yield _broken_row(video, error)
             continue
         size, edge = config.clip.crop_size, config.clip.short_edge
         words = f"centre clip, short side scaled to {edge}, centre crop {size}x{size}"
         (indices,) = view_indices(config.clip, info, 1)
-        yield _row(config, video, info, pixels=cut.clips[0], indices=indices, words=words)
+        yield _row(config, video, info, pixels=extracted.clips[0], indices=indices, words=words)
 
 
 def contact_sheet(rows: Sequence[SheetRow], *, title: str, pictures: int = 8) -> Figure:

@@ -54,9 +54,9 @@ def stream(
     worker: int = 0,
     num_workers: int = 1,
 ) -> Iterator[MicroBatch]:
-    cutter = TrainClips(clip=config.clip, augment=config.augment, seed=5)
+    extractor = TrainClips(clip=config.clip, augment=config.augment, seed=5)
     plans = plan_of(manifest).micro_batches(cursor, worker=worker, num_workers=num_workers)
-    return stream_micro_batches(manifest, plans, cutter, share, stage="train")
+    return stream_micro_batches(manifest, plans, extractor, share, stage="train")
 
 
 def digests(batches: Iterator[MicroBatch]) -> dict[tuple[int, int], str]:
@@ -190,8 +190,8 @@ def test_the_plan_is_read_as_it_is_needed(
                 read.append(plan)
                 yield plan
 
-    cutter = TrainClips(clip=config.clip, augment=config.augment, seed=5)
-    batches = stream_micro_batches(manifest, plans(), cutter, replace(share, videos_per_task=4), stage="train")
+    extractor = TrainClips(clip=config.clip, augment=config.augment, seed=5)
+    batches = stream_micro_batches(manifest, plans(), extractor, replace(share, videos_per_task=4), stage="train")
     next(batches)
     assert len(read) < 20  # of 240
     batches.close()  # type: ignore[attr-defined]  # a generator
@@ -202,12 +202,12 @@ def test_memory_stays_flat_over_two_thousand_videos_with_bad_ones_among_them(
     with_a_text_file: Manifest, make_config: MakeConfig, share: IngestShare
 ) -> None:
     config = make_config()
-    cutter = TrainClips(clip=config.clip, augment=config.augment, seed=5)
+    extractor = TrainClips(clip=config.clip, augment=config.augment, seed=5)
     plan = plan_of(with_a_text_file)
     epochs = range(22)  # of 96 videos
     plans = (p for epoch in epochs for p in plan.micro_batches(Cursor(epoch=epoch), worker=0, num_workers=1))
     megabytes, broken = [], 0
-    for batch in stream_micro_batches(with_a_text_file, plans, cutter, share, stage="train"):
+    for batch in stream_micro_batches(with_a_text_file, plans, extractor, share, stage="train"):
         broken += len(batch.broken)
         if batch.plan.epoch in {5, 21} and (batch.plan.step, batch.plan.index) == (5, 3):
             megabytes.append(own_megabytes(decoding_processes()))

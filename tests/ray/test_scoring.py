@@ -24,7 +24,7 @@ def test_ray_takes_the_pipeline_for_every_device(
         partial(build_network, config),
         {},
         read_manifest(videos / "test.parquet"),
-        cutter=ViewClips(clip=config.clip, views=config.test),
+        extractor=ViewClips(clip=config.clip, views=config.test),
         pool=ScorerPool(num_workers=1, cpus_per_worker=1, device=device, node_labels={}),
         share=placement.ingest_share(config.ingest, pipelines=1),
         videos_at_once=4,

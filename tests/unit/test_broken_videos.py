@@ -77,22 +77,22 @@ def manifest(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def decoded(manifest):
-    """`decoded(cutter, policy)` are the tables of decode tasks with one video each, made once."""
+    """`decoded(extractor, policy)` are the tables of decode tasks with one video each, made once."""
     known = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent / "data"))  # a child imports from where its parent does
         patch.setitem(backends._DECODERS, DECODER, lambda: SimpleNamespace(version="1"))
 
-        def decode(cutter, policy):
+        def decode(extractor, policy):
             retry_with = POLICIES[policy]
-            if (cutter, retry_with) not in known:
+            if (extractor, retry_with) not in known:
                 tables = []
                 for video_id, plan in zip(manifest.table["video_id"].to_pylist(), plans_of(manifest, 1), strict=True):
                     limits = OF_THE_HANGING_ONE if video_id == "hang" else USUAL
                     how = DecodePolicy(decoder=DECODER, retry_with=retry_with, limits=limits)
-                    tables.append(DecodeTask(cutter=cutter, policy=how)(request_table(manifest, [plan])))
-                known[cutter, retry_with] = tables
-            return known[cutter, retry_with]
+                    tables.append(DecodeTask(extractor=extractor, policy=how)(request_table(manifest, [plan])))
+                known[extractor, retry_with] = tables
+            return known[extractor, retry_with]
 
         yield decode
         for name in (DECODER, "pyav"):
@@ -124,10 +124,12 @@ def micro_batches(tables, manifest, stage, *, size, clips_per_video):
 
 def train(decoded, manifest, policy, size):
     """Videos that took part in steps, and broken ones."""
-    cutter = TrainClips(clip=CONFIG.clip, augment=CONFIG.augment, seed=0)
-    repeats = cutter.clips_per_video
+    extractor = TrainClips(clip=CONFIG.clip, augment=CONFIG.augment, seed=0)
+    repeats = extractor.clips_per_video
     batches = list(
-        micro_batches(decoded(cutter, policy), manifest, "train", size=size, clips_per_video=cutter.clips_per_video)
+        micro_batches(
+            decoded(extractor, policy), manifest, "train", size=size, clips_per_video=extractor.clips_per_video
+        )
     )
     plan = SimpleNamespace(seed=0, steps_per_epoch=len(batches), videos_per_step=size)
     plan.step_of = lambda cursor: cursor.step
@@ -154,8 +156,8 @@ def train(decoded, manifest, policy, size):
 
 def validate(decoded, manifest, policy, size):
     """Videos that were scored with one view, and broken ones."""
-    cutter = ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW)
-    batches = list(micro_batches(decoded(cutter, policy), manifest, "val", size=size, clips_per_video=1))
+    extractor = ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW)
+    batches = list(micro_batches(decoded(extractor, policy), manifest, "val", size=size, clips_per_video=1))
     counts, broken = score_single_views(Network(), batches, device=CPU)
     scored = [manifest.table["video_id"][row].as_py() for batch in batches for row in batch.rows]
     assert counts.num_videos == len(scored)
@@ -164,14 +166,14 @@ def validate(decoded, manifest, policy, size):
 
 def test(decoded, manifest, policy, size):
     """Videos in the predictions of a test, and broken ones."""
-    cutter = ViewClips(clip=CONFIG.clip, views=CONFIG.test)
+    extractor = ViewClips(clip=CONFIG.clip, views=CONFIG.test)
     pool = ScorerPool(num_workers=1, cpus_per_worker=1, device="cpu", node_labels={})
-    scorer = Scorer(Network, {}, pool, cutter)
-    videos = pa.concat_tables(decoded(cutter, policy))
+    scorer = Scorer(Network, {}, pool, extractor)
+    videos = pa.concat_tables(decoded(extractor, policy))
     tables = [scorer(videos.slice(start, size)) for start in range(0, len(manifest), size)]
     dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
     done = []
-    tested = ray_evaluator._collected(dataset, manifest, cutter, broken_limit=1.0, progress=done.append)
+    tested = ray_evaluator._collected(dataset, manifest, extractor, broken_limit=1.0, progress=done.append)
     assert done[-1] == len(manifest)
     assert tested.retried == (len(READ_BY_A_SECOND) if POLICIES[policy] else 0)
     return tested.predictions["video_id"].to_pylist(), tested.broken

@@ -27,7 +27,7 @@ SINGLE_VIEW = TestConfig(num_clips=1, num_crops=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutClips:
+class ExtractedClips:
     """The clips of one video."""
 
     clips: Frames
@@ -49,7 +49,7 @@ class TrainFrames:
         """1: repeats share their frames."""
         return 1
 
-    def cut(
+    def extract(
         self,
         videos: VideoOpener,
         *,
@@ -58,7 +58,7 @@ class TrainFrames:
         epoch: int,
         num_frames: int | None,
         crc32: int | None = None,
-    ) -> CutClips:
+    ) -> ExtractedClips:
         """Frames `[1 t h w c]` in the channel order of `clip`, scaled down to `augment.short_edge`.
 
         Raises:
@@ -70,7 +70,7 @@ class TrainFrames:
         (frames,), concealed = _read(
             reader, indices, self.clip, lambda frames: [scale_down(frames, self.augment.short_edge)]
         )
-        return CutClips(clips=frames.contiguous().numpy()[None], concealed=concealed)
+        return ExtractedClips(clips=frames.contiguous().numpy()[None], concealed=concealed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class TrainClips:
         """Clips that each video gives."""
         return self.augment.repeats
 
-    def cut(
+    def extract(
         self,
         videos: VideoOpener,
         *,
@@ -95,16 +95,18 @@ class TrainClips:
         epoch: int,
         num_frames: int | None,
         crc32: int | None = None,
-    ) -> CutClips:
+    ) -> ExtractedClips:
         """One clip per repeat; the repeats share their frames and differ in all that is drawn about a clip.
 
         Raises:
             DecodeError: The video can't be used.
         """
         source = TrainFrames(clip=self.clip, augment=self.augment, seed=self.seed)
-        cut = source.cut(videos, path=path, video_id=video_id, epoch=epoch, num_frames=num_frames, crc32=crc32)
+        extracted = source.extract(
+            videos, path=path, video_id=video_id, epoch=epoch, num_frames=num_frames, crc32=crc32
+        )
         clips = clips_on_device(
-            cut.clips[0],
+            extracted.clips[0],
             clip=self.clip,
             augment=self.augment,
             seed=self.seed,
@@ -112,7 +114,7 @@ class TrainClips:
             video_id=video_id,
             device=torch.device("cpu"),
         )
-        return CutClips(clips=clips.numpy(), concealed=cut.concealed)
+        return ExtractedClips(clips=clips.numpy(), concealed=extracted.concealed)
 
 
 def clips_on_device(
@@ -180,7 +182,7 @@ class ViewClips:
         """Views that each video gives."""
         return self.views.num_clips * self.views.num_crops
 
-    def cut(
+    def extract(
         self,
         videos: VideoOpener,
         *,
@@ -189,7 +191,7 @@ class ViewClips:
         epoch: int,
         num_frames: int | None,
         crc32: int | None = None,
-    ) -> CutClips:
+    ) -> ExtractedClips:
         """All views from one decode.
 
         Raises:
@@ -201,7 +203,7 @@ class ViewClips:
         crops, concealed = _read(reader, indices.flatten().tolist(), self.clip, self._crops)
         length = self.clip.num_frames
         clips = [crop[k * length : (k + 1) * length] for k in range(len(indices)) for crop in crops]
-        return CutClips(clips=torch.stack(clips).numpy(), concealed=concealed)
+        return ExtractedClips(clips=torch.stack(clips).numpy(), concealed=concealed)
 
     def _crops(self, frames: Tensor) -> list[Tensor]:
         return evaluation_crops(
@@ -213,7 +215,7 @@ class ViewClips:
         )
 
 
-Cutter = TrainClips | TrainFrames | ViewClips
+ClipExtractor = TrainClips | TrainFrames | ViewClips
 
 
 def _read(

@@ -1,8 +1,9 @@
 """Decoded clips on disk, so that trainings on the same data decode each clip once between them.
 
-A clip's address is a digest of all that its bytes follow from: what is cut and how (sampling, sizes, augmentation,
-the seed of its draws, the epoch), the video's content as far as it's known, and the versions of decoder and torch. So
-trials of a sweep that differ in the network or the optimiser share clips, and nothing that would differ is ever shared.
+A clip's address is a digest of all that its bytes follow from: what is extracted and how (sampling, sizes,
+augmentation, the seed of its draws, the epoch), the video's content as far as it's known, and the versions of decoder
+and torch. So trials of a sweep that differ in the network or the optimiser share clips, and nothing that would differ
+is ever shared.
 
 For any number of processes at once. A clip that two of them need at the same time is decoded by the first, and the
 others wait for it. What the disk refuses, or finds torn, is decoded as without a cache. Knows no Ray.
@@ -25,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from morphmlp.data.clips.extract import CutClips, Cutter, ViewClips
+from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips, ViewClips
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.stored_frames.frame_names import split_template
 from morphmlp.files import UNFINISHED, atomic_file
@@ -38,7 +39,7 @@ LOCKS = 4096
 LOOK_EVERY = 4
 """Of so many clips one, when it's added, makes its process look whether the shard has outgrown its part."""
 KEPT_SHARE = 0.9
-"""What a shard that has outgrown its part is cut back to."""
+"""What a shard that has outgrown its part is brought back to."""
 ABANDONED_S = 3600.0
 """A clip that is still being written after this time was left by a process that died, seconds."""
 _SUFFIX = ".arrow"
@@ -53,7 +54,7 @@ class ClipCache:
     max_bytes: int
     """Most that the clips may take up; the least recently used go."""
 
-    def get(self, key: str, decode: Callable[[], CutClips]) -> CutClips:
+    def get(self, key: str, decode: Callable[[], ExtractedClips]) -> ExtractedClips:
         """The clips of an address, decoded where they aren't there yet.
 
         Args:
@@ -66,10 +67,10 @@ class ClipCache:
         with _locked(Path(self.folder) / "locks" / f"{int(key[:8], 16) % LOCKS:04x}"):
             if (found := _read(path)) is not None:
                 return found
-            cut = decode()
-            if _write(path, cut) and int(key[8:16], 16) % LOOK_EVERY == 0:
+            extracted = decode()
+            if _write(path, extracted) and int(key[8:16], 16) % LOOK_EVERY == 0:
                 self._shrink(path.parent)
-            return cut
+            return extracted
 
     def _path(self, key: str) -> Path:
         return Path(self.folder) / "clips" / f"{int(key[-8:], 16) % SHARDS:02x}" / (key + _SUFFIX)
@@ -98,9 +99,16 @@ class ClipCache:
 
 
 def clip_key(
-    cutter: Cutter, decoder: str, *, path: str, video_id: str, epoch: int, num_frames: int | None, crc32: int | None
+    extractor: ClipExtractor,
+    decoder: str,
+    *,
+    path: str,
+    video_id: str,
+    epoch: int,
+    num_frames: int | None,
+    crc32: int | None,
 ) -> str:
-    """The address of what a cutter makes of a video, 64 hex digits.
+    """The address of what an extractor makes of a video, 64 hex digits.
 
     Raises:
         OSError: There is no such file.
@@ -109,8 +117,8 @@ def clip_key(
     status = Path(stored).stat()
     content = {
         "format": FORMAT,
-        "cutter": [type(cutter).__name__, asdict(cutter)],
-        "epoch": None if isinstance(cutter, ViewClips) else epoch,  # views are the same in each
+        "extractor": [type(extractor).__name__, asdict(extractor)],
+        "epoch": None if isinstance(extractor, ViewClips) else epoch,  # views are the same in each
         "video": [video_id, num_frames, crc32, status.st_size, status.st_mtime_ns, *([template] if template else [])],
         "made_with": [decoder, _version(decoder), torch.__version__],  # torch resizes and augments
     }
@@ -122,7 +130,7 @@ def _version(decoder: str) -> str:
     return decoder_by_name(decoder).version
 
 
-def _read(path: Path) -> CutClips | None:
+def _read(path: Path) -> ExtractedClips | None:
     """The clips of a file; None where there is none, or none that is whole."""
     try:
         with pa.memory_map(str(path)) as source:
@@ -135,13 +143,13 @@ def _read(path: Path) -> CutClips | None:
         return None
     with suppress(OSError):
         os.utime(path)  # the most recently used
-    return CutClips(clips=clips, concealed=facts["concealed"])
+    return ExtractedClips(clips=clips, concealed=facts["concealed"])
 
 
-def _write(path: Path, cut: CutClips) -> bool:
+def _write(path: Path, extracted: ExtractedClips) -> bool:
     """Keep clips; whether the disk took them."""
-    clips = np.ascontiguousarray(cut.clips)
-    facts = {"shape": clips.shape, "concealed": cut.concealed, "crc32": zlib.crc32(clips.data)}
+    clips = np.ascontiguousarray(extracted.clips)
+    facts = {"shape": clips.shape, "concealed": extracted.concealed, "crc32": zlib.crc32(clips.data)}
     metadata = {name: json.dumps(value) for name, value in facts.items()}
     table = pa.table({"clips": pa.Array.from_buffers(pa.uint8(), clips.size, [None, pa.py_buffer(clips)])})
     try:

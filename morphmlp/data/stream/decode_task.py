@@ -1,4 +1,4 @@
-"""What a decode task does with its videos: decode, cut, and say why where that fails.
+"""What a decode task does with its videos: decode, extract clips, and say why where that fails.
 
 Knows no Ray: the same call serves a Ray Data task, a DataLoader's worker and a test. The decoder runs in a process of
 its own, so that whatever it does with a file costs that video alone.
@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from morphmlp.config.operation import IngestConfig
-from morphmlp.data.clips.extract import CutClips, Cutter
+from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips
 from morphmlp.data.columns import DECODED
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
@@ -55,11 +55,11 @@ class DecodeTask:
     `morphmlp.data.columns.DECODED`.
     """
 
-    cutter: Cutter
+    extractor: ClipExtractor
     policy: DecodePolicy
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Cut every video's clips; a video that can't be used leaves no bytes and its reason."""
+        """Extract every video's clips; a video that can't be used leaves no bytes and its reason."""
         torch.set_num_threads(1)  # one CPU is reserved for the task
         videos = table.select(["path", "video_id", "epoch", "num_frames", "crc32"]).to_pylist()
         results = [self._timed(video) for video in videos]
@@ -86,25 +86,25 @@ class DecodeTask:
         reasons: list[tuple[str, Exception]] = []
         for decoder in self.policy.decoders():
             try:
-                cut = self._cut(decoder, video)
+                extracted = self._extract(decoder, video)
             except DecoderStartError:
                 raise
             except Exception as error:  # noqa: BLE001 (whatever a codec does with a file, it costs this video alone)
                 reasons.append((decoder, error))
                 continue
-            return _good(cut, retried=bool(reasons))
+            return _good(extracted, retried=bool(reasons))
         return _broken(video["path"], reasons)
 
-    def _cut(self, decoder: str, video: Mapping[str, Any]) -> CutClips:
+    def _extract(self, decoder: str, video: Mapping[str, Any]) -> ExtractedClips:
         """What a decoder makes of a video, now or before."""
 
-        def decode() -> CutClips:
-            return self.cutter.cut(isolated_videos(decoder, self.policy.limits), **video)
+        def decode() -> ExtractedClips:
+            return self.extractor.extract(isolated_videos(decoder, self.policy.limits), **video)
 
         if self.policy.cache is None:
             return decode()
         try:
-            key = clip_key(self.cutter, decoder, **video)
+            key = clip_key(self.extractor, decoder, **video)
         except OSError:  # no such file: the decoder's words for it are the user's
             return decode()
         return self.policy.cache.get(key, decode)
@@ -114,13 +114,13 @@ _FACTS = [name for name in DECODED.names if name not in ("row", "label", "clips"
 _NO_ERROR = {"error": "", "message": "", "decoder": "", "decoder_version": "", "size_bytes": None, "mtime": None}
 
 
-def _good(cut: CutClips, *, retried: bool) -> dict[str, Any]:
-    height, width = cut.clips.shape[-3:-1]
+def _good(extracted: ExtractedClips, *, retried: bool) -> dict[str, Any]:
+    height, width = extracted.clips.shape[-3:-1]
     return {
-        "clips": cut.clips,
+        "clips": extracted.clips,
         "height": height,
         "width": width,
-        "concealed": cut.concealed,
+        "concealed": extracted.concealed,
         "retried": retried,
         **_NO_ERROR,
     }

@@ -14,7 +14,7 @@ from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan, worker_share
 from morphmlp.data.stream.ray_dataset import IngestShare, stream_micro_batches
-from morphmlp.data.stream.train_clips import AugmentHere, train_cutter, train_plan
+from morphmlp.data.stream.train_clips import AugmentHere, train_extractor, train_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class RayClips:
             train_videos=train_videos,
             val_videos=val_videos,
             plan=train_plan(config, len(train_videos)),
-            train_clips=train_cutter(config),
+            train_clips=train_extractor(config),
             val_clips=ViewClips(clip=config.clip, views=SINGLE_VIEW),
             share=share,
             device=device,
@@ -72,9 +72,9 @@ class RayClips:
     def train(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
         """This worker's micro-batches of each step, from the cursor to the end of its epoch."""
         plans = self.plan.micro_batches(cursor, worker=self.worker, num_workers=self.num_workers)
-        cutter = self.train_clips
-        finish = AugmentHere(cutter, self.train_videos, self.device) if isinstance(cutter, TrainFrames) else None
-        batches = stream_micro_batches(self.train_videos, plans, cutter, self.share, stage="train", finish=finish)
+        extractor = self.train_clips
+        finish = AugmentHere(extractor, self.train_videos, self.device) if isinstance(extractor, TrainFrames) else None
+        batches = stream_micro_batches(self.train_videos, plans, extractor, self.share, stage="train", finish=finish)
         for _, step in groupby(batches, key=lambda batch: batch.plan.step):
             yield list(step)
 

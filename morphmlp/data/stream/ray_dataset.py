@@ -14,7 +14,7 @@ import ray
 import ray.data
 from ray.data import DataContext, ExecutionResources
 
-from morphmlp.data.clips.extract import Cutter, TrainFrames
+from morphmlp.data.clips.extract import ClipExtractor, TrainFrames
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.batches import ClipShape, FinishClips, MicroBatch, assemble
 from morphmlp.data.stream.decode_request import request_table
@@ -51,7 +51,7 @@ class IngestShare:
 def stream_micro_batches(
     manifest: Manifest,
     plans: Iterable[MicroBatchPlan],
-    cutter: Cutter,
+    extractor: ClipExtractor,
     share: IngestShare,
     *,
     stage: str,
@@ -62,15 +62,15 @@ def stream_micro_batches(
     Args:
         manifest: The videos.
         plans: The micro-batches, read as they are needed.
-        cutter: What decode tasks make of a video.
+        extractor: What decode tasks make of a video.
         share: What they may use.
         stage: For the quarantine: `train` or `val`.
         finish: Makes clips of what was decoded, here; None where decode tasks do.
     """
     shape = ClipShape(
-        clips_per_video=cutter.clips_per_video if finish is None else finish.clips_per_video,
-        num_frames=cutter.clip.num_frames,
-        crop_size=cutter.clip.crop_size,
+        clips_per_video=extractor.clips_per_video if finish is None else finish.clips_per_video,
+        num_frames=extractor.clip.num_frames,
+        crop_size=extractor.clip.crop_size,
     )
     batches = chain.from_iterable(
         assemble(
@@ -82,49 +82,49 @@ def stream_micro_batches(
             finish=finish,
             pin_memory=share.pin_memory,
         )
-        for planned, tables in _chained(_segments(manifest, plans, cutter, share), ahead=TASKS_AHEAD * share.cpus)
+        for planned, tables in _chained(_segments(manifest, plans, extractor, share), ahead=TASKS_AHEAD * share.cpus)
     )
     return prefetch(batches, depth=2)
 
 
 def decoding_dataset(
-    manifest: Manifest, groups: Sequence[Sequence[MicroBatchPlan]], cutter: Cutter, share: IngestShare
+    manifest: Manifest, groups: Sequence[Sequence[MicroBatchPlan]], extractor: ClipExtractor, share: IngestShare
 ) -> ray.data.Dataset:
     """The lazy pipeline: requests in memory, one decode task per group of whole micro-batches."""
     requests = [request_table(manifest, group) for group in groups]
     dataset = ray.data.from_arrow(requests).map_batches(
-        DecodeTask(cutter=cutter, policy=share.policy),
+        DecodeTask(extractor=extractor, policy=share.policy),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
         # Stages that ask for different resources are never fused: a test's scorers, which may hold GPUs, must not
         # decode. And a node never starts more decoding than its memory holds.
-        memory=task_memory_bytes(cutter, share.videos_per_task),
+        memory=task_memory_bytes(extractor, share.videos_per_task),
         label_selector=share.node_labels,
     )
-    limit_execution(dataset.context, share, cutter)
+    limit_execution(dataset.context, share, extractor)
     return dataset
 
 
-def task_memory_bytes(cutter: Cutter, videos: int) -> int:
-    """Memory of one decode task: its clips twice (as cut and as sent), and room for one video."""
-    return 2 * videos * video_bytes(cutter) + ONE_VIDEO_BYTES
+def task_memory_bytes(extractor: ClipExtractor, videos: int) -> int:
+    """Memory of one decode task: its clips twice (as extracted and as sent), and room for one video."""
+    return 2 * videos * video_bytes(extractor) + ONE_VIDEO_BYTES
 
 
-def video_bytes(cutter: Cutter) -> int:
+def video_bytes(extractor: ClipExtractor) -> int:
     """What a decode task hands over of each video, bytes.
 
     The width of whole frames isn't known before they are decoded: twice the height is reckoned with.
     """
-    if isinstance(cutter, TrainFrames):
-        edge = cutter.augment.short_edge or cutter.clip.short_edge
-        return cutter.clip.num_frames * edge * 2 * edge * 3
-    return cutter.clips_per_video * cutter.clip.num_frames * cutter.clip.crop_size**2 * 3
+    if isinstance(extractor, TrainFrames):
+        edge = extractor.augment.short_edge or extractor.clip.short_edge
+        return extractor.clip.num_frames * edge * 2 * edge * 3
+    return extractor.clips_per_video * extractor.clip.num_frames * extractor.clip.crop_size**2 * 3
 
 
-def limit_execution(context: DataContext, share: IngestShare, cutter: Cutter, *, actor_cpus: int = 0) -> None:
+def limit_execution(context: DataContext, share: IngestShare, extractor: ClipExtractor, *, actor_cpus: int = 0) -> None:
     """Keep a pipeline in order, inside its share of the cluster (and its actors' CPUs), quiet, and out of the way."""
-    ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.videos_per_task * video_bytes(cutter)
+    ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.videos_per_task * video_bytes(extractor)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     pace(context)
@@ -217,8 +217,8 @@ def _chained(
 
 
 def _segments(
-    manifest: Manifest, plans: Iterable[MicroBatchPlan], cutter: Cutter, share: IngestShare
+    manifest: Manifest, plans: Iterable[MicroBatchPlan], extractor: ClipExtractor, share: IngestShare
 ) -> Iterator[_Segment]:
     groups = task_groups(plans, share.videos_per_task)
     while part := list(islice(groups, SEGMENT_TASKS)):
-        yield _Segment(decoding_dataset(manifest, part, cutter, share), part)
+        yield _Segment(decoding_dataset(manifest, part, extractor, share), part)

@@ -1,4 +1,4 @@
-"""What training makes of a manifest: the plan, what is cut from each video, and where. Knows no Ray."""
+"""What training makes of a manifest: the plan, what is extracted from each video, and where."""
 
 from dataclasses import dataclass
 
@@ -21,8 +21,8 @@ def train_plan(config: ExperimentConfig, num_videos: int) -> TrainPlan:
     )
 
 
-def train_cutter(config: ExperimentConfig) -> TrainClips | TrainFrames:
-    """What decode tasks cut from a training video: finished clips, or frames for `AugmentHere`."""
+def train_extractor(config: ExperimentConfig) -> TrainClips | TrainFrames:
+    """What decode tasks extract from a training video: finished clips, or frames for `AugmentHere`."""
     kind = TrainFrames if config.augment.on == "worker" else TrainClips
     return kind(clip=config.clip, augment=config.augment, seed=config.train.seed)
 

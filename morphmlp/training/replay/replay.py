@@ -21,7 +21,7 @@ from morphmlp.data.stream.batches import ClipShape, MicroBatch, assemble
 from morphmlp.data.stream.decode_request import REQUEST_COLUMNS, request_table
 from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, decode_limits
 from morphmlp.data.stream.plan import Cursor
-from morphmlp.data.stream.train_clips import AugmentHere, train_cutter, train_plan
+from morphmlp.data.stream.train_clips import AugmentHere, train_extractor, train_plan
 from morphmlp.errors import CheckpointError, ConfigError, ManifestError
 from morphmlp.progress import Progress
 from morphmlp.record import Metrics
@@ -98,14 +98,14 @@ class RecordedRun:
             ManifestError: A video's file isn't the one that the run read.
         """
         plans = step_plans(self.recipe.plan, cursor)
-        config, cutter = self.config, train_cutter(self.config)
+        config, extractor = self.config, train_extractor(self.config)
         policy = DecodePolicy(
             decoder=config.ingest.decoder,
             retry_with=config.ingest.retry_with,
             limits=decode_limits(config.ingest),
         )
-        task = DecodeTask(cutter=cutter, policy=policy)
-        finish = AugmentHere(cutter, self.videos, device) if isinstance(cutter, TrainFrames) else None
+        task = DecodeTask(extractor=extractor, policy=policy)
+        finish = AugmentHere(extractor, self.videos, device) if isinstance(extractor, TrainFrames) else None
         shape = ClipShape(
             clips_per_video=config.augment.repeats,
             num_frames=config.clip.num_frames,

@@ -1,4 +1,4 @@
-"""A process that cuts clips on request: its answers, its death, and the kinds of clips."""
+"""A process that extracts clips on request: its answers, its death, and the kinds of clips."""
 
 import os
 import signal
@@ -31,14 +31,14 @@ def test_it_gives_the_pictures_of_wanted_frames_and_of_all(process, path):
 
 @pytest.mark.parametrize("kind", ["train", "train twice", "four views"])
 def test_every_kind_of_clip_can_be_cut_and_has_its_cost(process, path, kind):
-    cost = process.cut(str(path), kind=kind, video_id="v", epoch=0)
+    cost = process.extract(str(path), kind=kind, video_id="v", epoch=0)
     assert cost.cpu_s > 1e-3
     assert cost.wall_s > 1e-3
 
 
 def test_an_error_keeps_its_class_and_text(process, tmp_path):
     with pytest.raises(FailedError, match="no such file") as caught:
-        process.cut(str(tmp_path / "gone.mp4"), kind="train", video_id="v", epoch=0)
+        process.extract(str(tmp_path / "gone.mp4"), kind="train", video_id="v", epoch=0)
     assert caught.value.name == "DecodeError"
 
 

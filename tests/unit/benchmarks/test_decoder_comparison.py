@@ -70,7 +70,7 @@ def test_between_equals_time_decides():
 def test_a_decoder_that_reads_nothing_is_never_advised():
     text = advice([result("none", cpu_ms=None, failed=4), result("some", failed=3)])
     assert text == "some: no wrong frames and the cheapest; none could read none of the files"
-    assert advice([result("none", cpu_ms=None)]) == "no decoder could cut a clip from any of these files"
+    assert advice([result("none", cpu_ms=None)]) == "no decoder could extract a clip from any of these files"
 
 
 def test_the_table_names_versions_errors_and_what_cannot_be_used():

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from morphmlp.benchmarks.ray_shared_decoding import CountedCache, measure_shared_decoding
-from morphmlp.data.clips.extract import CutClips
+from morphmlp.data.clips.extract import ExtractedClips
 from morphmlp.errors import ClusterError
 
 
 def test_decodes_are_counted_and_clips_that_were_found_are_not(tmp_path):
     cache = CountedCache(folder=str(tmp_path / "clips"), max_bytes=2**30, log=str(tmp_path / "log"))
-    clip = CutClips(clips=np.zeros((1, 2, 4, 4, 3), np.uint8), concealed=0)
+    clip = ExtractedClips(clips=np.zeros((1, 2, 4, 4, 3), np.uint8), concealed=0)
     for key in ("a" * 64, "b" * 64, "a" * 64, "a" * 64):
         cache.get(key, lambda: clip)
     assert Path(cache.log).read_text().splitlines() == ["a" * 64, "b" * 64]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.errors import ConfigError, CopyError, DecodeError, DecoderCrashError, DecodeTimeoutError, ManifestError
-from morphmlp.preparation.apart import Apart
 from morphmlp.preparation.pictures import Pictures, scaled_size
+from morphmlp.preparation.subprocess_call import SubprocessCall
 from morphmlp.preparation.transcode_settings import TranscodeSettings
 from morphmlp.preparation.transcoding import transcode
 
@@ -231,11 +231,11 @@ def test_all_faults_of_settings_are_told_at_once():
 
 
 @pytest.fixture
-def apart(tmp_path, monkeypatch):
-    module = tmp_path / "functions_apart.py"
+def isolated(tmp_path, monkeypatch):
+    module = tmp_path / "functions_isolated.py"
     module.write_text("import ctypes, time\nfrom morphmlp.data.decoding.heartbeat import beat\n" + ECHO)
     monkeypatch.syspath_prepend(str(tmp_path))
-    called = Apart("functions_apart:echo")
+    called = SubprocessCall("functions_isolated:echo")
     yield called
     called.close()
 
@@ -256,19 +256,19 @@ def echo(value):
 """
 
 
-def test_calls_apart_survive_crashes_endless_loops_and_errors(apart):
-    assert apart([1, "two"], timeout_s=30) == [1, "two"]
+def test_isolated_calls_survive_crashes_endless_loops_and_errors(isolated):
+    assert isolated([1, "two"], timeout_s=30) == [1, "two"]
     with pytest.raises(DecoderCrashError, match="SIGSEGV"):
-        apart("crash", timeout_s=30)
+        isolated("crash", timeout_s=30)
     with pytest.raises(DecodeTimeoutError, match=r"nothing moved for 0\.5 s"):
-        apart("hang", timeout_s=0.5)
+        isolated("hang", timeout_s=0.5)
     with pytest.raises(DecodeError, match="ValueError: what"):
-        apart(ValueError("what"), timeout_s=30)
+        isolated(ValueError("what"), timeout_s=30)
     with pytest.raises(ManifestError, match="full"):
-        apart(ManifestError("full"), timeout_s=30)
-    assert apart("well", timeout_s=30) == "well"
+        isolated(ManifestError("full"), timeout_s=30)
+    assert isolated("well", timeout_s=30) == "well"
 
 
-def test_a_call_that_is_at_work_may_take_longer(apart):
-    assert apart("well", timeout_s=30) == "well"  # started
-    assert apart(20, timeout_s=1) == 20
+def test_a_call_that_is_at_work_may_take_longer(isolated):
+    assert isolated("well", timeout_s=30) == "well"  # started
+    assert isolated(20, timeout_s=1) == 20

@@ -56,10 +56,10 @@ def test_training_rows_are_the_clips_of_the_first_videos_of_the_epoch():
     config = config_with()
     rows = list(training_rows(config, MANIFEST, Noise(), count=3, epoch=2))
     assert [row.video_id for row in rows] == [name for name in first_videos(3, 2) for _ in range(2)]
-    cutter = TrainClips(clip=config.clip, augment=config.augment, seed=config.train.seed)
+    extractor = TrainClips(clip=config.clip, augment=config.augment, seed=config.train.seed)
     for name, pair in zip(first_videos(3, 2), (rows[:2], rows[2:4], rows[4:]), strict=True):
-        cut = cutter.cut(Noise(), path=f"{name}.mp4", video_id=name, epoch=2, num_frames=None)
-        assert all((row.clip == clip).all() for row, clip in zip(pair, cut.clips, strict=True))
+        extracted = extractor.extract(Noise(), path=f"{name}.mp4", video_id=name, epoch=2, num_frames=None)
+        assert all((row.clip == clip).all() for row, clip in zip(pair, extracted.clips, strict=True))
 
 
 def test_training_rows_say_what_was_drawn_and_from_what():
@@ -77,10 +77,10 @@ def test_training_rows_say_what_was_drawn_and_from_what():
 def test_validation_rows_are_the_views_of_the_first_videos_of_the_manifest():
     rows = list(validation_rows(config_with(), MANIFEST, Noise(), count=99))
     assert [row.video_id for row in rows] == [f"v{number}" for number in range(6)]
-    cut = ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW).cut(
+    extracted = ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW).extract(
         Noise(), path="v0.mp4", video_id="v0", epoch=0, num_frames=None
     )
-    assert (rows[0].clip == cut.clips[0]).all()
+    assert (rows[0].clip == extracted.clips[0]).all()
     assert rows[0].words == "centre clip, short side scaled to 36, centre crop 32x32"
     assert rows[0].indices == (16, 18, 20, 23)
 

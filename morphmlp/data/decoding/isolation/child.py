@@ -1,4 +1,4 @@
-"""The process in which a decoder runs apart: `python -m morphmlp.data.decoding.isolation.child`.
+"""The separate process in which a decoder runs: `python -m morphmlp.data.decoding.isolation.child`.
 
 Started by `child_process`, asked over a socket (`wire`), it holds one open video at a time. It imports neither torch
 nor Ray, unless the decoder does, and takes no part in anything else: whatever a codec does here, it does to one video.

@@ -1,4 +1,4 @@
-"""Decoding in a process apart, so that a crash, an endless loop or runaway memory in a codec costs one video.
+"""Decoding in a separate process, so that a crash, an endless loop or runaway memory in a codec costs one video.
 
 One child process decodes for as long as it lives; a fresh one takes its place where it died. In front of it stands the
 same `VideoOpener` as in-process decoding gives, with the same frames and the same errors.

@@ -71,9 +71,9 @@ def test_frames_that_have_their_size_are_not_resized():
     assert torch.equal(torchvision.resize(last_first(frames), [40, 60], antialias=True), last_first(frames))
 
 
-@pytest.mark.parametrize("module", ["augment", "clips", "draws", "rand_augment", "sampling"])
+@pytest.mark.parametrize("module", ["augment", "extract", "draws", "rand_augment", "sampling"])
 def test_a_decode_process_starts_without_torchvision(module):
-    code = f"import sys, morphmlp.data.{module}; print('torchvision' in sys.modules)"
+    code = f"import sys, morphmlp.data.clips.{module}; print('torchvision' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "False"
 

@@ -62,7 +62,7 @@ def many(count, augment=PUBLISHED, **size):
 
 def test_the_same_key_draws_the_same_in_another_process():
     code = (
-        "from tests.unit.data.test_draws import draw; "
+        "from tests.unit.data.clips.test_draws import draw; "
         "print([draw(epoch=3, video_id=v, repeat=1) for v in ('a', 'b', 'c', 'd')])"
     )
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -61,8 +61,8 @@ class Textured(Numbered):
         return DecodedFrames(frames=frames, concealed=1)
 
 
-def cut(clips, videos, *, video_id="v", epoch=0):
-    return clips.cut(videos, path="v.mp4", video_id=video_id, epoch=epoch, num_frames=40).clips
+def extract(clips, videos, *, video_id="v", epoch=0):
+    return clips.extract(videos, path="v.mp4", video_id=video_id, epoch=epoch, num_frames=40).clips
 
 
 def train_clips(augment=DRAWN, seed=0, clip=CLIP):
@@ -75,7 +75,7 @@ def numbers_of(clip):
 
 def test_a_video_is_opened_and_decoded_once_for_all_repeats():
     decoder = Numbered()
-    clips = cut(train_clips(), decoder)
+    clips = extract(train_clips(), decoder)
     assert clips.shape == (3, 4, 16, 16, 3)
     assert train_clips().clips_per_video == 3
     assert decoder.opened == [("v.mp4", 40)]
@@ -83,43 +83,43 @@ def test_a_video_is_opened_and_decoded_once_for_all_repeats():
 
 
 def test_repeats_share_their_frames_and_differ_in_their_cut():
-    clips = cut(train_clips(), Numbered())
+    clips = extract(train_clips(), Numbered())
     assert len({tuple(numbers_of(clip)) for clip in clips}) == 1
     assert len({clip.tobytes() for clip in clips}) == 3
 
 
 def test_a_repeat_is_the_same_whatever_the_number_of_repeats():
-    three, two = (cut(train_clips(dataclasses.replace(DRAWN, repeats=n)), Numbered()) for n in (3, 2))
+    three, two = (extract(train_clips(dataclasses.replace(DRAWN, repeats=n)), Numbered()) for n in (3, 2))
     assert (three[:2] == two).all()
 
 
 def test_draws_depend_on_seed_epoch_and_video_and_on_nothing_else():
-    first = cut(train_clips(), Numbered())
+    first = extract(train_clips(), Numbered())
     np.random.default_rng().random()
-    assert (cut(train_clips(), Numbered()) == first).all()
+    assert (extract(train_clips(), Numbered()) == first).all()
     others = [
-        cut(train_clips(seed=1), Numbered()),
-        cut(train_clips(), Numbered(), epoch=1),
-        cut(train_clips(), Numbered(), video_id="w"),
+        extract(train_clips(seed=1), Numbered()),
+        extract(train_clips(), Numbered(), epoch=1),
+        extract(train_clips(), Numbered(), video_id="w"),
     ]
     assert all((other != first).any() for other in others)
 
 
 def test_the_path_of_a_video_plays_no_part():
     one, other = (
-        train_clips().cut(Numbered(), path=path, video_id="v", epoch=0, num_frames=None).clips
+        train_clips().extract(Numbered(), path=path, video_id="v", epoch=0, num_frames=None).clips
         for path in ("a.mp4", "b/c.mp4")
     )
     assert (one == other).all()
 
 
 def test_one_draw_holds_for_all_frames():
-    for clip in cut(train_clips(), Numbered()):
+    for clip in extract(train_clips(), Numbered()):
         assert (clip[..., 1:] == clip[:1, ..., 1:]).all()
 
 
 def test_starts_cover_the_room_of_the_video():
-    starts = [numbers_of(cut(train_clips(WHOLE), Numbered(), epoch=epoch)[0])[0] for epoch in range(200)]
+    starts = [numbers_of(extract(train_clips(WHOLE), Numbered(), epoch=epoch)[0])[0] for epoch in range(200)]
     assert min(starts) <= 2
     assert max(starts) >= 29
     assert max(starts) <= 32
@@ -128,7 +128,7 @@ def test_starts_cover_the_room_of_the_video():
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_clips_are_flipped_as_often_as_asked(share):
     augment = dataclasses.replace(WHOLE, repeats=200, flip=share)
-    flipped = [clip[0, 0, 0, 2] > clip[0, 0, -1, 2] for clip in cut(train_clips(augment), Numbered())]
+    flipped = [clip[0, 0, 0, 2] > clip[0, 0, -1, 2] for clip in extract(train_clips(augment), Numbered())]
     assert np.mean(flipped) == pytest.approx(share, abs=0.12 if share == 0.5 else 0)
 
 
@@ -137,9 +137,9 @@ def views(num_clips, num_crops):
 
 
 def test_views_come_clip_by_clip_with_the_crops_fastest():
-    cutter = views(2, 3)
-    clips = cut(cutter, Numbered(width=48))
-    assert len(clips) == cutter.clips_per_video == 6
+    extractor = views(2, 3)
+    clips = extract(extractor, Numbered(width=48))
+    assert len(clips) == extractor.clips_per_video == 6
     assert [numbers_of(clip)[0] for clip in clips] == [0, 0, 0, 32, 32, 32]
     columns = [int(clip[0, 0, 0, 2]) for clip in clips]
     assert columns[:3] == columns[3:]
@@ -148,7 +148,7 @@ def test_views_come_clip_by_clip_with_the_crops_fastest():
 
 def test_views_are_the_published_crops_of_the_published_clips():
     decoder = Numbered(width=40)
-    clips = cut(views(3, 1), decoder)
+    clips = extract(views(3, 1), decoder)
     assert decoder.asked == [[0, 2, 4, 7, 16, 18, 20, 23, 32, 34, 36, 39]]
     frames = torch.from_numpy(decoder.read(decoder.asked[0]).frames)
     (crops,) = evaluation_crops(frames, short_edge=20, crop_size=16, num_crops=1)
@@ -157,26 +157,26 @@ def test_views_are_the_published_crops_of_the_published_clips():
 
 def test_views_are_the_same_in_every_epoch_and_decoded_at_once():
     decoder = Numbered()
-    first = cut(views(4, 3), decoder)
-    assert (cut(views(4, 3), Numbered(), epoch=5, video_id="w") == first).all()
+    first = extract(views(4, 3), decoder)
+    assert (extract(views(4, 3), Numbered(), epoch=5, video_id="w") == first).all()
     assert len(decoder.asked) == 1
 
 
 def test_validation_sees_the_centre_of_the_video():
     decoder = Numbered()
-    clips = cut(ViewClips(clip=CLIP, views=SINGLE_VIEW), decoder)
+    clips = extract(ViewClips(clip=CLIP, views=SINGLE_VIEW), decoder)
     assert clips.shape == (1, 4, 16, 16, 3)
     assert decoder.asked[0][0] == 16
 
 
 def test_a_video_of_one_frame_gives_whole_clips():
-    assert cut(train_clips(), Numbered(num_frames=1)).shape == (3, 4, 16, 16, 3)
-    assert cut(views(2, 3), Numbered(num_frames=1)).shape == (6, 4, 16, 16, 3)
+    assert extract(train_clips(), Numbered(num_frames=1)).shape == (3, 4, 16, 16, 3)
+    assert extract(views(2, 3), Numbered(num_frames=1)).shape == (6, 4, 16, 16, 3)
 
 
 def test_a_single_view_can_be_the_left_crop():
     left, three = (
-        cut(ViewClips(clip=dataclasses.replace(CLIP, short_edge=16), views=view), Numbered(width=48))
+        extract(ViewClips(clip=dataclasses.replace(CLIP, short_edge=16), views=view), Numbered(width=48))
         for view in (Views(num_clips=1, num_crops=1, single_crop="left"), Views(num_clips=1, num_crops=3))
     )
     assert (left[0] == three[0]).all()
@@ -184,7 +184,7 @@ def test_a_single_view_can_be_the_left_crop():
 
 def test_segments_place_each_frame_by_itself():
     starts = np.array(
-        [numbers_of(cut(train_clips(WHOLE, clip=SEGMENTS), Numbered(), epoch=epoch)[0]) for epoch in range(200)]
+        [numbers_of(extract(train_clips(WHOLE, clip=SEGMENTS), Numbered(), epoch=epoch)[0]) for epoch in range(200)]
     )
     assert starts.min(0).tolist() == [0, 10, 20, 29]
     assert starts.max(0).tolist() == [10, 20, 29, 39]
@@ -193,13 +193,15 @@ def test_segments_place_each_frame_by_itself():
 
 def test_views_of_segments_are_the_middle_of_the_parts():
     decoder = Numbered()
-    cut(ViewClips(clip=SEGMENTS, views=SINGLE_VIEW), decoder)
+    extract(ViewClips(clip=SEGMENTS, views=SINGLE_VIEW), decoder)
     assert decoder.asked == [[4, 14, 24, 33]]
 
 
 @pytest.mark.parametrize("make", [train_clips, lambda clip: ViewClips(clip=clip, views=SINGLE_VIEW)])
 def test_bgr_turns_the_colours_round(make):
-    rgb, bgr = (cut(make(clip=dataclasses.replace(CLIP, channel_order=order)), Numbered()) for order in ("rgb", "bgr"))
+    rgb, bgr = (
+        extract(make(clip=dataclasses.replace(CLIP, channel_order=order)), Numbered()) for order in ("rgb", "bgr")
+    )
     assert (bgr == rgb[..., ::-1]).all()
 
 
@@ -207,7 +209,7 @@ def test_colours_are_turned_round_before_anything_else():
     # The grey picture weighs the three colours apart: augmentation must see what the network sees.
     augment = dataclasses.replace(EVERYTHING, repeats=30)
     rgb, bgr = (
-        cut(train_clips(augment, clip=dataclasses.replace(CLIP, channel_order=order)), Textured())
+        extract(train_clips(augment, clip=dataclasses.replace(CLIP, channel_order=order)), Textured())
         for order in ("rgb", "bgr")
     )
     assert any((one != other[..., ::-1]).any() for one, other in zip(rgb, bgr, strict=True))
@@ -216,7 +218,7 @@ def test_colours_are_turned_round_before_anything_else():
 # Augmentation where the network is.
 
 
-def frames_cutter(augment=EVERYTHING, clip=CLIP):
+def frames_extractor(augment=EVERYTHING, clip=CLIP):
     return TrainFrames(clip=clip, augment=augment, seed=0)
 
 
@@ -231,23 +233,23 @@ def finished(frames, *, augment=EVERYTHING, clip=CLIP, seed=0, epoch=0, video_id
 def test_clips_are_the_same_bytes_wherever_they_are_augmented(clip, height, width):
     for number in range(8):
         video_id, videos = f"v{number}", Textured(height=height, width=width)
-        here = cut(train_clips(EVERYTHING, clip=clip), videos, video_id=video_id, epoch=2)
-        (frames,) = cut(frames_cutter(clip=clip), videos, video_id=video_id, epoch=2)
+        here = extract(train_clips(EVERYTHING, clip=clip), videos, video_id=video_id, epoch=2)
+        (frames,) = extract(frames_extractor(clip=clip), videos, video_id=video_id, epoch=2)
         frames.flags.writeable = False  # as in an object store
         assert finished(frames, clip=clip, video_id=video_id, epoch=2).numpy().tobytes() == here.tobytes()
 
 
 def test_frames_to_be_augmented_are_sent_once_whatever_the_repeats():
-    cutter, videos = frames_cutter(), Textured(height=30, width=46)
-    sent = cutter.cut(videos, path="v.mp4", video_id="v", epoch=0, num_frames=None)
-    assert sent.clips.shape == (cutter.clips_per_video, 4, 20, 30, 3)
+    extractor, videos = frames_extractor(), Textured(height=30, width=46)
+    sent = extractor.extract(videos, path="v.mp4", video_id="v", epoch=0, num_frames=None)
+    assert sent.clips.shape == (extractor.clips_per_video, 4, 20, 30, 3)
     assert sent.concealed == 1
     assert (len(videos.opened), len(videos.asked)) == (1, 1)
 
 
 def test_frames_to_be_augmented_are_those_that_were_decoded():
     videos = Textured()
-    (frames,) = cut(frames_cutter(dataclasses.replace(EVERYTHING, short_edge=None)), videos)
+    (frames,) = extract(frames_extractor(dataclasses.replace(EVERYTHING, short_edge=None)), videos)
     assert (frames == videos.read(videos.asked[0]).frames).all()
 
 
@@ -264,18 +266,18 @@ class TexturedByNumber(Numbered):
 
 
 @pytest.mark.parametrize(
-    "cutter",
+    "extractor",
     [
         ViewClips(clip=CLIP, views=Views(num_clips=4, num_crops=1)),
         ViewClips(clip=dataclasses.replace(CLIP, channel_order="bgr"), views=Views(num_clips=10, num_crops=3)),
         train_clips(EVERYTHING),
-        frames_cutter(dataclasses.replace(EVERYTHING, short_edge=None)),
+        frames_extractor(dataclasses.replace(EVERYTHING, short_edge=None)),
     ],
     ids=["four clips", "thirty views", "training", "whole frames"],
 )
-def test_large_frames_are_read_a_part_at_a_time_and_give_the_same_clips(cutter, monkeypatch):
+def test_large_frames_are_read_a_part_at_a_time_and_give_the_same_clips(extractor, monkeypatch):
     def result(videos):
-        return cutter.cut(videos, path="v.mp4", video_id="v", epoch=0, num_frames=None)
+        return extractor.extract(videos, path="v.mp4", video_id="v", epoch=0, num_frames=None)
 
     whole, parts = TexturedByNumber(height=30, width=46), TexturedByNumber(height=30, width=46)
     expected = result(whole)
@@ -291,23 +293,23 @@ def test_large_frames_are_read_a_part_at_a_time_and_give_the_same_clips(cutter, 
 
 def test_a_clip_is_what_its_draws_say():
     videos = Textured(height=24, width=33)
-    (frames,) = cut(frames_cutter(), videos)
+    (frames,) = extract(frames_extractor(), videos)
     source = torch.from_numpy(frames)
     draws = clip_draws(source, clip=CLIP, augment=EVERYTHING, seed=0, epoch=0, video_id="v")
     assert len(draws) == 4
-    for clip, draw in zip(cut(train_clips(EVERYTHING), videos), draws, strict=True):
+    for clip, draw in zip(extract(train_clips(EVERYTHING), videos), draws, strict=True):
         assert (clip == augment_clip(source, draw, size=16).numpy()).all()
 
 
 def everything_of_five_videos():
     videos = Textured(height=40, width=52)
-    return b"".join(cut(train_clips(EVERYTHING), videos, video_id=f"v{n}", epoch=1).tobytes() for n in range(5))
+    return b"".join(extract(train_clips(EVERYTHING), videos, video_id=f"v{n}", epoch=1).tobytes() for n in range(5))
 
 
 def test_clips_are_the_same_bytes_in_another_process():
     code = (
         "import hashlib, torch; torch.set_num_threads(1); "
-        "from tests.unit.data.test_clips import everything_of_five_videos; "
+        "from tests.unit.data.clips.test_extract import everything_of_five_videos; "
         "print(hashlib.sha256(everything_of_five_videos()).hexdigest())"
     )
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -315,17 +317,17 @@ def test_clips_are_the_same_bytes_in_another_process():
 
 
 def test_frames_may_come_as_a_tensor():
-    (frames,) = cut(frames_cutter(), Textured())
+    (frames,) = extract(frames_extractor(), Textured())
     assert torch.equal(finished(torch.from_numpy(frames)), finished(frames))
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"epoch": 1}, {"video_id": "w"}])
 def test_augmentation_depends_on_seed_epoch_and_video(change):
-    (frames,) = cut(frames_cutter(), Textured())
+    (frames,) = extract(frames_extractor(), Textured())
     assert (finished(frames) != finished(frames, **change)).any()
     assert (finished(frames) == finished(frames)).all()
 
 
 def test_repeats_differ_in_all_that_is_drawn():
-    clips = cut(train_clips(dataclasses.replace(EVERYTHING, repeats=20)), Textured())
+    clips = extract(train_clips(dataclasses.replace(EVERYTHING, repeats=20)), Textured())
     assert len({clip.tobytes() for clip in clips}) == 20

@@ -35,7 +35,7 @@ def test_a_flipped_bit_is_told_where_the_checksum_is_known(flipped):
         videos.open(path, num_frames=None, crc32=crc32)
 
 
-def test_a_decoder_apart_checks_it_too(coded, flipped):
+def test_an_isolated_decoder_checks_it_too(coded, flipped):
     path, crc32 = flipped
     with IsolatedVideos("pyav", Limits(timeout_s=30)) as videos:
         assert videos.open(str(coded("short groups")), num_frames=None, crc32=crc32).info.num_frames

@@ -11,19 +11,19 @@ import pytest
 
 from morphmlp.config import load_config
 from morphmlp.config.schema import TestConfig as ViewsConfig
-from morphmlp.data.clips.extract import CutClips, TrainClips, ViewClips
+from morphmlp.data.clips.extract import ExtractedClips, TrainClips, ViewClips
 from morphmlp.data.stream import clip_cache
 from morphmlp.data.stream.clip_cache import ClipCache, clip_key
 
 SMALL = Path(__file__).parents[2] / "small_experiment.yaml"
 KEY = "0123456789abcdef" * 4
 CONFIG = load_config(SMALL)
-CUTTER = TrainClips(clip=CONFIG.clip, augment=CONFIG.augment, seed=0)
+EXTRACTOR = TrainClips(clip=CONFIG.clip, augment=CONFIG.augment, seed=0)
 VIEWS = ViewClips(clip=CONFIG.clip, views=CONFIG.test)
 
 
-def cut(value, concealed=0, size=4):
-    return CutClips(clips=np.full((1, 2, size, size, 3), value, np.uint8), concealed=concealed)
+def clips_of(value, concealed=0, size=4):
+    return ExtractedClips(clips=np.full((1, 2, size, size, 3), value, np.uint8), concealed=concealed)
 
 
 def refuse():
@@ -43,7 +43,7 @@ def video(tmp_path):
 
 
 def test_a_clip_comes_back_as_it_was_decoded(cache):
-    first = cache.get(KEY, lambda: cut(3, concealed=2))
+    first = cache.get(KEY, lambda: clips_of(3, concealed=2))
     again = cache.get(KEY, refuse)
     assert again.clips.shape == first.clips.shape
     assert again.clips.tobytes() == first.clips.tobytes()
@@ -53,33 +53,33 @@ def test_a_clip_comes_back_as_it_was_decoded(cache):
 def test_what_decoding_raises_passes_through_and_nothing_is_kept(cache):
     with pytest.raises(ZeroDivisionError):
         cache.get(KEY, lambda: 1 / 0)
-    assert cache.get(KEY, lambda: cut(1)).clips[0, 0, 0, 0, 0] == 1
+    assert cache.get(KEY, lambda: clips_of(1)).clips[0, 0, 0, 0, 0] == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"ARROW1\0\0 torn", b"x" * 5000])
 def test_a_torn_or_foreign_file_is_decoded_anew_and_replaced(cache, content):
-    cache.get(KEY, lambda: cut(1))
+    cache.get(KEY, lambda: clips_of(1))
     (file,) = Path(cache.folder).rglob("*.arrow")
     file.write_bytes(content)
-    assert cache.get(KEY, lambda: cut(2)).clips.max() == 2
+    assert cache.get(KEY, lambda: clips_of(2)).clips.max() == 2
     assert cache.get(KEY, refuse).clips.max() == 2
 
 
 def test_a_clip_with_a_hole_is_decoded_anew(cache):
-    cache.get(KEY, lambda: cut(1, size=64))
+    cache.get(KEY, lambda: clips_of(1, size=64))
     (file,) = Path(cache.folder).rglob("*.arrow")
     with file.open("r+b") as content:  # as a power cut may leave it: head and end are right
         content.seek(file.stat().st_size // 2)
         content.write(bytes(64))
-    assert cache.get(KEY, lambda: cut(2, size=64)).clips.min() == 2
+    assert cache.get(KEY, lambda: clips_of(2, size=64)).clips.min() == 2
     assert cache.get(KEY, refuse).clips.min() == 2
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_the_cache(tmp_path):
     (tmp_path / "file").write_text("no folder")
     broken = ClipCache(folder=str(tmp_path / "file"), max_bytes=2**30)
-    assert broken.get(KEY, lambda: cut(1)).clips.max() == 1
-    assert broken.get(KEY, lambda: cut(2)).clips.max() == 2
+    assert broken.get(KEY, lambda: clips_of(1)).clips.max() == 1
+    assert broken.get(KEY, lambda: clips_of(2)).clips.max() == 2
 
 
 def test_nothing_unfinished_stays_behind(cache, monkeypatch):
@@ -87,7 +87,7 @@ def test_nothing_unfinished_stays_behind(cache, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(clip_cache.pa.ipc, "new_file", full)
-    assert cache.get(KEY, lambda: cut(1)).clips.max() == 1
+    assert cache.get(KEY, lambda: clips_of(1)).clips.max() == 1
     assert [path.name for path in Path(cache.folder).rglob("*") if path.is_file() and path.parent.name != "locks"] == []
 
 
@@ -101,12 +101,12 @@ def test_nothing_unfinished_stays_behind(cache, monkeypatch):
     ],
 )
 def test_another_video_or_epoch_has_another_address(video, change):
-    assert clip_key(CUTTER, "pyav", **video) != clip_key(CUTTER, "pyav", **{**video, **change})
+    assert clip_key(EXTRACTOR, "pyav", **video) != clip_key(EXTRACTOR, "pyav", **{**video, **change})
 
 
 def test_other_frames_of_one_folder_have_another_address(tmp_path, video):
     paths = [str(tmp_path), f"{tmp_path}/left_%05d.png", f"{tmp_path}/right_%05d.png"]
-    assert len({clip_key(CUTTER, "pyav", **{**video, "path": path}) for path in paths}) == 3
+    assert len({clip_key(EXTRACTOR, "pyav", **{**video, "path": path}) for path in paths}) == 3
 
 
 @pytest.mark.parametrize(
@@ -118,26 +118,26 @@ def test_other_frames_of_one_folder_have_another_address(tmp_path, video):
     ],
 )
 def test_other_draws_or_sizes_have_another_address(video, change):
-    assert clip_key(CUTTER, "pyav", **video) != clip_key(dataclasses.replace(CUTTER, **change), "pyav", **video)
+    assert clip_key(EXTRACTOR, "pyav", **video) != clip_key(dataclasses.replace(EXTRACTOR, **change), "pyav", **video)
 
 
 def test_another_decoder_has_another_address(video):
-    assert clip_key(CUTTER, "pyav", **video) != clip_key(CUTTER, "decord", **video)
+    assert clip_key(EXTRACTOR, "pyav", **video) != clip_key(EXTRACTOR, "decord", **video)
 
 
 def test_another_version_of_what_decodes_or_resizes_has_another_address(video, monkeypatch):
-    before = clip_key(CUTTER, "pyav", **video)
+    before = clip_key(EXTRACTOR, "pyav", **video)
     monkeypatch.setattr(clip_cache, "_version", lambda decoder: "0")
-    other_decoder = clip_key(CUTTER, "pyav", **video)
+    other_decoder = clip_key(EXTRACTOR, "pyav", **video)
     monkeypatch.setattr(clip_cache.torch, "__version__", "0")
-    assert len({before, other_decoder, clip_key(CUTTER, "pyav", **video)}) == 3
+    assert len({before, other_decoder, clip_key(EXTRACTOR, "pyav", **video)}) == 3
 
 
 def test_a_file_that_was_changed_has_another_address(video):
-    before = clip_key(CUTTER, "pyav", **video)
+    before = clip_key(EXTRACTOR, "pyav", **video)
     Path(video["path"]).write_bytes(b"others")
     os.utime(video["path"], ns=(1, 1))
-    assert clip_key(CUTTER, "pyav", **video) != before
+    assert clip_key(EXTRACTOR, "pyav", **video) != before
 
 
 def test_views_are_the_same_in_every_epoch_and_differ_from_other_views(video):
@@ -150,7 +150,7 @@ def test_the_least_recently_used_clips_go(tmp_path):
     cache = ClipCache(folder=str(tmp_path), max_bytes=clip_cache.SHARDS * 10_000)
     keys = [f"{number:08x}{0:08x}{1:048x}" for number in range(12)]  # all of one shard
     for age, key in enumerate(keys):
-        cache.get(key, lambda: cut(1, size=24))  # 3.5 kB each
+        cache.get(key, lambda: clips_of(1, size=24))  # 3.5 kB each
         for file in tmp_path.rglob(f"{key}.arrow"):
             os.utime(file, (age, age))
     kept = {file.stem for file in tmp_path.rglob("*.arrow")}
@@ -164,7 +164,7 @@ def test_a_clip_that_is_found_again_outlives_a_younger_one(tmp_path):
     for age, key in enumerate(keys):
         if key == keys[2]:
             cache.get(keys[0], refuse)
-        cache.get(key, lambda: cut(1, size=24))
+        cache.get(key, lambda: clips_of(1, size=24))
         if key != keys[2]:
             os.utime(next(tmp_path.rglob(f"{key}.arrow")), (age, age))
     assert {file.stem for file in tmp_path.rglob("*.arrow")} == {keys[0], keys[2]}
@@ -173,13 +173,13 @@ def test_a_clip_that_is_found_again_outlives_a_younger_one(tmp_path):
 def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path):
     cache = ClipCache(folder=str(tmp_path), max_bytes=2**30)
     keys = [f"{number:08x}{0:08x}{1:048x}" for number in range(2)]  # of one shard
-    cache.get(keys[0], lambda: cut(1))
+    cache.get(keys[0], lambda: clips_of(1))
     shard = next(tmp_path.rglob("*.arrow")).parent
     left, begun = shard / ".left.unfinished", shard / ".begun.unfinished"
     for file, age_s in ((left, clip_cache.ABANDONED_S + 60), (begun, 60)):
         file.write_bytes(b"half a clip")
         os.utime(file, (time.time() - age_s,) * 2)
-    cache.get(keys[1], lambda: cut(1))
+    cache.get(keys[1], lambda: clips_of(1))
     assert not left.exists()
     assert begun.exists()
     assert cache.get(keys[0], refuse).clips.max() == 1
@@ -201,14 +201,14 @@ def test_a_process_that_is_killed_while_it_decodes_holds_up_nobody(cache):
     assert begun.wait(30)
     killed.kill()
     killed.join(30)
-    assert cache.get(KEY, lambda: cut(1)).clips.max() == 1
+    assert cache.get(KEY, lambda: clips_of(1)).clips.max() == 1
 
 
 def _decode_slowly(folder, log, barrier):
     def decode():
         with Path(log).open("a") as file:
             file.write("decoded\n")
-        return cut(1, size=64)
+        return clips_of(1, size=64)
 
     barrier.wait(30)
     for number in range(20):

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from morphmlp.data.clips.extract import CutClips
+from morphmlp.data.clips.extract import ExtractedClips
 from morphmlp.data.columns import DECODED
 from morphmlp.data.decoding import backends
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
@@ -19,13 +19,13 @@ OWN_CPU_S = 0.08
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkingCutter:
+class WorkingExtractor:
     """Reads one frame, and works for a while itself on files named `own*`."""
 
     log: str | None = None
     """File that the path of every video is written to."""
 
-    def cut(self, videos, *, path, video_id, epoch, num_frames, crc32):
+    def extract(self, videos, *, path, video_id, epoch, num_frames, crc32):
         if self.log is not None:
             with Path(self.log).open("a") as file:
                 file.write(f"{path}\n")
@@ -34,7 +34,7 @@ class WorkingCutter:
             end = time.thread_time() + OWN_CPU_S
             while time.thread_time() < end:
                 pass
-        return CutClips(clips=decoded.frames.copy()[None], concealed=decoded.concealed)
+        return ExtractedClips(clips=decoded.frames.copy()[None], concealed=decoded.concealed)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def decode(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))  # a child imports from where its parent does
     first_and_second, timeout_s = ("faulty_decoders:working", "pyav"), 20.0
 
-    def run(*paths, cutter=WorkingCutter(), cache=None, decoders=first_and_second):
+    def run(*paths, extractor=WorkingExtractor(), cache=None, decoders=first_and_second):
         table = pa.table(
             {
                 "row": pa.array(range(len(paths)), pa.int64()),
@@ -56,7 +56,7 @@ def decode(monkeypatch):
         )
         decoder, second = decoders
         policy = DecodePolicy(decoder=decoder, retry_with=second, limits=Limits(timeout_s=timeout_s), cache=cache)
-        return DecodeTask(cutter=cutter, policy=policy)(table)
+        return DecodeTask(extractor=extractor, policy=policy)(table)
 
     yield run
     for name in first_and_second:
@@ -78,7 +78,7 @@ def test_each_video_has_its_processor_time_broken_ones_too(decode):
 
 @pytest.fixture
 def cached(decode, tmp_path, monkeypatch):
-    """Decodes videos of the working directory with a cache; `cached.cuts()` are the paths that were really cut."""
+    """Decodes videos of the working directory with a cache; `cached.extracted()` are the paths that were decoded."""
     import faulty_decoders
 
     monkeypatch.chdir(tmp_path)
@@ -90,15 +90,15 @@ def cached(decode, tmp_path, monkeypatch):
     cache = ClipCache(folder=str(tmp_path / "clips"), max_bytes=2**30)
 
     def run(*paths, **options):
-        return decode(*paths, cutter=WorkingCutter(log=str(log)), cache=cache, **options)
+        return decode(*paths, extractor=WorkingExtractor(log=str(log)), cache=cache, **options)
 
-    run.cuts = lambda: log.read_text().splitlines()
+    run.extracted = lambda: log.read_text().splitlines()
     return run
 
 
 def test_a_clip_that_was_decoded_before_is_the_same_but_for_its_processor_time(cached):
     first, again = cached("right.video", "right-own.video"), cached("right.video", "right-own.video")
-    assert cached.cuts() == ["right.video", "right-own.video"]
+    assert cached.extracted() == ["right.video", "right-own.video"]
     assert again.drop_columns("cpu_s").equals(first.drop_columns("cpu_s"))
     assert first["concealed"].to_pylist() == [3, 3]
     assert first["cpu_s"][1].as_py() >= OWN_CPU_S > again["cpu_s"][1].as_py() > 0
@@ -106,7 +106,7 @@ def test_a_clip_that_was_decoded_before_is_the_same_but_for_its_processor_time(c
 
 def test_a_broken_video_is_tried_and_told_each_time(cached):
     first, again = cached("torn.video"), cached("torn.video")
-    assert cached.cuts() == ["torn.video"] * 4  # two decoders
+    assert cached.extracted() == ["torn.video"] * 4  # two decoders
     assert first["message"].to_pylist() == again["message"].to_pylist() != [""]
     assert again["clips"][0].as_py() == b""
 
@@ -116,7 +116,7 @@ def test_a_clip_of_the_second_decoder_is_told_as_such_each_time(cached):
     first, again = cached("right.video", decoders=decoders), cached("right.video", decoders=decoders)
     assert first["retried"].to_pylist() == again["retried"].to_pylist() == [True]
     assert first["clips"].equals(again["clips"])
-    assert cached.cuts() == ["right.video"] * 3  # the first decoder fails again, the second one's clip is there
+    assert cached.extracted() == ["right.video"] * 3  # the first decoder fails again, the second one's clip is there
 
 
 def test_a_video_that_is_not_there_has_the_decoders_words_with_a_cache_too(cached, decode):

@@ -422,10 +422,10 @@ def test_frames_are_bit_identical_with_those_of_the_same_process(decoder, tmp_pa
     path = encoded(tmp_path / "video.mp4", "libx264")
     direct = AnyVideo(child.make_decoder(decoder)).open(path, num_frames=None)
     with IsolatedVideos(decoder, Limits(timeout_s=20)) as opener:
-        apart = opener.open(path, num_frames=None)
-        assert apart.info == direct.info
-        assert (apart.read([0, 39, 7, 7]).frames == direct.read([0, 39, 7, 7]).frames).all()
-        assert apart.scan() == direct.scan()
+        isolated = opener.open(path, num_frames=None)
+        assert isolated.info == direct.info
+        assert (isolated.read([0, 39, 7, 7]).frames == direct.read([0, 39, 7, 7]).frames).all()
+        assert isolated.scan() == direct.scan()
 
 
 def test_errors_read_the_same_as_in_the_same_process(tmp_path):

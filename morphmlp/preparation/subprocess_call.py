@@ -30,8 +30,8 @@ _ALARM_AFTER_S = 5.0
 """A process that nobody could end any more ends itself so long after its time."""
 
 
-class Apart:
-    """Calls `module:function` in a process apart. Not to be shared by threads."""
+class SubprocessCall:
+    """Calls `module:function` in a separate process. Not to be shared by threads."""
 
     def __init__(self, function: str) -> None:
         """Start nothing yet: the process starts with the first call.
@@ -89,7 +89,7 @@ class Apart:
         if self._process is None:
             self._answers = queue.SimpleQueue()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "morphmlp.preparation.apart", self._function],
+                [sys.executable, "-m", "morphmlp.preparation.subprocess_call", self._function],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
