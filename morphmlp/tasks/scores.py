@@ -14,6 +14,16 @@ class ScoreName:
     unit: str = "%"
     higher_is_better: bool = True
 
+    @property
+    def val_metric(self) -> str:
+        """Key of its metric at validation."""
+        return f"val/{self.key}"
+
+    @property
+    def test_metric(self) -> str:
+        """Key of its metric in the test."""
+        return f"test/{self.key}"
+
 
 TOP1 = ScoreName(key="top1", title="top-1")
 TOP5 = ScoreName(key="top5", title="top-5")

@@ -141,7 +141,7 @@ def test_every_trial_ends_and_the_json_tells_how(swept):
     for trial in result["trials"]:
         assert (trial["seed"], trial["run_id"] is None) == (0, False)
         assert min(trial["gmacs"], trial["params"], trial["cpu_s"]) > 0
-        assert (trial["top1"] is None) == (trial["state"] == "stopped")
+        assert (trial["score"] is None) == (trial["state"] == "stopped")
     assert [point["values"] for point in result["impossible"]] == [{"model.chunk_lengths": [8, 4, 8, 1]}]
 
 
@@ -164,7 +164,7 @@ def test_the_record_has_one_parent_with_the_report_and_a_child_for_each_trial(sw
     assert set(children.index) == {trial["run_id"] for trial in finished}
     for trial in finished:
         child = children.loc[trial["run_id"]]
-        assert child["metrics.test/top1"] == trial["top1"]
+        assert child["metrics.test/top1"] == trial["score"]
         assert json.loads(child[f"tags.{Tags.POINT}"]) == trial["point"]
     artifacts = {path.name for path in (folder / "record" / "artifacts" / result["parent_run_id"]).rglob("*")}
     assert {"sweep.yaml", "sweep_table.md", "sweep_report.html", "sweep_report.png"} <= artifacts

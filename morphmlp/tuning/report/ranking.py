@@ -253,14 +253,14 @@ def _typical(spreads: Sequence[tuple[int, float]]) -> float:
 
 def _spread(finished: Sequence[Trial]) -> tuple[int, float] | None:
     """Degrees of freedom and theta of a point's own seeds."""
-    top1 = _values(finished, lambda trial: trial.top1)
+    top1 = _values(finished, lambda trial: trial.score)
     if len(top1) < 2:
         return None
     return len(top1) - 1, variance(top1) / 1e4 / _unit(fmean(top1) / 100, _num_videos(finished))
 
 
 def _score(finished: Sequence[Trial], others: Sequence[tuple[int, float]]) -> Score | None:
-    top1 = _values(finished, lambda trial: trial.top1)
+    top1 = _values(finished, lambda trial: trial.score)
     return interval(top1, _num_videos(finished), others) if top1 else None
 
 
@@ -278,7 +278,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _point(trials: Sequence[Trial]) -> RankedPoint:
     first = trials[0]
-    finished = tuple(t for t in trials if t.state == "finished" and t.top1 is not None and t.num_videos)
+    finished = tuple(t for t in trials if t.state == "finished" and t.score is not None and t.num_videos)
     wall_s = _mean(_values(finished, lambda trial: trial.wall_s))
     return RankedPoint(
         point=first.point,
@@ -304,7 +304,7 @@ def _order(point: RankedPoint) -> tuple[float, ...]:
         1,
         -max(trial.epochs for trial in point.trials),
         -max(
-            (value for value in _values(point.trials, lambda trial: trial.val_top1) if math.isfinite(value)), default=0
+            (value for value in _values(point.trials, lambda trial: trial.val_score) if math.isfinite(value)), default=0
         ),
     )
 

@@ -205,6 +205,7 @@ class _OpenSweep:
             parent_run_id=self.parent.run_id,
             run_name=self._folder.root.name,
             wall_s=wall_s,
+            task=self._space.points[0].config.task,
             trials=tuple(map(self.recorder.trial, self.queue.entries)),
             impossible=(*self._space.impossible, *proposed),
         )
@@ -330,6 +331,7 @@ def _open_parent(
 ) -> RunWriter:
     params: dict[str, JsonValue] = {
         "experiment": sweep.experiment,
+        "task": config.task,
         "search": sweep.search.kind,
         "scheduler": sweep.scheduler.kind,
         "seeds": list(sweep.seeds),

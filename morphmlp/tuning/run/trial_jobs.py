@@ -64,7 +64,7 @@ class TrialRecorder:
         if trial.run_id is None:
             return
         writer = RunWriter(self._uri, trial.run_id, patience=self._patience)
-        write_trial(writer, trial)
+        write_trial(writer, trial, task=entry.job.config.task)
         if trial.state != "finished":
             writer.finish("KILLED" if trial.state in ("stopped", "timed_out") else "FAILED")
 
@@ -85,10 +85,10 @@ class TrialRecorder:
             state="failed" if end is None else end.state,
             run_id=run_id,
             run_name=job.run_name,
-            top1=None if result is None else result.top1,
-            top5=None if result is None else result.top5,
+            score=None if result is None else result.top1,
+            scores={} if result is None else {"top1": result.top1, "top5": result.top5},
             num_videos=None if result is None else result.num_videos,
-            val_top1=epochs[max(epochs)] if epochs else None,
+            val_score=epochs[max(epochs)] if epochs else None,
             epochs=len(epochs),
             gmacs=point.cost.gmacs,
             params=point.cost.params,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from morphmlp.tasks.scores import ScoreName, primary_score
 from morphmlp.tuning.space.space import ImpossiblePoint
 
 TrialState = Literal["finished", "stopped", "timed_out", "diverged", "failed"]
@@ -28,13 +29,14 @@ class Trial:
     run_id: str | None
     """MLflow run; none where the trial ended before it was opened."""
     run_name: str
-    top1: float | None
-    """Percent of `num_videos` in the test."""
-    top5: float | None
+    score: float | None
+    """The task's primary score in the test, over `num_videos`; it ranks."""
+    scores: Mapping[str, float]
+    """All scores of the test by key; none where it wasn't tested."""
     num_videos: int | None
     """Test videos scored."""
-    val_top1: float | None
-    """Percent, at its last validation."""
+    val_score: float | None
+    """The primary score at its last validation."""
     epochs: int
     """Epochs trained and validated."""
     gmacs: float
@@ -58,12 +60,19 @@ class SweepResult:
     parent_run_id: str
     run_name: str
     wall_s: float
+    task: str
+    """Of its experiments."""
     trials: tuple[Trial, ...]
     impossible: tuple[ImpossiblePoint, ...]
     with_checkpoints: tuple[str, ...] | None = None
     """Names of the trials' runs whose checkpoints were kept; None where none were removed for room."""
     freed_bytes: int = 0
     """What the removed checkpoints took."""
+
+    @property
+    def primary(self) -> ScoreName:
+        """The score that ranks the trials."""
+        return primary_score(self.task)
 
     @property
     def failed(self) -> tuple[Trial, ...]:

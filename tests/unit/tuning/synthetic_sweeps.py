@@ -1,6 +1,6 @@
 """Sweeps that nobody trained: results of all kinds, repeatable, in a record like a real one's.
 
-A point's true top-1 comes from its chunk lengths (stage 2 matters most, stage 4 hardly), its seeds scatter about it,
+A point's true score comes from its chunk lengths (stage 2 matters most, stage 4 hardly), its seeds scatter about it,
 and each trial is tested on so many videos. As a program it writes a report to look at:
 
     python tests/unit/tuning/synthetic_sweeps.py 500 build/report
@@ -35,10 +35,10 @@ def trial(number=1, values=None, **changes):
         "state": state,
         "run_id": None,
         "run_name": f"sweep-{number:03d}",
-        "top1": 50.0 if done else None,
-        "top5": 90.0 if done else None,
+        "score": 50.0 if done else None,
+        "scores": {"top1": 50.0, "top5": 90.0} if done else {},
         "num_videos": 200 if done else None,
-        "val_top1": 48.0,
+        "val_score": 48.0,
         "epochs": 4 if done else 1,
         "gmacs": 0.0123,
         "params": 1_234_567,
@@ -47,11 +47,13 @@ def trial(number=1, values=None, **changes):
         "cpu_s": 110.0,
         "error": None if done else "a reason",
     }
+    if changes.get("score") is not None:
+        fields["scores"] = {"top1": changes["score"], "top5": 90.0}
     return Trial(**{**fields, **changes})
 
 
 def result_of(trials, impossible=(), **changes):
-    fields = {"parent_run_id": "f" * 32, "run_name": "synthetic", "wall_s": 1234.5}
+    fields = {"parent_run_id": "f" * 32, "run_name": "synthetic", "wall_s": 1234.5, "task": "classification"}
     return SweepResult(**{**fields, **changes}, trials=tuple(trials), impossible=tuple(impossible))
 
 
@@ -69,7 +71,7 @@ def synthetic_sweep(num_points, seeds=(0, 1), num_videos=480, *, widths=False):
             scale = float(rng.choice([0.5, 1.0, 2.0]))
             values["model.embed_dims"] = [int(width * scale) for width in (32, 64, 128, 128)]
             values["optim.lr"] = round(float(10 ** rng.uniform(-4, -2)), 6)
-        true = _true_top1(lengths, scale, values.get("optim.lr", 1e-3))
+        true = _true_score(lengths, scale, values.get("optim.lr", 1e-3))
         trials += [
             _drawn(rng, len(trials) + 1 + place, values, seed=seed, true=true, num_videos=num_videos, scale=scale)
             for place, seed in enumerate(seeds)
@@ -77,7 +79,7 @@ def synthetic_sweep(num_points, seeds=(0, 1), num_videos=480, *, widths=False):
     return result_of(trials, _impossible(max(1, num_points // 3)))
 
 
-def _true_top1(lengths, scale, learning_rate):
+def _true_score(lengths, scale, learning_rate):
     stages = (0.8, 4.0, 1.5, 0.0)
     gain = sum(weight * math.log2(length) for weight, length in zip(stages, lengths, strict=True))
     return min(97.0, 60 + gain + 4 * math.log2(scale) - 6 * (math.log10(learning_rate) + 3) ** 2)
@@ -94,14 +96,15 @@ def _drawn(rng, number, values, *, seed, true, num_videos, scale):
         num_videos=num_videos,
     )
     share = float(np.clip(true + rng.normal(0, 0.8), 1, 99)) / 100
-    top1 = 100 * float(rng.binomial(num_videos, share)) / num_videos
-    own = replace(own, top1=top1, top5=min(100.0, top1 + 5), val_top1=max(0.0, top1 - 1))
-    draw, nothing = rng.random(), {"top1": None, "top5": None, "num_videos": None, "clips_per_s": None}
+    score = 100 * float(rng.binomial(num_videos, share)) / num_videos
+    scores = {"top1": score, "top5": min(100.0, score + 5)}
+    own = replace(own, score=score, scores=scores, val_score=max(0.0, score - 1))
+    draw, nothing = rng.random(), {"score": None, "scores": {}, "num_videos": None, "clips_per_s": None}
     if draw < 0.04:
-        return replace(own, state="failed", error=HOSTILE, epochs=0, val_top1=None, **nothing)
+        return replace(own, state="failed", error=HOSTILE, epochs=0, val_score=None, **nothing)
     if draw < 0.07:
         reason = "loss was no number for 5 steps in a row, from step 17 on"
-        return replace(own, state="diverged", error=reason, epochs=1, val_top1=25.0, **nothing)
+        return replace(own, state="diverged", error=reason, epochs=1, val_score=25.0, **nothing)
     if draw < 0.10:
         reason = "it took longer than max_trial_minutes 2"
         return replace(own, state="timed_out", error=reason, epochs=3, **nothing)

@@ -9,7 +9,7 @@ from morphmlp.tuning.report.ranking import ranked
 
 
 def ranking_of(values_and_top1):
-    return ranked(result_of(trial(n, values, top1=top1) for n, (values, top1) in enumerate(values_and_top1, 1)))
+    return ranked(result_of(trial(n, values, score=top1) for n, (values, top1) in enumerate(values_and_top1, 1)))
 
 
 def grid(gain):
@@ -49,7 +49,8 @@ def test_pure_noise_is_rarely_called_an_effect():
 def test_intervals_come_from_the_spread_between_points_of_the_same_value():
     (effect,) = effects(ranking_of([({"a": a}, top1) for a, top1 in ((1, 50), (2, 70))]))
     assert (effect.explained, effect.beyond_noise) == (None, False)
-    trials = [trial(n, {"a": a, "b": n}, top1=top1) for n, (a, top1) in enumerate(((1, 50), (1, 54), (2, 70), (2, 74)))]
+    scores = ((1, 50), (1, 54), (2, 70), (2, 74))
+    trials = [trial(n, {"a": a, "b": n}, score=score) for n, (a, score) in enumerate(scores)]
     effect = effects(ranked(result_of(trials)))[0]
     half = 4.30265 * np.sqrt(8) / np.sqrt(2)
     assert (effect.levels[0].low, effect.levels[0].high) == pytest.approx((52 - half, 52 + half))

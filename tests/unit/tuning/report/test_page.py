@@ -119,7 +119,7 @@ def test_replaced_points_are_told_with_what_was_asked_for():
 
 
 def test_a_cost_that_is_the_same_for_all_has_no_axis():
-    same = result_of([trial(n, {"a": n}, wall_s=50.0 * n, top1=50.0 + n) for n in (1, 2, 3)])
+    same = result_of([trial(n, {"a": n}, wall_s=50.0 * n, score=50.0 + n) for n in (1, 2, 3)])
     html = page(same, ranked(same), title="t")
     assert html.count('aria-label="test top-1 against') == 1
     assert "The same for all points, so not drawn: GMAC of one view (0.0123), million parameters (1.23)." in html
@@ -140,7 +140,7 @@ def test_a_stage_that_never_varies_is_named_in_place_of_a_picture():
 
 
 def test_the_searchs_importances_stand_on_the_page():
-    sweep = result_of([trial(n, {"optim.lr": 0.1 * (n % 2), "x.y": n}, top1=50.0 + n) for n in range(6)])
+    sweep = result_of([trial(n, {"optim.lr": 0.1 * (n % 2), "x.y": n}, score=50.0 + n) for n in range(6)])
     shown = read(sweep, importances={"optim.lr": 0.25, "x.y": 0.75})
     assert "as the search weighed them" in shown.text
     assert "75 %" in shown.text

@@ -16,7 +16,7 @@ def seeds(title, top1, *, first=1, videos=400, **changes):
             {"model.chunk_lengths": title},
             seed=place,
             num_videos=videos,
-            **({"top1": value} if value is not None else {"state": "stopped"}),
+            **({"score": value} if value is not None else {"state": "stopped"}),
             **changes,
         )
         for place, value in enumerate(top1)
@@ -148,7 +148,7 @@ def test_a_dearer_point_with_a_higher_mean_stays_on_the_front():
 
 def test_noise_of_a_measured_cost_takes_no_point_from_its_front():
     def at(length, top1, wall_s):
-        return [trial(place, {"a": length}, seed=place, top1=top1, wall_s=s) for place, s in enumerate(wall_s)]
+        return [trial(place, {"a": length}, seed=place, score=top1, wall_s=s) for place, s in enumerate(wall_s)]
 
     slower, faster = at(1, 80.0, (100, 108)), at(2, 80.0, (99, 107))
     assert all("time" in point.fronts for point in ranked(result_of([*slower, *faster])).points)

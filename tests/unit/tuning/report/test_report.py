@@ -18,10 +18,10 @@ def rows_of(table):
 
 def test_the_table_has_one_row_per_point_with_mean_and_interval_over_its_seeds():
     trials = [
-        trial(1, {"optim.lr": 0.1}, seed=0, top1=50.0),
-        trial(2, {"optim.lr": 0.1}, seed=1, top1=52.0),
-        trial(3, {"optim.lr": 0.2}, seed=0, top1=90.0),
-        trial(4, {"optim.lr": 0.2}, seed=1, top1=90.0),
+        trial(1, {"optim.lr": 0.1}, seed=0, score=50.0),
+        trial(2, {"optim.lr": 0.1}, seed=1, score=52.0),
+        trial(3, {"optim.lr": 0.2}, seed=0, score=90.0),
+        trial(4, {"optim.lr": 0.2}, seed=1, score=90.0),
     ]
     first, second = rows_of(trial_table(trials))
     assert (first["rank"], first["lr"], first["seeds"], first["states"]) == ("1", "0.2", "2/2", "finished 2")
@@ -47,10 +47,10 @@ def test_states_stand_in_the_row_and_reasons_beneath():
 
 def test_points_that_cant_be_told_apart_from_the_best_are_marked_and_the_mark_is_explained():
     tops = (70.0, 69.5, 20.0)
-    close = trial_table([trial(n, {"a": n}, top1=top1) for n, top1 in enumerate(tops)])
+    close = trial_table([trial(n, {"a": n}, score=top1) for n, top1 in enumerate(tops)])
     assert [row["rank"] for row in rows_of(close)] == ["1", "2 =", "3"]
     assert "\n\n= can't be told apart from the best\n" in close
-    assert "=" not in trial_table([trial(n, {"a": n}, top1=top1) for n, top1 in enumerate((70.0, 20.0))])
+    assert "=" not in trial_table([trial(n, {"a": n}, score=top1) for n, top1 in enumerate((70.0, 20.0))])
 
 
 def test_one_epoch_is_not_called_epochs():
@@ -77,7 +77,7 @@ def test_the_answer_is_one_sentence_with_interval_and_rivals():
             length * 10 + seed,
             {"model.chunk_lengths": [length]},
             seed=seed,
-            **({"top1": top1} if top1 is not None else {"state": "stopped"}),
+            **({"score": top1} if top1 is not None else {"state": "stopped"}),
         )
         for length, pair in tops.items()
         for seed, top1 in enumerate(pair)

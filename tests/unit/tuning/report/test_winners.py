@@ -15,7 +15,7 @@ LENGTHS = ([8, 8, 4, 1], [4, 4, 4, 1], [2, 2, 2, 1], [1, 1, 1, 1])
 
 def sweep_of(top1, **changes):
     trials = [
-        trial(n, {"model.chunk_lengths": lengths}, top1=value, run_id=f"run{n}", **changes)
+        trial(n, {"model.chunk_lengths": lengths}, score=value, run_id=f"run{n}", **changes)
         for n, (lengths, value) in enumerate(zip(LENGTHS, top1, strict=False), 1)
     ]
     configs = {one.title: load_config(SMALL, {**one.point, "train.epochs": 7, "name": "s"}) for one in trials}
@@ -44,7 +44,7 @@ def test_a_comment_tells_sweep_rank_interval_runs_and_how_to_train(tmp_path):
 
 def test_a_cheaper_point_behind_the_best_is_a_winner_of_its_front(tmp_path):
     dear, cheap, poor = (
-        trial(n, {"model.chunk_lengths": LENGTHS[n]}, top1=top1, gmacs=gmacs)
+        trial(n, {"model.chunk_lengths": LENGTHS[n]}, score=top1, gmacs=gmacs)
         for n, (top1, gmacs) in enumerate(((90, 2.0), (70, 1.0), (40, 2.0)))
     )
     configs = {one.title: load_config(SMALL, dict(one.point)) for one in (dear, cheap, poor)}
@@ -54,7 +54,7 @@ def test_a_cheaper_point_behind_the_best_is_a_winner_of_its_front(tmp_path):
 
 
 def test_at_most_five_are_written_of_many_that_cant_be_told_apart(tmp_path):
-    trials = [trial(n, {"train.epochs": n}, top1=80.0) for n in range(1, 21)]
+    trials = [trial(n, {"train.epochs": n}, score=80.0) for n in range(1, 21)]
     configs = {one.title: load_config(SMALL, dict(one.point)) for one in trials}
     assert len(write_winners(result_of(trials), configs, tmp_path)) == 5
 

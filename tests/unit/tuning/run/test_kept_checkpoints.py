@@ -97,7 +97,7 @@ def done(sweep, top1):
     """The result of a sweep whose trials have these states and scores."""
     states = [entry.view.end.state for entry in sweep.entries]
     trials = [
-        trial(number, {"optim.lr": number / 10}, state=state, top1=score, num_videos=10_000, run_name=f"t{number}")
+        trial(number, {"optim.lr": number / 10}, state=state, score=score, num_videos=10_000, run_name=f"t{number}")
         for number, (state, score) in enumerate(zip(states, top1, strict=True), start=1)
     ]
     return sweep.kept().when_done(result_of(trials), sweep.entries)

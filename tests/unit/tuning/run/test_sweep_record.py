@@ -20,7 +20,10 @@ def store(tmp_path_factory):
 
 
 def parent_of(uri, name):
-    return RunWriter(uri, open_run(uri, experiment="demo", run_name=name, tags={Tags.KIND: "sweep"}, params={}))
+    return RunWriter(
+        uri,
+        open_run(uri, experiment="demo", run_name=name, tags={Tags.KIND: "sweep"}, params={"task": "classification"}),
+    )
 
 
 def child_of(parent, name):
@@ -39,7 +42,7 @@ def recorded(uri, name, sweep):
             continue
         writer = child_of(parent, one.run_name)
         trials.append(dataclasses.replace(one, run_id=writer.run_id))
-        write_trial(writer, trials[-1])
+        write_trial(writer, trials[-1], task="classification")
         writer.finish("FINISHED" if one.state == "finished" else "KILLED" if one.state == "stopped" else "FAILED")
     result = dataclasses.replace(sweep, trials=tuple(trials), parent_run_id=parent.run_id, run_name=name)
     write_sweep(parent, result)
@@ -62,7 +65,7 @@ def test_a_sweep_comes_back_from_the_store_as_it_was(store, points, seeds):
 def test_all_ends_come_back_told_apart_with_their_reasons(store):
     states = ("finished", "stopped", "timed_out", "diverged", "failed")
     trials = [trial(n, state=state, run_name=f"{state} one") for n, state in enumerate(states, 1)]
-    trials.append(trial(6, state="failed", run_name="never opened", val_top1=None, cpu_s=None, wall_s=None))
+    trials.append(trial(6, state="failed", run_name="never opened", val_score=None, cpu_s=None, wall_s=None))
     sweep = recorded(store, "all ends", result_of(trials))
     back = read_sweep(store, sweep.parent_run_id)
     assert [one.state for one in back.trials] == [*states, "failed"]
@@ -74,8 +77,8 @@ def test_what_the_run_measured_itself_isnt_written_twice(store):
     parent = parent_of(store, "measured")
     writer = child_of(parent, "measured-001")
     writer.metrics([MetricPoint(Metrics.TEST_TOP1, 50.0, 0, 1), MetricPoint(Metrics.VAL_TOP1, 48.0, 4, 1)])
-    write_trial(writer, trial(run_id=writer.run_id))
-    write_trial(writer, trial(run_id=writer.run_id))
+    write_trial(writer, trial(run_id=writer.run_id), task="classification")
+    write_trial(writer, trial(run_id=writer.run_id), task="classification")
     keys = [Metrics.TEST_TOP1, Metrics.VAL_TOP1, Metrics.RUN_WALL_S, Metrics.TRIAL_GMACS]
     assert [point.key for point in writer.history(keys)] == keys
 
@@ -83,9 +86,13 @@ def test_what_the_run_measured_itself_isnt_written_twice(store):
 def test_a_failed_trial_that_finishes_when_tried_again_has_its_new_end(store):
     parent = parent_of(store, "again")
     writer = child_of(parent, "again-001")
-    write_trial(writer, trial(run_id=writer.run_id, run_name="again-001", state="failed", wall_s=5.0, epochs=1))
+    write_trial(
+        writer,
+        trial(run_id=writer.run_id, run_name="again-001", state="failed", wall_s=5.0, epochs=1),
+        task="classification",
+    )
     second = trial(run_id=writer.run_id, run_name="again-001", wall_s=60.0)
-    write_trial(writer, second)
+    write_trial(writer, second, task="classification")
     assert read_sweep(store, parent.run_id).trials == (second,)
 
 
@@ -93,7 +100,7 @@ def test_a_trial_that_runs_still_is_left_out(store):
     parent = parent_of(store, "running")
     child_of(parent, "running-001")
     writer = child_of(parent, "running-002")
-    write_trial(writer, trial(2, run_id=writer.run_id))
+    write_trial(writer, trial(2, run_id=writer.run_id), task="classification")
     assert [one.number for one in read_sweep(store, parent.run_id).trials] == [2]
     assert len(read_children(store, parent.run_id)) == 2
 
@@ -101,7 +108,11 @@ def test_a_trial_that_runs_still_is_left_out(store):
 def test_swept_lists_become_a_number_for_each_stage(store):
     parent = parent_of(store, "columns")
     writer = child_of(parent, "columns-001")
-    write_trial(writer, trial(run_id=writer.run_id, values={"model.chunk_lengths": [8, 16, 4, 1], "optim.lr": 0.1}))
+    write_trial(
+        writer,
+        trial(run_id=writer.run_id, values={"model.chunk_lengths": [8, 16, 4, 1], "optim.lr": 0.1}),
+        task="classification",
+    )
     (run,) = read_children(store, parent.run_id)
     stages = {name: text for name, text in run.params.items() if name.startswith("sweep.")}
     assert stages == {f"sweep.chunk_lengths.stage{stage}": str(n) for stage, n in enumerate((8, 16, 4, 1), 1)}
@@ -132,7 +143,7 @@ def test_a_run_that_is_no_sweep_or_isnt_there_is_refused_in_one_line(store):
 def test_the_record_shows_a_trials_end_as_tags_that_can_be_searched(store):
     parent = parent_of(store, "tags")
     writer = child_of(parent, "tags-001")
-    write_trial(writer, trial(7, run_id=writer.run_id, seed=3, state="diverged"))
+    write_trial(writer, trial(7, run_id=writer.run_id, seed=3, state="diverged"), task="classification")
     tags = MlflowClient(store).get_run(writer.run_id).data.tags
     assert {tags[Tags.TRIAL_STATE], tags[Tags.TRIAL_SEED], tags[Tags.TRIAL_NUMBER]} == {"diverged", "3", "7"}
     assert tags[Tags.TRIAL_TITLE] == "[8 8 4 1]"
