@@ -32,6 +32,9 @@ from morphmlp.lasting_output import lasting_output
 from morphmlp.stop_signals import StopSignals, signal_of, undisturbed
 from morphmlp.targets import json_file, plain_name
 
+HELP_CONFIG = "experiments/demo/morphmlp_demo.yaml"
+"""Whose values `--help` shows where no file is named."""
+
 
 def run(main: Callable[[], None], *, long: bool = False) -> NoReturn:
     """Run a pipeline's `main` and leave the process with its exit code.
@@ -73,14 +76,14 @@ class ExperimentArguments:
 
 
 def experiment_arguments(
-    description: str, *, default_config: str, argv: Sequence[str] | None = None
+    description: str, *, default_config: str | None, argv: Sequence[str] | None = None
 ) -> ExperimentArguments:
     """Read `--config FILE`, `--run-name`, `--json FILE` and dotted overrides such as `--train.epochs 3`.
 
-    `--help` shows every field with its meaning and the file's value.
+    `--help` shows every field with its meaning and the file's value; without any file, those of the demo.
 
     Raises:
-        ConfigError: Whatever is wrong with the file and the overrides, all at once.
+        ConfigError: No file is given, or whatever is wrong with the file and the overrides, all at once.
     """
     parser = argparse.ArgumentParser(description=description, add_help=False, allow_abbrev=False)
     parser.add_argument("--config", default=default_config)
@@ -90,9 +93,12 @@ def experiment_arguments(
     known, rest = parser.parse_known_args(argv)
     overrides = parse_overrides([] if known.help else rest)
     refuse_mistaken_options(overrides, parser)
-    config = load_config(known.config, overrides)
+    path = known.config or (HELP_CONFIG if known.help else None)
+    if path is None:
+        raise ConfigError(["--config FILE: is missing; it names the experiment file to train"])
+    config = load_config(path, overrides)
     if known.help:
-        _print_help(description, known.config, config)
+        _print_help(description, path, config)
         sys.exit(0)
     run_name = known.run_name or f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     return ExperimentArguments(config=config, run_name=plain_name(run_name), json=known.json)

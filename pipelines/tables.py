@@ -1,4 +1,4 @@
-"""Print the tables: published numbers beside those measured here, and the demo's own.
+"""Print the tables: published numbers next to those measured here, and the results on every other data set.
 
 python pipelines/tables.py --dataset k400 --format latex --output k400.tex
 """
@@ -12,27 +12,22 @@ import tyro
 from morphmlp.cli import run
 from morphmlp.errors import ConfigError
 
-Dataset = Literal["k400", "ssv1", "ssv2", "demo"]
 PUBLISHED = Path(__file__).parents[1] / "experiments" / "published.yaml"
-TITLES: dict[Dataset, str] = {
-    "k400": "Kinetics-400",
-    "ssv1": "Something-Something V1",
-    "ssv2": "Something-Something V2",
-    "demo": "Demo",
-}
+TITLES = {"k400": "Kinetics-400", "ssv1": "Something-Something V1", "ssv2": "Something-Something V2"}
+"""Data sets with published numbers; the others' tables hold what was measured here alone."""
 NOTE = (
     "Published: MTLab/MorphMLP README at commit 62ebe80, trained from ImageNet-1K weights. GMAC: multiply-accumulates "
     "of one view, params and GMAC computed here. Top-1 in percent over all views. Commit with +: uncommitted changes."
 )
-DEMO_NOTE = "Latest run of each experiment. Top-1 and top-5 in percent over all views."
+MEASURED_NOTE = "Latest run of each experiment. Top-1 and top-5 in percent over all views."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Published numbers beside those measured here; cells that nobody measured stay empty."""
 
-    dataset: Dataset | None = None
-    """One table only; by default all."""
+    dataset: str | None = None
+    """One table only, by the experiments' `dataset`; by default all."""
     format: Literal["markdown", "csv", "latex"] = "markdown"
     """csv holds one table and needs --dataset; latex needs the package booktabs."""
     output: Path | None = None
@@ -59,17 +54,22 @@ def tables(arguments: Arguments) -> str:
     """The asked-for tables as one text."""
     from morphmlp.tracking import read_runs, tracking_uri
 
-    runs = read_runs(tracking_uri(), dataset=arguments.dataset)
+    runs = read_runs(tracking_uri())
+    recorded = set() if runs.empty else set(runs["dataset"])
+    if arguments.dataset not in (None, *TITLES, *recorded):
+        known = ", ".join((*TITLES, *sorted(recorded - TITLES.keys())))
+        raise ConfigError([f"--dataset {arguments.dataset}: no run on it is recorded; there are {known}"])
 
-    from morphmlp.reporting.tables import demo_table, load_published, other_table, published_table, render
+    from morphmlp.reporting.tables import load_published, measured_table, other_table, published_table, render
 
     published = load_published(PUBLISHED)
     parts = []
-    for dataset in TITLES if arguments.dataset is None else (arguments.dataset,):
+    every = (*TITLES, *sorted(recorded - TITLES.keys()))
+    for dataset in every if arguments.dataset is None else (arguments.dataset,):
         rows = [row for row in published.videos if row.dataset == dataset]
-        table = demo_table(runs) if dataset == "demo" else published_table(rows, runs)
-        note = DEMO_NOTE if dataset == "demo" else NOTE
-        parts.append(titled(render(table, style=arguments.format), TITLES[dataset], note, style=arguments.format))
+        table = published_table(rows, runs) if dataset in TITLES else measured_table(runs, dataset)
+        title, note = (TITLES[dataset], NOTE) if dataset in TITLES else (f"Data set {dataset}", MEASURED_NOTE)
+        parts.append(titled(render(table, style=arguments.format), title, note, style=arguments.format))
     if arguments.dataset is None:
         text = render(other_table(published.others), style=arguments.format)
         parts.append(titled(text, "Published, not measured here", "", style=arguments.format))

@@ -1,19 +1,8 @@
-"""Train and test a MorphMLP on the demo data set."""
+"""Train and test a MorphMLP on the demo task: `train.py` with an experiment by default."""
 
-from morphmlp.cli import experiment_arguments, run
+from train import main
 
-
-def main() -> None:
-    """Train the experiment of `--config`."""
-    arguments = experiment_arguments(
-        "Train a MorphMLP on the demo videos and test it with the published multi-view protocol.",
-        default_config="experiments/demo/morphmlp_demo.yaml",
-    )
-
-    from morphmlp.experiment.ray_pipeline import train_pipeline
-
-    train_pipeline(arguments)
-
+from morphmlp.cli import run
 
 if __name__ == "__main__":
-    run(main, long=True)
+    run(lambda: main("experiments/demo/morphmlp_demo.yaml"), long=True)

@@ -1,19 +1,8 @@
-"""Train and test a MorphMLP on Something-Something V2."""
+"""Train and test a MorphMLP on Something-Something V2: `train.py` with an experiment by default."""
 
-from morphmlp.cli import experiment_arguments, run
+from train import main
 
-
-def main() -> None:
-    """Train the experiment of `--config`."""
-    arguments = experiment_arguments(
-        "Train a MorphMLP on Something-Something V2 and test it with the published multi-view protocol.",
-        default_config="experiments/ssv2/morphmlp_s_16.yaml",
-    )
-
-    from morphmlp.experiment.ray_pipeline import train_pipeline
-
-    train_pipeline(arguments)
-
+from morphmlp.cli import run
 
 if __name__ == "__main__":
-    run(main, long=True)
+    run(lambda: main("experiments/ssv2/morphmlp_s_16.yaml"), long=True)

@@ -20,6 +20,12 @@ from morphmlp.errors import ManifestError
 from morphmlp.files import atomic_file
 
 SPLITS = ("train", "val", "test")
+HOW_TO_PREPARE = (
+    "manifests are written by `python pipelines/prepare.py`: `folder DIR --output DIR` takes your own videos, "
+    "`k400|ssv1|ssv2 --annotations FILE --videos DIR --output FILE.parquet` annotations, and `demo` or "
+    "`standin ssv1|ssv2 --output DIR` makes small videos"
+)
+"""Ends the message where a manifest isn't there."""
 ALWAYS_READ = ("video_id", "label", "available")
 """Columns that a manifest in memory always has."""
 _MAY_BE_ABSENT = frozenset(columns.MANIFEST.names[columns.MANIFEST.get_field_index("mtime") :])
@@ -174,10 +180,7 @@ def _opened(path: Path) -> pq.ParquetFile:
         # One plain file: `read_table` would take folder names such as `split=train` for columns.
         return pq.ParquetFile(path)
     except FileNotFoundError:
-        raise ManifestError(
-            f"{path}: no such manifest; make it with `python pipelines/prepare.py k400 --annotations FILE "
-            f"--videos DIR --output {path}` (or `demo --output {path.parent}`)"
-        ) from None
+        raise ManifestError(f"{path}: no such manifest; {HOW_TO_PREPARE}") from None
     except (pa.ArrowException, OSError) as error:
         raise _not_parquet(path, error) from None
 

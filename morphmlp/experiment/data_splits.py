@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.decoding import decoder_fault
-from morphmlp.data.manifest import Manifest, read_manifest
+from morphmlp.data.manifest import HOW_TO_PREPARE, Manifest, read_manifest
 from morphmlp.data.stream.decode_request import REQUEST_COLUMNS
 from morphmlp.errors import ConfigError, ManifestError
 from morphmlp.record import Tags
@@ -132,11 +132,4 @@ def _require_files(paths: Mapping[str, str], config: ExperimentConfig) -> None:
     if not missing:
         return
     fields = ", ".join(f"data.{split} {path}" for split, path in missing.items())
-    if config.dataset == "demo":
-        folder = Path(config.data.train).parent
-        how = f"`python pipelines/prepare.py demo --output {folder}` (a stand-in: `prepare.py standin ssv1|ssv2`)"
-    else:
-        how = (
-            f"`python pipelines/prepare.py {config.dataset} --annotations FILE --videos DIR --output MANIFEST.parquet`"
-        )
-    raise ManifestError(f"no such manifest: {fields}; write {'it' if len(missing) == 1 else 'each'} with {how}")
+    raise ManifestError(f"no such manifest: {fields}; {HOW_TO_PREPARE}")

@@ -32,7 +32,7 @@ PUBLISHED_COLUMNS = (
     *("model", "frames", "views", "params (M)", "GMAC/view", "published top-1", "measured top-1", "delta"),
     *("n videos", "fingerprint", "commit", "run"),
 )
-DEMO_COLUMNS = (
+MEASURED_COLUMNS = (
     *("experiment", "temporal", "params (M)", "GMAC/view", "views", "top-1", "top-5", "n videos", "train loss"),
     *("fingerprint", "commit", "wall time (min)"),
 )
@@ -157,14 +157,14 @@ def published_table(rows: Iterable[PublishedVideo], runs: pd.DataFrame) -> pd.Da
     return pd.DataFrame(cells, columns=list(PUBLISHED_COLUMNS), dtype=str)
 
 
-def demo_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """The latest tested run of each demo experiment, by name; no sweep trials, none stopped by `train.max_steps`."""
+def measured_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """The latest tested run of each experiment on a data set, by name; no trials, none stopped by `train.max_steps`."""
     latest: dict[str, _Measured] = {}
     for run in _measured(runs):
-        if run.dataset == "demo" and Tags.PARENT not in run.tags and run.params.get("train.max_steps") is None:
+        if run.dataset == dataset and Tags.PARENT not in run.tags and run.params.get("train.max_steps") is None:
             latest.setdefault(run.tags.get(Tags.EXPERIMENT, run.run_name), run)
-    cells = [(name, *_demo_cells(run)) for name, run in sorted(latest.items())]
-    return pd.DataFrame(cells, columns=list(DEMO_COLUMNS), dtype=str)
+    cells = [(name, *_cells_alone(run)) for name, run in sorted(latest.items())]
+    return pd.DataFrame(cells, columns=list(MEASURED_COLUMNS), dtype=str)
 
 
 def other_table(rows: Iterable[PublishedOther]) -> pd.DataFrame:
@@ -268,7 +268,7 @@ def _measured_cells(row: PublishedVideo, run: _Measured | None) -> tuple[str, ..
     )
 
 
-def _demo_cells(run: _Measured) -> tuple[str, ...]:
+def _cells_alone(run: _Measured) -> tuple[str, ...]:
     loss = run.metrics.get(Metrics.TRAIN_EPOCH_LOSS, run.metrics.get(Metrics.TRAIN_LOSS))
     top5, wall_s = run.metrics.get(Metrics.TEST_TOP5), run.metrics.get(Metrics.RUN_WALL_S)
     return (

@@ -32,7 +32,7 @@ def test_without_any_run_all_published_rows_are_printed_and_nothing_is_created(t
     assert done.stdout.count("| MorphMLP-") == 12
     for gmac_a_view, rows in (("66.4", 4), ("133.3", 2), ("97.8", 3), ("196.7", 3)):
         assert done.stdout.count(f" {gmac_a_view} |") == rows
-    for title in ("Kinetics-400", "Something-Something V1", "Something-Something V2", "Demo"):
+    for title in ("Kinetics-400", "Something-Something V1", "Something-Something V2"):
         assert f"## {title}\n" in done.stdout
     assert not list(tmp_path.iterdir())
 

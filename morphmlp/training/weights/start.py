@@ -15,6 +15,9 @@ from morphmlp.models.weights.fit import FittedWeights, WeightsChanges, class_row
 from morphmlp.training.loop.state import TrainState
 from morphmlp.training.weights.file import WeightsFile, read_weights
 
+_KINETICS_CLASSES, _SOMETHING_CLASSES = 400, 174
+"""A released file doesn't name its data set; the rows of its head tell."""
+
 
 def with_checked_weights(config: ExperimentConfig, class_names: Sequence[str]) -> ExperimentConfig:
     """The experiment with its starting weights named by content and by absolute paths; nothing to do without any.
@@ -136,10 +139,9 @@ def _remarks(file: WeightsFile, config: ExperimentConfig) -> list[str]:
     start, classes = config.start_from, file.description.num_classes
     if start is None or file.container == "checkpoint" or classes != config.model.num_classes:
         return []
-    if config.dataset == "k400" and start.class_order is None and not start.replace_head:
+    if classes == _KINETICS_CLASSES and start.class_order is None and not start.replace_head:
         return ["released Kinetics heads have a class order of their own: start_from.class_order names it"]
-    something = config.dataset in ("ssv1", "ssv2")
-    if something and config.clip.channel_order == "rgb" and not start.reverse_channels:
+    if classes == _SOMETHING_CLASSES and config.clip.channel_order == "rgb" and not start.reverse_channels:
         return ["released Something-Something weights expect BGR: start_from.reverse_channels or clip.channel_order"]
     return []
 

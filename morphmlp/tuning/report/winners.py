@@ -37,7 +37,7 @@ def write_winners(result: SweepResult, configs: Mapping[str, ExperimentConfig], 
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{point.rank:03d}_{label_of(point.point)}.yaml"
         config = configs[point.title]
-        comment = _comment(result, point, len(ranking.points), config.dataset, file)
+        comment = _comment(result, point, len(ranking.points), file)
         file.write_text(f"{comment}{config_to_yaml(config)}", encoding="utf-8")
         written.append(file)
     return tuple(written)
@@ -49,13 +49,13 @@ def winning(ranking: Ranking) -> list[RankedPoint]:
     return [*close, *[point for point in ranking.points if point.fronts and point not in close][:MOST_ON_FRONTS]]
 
 
-def _comment(result: SweepResult, point: RankedPoint, number: int, dataset: str, file: Path) -> str:
+def _comment(result: SweepResult, point: RankedPoint, number: int, file: Path) -> str:
     group = f", {point.group}" + (" from the best" if point.group == "not separable" else "")
     lines = [
         f"Sweep {result.run_name}, MLflow run {result.parent_run_id}: rank {point.rank} of {number} points{group}.",
         f"Values: {json.dumps(dict(point.point))}",
         f"Test top-1 {point.score}; on the front of: {', '.join(point.fronts) or 'nothing'}.",
         f"Runs: {', '.join(trial.run_id or 'none' for trial in point.finished)}",
-        f"python pipelines/train_{dataset}.py --config {file}",
+        f"python pipelines/train.py --config {file}",
     ]
     return "".join(f"# {' '.join(line.split())}\n" for line in lines)

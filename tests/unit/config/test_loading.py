@@ -24,7 +24,7 @@ SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
 
 # Another valid value for every field; a new field must be added here.
 OTHER_RESULT = {
-    "dataset": "k400",
+    "dataset": "my own videos",
     "model.depths": [1, 1, 1, 1],
     "model.embed_dims": [16, 16, 32, 64],
     "model.chunk_lengths": [4, 8, 4, 1],
@@ -303,6 +303,7 @@ def test_names_that_look_like_something_else_come_back_from_a_file(name, tmp_pat
             r"name: 'a\nb' holds line breaks or other signs that can't be seen; use letters, digits, - and _",
         ),
         ("name: small", "name: .a", "name: '.a' must be a plain name, without / and leading dots"),
+        ("dataset: demo", "dataset: a/b", "dataset: 'a/b' must be a plain name, without / and leading dots"),
         (
             "sampling: dense,",
             "sampling: dens,",

@@ -65,7 +65,7 @@ def test_the_fingerprint_holds_for_any_order_and_path_but_not_for_other_labels()
 
 def test_a_missing_manifest_says_how_to_make_it(tmp_path):
     (line,) = faults_of(lambda: read_manifest(tmp_path / "train.parquet"))
-    assert "train.parquet: no such manifest; make it with `python pipelines/prepare.py k400" in line
+    assert "train.parquet: no such manifest; manifests are written by `python pipelines/prepare.py`" in line
 
 
 def test_a_file_that_is_not_parquet_is_refused(tmp_path):

@@ -11,8 +11,8 @@ from morphmlp.errors import ConfigError
 from morphmlp.models.presets import PRESETS, preset
 from morphmlp.record import Metrics, Tags
 from morphmlp.reporting.tables import (
-    demo_table,
     load_published,
+    measured_table,
     other_table,
     published_table,
     render,
@@ -131,9 +131,8 @@ def test_a_kinetics_row_wants_the_centre_crop(k400):
 
 def test_a_checkpoint_that_validation_chose_does_not_stand_beside_published_numbers(k400):
     assert measured(run_row(k400, test__checkpoint="best"))["measured top-1"] == ""
-    [cells] = demo_table(pd.DataFrame([run_row(replace(k400, dataset="demo"), test__checkpoint="best")])).to_dict(
-        "records"
-    )
+    frame = pd.DataFrame([run_row(replace(k400, dataset="demo"), test__checkpoint="best")])
+    [cells] = measured_table(frame, "demo").to_dict("records")
     assert cells["views"] == "4 clips x 1 crop, best checkpoint"
 
 
@@ -170,7 +169,7 @@ def test_the_demo_lists_the_latest_run_of_each_experiment(k400):
         run_row(demo, minute=3, tags={Tags.EXPERIMENT: "mixed", Tags.PARENT: "sweep"}),
         run_row(k400, tags={Tags.EXPERIMENT: "kinetics"}),
     ]
-    averaged, mixed = demo_table(pd.DataFrame(rows)).to_dict("records")
+    averaged, mixed = measured_table(pd.DataFrame(rows), "demo").to_dict("records")
     assert (averaged["experiment"], averaged["temporal"]) == ("averaged", "averaged")
     assert (averaged["top-5"], averaged["train loss"], averaged["wall time (min)"]) == ("", "", "")
     assert float(averaged["params (M)"]) < float(mixed["params (M)"])
@@ -182,7 +181,7 @@ def test_the_demo_lists_the_latest_run_of_each_experiment(k400):
 
 def test_a_run_recorded_under_another_schema_keeps_its_result_without_cost(k400):
     demo = replace(k400, dataset="demo")
-    [cells] = demo_table(pd.DataFrame([run_row(demo, model__invented=1)])).to_dict("records")
+    [cells] = measured_table(pd.DataFrame([run_row(demo, model__invented=1)]), "demo").to_dict("records")
     assert (cells["top-1"], cells["params (M)"], cells["GMAC/view"]) == ("78.2", "", "")
 
 
@@ -200,7 +199,7 @@ def test_tables_render_with_digits_as_printed(k400):
 
 @pytest.mark.parametrize("style", ["markdown", "csv", "latex"])
 def test_a_table_without_rows_renders_its_header(style):
-    assert "experiment" in render(demo_table(NO_RUNS), style=style)
+    assert "experiment" in render(measured_table(NO_RUNS, "demo"), style=style)
 
 
 def test_other_tasks_carry_their_source():

@@ -178,24 +178,27 @@ def test_image_weights_start_a_video_network_that_keeps_its_own_temporal_layers_
 
 
 @pytest.mark.parametrize(
-    ("fields", "options", "remark"),
+    ("classes", "options", "channel_order", "remark"),
     [
-        ({"dataset": "k400"}, {}, "released Kinetics heads have a class order of their own"),
-        ({"dataset": "k400"}, {"class_order": "order.txt"}, None),
-        ({"dataset": "k400"}, {"replace_head": True}, None),
-        ({"dataset": "ssv2"}, {}, "released Something-Something weights expect BGR"),
-        ({"dataset": "ssv2"}, {"reverse_channels": True}, None),
-        ({"dataset": "ssv2", "clip.channel_order": "bgr"}, {}, None),
-        ({"dataset": "demo"}, {}, None),
+        (400, {}, "rgb", "released Kinetics heads have a class order of their own"),
+        (400, {"class_order": "order.txt"}, "rgb", None),
+        (400, {"replace_head": True}, "rgb", None),
+        (174, {}, "rgb", "released Something-Something weights expect BGR"),
+        (174, {"reverse_channels": True}, "rgb", None),
+        (174, {}, "bgr", None),
+        (4, {}, "rgb", None),
     ],
 )
-def test_what_released_files_cannot_say_is_pointed_out(fields, options, remark, weights, class_order):
+def test_what_released_files_cannot_say_is_pointed_out(classes, options, channel_order, remark, tmp_path):
+    names = [f"class {number}" for number in range(classes)]
     if "class_order" in options:
-        options = {"class_order": str(class_order)}
-    config = starting_from(weights, config_from_mapping(with_overrides(config_to_mapping(CONFIG), fields)), **options)
-    remarks = [
-        line for line in apply_start_weights(network(), config, NAMES) if line.startswith("start_from: released ")
-    ]
+        (tmp_path / "order.txt").write_text("".join(f"{name}\t{row}\n" for row, name in enumerate(names)))
+        options = {"class_order": str(tmp_path / "order.txt")}
+    fields = {"model.num_classes": classes, "clip.channel_order": channel_order}
+    config = config_from_mapping(with_overrides(config_to_mapping(CONFIG), fields))
+    torch.save(network(config).state_dict(), tmp_path / "w.pth")
+    lines = apply_start_weights(network(config), starting_from(tmp_path / "w.pth", config, **options), names)
+    remarks = [line for line in lines if line.startswith("start_from: released ")]
     assert len(remarks) == (remark is not None)
     assert all(str(remark) in line for line in remarks)
 

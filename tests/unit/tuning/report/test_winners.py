@@ -38,7 +38,7 @@ def test_a_comment_tells_sweep_rank_interval_runs_and_how_to_train(tmp_path):
     assert lines[0] == (f"# Sweep synthetic, MLflow run {'f' * 32}: rank 2 of 2 points, not separable from the best.")
     assert "Test top-1 89.0 (95 % interval 83.9-92.6, 1 seed, test set's error alone)" in "\n".join(lines)
     assert "# Runs: run2" in lines
-    assert lines[-1] == f"# python pipelines/train_demo.py --config {second}"
+    assert lines[-1] == f"# python pipelines/train.py --config {second}"
     assert "rank 1 of 2 points, best." in first.read_text(encoding="utf-8")
 
 
