@@ -120,6 +120,7 @@ OTHER_START = {
     "start_from.reverse_channels": True,
 }
 OTHER_START_PATHS = {"start_from.weights": "copies/a.pth", "start_from.class_order": "copies/order.txt"}
+ONE_VALUE = ("task",)
 SECOND_TRY = {"ingest.on_broken": "retry_with", "ingest.retry_with": "torchcodec"}
 
 
@@ -130,7 +131,7 @@ def faults_of(call):
 
 
 def test_every_field_is_in_the_tables_of_this_file():
-    tables = {*OTHER_RESULT, *OTHER_OPERATIONAL, *OTHER_START, *OTHER_START_PATHS, *SECOND_TRY}
+    tables = {*OTHER_RESULT, *OTHER_OPERATIONAL, *OTHER_START, *OTHER_START_PATHS, *SECOND_TRY, *ONE_VALUE}
     assert tables == set(flat_fields(load_config(SMALL, START)))
 
 

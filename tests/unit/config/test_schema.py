@@ -260,6 +260,7 @@ FIELDS_WITHOUT_DEFAULT = [
     if name.split(".")[0] not in ("execution", "checkpoint", "ingest", "cluster", "start_from")
     and name
     not in (
+        "task",
         "train.seed",
         "train.max_steps",
         "train.ema_decay",
