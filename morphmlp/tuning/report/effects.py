@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
+from scipy.stats import spearmanr
 
 from morphmlp.tuning.report.ranking import RankedPoint, Ranking, t_quantile
 from morphmlp.tuning.space.space import short_names, text_of
@@ -234,10 +235,10 @@ def _within(levels: NDArray[np.int64], top1: NDArray[np.float64]) -> float:
 
 
 def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    ranks = [np.unique(column, return_inverse=True)[1].astype(float) for column in (one, other)]
-    if any(column.std() == 0 for column in ranks):
+    """Spearman's, 0 where one of them never varies."""
+    if len(set(one)) == 1 or len(set(other)) == 1:
         return 0.0
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    return float(spearmanr(one, other).statistic)
 
 
 def _list_length(values: Sequence[JsonValue]) -> int:

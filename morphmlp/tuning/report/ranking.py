@@ -22,17 +22,17 @@ from statistics import fmean, median, variance
 from typing import Literal, get_args
 
 from pydantic import JsonValue
+from scipy.stats import chi2, norm, t
 
 from morphmlp.tuning.run.trials import SweepResult, Trial
 
-Z = 1.959964
+Z = float(norm.ppf(0.975))
 BORROWED_SEEDS = 4
 """So many more seeds is the other points' spread worth, at most."""
 SHORTEST_HOURS = 0.5
 """Where no trial takes so long, people read minutes."""
 UNKNOWN_NOISE = 0.1
 """Relative noise of a measured cost where no point was trained twice."""
-_T_QUANTILES = (12.7062, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.306, 2.26216, 2.22814)
 
 Group = Literal["best", "not separable", "behind", "partly finished", "without result"]
 """`not separable`: the interval of its difference from the best contains 0. `partly finished`: some seeds didn't
@@ -225,13 +225,8 @@ def interval(top1: Sequence[float], num_videos: int, others: Sequence[tuple[int,
 
 
 def t_quantile(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t: a table up to 10 degrees of freedom, beyond them a series."""
-    if freedom <= len(_T_QUANTILES):
-        return _T_QUANTILES[freedom - 1]
-    first = (Z**3 + Z) / 4
-    second = (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96
-    third = (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / 384
-    return Z + first / freedom + second / freedom**2 + third / freedom**3
+    """The 97.5 % quantile of Student's t."""
+    return float(t.ppf(0.975, freedom))
 
 
 def _wilson(share: float, videos: float) -> tuple[float, float]:
@@ -247,8 +242,8 @@ def _unit(share: float, num_videos: int) -> float:
 
 
 def _typical(spreads: Sequence[tuple[int, float]]) -> float:
-    """Median of thetas, each divided by its distribution's median (Wilson and Hilferty)."""
-    return median(theta / (1 - 2 / (9 * freedom)) ** 3 for freedom, theta in spreads) if spreads else 0.0
+    """Median of thetas, each divided by the median of chi-squared over its degrees of freedom, which is below 1."""
+    return median(theta * freedom / chi2.median(freedom) for freedom, theta in spreads) if spreads else 0.0
 
 
 def _spread(finished: Sequence[Trial]) -> tuple[int, float] | None:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from synthetic_sweeps import result_of, synthetic_sweep, trial
 
-from morphmlp.tuning.report.ranking import interval, ranked, t_quantile
+from morphmlp.tuning.report.ranking import interval, ranked
 
 
 def seeds(title, top1, *, first=1, videos=400, **changes):
@@ -21,11 +21,6 @@ def seeds(title, top1, *, first=1, videos=400, **changes):
         )
         for place, value in enumerate(top1)
     ]
-
-
-def test_quantiles_of_t_are_those_of_scipy():
-    for freedom in (1, 2, 5, 10, 11, 20, 100):
-        assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=2e-4)
 
 
 def test_one_seed_has_wilsons_interval_of_its_test_videos_and_says_so():
@@ -65,6 +60,15 @@ def test_other_points_spread_narrows_a_points_own_of_one_degree_of_freedom():
     alone = interval([80.0, 82.0], 400)
     among = interval([80.0, 82.0], 400, [(1, 0.001)] * 11)
     assert among.high - among.low < alone.high - alone.low
+
+
+def test_spreads_of_other_points_count_by_their_median():
+    # theta is chi-squared over its degrees of freedom, times what it estimates: its median lies below that.
+    score = interval([80.0], 400, [(2, 0.001)] * 3)
+    theta = 0.001 / np.log(2)
+    videos = 1 / (1 / 400 + (stats.t.ppf(0.975, 4) / stats.norm.ppf(0.975)) ** 2 * theta)
+    expected = stats.binomtest(round(0.8 * videos), round(videos)).proportion_ci(method="wilson")
+    assert (score.low, score.high) == pytest.approx((100 * expected.low, 100 * expected.high), abs=0.3)
 
 
 def test_an_unstable_point_doesnt_blur_the_others():
