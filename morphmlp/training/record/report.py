@@ -22,13 +22,6 @@ from morphmlp.training.loop.loop import CLIPS, DECODE_CPU_S, LOSS_SUM, SKIPPED, 
 from morphmlp.training.record.accounting import TRAINING_PASSES
 from morphmlp.training.record.time_windows import TimeWindow
 
-QUARANTINE = "too many broken videos: "
-"""How a reason to stop begins where more are broken than the configuration allows; `SPLIT: HOW MANY` follows."""
-STOP_REQUESTED = "stop requested: "
-"""How a reason to stop begins that came with a stop request; the request's own reason follows."""
-NODE_LEAVES = "a node is about to be taken away"
-"""Reason to stop: the cluster announced that a worker's node goes; the run continues with what is left."""
-
 
 class Report(TypedDict, total=False):
     """One report of one worker. `points`, `progress` and `window` come from the first worker only."""
@@ -53,8 +46,8 @@ class Report(TypedDict, total=False):
     """Lines for the user."""
     facts: dict[str, str]
     """Tags of the run that only the training nodes know."""
-    stopped: str
-    """Why the run can't go on; every worker stops after this report."""
+    stopped: dict[str, str | int]
+    """Fields of `Stop`: why every worker stops after this report."""
 
 
 def points_of(report: Report) -> list[MetricPoint]:

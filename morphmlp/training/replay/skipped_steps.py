@@ -76,7 +76,7 @@ def save_skipped_step(
     """
     number = skipped.step + 1
     numbers = f"loss {skipped.loss:g}, gradient norm {skipped.grad_norm:g}"
-    what = f"step {number} is skipped: {numbers}; {replay_hint(folder.parent, skipped)}"
+    what = f"step {number} is skipped: {numbers}; {replay_hint(folder.parent, number)}"
     place = skipped_step_folder(folder, number)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,9 +100,9 @@ def save_skipped_step(
     return [what]
 
 
-def replay_hint(run: Path, skipped: SkippedStep) -> str:
-    """How a user repeats a skipped step of a run, whose folder it is."""
-    return f"repeat it with `python pipelines/replay.py {shlex.quote(str(run))} {skipped.step + 1}`"
+def replay_hint(run: Path, number: int) -> str:
+    """How a user repeats a step of a run, whose folder it is; steps are counted from 1."""
+    return f"repeat it with `python pipelines/replay.py {shlex.quote(str(run))} {number}`"
 
 
 def skipped_step_folder(folder: Path, number: int) -> Path:

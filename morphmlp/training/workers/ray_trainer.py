@@ -4,18 +4,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from morphmlp.cluster.ray_cluster import Placement
+from morphmlp.config import ExperimentConfig
 from morphmlp.data.quarantine import Quarantine, broken_limit
 from morphmlp.data.stream.train_clips import train_plan
-from morphmlp.errors import DivergenceError
+from morphmlp.errors import DivergenceError, MorphMLPError
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tracking import BufferedWriter, RunWriter
-from morphmlp.training.record.report import QUARANTINE
 from morphmlp.training.record.run_events import RunEvents, record_event
+from morphmlp.training.record.run_folder import RunFolder
+from morphmlp.training.replay.skipped_steps import replay_hint
 from morphmlp.training.workers.ray_capacity import Capacity
 from morphmlp.training.workers.ray_fit import Fit
 from morphmlp.training.workers.ray_record import RecordReports
 from morphmlp.training.workers.ray_worker import TrainJob
+from morphmlp.training.workers.stops import Stop, StopReason
 from morphmlp.training.workers.supervision import Supervisor
 
 EVENT_PATIENCE_S = 5.0
@@ -69,7 +72,7 @@ def train(
         waiting.close(EVENT_PATIENCE_S)
         progress.line(text)
 
-    stopped = Supervisor(
+    stop = Supervisor(
         start,
         capacity,
         cluster=config.cluster,
@@ -79,9 +82,18 @@ def train(
         note_event=note_event,
         on_epoch=on_epoch,
     ).run()
-    if stopped is not None and stopped.startswith(QUARANTINE):
-        stage, _, excess = stopped.removeprefix(QUARANTINE).partition(": ")
-        raise Quarantine.read(folder.quarantine).limit_error(stage, excess, limit=broken_limit(config.ingest))
-    if stopped is not None:
-        raise DivergenceError(f"{stopped}; lower optim.lr or optim.clip_norm, and use another --run-name")
+    if stop is not None:
+        raise _fault(stop, config, folder)
     return capacity.placement
+
+
+def _fault(stop: Stop, config: ExperimentConfig, folder: RunFolder) -> MorphMLPError:
+    """What the user has to know of workers that gave up."""
+    if stop.reason is StopReason.TOO_MANY_BROKEN:
+        found = Quarantine.read(folder.quarantine)
+        return found.limit_error(stop.split, stop.detail, limit=broken_limit(config.ingest))
+    last = "" if stop.step is None else f", the last one step {stop.step}; {replay_hint(folder.root, stop.step)}"
+    return DivergenceError(
+        f"{config.execution.max_skipped_steps} steps in a row had a loss or gradient that isn't finite "
+        f"(execution.max_skipped_steps){last}; lower optim.lr or optim.clip_norm, and use another --run-name"
+    )

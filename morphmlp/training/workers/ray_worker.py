@@ -31,12 +31,12 @@ from morphmlp.training.loop.loop import EpochSummary, Recipe, StepSummary, Train
 from morphmlp.training.loop.state import Precision, TrainState, checkpoint_from, new_state, restore
 from morphmlp.training.loop.step_guard import SkippedStep, StepGuard
 from morphmlp.training.record.ledger import Ledger, RecordedClips
-from morphmlp.training.record.report import NODE_LEAVES, QUARANTINE, STOP_REQUESTED, Report, Reporter
+from morphmlp.training.record.report import Report, Reporter
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.replay.skipped_steps import replay_hint, save_skipped_step
+from morphmlp.training.replay.skipped_steps import save_skipped_step
 from morphmlp.training.weights.start import start
 from morphmlp.training.workers.ray_capacity import note_places
-from morphmlp.training.workers.stop_request import ROOM, StopWatch, reason_of
+from morphmlp.training.workers.stops import Stop, StopReason, StopWatch, requested_stop
 
 Value = TypeVar("Value")
 READ_AGAIN_S = 10.0
@@ -149,15 +149,15 @@ class _Worker:
             node_leaves = _node_leaves()
         else:
             broken_val = self._end_epoch(summary)
-        reason = self._reason_to_stop(broken_val) or (NODE_LEAVES if node_leaves else None)
+        stop = self._stop(broken_val) or (Stop(reason=StopReason.NODE_LEAVES) if node_leaves else None)
         if isinstance(summary, EpochSummary):
             self._epoch_videos, self._broken_before = 0, self.guard.broken_videos
-        if reason is not None:
-            self._save_and_stop(reason)
+        if stop is not None:
+            self._save_and_stop(stop)
         self._report()
-        if reason is not None:
-            ray.train.report(Report(stopped=reason))
-        return reason is not None
+        if stop is not None:
+            ray.train.report(Report(stopped=stop.to_plain()))
+        return stop is not None
 
     def finish(self) -> None:
         """Wait for the last checkpoint of a whole training."""
@@ -165,11 +165,11 @@ class _Worker:
             self._saving.finish(hurry=self._is_to_end, told=self._tell_now)
         self._report()
 
-    def _save_and_stop(self, reason: str) -> None:
+    def _save_and_stop(self, stop: Stop) -> None:
         """Save what there is. Storage that fails keeps no run from ending; a restart would take steps again."""
         if self._saving is None:
             return
-        grows = reason.startswith(STOP_REQUESTED + ROOM)
+        grows = stop.reason is StopReason.MORE_WORKERS
         self._saving.save(required=True)
         try:
             self._saving.finish(hurry=lambda: not grows or self._is_to_end(), told=self._tell_now)
@@ -180,8 +180,8 @@ class _Worker:
 
     def _is_to_end(self) -> bool:
         """Whether somebody wants the run to end, and not only to go on with more workers."""
-        asked = self._job.folder.stop_request
-        return asked.exists() and not reason_of(asked).startswith(ROOM)
+        asked = requested_stop(self._job.folder.stop_request)
+        return asked is not None and asked.reason is not StopReason.MORE_WORKERS
 
     def _tell_now(self, note: str) -> None:
         """A line for the user between two reports, which wait for all workers."""
@@ -231,23 +231,19 @@ class _Worker:
         job = self._job
         return too_many_broken("val", broken, num_videos=job.num_val_videos, limit=broken_limit(job.config.ingest))
 
-    def _reason_to_stop(self, broken_val: str | None) -> str | None:
+    def _stop(self, broken_val: str | None) -> Stop | None:
         """Why the run can't go on; decided from numbers over all workers, so that all of them stop together."""
         job = self._job
         if (excess := self._broken_train()) is not None:
-            return f"{QUARANTINE}train: {excess}"
+            return Stop(reason=StopReason.TOO_MANY_BROKEN, split="train", detail=excess)
         if broken_val is not None:
-            return f"{QUARANTINE}val: {broken_val}"
+            return Stop(reason=StopReason.TOO_MANY_BROKEN, split="val", detail=broken_val)
         if self.guard.gave_up:
-            reason = (
-                f"{job.config.execution.max_skipped_steps} steps in a row had a loss or gradient that isn't finite "
-                "(execution.max_skipped_steps)"
-            )
             last = self.guard.last_skipped
-            if last is None:
-                return reason
-            return f"{reason}, the last one step {last.step + 1}; {replay_hint(job.folder.root, last)}"
-        return STOP_REQUESTED + reason_of(job.folder.stop_request) if self.guard.stop_requested else None
+            return Stop(reason=StopReason.DIVERGED, step=None if last is None else last.step + 1)
+        if self.guard.stop_requested:
+            return requested_stop(job.folder.stop_request) or Stop(reason=StopReason.REQUESTED)
+        return None
 
     def _keep_skipped(self, skipped: SkippedStep) -> None:
         if self._saving is not None:

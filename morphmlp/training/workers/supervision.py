@@ -14,14 +14,12 @@ from typing import Protocol
 
 from morphmlp.config.operation import ClusterConfig
 from morphmlp.errors import ClusterError, RunStoppedError
-from morphmlp.files import atomic_write
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
-from morphmlp.training.record.report import NODE_LEAVES, STOP_REQUESTED
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.workers.progress_screen import NewLines, Screen
 from morphmlp.training.workers.restarts import Budget, End, Ending
-from morphmlp.training.workers.stop_request import ROOM, ask_to_stop
+from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop, write_stop_request
 
 POLL_S = 0.2
 STOP_PATIENCE_S = 300.0
@@ -45,8 +43,8 @@ class Workers(Protocol):
         ...
 
 
-class Room(Protocol):
-    """Where workers can run."""
+class Capacity(Protocol):
+    """How many workers can run."""
 
     @property
     def workers(self) -> int:
@@ -54,7 +52,7 @@ class Room(Protocol):
         ...
 
     def look(self) -> str | None:
-        """Settle how many workers can start now; what is lacking where there aren't enough."""
+        """Find out how many workers can start now; what is lacking where there aren't enough."""
         ...
 
     def more(self) -> int:
@@ -68,10 +66,10 @@ class _Attempt:
 
     started: bool = False
     """They have reported."""
-    stopped: str | None = None
-    """Why they stopped, in their own words."""
-    grows: bool = False
-    """They were asked to stop to make room for more."""
+    stop: Stop | None = None
+    """Why they stopped, where they said so."""
+    more: int = 0
+    """So many more workers they were asked to save and stop for."""
 
 
 class Supervisor:
@@ -80,7 +78,7 @@ class Supervisor:
     def __init__(
         self,
         start: Callable[[], Workers],
-        room: Room,
+        capacity: Capacity,
         *,
         cluster: ClusterConfig,
         folder: RunFolder,
@@ -92,8 +90,8 @@ class Supervisor:
         """Prepare.
 
         Args:
-            start: Starts the workers that the room has places for.
-            room: Where they run.
+            start: Starts as many workers as `capacity` has places for.
+            capacity: How many can run.
             cluster: Budgets and waiting times.
             folder: The run's files.
             progress: Told what happens.
@@ -102,7 +100,7 @@ class Supervisor:
             on_epoch: Told each validated epoch and its top-1, percent.
         """
         self._start = start
-        self._room = room
+        self._capacity = capacity
         self._cluster = cluster
         self._folder = folder
         self._progress = progress
@@ -111,11 +109,11 @@ class Supervisor:
         self._note_event = note_event
         self._budget = Budget(max_failures=cluster.max_failures, max_preemptions=cluster.max_preemptions)
 
-    def run(self) -> str | None:
+    def run(self) -> Stop | None:
         """Train until the workers come to an end that needs no restart.
 
         Returns:
-            Their reason to stop before the plan's end, if they had one.
+            Why they gave up before the plan's end, if they did.
 
         Raises:
             RunStoppedError: A stop was asked for; the workers have saved.
@@ -125,7 +123,7 @@ class Supervisor:
         lost = time.monotonic()
         while True:
             self._folder.stop_request.unlink(missing_ok=True)
-            before = self._room.workers
+            before = self._capacity.workers
             workers = self._start()
             attempt = self._follow(workers)
             end = workers.end()
@@ -134,12 +132,12 @@ class Supervisor:
             why = self._why_again(attempt, end)
             if why is None:
                 self._folder.stop_request.unlink(missing_ok=True)  # asked to grow at the last moment
-                return attempt.stopped
+                return attempt.stop
             if end.ending is Ending.NOT_STARTED:
                 self._end_if_waited_too_long(lost, why)
             self._wait(lost)
-            if self._room.workers != before:
-                self._note_event(f"resized from {before} to {self._room.workers} workers: {why}")
+            if self._capacity.workers != before:
+                self._note_event(f"resized from {before} to {self._capacity.workers} workers: {why}")
             elif end.ending in (Ending.RETURNED, Ending.NODE_LOST) or not end.recorded:
                 self._note_event(f"restarted: {why}")
 
@@ -157,7 +155,8 @@ class Supervisor:
                         attempt.started = True
                         next_look = time.monotonic() + self._cluster.resize_check_s
                         saving.enter_context(self._stops.saving_first())
-                    attempt.stopped = line.get("stopped") or attempt.stopped
+                    if (stopped := line.get("stopped")) is not None:
+                        attempt.stop = Stop.from_plain(stopped)
                     if (done := line.get("progress")) and done["step"] >= done["total_steps"]:
                         next_look = math.inf
                     self._screen.show(line)
@@ -168,45 +167,47 @@ class Supervisor:
                     asked = asked or self._ask_to_stop(self._stops.received)
                     if now - asked > STOP_PATIENCE_S:
                         raise Interrupted(self._stops.received)
-                elif not attempt.grows and now >= next_look:
+                elif not attempt.more and now >= next_look:
                     next_look = now + self._cluster.resize_check_s
-                    attempt.grows = self._ask_to_grow()
+                    attempt.more = self._ask_to_grow()
                 workers.join(POLL_S)
 
     def _ask_to_stop(self, signum: int) -> float:
-        ask_to_stop(self._folder.stop_request, NAMES[signum])
+        ask_to_stop(self._folder.stop_request, Stop(reason=StopReason.REQUESTED, detail=NAMES[signum]))
         self._progress.line(
             f"{NAMES[signum]}: stopping after this step; a second Ctrl-C stops at once and loses what came after the "
             "last checkpoint"
         )
         return time.monotonic()
 
-    def _ask_to_grow(self) -> bool:
-        if not (more := self._room.more()):
-            return False
+    def _ask_to_grow(self) -> int:
+        """Ask the workers to save and stop if more can start; how many more."""
+        if not (more := self._capacity.more()):
+            return 0
         try:
-            atomic_write(self._folder.stop_request, f"{ROOM}{more} more")
+            write_stop_request(self._folder.stop_request, Stop(reason=StopReason.MORE_WORKERS))
         except OSError:  # a full disk wouldn't take their checkpoint either
-            return False
+            return 0
         self._progress.line(f"there is room for {more} more worker(s): saving, then starting again with them")
-        return True
+        return more
 
     def _why_again(self, attempt: _Attempt, end: End) -> str | None:
         """Why the workers must start again; None where they needn't."""
-        stopped = attempt.stopped
+        stop = attempt.stop
         if self._stops.received is not None:
             failed = "" if end.ending is Ending.RETURNED else f", but the workers ended before they saved: {end.reason}"
             raise RunStoppedError(f"stopped by {NAMES[self._stops.received]}{failed}", signum=self._stops.received)
         if end.ending is not Ending.RETURNED:
             self._budget.charge(end)
             return end.reason
-        if stopped == NODE_LEAVES:
-            self._budget.charge(End(ending=Ending.NODE_LOST, reason=stopped))
-            return stopped
-        if stopped is None or not stopped.startswith(STOP_REQUESTED):
+        if stop is None or stop.reason in (StopReason.TOO_MANY_BROKEN, StopReason.DIVERGED):
             return None
-        if attempt.grows:
-            return stopped.removeprefix(STOP_REQUESTED)
+        if stop.reason is StopReason.NODE_LEAVES:
+            why = "a node is about to be taken away"
+            self._budget.charge(End(ending=Ending.NODE_LOST, reason=why))
+            return why
+        if stop.reason is StopReason.MORE_WORKERS:
+            return f"there is room for {attempt.more} more"
         raise RunStoppedError(f"stopped by {self._folder.stop_request}", signum=SIGINT)
 
     def _wait(self, lost: float) -> None:
@@ -217,7 +218,7 @@ class Supervisor:
             RunStoppedError: A stop request lies in the run's folder.
         """
         told = time.monotonic()
-        while (lacking := self._room.look()) is not None:
+        while (lacking := self._capacity.look()) is not None:
             self._end_if_waited_too_long(lost, lacking)
             if time.monotonic() - told >= TELL_EVERY_S:
                 told = time.monotonic()

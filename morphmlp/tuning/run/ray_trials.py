@@ -26,7 +26,6 @@ from morphmlp.config.loading import fingerprint
 from morphmlp.errors import ClusterError, DivergenceError, RunInUseError, RunStoppedError
 from morphmlp.experiment.data_splits import read_splits
 from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
-from morphmlp.files import atomic_write
 from morphmlp.progress import Progress
 from morphmlp.record import Tags
 from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
@@ -34,13 +33,9 @@ from morphmlp.targets import ascii_name
 from morphmlp.training.record.accounting import training_cpu_s
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.record.time_windows import read_windows
-from morphmlp.training.workers.stop_request import ask_to_stop
+from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop, requested_stop, write_stop_request
 from morphmlp.training.workers.supervision import STOP_PATIENCE_S
 from morphmlp.tuning.run.trial_log import (
-    BEHIND,
-    EXPLOITS,
-    OUT_OF_TIME,
-    SWEEP_STOPS,
     TrialEnd,
     TrialLog,
     follow_all,
@@ -107,7 +102,7 @@ def run_trials(
                 asked = asked or search.end(stops.received, progress)
                 if time.monotonic() - asked > STOP_PATIENCE_S:
                     break
-                _ask_all_to_stop(queue, SWEEP_STOPS + NAMES[stops.received])
+                _ask_all_to_stop(queue, Stop(reason=StopReason.SWEEP_STOPS, detail=NAMES[stops.received]))
             tuning.join(POLL_S)
     if stops.received is not None:
         raise Interrupted(stops.received)
@@ -122,12 +117,12 @@ def run_trials(
     tell_ends()
 
 
-def _ask_all_to_stop(queue: TrialQueue, request: str) -> None:
+def _ask_all_to_stop(queue: TrialQueue, stop: Stop) -> None:
     """Ask the trials at work to save and stop; again and again, since a start of their workers forgets it."""
     for entry in queue.entries:
         folder = _folder(entry.job)
         if entry.view.end is None and folder.root.exists() and not folder.stop_request.exists():
-            ask_to_stop(folder.stop_request, request)
+            ask_to_stop(folder.stop_request, stop)
 
 
 def _tuner(
@@ -223,7 +218,7 @@ class _StopRequests(FIFOScheduler):
             job: TrialJob = trial.config["job"]
             reason = self._verdicts.take(job.number, result[EPOCH], result[SCORE])
             if reason is not None:
-                atomic_write(_folder(job).stop_request, self._verdicts.request + reason)
+                write_stop_request(_folder(job).stop_request, Stop(reason=self._verdicts.stop_reason, detail=reason))
         go_on: str = TrialScheduler.CONTINUE
         return go_on
 
@@ -248,16 +243,17 @@ def _run_trial(config: dict[str, TrialJob], *, placement: Placement) -> None:
         with _time_limit(job):
             result = _to_its_end(job, placement, log, on_epoch)
     except RunStoppedError as error:
-        text = _stop_reason(job)
-        if text.startswith(BEHIND):
-            end_early("stopped", text.removeprefix(BEHIND))
-        elif text.startswith(OUT_OF_TIME):
-            end_early("timed_out", text.removeprefix(OUT_OF_TIME))
-        elif text.startswith(SWEEP_STOPS):
-            log.line("stopped with the sweep, which goes on from here")
-        else:
-            end_early("failed", failure_reason(error))
-            raise
+        stop = requested_stop(_folder(job).stop_request) or Stop(reason=StopReason.REQUESTED)
+        match stop.reason:
+            case StopReason.PRUNED:
+                end_early("stopped", stop.detail)
+            case StopReason.OUT_OF_TIME:
+                end_early("timed_out", stop.detail)
+            case StopReason.SWEEP_STOPS:
+                log.line("stopped with the sweep, which resumes it")
+            case _:
+                end_early("failed", failure_reason(error))
+                raise
     except DivergenceError as error:
         end_early("diverged", failure_reason(error))
     except BaseException as error:
@@ -288,14 +284,10 @@ def _to_its_end(
         try:
             return _when_free(job, config, placement, log, on_epoch)
         except RunStoppedError:
-            if not _stop_reason(job).startswith(EXPLOITS):
+            stop = requested_stop(_folder(job).stop_request)
+            if stop is None or stop.reason is not StopReason.EXPLOITS:
                 raise
             _folder(job).stop_request.unlink()
-
-
-def _stop_reason(job: TrialJob) -> str:
-    asked = _folder(job).stop_request
-    return asked.read_text(encoding="utf-8") if asked.exists() else ""
 
 
 def _when_free(
@@ -333,13 +325,13 @@ def _time_limit(job: TrialJob) -> Iterator[None]:
         yield
         return
     over, request = threading.Event(), _folder(job).stop_request
-    text = f"{OUT_OF_TIME}it took longer than max_trial_minutes {job.max_minutes:g}"
+    detail = f"it took longer than max_trial_minutes {job.max_minutes:g}"
 
     def ask() -> None:
         wait = 60 * (job.max_minutes or 0)
         while not over.wait(wait):
             if not request.exists():
-                atomic_write(request, text)
+                write_stop_request(request, Stop(reason=StopReason.OUT_OF_TIME, detail=detail))
             wait = ASK_AGAIN_S
 
     thread = threading.Thread(target=ask, name="time limit", daemon=True)

@@ -18,9 +18,6 @@ from morphmlp.line_file import cut_torn_end
 from morphmlp.progress import Progress
 from morphmlp.tuning.run.trials import TrialState
 
-BEHIND, OUT_OF_TIME, EXPLOITS = "behind other trials: ", "out of time: ", "exploits: "
-SWEEP_STOPS = "the sweep stops: "
-"""How a request to stop begins that comes from the sweep; the reason follows."""
 UPDATE_EVERY_S = 1.0
 
 

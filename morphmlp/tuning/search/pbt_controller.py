@@ -16,7 +16,7 @@ from morphmlp.files import atomic_write
 from morphmlp.training.checkpoint.branching import branch, newest_at, settle
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.record.run_folder import RunFolder, run_lock
-from morphmlp.tuning.run.trial_log import EXPLOITS
+from morphmlp.training.workers.stops import StopReason
 from morphmlp.tuning.run.trial_queue import Entry, TrialJob, TrialQueue
 from morphmlp.tuning.search.population import Exploit, Population
 
@@ -24,7 +24,7 @@ from morphmlp.tuning.search.population import Exploit, Population
 class PbtController:
     """The driver's side."""
 
-    request = EXPLOITS
+    stop_reason = StopReason.EXPLOITS
     """What a member that shall exploit another is asked for."""
 
     def __init__(self, population: Population, queue: TrialQueue) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from morphmlp.config.sweep import Asha, NoScheduler
-from morphmlp.tuning.run.trial_log import BEHIND
+from morphmlp.training.workers.stops import StopReason
 
 EPOCH, SCORE = "epoch", "val_top1"
 """What trials report to Tune: the epoch and its validation top-1, percent."""
@@ -23,7 +23,7 @@ EPOCH, SCORE = "epoch", "val_top1"
 class AshaPruner:
     """Decides after each epoch of a trial whether it goes on."""
 
-    request = BEHIND
+    stop_reason = StopReason.PRUNED
     """What a trial that shall stop is asked for."""
 
     def __init__(self, scheduler: Asha | NoScheduler, *, epochs: int, point_of: Callable[[int], str] = str) -> None:

@@ -19,10 +19,11 @@ from morphmlp.training.loop.state import new_state, snapshot
 from morphmlp.training.loop.step_guard import SkippedStep
 from morphmlp.training.record.report import points_of
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.workers import ray_worker
-from morphmlp.training.workers.stop_request import ROOM
+from morphmlp.training.workers import ray_trainer, ray_worker
+from morphmlp.training.workers.stops import Stop, StopReason, write_stop_request
 
 STEPS_PER_EPOCH = 2
+STOP = Stop(reason=StopReason.REQUESTED, detail="SIGTERM")
 
 
 class KeptSaving:
@@ -62,6 +63,7 @@ class Training:
         self.saving = KeptSaving(self.state, plan)
         self.clips = tiny.ListClips(plan, broken=broken)
         job = SimpleNamespace(config=config, folder=folder, gmacs_per_view=1.0, num_videos=num_videos, num_val_videos=4)
+        self.job = job
         self.worker = ray_worker._Worker(job, self.state, self.clips, self.saving, workers=1, device=tiny.CPU)
 
     def run(self):
@@ -124,20 +126,20 @@ def test_whoever_is_asked_to_stop_at_the_last_step_of_an_epoch_validates_first(r
     training = Training(folder)
     calls = iter([False, True])
     training.worker.guard.wants_to_stop = lambda: next(calls, False)
-    folder.stop_request.write_text("SIGTERM")
+    write_stop_request(folder.stop_request, STOP)
     training.run()
     assert training.saving.saved == [(1, None), (2, 25.0), (2, None)]  # the last one is that of the stop
-    assert reports[-1] == {"stopped": "stop requested: SIGTERM"}
+    assert reports[-1] == {"stopped": {"reason": "requested", "detail": "SIGTERM"}}
     assert {point.key for report in reports for point in points_of(report)} >= {Metrics.VAL_TOP1}
 
 
 def test_whoever_is_asked_to_stop_inside_an_epoch_saves_and_stops_at_once(reports, folder):
     training = Training(folder)
     training.worker.guard.wants_to_stop = lambda: True
-    folder.stop_request.write_text("SIGTERM")
+    write_stop_request(folder.stop_request, STOP)
     training.run()
     assert {step for step, _ in training.saving.saved} == {1}
-    assert reports[-1] == {"stopped": "stop requested: SIGTERM"}
+    assert reports[-1] == {"stopped": {"reason": "requested", "detail": "SIGTERM"}}
 
 
 def test_a_run_that_is_continued_keeps_the_head_that_it_has_trained(tmp_path):
@@ -160,8 +162,10 @@ def test_a_run_that_is_continued_keeps_the_head_that_it_has_trained(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "waits", "raises"),
     [
-        pytest.param("SIGTERM", "no time to wait", False, id="a signal: the run ends all the same"),
-        pytest.param(f"{ROOM}2 more", "waiting", True, id="more workers: they would take the steps again"),
+        pytest.param(STOP, "no time to wait", False, id="a signal: the run ends all the same"),
+        pytest.param(
+            Stop(reason=StopReason.MORE_WORKERS), "waiting", True, id="more workers: they would take the steps again"
+        ),
         pytest.param(None, "waiting", True, id="the end of the plan"),
     ],
 )
@@ -169,7 +173,7 @@ def test_storage_that_takes_no_checkpoint_is_waited_for_unless_the_run_is_to_end
     training = Training(folder)
     training.saving.refuses = True
     if asked is not None:
-        folder.stop_request.write_text(asked)
+        write_stop_request(folder.stop_request, asked)
         training.worker.guard.wants_to_stop = lambda: True
     if raises:
         with pytest.raises(StorageError, match="full"):
@@ -177,7 +181,7 @@ def test_storage_that_takes_no_checkpoint_is_waited_for_unless_the_run_is_to_end
     else:
         training.run()
         assert "stopping without a checkpoint of this step: the disk is full" in reports[-2]["notes"]
-        assert reports[-1] == {"stopped": f"stop requested: {asked}"}
+        assert reports[-1] == {"stopped": asked.to_plain()}
     assert json.loads(folder.progress.read_text()) == {"notes": [waits]}
 
 
@@ -213,7 +217,7 @@ def test_too_many_broken_training_videos_end_the_run_at_that_step_and_not_at_the
     fields = {"execution.report_every_steps": 20, "ingest.max_quarantined_share": 0.25}
     training = Training(folder, broken=range(12), **fields)
     training.run()
-    assert reports[-1] == {"stopped": "too many broken videos: train: 6 of 12 train videos"}
+    assert reports[-1] == {"stopped": {"reason": "too_many_broken", "split": "train", "detail": "6 of 12 train videos"}}
     assert training.saving.saved == [(1, None), (1, None)]  # as due, and for the stop
     assert len(reports) == 2
 
@@ -222,7 +226,9 @@ def test_broken_videos_of_an_epoch_are_weighed_before_its_validation(reports, fo
     monkeypatch.delattr(ray_worker, "score_single_views")
     training = Training(folder, broken=range(12), **{"ingest.max_quarantined_share": 0.75})
     training.run()
-    assert reports[-1] == {"stopped": "too many broken videos: train: 12 of 12 train videos"}
+    assert reports[-1] == {
+        "stopped": {"reason": "too_many_broken", "split": "train", "detail": "12 of 12 train videos"}
+    }
 
 
 def test_the_share_of_broken_videos_begins_anew_with_each_epoch(reports, folder):
@@ -234,7 +240,13 @@ def test_the_share_of_broken_videos_begins_anew_with_each_epoch(reports, folder)
 def test_a_training_set_that_is_gone_ends_the_run_long_before_the_share_of_the_whole(reports, folder):
     training = Training(folder, num_videos=100_000, broken=range(12), **{"ingest.max_quarantined_share": 0.01})
     training.run()
-    assert reports[-1] == {"stopped": "too many broken videos: train: 12 of the first 12 of 100000 train videos"}
+    assert reports[-1] == {
+        "stopped": {
+            "reason": "too_many_broken",
+            "split": "train",
+            "detail": "12 of the first 12 of 100000 train videos",
+        }
+    }
 
 
 def test_a_validation_with_too_many_broken_videos_gives_no_score_and_ends_the_run(reports, folder, monkeypatch):
@@ -245,7 +257,7 @@ def test_a_validation_with_too_many_broken_videos_gives_no_score_and_ends_the_ru
     monkeypatch.setattr(ray_worker, "score_single_views", score)
     training = Training(folder, **{"ingest.max_quarantined_share": 0.25})
     training.run()
-    assert reports[-1] == {"stopped": "too many broken videos: val: 2 of 4 val videos"}
+    assert reports[-1] == {"stopped": {"reason": "too_many_broken", "split": "val", "detail": "2 of 4 val videos"}}
     assert training.saving.saved[-2:] == [(2, None), (2, None)]  # never the best one
     assert not {point.key for report in reports for point in points_of(report)} & {Metrics.VAL_TOP1, Metrics.VAL_LOSS}
 
@@ -254,8 +266,10 @@ def test_too_many_skipped_steps_end_with_the_command_that_repeats_the_last_one(r
     training = Training(RunFolder(tmp_path / "my run"), **{"execution.max_skipped_steps": 3})
     last = SkippedStep(step=6, epoch=0, loss=math.nan, grad_norm=math.inf)
     training.worker.guard = SimpleNamespace(gave_up=True, last_skipped=last, broken_videos=0, stop_requested=False)
-    reason = training.worker._reason_to_stop(None)
-    assert reason.startswith(
-        "3 steps in a row had a loss or gradient that isn't finite (execution.max_skipped_steps), "
+    stop = training.worker._stop(None)
+    assert stop == Stop(reason=StopReason.DIVERGED, step=7)
+    fault = ray_trainer._fault(stop, training.job.config, training.job.folder)
+    assert str(fault).startswith(
+        "3 steps in a row had a loss or gradient that isn't finite (execution.max_skipped_steps), the last one step 7; "
+        f"repeat it with `python pipelines/replay.py '{tmp_path}/my run' 7`; lower optim.lr"
     )
-    assert reason.endswith(f"step 7; repeat it with `python pipelines/replay.py '{tmp_path}/my run' 7`")

@@ -15,10 +15,10 @@ import pytest
 from morphmlp.config.operation import ClusterConfig
 from morphmlp.errors import CheckpointError, ClusterError, RunStoppedError, StorageError
 from morphmlp.stop_signals import Interrupted, StopSignals
-from morphmlp.training.record.report import NODE_LEAVES, QUARANTINE, STOP_REQUESTED
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.workers import stop_request, supervision
+from morphmlp.training.workers import stops, supervision
 from morphmlp.training.workers.restarts import End, Ending
+from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop, requested_stop, write_stop_request
 from morphmlp.training.workers.supervision import Supervisor
 
 RETURNED = End(ending=Ending.RETURNED)
@@ -40,7 +40,7 @@ class Script:
     folder: RunFolder
     ends: End
     reports: int = 1
-    stopped: str | None = None
+    stopped: Stop | None = None
     until_asked: bool = False
     each_poll: Callable[[], None] = lambda: None
     alive: bool = True
@@ -55,14 +55,15 @@ class Script:
             self.report(None)
         elif not self.until_asked:
             self.finish(self.stopped)
-        elif self.folder.stop_request.exists():
-            self.finish(STOP_REQUESTED + self.folder.stop_request.read_text())
+        elif (stop := requested_stop(self.folder.stop_request)) is not None:
+            self.finish(stop)
 
-    def report(self, stopped: str | None) -> None:
+    def report(self, stopped: Stop | None) -> None:
+        line = {"stopped": None if stopped is None else stopped.to_plain(), "notes": [], "points": []}
         with self.folder.progress.open("a") as file:
-            file.write(json.dumps({"stopped": stopped, "notes": [], "points": []}) + "\n")
+            file.write(json.dumps(line) + "\n")
 
-    def finish(self, stopped: str | None) -> None:
+    def finish(self, stopped: Stop | None) -> None:
         if stopped is not None:
             self.report(stopped)
         self.alive = False
@@ -72,7 +73,7 @@ class Script:
 
 
 @dataclass
-class FakeRoom:
+class FakeCapacity:
     """As many places as the list says, start by start; the last number stays."""
 
     counts: list[int]
@@ -123,7 +124,7 @@ class Stage:
     def group(self, ends: End, **how: object) -> Script:
         return Script(self.folder, ends, **how)  # type: ignore[arg-type]
 
-    def run(self, groups: Iterable[Script], room: FakeRoom | None = None, **cluster: float) -> str | None:
+    def run(self, groups: Iterable[Script], capacity: FakeCapacity | None = None, **cluster: float) -> Stop | None:
         waiting = iter(groups)
 
         def start() -> Script:
@@ -133,7 +134,7 @@ class Stage:
 
         return Supervisor(
             start,
-            room or FakeRoom([2]),
+            capacity or FakeCapacity([2]),
             cluster=ClusterConfig(**cluster),  # type: ignore[arg-type]
             folder=self.folder,
             progress=self.told,
@@ -154,11 +155,15 @@ def test_workers_that_come_to_the_end_of_the_plan_are_not_started_again(stage: S
 
 
 def test_a_reason_to_stop_that_is_the_workers_own_is_handed_on(stage: Stage) -> None:
-    assert stage.run([stage.group(RETURNED, stopped=QUARANTINE)]) == QUARANTINE
+    for stop in (
+        Stop(reason=StopReason.TOO_MANY_BROKEN, split="train", detail="6 of 12 train videos"),
+        Stop(reason=StopReason.DIVERGED, step=7),
+    ):
+        assert stage.run([stage.group(RETURNED, stopped=stop)]) == stop
 
 
 def test_an_old_stop_request_does_not_stop_a_new_run(stage: Stage) -> None:
-    stage.folder.stop_request.write_text("SIGTERM")
+    write_stop_request(stage.folder.stop_request, Stop(reason=StopReason.REQUESTED))
     assert stage.run([stage.group(RETURNED)]) is None
 
 
@@ -180,11 +185,11 @@ def test_a_failure_that_nobody_wrote_down_is_recorded_with_the_restart(stage: St
 
 
 def test_an_announced_loss_of_a_node_is_charged_as_one(stage: Stage) -> None:
-    groups = [stage.group(RETURNED, stopped=NODE_LEAVES), stage.group(RETURNED)]
+    groups = [stage.group(RETURNED, stopped=Stop(reason=StopReason.NODE_LEAVES)), stage.group(RETURNED)]
     assert stage.run(list(groups), max_failures=0) is None
-    assert stage.told.events == [f"restarted: {NODE_LEAVES}"]
+    assert stage.told.events == ["restarted: a node is about to be taken away"]
     with pytest.raises(ClusterError, match=r"cluster.max_preemptions is 0"):
-        stage.run([stage.group(RETURNED, stopped=NODE_LEAVES)], max_preemptions=0)
+        stage.run([stage.group(RETURNED, stopped=Stop(reason=StopReason.NODE_LEAVES))], max_preemptions=0)
 
 
 def test_what_a_worker_says_twice_is_the_users_to_mend(stage: Stage) -> None:
@@ -217,11 +222,10 @@ def test_a_run_on_a_full_disk_is_stopped_all_the_same_and_not_made_to_grow(
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(stop_request, "atomic_write", full)
-    stop_request.ask_to_stop(stage.folder.stop_request, "SIGTERM")
-    assert stop_request.reason_of(stage.folder.stop_request) == "asked to"
+    monkeypatch.setattr(stops, "atomic_write", full)
+    ask_to_stop(stage.folder.stop_request, Stop(reason=StopReason.SWEEP_STOPS))
+    assert requested_stop(stage.folder.stop_request) == Stop(reason=StopReason.REQUESTED)
 
-    monkeypatch.setattr(supervision, "atomic_write", full)
     polls = iter(range(20))
     group = stage.group(RETURNED, reports=1, until_asked=True)
 
@@ -229,30 +233,30 @@ def test_a_run_on_a_full_disk_is_stopped_all_the_same_and_not_made_to_grow(
         group.until_asked = next(polls, None) is not None
 
     group.each_poll = end_after_a_while
-    assert stage.run([group], FakeRoom([1, 3], free=2), resize_check_s=0.001) is None
+    assert stage.run([group], FakeCapacity([1, 3], free=2), resize_check_s=0.001) is None
     assert stage.starts == 1
 
 
 def test_a_run_s_folder_that_takes_no_request_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"gone/stop-requested: the workers can't be asked to stop: No such file"):
-        stop_request.ask_to_stop(tmp_path / "gone" / "stop-requested", "SIGTERM")
+        ask_to_stop(tmp_path / "gone" / "stop-requested", Stop(reason=StopReason.REQUESTED))
 
 
 def test_a_run_shrinks_to_what_is_left(stage: Stage) -> None:
-    room = FakeRoom([2, 1])
-    assert stage.run([stage.group(NODE_LOST), stage.group(RETURNED)], room) is None
+    capacity = FakeCapacity([2, 1])
+    assert stage.run([stage.group(NODE_LOST), stage.group(RETURNED)], capacity) is None
     assert stage.told.events == ["resized from 2 to 1 workers: its node is gone"]
 
 
 def test_a_run_grows_by_asking_its_workers_to_stop_first(stage: Stage) -> None:
-    room = FakeRoom([1, 3], free=2)
+    capacity = FakeCapacity([1, 3], free=2)
     groups = [stage.group(RETURNED, until_asked=True), stage.group(RETURNED)]
-    assert stage.run(groups, room, max_failures=0, max_preemptions=0, resize_check_s=0.01) is None
+    assert stage.run(groups, capacity, max_failures=0, max_preemptions=0, resize_check_s=0.01) is None
     assert stage.told.events == ["resized from 1 to 3 workers: there is room for 2 more"]
 
 
 def test_workers_that_have_not_reported_are_not_asked_to_grow(stage: Stage) -> None:
-    room = FakeRoom([1, 3], free=2)
+    capacity = FakeCapacity([1, 3], free=2)
     polls = iter(range(50))
     group = stage.group(RETURNED, reports=0, until_asked=True)
 
@@ -261,11 +265,11 @@ def test_workers_that_have_not_reported_are_not_asked_to_grow(stage: Stage) -> N
         group.until_asked = next(polls, None) is not None
 
     group.each_poll = end_after_a_while
-    assert stage.run([group], room, resize_check_s=0.001) is None
+    assert stage.run([group], capacity, resize_check_s=0.001) is None
 
 
 def test_workers_at_the_end_of_their_plan_are_not_asked_to_grow(stage: Stage) -> None:
-    room = FakeRoom([1, 3], free=2)
+    capacity = FakeCapacity([1, 3], free=2)
     group = stage.group(RETURNED, reports=0, until_asked=True)
     polls = iter(range(20))
 
@@ -277,14 +281,14 @@ def test_workers_at_the_end_of_their_plan_are_not_asked_to_grow(stage: Stage) ->
         group.until_asked = poll is not None
 
     group.each_poll = end_after_a_while
-    assert stage.run([group], room, resize_check_s=0.001) is None
+    assert stage.run([group], capacity, resize_check_s=0.001) is None
     assert stage.told.done == 9
 
 
 def test_a_run_without_workers_ends_within_the_stated_time_and_says_what_is_lacking(stage: Stage) -> None:
-    room = FakeRoom([2], lacking="2 x {CPU 1, GPU 1} are needed, 1 can start now")
+    capacity = FakeCapacity([2], lacking="2 x {CPU 1, GPU 1} are needed, 1 can start now")
     with pytest.raises(ClusterError, match=r"no workers for .*2 x \{CPU 1, GPU 1\} are needed, 1 can"):
-        stage.run([stage.group(NODE_LOST)], room, wait_for_workers_s=0.05)
+        stage.run([stage.group(NODE_LOST)], capacity, wait_for_workers_s=0.05)
     with pytest.raises(ClusterError, match=r"no workers for .*no places; the same command continues"):
         stage.run(itertools.repeat(stage.group(NOT_STARTED, reports=0)), wait_for_workers_s=0.05)
 
@@ -292,7 +296,7 @@ def test_a_run_without_workers_ends_within_the_stated_time_and_says_what_is_lack
 def test_the_user_hears_of_the_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "TELL_EVERY_S", 0.01)
     with pytest.raises(ClusterError):
-        stage.run([stage.group(NODE_LOST)], FakeRoom([2], lacking="one is missing"), wait_for_workers_s=0.1)
+        stage.run([stage.group(NODE_LOST)], FakeCapacity([2], lacking="one is missing"), wait_for_workers_s=0.1)
     assert any(line.startswith("waiting for workers") and "one is missing" in line for line in stage.told.lines)
 
 
@@ -313,7 +317,7 @@ def test_a_first_signal_lets_the_workers_save(stage: Stage, signum: int, name: s
     with pytest.raises(RunStoppedError, match=f"^stopped by {name}$") as stop:
         stage.run([group])
     assert stop.value.signum == signum
-    assert stage.folder.stop_request.read_text() == name
+    assert requested_stop(stage.folder.stop_request) == Stop(reason=StopReason.REQUESTED, detail=name)
     assert any("a second Ctrl-C stops at once" in line for line in stage.told.lines)
 
 
@@ -369,10 +373,10 @@ def test_a_stop_request_in_the_folder_stops_a_run_too(stage: Stage) -> None:
 
 
 def test_a_stop_request_ends_the_wait_for_workers(stage: Stage) -> None:
-    room = FakeRoom([2], lacking="none there")
+    capacity = FakeCapacity([2], lacking="none there")
     group = stage.group(NODE_LOST)
     group.each_poll = lambda: group.reports or stage.folder.stop_request.write_text("later")
     began = time.monotonic()
     with pytest.raises(RunStoppedError):
-        stage.run([group], room)
+        stage.run([group], capacity)
     assert time.monotonic() - began < 60  # not wait_for_workers_s

@@ -7,9 +7,13 @@ import pytest
 from ray.tune.search import Searcher
 
 from morphmlp.errors import RunStoppedError
+from morphmlp.training.workers.stops import Stop, StopReason, requested_stop, write_stop_request
 from morphmlp.tuning.run import ray_trials
 from morphmlp.tuning.run.ray_trials import _ask_all_to_stop, _NextTrial
-from morphmlp.tuning.run.trial_log import SWEEP_STOPS, TrialLog, TrialView
+from morphmlp.tuning.run.trial_log import TrialLog, TrialView
+
+PRUNED = Stop(reason=StopReason.PRUNED, detail="63.0 is in the lower half of those seen at epoch 2")
+SWEEP_STOPS = Stop(reason=StopReason.SWEEP_STOPS, detail="SIGTERM")
 
 
 @pytest.fixture
@@ -66,14 +70,14 @@ def test_only_trials_at_work_are_asked_to_stop_and_no_other_request_is_lost(tmp_
         if name != "waiting":
             folder.mkdir()
         if asked is not None:
-            (folder / "stop-requested").write_text(asked)
+            write_stop_request(folder / "stop-requested", asked)
         config = SimpleNamespace(cluster=SimpleNamespace(storage=str(tmp_path)))
         return SimpleNamespace(job=SimpleNamespace(config=config, run_name=name), view=SimpleNamespace(end=end))
 
-    entries = [entry("done", end="finished"), entry("behind", asked="behind other trials"), entry("works")]
-    _ask_all_to_stop(SimpleNamespace(entries=[*entries, entry("waiting")]), "the sweep stops: SIGTERM")
-    asked = {path.parent.name: path.read_text() for path in tmp_path.glob("*/stop-requested")}
-    assert asked == {"behind": "behind other trials", "works": "the sweep stops: SIGTERM"}
+    entries = [entry("done", end="finished"), entry("behind", asked=PRUNED), entry("works")]
+    _ask_all_to_stop(SimpleNamespace(entries=[*entries, entry("waiting")]), SWEEP_STOPS)
+    asked = {path.parent.name: requested_stop(path) for path in tmp_path.glob("*/stop-requested")}
+    assert asked == {"behind": PRUNED, "works": SWEEP_STOPS}
 
 
 def test_a_trial_that_stops_with_its_sweep_has_not_ended(tmp_path, monkeypatch):
@@ -88,7 +92,7 @@ def test_a_trial_that_stops_with_its_sweep_has_not_ended(tmp_path, monkeypatch):
     )
 
     def stop(*_):
-        (tmp_path / "t1" / "stop-requested").write_text(SWEEP_STOPS + "SIGTERM")
+        write_stop_request(tmp_path / "t1" / "stop-requested", SWEEP_STOPS)
         raise RunStoppedError("stopped", signum=signal.SIGINT)
 
     monkeypatch.setattr(ray_trials, "_to_its_end", stop)
