@@ -20,6 +20,7 @@ from morphmlp.config.loading import config_to_mapping
 from morphmlp.data.clips.augment import normalise
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan, random_generator
+from morphmlp.models.parts import training_mode
 from morphmlp.tasks.classification import mix, soft_target_loss_sum, soft_targets
 from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
 from morphmlp.training.loop.loop import EpochSummary, Recipe, StepSummary, autocast, fit
@@ -104,7 +105,8 @@ def plain_steps(config: ExperimentConfig, *, device: torch.device) -> Iterator[T
         The sum of the losses of each step's last micro-batch, on the device.
     """
     state, recipe = prepared_state(config, device), recipe_in_memory(config)
-    model, optimizer, scaler = state.model.train(), state.optimizer, state.scaler
+    model, optimizer, scaler = state.model, state.optimizer, state.scaler
+    training_mode(model)
     batches = ClipsInMemory(config, recipe.plan, pin_memory=device.type == "cuda").step
     clips_per_step = sum(len(batch.labels) for batch in batches)
     while True:

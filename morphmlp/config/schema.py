@@ -5,9 +5,9 @@ Fields that define a result have no default, so that each YAML can be read alone
 """
 
 from dataclasses import field
-from typing import Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from morphmlp.config.operation import CheckpointConfig, ClusterConfig, ExecutionConfig, IngestConfig, WorkerRange
@@ -18,6 +18,7 @@ from morphmlp.config.values import (
     Branch,
     FourInts,
     NonNegativeFloat,
+    Part,
     PositiveFloat,
     PositiveInt,
     Rate,
@@ -175,6 +176,15 @@ class OptimConfig:
     """Decay of weights with two or more dimensions; biases and norms have none."""
     clip_norm: PositiveFloat
     """Greatest global L2 norm of the gradient."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learning rates fall towards the input by this factor a layer (stem, each block), as BEiT and MAE are fine-tuned;
+    the last norm and the head have the whole rate. 1, as published: one rate for all."""
+    head_lr_factor: PositiveFloat = 1.0
+    """The head's learning rate as a multiple of the others'."""
+
+
+BACKBONE: tuple[Part, ...] = ("stem", "stage1", "stage2", "stage3", "stage4")
+"""All parts of a network but its head."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -193,10 +203,25 @@ class TrainConfig:
     ema_decay: Rate | None = None
     """Keep a moving average of the weights that moves by `1 - ema_decay` a step; validation and test then use it.
     Null, as published: the weights themselves."""
+    freeze: Literal["backbone"] | tuple[Part, ...] | None = None
+    """Parts that keep the weights they start with, as in `[stem, stage1]`; `backbone`: all but the head. They run as in
+    evaluation: BatchNorm keeps its statistics and drop path drops nothing. An unbroken row of parts from the stem on
+    needs no backward pass, which saves time and memory."""
     seed: int = 0
     """Root of every random draw."""
     max_steps: PositiveInt | None = None
     """Stop after so many optimiser steps; the learning-rate schedule stays that of `epochs`."""
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> Self:
+        if len(self.frozen_parts) == len(get_args(Part)):
+            raise ValueError("freeze names every part, which leaves nothing to train; leave one of them out")
+        return self
+
+    @property
+    def frozen_parts(self) -> frozenset[Part]:
+        """The parts that `freeze` names."""
+        return frozenset(BACKBONE if self.freeze == "backbone" else self.freeze or ())
 
     @property
     def micro_batches_per_step(self) -> int:

@@ -16,6 +16,7 @@ FourInts = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Stage = Annotated[int, Field(ge=1, le=4)]
 Branch = Literal["height", "width", "channel"]
+Part = Literal["stem", "stage1", "stage2", "stage3", "stage4", "head"]
 Temporal = Literal["mixed", "averaged", "none"]
 DecoderName = Literal["pyav", "decord", "torchcodec"]
 

@@ -14,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from morphmlp.config import ModelConfig
 from morphmlp.config.shapes import NUM_STAGES
+from morphmlp.config.values import Part
 from morphmlp.models.backbone import MorphMLP
+from morphmlp.models.parts import freeze, training_mode
 
 # Per input element, as fvcore counts them, with which the paper's numbers agree.
 LAYER_NORM_MACS = 5
@@ -96,8 +98,10 @@ class ActivationBytes:
         return int(SHARE_IN_16_BIT * (total + one_block)) if in_16_bit else total + one_block
 
 
-def activation_bytes(config: ModelConfig, *, num_frames: int, crop_size: int, clips: int) -> ActivationBytes:
-    """What one training micro-batch of `clips` clips keeps for the backward pass.
+def activation_bytes(
+    config: ModelConfig, *, num_frames: int, crop_size: int, clips: int, frozen: Collection[Part] = ()
+) -> ActivationBytes:
+    """What one training micro-batch of `clips` clips keeps for the backward pass; less where parts are `frozen`.
 
     Parameters aren't counted; neither are what the allocator adds and what a layer needs only while it runs.
 
@@ -105,7 +109,9 @@ def activation_bytes(config: ModelConfig, *, num_frames: int, crop_size: int, cl
         ConfigError: The sizes don't fit together.
     """
     with torch.device("meta"):
-        model = MorphMLP(config, num_frames=num_frames, crop_size=crop_size).train()
+        model = MorphMLP(config, num_frames=num_frames, crop_size=crop_size)
+        freeze(model, frozen)
+        training_mode(model)
         batch = torch.empty(clips, *model.input_shape)
     parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     # By storage, and the tensors are held: a freed storage's address could come back for another.
@@ -121,7 +127,8 @@ def activation_bytes(config: ModelConfig, *, num_frames: int, crop_size: int, cl
     def enter(number: int, block: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         nonlocal stage
         stage = number
-        inputs[number][arguments[0].untyped_storage()._cdata] = arguments[0]
+        if arguments[0].requires_grad or any(parameter.requires_grad for parameter in block.parameters()):
+            inputs[number][arguments[0].untyped_storage()._cdata] = arguments[0]
 
     def leave(block: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal stage

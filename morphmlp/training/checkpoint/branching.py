@@ -20,9 +20,6 @@ from morphmlp.training.loop.state import Checkpoint, checkpoint_from
 from morphmlp.training.record.run_events import RunEvents, read_events
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 
-_DECAYED_GROUP = 1
-"""Of the optimiser's parameter groups that one whose weights decay, see `build_optimizer`."""
-
 
 def newest_at(store: CheckpointStore, *, epoch: int) -> StoredCheckpoint | None:
     """A run's newest checkpoint of at most so many epochs; None where it has none.
@@ -141,7 +138,9 @@ def _make_only(store: CheckpointStore, kept: StoredCheckpoint) -> None:
 def _under(content: Mapping[str, Any], config: ExperimentConfig) -> dict[str, Any]:
     """A checkpoint's content under another schedule; tensors are shared."""
     optimizer = {**content["optimizer"], "param_groups": copy.deepcopy(content["optimizer"]["param_groups"])}
-    optimizer["param_groups"][_DECAYED_GROUP]["weight_decay"] = config.optim.weight_decay
+    for group in optimizer["param_groups"]:
+        if group["kind"] == "decayed":
+            group["weight_decay"] = config.optim.weight_decay
     return {**content, "config": config_to_mapping(config), "optimizer": optimizer}
 
 

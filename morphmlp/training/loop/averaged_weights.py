@@ -18,13 +18,13 @@ class AveragedWeights:
 
     Only parameters are averaged. BatchNorm's running statistics and other buffers stay the model's own, as in
     `torch.optim.swa_utils.AveragedModel`: they are moving averages already, and averaging them again would mix in their
-    initial 0 and 1, which no weights ever had. (timm averages them too.)
+    initial 0 and 1, which no weights ever had. (timm averages them too.) Frozen parameters have no average either.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Begin with the model's weights as they are."""
         self._share = 1 - decay
-        self._weights = dict(model.named_parameters())
+        self._weights = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
         self._averages = {name: parameter.detach().clone() for name, parameter in self._weights.items()}
 
     @torch.no_grad()
@@ -80,6 +80,6 @@ class AveragedWeights:
             average.copy_(averages[name])
 
     def _exchange(self, model: nn.Module) -> None:
-        for name, parameter in model.named_parameters():
-            average = self._averages[name]
-            parameter.data, average.data = average.data, parameter.data
+        parameters = dict(model.named_parameters())
+        for name, average in self._averages.items():
+            parameters[name].data, average.data = average.data, parameters[name].data

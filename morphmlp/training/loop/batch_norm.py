@@ -16,8 +16,13 @@ class RunningStatistics:
     """Holds a model's running statistics while its BatchNorms show those of single micro-batches."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Find the BatchNorms of a model that is about to train."""
-        self._norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        """Find the BatchNorms of a model that is about to train; frozen ones keep their statistics."""
+        self._norms = [
+            module
+            for module in model.modules()
+            if isinstance(module, _BatchNorm) and any(parameter.requires_grad for parameter in module.parameters())
+        ]
+        self._nothing = next(model.parameters()).new_zeros(0)
         self._momenta = [cast(float, norm.momentum) for norm in self._norms]
         self._buffers = [
             cast(Tensor, buffer) for norm in self._norms for buffer in (norm.running_mean, norm.running_var)
@@ -38,7 +43,7 @@ class RunningStatistics:
 
     def flat_sums(self) -> Tensor:
         """This worker's weighted sums as one vector, to be added up over the workers."""
-        return torch.cat([total.flatten() for total in self._sums])
+        return torch.cat([self._nothing, *(total.flatten() for total in self._sums)])
 
     def put_back(self) -> None:
         """Show the running statistics again, as they were before the step."""

@@ -76,6 +76,7 @@ def _stages_to_fit(config: ExperimentConfig, precision: Precision, *, memory: in
         num_frames=config.clip.num_frames,
         crop_size=config.clip.crop_size,
         clips=config.train.micro_batch_size * config.augment.repeats,
+        frozen=config.train.frozen_parts,
     )
 
     def needed(stages: Collection[int]) -> int:

@@ -21,6 +21,7 @@ from morphmlp.data.clips.augment import normalise
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, TrainPlan, random_generator, random_seed
+from morphmlp.models.parts import training_mode
 from morphmlp.tasks.classification import mix, soft_target_loss_sum, soft_targets
 from morphmlp.training.loop.batch_norm import RunningStatistics
 from morphmlp.training.loop.recipe import learning_rate
@@ -114,7 +115,7 @@ def fit(
     """
     plan = recipe.plan
     stepper = Stepper(state, network, recipe=recipe, device=device, guard=guard or StepGuard())
-    state.model.train()
+    training_mode(state.model)
     while plan.step_of(state.cursor) < recipe.total_steps:
         epoch = state.cursor.epoch
         epoch_totals = torch.zeros(len(TOTALS), device=device)
@@ -128,7 +129,7 @@ def fit(
                 break
         stepper.guard.settle()
         yield EpochSummary(epoch=epoch, step=plan.step_of(state.cursor), totals=epoch_totals)
-        state.model.train()
+        training_mode(state.model)
 
 
 class Stepper:
@@ -143,7 +144,7 @@ class Stepper:
         self._network = network
         self._recipe = recipe
         self._device = device
-        self._parameters = list(state.model.parameters())
+        self._parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
         self._statistics = RunningStatistics(state.model)
         self._clock = StepClock(device)
         if isinstance(network, DistributedDataParallel):
@@ -232,7 +233,7 @@ class Stepper:
         """Move weights and moments, unless the step is skipped; the device decides, without the host."""
         optimizer, scaler = self.state.optimizer, self.state.scaler
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_factor"]
         optimizer.found_inf = 1.0 - finite  # type: ignore[attr-defined]  # read by the fused step, as torch.amp sets it
         scaler.step(optimizer)
         scaler.update()

@@ -10,34 +10,65 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from morphmlp.config.schema import OptimConfig
+from morphmlp.models.parts import layers_of, part_of
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
 
 
+GROUP_KINDS = ("BatchNorm", "decayed", "one-dimensional")
+"""Kinds of parameter groups, in the published order; a group's `kind` is one of them."""
+
+
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
     """AdamW with the published groups, in the published order: BatchNorm, decayed, one-dimensional.
 
-    Only weights with two or more dimensions decay. All parameters of a group share one learning rate, which
-    the loop sets before each step. The fused form can leave a step out by what the device finds, without the host.
+    Only weights with two or more dimensions decay. The loop sets each group's learning rate before each step: the
+    schedule's times the group's `lr_factor`, which is 1 as published. Where layers have rates of their own, each kind
+    falls into groups of one factor. Frozen parameters are in no group. The fused form can leave a step out by what the
+    device finds, without the host.
     """
-    batch_norm, decayed, undecayed = parameter_groups(model)
-    groups = [
-        {"params": batch_norm, "weight_decay": 0.0},
-        {"params": decayed, "weight_decay": optim.weight_decay},
-        {"params": undecayed, "weight_decay": 0.0},
-    ]
+    factors = lr_factors(model, optim)
+    groups = []
+    for kind, parameters in zip(GROUP_KINDS, parameter_groups(model), strict=True):
+        by_factor: dict[float, list[nn.Parameter]] = {}
+        for parameter in parameters:
+            by_factor.setdefault(factors[id(parameter)], []).append(parameter)
+        decay = optim.weight_decay if kind == "decayed" else 0.0
+        groups += [
+            {"params": alike, "weight_decay": decay, "kind": kind, "lr_factor": factor}
+            for factor, alike in by_factor.items()
+        ]
     return torch.optim.AdamW(groups, lr=optim.lr, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters of BatchNorms, with two or more dimensions, and the remaining one-dimensional ones."""
+    """Parameters of BatchNorms, with two or more dimensions, and the remaining one-dimensional ones; none is frozen."""
     batch_norm = [
         parameter for module in model.modules() if isinstance(module, _BatchNorm) for parameter in module.parameters()
     ]
     taken = {id(parameter) for parameter in batch_norm}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in taken]
-    return batch_norm, [p for p in others if p.ndim > 1], [p for p in others if p.ndim <= 1]
+    others = [parameter for parameter in model.parameters() if id(parameter) not in taken and parameter.requires_grad]
+    return (
+        [p for p in batch_norm if p.requires_grad],
+        [p for p in others if p.ndim > 1],
+        [p for p in others if p.ndim <= 1],
+    )
+
+
+def lr_factors(model: nn.Module, optim: OptimConfig) -> dict[int, float]:
+    """Each parameter's learning rate as a multiple of the schedule's, by the parameter's `id`.
+
+    Of `L` layers (stem 0, blocks from 1, norm and head last), layer `i` has `layer_decay ** (L - i)`, the head this
+    times `head_lr_factor`.
+    """
+    layers = layers_of([name for name, _ in model.named_parameters()])
+    last = max(layers.values(), default=0)
+    return {
+        id(parameter): optim.layer_decay ** (last - layers[name])
+        * (optim.head_lr_factor if part_of(name) == "head" else 1.0)
+        for name, parameter in model.named_parameters()
+    }
 
 
 def learning_rate(epoch: float, *, epochs: int, optim: OptimConfig) -> float:

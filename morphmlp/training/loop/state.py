@@ -16,6 +16,7 @@ from morphmlp.config.loading import changed_fields, config_to_mapping
 from morphmlp.data.stream.plan import Cursor, random_seed
 from morphmlp.errors import CheckpointError
 from morphmlp.models import MorphMLP
+from morphmlp.models.parts import freeze
 from morphmlp.training.checkpoint.content import FORMAT
 from morphmlp.training.loop.averaged_weights import AveragedWeights
 from morphmlp.training.loop.recipe import build_optimizer
@@ -70,6 +71,7 @@ def new_state(config: ExperimentConfig, device: torch.device, *, precision: Prec
     """
     torch.manual_seed(random_seed(config.train.seed, "init"))
     model = build_network(config).to(device)
+    freeze(model, config.train.frozen_parts)
     return TrainState(
         model=model,
         averaged=None if config.train.ema_decay is None else AveragedWeights(model, config.train.ema_decay),

@@ -23,6 +23,7 @@ from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, decode_li
 from morphmlp.data.stream.plan import Cursor
 from morphmlp.data.stream.train_clips import AugmentHere, train_extractor, train_plan
 from morphmlp.errors import CheckpointError, ConfigError, ManifestError
+from morphmlp.models.parts import training_mode
 from morphmlp.progress import Progress
 from morphmlp.record import Metrics
 from morphmlp.training.checkpoint.saving import run_store
@@ -211,7 +212,7 @@ def replay(
     for note in _prepare(run.config, state, device):
         progress.line(note)
     steps_before = number - 1 - run.recipe.plan.step_of(state.cursor)
-    state.model.train()
+    training_mode(state.model)
     _train_again(run, state, steps_before, device=device, num_workers=num_workers, progress=progress)
     epoch, batches = state.cursor.epoch, run.micro_batches(state.cursor, device)
     with StepInspection(state, recipe=run.recipe, videos=run.videos, num_workers=num_workers) as inspection:

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.training.loop.loop import Recipe, planned_clips
+from morphmlp.training.loop.recipe import GROUP_KINDS
 from morphmlp.training.loop.state import TrainState
 
-PARAMETER_GROUPS = ("BatchNorm", "decayed", "one-dimensional")
-"""Names of the optimiser's groups, in the order of `recipe.build_optimizer`."""
 NAMES_SHOWN = 5
 
 
@@ -53,7 +52,7 @@ class SeenMicroBatch:
     first_not_finite: str | None
     """The first module, in the order of the forward pass, whose output isn't finite throughout."""
     grad_norms: dict[str, float]
-    """L2 norm of the gradient of its mean loss, by group of parameters (`PARAMETER_GROUPS`)."""
+    """L2 norm of the gradient of its mean loss, by kind of parameters (`GROUP_KINDS`)."""
     not_finite: tuple[str, ...]
     """The first parameters, from the input to the output, whose gradient isn't finite; at most `NAMES_SHOWN`."""
     num_not_finite: int
@@ -144,9 +143,15 @@ class StepInspection:
 
     def _grad_norms(self, factor: float) -> dict[str, float]:
         norms = {}
-        for name, group in zip(PARAMETER_GROUPS, self._state.optimizer.param_groups, strict=True):
-            gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
-            norms[name] = float(nn.utils.get_total_norm(gradients)) * factor
+        for kind in GROUP_KINDS:
+            gradients = [
+                parameter.grad
+                for group in self._state.optimizer.param_groups
+                if group["kind"] == kind
+                for parameter in group["params"]
+                if parameter.grad is not None
+            ]
+            norms[kind] = float(nn.utils.get_total_norm(gradients)) * factor
         return norms
 
     def _see_output(self, name: str, module: nn.Module, inputs: object, output: object) -> None:

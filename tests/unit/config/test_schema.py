@@ -114,6 +114,11 @@ def test_micro_batches_per_step_round_up():
         ("train.precision", "fp8"),
         ("train.ema_decay", 1.0),
         ("train.ema_decay", -0.1),
+        ("train.freeze", "stem"),
+        ("train.freeze", ["stage5"]),
+        ("optim.layer_decay", 0.0),
+        ("optim.layer_decay", 1.1),
+        ("optim.head_lr_factor", 0.0),
         ("execution.max_skipped_steps", 0),
         ("execution.compile", "model"),
         ("checkpoint.every_steps", 0),
@@ -264,6 +269,9 @@ FIELDS_WITHOUT_DEFAULT = [
         "train.seed",
         "train.max_steps",
         "train.ema_decay",
+        "train.freeze",
+        "optim.layer_decay",
+        "optim.head_lr_factor",
         "test.single_crop",
         "test.checkpoint",
         "augment.on",
@@ -296,3 +304,11 @@ def test_a_test_of_the_best_checkpoint_needs_it_to_be_kept():
     assert faults_of({"test.checkpoint": "best", "checkpoint.keep_best": False}) == [
         "test.checkpoint: best needs checkpoint.keep_best, which is false; set it to true, or test the last"
     ]
+
+
+def test_a_network_frozen_as_a_whole_is_refused():
+    everything = ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
+    assert faults_of({"train.freeze": everything}) == [
+        "train.freeze names every part, which leaves nothing to train; leave one of them out"
+    ]
+    assert load_config(SMALL, {"train.freeze": "backbone"}).train.frozen_parts == set(everything) - {"head"}
