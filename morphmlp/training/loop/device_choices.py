@@ -54,9 +54,10 @@ def prepare_network(
         ConfigError: Blocks shall be compiled on a CPU, and there is no C++ compiler.
     """
     choice = config.execution.activation_checkpointing
-    notes: list[str] = []
+    notes = _frozen_notes(config, model)
     if choice == "auto":
-        stages, notes = _stages_to_fit(config, precision, memory=_memory_bytes(device, local_workers))
+        stages, why = _stages_to_fit(config, precision, memory=_memory_bytes(device, local_workers))
+        notes += why
     elif isinstance(choice, str):
         stages = ALL_STAGES if choice == "on" else ()
     else:
@@ -67,6 +68,14 @@ def prepare_network(
         model.compile_blocks()
         notes.append("the first step compiles the network's blocks, which takes a minute or more (execution.compile)")
     return notes
+
+
+def _frozen_notes(config: ExperimentConfig, model: MorphMLP) -> list[str]:
+    if not config.train.frozen_parts:
+        return []
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trained = sum(size for size, trains in sizes if trains)
+    return [f"train.freeze: {trained:,} of {sum(size for size, _ in sizes):,} parameters train"]
 
 
 def _stages_to_fit(config: ExperimentConfig, precision: Precision, *, memory: int) -> tuple[tuple[int, ...], list[str]]:

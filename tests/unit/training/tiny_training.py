@@ -137,10 +137,15 @@ def losses_of(summaries):
 
 def train_as_worker(rank, workers, folder, recipe, broken_sets):
     """One of several gloo workers; trains once for each set of broken videos and writes what it saw."""
+    train_jobs_as_worker(rank, workers, folder, [(CONFIG, recipe)] * len(broken_sets), broken_sets)
+
+
+def train_jobs_as_worker(rank, workers, folder, jobs, broken_sets=None):
+    """One of several gloo workers; carries out each job, an experiment and its recipe, and writes what it saw."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=workers)
-    for number, broken in enumerate(broken_sets):
-        state = new_state(CONFIG, CPU)
+    for number, ((config, recipe), broken) in enumerate(zip(jobs, broken_sets or [()] * len(jobs), strict=True)):
+        state = new_state(config, CPU)
         hold_biases_before_batch_norm(state.model)
         network = DistributedDataParallel(state.model, broadcast_buffers=False, gradient_as_bucket_view=True)
         clips = ListClips(recipe.plan, worker=rank, num_workers=workers, broken=broken)

@@ -12,7 +12,7 @@ from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ActivationBytes, StageBytes, activation_bytes
 from morphmlp.training.loop import device_choices
 from morphmlp.training.loop.device_choices import ACTIVATION_MEMORY_SHARE, ALL_STAGES, agreed_precision, prepare_network
-from morphmlp.training.loop.state import build_network
+from morphmlp.training.loop.state import build_network, new_state
 
 
 def config_with(**execution):
@@ -130,3 +130,16 @@ def test_a_missing_compiler_is_named_before_anything_is_compiled(monkeypatch):
     config = config_with(compile="blocks")
     with pytest.raises(ConfigError, match=r"execution\.compile: .* there is no no-such-compiler; install one"):
         prepare_network(config, build_network(config), CPU, "fp32", local_workers=1)
+
+
+def test_frozen_parts_are_told_and_keep_no_activations(monkeypatch):
+    config = load_config(SMALL, {"train.freeze": ["stem", "stage1", "stage2"]})
+    model = new_state(config, CPU).model
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    shape = {"num_frames": config.clip.num_frames, "crop_size": config.clip.crop_size, "clips": 4}
+    frozen = activation_bytes(config.model, **shape, frozen=config.train.frozen_parts)
+    assert [stage.kept for stage in frozen.stages[:2]] == [0, 0]
+    assert 0 < frozen.total() < activation_bytes(config.model, **shape).total()
+    monkeypatch.setattr(device_choices, "_memory_bytes", lambda *_: frozen.total() / ACTIVATION_MEMORY_SHARE)
+    (note,) = prepare_network(config, model, CPU, "fp32", local_workers=1)
+    assert note == f"train.freeze: {trained:,} of {sum(p.numel() for p in model.parameters()):,} parameters train"
