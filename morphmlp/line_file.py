@@ -1,13 +1,16 @@
-"""Files of lines that survive a full disk and a killed process. Knows nothing of what the lines say."""
+"""Files of lines that survive a full disk and a killed process: appended to, queued, and read as JSON."""
 
 import errno
 import fcntl
+import json
 import logging
 import os
 import threading
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 _READ_BYTES = 1 << 20
 _LOG = logging.getLogger(__name__)
@@ -42,15 +45,15 @@ class LineFile:
 class WaitingLines:
     """A queue of lines on disk: added at the end, dropped from the front when they have been dealt with.
 
-    A process owns the file from its first use until `close`; another one's queue holds its own lines in memory and
-    hands out none as long. The owner first hands out what an earlier one left. Memory holds only what the disk refuses.
+    A process owns the file from its first use until `close`; until then a second process keeps its own lines in memory
+    and gets none. The owner first gets what an earlier one left. Memory holds only what the disk refuses.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._held = _Held(path)
         self._file: int | None = None
-        self._foreign = False
+        self._owned_by_another = False
         self._dropped = 0
         self._lock = threading.Lock()
 
@@ -66,7 +69,7 @@ class WaitingLines:
         with self._lock:
             file = self._own()
             if file is None:
-                return [] if self._foreign else [line.decode() for line in self._held.lines]
+                return [] if self._owned_by_another else [line.decode() for line in self._held.lines]
             self._held.spill(file)
             return [line.decode() for line in self._on_disk(file) or self._held.lines]
 
@@ -110,26 +113,26 @@ class WaitingLines:
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            self._foreign = False
+            self._owned_by_another = False
             self._held.refused(error)
             return None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(file)
-            self._foreign = True
+            self._owned_by_another = True
             return None
-        cut_torn_end(self._path)
-        self._file, self._foreign = file, False
+        remove_truncated_line(self._path)
+        self._file, self._owned_by_another = file, False
         return file
 
     def _on_disk(self, file: int) -> list[bytes]:
         wanted = _READ_BYTES
         while True:
             read = os.pread(file, wanted, self._dropped)
-            whole = read[: read.rfind(b"\n") + 1]
-            if whole or len(read) < wanted:
-                return whole.splitlines(keepends=True)
+            complete = read[: read.rfind(b"\n") + 1]
+            if complete or len(read) < wanted:
+                return complete.splitlines(keepends=True)
             wanted *= 2
 
 
@@ -162,8 +165,49 @@ class _Held:
             _LOG.warning("%s: %s; new lines are kept in memory until they can be written", self._path, self._reason)
 
 
-def cut_torn_end(path: Path) -> None:
-    """Remove a last line that a crash left unfinished; its writer never learned that it was written."""
+class JsonLines:
+    """Reads lines of JSON objects from a file that others may still append to."""
+
+    def __init__(self, path: Path, *, from_end: bool = False) -> None:
+        """Begin at the start of the file, or at its present end; it needn't exist."""
+        self._path = path
+        self._place = path.stat().st_size if from_end and path.exists() else 0
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """What was appended since the last call.
+
+        A last line without its end isn't read yet. One in the middle was truncated by a killed process, and the next
+        one appended to it; it is left out.
+        """
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            file.seek(self._place)
+            for text in file:
+                if not text.endswith(b"\n"):
+                    return
+                self._place += len(text)
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    continue
+                yield line
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """All lines of a file, as `JsonLines` reads them; none where there is no file."""
+    return JsonLines(path).read()
+
+
+def remove_truncated_line(path: Path) -> None:
+    """Remove a last line that a crash left without its end, before something is appended; it needn't exist.
+
+    Its writer never learned that it was written. No other process may be writing.
+    """
+    if not path.exists():
+        return
     with path.open("r+b") as file:
         end = file.seek(0, os.SEEK_END)
         while end:

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from morphmlp.line_file import LineFile, WaitingLines, cut_torn_end
+from morphmlp.line_file import JsonLines, LineFile, WaitingLines, read_json_lines, remove_truncated_line
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_more_than_memory_should_hold_comes_in_portions(tmp_path):
     assert drained(lines) == sent
 
 
-def test_what_a_full_disk_refuses_is_neither_lost_nor_torn(tmp_path, full_disk):
+def test_what_a_full_disk_refuses_is_neither_lost_nor_truncated(tmp_path, full_disk):
     log, lines = LineFile(tmp_path / "log"), WaitingLines(tmp_path / "w")
     lines.add("first")
     log.append("first")
@@ -102,5 +102,34 @@ def test_another_owner_is_waited_for(tmp_path):
 def test_a_line_that_a_crash_left_unfinished_is_removed(tmp_path, text, left):
     path = tmp_path / "w"
     path.write_text(text)
-    cut_torn_end(path)
+    remove_truncated_line(path)
     assert path.read_text() == left
+
+
+def test_a_file_that_is_not_there_has_no_lines(tmp_path):
+    remove_truncated_line(tmp_path / "w")
+    assert list(read_json_lines(tmp_path / "w")) == []
+
+
+def test_a_truncated_line_is_left_out_and_the_rest_read(tmp_path):
+    path = tmp_path / "w"
+    path.write_bytes(b'{"a": 1}\n{"a": {"a": 2}\n\0\0\n{"a": 3}\n{"a"')
+    assert [line["a"] for line in read_json_lines(path)] == [1, 3]
+
+
+def test_lines_are_read_as_they_come_and_none_in_part(tmp_path):
+    path = tmp_path / "w"
+    lines, path_later = JsonLines(path), tmp_path / "w"
+    assert list(lines.read()) == []
+    with path_later.open("a") as file:
+        for text, found in [
+            ('{"a": 1}\n{"a":', [1]),
+            (" 2", []),
+            ("}\n", [2]),
+            ("", []),
+            ('{"a": "\u00e9"}\n', ["\u00e9"]),
+        ]:
+            file.write(text)
+            file.flush()
+            assert [line["a"] for line in lines.read()] == found
+    assert list(JsonLines(path, from_end=True).read()) == []

@@ -15,13 +15,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, TrainPlan
+from morphmlp.line_file import read_json_lines
 from morphmlp.training.loop.loop import TrainClips
 
 _FILE = re.compile(r"(?P<attempt>(?P<time>\d+)-[0-9a-f]{8})-worker(?P<worker>\d+)-of-(?P<of>\d+)\.jsonl")
@@ -201,7 +201,7 @@ def _read_attempt(paths: Sequence[Path]) -> Attempt | None:
     videos: dict[int, list[str]] = {}
     broken: dict[int, list[str]] = {}
     for path in paths:
-        for line in _whole_lines(path):
+        for line in read_json_lines(path):
             if "first_step" in line:
                 first_step, num_workers = line["first_step"], line["num_workers"]
                 continue
@@ -211,10 +211,3 @@ def _read_attempt(paths: Sequence[Path]) -> Attempt | None:
         return None
     steps = {step: StepVideos(videos=tuple(videos[step]), broken=tuple(broken[step])) for step in sorted(videos)}
     return Attempt(first_step=first_step, num_workers=num_workers, steps=steps)
-
-
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for text in file:
-            if text.endswith("\n"):
-                yield json.loads(text)

@@ -3,11 +3,9 @@
 Reports are plain values, since they travel between processes and stand in Ray's checkpoint index.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
@@ -16,6 +14,7 @@ import torch
 
 from morphmlp.data.quarantine import BrokenVideo, broken_from_plain, broken_to_plain
 from morphmlp.data.stream.batches import MicroBatch
+from morphmlp.line_file import read_json_lines
 from morphmlp.metrics import ScoreCounts
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.training.loop.loop import CLIPS, DECODE_CPU_S, LOSS_SUM, SKIPPED, EpochSummary, Recipe, StepSummary
@@ -58,15 +57,12 @@ def points_of(report: Report) -> list[MetricPoint]:
 def read_points(progress: Path) -> list[MetricPoint]:
     """The points of a run so far, over all its starts, from its progress file; of a step taken again the first one's.
 
-    A line that was cut short, by a killed process, is left out; without a file there are none.
+    Without a file there are none.
     """
     found: dict[tuple[str, int], MetricPoint] = {}
-    if progress.exists():
-        with progress.open(encoding="utf-8") as file:
-            for text in file:
-                with suppress(json.JSONDecodeError):
-                    for point in (MetricPoint(*fields) for fields in json.loads(text).get("points") or ()):
-                        found.setdefault((point.key, point.step), point)
+    for line in read_json_lines(progress):
+        for point in (MetricPoint(*fields) for fields in line.get("points") or ()):
+            found.setdefault((point.key, point.step), point)
     return list(found.values())
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from morphmlp.line_file import LineFile, cut_torn_end
+from morphmlp.line_file import LineFile, read_json_lines, remove_truncated_line
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tracking import BufferedWriter, RunWriter
 
@@ -25,8 +25,7 @@ class RunEvents:
     """The events of a run in order, one JSON line each in its folder; they go on where an earlier command stopped."""
 
     def __init__(self, path: Path) -> None:
-        if path.exists():
-            cut_torn_end(path)
+        remove_truncated_line(path)
         self._file = LineFile(path)
         self._count = len(read_events(path))
 
@@ -40,10 +39,7 @@ class RunEvents:
 
 def read_events(path: Path) -> list[RunEvent]:
     """The events so far; a run without a file had none."""
-    if not path.exists():
-        return []
-    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [RunEvent(entry["number"], entry["time"], entry["event"]) for entry in entries]
+    return [RunEvent(entry["number"], entry["time"], entry["event"]) for entry in read_json_lines(path)]
 
 
 def record_event(writer: BufferedWriter | RunWriter, event: RunEvent) -> None:

@@ -4,12 +4,12 @@ The windows stand in the run's progress file. MLflow's points can't tell it all:
 failure they hold the first time only.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
+
+from morphmlp.line_file import read_json_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +67,6 @@ def without_repeats(windows: Sequence[TimeWindow]) -> list[TimeWindow]:
 def read_windows(progress: Path) -> list[TimeWindow]:
     """The windows of a run in order, over all its starts, from its progress file (`RunFolder.progress`).
 
-    A line that was cut short, by a killed process, is left out; without a file there are none.
+    Without a file there are none.
     """
-    if not progress.exists():
-        return []
-    windows = []
-    with progress.open(encoding="utf-8") as file:
-        for text in file:
-            with suppress(json.JSONDecodeError):
-                line = json.loads(text)
-                if line.get("window"):
-                    windows.append(TimeWindow.from_plain(line["window"]))
-    return windows
+    return [TimeWindow.from_plain(line["window"]) for line in read_json_lines(progress) if line.get("window")]

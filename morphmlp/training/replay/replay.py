@@ -4,7 +4,6 @@ The state is the one that a skipped step met, where that was kept; else it comes
 step (or from the beginning), and the steps in between are trained again.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, decode_li
 from morphmlp.data.stream.plan import Cursor
 from morphmlp.data.stream.train_clips import AugmentHere, train_extractor, train_plan
 from morphmlp.errors import CheckpointError, ConfigError, ManifestError
+from morphmlp.line_file import read_json_lines
 from morphmlp.models.parts import training_mode
 from morphmlp.progress import Progress
 from morphmlp.record import Metrics
@@ -313,11 +313,11 @@ def _workers_at(run: RecordedRun, number: int) -> int:
 
 def _reported_numbers(folder: RunFolder, number: int) -> tuple[float | None, float | None]:
     """Loss and gradient norm of a step in the workers' reports; none where the report is a mean over several steps."""
-    if not folder.progress.exists():
-        return None, None
-    texts = folder.progress.read_text(encoding="utf-8").splitlines(keepends=True)
-    lines = [json.loads(text) for text in texts if text.endswith("\n")]  # a kill may have torn the last one
-    points = {(key, step): value for line in lines for key, value, step, _ in line.get("points", [])}
+    points = {
+        (key, step): value
+        for line in read_json_lines(folder.progress)
+        for key, value, step, _ in line.get("points", [])
+    }
     alone = number == 1 or (Metrics.TRAIN_LOSS, number - 1) in points
     loss, grad_norm = points.get((Metrics.TRAIN_LOSS, number)), points.get((Metrics.TRAIN_GRAD_NORM, number))
     return (loss, grad_norm) if alone and loss is not None and grad_norm is not None else (None, None)

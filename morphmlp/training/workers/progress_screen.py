@@ -1,31 +1,10 @@
 """From the lines that Ray Train's controller appends to what the user sees."""
 
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from morphmlp.progress import Progress
 from morphmlp.record import Metrics
-
-
-class NewLines:
-    """The lines that are appended to a file from now on."""
-
-    def __init__(self, path: Path) -> None:
-        """Begin at its present end; it needn't exist."""
-        self._path = path
-        self._place = path.stat().st_size if path.exists() else 0
-
-    def read(self) -> Iterator[dict[str, Any]]:
-        """What came since the last call, whole lines only."""
-        if not self._path.exists():
-            return
-        with self._path.open(encoding="utf-8") as file:
-            file.seek(self._place)
-            while (text := file.readline()).endswith("\n"):
-                self._place = file.tell()
-                yield json.loads(text)
 
 
 class Screen:

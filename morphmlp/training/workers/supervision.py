@@ -14,10 +14,11 @@ from typing import Protocol
 
 from morphmlp.config.operation import ClusterConfig
 from morphmlp.errors import ClusterError, RunStoppedError
+from morphmlp.line_file import JsonLines
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.workers.progress_screen import NewLines, Screen
+from morphmlp.training.workers.progress_screen import Screen
 from morphmlp.training.workers.restarts import Budget, End, Ending
 from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop, write_stop_request
 
@@ -144,7 +145,7 @@ class Supervisor:
     def _follow(self, workers: Workers) -> _Attempt:
         """Show what the workers tell until they have ended; pass stop requests on, and look for room to grow."""
         attempt = _Attempt()
-        lines = NewLines(self._folder.progress)
+        lines = JsonLines(self._folder.progress, from_end=True)
         next_look = math.inf
         asked: float | None = None
         with ExitStack() as saving:

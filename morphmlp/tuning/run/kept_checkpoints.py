@@ -11,7 +11,7 @@ from pathlib import Path
 
 from morphmlp.config.sweep import SweepConfig
 from morphmlp.errors import CheckpointError, RunInUseError
-from morphmlp.line_file import LineFile, cut_torn_end
+from morphmlp.line_file import LineFile, read_json_lines, remove_truncated_line
 from morphmlp.progress import Progress
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.record.run_folder import RunFolder, run_lock
@@ -36,8 +36,7 @@ class KeptCheckpoints:
         self._removes = sweep.keep_checkpoints == "winners"
         self._at_once = sweep.search.kind != "population"
         self._file, self._progress = folder.freed, progress
-        if folder.freed.exists():
-            cut_torn_end(folder.freed)
+        remove_truncated_line(folder.freed)
         self._lines = LineFile(folder.freed)
 
     def after(self, entry: Entry) -> None:
@@ -78,9 +77,7 @@ class KeptCheckpoints:
             return True  # nothing was removed from storage that can't be read
 
     def _freed(self) -> int:
-        if not self._file.exists():
-            return 0
-        return sum(json.loads(line)["bytes"] for line in self._file.read_text(encoding="utf-8").splitlines())
+        return sum(line["bytes"] for line in read_json_lines(self._file))
 
 
 def _remove_states(folder: RunFolder) -> int:

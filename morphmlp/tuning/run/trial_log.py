@@ -7,14 +7,14 @@ file outlives both: a sweep that goes on after a stop reads from it which trials
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
-from morphmlp.line_file import cut_torn_end
+from morphmlp.line_file import JsonLines, remove_truncated_line
 from morphmlp.progress import Progress
 from morphmlp.tuning.run.trials import TrialState
 
@@ -39,8 +39,7 @@ class TrialLog:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            cut_torn_end(path)
+        remove_truncated_line(path)
         self._path = path
         self._total = 0
         self._written = 0.0
@@ -91,12 +90,15 @@ class TrialView:
     scores: list[tuple[int, float, float]] = field(default_factory=list)
     """Epochs with their validation top-1 (percent), and when it was known (seconds since 1970), in that order; a trial
     that went back to another's weights has an epoch twice."""
-    _place: int = field(default=0, init=False)
+    _file: JsonLines = field(init=False, repr=False, compare=False)
     _lines: list[str] = field(default_factory=list, init=False)
     """Taken in, and not shown yet."""
     _doing: str = field(default="", init=False)
     _phase: tuple[str, int, str] = field(default=("", 0, ""), init=False)
     _reading: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._file = JsonLines(self.path)
 
     @property
     def state(self) -> str:
@@ -116,7 +118,7 @@ class TrialView:
     def take_in(self) -> None:
         """Take in what was added to the file; its lines are shown when it's next followed. Any thread may."""
         with self._reading:
-            for event in self._added():
+            for event in self._file.read():
                 line = self._take(event)
                 if line is not None:
                     self._lines.append(line)
@@ -153,15 +155,6 @@ class TrialView:
             case "again":
                 self.end, self._doing = None, ""
         return None
-
-    def _added(self) -> Iterator[dict[str, Any]]:
-        if not self.path.exists():
-            return
-        with self.path.open(encoding="utf-8") as file:
-            file.seek(self._place)
-            while (text := file.readline()).endswith("\n"):
-                self._place = file.tell()
-                yield json.loads(text)
 
 
 def follow_all(views: Sequence[TrialView], progress: Progress) -> None:

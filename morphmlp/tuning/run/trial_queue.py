@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import SweepConfig
 from morphmlp.errors import CheckpointError
-from morphmlp.line_file import LineFile, cut_torn_end
+from morphmlp.line_file import LineFile, read_json_lines, remove_truncated_line
 from morphmlp.tuning.run.trial_log import TrialLog, TrialView
 from morphmlp.tuning.search.point_source import PointSource
 from morphmlp.tuning.space.space import ImpossiblePoint, Point
@@ -83,11 +83,11 @@ class TrialQueue:
         self.entries: list[Entry] = []
         self._seeds, self._source, self._make_job = sweep.seeds, source, make_job
         self._told: set[str] = set()
-        if file.exists():
-            cut_torn_end(file)
+        remove_truncated_line(file)
         self._lines = LineFile(file)
-        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-            known = json.loads(line)
+        for known in read_json_lines(file):
+            if known["number"] != len(self.entries) + 1:
+                raise CheckpointError(f"{file}: lists trial {known['number']} where {len(self.entries) + 1} is due")
             point = make_point(known["values"])
             if isinstance(point, ImpossiblePoint):
                 raise CheckpointError(f"{file}: trial {known['number']} isn't possible any more: {point.reasons[0]}")

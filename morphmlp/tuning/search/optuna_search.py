@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import JsonValue
 
 from morphmlp.config.sweep import OptunaSearch, Range, SweepConfig
-from morphmlp.line_file import cut_torn_end
+from morphmlp.line_file import remove_truncated_line
 from morphmlp.tuning.space.space import ImpossiblePoint, Planner, Point
 
 IMPOSSIBLE_IN_A_ROW = 200
@@ -176,5 +176,4 @@ def _value(values: tuple[JsonValue, ...] | Range, param: object) -> JsonValue:
 def _mend(journal: Path) -> None:
     """Remove what a killed process may have left: a line that it didn't end, and Optuna's lock (which it waits for)."""
     Path(f"{journal}.lock").unlink(missing_ok=True)
-    if journal.exists():
-        cut_torn_end(journal)
+    remove_truncated_line(journal)
