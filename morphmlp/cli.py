@@ -26,7 +26,7 @@ from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.faults import all_fields
 from morphmlp.config.loading import parse_yaml
 from morphmlp.config.operation import WorkerRange
-from morphmlp.config.schema import StartConfig
+from morphmlp.config.schema import EarlyStoppingConfig, StartConfig
 from morphmlp.errors import ConfigError, MorphMLPError, RunStoppedError, storage_faults_told
 from morphmlp.lasting_output import lasting_output
 from morphmlp.stop_signals import StopSignals, signal_of, undisturbed
@@ -192,7 +192,15 @@ def _print_help(description: str, path: str, config: ExperimentConfig) -> None:
         "  --json FILE       write the result as JSON\n"
     )
     # Without weights to start from, the options of `start_from` are shown as those of a FILE.
-    shown = dataclasses.replace(config, start_from=config.start_from or StartConfig(weights="FILE"))
+    shown = dataclasses.replace(
+        config,
+        start_from=config.start_from or StartConfig(weights="FILE"),
+        train=dataclasses.replace(
+            config.train,
+            # Without early stopping a value that never stops is shown.
+            early_stopping=config.train.early_stopping or EarlyStoppingConfig(epochs=config.train.epochs),
+        ),
+    )
     with _one_argument_for_a_range_of_workers():
         tyro.cli(
             ExperimentConfig,

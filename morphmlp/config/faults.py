@@ -41,13 +41,17 @@ def unknown_field(dotted: str, known: Collection[str], *, where: str = "") -> st
 
 
 def proposed(dotted: str, known: Collection[str]) -> list[str]:
-    """The fields that may have been meant: in the section with a similar name, elsewhere with this one, or alike."""
+    """The fields that may have been meant: in the section with a similar name, elsewhere with this one, or alike.
+
+    Of several of one name those that lie deepest in sections are left out: `epochs` means `train.epochs`.
+    """
     section, _, name = dotted.rpartition(".")
     beside = {field.rpartition(".")[2]: field for field in known if field.rpartition(".")[0] == section}
     if close := get_close_matches(name, beside, n=1, cutoff=0.7):
         return [beside[close[0]]]
     if elsewhere := sorted(field for field in known if field.rpartition(".")[2] == name):
-        return elsewhere
+        least = min(field.count(".") for field in elsewhere)
+        return [field for field in elsewhere if field.count(".") == least]
     return [] if section in known else get_close_matches(dotted, known, n=1, cutoff=0.75)
 
 

@@ -27,6 +27,8 @@ _LEFT_OUT_AT: dict[str, JsonValue] = {
     "start_from": None,
     "train.ema_decay": None,
     "train.freeze": None,
+    "train.class_weights": None,
+    "train.early_stopping": None,
     "optim.layer_decay": 1.0,
     "optim.head_lr_factor": 1.0,
     "model.branches": None,

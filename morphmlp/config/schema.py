@@ -183,6 +183,16 @@ class OptimConfig:
     """The head's learning rate as a multiple of the others'."""
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EarlyStoppingConfig:
+    """End training once the primary score of validation no longer improves."""
+
+    epochs: PositiveInt
+    """End after so many epochs without a score that is better than the best."""
+    min_delta: NonNegativeFloat = 0.0
+    """What a score must be better by, in its own unit (top-1: percentage points)."""
+
+
 BACKBONE: tuple[Part, ...] = ("stem", "stage1", "stage2", "stage3", "stage4")
 """All parts of a network but its head."""
 
@@ -207,6 +217,11 @@ class TrainConfig:
     """Parts that keep the weights they start with, as in `[stem, stage1]`; `backbone`: all but the head. They run as in
     evaluation: BatchNorm keeps its statistics and drop path drops nothing. An unbroken row of parts from the stem on
     needs no backward pass, which saves time and memory."""
+    class_weights: Literal["balanced"] | tuple[PositiveFloat, ...] | None = None
+    """Weights of the classes in the training loss, in label order. `balanced`: inversely by their training videos,
+    videos / (classes x videos of the class), so that they average 1 over the videos. Null, as published: all alike."""
+    early_stopping: EarlyStoppingConfig | None = None
+    """End before `epochs` where validation no longer improves; null: never."""
     seed: int = 0
     """Root of every random draw."""
     max_steps: PositiveInt | None = None
@@ -325,6 +340,7 @@ class ExperimentConfig:
                 crop_size=self.clip.crop_size,
             ),
             *self._batch_faults(),
+            *self._fine_tuning_faults(),
         ]
         if self.test.checkpoint == "best" and not self.checkpoint.keep_best:
             faults.append(
@@ -333,6 +349,21 @@ class ExperimentConfig:
         if faults:
             raise ValueError("\n".join(faults))
         return self
+
+    def _fine_tuning_faults(self) -> list[str]:
+        faults = []
+        weights, stopping = self.train.class_weights, self.train.early_stopping
+        if isinstance(weights, tuple) and len(weights) != self.model.num_classes:
+            faults.append(
+                f"train.class_weights: has {len(weights)} weights for {self.model.num_classes} classes "
+                "(model.num_classes); give one to each, in label order, or write balanced"
+            )
+        if stopping is not None and stopping.epochs < self.execution.validate_every_epochs:
+            faults.append(
+                f"train.early_stopping.epochs: {stopping.epochs} is less than execution.validate_every_epochs "
+                f"{self.execution.validate_every_epochs}: one validation could end the run; wait for at least as many"
+            )
+        return faults
 
     def _batch_faults(self) -> list[str]:
         faults = []

@@ -120,7 +120,9 @@ def documented_fields(owner=schema.ExperimentConfig, prefix=""):
     """Every leaf of the schema with the first words of its docstring."""
     source = inspect.getsource(owner)
     for field in dataclasses.fields(owner):
-        section = schema.StartConfig if field.name == "start_from" else field.type
+        section = {"start_from": schema.StartConfig, "early_stopping": schema.EarlyStoppingConfig}.get(
+            field.name, field.type
+        )
         if dataclasses.is_dataclass(section):
             yield from documented_fields(section, f"{prefix}{field.name}.")
         else:
@@ -161,8 +163,12 @@ def test_help_shows_the_field_with_its_meaning(field, help_text):
     assert squeezed(DOCUMENTED[field]) in squeezed(help_text)
 
 
+WITH_OPTIONAL_SECTIONS = {"start_from.weights": "FILE", "train.early_stopping.epochs": 3}
+"""What the help shows of sections that the file leaves out: `small_experiment.yaml` has 3 epochs."""
+
+
 def test_help_shows_the_values_of_the_file(help_text):
-    for name, value in flat_fields(load_config(SMALL, {"start_from.weights": "FILE"})).items():
+    for name, value in flat_fields(load_config(SMALL, WITH_OPTIONAL_SECTIONS)).items():
         if isinstance(value, dict) or name == "data":
             continue
         shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -182,7 +188,7 @@ def test_help_shows_a_range_of_workers_and_given_weights(tmp_path, capsys):
 
 
 def test_help_documents_every_field():
-    assert set(DOCUMENTED) == set(flat_fields(load_config(SMALL, {"start_from.weights": "FILE"})))
+    assert set(DOCUMENTED) == set(flat_fields(load_config(SMALL, WITH_OPTIONAL_SECTIONS)))
     assert all(DOCUMENTED.values())
 
 

@@ -60,6 +60,8 @@ OTHER_RESULT = {
     "train.precision": "fp16",
     "train.ema_decay": 0.99,
     "train.freeze": ["stem", "stage1"],
+    "train.class_weights": "balanced",
+    "train.early_stopping": {"epochs": 5, "min_delta": 0.1},
     "optim.layer_decay": 0.75,
     "optim.head_lr_factor": 10.0,
     "model.branches": ["height"],

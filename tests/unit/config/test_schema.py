@@ -114,6 +114,11 @@ def test_micro_batches_per_step_round_up():
         ("train.precision", "fp8"),
         ("train.ema_decay", 1.0),
         ("train.ema_decay", -0.1),
+        ("train.class_weights", "even"),
+        ("train.class_weights", [1.0, 0.0, 1.0, 1.0]),
+        ("train.early_stopping", {"min_delta": 1.0}),
+        ("train.early_stopping", {"epochs": 0}),
+        ("train.early_stopping", {"epochs": 1, "min_delta": -1.0}),
         ("train.freeze", "stem"),
         ("train.freeze", ["stage5"]),
         ("optim.layer_decay", 0.0),
@@ -270,6 +275,8 @@ FIELDS_WITHOUT_DEFAULT = [
         "train.max_steps",
         "train.ema_decay",
         "train.freeze",
+        "train.class_weights",
+        "train.early_stopping",
         "optim.layer_decay",
         "optim.head_lr_factor",
         "test.single_crop",
@@ -312,3 +319,17 @@ def test_a_network_frozen_as_a_whole_is_refused():
         "train.freeze names every part, which leaves nothing to train; leave one of them out"
     ]
     assert load_config(SMALL, {"train.freeze": "backbone"}).train.frozen_parts == set(everything) - {"head"}
+
+
+def test_each_class_needs_a_weight():
+    assert faults_of({"train.class_weights": [1.0, 2.0]}) == [
+        "train.class_weights: has 2 weights for 4 classes (model.num_classes); give one to each, in label order, or "
+        "write balanced"
+    ]
+
+
+def test_a_single_validation_does_not_end_a_run():
+    overrides = {"train.early_stopping": {"epochs": 2}, "execution.validate_every_epochs": 3}
+    (fault,) = faults_of(overrides)
+    assert fault.startswith("train.early_stopping.epochs: 2 is less than execution.validate_every_epochs 3")
+    assert load_config(SMALL, {**overrides, "train.early_stopping": {"epochs": 3}}).train.early_stopping.epochs == 3
