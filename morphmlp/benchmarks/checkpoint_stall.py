@@ -110,11 +110,11 @@ class _Saving:
     def __init__(self, config: ExperimentConfig, state: TrainState, folder: str) -> None:
         self._config, self._state = config, state
         self._plan = recipe_in_memory(config).plan
-        self.saver = BackgroundSaver(CheckpointStore.of(folder, "stall"), keep_last=1, keep_best=False)
+        self.saver = BackgroundSaver(CheckpointStore.of(folder, "stall"), keep_last=1, best_by=None)
 
     def submit(self) -> None:
         content = snapshot(self._state, config=self._config, data_fingerprint="0:0")
-        facts = CheckpointFacts(epoch=0, step=self._plan.step_of(self._state.cursor), top1=None)
+        facts = CheckpointFacts(epoch=0, step=self._plan.step_of(self._state.cursor), score=None)
         self._submitted = facts.step
         self.saver.submit(content, facts)
 

@@ -72,7 +72,7 @@ class CheckpointConfig:
     keep_last: PositiveInt = 2
     """Newest checkpoints kept."""
     keep_best: bool = True
-    """Keep the checkpoint of the best validation top-1 as well."""
+    """Keep the checkpoint of the best validation score as well."""
     storage: str | None = None
     """Folder or address (`s3://bucket/folder`, `gs://...`) under which checkpoints are kept, by run name; null: in the
     run's folder under `cluster.storage`."""

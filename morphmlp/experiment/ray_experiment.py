@@ -30,6 +30,7 @@ from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.reporting.figures import accuracy_figure, confusion_figure, loss_figure
 from morphmlp.reporting.time_figure import time_figure
 from morphmlp.stop_signals import StopSignals
+from morphmlp.tasks.scores import TOP1, TOP5
 from morphmlp.tracking import (
     Patience,
     RunWriter,
@@ -61,8 +62,8 @@ CURVES = (
     Metrics.TRAIN_EPOCH_LOSS,
     Metrics.TRAIN_CLIPS_PER_S,
     Metrics.VAL_LOSS,
-    Metrics.VAL_TOP1,
-    Metrics.VAL_TOP5,
+    TOP1.val_metric,
+    TOP5.val_metric,
 )
 
 
@@ -337,8 +338,8 @@ def record_test(
     writer.figure(confusion_figure(matrix, names), "figures/confusion.png")
     writer.metrics(
         [
-            _point(Metrics.TEST_TOP1, counts.top1),
-            _point(Metrics.TEST_TOP5, counts.top5),
+            _point(TOP1.test_metric, counts.top1),
+            _point(TOP5.test_metric, counts.top5),
             _point(Metrics.TEST_NUM_VIDEOS, counts.num_videos),
             _point(Metrics.TEST_NUM_QUARANTINED, len(tested.broken)),
             _point(Metrics.TEST_CONCEALED, tested.concealed),

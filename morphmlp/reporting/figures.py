@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from morphmlp.record import MetricPoint, Metrics
+from morphmlp.tasks.scores import TOP1, TOP5
 
 _DPI = 150
 _BLUE, _ORANGE, _GREY = "#2a6f97", "#c8553d", "#8d99ae"
@@ -53,14 +54,12 @@ def accuracy_figure(history: Sequence[MetricPoint]) -> Figure:
     axes = figure.subplots()
     _style(axes, title="Validation accuracy", x="epoch", y="accuracy (%)")
     axes.set_ylim(0, 102)
-    _, tested = _series(history, Metrics.TEST_TOP1)
+    _, tested = _series(history, TOP1.test_metric)
     if len(tested):
         axes.axhline(
             tested[-1], color=_GREY, linestyle="--", linewidth=1, label=f"test top-1, all views: {tested[-1]:.1f}"
         )
-    _lines(
-        axes, history, {Metrics.VAL_TOP5: ("top-5, one view", _ORANGE), Metrics.VAL_TOP1: ("top-1, one view", _BLUE)}
-    )
+    _lines(axes, history, {TOP5.val_metric: ("top-5, one view", _ORANGE), TOP1.val_metric: ("top-1, one view", _BLUE)})
     return figure
 
 

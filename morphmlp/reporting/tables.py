@@ -23,6 +23,7 @@ from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost, model_cost
 from morphmlp.models.presets import preset
 from morphmlp.record import Metrics, Tags
+from morphmlp.tasks.scores import TOP1, TOP5
 
 Style = Literal["markdown", "csv", "latex"]
 Cell = TypeVar("Cell")
@@ -199,7 +200,7 @@ def _measured(runs: pd.DataFrame) -> list[_Measured]:
             tags=_under("tags.", cells),
             metrics=_under("metrics.", cells),
         )
-        if {Metrics.TEST_TOP1, Metrics.TEST_NUM_VIDEOS} <= run.metrics.keys() and Tags.FINGERPRINT in run.tags:
+        if {TOP1.test_metric, Metrics.TEST_NUM_VIDEOS} <= run.metrics.keys() and Tags.FINGERPRINT in run.tags:
             found.append(run)
     return found
 
@@ -257,7 +258,7 @@ def _cost_cells(cost: ModelCost | None) -> tuple[str, str]:
 def _measured_cells(row: PublishedVideo, run: _Measured | None) -> tuple[str, ...]:
     if run is None:
         return ("",) * 6
-    top1 = run.metrics[Metrics.TEST_TOP1]
+    top1 = run.metrics[TOP1.test_metric]
     return (
         f"{top1:.1f}",
         f"{top1 - row.top1:+.1f}",
@@ -270,12 +271,12 @@ def _measured_cells(row: PublishedVideo, run: _Measured | None) -> tuple[str, ..
 
 def _cells_alone(run: _Measured) -> tuple[str, ...]:
     loss = run.metrics.get(Metrics.TRAIN_EPOCH_LOSS, run.metrics.get(Metrics.TRAIN_LOSS))
-    top5, wall_s = run.metrics.get(Metrics.TEST_TOP5), run.metrics.get(Metrics.RUN_WALL_S)
+    top5, wall_s = run.metrics.get(TOP5.test_metric), run.metrics.get(Metrics.RUN_WALL_S)
     return (
         str(run.params.get("model.temporal", "")),
         *_cost_cells(_run_cost(run)),
         _views(run),
-        f"{run.metrics[Metrics.TEST_TOP1]:.1f}",
+        f"{run.metrics[TOP1.test_metric]:.1f}",
         "" if top5 is None else f"{top5:.1f}",
         f"{run.metrics[Metrics.TEST_NUM_VIDEOS]:.0f}",
         "" if loss is None else f"{loss:.3f}",

@@ -14,6 +14,10 @@ class ScoreName:
     unit: str = "%"
     higher_is_better: bool = True
 
+    def gain(self, value: float) -> float:
+        """A number that grows as the score gets better, for sorting."""
+        return value if self.higher_is_better else -value
+
     @property
     def val_metric(self) -> str:
         """Key of its metric at validation."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from morphmlp.tasks.scores import TOP1
 from morphmlp.tracking import MetricPoint, Metrics, RunWriter, Tags, open_run, prepare_store
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "tables.py"
@@ -42,7 +43,7 @@ def test_a_finished_demo_run_appears_in_its_table(tmp_path):
     prepare_store(uri)
     tags = {Tags.FINGERPRINT: "0123456789ab", Tags.EXPERIMENT: "demo-s"}
     writer = RunWriter(uri, open_run(uri, experiment="demo", run_name="demo-s", tags=tags, params={}))
-    writer.metrics([MetricPoint(Metrics.TEST_TOP1, 93.75, 0, 1), MetricPoint(Metrics.TEST_NUM_VIDEOS, 80, 0, 1)])
+    writer.metrics([MetricPoint(TOP1.test_metric, 93.75, 0, 1), MetricPoint(Metrics.TEST_NUM_VIDEOS, 80, 0, 1)])
     writer.finish("FINISHED")
     done = command(tmp_path, "--dataset", "demo", "--format", "csv", "--output", "tables/demo.csv")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -19,6 +19,7 @@ from morphmlp.errors import CheckpointError, ManifestError, QuarantineLimitError
 from morphmlp.experiment.data_splits import read_splits
 from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.record import Metrics, RunSummary, Tags
+from morphmlp.tasks.scores import TOP1
 from morphmlp.tracking import RunWriter, find_run, tracking_uri
 from morphmlp.training.checkpoint.store import read_checkpoint
 from morphmlp.training.loop.state import build_network, checkpoint_from
@@ -108,8 +109,8 @@ def test_the_record_holds_what_defines_the_run(two_workers: Finished) -> None:
         Metrics.TRAIN_DATA_WAIT_S,
         Metrics.TRAIN_CLIPS_PER_S,
         Metrics.TRAIN_EPOCH_LOSS,
-        Metrics.VAL_TOP1,
-        Metrics.TEST_TOP1,
+        TOP1.val_metric,
+        TOP1.test_metric,
         Metrics.TEST_NUM_VIDEOS,
         Metrics.RUN_WALL_S,
     } <= two_workers.summary.metrics.keys()

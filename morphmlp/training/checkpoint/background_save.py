@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from morphmlp.errors import StorageError
+from morphmlp.tasks.scores import ScoreName
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore, StoredCheckpoint
 
 LONGEST_PAUSE_S = 30.0
@@ -37,7 +38,7 @@ class BackgroundSaver:
         store: CheckpointStore,
         *,
         keep_last: int,
-        keep_best: bool,
+        best_by: ScoreName | None,
         restored: StoredCheckpoint | None = None,
         retry_after_s: float = 3.0,
     ) -> None:
@@ -46,7 +47,7 @@ class BackgroundSaver:
         Args:
             store: Where to save.
             keep_last: Newest checkpoints that stay after a save.
-            keep_best: Whether the best stays too.
+            best_by: The score whose best checkpoint stays too; None: no further one stays.
             restored: The checkpoint that the run continues from.
             retry_after_s: Pause before the second try of a required one, seconds; doubled before each further one.
         """
@@ -56,7 +57,7 @@ class BackgroundSaver:
         """How long the last successful save took."""
         self._store = store
         self._keep_last = keep_last
-        self._keep_best = keep_best
+        self._best_by = best_by
         self._retry_after_s = retry_after_s
         self._changed = threading.Condition()
         self._snapshots: list[_Snapshot] = []  # the first is being written
@@ -108,14 +109,14 @@ class BackgroundSaver:
         timeout_s: float,
         *,
         hurry: Callable[[], bool] = lambda: False,
-        told: Callable[[str], None] | None = None,
+        log: Callable[[str], None] | None = None,
     ) -> None:
         """Wait until all is written; no snapshot is taken afterwards.
 
         Args:
             timeout_s: How long at most, seconds.
             hurry: Whether storage that has refused twice isn't waited for.
-            told: Takes the lines for the user while this waits; otherwise they are in `notes`.
+            log: Takes the lines for the user while this waits; otherwise they are in `notes`.
 
         Raises:
             StorageError: A required checkpoint can't be written, or isn't in time.
@@ -130,9 +131,9 @@ class BackgroundSaver:
                 if refused and not announced:
                     announced = True
                     self._notes.append(self._waiting(timeout_s))
-                if told is not None:
+                if log is not None:
                     for note in self._taken_notes():
-                        told(note)
+                        log(note)
                 self._changed.wait(min(LOOK_EVERY_S, left))
             self._closed = True
             self._changed.notify_all()
@@ -165,13 +166,13 @@ class BackgroundSaver:
         except StorageError as error:
             if self._refusal is None:
                 then = "it is kept in memory and tried again" if snapshot.required else "training goes on"
-                self._tell(f"checkpoint at step {step} could not be written: {error}; {then}, {self._last_good()}")
+                self._note(f"checkpoint at step {step} could not be written: {error}; {then}, {self._last_good()}")
             self._refusal = str(error) if snapshot.required else None
             return not snapshot.required
         if self._refusal is not None:
-            self._tell(f"the checkpoint at step {step} is written now")
+            self._note(f"the checkpoint at step {step} is written now")
         self.last_saved, self.seconds_of_last, self._refusal = saved, time.monotonic() - begun, None
-        self._store.prune(saved, keep_last=self._keep_last, keep_best=self._keep_best, told=self._tell)
+        self._store.prune(saved, keep_last=self._keep_last, best_by=self._best_by, log=self._note)
         return True
 
     def _settle(self, snapshot: _Snapshot, *, done: bool) -> None:
@@ -209,7 +210,7 @@ class BackgroundSaver:
             return "there is no earlier one"
         return f"the last good one is step {self.last_saved.facts.step}"
 
-    def _tell(self, note: str) -> None:
+    def _note(self, note: str) -> None:
         with self._changed:
             self._notes.append(note)
 

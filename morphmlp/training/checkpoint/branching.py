@@ -130,7 +130,7 @@ def _written(store: CheckpointStore, begun: Mapping[str, Any], config: Experimen
 
 def _make_only(store: CheckpointStore, kept: StoredCheckpoint) -> None:
     faults: list[str] = []
-    store.prune(kept, keep_last=1, keep_best=False, told=faults.append)
+    store.prune(kept, keep_last=1, best_by=None, log=faults.append)
     if store.stored() != [kept]:  # a later one would be taken for the run's newest
         raise CheckpointError("; ".join(faults) or f"{store.location}: holds other checkpoints beside {kept.name}")
 

@@ -1,10 +1,12 @@
 """The first worker's part in saving: deciding, copying, and handing over to the background."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.errors import CheckpointError
+from morphmlp.tasks.scores import ScoreName, primary_score
 from morphmlp.training.checkpoint.background_save import BackgroundSaver
 from morphmlp.training.checkpoint.schedule import CheckpointSchedule
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore, StoredCheckpoint
@@ -23,7 +25,7 @@ def run_store(config: ExperimentConfig, folder: RunFolder) -> CheckpointStore:
 
 
 def checkpoint_to_test(
-    config: ExperimentConfig, folder: RunFolder, told: Callable[[str], None]
+    config: ExperimentConfig, folder: RunFolder, log: Callable[[str], None]
 ) -> tuple[StoredCheckpoint, dict[str, Any], str]:
     """The checkpoint that `test.checkpoint` asks for, its content, and which one that is in words.
 
@@ -31,17 +33,18 @@ def checkpoint_to_test(
         CheckpointError: There is none, or none is whole.
         StorageError: The storage can't be read.
     """
-    store = run_store(config, folder)
-    kind, found = "best", store.best(told) if config.test.checkpoint == "best" else None
+    store, score = run_store(config, folder), primary_score(config.task)
+    kind, found = "best", store.best(score, log) if config.test.checkpoint == "best" else None
     if found is None:
-        kind, found = "last", store.newest(told)
+        kind, found = "last", store.newest(log)
     if found is None:
         raise CheckpointError(f"{store.location}: training ended without a checkpoint")
     if kind != config.test.checkpoint:
-        told("test.checkpoint: no checkpoint was validated, so that there is no best one; testing the last")
+        log("test.checkpoint: no checkpoint was validated, so that there is no best one; testing the last")
     checkpoint, content = found
-    top1 = "" if checkpoint.facts.top1 is None else f", validation top-1 {checkpoint.facts.top1:.2f}"
-    return checkpoint, content, f"{kind} checkpoint, step {checkpoint.facts.step}{top1}"
+    value = checkpoint.facts.score
+    validated = "" if value is None else f", validation {score.title} {value:.2f}"
+    return checkpoint, content, f"{kind} checkpoint, step {checkpoint.facts.step}{validated}"
 
 
 class Saving:
@@ -63,40 +66,44 @@ class Saving:
         self._config = config
         self._data_fingerprint = data_fingerprint
         self._recipe = recipe
-        self._best = _best_top1(store) if kept.keep_best else None
+        self._score = primary_score(config.task)
+        self._best_gain = _best_gain(store, self._score) if kept.keep_best else None
         self._patience_s = kept.wait_for_storage_s
         self._schedule = CheckpointSchedule(kept, total_steps=recipe.total_steps)
-        self._saver = BackgroundSaver(store, keep_last=kept.keep_last, keep_best=kept.keep_best, restored=restored)
+        self._saver = BackgroundSaver(
+            store, keep_last=kept.keep_last, best_by=self._score if kept.keep_best else None, restored=restored
+        )
 
     def after_step(self) -> None:
         """Save if it is due after the step that was just taken."""
         if self._schedule.due_after_step(self._recipe.plan.step_of(self._state.cursor)):
             self.save()
 
-    def after_epoch(self, epoch: int, *, top1: float | None) -> None:
+    def after_epoch(self, epoch: int, *, score: float | None) -> None:
         """Save if it is due after an epoch.
 
         Args:
             epoch: Epochs that are done.
-            top1: Of its validation, percent; None where there was none.
+            score: Primary score of its validation; None where there was none.
         """
         step = self._recipe.plan.step_of(self._state.cursor)
-        best = self._best is not None and top1 is not None and top1 >= self._best
+        gain = None if score is None else self._score.gain(score)
+        best = self._best_gain is not None and gain is not None and gain >= self._best_gain
         tested = best and self._config.test.checkpoint == "best"
         if tested or self._schedule.due_after_epoch(epoch, step=step):
-            self._best = top1 if best else self._best
-            self.save(top1=top1, required=best or step == self._recipe.total_steps)
+            self._best_gain = gain if best else self._best_gain
+            self.save(score=score, required=best or step == self._recipe.total_steps)
 
-    def save(self, *, top1: float | None = None, required: bool = False) -> None:
+    def save(self, *, score: float | None = None, required: bool = False) -> None:
         """Copy the state and let it be written while training goes on.
 
         Args:
-            top1: Validation's, where this is the end of an epoch that had one.
+            score: Validation's primary score, where this is the end of an epoch that had one.
             required: Never leave this one out in favour of a later one.
         """
         content = snapshot(self._state, config=self._config, data_fingerprint=self._data_fingerprint)
         facts = CheckpointFacts(
-            epoch=self._state.cursor.epoch, step=self._recipe.plan.step_of(self._state.cursor), top1=top1
+            epoch=self._state.cursor.epoch, step=self._recipe.plan.step_of(self._state.cursor), score=score
         )
         self._saver.submit(content, facts, required=required)
         self._schedule.saved()
@@ -105,18 +112,19 @@ class Saving:
         """Lines for the user since the last call."""
         return self._saver.notes()
 
-    def finish(self, *, hurry: Callable[[], bool], told: Callable[[str], None]) -> None:
+    def finish(self, *, hurry: Callable[[], bool], log: Callable[[str], None]) -> None:
         """Wait until everything is written, for as long as `checkpoint.wait_for_storage_s` says.
 
         Args:
             hurry: Whether storage that refuses isn't waited for.
-            told: Takes lines for the user meanwhile.
+            log: Takes lines for the user meanwhile.
 
         Raises:
             StorageError: The last checkpoint can't be written.
         """
-        self._saver.finish(self._patience_s, hurry=hurry, told=told)
+        self._saver.finish(self._patience_s, hurry=hurry, log=log)
 
 
-def _best_top1(store: CheckpointStore) -> float:
-    return max((checkpoint.facts.top1 or 0.0 for checkpoint in store.stored()), default=0.0)
+def _best_gain(store: CheckpointStore, score: ScoreName) -> float:
+    known = (checkpoint.facts.score for checkpoint in store.stored())
+    return max((score.gain(value) for value in known if value is not None), default=-math.inf)

@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from morphmlp.errors import CheckpointError, StorageError
 from morphmlp.files import fsync, fsync_folder
+from morphmlp.tasks.scores import ScoreName
 from morphmlp.training.checkpoint.content import FORMAT, read_content, reason_of, write_content
 from morphmlp.training.checkpoint.file_systems import open_storage
 
@@ -40,8 +41,8 @@ class CheckpointFacts:
     """Epoch of the next step."""
     step: int
     """Steps taken, over all epochs."""
-    top1: float | None
-    """Validation top-1 of these weights, percent; None where they weren't validated."""
+    score: float | None
+    """Primary score of these weights at validation; None where they weren't validated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class _Marker:
     sha256: str
     epoch: NonNegativeInt
     step: NonNegativeInt
-    top1: FiniteFloat | None
+    score: FiniteFloat | None
     written_at: FiniteFloat
 
 
@@ -145,29 +146,40 @@ class CheckpointStore:
         """
         return self._survey()[0]
 
-    def newest(self, told: Callable[[str], None]) -> _Found:
+    def newest(self, log: Callable[[str], None]) -> _Found:
         """The newest checkpoint that is whole, and its content; None where there are none.
 
         Args:
-            told: Takes a line for every checkpoint that is left out, with its name and the reason.
+            log: Takes a line for every checkpoint that is left out, with its name and the reason.
 
         Raises:
             CheckpointError: There are checkpoints, and none is whole.
             StorageError: It can't be read, so that nobody knows which one is the newest.
         """
-        return self._first_whole(told, by_top1=False)
+        return self._first_complete(log, lambda stored: stored)
 
-    def best(self, told: Callable[[str], None]) -> _Found:
-        """The same of the whole checkpoint with the greatest top-1; None where none was validated."""
-        return self._first_whole(told, by_top1=True)
+    def best(self, score: ScoreName, log: Callable[[str], None]) -> _Found:
+        """The complete checkpoint of the best validation score, and its content; None where none was validated.
 
-    def _first_whole(self, told: Callable[[str], None], *, by_top1: bool) -> _Found:
+        Args:
+            score: By which checkpoints are ranked; of equals the later is the better.
+            log: As in `newest`.
+
+        Raises:
+            CheckpointError: There are checkpoints, and none is complete.
+            StorageError: The storage can't be read.
+        """
+        return self._first_complete(log, lambda stored: _by_score(stored, score))
+
+    def _first_complete(
+        self, log: Callable[[str], None], ranked: Callable[[list[StoredCheckpoint]], list[StoredCheckpoint]]
+    ) -> _Found:
         stored, left_out = self._survey()
         for error in left_out:
-            told(f"checkpoint left out: {error}")
+            log(f"checkpoint left out: {error}")
         # In an object store a dead writer leaves unmarked ones; in a folder they would be hidden.
         faults = [str(error) for error in left_out if self._renames or not isinstance(error, _UnmarkedError)]
-        candidates = _by_top1(stored) if by_top1 else stored
+        candidates = ranked(stored)
         for checkpoint in reversed(candidates):
             try:
                 return checkpoint, self._content(checkpoint)
@@ -175,7 +187,7 @@ class CheckpointStore:
                 raise
             except CheckpointError as error:
                 faults.append(str(error))
-                told(f"checkpoint left out: {error}")
+                log(f"checkpoint left out: {error}")
         if faults and (candidates or not stored):
             raise CheckpointError(
                 f"{self.location}: none of its checkpoints can be read; move them away to start afresh, or use another "
@@ -192,44 +204,46 @@ class CheckpointStore:
         """
         return self._content(self._stored(name, self._marker(name)))
 
-    def prune(self, newest: StoredCheckpoint, *, keep_last: int, keep_best: bool, told: Callable[[str], None]) -> None:
-        """Remove all but the newest, and the best where it's wanted.
+    def prune(
+        self, newest: StoredCheckpoint, *, keep_last: int, best_by: ScoreName | None, log: Callable[[str], None]
+    ) -> None:
+        """Remove all but the newest ones and the best one.
 
         Args:
             newest: The one just saved. Those of later steps couldn't be read when the run continued; they aren't
                 counted and go.
             keep_last: How many of the newest stay.
-            keep_best: Whether the one of the greatest top-1 stays too; of equals, the later.
-            told: Takes a line for what couldn't be removed.
+            best_by: The score whose best checkpoint stays too; None: no further one stays.
+            log: Takes a line for what couldn't be removed.
         """
         try:
             stored = self.stored()
         except CheckpointError as error:
-            told(f"old checkpoints stay: {error}")
+            log(f"old checkpoints stay: {error}")
             return
         readable = [one for one in stored if one.age <= newest.age]
         kept = set(readable[-keep_last:])
-        if keep_best:
-            kept.update(_by_top1(readable)[-1:])
-        self._remove_each([one for one in stored if one not in kept], told)
+        if best_by is not None:
+            kept.update(_by_score(readable, best_by)[-1:])
+        self._remove_each([one for one in stored if one not in kept], log)
 
-    def clear(self, told: Callable[[str], None]) -> int:
+    def clear(self, log: Callable[[str], None]) -> int:
         """Remove all checkpoints, of a run that nobody will continue; returns the bytes that they took.
 
         Raises:
             StorageError: It can't be read.
         """
         self._remove_remains()
-        return self._remove_each(self.stored(), told)
+        return self._remove_each(self.stored(), log)
 
-    def _remove_each(self, checkpoints: Iterable[StoredCheckpoint], told: Callable[[str], None]) -> int:
+    def _remove_each(self, checkpoints: Iterable[StoredCheckpoint], log: Callable[[str], None]) -> int:
         freed = 0
         for checkpoint in checkpoints:
             try:
                 self._remove(checkpoint.name)
                 freed += checkpoint.size
             except OSError as error:
-                told(f"{checkpoint.location}: an old checkpoint that can't be removed: {reason_of(error)}")
+                log(f"{checkpoint.location}: an old checkpoint that can't be removed: {reason_of(error)}")
         return freed
 
     def _path(self, *names: str) -> str:
@@ -238,7 +252,7 @@ class CheckpointStore:
     def _stored(self, name: str, marker: _Marker) -> StoredCheckpoint:
         return StoredCheckpoint(
             name=name,
-            facts=CheckpointFacts(epoch=marker.epoch, step=marker.step, top1=marker.top1),
+            facts=CheckpointFacts(epoch=marker.epoch, step=marker.step, score=marker.score),
             location=f"{self.location}/{name}",
             written_at=marker.written_at,
             size=marker.size,
@@ -320,7 +334,7 @@ class CheckpointStore:
                 sha256=sha256,
                 epoch=facts.epoch,
                 step=facts.step,
-                top1=facts.top1,
+                score=facts.score,
                 written_at=time.time(),
             )
             if self._renames:
@@ -368,10 +382,10 @@ def read_checkpoint(location: str) -> dict[str, Any]:
     return CheckpointStore(filesystem, folder, location=shown.rpartition("/")[0]).read(name)
 
 
-def _by_top1(stored: Iterable[StoredCheckpoint]) -> list[StoredCheckpoint]:
-    """The validated ones, from the least to the greatest top-1; of equals the later is the greater."""
-    validated = [one for one in stored if one.facts.top1 is not None]
-    return sorted(validated, key=lambda one: (one.facts.top1, one.age))
+def _by_score(stored: Iterable[StoredCheckpoint], score: ScoreName) -> list[StoredCheckpoint]:
+    """The validated ones, from the worst to the best; of equals the later is the better."""
+    gains = {one: score.gain(one.facts.score) for one in stored if one.facts.score is not None}
+    return sorted(gains, key=lambda one: (gains[one], one.age))
 
 
 def _unreadable(what: str, error: OSError) -> StorageError:

@@ -17,6 +17,7 @@ from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.line_file import read_json_lines
 from morphmlp.metrics import ScoreCounts
 from morphmlp.record import MetricPoint, Metrics
+from morphmlp.tasks.scores import TOP1, TOP5
 from morphmlp.training.loop.loop import CLIPS, DECODE_CPU_S, LOSS_SUM, SKIPPED, EpochSummary, Recipe, StepSummary
 from morphmlp.training.record.accounting import TRAINING_PASSES
 from morphmlp.training.record.time_windows import TimeWindow
@@ -137,8 +138,8 @@ class Reporter:
         """Add the scores of an epoch, already summed over workers."""
         self._broken.extend(broken)
         if counts.num_videos:
-            self._point(Metrics.VAL_TOP1, counts.top1, epoch)
-            self._point(Metrics.VAL_TOP5, counts.top5, epoch)
+            self._point(TOP1.val_metric, counts.top1, epoch)
+            self._point(TOP5.val_metric, counts.top5, epoch)
             self._point(Metrics.VAL_LOSS, counts.loss, epoch)
         self._point(Metrics.VAL_NUM_VIDEOS, counts.num_videos, epoch)
 

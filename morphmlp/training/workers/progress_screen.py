@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from morphmlp.progress import Progress
-from morphmlp.record import Metrics
+from morphmlp.tasks.scores import TOP1
 
 
 class Screen:
@@ -21,7 +21,7 @@ class Screen:
         for note in line.get("notes", []):
             self._progress.line(note)
         for key, value, epoch, _ in line.get("points", []):
-            if key == Metrics.VAL_TOP1:
+            if key == TOP1.val_metric:
                 self._progress.line(f"epoch {epoch}: validation top-1 {value:.1f}")
                 if self._on_epoch is not None:
                     self._on_epoch(epoch, value)

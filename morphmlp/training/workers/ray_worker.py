@@ -162,7 +162,7 @@ class _Worker:
     def finish(self) -> None:
         """Wait for the last checkpoint of a whole training."""
         if self._saving is not None:
-            self._saving.finish(hurry=self._is_to_end, told=self._tell_now)
+            self._saving.finish(hurry=self._is_to_end, log=self._tell_now)
         self._report()
 
     def _save_and_stop(self, stop: Stop) -> None:
@@ -172,7 +172,7 @@ class _Worker:
         grows = stop.reason is StopReason.MORE_WORKERS
         self._saving.save(required=True)
         try:
-            self._saving.finish(hurry=lambda: not grows or self._is_to_end(), told=self._tell_now)
+            self._saving.finish(hurry=lambda: not grows or self._is_to_end(), log=self._tell_now)
         except StorageError as error:
             if grows and not self._is_to_end():
                 raise
@@ -197,7 +197,7 @@ class _Worker:
         if summary.step == self.recipe.total_steps or epoch % execution.validate_every_epochs == 0:
             counts, broken = self._validate(epoch)
         if self._saving is not None:
-            self._saving.after_epoch(epoch, top1=counts.top1 if counts.num_videos else None)
+            self._saving.after_epoch(epoch, score=counts.top1 if counts.num_videos else None)
         return broken
 
     def _validate(self, epoch: int) -> tuple[ScoreCounts, str | None]:

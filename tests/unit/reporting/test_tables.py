@@ -17,6 +17,7 @@ from morphmlp.reporting.tables import (
     published_table,
     render,
 )
+from morphmlp.tasks.scores import TOP1, TOP5
 from morphmlp.tracking.writer import param_text
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +34,7 @@ def k400():
 def run_row(config, *, minute=0, run_id="abcdef0123", metrics=None, tags=None, **params):
     """A row as `read_runs` gives it."""
     fields = flat_fields(config) | {name.replace("__", "."): value for name, value in params.items()}
-    metrics = {Metrics.TEST_TOP1: 78.25, Metrics.TEST_NUM_VIDEOS: 19000.0} if metrics is None else metrics
+    metrics = {TOP1.test_metric: 78.25, Metrics.TEST_NUM_VIDEOS: 19000.0} if metrics is None else metrics
     all_tags = {Tags.FINGERPRINT: "0123456789ab", Tags.GIT_COMMIT: "f" * 40, Tags.GIT_DIRTY: "false"} | (tags or {})
     return {
         "run_id": run_id,
@@ -89,7 +90,7 @@ def test_a_run_of_the_same_network_clip_and_views_fills_its_row(k400):
 
 
 def test_the_latest_run_counts(k400):
-    newer = {Metrics.TEST_TOP1: 70.0, Metrics.TEST_NUM_VIDEOS: 1.0}
+    newer = {TOP1.test_metric: 70.0, Metrics.TEST_NUM_VIDEOS: 1.0}
     assert measured(run_row(k400), run_row(k400, minute=1, metrics=newer), run_row(k400))["measured top-1"] == "70.0"
 
 
@@ -144,7 +145,7 @@ def test_a_run_from_before_a_field_of_the_test_counts_with_its_default(k400, lat
 
 
 def test_a_result_without_video_count_or_fingerprint_leaves_the_row_empty(k400):
-    assert measured(run_row(k400, metrics={Metrics.TEST_TOP1: 80.0}))["measured top-1"] == ""
+    assert measured(run_row(k400, metrics={TOP1.test_metric: 80.0}))["measured top-1"] == ""
     assert measured(run_row(k400, tags={Tags.FINGERPRINT: None}))["measured top-1"] == ""
 
 
@@ -155,8 +156,8 @@ def test_a_run_on_another_data_set_leaves_the_row_empty(k400):
 def test_the_demo_lists_the_latest_run_of_each_experiment(k400):
     demo = replace(k400, dataset="demo", name="demo-mixed")
     metrics = {
-        Metrics.TEST_TOP1: 97.5,
-        Metrics.TEST_TOP5: 100.0,
+        TOP1.test_metric: 97.5,
+        TOP5.test_metric: 100.0,
         Metrics.TEST_NUM_VIDEOS: 200.0,
         Metrics.TRAIN_EPOCH_LOSS: 0.1234,
         Metrics.RUN_WALL_S: 150.0,

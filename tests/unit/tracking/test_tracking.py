@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from morphmlp.environment import environment_tags
 from morphmlp.errors import StoreAwayError, TrackingError
+from morphmlp.tasks.scores import TOP1
 from morphmlp.tracking import (
     MetricPoint,
     Metrics,
@@ -180,14 +181,14 @@ def test_points_arrive_with_step_and_time_in_chunks(store):
 
 def test_a_resume_from_an_earlier_step_doubles_no_point(store):
     run_id = opened(store, "resumed")
-    RunWriter(store, run_id).metrics(points(Metrics.TRAIN_LOSS, range(10)) + points(Metrics.VAL_TOP1, [0]))
+    RunWriter(store, run_id).metrics(points(Metrics.TRAIN_LOSS, range(10)) + points(TOP1.val_metric, [0]))
     resumed = RunWriter(store, run_id)
-    resumed.metrics(points(Metrics.TRAIN_LOSS, range(5, 12), value=2.0) + points(Metrics.VAL_TOP1, [0, 1]))
+    resumed.metrics(points(Metrics.TRAIN_LOSS, range(5, 12), value=2.0) + points(TOP1.val_metric, [0, 1]))
     resumed.metrics(points(Metrics.TRAIN_LOSS, range(10, 14), value=3.0))
     loss = resumed.history([Metrics.TRAIN_LOSS])
     assert [point.step for point in loss] == list(range(14))
     assert [point.value for point in loss] == [1.0] * 10 + [2.0] * 2 + [3.0] * 2
-    assert [point.step for point in resumed.history([Metrics.VAL_TOP1])] == [0, 1]
+    assert [point.step for point in resumed.history([TOP1.val_metric])] == [0, 1]
 
 
 def test_a_step_given_twice_in_one_call_is_stored_once(store):
@@ -238,7 +239,7 @@ def test_finished_runs_read_as_a_table_newest_first(store):
     for name, experiment, status in (("a", "one", "FINISHED"), ("b", "two", "FINISHED"), ("c", "one", "FAILED")):
         tags = FINGERPRINT | {Tags.EXPERIMENT: experiment}
         writer = RunWriter(store, opened(store, name, experiment="k400", tags=tags, params={"train.max_steps": None}))
-        writer.metrics(points(Metrics.TEST_TOP1, [0], value=10.0) + points(Metrics.TEST_TOP1, [1], value=12.5))
+        writer.metrics(points(TOP1.test_metric, [0], value=10.0) + points(TOP1.test_metric, [1], value=12.5))
         writer.finish(status)
         time.sleep(0.005)
     table = read_runs(store, dataset="k400")

@@ -37,7 +37,7 @@ def save_after(trouble, store):
     trouble()
     content = {"format": FORMAT, "model": {"weight": torch.zeros(1_000_000)}}
     try:
-        store.save(content, CheckpointFacts(epoch=0, step=2, top1=None))
+        store.save(content, CheckpointFacts(epoch=0, step=2, score=None))
     except CheckpointError as error:
         print(error, flush=True)
     os._exit(0)

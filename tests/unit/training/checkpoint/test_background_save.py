@@ -10,6 +10,7 @@ import torch
 from object_storage import ObjectStorage
 
 from morphmlp.errors import StorageError
+from morphmlp.tasks.scores import TOP1
 from morphmlp.training.checkpoint.background_save import BackgroundSaver
 from morphmlp.training.checkpoint.content import FORMAT
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
@@ -35,12 +36,12 @@ def saver(store):
 
 
 def saver_of(store, **changes):
-    return BackgroundSaver(store, **{"keep_last": 10, "keep_best": False, "retry_after_s": 0.0, **changes})
+    return BackgroundSaver(store, **{"keep_last": 10, "best_by": None, "retry_after_s": 0.0, **changes})
 
 
-def submit(saver, step, *, required=False, top1=None):
+def submit(saver, step, *, required=False, score=None):
     content = {"format": FORMAT, "step": step, "model": {"weight": torch.full((1000,), float(step))}}
-    saver.submit(content, CheckpointFacts(epoch=0, step=step, top1=top1), required=required)
+    saver.submit(content, CheckpointFacts(epoch=0, step=step, score=score), required=required)
 
 
 def hold(objects, saver, step):
@@ -61,10 +62,10 @@ def steps(store):
 
 def test_a_snapshot_is_saved(saver, store):
     assert (saver.last_saved, saver.seconds_of_last) == (None, None)
-    submit(saver, 1, top1=5.0)
+    submit(saver, 1, score=5.0)
     saver.finish(LONG_S)
     assert saver.last_saved == store.stored()[0]
-    assert saver.last_saved.facts == CheckpointFacts(epoch=0, step=1, top1=5.0)
+    assert saver.last_saved.facts == CheckpointFacts(epoch=0, step=1, score=5.0)
     assert saver.seconds_of_last > 0
     assert saver.notes() == []
 
@@ -118,9 +119,9 @@ def test_a_required_snapshot_is_never_passed_over(objects, saver, store):
 
 
 def test_old_checkpoints_are_removed_after_each_save(store):
-    saver = saver_of(store, keep_last=1, keep_best=True)
-    for step, top1 in ((1, 60.0), (2, 50.0), (3, None)):
-        submit(saver, step, top1=top1, required=True)
+    saver = saver_of(store, keep_last=1, best_by=TOP1)
+    for step, score in ((1, 60.0), (2, 50.0), (3, None)):
+        submit(saver, step, score=score, required=True)
     saver.finish(LONG_S)
     assert steps(store) == [1, 3]
 
@@ -202,7 +203,7 @@ def test_the_last_checkpoint_waits_in_memory_for_as_long_as_is_stated_and_then_t
     objects.writes_fail_after = 100
     submit(saver, 2, required=True)
     with pytest.raises(StorageError) as caught:
-        saver.finish(0.2, told=lines.append)
+        saver.finish(0.2, log=lines.append)
     refused, waiting = lines
     assert refused.endswith("it is kept in memory and tried again, the last good one is step 1")
     assert waiting.startswith(f"waiting up to 0 s (checkpoint.wait_for_storage_s) for {store.location} to take the")
@@ -217,7 +218,7 @@ def test_the_last_checkpoint_waits_in_memory_for_as_long_as_is_stated_and_then_t
 def test_the_last_checkpoint_is_written_once_there_is_room(objects, saver, store, monkeypatch):
     calls, lines = failing_writes(objects, monkeypatch, times=5), []
     submit(saver, 2, required=True)
-    saver.finish(LONG_S, told=lines.append)
+    saver.finish(LONG_S, log=lines.append)
     lines += saver.notes()
     assert steps(store) == [2]
     assert len(calls) == 5 + 2  # content and marker
@@ -265,7 +266,7 @@ def test_no_snapshot_is_taken_after_the_end(saver):
 
 
 def test_a_defect_is_raised_where_training_can_see_it(saver):
-    saver.submit({"format": "something else"}, CheckpointFacts(epoch=0, step=1, top1=None))
+    saver.submit({"format": "something else"}, CheckpointFacts(epoch=0, step=1, score=None))
     with pytest.raises(ValueError, match="something else"):
         saver.finish(LONG_S)
 
@@ -275,7 +276,7 @@ def test_a_snapshot_s_memory_is_free_once_it_was_written_or_given_up(room, objec
     objects.writes_fail_after = room
     weight = torch.zeros(1000)
     freed = weakref.ref(weight)
-    saver.submit({"format": FORMAT, "weight": weight}, CheckpointFacts(epoch=0, step=1, top1=None), required=True)
+    saver.submit({"format": FORMAT, "weight": weight}, CheckpointFacts(epoch=0, step=1, score=None), required=True)
     del weight
     if room is None:
         saver.finish(LONG_S)

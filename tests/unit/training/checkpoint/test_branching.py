@@ -43,9 +43,9 @@ def new_config(old):
     )
 
 
-def save(store, state, config, *, top1=50.0, data=DATA):
+def save(store, state, config, *, score=50.0, data=DATA):
     step = state.cursor.epoch * STEPS_PER_EPOCH + state.cursor.step
-    facts = CheckpointFacts(epoch=state.cursor.epoch, step=step, top1=top1)
+    facts = CheckpointFacts(epoch=state.cursor.epoch, step=step, score=score)
     return store.save(snapshot(state, config=config, data_fingerprint=data), facts)
 
 
@@ -65,7 +65,7 @@ class Runs:
         self.folder.root.mkdir(parents=True)
         self.folder.experiment.write_text(config_to_yaml(self.old))
         self.own = [save(self.store, trained(self.old, epochs=epochs), self.old) for epochs in (1, 2)]
-        self.donor = save(self.donor_store, trained(self.donors, epochs=1), self.donors, top1=62.5)
+        self.donor = save(self.donor_store, trained(self.donors, epochs=1), self.donors, score=62.5)
 
     def branch(self, config=None, donor=None):
         return branch(

@@ -24,27 +24,27 @@ def test_the_best_epoch_is_saved_out_of_turn_where_it_is_to_be_tested(tmp_path, 
     )
     store, state, recipe = run_store(config, RunFolder(tmp_path / "run")), new_state(config, tiny.CPU), tiny.recipe_of()
     saving = Saving(state, store, config=config, data_fingerprint="x", recipe=recipe, restored=None)
-    for epoch, top1 in enumerate((40.0, 50.0, 20.0), start=1):
+    for epoch, score in enumerate((40.0, 50.0, 20.0), start=1):
         for _ in range(recipe.plan.steps_per_epoch):
             state.cursor = recipe.plan.advance(state.cursor)
-        saving.after_epoch(epoch, top1=top1)
-    saving.finish(hurry=lambda: False, told=pytest.fail)
-    assert [(one.facts.step, one.facts.top1) for one in store.stored()] == saved
+        saving.after_epoch(epoch, score=score)
+    saving.finish(hurry=lambda: False, log=pytest.fail)
+    assert [(one.facts.step, one.facts.score) for one in store.stored()] == saved
 
 
-def to_test(folder, checkpoint, *top1):
+def to_test(folder, checkpoint, *score):
     """What is tested of a run whose epochs had these validations, and the lines about it."""
     config = load_config(tiny.SMALL, {"test.checkpoint": checkpoint, "cluster.storage": str(folder)})
     store, lines = run_store(config, RunFolder(folder / "run")), []
-    for epoch, percent in enumerate(top1, start=1):
-        facts = CheckpointFacts(epoch=epoch, step=10 * epoch, top1=percent)
+    for epoch, percent in enumerate(score, start=1):
+        facts = CheckpointFacts(epoch=epoch, step=10 * epoch, score=percent)
         store.save({"format": FORMAT, "epoch": epoch}, facts)
     _, content, words = checkpoint_to_test(config, RunFolder(folder / "run"), lines.append)
     return content["epoch"], words, lines
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "top1", "epoch", "words"),
+    ("checkpoint", "score", "epoch", "words"),
     [
         ("last", (50.0, 70.125, 60.0), 3, "last checkpoint, step 30, validation top-1 60.00"),
         ("best", (50.0, 70.125, 60.0), 2, "best checkpoint, step 20, validation top-1 70.12"),
@@ -52,8 +52,8 @@ def to_test(folder, checkpoint, *top1):
         ("last", (50.0, None), 2, "last checkpoint, step 20"),
     ],
 )
-def test_the_last_or_the_best_checkpoint_is_tested_and_named(tmp_path, checkpoint, top1, epoch, words):
-    assert to_test(tmp_path, checkpoint, *top1) == (epoch, words, [])
+def test_the_last_or_the_best_checkpoint_is_tested_and_named(tmp_path, checkpoint, score, epoch, words):
+    assert to_test(tmp_path, checkpoint, *score) == (epoch, words, [])
 
 
 def test_where_nothing_was_validated_the_last_is_tested_and_that_is_told(tmp_path):

@@ -14,22 +14,23 @@ import torch
 from object_storage import ObjectStorage
 
 from morphmlp.errors import CheckpointError, StorageError
+from morphmlp.tasks.scores import TOP1, ScoreName
 from morphmlp.training.checkpoint.content import FORMAT, write_content
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore, read_checkpoint
 
 WHAT_IS_KEPT = ["checkpoint.pt", "complete.json"]
 
 
-def facts_of(step, top1=None):
-    return CheckpointFacts(epoch=step // 10, step=step, top1=top1)
+def facts_of(step, score=None):
+    return CheckpointFacts(epoch=step // 10, step=step, score=score)
 
 
 def content_of(step):
     return {"format": FORMAT, "step": step, "model": {"weight": torch.full((100_000,), float(step))}}
 
 
-def save(store, step, top1=None):
-    return store.save(content_of(step), facts_of(step, top1))
+def save(store, step, score=None):
+    return store.save(content_of(step), facts_of(step, score))
 
 
 def steps(store):
@@ -80,9 +81,9 @@ def test_an_empty_store_has_no_newest_checkpoint(store):
 
 
 def test_what_was_saved_is_read_back(store):
-    saved = store.save(content_of(123), CheckpointFacts(epoch=12, step=123, top1=51.5))
+    saved = store.save(content_of(123), CheckpointFacts(epoch=12, step=123, score=51.5))
     assert store.stored() == [saved]
-    assert saved.facts == CheckpointFacts(epoch=12, step=123, top1=51.5)
+    assert saved.facts == CheckpointFacts(epoch=12, step=123, score=51.5)
     assert saved.name.startswith("step-00000123-")
     assert torch.equal(store.read(saved.name)["model"]["weight"], content_of(123)["model"]["weight"])
     assert newest(store) == (123, [])
@@ -124,7 +125,7 @@ def test_runs_under_one_storage_are_kept_apart(tmp_path):
     one, other = CheckpointStore.of(str(tmp_path), "one"), CheckpointStore.of(str(tmp_path), "other")
     save(one, 1)
     last = save(other, 2)
-    other.prune(last, keep_last=1, keep_best=False, told=pytest.fail)
+    other.prune(last, keep_last=1, best_by=None, log=pytest.fail)
     assert (steps(one), steps(other)) == ([1], [2])
 
 
@@ -233,7 +234,7 @@ def test_foreign_files_and_folders_are_neither_listed_nor_removed(store):
         Path(store.location, name).mkdir()
     Path(store.location, "notes.txt").write_text("mine")
     last = save(store, 2)
-    store.prune(last, keep_last=1, keep_best=False, told=pytest.fail)
+    store.prune(last, keep_last=1, best_by=None, log=pytest.fail)
     assert steps(store) == [2]
     foreign = [".cache", ".step-1.unfinished", "checkpoint_000001", "notes.txt", "step-best"]
     assert names_in(store) == sorted([*foreign, last.name])
@@ -397,51 +398,60 @@ def test_a_full_disk_is_told_and_leaves_the_one_before(dead_writers):
     assert len(names_in(store)) == 1
 
 
-TOP1 = {1: 10.0, 2: 50.0, 3: None, 4: 50.0, 5: 40.0, 6: None}
+LOSS = ScoreName(key="loss", title="loss", unit="", higher_is_better=False)
+SCORES = {1: 10.0, 2: 50.0, 3: None, 4: 50.0, 5: 40.0, 6: None}
 
 
 @pytest.mark.parametrize(
-    ("keep_last", "keep_best", "kept"),
-    [(1, False, [6]), (2, False, [5, 6]), (1, True, [4, 6]), (3, True, [4, 5, 6]), (9, False, [1, 2, 3, 4, 5, 6])],
+    ("keep_last", "best_by", "kept"),
+    [
+        (1, None, [6]),
+        (2, None, [5, 6]),
+        (1, TOP1, [4, 6]),
+        (1, LOSS, [1, 6]),
+        (3, TOP1, [4, 5, 6]),
+        (9, None, [1, 2, 3, 4, 5, 6]),
+    ],
 )
-def test_the_newest_and_the_best_are_kept(keep_last, keep_best, kept, store):
-    for step, top1 in TOP1.items():
-        last = save(store, step, top1)
-    store.prune(last, keep_last=keep_last, keep_best=keep_best, told=pytest.fail)
+def test_the_newest_and_the_best_are_kept(keep_last, best_by, kept, store):
+    for step, score in SCORES.items():
+        last = save(store, step, score)
+    store.prune(last, keep_last=keep_last, best_by=best_by, log=pytest.fail)
     assert steps(store) == kept
     assert len(names_in(store)) == len(kept)
 
 
 def test_the_best_is_found_again_and_where_it_is_torn_the_next_best_and_that_is_told(store):
-    saved = {step: save(store, step, top1) for step, top1 in TOP1.items()}
-    assert store.best(pytest.fail)[0] == saved[4]
+    saved = {step: save(store, step, score) for step, score in SCORES.items()}
+    assert store.best(TOP1, pytest.fail)[0] == saved[4]
+    assert store.best(LOSS, pytest.fail)[0] == saved[1]
     truncate(Path(saved[4].location, "checkpoint.pt"))
     lines = []
-    found, content = store.best(lines.append)
+    found, content = store.best(TOP1, lines.append)
     assert (found, content["step"]) == (saved[2], 2)
     assert "checkpoint left out" in lines[0]
     assert saved[4].name in lines[0]
 
 
 def test_there_is_no_best_where_nothing_was_validated_whatever_else_is_torn(store):
-    assert store.best(pytest.fail) is None
+    assert store.best(TOP1, pytest.fail) is None
     save(store, 1)
     Path(save(store, 2).location, "complete.json").write_text("{")
-    assert store.best(lambda line: None) is None
+    assert store.best(TOP1, lambda line: None) is None
     assert newest(store)[0] == 1
 
 
 def test_no_best_is_kept_where_nothing_was_validated(store):
     save(store, 1)
-    store.prune(save(store, 2), keep_last=1, keep_best=True, told=pytest.fail)
+    store.prune(save(store, 2), keep_last=1, best_by=TOP1, log=pytest.fail)
     assert steps(store) == [2]
 
 
 def test_a_torn_checkpoint_of_a_later_step_does_not_count_as_one_of_the_newest(store):
     save(store, 5)
-    truncate(Path(save(store, 10, top1=90.0).location, "checkpoint.pt"))
+    truncate(Path(save(store, 10, score=90.0).location, "checkpoint.pt"))
     assert newest(store)[0] == 5
-    store.prune(save(store, 7, top1=50.0), keep_last=1, keep_best=True, told=pytest.fail)
+    store.prune(save(store, 7, score=50.0), keep_last=1, best_by=TOP1, log=pytest.fail)
     assert steps(store) == [7]
 
 
@@ -449,7 +459,7 @@ def test_a_delete_that_fails_is_told_and_leaves_no_half_checkpoint(objects, obje
     old, last = save(object_store, 1), save(object_store, 2)
     objects.deletes_fail = True
     lines = []
-    object_store.prune(last, keep_last=1, keep_best=False, told=lines.append)
+    object_store.prune(last, keep_last=1, best_by=None, log=lines.append)
     assert lines == [f"{old.location}: an old checkpoint that can't be removed: Permission denied"]
     assert newest(object_store) == (2, [])
 
@@ -458,7 +468,7 @@ def test_old_checkpoints_that_cannot_be_listed_stay(objects, object_store):
     last = save(object_store, 1)
     objects.listing_fails = True
     lines = []
-    object_store.prune(last, keep_last=1, keep_best=False, told=lines.append)
+    object_store.prune(last, keep_last=1, best_by=None, log=lines.append)
     assert lines == [f"old checkpoints stay: {object_store.location}: can't be listed: the network is down"]
 
 
@@ -470,12 +480,12 @@ def test_a_removal_cut_short_leaves_nothing_that_is_taken_for_whole(fails_at, ob
         raise OSError("cut short")
 
     monkeypatch.setattr(objects, "delete_file" if fails_at == "marker" else "delete_dir", fail)
-    object_store.prune(last, keep_last=1, keep_best=False, told=lambda _: None)
+    object_store.prune(last, keep_last=1, best_by=None, log=lambda _: None)
     assert steps(object_store) == ([1, 2] if fails_at == "marker" else [2])
     if fails_at == "marker":
         assert object_store.read(old.name)["step"] == 1
     monkeypatch.undo()
-    object_store.prune(save(object_store, 3), keep_last=1, keep_best=False, told=pytest.fail)
+    object_store.prune(save(object_store, 3), keep_last=1, best_by=None, log=pytest.fail)
     assert len(names_in(object_store)) == 1
 
 

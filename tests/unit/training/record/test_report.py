@@ -14,6 +14,7 @@ import torch
 from morphmlp.data.stream.plan import Cursor
 from morphmlp.metrics import ScoreCounts
 from morphmlp.record import MetricPoint, Metrics
+from morphmlp.tasks.scores import TOP1, TOP5
 from morphmlp.training.loop import step_clock
 from morphmlp.training.loop.loop import EpochSummary, StepSummary
 from morphmlp.training.loop.step_clock import StepClock
@@ -232,8 +233,8 @@ def test_validation_adds_scores_and_its_broken_videos():
     reporter.add_validation(counts, [tiny.broken_video(9)], epoch=2)
     report = reporter.take()
     assert values_of(report) == {
-        Metrics.VAL_TOP1: 25.0,
-        Metrics.VAL_TOP5: 75.0,
+        TOP1.val_metric: 25.0,
+        TOP5.val_metric: 75.0,
         Metrics.VAL_LOSS: 0.5,
         Metrics.VAL_NUM_VIDEOS: 4,
     }

@@ -116,7 +116,7 @@ def finished(demo, tmp_path_factory):
             lines.append({"points": [("train/loss", loss, step, 0), ("train/grad_norm", numbers[-1][1], step, 0)]})
             if step in (2, 4):
                 content = snapshot(state, config=config, data_fingerprint=fingerprint)
-                store.save(content, CheckpointFacts(epoch=state.cursor.epoch, step=step, top1=None))
+                store.save(content, CheckpointFacts(epoch=state.cursor.epoch, step=step, score=None))
             if step == SPOILT_STEP - 1:
                 with torch.no_grad():
                     state.model.patch_embed1.proj2.weight[0] = 3e38

@@ -13,6 +13,7 @@ from morphmlp.config.loading import config_from_mapping, config_to_mapping, with
 from morphmlp.errors import StorageError
 from morphmlp.metrics import ScoreCounts
 from morphmlp.record import Metrics
+from morphmlp.tasks.scores import TOP1
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
 from morphmlp.training.loop.loop import fit
 from morphmlp.training.loop.state import new_state, snapshot
@@ -36,18 +37,18 @@ class KeptSaving:
     def after_step(self):
         self.save()
 
-    def after_epoch(self, epoch, *, top1):
-        self.save(top1=top1)
+    def after_epoch(self, epoch, *, score):
+        self.save(score=score)
 
-    def save(self, *, top1=None, required=False):
-        self.saved.append((self.plan.step_of(self.state.cursor), top1))
+    def save(self, *, score=None, required=False):
+        self.saved.append((self.plan.step_of(self.state.cursor), score))
 
     def notes(self):
         return []
 
-    def finish(self, *, hurry, told):
+    def finish(self, *, hurry, log):
         if self.refuses:
-            told("waiting" if not hurry() else "no time to wait")
+            log("waiting" if not hurry() else "no time to wait")
             raise StorageError("the disk is full")
 
 
@@ -118,7 +119,7 @@ def test_the_last_step_of_a_run_that_ends_inside_an_epoch_is_saved_with_its_scor
 def test_the_last_step_of_an_epoch_is_reported_together_with_its_validation(reports, folder):
     Training(folder).run()
     found = [{point.key: point.step for point in points_of(report)} for report in reports]
-    steps = [(points.get(Metrics.TRAIN_LOSS), points.get(Metrics.VAL_TOP1)) for points in found]
+    steps = [(points.get(Metrics.TRAIN_LOSS), points.get(TOP1.val_metric)) for points in found]
     assert steps == [(1, None), (2, 1), (3, None), (4, 2), (None, None)]
 
 
@@ -130,7 +131,7 @@ def test_whoever_is_asked_to_stop_at_the_last_step_of_an_epoch_validates_first(r
     training.run()
     assert training.saving.saved == [(1, None), (2, 25.0), (2, None)]  # the last one is that of the stop
     assert reports[-1] == {"stopped": {"reason": "requested", "detail": "SIGTERM"}}
-    assert {point.key for report in reports for point in points_of(report)} >= {Metrics.VAL_TOP1}
+    assert {point.key for report in reports for point in points_of(report)} >= {TOP1.val_metric}
 
 
 def test_whoever_is_asked_to_stop_inside_an_epoch_saves_and_stops_at_once(reports, folder):
@@ -151,7 +152,9 @@ def test_a_run_that_is_continued_keeps_the_head_that_it_has_trained(tmp_path):
     with torch.no_grad():
         trained.model.head.weight.fill_(0.25)
     store = CheckpointStore.of(str(tmp_path), "run")
-    store.save(snapshot(trained, config=config, data_fingerprint="12:abc"), CheckpointFacts(epoch=0, step=0, top1=None))
+    store.save(
+        snapshot(trained, config=config, data_fingerprint="12:abc"), CheckpointFacts(epoch=0, step=0, score=None)
+    )
     state = new_state(config, tiny.CPU)
     job = SimpleNamespace(config=config, data_fingerprint="12:abc")
     _, notes = ray_worker._resume_or_start(job, state, store, SimpleNamespace(), first=True)
@@ -191,7 +194,7 @@ class StoreThatFails:
     def __init__(self, times):
         self.times = times
 
-    def newest(self, told):
+    def newest(self, log):
         self.times -= 1
         if self.times >= 0:
             raise StorageError("the mount is gone")
@@ -259,7 +262,7 @@ def test_a_validation_with_too_many_broken_videos_gives_no_score_and_ends_the_ru
     training.run()
     assert reports[-1] == {"stopped": {"reason": "too_many_broken", "split": "val", "detail": "2 of 4 val videos"}}
     assert training.saving.saved[-2:] == [(2, None), (2, None)]  # never the best one
-    assert not {point.key for report in reports for point in points_of(report)} & {Metrics.VAL_TOP1, Metrics.VAL_LOSS}
+    assert not {point.key for report in reports for point in points_of(report)} & {TOP1.val_metric, Metrics.VAL_LOSS}
 
 
 def test_too_many_skipped_steps_end_with_the_command_that_repeats_the_last_one(reports, tmp_path):

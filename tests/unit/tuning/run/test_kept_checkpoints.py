@@ -45,7 +45,7 @@ class Sweep:
         )
         store = CheckpointStore.of(str(self.folder.root), job.run_name)
         for step in (1, 2):
-            store.save({"format": FORMAT, "model": number}, CheckpointFacts(epoch=0, step=step, top1=None))
+            store.save({"format": FORMAT, "model": number}, CheckpointFacts(epoch=0, step=step, score=None))
         skipped = RunFolder(self.folder.root / job.run_name).skipped_steps / "step-00000007"
         skipped.mkdir(parents=True)
         (skipped / "state.pt").write_bytes(bytes(1000))

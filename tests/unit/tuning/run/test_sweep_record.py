@@ -8,6 +8,7 @@ from synthetic_sweeps import result_of, synthetic_sweep, trial
 
 from morphmlp.errors import TrackingError
 from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.tasks.scores import TOP1
 from morphmlp.tracking import RunWriter, open_run, prepare_store, read_children
 from morphmlp.tuning.run.sweep_record import read_sweep, stage_params, write_sweep, write_trial
 
@@ -76,10 +77,10 @@ def test_all_ends_come_back_told_apart_with_their_reasons(store):
 def test_what_the_run_measured_itself_isnt_written_twice(store):
     parent = parent_of(store, "measured")
     writer = child_of(parent, "measured-001")
-    writer.metrics([MetricPoint(Metrics.TEST_TOP1, 50.0, 0, 1), MetricPoint(Metrics.VAL_TOP1, 48.0, 4, 1)])
+    writer.metrics([MetricPoint(TOP1.test_metric, 50.0, 0, 1), MetricPoint(TOP1.val_metric, 48.0, 4, 1)])
     write_trial(writer, trial(run_id=writer.run_id), task="classification")
     write_trial(writer, trial(run_id=writer.run_id), task="classification")
-    keys = [Metrics.TEST_TOP1, Metrics.VAL_TOP1, Metrics.RUN_WALL_S, Metrics.TRIAL_GMACS]
+    keys = [TOP1.test_metric, TOP1.val_metric, Metrics.RUN_WALL_S, Metrics.TRIAL_GMACS]
     assert [point.key for point in writer.history(keys)] == keys
 
 
