@@ -4,29 +4,25 @@ Exit codes: 0 done, 2 a fault that the user can mend (one clear line each, no tr
 129 SIGHUP.
 """
 
-import argparse
 import dataclasses
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
-import tyro
+import click
 import yaml
 from pydantic import JsonValue
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.faults import all_fields
+from morphmlp.config.field_help import help_sections
 from morphmlp.config.loading import parse_yaml
-from morphmlp.config.operation import WorkerRange
-from morphmlp.config.schema import EarlyStoppingConfig, StartConfig
 from morphmlp.errors import ConfigError, MorphMLPError, RunStoppedError, storage_faults_told
 from morphmlp.lasting_output import lasting_output
 from morphmlp.stop_signals import StopSignals, signal_of, undisturbed
@@ -34,13 +30,27 @@ from morphmlp.targets import json_file, plain_name
 
 HELP_CONFIG = "experiments/demo/morphmlp_demo.yaml"
 """Whose values `--help` shows where no file is named."""
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120, "show_default": True}
+"""Of every command: `@click.command(context_settings=SETTINGS)`."""
+A_PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+COUNT.name = "count"
+SECONDS = click.FloatRange(min=0, min_open=True)
+SECONDS.name = "seconds"
+json_option = click.option(
+    "--json",
+    type=A_PATH,
+    callback=lambda context, option, path: path and json_file(path),
+    metavar="FILE",
+    help="write the result as JSON",
+)
 
 
-def run(main: Callable[[], None], *, long: bool = False) -> NoReturn:
+def run(main: Callable[[], None] | click.Command, *, long: bool = False) -> NoReturn:
     """Run a pipeline's `main` and leave the process with its exit code.
 
     Args:
-        main: The pipeline.
+        main: The pipeline; a command reads its own arguments.
         long: It works for longer than a reader of its output may be there: what it prints never ends it.
     """
     with lasting_output() if long else nullcontext():
@@ -48,10 +58,23 @@ def run(main: Callable[[], None], *, long: bool = False) -> NoReturn:
     sys.exit(code)
 
 
-def _exit_code(main: Callable[[], None]) -> int:
+def _exit_code(main: Callable[[], None] | click.Command) -> int:
     try:
         with StopSignals().installed(), storage_faults_told():
-            main()
+            if isinstance(main, click.Command):
+                # Not `main.main()`, which turns signals and closed pipes into exit codes of its own.
+                with main.make_context(Path(sys.argv[0]).name, sys.argv[1:]) as context:
+                    main.invoke(context)
+            else:
+                main()
+    except click.exceptions.Exit as left:  # `--help`
+        return left.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    except click.ClickException as error:
+        print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
+        return 2
     except (KeyboardInterrupt, RunStoppedError) as stop:
         with undisturbed():
             print(str(stop) if isinstance(stop, RunStoppedError) else "stopped", file=sys.stderr)
@@ -85,23 +108,30 @@ def experiment_arguments(
     Raises:
         ConfigError: No file is given, or whatever is wrong with the file and the overrides, all at once.
     """
-    parser = argparse.ArgumentParser(description=description, add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", default=default_config)
-    parser.add_argument("--run-name")
-    parser.add_argument("--json", type=json_file)
-    parser.add_argument("-h", "--help", action="store_true")
-    known, rest = parser.parse_known_args(argv)
-    overrides = parse_overrides([] if known.help else rest)
-    refuse_mistaken_options(overrides, parser)
-    path = known.config or (HELP_CONFIG if known.help else None)
+    options: list[click.Parameter] = [
+        click.Option(["--config"], default=default_config),
+        click.Option(["--run-name"]),
+        click.Option(["--json"], type=A_PATH),
+        click.Option(["-h", "--help"], is_flag=True),
+        click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED),
+    ]
+    command = click.Command(
+        None, params=options, add_help_option=False, context_settings={"ignore_unknown_options": True}
+    )
+    known = command.make_context(Path(sys.argv[0]).name, list(sys.argv[1:] if argv is None else argv)).params
+    overrides = parse_overrides([] if known["help"] else known["rest"])
+    refuse_mistaken_options(overrides, options)
+    path = known["config"] or (HELP_CONFIG if known["help"] else None)
     if path is None:
         raise ConfigError(["--config FILE: is missing; it names the experiment file to train"])
     config = load_config(path, overrides)
-    if known.help:
+    if known["help"]:
         _print_help(description, path, config)
         sys.exit(0)
-    run_name = known.run_name or f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return ExperimentArguments(config=config, run_name=plain_name(run_name), json=known.json)
+    run_name = known["run_name"] or f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return ExperimentArguments(
+        config=config, run_name=plain_name(run_name), json=known["json"] and json_file(known["json"])
+    )
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, JsonValue]:
@@ -141,13 +171,13 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, JsonValue]:
     return overrides
 
 
-def refuse_mistaken_options(overrides: Mapping[str, JsonValue], parser: argparse.ArgumentParser) -> None:
+def refuse_mistaken_options(overrides: Mapping[str, JsonValue], parameters: Collection[click.Parameter]) -> None:
     """Refuse what was taken for a field of the experiment, but is like an option of the command.
 
     Raises:
         ConfigError: Such options, each with the one that may have been meant.
     """
-    options = re.findall(r"--[\w-]+", parser.format_usage())
+    options = [option for parameter in parameters for option in parameter.opts if option.startswith("--")]
     faults = []
     for field in overrides.keys() - all_fields(ExperimentConfig):
         written = f"--{field.replace('_', '-')}"
@@ -155,14 +185,6 @@ def refuse_mistaken_options(overrides: Mapping[str, JsonValue], parser: argparse
             faults.append(f"{written}: unknown option; did you mean {close[0]}?")
     if faults:
         raise ConfigError(sorted(faults))
-
-
-def whole_number(text: str) -> int:
-    """A number of rounds, steps, videos, ... from the command line, as an argument's `type`."""
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return number
 
 
 def write_json(path: Path | None, result: Any) -> None:
@@ -184,49 +206,20 @@ def _parse_value(field: str, text: str, faults: list[str]) -> JsonValue:
 
 
 def _print_help(description: str, path: str, config: ExperimentConfig) -> None:
-    print(
-        f"{description}\n\n"
-        "  --config FILE     experiment file; the values below are those of "
-        f"{path}\n"
-        "  --run-name NAME   name of the run; the name of an unfinished run continues it\n"
-        "  --json FILE       write the result as JSON\n"
+    formatter = click.HelpFormatter(max_width=120)
+    formatter.write_text(description)
+    formatter.write_paragraph()
+    formatter.write_dl(
+        [
+            ("--config FILE", f"experiment file; the values below are those of {path}"),
+            ("--run-name NAME", "name of the run; the name of an unfinished run continues it"),
+            ("--json FILE", "write the result as JSON"),
+            ("-h, --help", "show this text"),
+        ]
     )
-    # Without weights to start from, the options of `start_from` are shown as those of a FILE.
-    shown = dataclasses.replace(
-        config,
-        start_from=config.start_from or StartConfig(weights="FILE"),
-        train=dataclasses.replace(
-            config.train,
-            # Without early stopping a value that never stops is shown.
-            early_stopping=config.train.early_stopping or EarlyStoppingConfig(epochs=config.train.epochs),
-        ),
-    )
-    with _one_argument_for_a_range_of_workers():
-        tyro.cli(
-            ExperimentConfig,
-            default=shown,
-            args=["--help"],
-            description="Every field can be overridden:",
-            config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
-        )
-
-
-def _one_argument_for_a_range_of_workers() -> ConstructorRegistry:
-    """Lets the help show `cluster.num_workers` as one field; tyro would make subcommands of its forms."""
-    registry = ConstructorRegistry()
-
-    @registry.primitive_rule
-    def _(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-        if WorkerRange not in get_args(info.type):
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="INT|{min: INT, max: INT}|None",
-            instance_from_str=lambda words: words,  # only the help is made by tyro
-            is_instance=lambda value: value is None or isinstance(value, int | WorkerRange),
-            str_from_instance=lambda value: [
-                f"{{min: {value.min}, max: {value.max}}}" if isinstance(value, WorkerRange) else str(value)
-            ],
-        )
-
-    return registry
+    formatter.write_paragraph()
+    formatter.write_text("Every field can be overridden:")
+    for title, rows in help_sections(config):
+        with formatter.section(title):
+            formatter.write_dl(rows)
+    print(formatter.getvalue(), end="")

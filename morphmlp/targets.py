@@ -39,13 +39,12 @@ def ascii_name(name: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', letters)}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def json_file(text: str) -> Path:
-    """Where `--json` writes to, for argparse; nothing is created.
+def json_file(path: Path) -> Path:
+    """Where `--json` writes to; nothing is created.
 
     Raises:
         ConfigError: No file can be written there.
     """
-    path = Path(text)
     if path.is_dir():
         raise ConfigError([f"--json: {path} is a folder; name a file, such as {path / 'result.json'}"])
     fault = folder_fault(path.parent)

@@ -10,77 +10,91 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
+import click
 
-from morphmlp.cli import run, write_json
+from morphmlp.cli import A_PATH, SETTINGS, json_option, run, write_json
 from morphmlp.errors import ConfigError
 
 if TYPE_CHECKING:
     from morphmlp.training.weights.file import WeightsFile
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """What to convert, and into which form."""
+@click.command(context_settings=SETTINGS)
+@click.argument("source", type=A_PATH, metavar="IN")
+@click.argument("output", type=A_PATH, metavar="OUT")
+@click.option(
+    "--container",
+    type=click.Choice(["bare", "pyslowfast"]),
+    help="form of a .pth file: weights alone (the default), or `model_state` with a `cfg`, as PySlowFast loads it",
+)
+@click.option(
+    "--averaged/--no-averaged",
+    default=True,
+    help="take a checkpoint's moving averages, where it has them, as training starts from them too",
+)
+@click.option(
+    "--class-order", type=A_PATH, help="file of `name<TAB>row` lines: the head's rows as they are; needs --classes"
+)
+@click.option(
+    "--classes",
+    type=A_PATH,
+    help="the order to bring the head's rows into: a manifest, or a list as `prepare.py --classes` takes it",
+)
+@click.option("--force", is_flag=True, help="write over a file that exists")
+@json_option
+def main(
+    *,
+    source: Path,
+    output: Path,
+    container: Literal["bare", "pyslowfast"] | None,
+    averaged: bool,
+    class_order: Path | None,
+    classes: Path | None,
+    force: bool,
+    json: Path | None,
+) -> None:
+    """Convert weights between safetensors and the released checkpoints' form; values stay bit for bit.
 
-    source: tyro.conf.Positional[Path]
-    """The weights to read."""
-    output: tyro.conf.Positional[Path]
-    """The file to write; its ending, .safetensors or .pth, says in which form."""
-    container: Literal["bare", "pyslowfast"] | None = None
-    """Form of a .pth file: weights alone (the default), or `model_state` with a `cfg`, as PySlowFast loads it."""
-    averaged: bool = True
-    """Take a checkpoint's moving averages, where it has them, as training starts from them too."""
-    class_order: Path | None = None
-    """File of `name<TAB>row` lines: the head's rows as they are; needs --classes."""
-    classes: Path | None = None
-    """The order to bring the head's rows into: a manifest, or a list as `prepare.py --classes` takes it."""
-    force: bool = False
-    """Write over a file that exists."""
-    json: Path | None = None
-    """File to write the description to."""
-
-
-def main() -> None:
-    """Read, describe, convert."""
-    arguments = tyro.cli(Arguments, description=__doc__)
-    _check(arguments)
+    IN is a released checkpoint (bare or PySlowFast's), a checkpoint of this project, or safetensors. The ending of OUT,
+    .safetensors or .pth, says which form is written.
+    """
+    _check(output, container=container, class_order=class_order, classes=classes, force=force)
 
     from morphmlp.training.weights.file import read_weights, write_weights
 
-    file = read_weights(arguments.source, averaged=arguments.averaged)
+    file = read_weights(source, averaged=averaged)
     print(file.in_words)
     if file.stated is None:
         print("its chunk lengths aren't in the file, and no shape tells them")
-    if arguments.class_order is not None and arguments.classes is not None:
-        file = _in_class_order(file, arguments.class_order, arguments.classes)
-    write_weights(file, arguments.output, container=arguments.container or "bare")
-    written = read_weights(arguments.output)
-    print(f"{arguments.output}: {len(written.state)} tensors, sha256 {written.sha256}")
+    if class_order is not None and classes is not None:
+        file = _in_class_order(file, class_order, classes)
+    write_weights(file, output, container=container or "bare")
+    written = read_weights(output)
+    print(f"{output}: {len(written.state)} tensors, sha256 {written.sha256}")
     write_json(
-        arguments.json,
+        json,
         {
             "source": str(file.path),
             "source_sha256": file.sha256,
             "container": file.container,
             "averaged": file.averaged,
             **dataclasses.asdict(file.description),
-            "output": str(arguments.output),
+            "output": str(output),
             "output_sha256": written.sha256,
         },
     )
 
 
-def _check(arguments: Arguments) -> None:
+def _check(output: Path, *, container: str | None, class_order: Path | None, classes: Path | None, force: bool) -> None:
     """Refuse what can't be done before anything is read."""
     faults = []
-    if arguments.output.suffix not in (".safetensors", ".pth"):
-        faults.append(f"{arguments.output}: must end in .safetensors or .pth, which says what form to write")
-    elif arguments.container is not None and arguments.output.suffix != ".pth":
-        faults.append(f"--container {arguments.container}: is for .pth files, {arguments.output} isn't one")
-    if arguments.output.exists() and not arguments.force:
-        faults.append(f"{arguments.output}: exists already; --force writes over it")
-    if (arguments.class_order is None) != (arguments.classes is None):
+    if output.suffix not in (".safetensors", ".pth"):
+        faults.append(f"{output}: must end in .safetensors or .pth, which says what form to write")
+    elif container is not None and output.suffix != ".pth":
+        faults.append(f"--container {container}: is for .pth files, {output} isn't one")
+    if output.exists() and not force:
+        faults.append(f"{output}: exists already; --force writes over it")
+    if (class_order is None) != (classes is None):
         faults.append("--class-order and --classes: only together, the order that rows have and the one they get")
     if faults:
         raise ConfigError(faults)

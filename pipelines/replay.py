@@ -6,17 +6,16 @@ RUN is a run's folder or its name, STEP the step's number in the record, from 1.
 the state that it met; any other from the newest checkpoint before it, with the steps in between trained again.
 """
 
-import argparse
 import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from pydantic import JsonValue
 
-from morphmlp.cli import run, write_json
+from morphmlp.cli import A_PATH, COUNT, SETTINGS, json_option, run, write_json
 from morphmlp.errors import ConfigError
-from morphmlp.targets import json_file
 
 if TYPE_CHECKING:
     import torch
@@ -27,27 +26,48 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".pdf", ".svg")
 
 
-def main() -> None:
-    """Replay the step, print what was seen."""
-    arguments = _parser().parse_args()
+@click.command(context_settings=SETTINGS)
+@click.argument("name", metavar="RUN")
+@click.argument("number", metavar="STEP", type=COUNT)
+@click.option("--storage", type=A_PATH, default="runs", help="folder of runs by name")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="by default as the run was configured")
+@click.option(
+    "--workers", type=COUNT, help="add up as so many workers do; by default as recorded, else as configured, else 1"
+)
+@click.option("--contact-sheet", type=A_PATH, metavar="FILE", help="draw the clips of the step (.png, .pdf, .svg)")
+@json_option
+def main(
+    *,
+    name: str,
+    number: int,
+    storage: Path,
+    device: str | None,
+    workers: int | None,
+    contact_sheet: Path | None,
+    json: Path | None,
+) -> None:
+    """Repeat one step of a run and look into it, in one process and without a cluster.
 
-    if arguments.contact_sheet is not None and arguments.contact_sheet.suffix not in PICTURES:
-        raise ConfigError([f"--contact-sheet: {arguments.contact_sheet} must end in .png, .pdf or .svg"])
+    RUN is a run's folder or its name, STEP the step's number in the record, from 1. On CPUs the steps of one or two
+    workers come out bit for bit; sums of more workers, and of GPUs, are rounded in an order that nothing records.
+    """
+    if contact_sheet is not None and contact_sheet.suffix not in PICTURES:
+        raise ConfigError([f"--contact-sheet: {contact_sheet} must end in .png, .pdf or .svg"])
 
     import torch
 
     from morphmlp.progress import TerminalProgress
     from morphmlp.training.replay.replay import open_run, replay
 
-    recorded = open_run(arguments.run, storage=arguments.storage)
+    recorded = open_run(name, storage=storage)
     torch.set_num_threads(recorded.config.cluster.cpus_per_worker)  # sums depend on it
-    device = _device(arguments.device or recorded.config.cluster.device)
+    torch_device = _device(device or recorded.config.cluster.device)
     with TerminalProgress() as progress:
-        step = replay(recorded, arguments.step, device=device, num_workers=arguments.workers, progress=progress)
+        step = replay(recorded, number, device=torch_device, num_workers=workers, progress=progress)
     print(*in_words(step), sep="\n")
-    if arguments.contact_sheet is not None:
-        _draw(recorded, step, arguments.contact_sheet)
-    write_json(arguments.json, plain_values(dataclasses.asdict(step)))
+    if contact_sheet is not None:
+        _draw(recorded, step, contact_sheet)
+    write_json(json, plain_values(dataclasses.asdict(step)))
 
 
 def in_words(step: "ReplayedStep") -> list[str]:
@@ -133,26 +153,6 @@ def _draw(recorded: "RecordedRun", step: "ReplayedStep", path: Path) -> None:
     )
     sheet.savefig(path)
     print(f"{path}: the step's clips before mixing")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="replay.py",
-        description="Repeat one step of a run and look into it, in one process and without a cluster.",
-        epilog="On CPUs the steps of one or two workers come out bit for bit; sums of more workers, and of GPUs, are "
-        "rounded in an order that nothing records.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or its name")
-    parser.add_argument("step", metavar="STEP", type=int, help="number of the step, from 1 as in the record")
-    parser.add_argument("--storage", type=Path, default=Path("runs"), help="folder of runs by name (%(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="by default as the run was configured")
-    parser.add_argument(
-        "--workers", type=int, help="add up as so many workers do (default: as recorded, else as configured, else 1)"
-    )
-    parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="draw the clips of the step")
-    parser.add_argument("--json", type=json_file, metavar="FILE", help="write the result as JSON")
-    return parser
 
 
 if __name__ == "__main__":

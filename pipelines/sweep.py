@@ -3,20 +3,20 @@
 python pipelines/sweep.py --config experiments/sweeps/demo_chunk_length.yaml
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from pydantic import JsonValue
 
-from morphmlp.cli import parse_overrides, refuse_mistaken_options, run, write_json
+from morphmlp.cli import SETTINGS, json_option, parse_overrides, refuse_mistaken_options, run, write_json
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import SweepConfig, load_sweep
 from morphmlp.errors import ConfigError, RunStoppedError, SweepError
 from morphmlp.stop_signals import StopSignals, signal_of
-from morphmlp.targets import json_file, plain_name, require_storage
+from morphmlp.targets import plain_name, require_storage
 
 if TYPE_CHECKING:
     from morphmlp.tuning.run.sweep_folder import SweepFolder
@@ -39,9 +39,51 @@ class Arguments:
     retry_failed: bool
 
 
-def main() -> None:
-    """Plan, run, print the table."""
-    arguments = _arguments()
+@click.command(
+    context_settings={**SETTINGS, "ignore_unknown_options": True},
+    epilog="Dotted fields of the base experiment can be overridden for all trials, as in --train.epochs 3.",
+)
+@click.option("--config", default=DEFAULT_CONFIG, metavar="FILE", help="sweep file")
+@click.option("--run-name", metavar="NAME", help="name of the sweep's run; by default a new one")
+@json_option
+@click.option("--plan", is_flag=True, help="print the points with what they cost, and start nothing")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="",
+    metavar="[NAME]",
+    help="continue a sweep that was stopped: the name of its run, or its folder (by default --run-name)",
+)
+@click.option("--retry-failed", is_flag=True, help="with --resume: run trials again that ended with an error")
+@click.argument("fields", nargs=-1, type=click.UNPROCESSED, metavar="[--FIELD VALUE]...")
+@click.pass_context
+def main(
+    context: click.Context,
+    *,
+    config: str,
+    run_name: str | None,
+    json: Path | None,
+    plan: bool,
+    resume: str | None,
+    retry_failed: bool,
+    fields: tuple[str, ...],
+) -> None:
+    """Train and test a MorphMLP at the points of a space, and compare them."""
+    if resume == "" and not run_name:
+        raise ConfigError(["--resume: name the sweep's run, as in --resume demo-chunk-length-20260102-030405"])
+    if retry_failed and resume is None:
+        raise ConfigError(["--retry-failed: goes with --resume"])
+    overrides = parse_overrides(fields)
+    refuse_mistaken_options(overrides, context.command.params)
+    arguments = Arguments(
+        config=config,
+        overrides=overrides,
+        run_name=resume or run_name,
+        json=json,
+        plan=plan,
+        resume=resume is not None,
+        retry_failed=retry_failed,
+    )
     if arguments.resume:
         folder = _stopped_sweep(arguments)
         sweep, base = folder.read()
@@ -123,44 +165,6 @@ def _stopped_sweep(arguments: Arguments) -> "SweepFolder":
         raise ConfigError([f"{', '.join(arguments.overrides)}: a sweep goes on as it began, without other values"])
     asked = Path(str(arguments.run_name))
     return SweepFolder(root=asked if asked.is_dir() else Path(DEFAULT_STORAGE) / asked)
-
-
-def _arguments() -> Arguments:
-    parser = argparse.ArgumentParser(
-        description="Train and test a MorphMLP at the points of a space, and compare them.",
-        epilog="Dotted fields of the base experiment can be overridden for all trials, as in --train.epochs 3.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=f"sweep file; {DEFAULT_CONFIG}")
-    parser.add_argument("--run-name", metavar="NAME", help="name of the sweep's run; by default a new one")
-    parser.add_argument("--json", type=json_file, metavar="FILE", help="write the result as JSON")
-    parser.add_argument("--plan", action="store_true", help="print the points with what they cost, and start nothing")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="NAME",
-        help="go on with a sweep that was stopped: the name of its run, or its folder (by default --run-name)",
-    )
-    parser.add_argument(
-        "--retry-failed", action="store_true", help="with --resume: run trials again that ended with an error"
-    )
-    known, rest = parser.parse_known_args()
-    if known.resume == "" and not known.run_name:
-        parser.error("--resume: name the sweep's run, as in --resume demo-chunk-length-20260102-030405")
-    if known.retry_failed and known.resume is None:
-        parser.error("--retry-failed: goes with --resume")
-    overrides = parse_overrides(rest)
-    refuse_mistaken_options(overrides, parser)
-    return Arguments(
-        config=known.config,
-        overrides=overrides,
-        run_name=known.resume or known.run_name,
-        json=known.json,
-        plan=known.plan,
-        resume=known.resume is not None,
-        retry_failed=known.retry_failed,
-    )
 
 
 if __name__ == "__main__":

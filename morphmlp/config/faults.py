@@ -70,19 +70,20 @@ def value_fields(schema: type) -> frozenset[str]:
 def _fields_of(schema: type, prefix: str) -> Iterator[tuple[str, bool]]:
     for entry in dataclasses.fields(schema):
         dotted = f"{prefix}{entry.name}"
-        forms = list(_forms_of(entry.type))
+        forms = list(forms_of(entry.type))
         sections = [form for form in forms if isinstance(form, type) and dataclasses.is_dataclass(form)]
         for section in sections:
             yield from _fields_of(section, f"{dotted}.")
         yield dotted, not sections or len(forms) > 1
 
 
-def _forms_of(annotation: object) -> Iterator[object]:
+def forms_of(annotation: object) -> Iterator[object]:
+    """The forms that a field may take, as `int` and `None` of `PositiveInt | None`."""
     if get_origin(annotation) is Annotated:
-        yield from _forms_of(get_args(annotation)[0])
+        yield from forms_of(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType):
         for form in get_args(annotation):
-            yield from _forms_of(form)
+            yield from forms_of(form)
     else:
         yield annotation
 

@@ -17,6 +17,7 @@ WRONG = {
     "convert_weights.py": (["w.pth", "w.safetensors", *TYPO], "train.epoch"),
     "drill.py": (["--stops", "ctrl-d"], "ctrl-d"),
     "prepare.py": (["look", "--config", DEMO, "--output", "clips.png", *TYPO], "train.epoch"),
+    "train.py": (["--config", DEMO, *TYPO], "train.epoch"),
     "replay.py": (["run", "7", *TYPO], "train.epoch"),
 }
 """What a user gets wrong, and the word that the answer must have; the others take fields of an experiment."""
@@ -26,7 +27,7 @@ def answer(name, *arguments):
     command = [sys.executable, "-X", "importtime", f"pipelines/{name}", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     timed = re.findall(r"^import time: .*\| +(\S+)$", done.stderr, re.MULTILINE)
-    assert "argparse" in timed
+    assert "click" in timed
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     return done.returncode, done.stdout + "\n".join(said), {module.split(".")[0] for module in timed} & HEAVY
 

@@ -54,18 +54,18 @@ def test_names_reach_ray_in_ascii_and_stay_apart():
 
 
 def test_json_goes_to_a_file_that_can_be_made(tmp_path: Path):
-    assert json_file(str(tmp_path / "new" / "result.json")) == tmp_path / "new" / "result.json"
+    assert json_file(tmp_path / "new" / "result.json") == tmp_path / "new" / "result.json"
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "old.json").touch()
-    json_file(str(tmp_path / "old.json"))
+    json_file(tmp_path / "old.json")
 
 
 def test_json_at_a_folder_or_below_a_file_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=f"--json: {tmp_path} is a folder; name a file, such as"):
-        json_file(str(tmp_path))
+        json_file(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=f"--json: .*: {tmp_path}/file is a file; name another file"):
-        json_file(str(tmp_path / "file" / "result.json"))
+        json_file(tmp_path / "file" / "result.json")
 
 
 @pytest.mark.parametrize("field", ["cluster.storage", "checkpoint.storage"])
