@@ -10,6 +10,7 @@ from morphmlp.data.stream.train_clips import train_plan
 from morphmlp.errors import DivergenceError, MorphMLPError
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import StopSignals
+from morphmlp.tasks.scores import primary_score
 from morphmlp.tracking import BufferedWriter, RunWriter
 from morphmlp.training.record.run_events import RunEvents, record_event
 from morphmlp.training.record.run_folder import RunFolder
@@ -39,7 +40,7 @@ def train(
         writer: The record.
         progress: Told steps, losses and notes.
         stops: Signals to this process, where it takes care of them.
-        on_epoch: Told each validated epoch and its top-1, percent.
+        on_epoch: Called with each validated epoch and its primary score.
 
     Returns:
         The place of the last workers; nodes may have come and gone.
@@ -77,6 +78,7 @@ def train(
         capacity,
         cluster=config.cluster,
         folder=folder,
+        score=primary_score(config.task),
         progress=progress,
         stops=stops or StopSignals(),
         note_event=note_event,

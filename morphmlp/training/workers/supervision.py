@@ -10,15 +10,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from signal import SIGINT
-from typing import Protocol
+from typing import Any, Protocol
 
 from morphmlp.config.operation import ClusterConfig
 from morphmlp.errors import ClusterError, RunStoppedError
 from morphmlp.line_file import JsonLines
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
+from morphmlp.tasks.scores import ScoreName
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.workers.progress_screen import Screen
 from morphmlp.training.workers.restarts import Budget, End, Ending
 from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop, write_stop_request
 
@@ -83,6 +83,7 @@ class Supervisor:
         *,
         cluster: ClusterConfig,
         folder: RunFolder,
+        score: ScoreName,
         progress: Progress,
         stops: StopSignals,
         note_event: Callable[[str], None],
@@ -95,17 +96,18 @@ class Supervisor:
             capacity: How many can run.
             cluster: Budgets and waiting times.
             folder: The run's files.
-            progress: Told what happens.
+            score: The primary score of the run's task.
+            progress: Shows what happens.
             stops: Signals to this process.
             note_event: Takes what belongs into the record; called while no workers run.
-            on_epoch: Told each validated epoch and its top-1, percent.
+            on_epoch: Called with each validated epoch and its primary score.
         """
         self._start = start
         self._capacity = capacity
         self._cluster = cluster
         self._folder = folder
         self._progress = progress
-        self._screen = Screen(progress, on_epoch)
+        self._renderer = _ProgressRenderer(progress, score, on_epoch)
         self._stops = stops
         self._note_event = note_event
         self._budget = Budget(max_failures=cluster.max_failures, max_preemptions=cluster.max_preemptions)
@@ -160,7 +162,7 @@ class Supervisor:
                         attempt.stop = Stop.from_plain(stopped)
                     if (done := line.get("progress")) and done["step"] >= done["total_steps"]:
                         next_look = math.inf
-                    self._screen.show(line)
+                    self._renderer.show(line)
                 if not alive:
                     return attempt
                 now = time.monotonic()
@@ -235,3 +237,32 @@ class Supervisor:
                 f"cluster.wait_for_workers_s: no workers for {waited:.0f} s: {lacking}; the same command continues "
                 "from the last checkpoint when there is room"
             )
+
+
+class _ProgressRenderer:
+    """Turns lines of the run's progress file into what the user sees."""
+
+    def __init__(
+        self, progress: Progress, score: ScoreName, on_epoch: Callable[[int, float], None] | None = None
+    ) -> None:
+        self._progress, self._score, self._on_epoch = progress, score, on_epoch
+        self._training = False
+
+    def show(self, line: dict[str, Any]) -> None:
+        """Show what a line has: notes, validation, the step."""
+        for note in line.get("notes", []):
+            self._progress.line(note)
+        for key, value, epoch, _ in line.get("points", []):
+            if key == self._score.val_metric:
+                self._progress.line(f"epoch {epoch}: validation {self._score.title} {value:.1f}")
+                if self._on_epoch is not None:
+                    self._on_epoch(epoch, value)
+        if numbers := line.get("progress"):
+            if not self._training:
+                self._progress.phase("training", total=int(numbers["total_steps"]), unit="steps")
+                self._training = True
+            note = (
+                f"epoch {numbers['epoch']}, loss {numbers['loss']:.3f}, {numbers['clips_per_s']:.1f} clips/s, "
+                f"{numbers['data_wait']:.0%} of it waiting for data"
+            )
+            self._progress.update(int(numbers["step"]), note)

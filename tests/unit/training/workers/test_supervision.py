@@ -15,6 +15,7 @@ import pytest
 from morphmlp.config.operation import ClusterConfig
 from morphmlp.errors import CheckpointError, ClusterError, RunStoppedError, StorageError
 from morphmlp.stop_signals import Interrupted, StopSignals
+from morphmlp.tasks.scores import TOP1
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.workers import stops, supervision
 from morphmlp.training.workers.restarts import End, Ending
@@ -137,6 +138,7 @@ class Stage:
             capacity or FakeCapacity([2]),
             cluster=ClusterConfig(**cluster),  # type: ignore[arg-type]
             folder=self.folder,
+            score=TOP1,
             progress=self.told,
             stops=self.stops,
             note_event=self.told.events.append,
