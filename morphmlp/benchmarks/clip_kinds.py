@@ -13,7 +13,7 @@ ClipKind = Literal["train", "train twice", "four views"]
 CLIP = ClipConfig(sampling="dense", num_frames=16, frame_stride=4, crop_size=224, short_edge=256, channel_order="rgb")
 
 
-def extractor_of(kind: ClipKind, *, seed: int = 0) -> ClipExtractor:
+def extractor_of(kind: ClipKind) -> ClipExtractor:
     """`train`: one training clip. `train twice`: two repeats from one decode. `four views`: 4 clips x 1 crop."""
     if kind == "four views":
         return ViewClips(clip=CLIP, views=TestConfig(num_clips=4, num_crops=1))
@@ -26,4 +26,4 @@ def extractor_of(kind: ClipKind, *, seed: int = 0) -> ClipExtractor:
         flip=0.5,
         erase=0.0,
     )
-    return TrainClips(clip=CLIP, augment=augment, seed=seed)
+    return TrainClips(clip=CLIP, augment=augment)

@@ -19,6 +19,7 @@ from morphmlp.benchmarks.clip_kinds import extractor_of
 from morphmlp.benchmarks.process_cpu import cpu_seconds
 from morphmlp.benchmarks.thumbnails import Thumbnails, thumbnails
 from morphmlp.benchmarks.true_frames import true_frames
+from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.decoding import DecodedFrames, VideoInfo, VideoOpener, VideoReader, decoder_by_name
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
 from morphmlp.data.decoding.sources import AnyVideo
@@ -63,9 +64,8 @@ def _extract(videos: VideoOpener, request: Mapping[str, Any]) -> Answer:
     """From the file to its clips."""
     extractor = extractor_of(request["kind"])
     before, began = _cpu_s(videos), time.perf_counter()
-    extractor.extract(
-        videos, path=request["path"], video_id=request["video_id"], epoch=request["epoch"], num_frames=None
-    )
+    key = ClipKey(seed=0, epoch=request["epoch"], video_id=request["video_id"])
+    extractor.extract(videos.open(request["path"], num_frames=None), key)
     return {"cpu_s": _cpu_s(videos) - before, "wall_s": time.perf_counter() - began}
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from morphmlp.benchmarks.clip_kinds import extractor_of
+from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
 
 
@@ -41,7 +42,8 @@ class ClipItems(Dataset[Tensor]):
         first = number * self.videos_per_item
         clips = [
             extractor.extract(
-                videos, path=self.paths[row % len(self.paths)], video_id=f"video {row}", epoch=0, num_frames=None
+                videos.open(self.paths[row % len(self.paths)], num_frames=None),
+                ClipKey(seed=0, epoch=0, video_id=f"video {row}"),
             ).clips
             for row in range(first, first + self.videos_per_item)
         ]

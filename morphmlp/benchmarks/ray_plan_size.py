@@ -12,7 +12,7 @@ import pyarrow as pa
 import ray
 
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
-from morphmlp.data.stream.decode_request import REQUEST_COLUMNS, request_table
+from morphmlp.data.stream.decode_task import REQUEST_COLUMNS, request_table
 from morphmlp.data.stream.plan import Cursor, TrainPlan
 
 _ALPHABET = np.frombuffer(b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)

@@ -26,8 +26,7 @@ from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.data.clips.extract import ExtractedClips
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.clip_cache import ClipCache
-from morphmlp.data.stream.decode_request import request_table
-from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask
+from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, request_table
 from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan
 from morphmlp.data.stream.ray_dataset import IngestShare, stream_micro_batches
 from morphmlp.errors import ClusterError

@@ -5,7 +5,7 @@ from pathlib import Path
 from morphmlp.cli import ExperimentArguments, write_json
 from morphmlp.cluster.address import require_named_cluster
 from morphmlp.cluster.ray_cluster import ray_session
-from morphmlp.data.stream.train_clips import train_plan
+from morphmlp.data.stream.plan import TrainPlan
 from morphmlp.errors import QuarantineLimitError, RunStoppedError
 from morphmlp.experiment.data_splits import read_splits
 from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
@@ -45,7 +45,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
     data = read_splits(config)
     config = with_checked_weights(config, data.train.class_names)  # before Ray starts
     require_free(config, data, arguments.run_name)
-    micro_batches = train_plan(config, len(data.train)).micro_batches_per_step
+    micro_batches = TrainPlan.of(config.train, num_videos=len(data.train)).micro_batches_per_step
     stops = StopSignals()
     kept = Path(config.cluster.storage) / arguments.run_name
     again = f"the same command and --run-name {arguments.run_name} ({kept})"

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.clips.augment import augment_clip
-from morphmlp.data.clips.draws import draw_fractions
+from morphmlp.data.clips.draws import ClipKey, draw_fractions
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainFrames, ViewClips, clip_draws
 from morphmlp.data.clips.sampling import Indices, train_indices, view_indices
 from morphmlp.data.decoding.protocol import Frames, VideoInfo, VideoOpener
@@ -54,23 +54,22 @@ def training_rows(
 ) -> Iterator[SheetRow]:
     """The clips of the first `count` videos of an epoch, as training gets them; one row per repeat."""
     clip, augment, seed = config.clip, config.augment, config.train.seed
-    source = TrainFrames(clip=clip, augment=augment, seed=seed)
+    source = TrainFrames(clip=clip, augment=augment)
     for video in _take(manifest, epoch_order(len(manifest), seed=seed, epoch=epoch)[:count]):
-        path, video_id, num_frames = video.path, video.video_id, video.num_frames
+        key = ClipKey(seed=seed, epoch=epoch, video_id=video.video_id)
         try:
-            info = videos.open(path, num_frames=num_frames).info
-            extracted = source.extract(videos, path=path, video_id=video_id, epoch=epoch, num_frames=num_frames)
+            reader = videos.open(video.path, num_frames=video.num_frames)
+            extracted = source.extract(reader, key)
         except DecodeError as error:
             yield _broken_row(video, error)
             continue
-        fractions = draw_fractions(clip.num_frames, seed=seed, epoch=epoch, video_id=video_id)
-        indices = train_indices(clip, info, fractions)
+        indices = train_indices(clip, reader.info, draw_fractions(clip.num_frames, key))
         frames = torch.from_numpy(extracted.clips[0])
-        draws = clip_draws(frames, clip=clip, augment=augment, seed=seed, epoch=epoch, video_id=video_id)
+        draws = clip_draws(frames, key, clip=clip, augment=augment)
         for repeat, draw in enumerate(draws):
             pixels = augment_clip(frames, draw, size=clip.crop_size).numpy()
             number = f"clip {repeat + 1} of {len(draws)}: " if len(draws) > 1 else ""
-            yield _row(config, video, info, pixels=pixels, indices=indices, words=number + draw.describe())
+            yield _row(config, video, reader.info, pixels=pixels, indices=indices, words=number + draw.describe())
 
 
 def validation_rows(
@@ -79,17 +78,16 @@ def validation_rows(
     """The one view of the first `count` videos, as validation gets it."""
     views = ViewClips(clip=config.clip, views=SINGLE_VIEW)
     for video in _take(manifest, np.arange(min(count, len(manifest)), dtype=np.int64)):
-        path, video_id, num_frames = video.path, video.video_id, video.num_frames
         try:
-            info = videos.open(path, num_frames=num_frames).info
-            extracted = views.extract(videos, path=path, video_id=video_id, epoch=0, num_frames=num_frames)
+            reader = videos.open(video.path, num_frames=video.num_frames)
+            extracted = views.extract(reader)
         except DecodeError as error:
             yield _broken_row(video, error)
             continue
         size, edge = config.clip.crop_size, config.clip.short_edge
         words = f"centre clip, short side scaled to {edge}, centre crop {size}x{size}"
-        (indices,) = view_indices(config.clip, info, 1)
-        yield _row(config, video, info, pixels=extracted.clips[0], indices=indices, words=words)
+        (indices,) = view_indices(config.clip, reader.info, 1)
+        yield _row(config, video, reader.info, pixels=extracted.clips[0], indices=indices, words=words)
 
 
 def contact_sheet(rows: Sequence[SheetRow], *, title: str, pictures: int = 8) -> Figure:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from morphmlp.config import load_config
+from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import clips_on_device
 
 pytestmark = pytest.mark.gpu
@@ -29,9 +30,8 @@ def test_clips_of_a_gpu_are_those_of_a_cpu_up_to_rounding(gpu, video):
     source = frames(256, 340)
 
     def made(device):
-        return clips_on_device(
-            source, clip=config.clip, augment=config.augment, seed=0, epoch=0, video_id=video, device=device
-        )
+        key = ClipKey(seed=0, epoch=0, video_id=video)
+        return clips_on_device(source, key, clip=config.clip, augment=config.augment, device=device)
 
     there, here = made(gpu), made(torch.device("cpu"))
     assert there.is_cuda

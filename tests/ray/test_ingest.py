@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import torch
 
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
@@ -20,7 +19,6 @@ from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan
 from morphmlp.data.stream.ray_dataset import IngestShare, stream_micro_batches
 from morphmlp.data.stream.ray_pace import Pace
-from morphmlp.data.stream.train_clips import AugmentHere
 
 MakeConfig = Callable[..., ExperimentConfig]
 RECIPE = {
@@ -54,7 +52,7 @@ def stream(
     worker: int = 0,
     num_workers: int = 1,
 ) -> Iterator[MicroBatch]:
-    extractor = TrainClips(clip=config.clip, augment=config.augment, seed=5)
+    extractor = TrainClips(clip=config.clip, augment=config.augment)
     plans = plan_of(manifest).micro_batches(cursor, worker=worker, num_workers=num_workers)
     return stream_micro_batches(manifest, plans, extractor, share, stage="train")
 
@@ -133,10 +131,9 @@ def test_augmenting_on_the_training_device_gives_the_same_clips(
     expected: dict[tuple[int, int], str], manifest: Manifest, make_config: MakeConfig, share: IngestShare
 ) -> None:
     config = make_config(**RECIPE, augment__on="worker")
-    frames = TrainFrames(clip=config.clip, augment=config.augment, seed=5)
-    finish = AugmentHere(frames, manifest, torch.device("cpu"))
+    frames = TrainFrames(clip=config.clip, augment=config.augment)
     plans = plan_of(manifest).micro_batches(Cursor(epoch=1), worker=0, num_workers=1)
-    assert digests(stream_micro_batches(manifest, plans, frames, share, stage="train", finish=finish)) == expected
+    assert digests(stream_micro_batches(manifest, plans, frames, share, stage="train")) == expected
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +187,7 @@ def test_the_plan_is_read_as_it_is_needed(
                 read.append(plan)
                 yield plan
 
-    extractor = TrainClips(clip=config.clip, augment=config.augment, seed=5)
+    extractor = TrainClips(clip=config.clip, augment=config.augment)
     batches = stream_micro_batches(manifest, plans(), extractor, replace(share, videos_per_task=4), stage="train")
     next(batches)
     assert len(read) < 20  # of 240
@@ -202,7 +199,7 @@ def test_memory_stays_flat_over_two_thousand_videos_with_bad_ones_among_them(
     with_a_text_file: Manifest, make_config: MakeConfig, share: IngestShare
 ) -> None:
     config = make_config()
-    extractor = TrainClips(clip=config.clip, augment=config.augment, seed=5)
+    extractor = TrainClips(clip=config.clip, augment=config.augment)
     plan = plan_of(with_a_text_file)
     epochs = range(22)  # of 96 videos
     plans = (p for epoch in epochs for p in plan.micro_batches(Cursor(epoch=epoch), worker=0, num_workers=1))

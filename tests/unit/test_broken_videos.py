@@ -22,8 +22,7 @@ from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.data.quarantine import Quarantine, broken_limit
 from morphmlp.data.stream.batches import ClipShape, assemble
-from morphmlp.data.stream.decode_request import request_table
-from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask
+from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, request_table
 from morphmlp.data.stream.plan import MicroBatchPlan
 from morphmlp.errors import QuarantineLimitError
 from morphmlp.evaluation import ray_evaluator
@@ -124,7 +123,7 @@ def micro_batches(tables, manifest, stage, *, size, clips_per_video):
 
 def train(decoded, manifest, policy, size):
     """Videos that took part in steps, and broken ones."""
-    extractor = TrainClips(clip=CONFIG.clip, augment=CONFIG.augment, seed=0)
+    extractor = TrainClips(clip=CONFIG.clip, augment=CONFIG.augment)
     repeats = extractor.clips_per_video
     batches = list(
         micro_batches(

@@ -1,11 +1,10 @@
 """Everything that chance decides about one augmented clip, as a value.
 
-Each choice comes from a counter-based key (seed, epoch, video id, repeat, purpose) and the size of the frames, never
-from shared state, so that decode tasks and training workers draw alike, and switching one augmentation off leaves the
-draws of the others as they are. Ranges and odds are those of the published recipe (MTLab/MorphMLP, which takes
-RandAugment and random erasing from timm by way of PySlowFast).
-
-Knows no pixels and imports no torch.
+Each choice comes from a counter-based key (`ClipKey`, repeat, purpose) and the size of the frames, never from shared
+state, so that decode tasks and training workers draw alike, and switching one augmentation off leaves the draws of the
+others as they are. Ranges and odds are those of the published recipe (MTLab/MorphMLP, which takes
+RandAugment and random erasing from timm by way of PySlowFast). No pixels and no torch here: a table of draws is read in
+milliseconds.
 """
 
 import math
@@ -48,6 +47,21 @@ ERASE_TRIES = 100
 """Boxes that are drawn before a clip stays whole; the published number for boxes that hold through time."""
 
 Key = tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipKey:
+    """All that the random draws of a video's clips follow from: equal keys draw alike, on any machine, in any order."""
+
+    seed: int
+    """Root of the run's draws."""
+    epoch: int
+    """Pass over the manifest."""
+    video_id: str
+
+    def of(self, *purpose: int | str) -> Key:
+        """The key of one choice, such as that of a repeat's crop."""
+        return (self.seed, self.epoch, self.video_id, *purpose)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,44 +125,34 @@ class ClipDraw:
 
 
 def draw_clip(
-    augment: AugmentConfig,
-    *,
-    seed: int,
-    epoch: int,
-    video_id: str,
-    repeat: int,
-    height: int,
-    width: int,
-    crop_size: int,
+    augment: AugmentConfig, key: ClipKey, *, repeat: int, height: int, width: int, crop_size: int
 ) -> ClipDraw:
     """Draw one clip.
 
     Args:
         augment: What is switched on, and its ranges.
-        seed: Root of the run's draws.
-        epoch: Pass over the manifest.
-        video_id: Of the video.
-        repeat: Which of the video's clips.
+        key: Of the video's clips.
+        repeat: Which of them.
         height: Rows of the frames that RandomResizedCrop cuts, pixels.
         width: Their columns.
         crop_size: Side of the finished crop, pixels.
     """
-    key: Key = (seed, epoch, video_id, repeat)
+
+    def rng(purpose: str) -> np.random.Generator:
+        return random_generator(*key.of(repeat, purpose))
+
     operations: tuple[Operation, ...] = ()
     if augment.rand_augment is not None:
-        operations = draw_operations(
-            random_generator(*key, "rand_augment"), policy=parse_rand_augment(augment.rand_augment)
-        )
-    box = random_resized_box(
-        random_generator(*key, "crop"), height=height, width=width, scale=augment.scale, aspect=augment.aspect
-    )
-    flip = bool(random_generator(*key, "flip").random() < augment.flip)
-    return ClipDraw(operations=operations, box=box, flip=flip, erase=_draw_erasing(augment.erase, key, crop_size))
+        operations = draw_operations(rng("rand_augment"), policy=parse_rand_augment(augment.rand_augment))
+    box = random_resized_box(rng("crop"), height=height, width=width, scale=augment.scale, aspect=augment.aspect)
+    flip = bool(rng("flip").random() < augment.flip)
+    erase = _draw_erasing(augment.erase, key.of(repeat), crop_size)
+    return ClipDraw(operations=operations, box=box, flip=flip, erase=erase)
 
 
-def draw_fractions(count: int, *, seed: int, epoch: int, video_id: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def draw_fractions(count: int, key: ClipKey) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """The numbers in [0, 1) that place a video's frames; all repeats share them."""
-    return random_generator(seed, epoch, video_id, "start").random(count)
+    return random_generator(*key.of("start")).random(count)
 
 
 def draw_operations(rng: np.random.Generator, *, policy: RandAugmentPolicy) -> tuple[Operation, ...]:

@@ -1,13 +1,14 @@
 """From one video to its clips: decode once, sample, augment.
 
-Runs inside decode tasks, and for augmentation on the training device also there; knows neither Ray nor tables.
-
-With `augment.on: ingest` a decode task's `TrainClips` gives finished clips. With `worker` its `TrainFrames` gives the
-frames that both ways start from, and `clips_on_device` makes the same clips of them where the network is.
+A `ClipExtractor` is a plain value that travels to decode tasks. With `augment.on: ingest` it's `TrainClips`, which
+gives finished clips. With `worker` it's `TrainFrames`, which gives the frames that both ways start from, and
+`clips_on_device` makes the same clips of them where the network is. `ViewClips` gives the views of validation and
+test.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import UInt8
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from morphmlp.config.schema import AugmentConfig, ClipConfig, TestConfig
 from morphmlp.data.clips.augment import augment_clip, evaluation_crops, scale_down
-from morphmlp.data.clips.draws import ClipDraw, draw_clip, draw_fractions
+from morphmlp.data.clips.draws import ClipDraw, ClipKey, draw_clip, draw_fractions
 from morphmlp.data.clips.sampling import train_indices, view_indices
-from morphmlp.data.decoding.protocol import Frames, VideoOpener, VideoReader
+from morphmlp.data.decoding.protocol import Frames, VideoReader
 
 PART_BYTES = 2**30
 """Decoded frames of one video that are in memory at a time, RGB: the decoder holds them twice for a moment, and its
@@ -25,10 +26,13 @@ codec may hold as much again."""
 SINGLE_VIEW = TestConfig(num_clips=1, num_crops=1)
 """Validation: the centre clip and the centre crop."""
 
+FinishClips = Callable[[Tensor, ClipKey], Tensor]
+"""Makes the clips `[r t h w c]` of a video's uint8 frames `[t h w c]`, which must not be changed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractedClips:
-    """The clips of one video."""
+    """What an extractor gives of one video."""
 
     clips: Frames
     """`[r t h w c]`, one per repeat or view; from `TrainFrames` one, of any size."""
@@ -42,35 +46,27 @@ class TrainFrames:
 
     clip: ClipConfig
     augment: AugmentConfig
-    seed: int
 
     @property
     def clips_per_video(self) -> int:
-        """1: repeats share their frames."""
-        return 1
+        """Clips that each video gives in the end; until then they share one stack of frames."""
+        return self.augment.repeats
 
-    def extract(
-        self,
-        videos: VideoOpener,
-        *,
-        path: str,
-        video_id: str,
-        epoch: int,
-        num_frames: int | None,
-        crc32: int | None = None,
-    ) -> ExtractedClips:
+    def extract(self, reader: VideoReader, key: ClipKey) -> ExtractedClips:
         """Frames `[1 t h w c]` in the channel order of `clip`, scaled down to `augment.short_edge`.
 
         Raises:
             DecodeError: The video can't be used.
         """
-        reader = videos.open(path, num_frames=num_frames, crc32=crc32)
-        fractions = draw_fractions(self.clip.num_frames, seed=self.seed, epoch=epoch, video_id=video_id)
-        indices = train_indices(self.clip, reader.info, fractions).tolist()
+        indices = train_indices(self.clip, reader.info, draw_fractions(self.clip.num_frames, key)).tolist()
         (frames,), concealed = _read(
             reader, indices, self.clip, lambda frames: [scale_down(frames, self.augment.short_edge)]
         )
         return ExtractedClips(clips=frames.contiguous().numpy()[None], concealed=concealed)
+
+    def finish_on(self, device: torch.device) -> FinishClips:
+        """The rest of the way to clips, for the process that has the device."""
+        return partial(clips_on_device, clip=self.clip, augment=self.augment, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,95 +75,22 @@ class TrainClips:
 
     clip: ClipConfig
     augment: AugmentConfig
-    seed: int
 
     @property
     def clips_per_video(self) -> int:
         """Clips that each video gives."""
         return self.augment.repeats
 
-    def extract(
-        self,
-        videos: VideoOpener,
-        *,
-        path: str,
-        video_id: str,
-        epoch: int,
-        num_frames: int | None,
-        crc32: int | None = None,
-    ) -> ExtractedClips:
+    def extract(self, reader: VideoReader, key: ClipKey) -> ExtractedClips:
         """One clip per repeat; the repeats share their frames and differ in all that is drawn about a clip.
 
         Raises:
             DecodeError: The video can't be used.
         """
-        source = TrainFrames(clip=self.clip, augment=self.augment, seed=self.seed)
-        extracted = source.extract(
-            videos, path=path, video_id=video_id, epoch=epoch, num_frames=num_frames, crc32=crc32
-        )
-        clips = clips_on_device(
-            extracted.clips[0],
-            clip=self.clip,
-            augment=self.augment,
-            seed=self.seed,
-            epoch=epoch,
-            video_id=video_id,
-            device=torch.device("cpu"),
-        )
-        return ExtractedClips(clips=clips.numpy(), concealed=extracted.concealed)
-
-
-def clips_on_device(
-    frames: Frames | UInt8[Tensor, "t h w c"],
-    *,
-    clip: ClipConfig,
-    augment: AugmentConfig,
-    seed: int,
-    epoch: int,
-    video_id: str,
-    device: torch.device,
-) -> UInt8[Tensor, "r t h w c"]:
-    """The augmented clips of a video's frames, one per repeat.
-
-    Args:
-        frames: `[t h w c]`, from `TrainFrames`; not changed, and may be read-only.
-        clip: Size of the crop.
-        augment: What is drawn.
-        seed: Root of the run's draws.
-        epoch: Pass over the manifest.
-        video_id: Of the video.
-        device: Where the clips are made and stay. All draws are the same on any; pixels are the same on CPUs, and on a
-            GPU up to the rounding of its resizing and warping.
-    """
-    source = (frames if isinstance(frames, Tensor) else _tensor(frames)).to(device)
-    draws = clip_draws(source, clip=clip, augment=augment, seed=seed, epoch=epoch, video_id=video_id)
-    return torch.stack([augment_clip(source, draw, size=clip.crop_size) for draw in draws])
-
-
-def clip_draws(
-    frames: UInt8[Tensor, "t h w c"],
-    *,
-    clip: ClipConfig,
-    augment: AugmentConfig,
-    seed: int,
-    epoch: int,
-    video_id: str,
-) -> tuple[ClipDraw, ...]:
-    """What chance decides about each clip of these frames, one per repeat."""
-    height, width = frames.shape[1:3]
-    return tuple(
-        draw_clip(
-            augment,
-            seed=seed,
-            epoch=epoch,
-            video_id=video_id,
-            repeat=repeat,
-            height=height,
-            width=width,
-            crop_size=clip.crop_size,
-        )
-        for repeat in range(augment.repeats)
-    )
+        source = TrainFrames(clip=self.clip, augment=self.augment)
+        frames = source.extract(reader, key)
+        clips = source.finish_on(torch.device("cpu"))(_tensor(frames.clips[0]), key)
+        return ExtractedClips(clips=clips.numpy(), concealed=frames.concealed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,23 +105,12 @@ class ViewClips:
         """Views that each video gives."""
         return self.views.num_clips * self.views.num_crops
 
-    def extract(
-        self,
-        videos: VideoOpener,
-        *,
-        path: str,
-        video_id: str,
-        epoch: int,
-        num_frames: int | None,
-        crc32: int | None = None,
-    ) -> ExtractedClips:
-        """All views from one decode.
+    def extract(self, reader: VideoReader, _key: ClipKey | None = None) -> ExtractedClips:
+        """All views from one decode; nothing about them is drawn.
 
         Raises:
             DecodeError: The video can't be used.
         """
-        del video_id, epoch  # nothing is drawn
-        reader = videos.open(path, num_frames=num_frames, crc32=crc32)
         indices = view_indices(self.clip, reader.info, self.views.num_clips)
         crops, concealed = _read(reader, indices.flatten().tolist(), self.clip, self._crops)
         length = self.clip.num_frames
@@ -218,6 +130,40 @@ class ViewClips:
 ClipExtractor = TrainClips | TrainFrames | ViewClips
 
 
+def train_extractor(clip: ClipConfig, augment: AugmentConfig) -> TrainClips | TrainFrames:
+    """What decode tasks extract from a training video: finished clips, or frames where the worker augments."""
+    return TrainFrames(clip=clip, augment=augment) if augment.on == "worker" else TrainClips(clip=clip, augment=augment)
+
+
+def clips_on_device(
+    frames: UInt8[Tensor, "t h w c"], key: ClipKey, *, clip: ClipConfig, augment: AugmentConfig, device: torch.device
+) -> UInt8[Tensor, "r t h w c"]:
+    """The augmented clips of a video's frames, one per repeat.
+
+    Args:
+        frames: From `TrainFrames`; not changed, and may be read-only.
+        key: Of the video's clips.
+        clip: Size of the crop.
+        augment: What is drawn.
+        device: Where the clips are made and stay. All draws are the same on any; pixels are the same on CPUs, and on a
+            GPU up to the rounding of its resizing and warping.
+    """
+    source = frames.to(device)
+    draws = clip_draws(source, key, clip=clip, augment=augment)
+    return torch.stack([augment_clip(source, draw, size=clip.crop_size) for draw in draws])
+
+
+def clip_draws(
+    frames: UInt8[Tensor, "t h w c"], key: ClipKey, *, clip: ClipConfig, augment: AugmentConfig
+) -> tuple[ClipDraw, ...]:
+    """What chance decides about each clip of these frames, one per repeat."""
+    height, width = frames.shape[1:3]
+    return tuple(
+        draw_clip(augment, key, repeat=repeat, height=height, width=width, crop_size=clip.crop_size)
+        for repeat in range(augment.repeats)
+    )
+
+
 def _read(
     reader: VideoReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
 ) -> tuple[list[Tensor], int]:
@@ -235,6 +181,7 @@ def _read(
     frame_bytes = reader.info.height * reader.info.width * 3
     if len(indices) * frame_bytes <= PART_BYTES:
         return _read_part(reader, indices, clip, made_of)
+    # Each frame once, ascending: a decoder that can't jump reads on from where the last part ended.
     wanted = sorted(set(indices))
     size = max(PART_BYTES // frame_bytes, 1)
     parts = [_read_part(reader, wanted[start : start + size], clip, made_of) for start in range(0, len(wanted), size)]
@@ -247,12 +194,9 @@ def _read_part(
     reader: VideoReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
 ) -> tuple[list[Tensor], int]:
     decoded = reader.read(indices)
-    return made_of(_ordered(decoded.frames, clip)), decoded.concealed
-
-
-def _ordered(frames: Frames, clip: ClipConfig) -> Tensor:
-    """Decoded frames, which are RGB, in the channel order of the clip."""
-    return _tensor(frames).flip(-1) if clip.channel_order == "bgr" else _tensor(frames)
+    frames = _tensor(decoded.frames)
+    # Decoders give RGB; the released Something-Something networks saw BGR.
+    return made_of(frames.flip(-1) if clip.channel_order == "bgr" else frames), decoded.concealed
 
 
 def _tensor(frames: Frames) -> Tensor:

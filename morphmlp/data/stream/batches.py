@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from morphmlp.data.clips.draws import ClipKey
+from morphmlp.data.clips.extract import ClipExtractor, FinishClips
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.plan import MicroBatchPlan
@@ -23,7 +25,7 @@ class MicroBatch:
     clips: Tensor
     """uint8, `[b t h w c]`; a video's clips stand next to each other. Read-only memory: never changed in place."""
     labels: Tensor
-    """int64, `[b]`."""
+    """int64, `[b]`. Label maps of images would stand here, `[b h w]`, extracted with the draws of their clips."""
     rows: npt.NDArray[np.int64]
     """Manifest rows of the videos that are here, `[b / clips per video]`."""
     broken: tuple[BrokenVideo, ...]
@@ -35,19 +37,6 @@ class MicroBatch:
     """CPU seconds that decoding its videos took, broken ones too."""
 
 
-class FinishClips(Protocol):
-    """Makes clips of decoded frames, on any device."""
-
-    @property
-    def clips_per_video(self) -> int:
-        """Clips that each video gives."""
-        ...
-
-    def __call__(self, frames: Tensor, *, row: int, epoch: int) -> Tensor:
-        """The clips `[r t h w c]` of the uint8 `[t h w c]` frames of a manifest row, which must not be changed."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClipShape:
     """What one video becomes in a micro-batch."""
@@ -55,6 +44,15 @@ class ClipShape:
     clips_per_video: int
     num_frames: int
     crop_size: int
+
+    @classmethod
+    def of(cls, extractor: ClipExtractor) -> Self:
+        """What a video becomes whose clips this makes."""
+        return cls(
+            clips_per_video=extractor.clips_per_video,
+            num_frames=extractor.clip.num_frames,
+            crop_size=extractor.clip.crop_size,
+        )
 
 
 def broken_videos(table: pa.Table, manifest: Manifest, *, stage: str) -> tuple[BrokenVideo, ...]:
@@ -91,7 +89,7 @@ def assemble(
     finish: FinishClips | None = None,
     pin_memory: bool = False,
 ) -> Iterator[MicroBatch]:
-    """Cut a stream of decoded rows (`columns.DECODED`) into the planned micro-batches.
+    """Divide a stream of decoded rows (`columns.DECODED`) into the planned micro-batches.
 
     Args:
         tables: Decoded rows in planned order, in pieces of any size.
@@ -116,7 +114,7 @@ def assemble(
             )
         broken = broken_videos(taken, manifest, stage=stage)
         good = np.array([not error for error in taken["error"].to_pylist()], dtype=bool)
-        clips = _finished(taken, plan, shape, finish) if finish is not None else _stored(taken, shape)
+        clips = _finished(taken, plan, manifest, shape, finish) if finish is not None else _stored(taken, shape)
         labels = torch.from_numpy(np.repeat(taken["label"].to_numpy()[good].astype(np.int64), shape.clips_per_video))
         yield MicroBatch(
             plan=plan,
@@ -135,13 +133,15 @@ def _stored(table: pa.Table, shape: ClipShape) -> Tensor:
     return clip_bytes(table["clips"]).view(-1, shape.num_frames, size, size, 3)
 
 
-def _finished(table: pa.Table, plan: MicroBatchPlan, shape: ClipShape, finish: FinishClips) -> Tensor:
+def _finished(
+    table: pa.Table, plan: MicroBatchPlan, manifest: Manifest, shape: ClipShape, finish: FinishClips
+) -> Tensor:
+    video_ids = manifest.table["video_id"].take(table["row"]).to_pylist()
     parts = []
-    numbers = table.select(["row", "height", "width", "error"]).to_pylist()
-    for place, video in enumerate(numbers):
+    for place, video in enumerate(table.select(["height", "width", "error"]).to_pylist()):
         if not video["error"]:
             frames = clip_bytes(table["clips"].slice(place, 1)).view(-1, video["height"], video["width"], 3)
-            parts.append(finish(frames, row=video["row"], epoch=plan.epoch))
+            parts.append(finish(frames, ClipKey(seed=plan.seed, epoch=plan.epoch, video_id=video_ids[place])))
     size = shape.crop_size
     return torch.cat(parts) if parts else torch.empty(0, shape.num_frames, size, size, 3, dtype=torch.uint8)
 

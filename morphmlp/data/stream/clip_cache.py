@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips, ViewClips
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.stored_frames.frame_names import split_template
@@ -54,26 +55,26 @@ class ClipCache:
     max_bytes: int
     """Most that the clips may take up; the least recently used go."""
 
-    def get(self, key: str, decode: Callable[[], ExtractedClips]) -> ExtractedClips:
+    def get(self, address: str, decode: Callable[[], ExtractedClips]) -> ExtractedClips:
         """The clips of an address, decoded where they aren't there yet.
 
         Args:
-            key: See `clip_key`.
+            address: See `clip_address`.
             decode: Makes them; whatever it raises passes through, and nothing is kept.
         """
-        path = self._path(key)
+        path = self._path(address)
         if (found := _read(path)) is not None:
             return found
-        with _locked(Path(self.folder) / "locks" / f"{int(key[:8], 16) % LOCKS:04x}"):
+        with _locked(Path(self.folder) / "locks" / f"{int(address[:8], 16) % LOCKS:04x}"):
             if (found := _read(path)) is not None:
                 return found
             extracted = decode()
-            if _write(path, extracted) and int(key[8:16], 16) % LOOK_EVERY == 0:
+            if _write(path, extracted) and int(address[8:16], 16) % LOOK_EVERY == 0:
                 self._shrink(path.parent)
             return extracted
 
-    def _path(self, key: str) -> Path:
-        return Path(self.folder) / "clips" / f"{int(key[-8:], 16) % SHARDS:02x}" / (key + _SUFFIX)
+    def _path(self, address: str) -> Path:
+        return Path(self.folder) / "clips" / f"{int(address[-8:], 16) % SHARDS:02x}" / (address + _SUFFIX)
 
     def _shrink(self, shard: Path) -> None:
         """Remove what was abandoned, and the least recently used clips of a shard that has outgrown its part."""
@@ -98,15 +99,8 @@ class ClipCache:
                     return
 
 
-def clip_key(
-    extractor: ClipExtractor,
-    decoder: str,
-    *,
-    path: str,
-    video_id: str,
-    epoch: int,
-    num_frames: int | None,
-    crc32: int | None,
+def clip_address(
+    extractor: ClipExtractor, key: ClipKey, decoder: str, *, path: str, num_frames: int | None, crc32: int | None
 ) -> str:
     """The address of what an extractor makes of a video, 64 hex digits.
 
@@ -115,11 +109,13 @@ def clip_key(
     """
     stored, template = split_template(path)
     status = Path(stored).stat()
+    # Views are the same whatever the seed and the epoch.
+    draws = [key.video_id] if isinstance(extractor, ViewClips) else key.of()
     content = {
         "format": FORMAT,
         "extractor": [type(extractor).__name__, asdict(extractor)],
-        "epoch": None if isinstance(extractor, ViewClips) else epoch,  # views are the same in each
-        "video": [video_id, num_frames, crc32, status.st_size, status.st_mtime_ns, *([template] if template else [])],
+        "draws": draws,
+        "video": [num_frames, crc32, status.st_size, status.st_mtime_ns, *([template] if template else [])],
         "made_with": [decoder, _version(decoder), torch.__version__],  # torch resizes and augments
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,13 +1,13 @@
-"""What a decode task does with its videos: decode, extract clips, and say why where that fails.
+"""What a decode task is asked for, and what it does: decode videos, extract clips, say why where that fails.
 
-Knows no Ray: the same call serves a Ray Data task, a DataLoader's worker and a test. The decoder runs in a process of
-its own, so that whatever it does with a file costs that video alone.
+The same call serves a Ray Data task, a DataLoader's worker, a replay and a test. The decoder runs in a separate
+process, so that whatever it does with a file costs that video alone.
 """
 
 import datetime
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,33 @@ import pyarrow as pa
 import torch
 
 from morphmlp.config.operation import IngestConfig
+from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips
 from morphmlp.data.columns import DECODED
 from morphmlp.data.decoding import decoder_by_name
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
 from morphmlp.data.decoding.stored_frames.frame_names import stored_path
-from morphmlp.data.stream.clip_cache import ClipCache, clip_key
+from morphmlp.data.manifest import Manifest
+from morphmlp.data.stream.clip_cache import ClipCache, clip_address
+from morphmlp.data.stream.plan import MicroBatchPlan
 from morphmlp.errors import DecoderStartError
+
+REQUEST_COLUMNS = ("video_id", "path", "label", "num_frames", "crc32")
+"""Columns of a manifest that decoding reads."""
+
+
+def request_table(manifest: Manifest, group: Sequence[MicroBatchPlan]) -> pa.Table:
+    """What a decode task needs to know of its videos: rows of the manifest with the seed and epoch of their draws."""
+    rows = np.concatenate([plan.rows for plan in group]).astype(np.int64)
+    counts = [len(plan.rows) for plan in group]
+    table = manifest.table.select(REQUEST_COLUMNS).take(pa.array(rows)).combine_chunks()
+    for name, cells in (
+        ("row", rows),
+        ("seed", np.repeat([plan.seed for plan in group], counts)),
+        ("epoch", np.repeat([plan.epoch for plan in group], counts)),
+    ):
+        table = table.append_column(name, pa.array(cells))
+    return table
 
 
 def decode_limits(ingest: IngestConfig) -> Limits:
@@ -51,8 +71,7 @@ class DecodePolicy:
 class DecodeTask:
     """Decodes the videos of one data block.
 
-    Columns in: `row` int64, `epoch` int64, `video_id`, `path`, `label` int32, `num_frames`, `crc32`. Columns out:
-    `morphmlp.data.columns.DECODED`.
+    Columns in: those of `request_table`. Columns out: `morphmlp.data.columns.DECODED`.
     """
 
     extractor: ClipExtractor
@@ -61,7 +80,7 @@ class DecodeTask:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Extract every video's clips; a video that can't be used leaves no bytes and its reason."""
         torch.set_num_threads(1)  # one CPU is reserved for the task
-        videos = table.select(["path", "video_id", "epoch", "num_frames", "crc32"]).to_pylist()
+        videos = table.select(["seed", "epoch", "video_id", "path", "num_frames", "crc32"]).to_pylist()
         results = [self._timed(video) for video in videos]
         clips = [result.pop("clips") for result in results]
         columns = {
@@ -97,17 +116,19 @@ class DecodeTask:
 
     def _extract(self, decoder: str, video: Mapping[str, Any]) -> ExtractedClips:
         """What a decoder makes of a video, now or before."""
+        key = ClipKey(seed=video["seed"], epoch=video["epoch"], video_id=video["video_id"])
+        file = {name: video[name] for name in ("path", "num_frames", "crc32")}
 
         def decode() -> ExtractedClips:
-            return self.extractor.extract(isolated_videos(decoder, self.policy.limits), **video)
+            return self.extractor.extract(isolated_videos(decoder, self.policy.limits).open(**file), key)
 
         if self.policy.cache is None:
             return decode()
         try:
-            key = clip_key(self.extractor, decoder, **video)
+            address = clip_address(self.extractor, key, decoder, **file)
         except OSError:  # no such file: the decoder's words for it are the user's
             return decode()
-        return self.policy.cache.get(key, decode)
+        return self.policy.cache.get(address, decode)
 
 
 _FACTS = [name for name in DECODED.names if name not in ("row", "label", "clips")]

@@ -10,9 +10,12 @@ Ten million videos are no special case: an epoch's plan is one permutation of fo
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+
+from morphmlp.config.schema import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class MicroBatchPlan:
     step: int
     index: int
     """Place inside the step, 0 to K-1."""
+    seed: int = 0
+    """Root of the draws of its clips; views draw nothing."""
     rows: npt.NDArray[np.int64]
     """Its own copy: a micro-batch that waits somewhere doesn't keep the epoch's order in memory."""
 
@@ -43,6 +48,16 @@ class TrainPlan:
     global_batch_size: int
     micro_batch_size: int
     seed: int
+
+    @classmethod
+    def of(cls, train: TrainConfig, *, num_videos: int) -> Self:
+        """The plan of an experiment over so many training videos."""
+        return cls(
+            num_videos=num_videos,
+            global_batch_size=train.global_batch_size,
+            micro_batch_size=train.micro_batch_size,
+            seed=train.seed,
+        )
 
     @property
     def videos_per_step(self) -> int:
@@ -81,7 +96,7 @@ class TrainPlan:
             for index in range(worker, self.micro_batches_per_step, num_workers):
                 start = index * self.micro_batch_size
                 own = rows[start : start + self.micro_batch_size].astype(np.int64)
-                yield MicroBatchPlan(epoch=cursor.epoch, step=step, index=index, rows=own)
+                yield MicroBatchPlan(epoch=cursor.epoch, step=step, index=index, seed=self.seed, rows=own)
 
 
 def epoch_order(num_videos: int, *, seed: int, epoch: int) -> npt.NDArray[np.signedinteger]:

@@ -1,11 +1,34 @@
-"""Prepare the next items in a thread while the caller works on this one."""
+"""Items made before they are asked for: in a thread, and across the joint between one source and the next."""
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sized
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Part = TypeVar("Part", bound=Sized)
+
+
+def chain_early(parts: Iterator[Part], start: Callable[[Part], Iterator[Item]], *, early: int) -> Iterator[Item]:
+    """The items of one part after the other; the next part starts while the last items of this one are still made.
+
+    Args:
+        parts: Each as long as the items that it gives; taken from one at a time.
+        start: Begins to make a part's items.
+        early: So many items before its end the next part starts.
+    """
+
+    def next_part() -> tuple[int, Iterator[Item]] | None:
+        part = next(parts, None)
+        return None if part is None else (len(part), start(part))
+
+    following = next_part()
+    while following is not None:
+        (length, items), following = following, None
+        for taken, item in enumerate(items, start=1):
+            if taken == max(length - early, 1):
+                following = next_part()
+            yield item
 
 
 def prefetch(items: Iterator[Item], *, depth: int) -> Iterator[Item]:

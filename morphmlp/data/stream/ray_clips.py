@@ -8,13 +8,12 @@ from typing import Self
 import ray
 import torch
 
-from morphmlp.config import ExperimentConfig
-from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips
+from morphmlp.config.schema import AugmentConfig, ClipConfig, TrainConfig
+from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, train_extractor
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan, worker_share
 from morphmlp.data.stream.ray_dataset import IngestShare, stream_micro_batches
-from morphmlp.data.stream.train_clips import AugmentHere, train_extractor, train_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +46,12 @@ class RayClips:
     @classmethod
     def of(
         cls,
-        config: ExperimentConfig,
         videos: SharedVideos,
         share: IngestShare,
         *,
+        clip: ClipConfig,
+        augment: AugmentConfig,
+        train: TrainConfig,
         device: torch.device,
         worker: int,
         num_workers: int,
@@ -60,9 +61,9 @@ class RayClips:
         return cls(
             train_videos=train_videos,
             val_videos=val_videos,
-            plan=train_plan(config, len(train_videos)),
-            train_clips=train_extractor(config),
-            val_clips=ViewClips(clip=config.clip, views=SINGLE_VIEW),
+            plan=TrainPlan.of(train, num_videos=len(train_videos)),
+            train_clips=train_extractor(clip, augment),
+            val_clips=ViewClips(clip=clip, views=SINGLE_VIEW),
             share=share,
             device=device,
             worker=worker,
@@ -72,9 +73,9 @@ class RayClips:
     def train(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
         """This worker's micro-batches of each step, from the cursor to the end of its epoch."""
         plans = self.plan.micro_batches(cursor, worker=self.worker, num_workers=self.num_workers)
-        extractor = self.train_clips
-        finish = AugmentHere(extractor, self.train_videos, self.device) if isinstance(extractor, TrainFrames) else None
-        batches = stream_micro_batches(self.train_videos, plans, extractor, self.share, stage="train", finish=finish)
+        batches = stream_micro_batches(
+            self.train_videos, plans, self.train_clips, self.share, stage="train", device=self.device
+        )
         for _, step in groupby(batches, key=lambda batch: batch.plan.step):
             yield list(step)
 

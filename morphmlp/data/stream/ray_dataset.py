@@ -7,20 +7,20 @@ so that the stream is exactly the planned one whatever the number of workers, ta
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice, tee
 
 import pyarrow as pa
 import ray
 import ray.data
+import torch
 from ray.data import DataContext, ExecutionResources
 
 from morphmlp.data.clips.extract import ClipExtractor, TrainFrames
 from morphmlp.data.manifest import Manifest
-from morphmlp.data.stream.batches import ClipShape, FinishClips, MicroBatch, assemble
-from morphmlp.data.stream.decode_request import request_table
-from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask
+from morphmlp.data.stream.batches import ClipShape, MicroBatch, assemble
+from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, request_table
 from morphmlp.data.stream.plan import MicroBatchPlan
-from morphmlp.data.stream.prefetch import prefetch
+from morphmlp.data.stream.prefetch import chain_early, prefetch
 from morphmlp.data.stream.ray_pace import pace
 
 TASKS_AHEAD = 4
@@ -32,6 +32,7 @@ SEGMENT_TASKS = 256
 that reads it grows with the epoch."""
 ONE_VIDEO_BYTES = 256 * 2**20
 """A decode task's process for one video, with packets and wanted frames, generously."""
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def stream_micro_batches(
     share: IngestShare,
     *,
     stage: str,
-    finish: FinishClips | None = None,
+    device: torch.device = _CPU,
 ) -> Iterator[MicroBatch]:
     """The planned micro-batches, in order, decoded ahead by Ray Data tasks.
 
@@ -65,26 +66,31 @@ def stream_micro_batches(
         extractor: What decode tasks make of a video.
         share: What they may use.
         stage: For the quarantine: `train` or `val`.
-        finish: Makes clips of what was decoded, here; None where decode tasks do.
+        device: Where `TrainFrames` become clips, in this process.
     """
-    shape = ClipShape(
-        clips_per_video=extractor.clips_per_video if finish is None else finish.clips_per_video,
-        num_frames=extractor.clip.num_frames,
-        crop_size=extractor.clip.crop_size,
-    )
-    batches = chain.from_iterable(
-        assemble(
-            tables,
-            iter(planned),
-            manifest=manifest,
-            stage=stage,
-            shape=shape,
-            finish=finish,
-            pin_memory=share.pin_memory,
-        )
-        for planned, tables in _chained(_segments(manifest, plans, extractor, share), ahead=TASKS_AHEAD * share.cpus)
+    to_make, to_decode = tee(plans)  # both are read in one thread, that of `prefetch`
+    groups = task_groups(to_decode, share.videos_per_task)
+    segments = iter(lambda: list(islice(groups, SEGMENT_TASKS)), [])
+    batches = assemble(
+        chain_early(
+            segments,
+            lambda segment: _decoded(decoding_dataset(manifest, segment, extractor, share)),
+            early=TASKS_AHEAD * share.cpus,
+        ),
+        to_make,
+        manifest=manifest,
+        stage=stage,
+        shape=ClipShape.of(extractor),
+        finish=extractor.finish_on(device) if isinstance(extractor, TrainFrames) else None,
+        pin_memory=share.pin_memory,
     )
     return prefetch(batches, depth=2)
+
+
+def _decoded(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    """Begin to decode; one table a task, in planned order."""
+    # `iter` starts the execution. Its thread waits for the next table while this one is taken apart.
+    return prefetch(iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)), depth=1)
 
 
 def decoding_dataset(
@@ -161,64 +167,3 @@ def warm_decode_processes(share: IngestShare) -> None:
 def _import_decode_task() -> None:
     importlib.import_module("ray.data")
     importlib.import_module(DecodeTask.__module__)
-
-
-class _Segment:
-    """A part of the stream that one Ray Data execution decodes; it starts when it's asked to."""
-
-    def __init__(self, dataset: ray.data.Dataset, groups: Sequence[Sequence[MicroBatchPlan]]) -> None:
-        self.plans = [plan for group in groups for plan in group]
-        self._num_tasks = len(groups)
-        self._dataset = dataset
-        self._tables: Iterator[pa.Table] | None = None
-
-    def start(self) -> Iterator[pa.Table]:
-        """Begin to decode; the same tables however often it's called."""
-        if self._tables is None:
-            tables = self._dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-            self._tables = prefetch(iter(tables), depth=1)
-        return self._tables
-
-    def tables(self, following: "_Later", *, ahead: int) -> Iterator[pa.Table]:
-        """Decoded rows in planned order; the following segment starts when this one's last tasks run."""
-        for taken, table in enumerate(self.start(), start=1):
-            if taken >= self._num_tasks - ahead:
-                following.start()
-            yield table
-
-
-class _Later:
-    """The next segment, made when it's first needed."""
-
-    def __init__(self, segments: Iterator[_Segment]) -> None:
-        self._segments = segments
-        self._made = False
-        self._segment: _Segment | None = None
-
-    def get(self) -> _Segment | None:
-        if not self._made:
-            self._segment, self._made = next(self._segments, None), True
-        return self._segment
-
-    def start(self) -> None:
-        if (segment := self.get()) is not None:
-            segment.start()
-
-
-def _chained(
-    segments: Iterator[_Segment], *, ahead: int
-) -> Iterator[tuple[Sequence[MicroBatchPlan], Iterator[pa.Table]]]:
-    """The plans and tables of each segment in turn, decoded without a pause in between."""
-    segment = next(segments, None)
-    while segment is not None:
-        following = _Later(segments)
-        yield segment.plans, segment.tables(following, ahead=ahead)
-        segment = following.get()
-
-
-def _segments(
-    manifest: Manifest, plans: Iterable[MicroBatchPlan], extractor: ClipExtractor, share: IngestShare
-) -> Iterator[_Segment]:
-    groups = task_groups(plans, share.videos_per_task)
-    while part := list(islice(groups, SEGMENT_TASKS)):
-        yield _Segment(decoding_dataset(manifest, part, extractor, share), part)

@@ -13,14 +13,18 @@ from typing import Any
 import torch
 
 from morphmlp.config import ExperimentConfig, load_config
-from morphmlp.data.clips.extract import TrainFrames
+from morphmlp.data.clips.extract import TrainFrames, train_extractor
 from morphmlp.data.manifest import Manifest, read_manifest
 from morphmlp.data.quarantine import Quarantine
 from morphmlp.data.stream.batches import ClipShape, MicroBatch, assemble
-from morphmlp.data.stream.decode_request import REQUEST_COLUMNS, request_table
-from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, decode_limits
-from morphmlp.data.stream.plan import Cursor
-from morphmlp.data.stream.train_clips import AugmentHere, train_extractor, train_plan
+from morphmlp.data.stream.decode_task import (
+    REQUEST_COLUMNS,
+    DecodePolicy,
+    DecodeTask,
+    decode_limits,
+    request_table,
+)
+from morphmlp.data.stream.plan import Cursor, TrainPlan
 from morphmlp.errors import CheckpointError, ConfigError, ManifestError
 from morphmlp.line_file import read_json_lines
 from morphmlp.models.parts import training_mode
@@ -99,19 +103,16 @@ class RecordedRun:
             ManifestError: A video's file isn't the one that the run read.
         """
         plans = step_plans(self.recipe.plan, cursor)
-        config, extractor = self.config, train_extractor(self.config)
+        config = self.config
+        extractor = train_extractor(config.clip, config.augment)
         policy = DecodePolicy(
             decoder=config.ingest.decoder,
             retry_with=config.ingest.retry_with,
             limits=decode_limits(config.ingest),
         )
         task = DecodeTask(extractor=extractor, policy=policy)
-        finish = AugmentHere(extractor, self.videos, device) if isinstance(extractor, TrainFrames) else None
-        shape = ClipShape(
-            clips_per_video=config.augment.repeats,
-            num_frames=config.clip.num_frames,
-            crop_size=config.clip.crop_size,
-        )
+        finish = extractor.finish_on(device) if isinstance(extractor, TrainFrames) else None
+        shape = ClipShape.of(extractor)
         tables = (task(request_table(self.videos, [plan])) for plan in plans)
         self._require_same_files(cursor)
         threads = torch.get_num_threads()
@@ -166,7 +167,7 @@ def open_run(run: str, *, storage: Path) -> RecordedRun:
     config = load_config(folder.experiment)
     videos = read_manifest(config.data.train, only=(*REQUEST_COLUMNS, "size_bytes")).available()
     recipe = Recipe(
-        plan=train_plan(config, len(videos)),
+        plan=TrainPlan.of(config.train, num_videos=len(videos)),
         mixing=config.mixing,
         optim=config.optim,
         epochs=config.train.epochs,

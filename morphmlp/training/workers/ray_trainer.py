@@ -6,7 +6,7 @@ from dataclasses import replace
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.quarantine import Quarantine, broken_limit
-from morphmlp.data.stream.train_clips import train_plan
+from morphmlp.data.stream.plan import TrainPlan
 from morphmlp.errors import DivergenceError, MorphMLPError
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import StopSignals
@@ -57,7 +57,7 @@ def train(
         job.placement,
         cluster=config.cluster,
         ingest=config.ingest,
-        micro_batches=train_plan(config, job.num_videos).micro_batches_per_step,
+        micro_batches=TrainPlan.of(config.train, num_videos=job.num_videos).micro_batches_per_step,
     )
 
     def start() -> Fit:

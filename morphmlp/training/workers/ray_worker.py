@@ -70,7 +70,16 @@ def train_worker(job: TrainJob) -> None:
     torch.set_num_threads(job.placement.cpus_per_worker)
     share = job.placement.ingest_share(config.ingest, pipelines=workers)
     warm_decode_processes(share)
-    clips = RayClips.of(config, job.videos, share, device=device, worker=rank, num_workers=workers)
+    clips = RayClips.of(
+        job.videos,
+        share,
+        clip=config.clip,
+        augment=config.augment,
+        train=config.train,
+        device=device,
+        worker=rank,
+        num_workers=workers,
+    )
     state = new_state(config, device, precision=agreed_precision(config.train.precision, device))
     store = run_store(config, job.folder)
     restored, notes = _resume_or_start(job, state, store, clips, first=rank == 0)

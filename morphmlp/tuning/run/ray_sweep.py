@@ -20,8 +20,8 @@ from morphmlp.cluster.address import require_named_cluster
 from morphmlp.cluster.ray_cluster import Placement, ray_session
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import Range, SweepConfig
+from morphmlp.data.stream.plan import TrainPlan
 from morphmlp.data.stream.ray_first_look import require_files
-from morphmlp.data.stream.train_clips import train_plan
 from morphmlp.environment import environment_tags
 from morphmlp.errors import CheckpointError, ClusterError
 from morphmlp.experiment.data_splits import DataSplits, read_splits
@@ -138,7 +138,8 @@ def _room(config: ExperimentConfig, splits: Sequence[DataSplits], *, trials: int
         ClusterError: They can't be held, with the arithmetic.
         ManifestError: The videos aren't there.
     """
-    micro_batches = min(train_plan(config, len(data.train)).micro_batches_per_step for data in splits)
+    plans = (TrainPlan.of(config.train, num_videos=len(data.train)) for data in splits)
+    micro_batches = min(plan.micro_batches_per_step for plan in plans)
     with (
         # Tune prints lines even at verbosity 0, and so does Ray of its processes; progress goes to standard error.
         contextlib.redirect_stdout(io.StringIO()),

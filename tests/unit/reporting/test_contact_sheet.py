@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from morphmlp.config import load_config
+from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, ViewClips
 from morphmlp.data.decoding import DecodedFrames, VideoInfo
 from morphmlp.data.manifest import manifest_from_rows
@@ -56,9 +57,9 @@ def test_training_rows_are_the_clips_of_the_first_videos_of_the_epoch():
     config = config_with()
     rows = list(training_rows(config, MANIFEST, Noise(), count=3, epoch=2))
     assert [row.video_id for row in rows] == [name for name in first_videos(3, 2) for _ in range(2)]
-    extractor = TrainClips(clip=config.clip, augment=config.augment, seed=config.train.seed)
+    extractor = TrainClips(clip=config.clip, augment=config.augment)
     for name, pair in zip(first_videos(3, 2), (rows[:2], rows[2:4], rows[4:]), strict=True):
-        extracted = extractor.extract(Noise(), path=f"{name}.mp4", video_id=name, epoch=2, num_frames=None)
+        extracted = extractor.extract(Noise(), ClipKey(seed=config.train.seed, epoch=2, video_id=name))
         assert all((row.clip == clip).all() for row, clip in zip(pair, extracted.clips, strict=True))
 
 
@@ -77,9 +78,7 @@ def test_training_rows_say_what_was_drawn_and_from_what():
 def test_validation_rows_are_the_views_of_the_first_videos_of_the_manifest():
     rows = list(validation_rows(config_with(), MANIFEST, Noise(), count=99))
     assert [row.video_id for row in rows] == [f"v{number}" for number in range(6)]
-    extracted = ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW).extract(
-        Noise(), path="v0.mp4", video_id="v0", epoch=0, num_frames=None
-    )
+    extracted = ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW).extract(Noise())
     assert (rows[0].clip == extracted.clips[0]).all()
     assert rows[0].words == "centre clip, short side scaled to 36, centre crop 32x32"
     assert rows[0].indices == (16, 18, 20, 23)

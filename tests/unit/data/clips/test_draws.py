@@ -19,6 +19,7 @@ from morphmlp.data.clips.draws import (
     OPERATIONS,
     Box,
     ClipDraw,
+    ClipKey,
     Erasing,
     Operation,
     draw_clip,
@@ -44,16 +45,8 @@ POLICY = parse_rand_augment("rand-m7-n4-mstd0.5-inc1")
 
 
 def draw(augment=PUBLISHED, *, seed=0, epoch=0, video_id="v", repeat=0, height=256, width=340, crop_size=224):
-    return draw_clip(
-        augment,
-        seed=seed,
-        epoch=epoch,
-        video_id=video_id,
-        repeat=repeat,
-        height=height,
-        width=width,
-        crop_size=crop_size,
-    )
+    key = ClipKey(seed=seed, epoch=epoch, video_id=video_id)
+    return draw_clip(augment, key, repeat=repeat, height=height, width=width, crop_size=crop_size)
 
 
 def many(count, augment=PUBLISHED, **size):
@@ -302,9 +295,10 @@ def test_all_operations_have_words():
 
 
 def test_frames_are_placed_by_numbers_of_the_video_and_the_epoch():
-    first = draw_fractions(16, seed=0, epoch=0, video_id="v")
+    key = ClipKey(seed=0, epoch=0, video_id="v")
+    first = draw_fractions(16, key)
     assert ((first >= 0) & (first < 1)).all()
-    assert (draw_fractions(16, seed=0, epoch=0, video_id="v") == first).all()
-    assert (draw_fractions(16, seed=0, epoch=1, video_id="v") != first).all()
+    assert (draw_fractions(16, key) == first).all()
+    assert (draw_fractions(16, dataclasses.replace(key, epoch=1)) != first).all()
     # A clip of fewer frames begins where the longer one does.
-    assert draw_fractions(1, seed=0, epoch=0, video_id="v")[0] == first[0]
+    assert draw_fractions(1, key)[0] == first[0]

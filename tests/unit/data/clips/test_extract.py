@@ -14,7 +14,8 @@ from morphmlp.config.schema import AugmentConfig, ClipConfig
 from morphmlp.config.schema import TestConfig as Views  # pytest collects names that begin with Test
 from morphmlp.data.clips import extract as clips_module
 from morphmlp.data.clips.augment import augment_clip, evaluation_crops
-from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, clip_draws, clips_on_device
+from morphmlp.data.clips.draws import ClipKey
+from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, clip_draws
 from morphmlp.data.decoding import DecodedFrames, VideoInfo
 
 ROOT = Path(__file__).parents[4]
@@ -30,16 +31,12 @@ EVERYTHING = dataclasses.replace(
 
 
 class Numbered:
-    """Opens a video whose frames say their number (red), row (green) and column (blue)."""
+    """An open video whose frames say their number (red), row (green) and column (blue)."""
 
     def __init__(self, num_frames=40, height=24, width=24, fps=30.0):
         self.info = VideoInfo(num_frames=num_frames, fps=fps, pts_s=(), width=width, height=height, codec="none")
         self.height, self.width = height, width
-        self.opened, self.asked = [], []
-
-    def open(self, path, *, num_frames, crc32=None):
-        self.opened.append((path, num_frames))
-        return self
+        self.asked = []
 
     def read(self, indices):
         self.asked.append(list(indices))
@@ -61,24 +58,27 @@ class Textured(Numbered):
         return DecodedFrames(frames=frames, concealed=1)
 
 
-def extract(clips, videos, *, video_id="v", epoch=0):
-    return clips.extract(videos, path="v.mp4", video_id=video_id, epoch=epoch, num_frames=40).clips
+def key_of(seed=0, epoch=0, video_id="v"):
+    return ClipKey(seed=seed, epoch=epoch, video_id=video_id)
 
 
-def train_clips(augment=DRAWN, seed=0, clip=CLIP):
-    return TrainClips(clip=clip, augment=augment, seed=seed)
+def extract(clips, video, **key):
+    return clips.extract(video, key_of(**key)).clips
+
+
+def train_clips(augment=DRAWN, clip=CLIP):
+    return TrainClips(clip=clip, augment=augment)
 
 
 def numbers_of(clip):
     return clip[:, 0, 0, 0].tolist()
 
 
-def test_a_video_is_opened_and_decoded_once_for_all_repeats():
+def test_a_video_is_decoded_once_for_all_repeats():
     decoder = Numbered()
     clips = extract(train_clips(), decoder)
     assert clips.shape == (3, 4, 16, 16, 3)
     assert train_clips().clips_per_video == 3
-    assert decoder.opened == [("v.mp4", 40)]
     assert len(decoder.asked) == 1
 
 
@@ -98,19 +98,11 @@ def test_draws_depend_on_seed_epoch_and_video_and_on_nothing_else():
     np.random.default_rng().random()
     assert (extract(train_clips(), Numbered()) == first).all()
     others = [
-        extract(train_clips(seed=1), Numbered()),
+        extract(train_clips(), Numbered(), seed=1),
         extract(train_clips(), Numbered(), epoch=1),
         extract(train_clips(), Numbered(), video_id="w"),
     ]
     assert all((other != first).any() for other in others)
-
-
-def test_the_path_of_a_video_plays_no_part():
-    one, other = (
-        train_clips().extract(Numbered(), path=path, video_id="v", epoch=0, num_frames=None).clips
-        for path in ("a.mp4", "b/c.mp4")
-    )
-    assert (one == other).all()
 
 
 def test_one_draw_holds_for_all_frames():
@@ -219,13 +211,12 @@ def test_colours_are_turned_round_before_anything_else():
 
 
 def frames_extractor(augment=EVERYTHING, clip=CLIP):
-    return TrainFrames(clip=clip, augment=augment, seed=0)
+    return TrainFrames(clip=clip, augment=augment)
 
 
-def finished(frames, *, augment=EVERYTHING, clip=CLIP, seed=0, epoch=0, video_id="v"):
-    return clips_on_device(
-        frames, clip=clip, augment=augment, seed=seed, epoch=epoch, video_id=video_id, device=torch.device("cpu")
-    )
+def finished(frames, *, augment=EVERYTHING, clip=CLIP, **key):
+    finish = frames_extractor(augment, clip).finish_on(torch.device("cpu"))
+    return finish(torch.from_numpy(frames.copy()), key_of(**key))
 
 
 @pytest.mark.parametrize("clip", [CLIP, SEGMENTS, dataclasses.replace(CLIP, channel_order="bgr")])
@@ -235,16 +226,16 @@ def test_clips_are_the_same_bytes_wherever_they_are_augmented(clip, height, widt
         video_id, videos = f"v{number}", Textured(height=height, width=width)
         here = extract(train_clips(EVERYTHING, clip=clip), videos, video_id=video_id, epoch=2)
         (frames,) = extract(frames_extractor(clip=clip), videos, video_id=video_id, epoch=2)
-        frames.flags.writeable = False  # as in an object store
         assert finished(frames, clip=clip, video_id=video_id, epoch=2).numpy().tobytes() == here.tobytes()
 
 
 def test_frames_to_be_augmented_are_sent_once_whatever_the_repeats():
     extractor, videos = frames_extractor(), Textured(height=30, width=46)
-    sent = extractor.extract(videos, path="v.mp4", video_id="v", epoch=0, num_frames=None)
-    assert sent.clips.shape == (extractor.clips_per_video, 4, 20, 30, 3)
+    sent = extractor.extract(videos, key_of())
+    assert sent.clips.shape == (1, 4, 20, 30, 3)
+    assert extractor.clips_per_video == 4
     assert sent.concealed == 1
-    assert (len(videos.opened), len(videos.asked)) == (1, 1)
+    assert len(videos.asked) == 1
 
 
 def test_frames_to_be_augmented_are_those_that_were_decoded():
@@ -277,7 +268,7 @@ class TexturedByNumber(Numbered):
 )
 def test_large_frames_are_read_a_part_at_a_time_and_give_the_same_clips(extractor, monkeypatch):
     def result(videos):
-        return extractor.extract(videos, path="v.mp4", video_id="v", epoch=0, num_frames=None)
+        return extractor.extract(videos, key_of())
 
     whole, parts = TexturedByNumber(height=30, width=46), TexturedByNumber(height=30, width=46)
     expected = result(whole)
@@ -295,7 +286,7 @@ def test_a_clip_is_what_its_draws_say():
     videos = Textured(height=24, width=33)
     (frames,) = extract(frames_extractor(), videos)
     source = torch.from_numpy(frames)
-    draws = clip_draws(source, clip=CLIP, augment=EVERYTHING, seed=0, epoch=0, video_id="v")
+    draws = clip_draws(source, key_of(), clip=CLIP, augment=EVERYTHING)
     assert len(draws) == 4
     for clip, draw in zip(extract(train_clips(EVERYTHING), videos), draws, strict=True):
         assert (clip == augment_clip(source, draw, size=16).numpy()).all()
@@ -314,11 +305,6 @@ def test_clips_are_the_same_bytes_in_another_process():
     )
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert printed.strip() == hashlib.sha256(everything_of_five_videos()).hexdigest()
-
-
-def test_frames_may_come_as_a_tensor():
-    (frames,) = extract(frames_extractor(), Textured())
-    assert torch.equal(finished(torch.from_numpy(frames)), finished(frames))
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"epoch": 1}, {"video_id": "w"}])

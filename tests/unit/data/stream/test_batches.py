@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.columns import DECODED
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.data.quarantine import BrokenVideo
@@ -55,7 +56,7 @@ def table_of(rows, broken=()):
 
 def plans_of(*groups, step=0):
     return [
-        MicroBatchPlan(epoch=0, step=step, index=index, rows=np.array(rows, dtype=np.int64))
+        MicroBatchPlan(epoch=0, step=step, index=index, seed=3, rows=np.array(rows, dtype=np.int64))
         for index, rows in enumerate(groups)
     ]
 
@@ -195,15 +196,13 @@ def test_frames_of_any_size_are_finished_into_clips_one_video_at_a_time():
 
     seen = []
 
-    class Finish:
-        clips_per_video = REPEATS
-
-        def __call__(self, frames, *, row, epoch):
-            seen.append((frames.shape, int(frames[0, 0, 0, 0]), row, epoch))
-            return torch.full((REPEATS, 2, 4, 4, 3), row, dtype=torch.uint8)
+    def finish(frames, key):
+        seen.append((frames.shape, row := int(frames[0, 0, 0, 0]), key))
+        return torch.full((REPEATS, 2, 4, 4, 3), row, dtype=torch.uint8)
 
     tables = [frames_of([5, 6], [(4, 8), (9, 3)]), frames_of([7], [(4, 4)], broken={7})]
-    (batch,) = assembled(tables, plans_of([5, 6, 7]), finish=Finish())
-    assert seen == [((2, 4, 8, 3), 5, 5, 0), ((2, 9, 3, 3), 6, 6, 0)]
+    (batch,) = assembled(tables, plans_of([5, 6, 7]), finish=finish)
+    keys = [ClipKey(seed=3, epoch=0, video_id=video_id) for video_id in ("v5", "v6")]
+    assert seen == [((2, 4, 8, 3), 5, keys[0]), ((2, 9, 3, 3), 6, keys[1])]
     assert batch.clips[:, 0, 0, 0, 0].tolist() == [5, 5, 6, 6]
     assert [video.video_id for video in batch.broken] == ["v7"]

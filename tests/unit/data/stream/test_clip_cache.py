@@ -11,14 +11,15 @@ import pytest
 
 from morphmlp.config import load_config
 from morphmlp.config.schema import TestConfig as ViewsConfig
+from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import ExtractedClips, TrainClips, ViewClips
 from morphmlp.data.stream import clip_cache
-from morphmlp.data.stream.clip_cache import ClipCache, clip_key
+from morphmlp.data.stream.clip_cache import ClipCache, clip_address
 
 SMALL = Path(__file__).parents[2] / "small_experiment.yaml"
 KEY = "0123456789abcdef" * 4
 CONFIG = load_config(SMALL)
-EXTRACTOR = TrainClips(clip=CONFIG.clip, augment=CONFIG.augment, seed=0)
+EXTRACTOR = TrainClips(clip=CONFIG.clip, augment=CONFIG.augment)
 VIEWS = ViewClips(clip=CONFIG.clip, views=CONFIG.test)
 
 
@@ -30,6 +31,10 @@ def refuse():
     raise AssertionError("decoded though it was there")
 
 
+def address(extractor, decoder, *, path, num_frames, crc32, **key):
+    return clip_address(extractor, ClipKey(**key), decoder, path=path, num_frames=num_frames, crc32=crc32)
+
+
 @pytest.fixture
 def cache(tmp_path):
     return ClipCache(folder=str(tmp_path / "cache"), max_bytes=2**30)
@@ -39,7 +44,7 @@ def cache(tmp_path):
 def video(tmp_path):
     path = tmp_path / "video.mp4"
     path.write_bytes(b"frames")
-    return {"path": str(path), "video_id": "v", "epoch": 1, "num_frames": 30, "crc32": 7}
+    return {"path": str(path), "video_id": "v", "seed": 0, "epoch": 1, "num_frames": 30, "crc32": 7}
 
 
 def test_a_clip_comes_back_as_it_was_decoded(cache):
@@ -96,54 +101,54 @@ def test_nothing_unfinished_stays_behind(cache, monkeypatch):
     [
         {"video_id": "w"},
         {"epoch": 2},
+        {"seed": 1},
         {"num_frames": 31},
         {"crc32": 8},
     ],
 )
-def test_another_video_or_epoch_has_another_address(video, change):
-    assert clip_key(EXTRACTOR, "pyav", **video) != clip_key(EXTRACTOR, "pyav", **{**video, **change})
+def test_another_video_epoch_or_seed_has_another_address(video, change):
+    assert address(EXTRACTOR, "pyav", **video) != address(EXTRACTOR, "pyav", **{**video, **change})
 
 
 def test_other_frames_of_one_folder_have_another_address(tmp_path, video):
     paths = [str(tmp_path), f"{tmp_path}/left_%05d.png", f"{tmp_path}/right_%05d.png"]
-    assert len({clip_key(EXTRACTOR, "pyav", **{**video, "path": path}) for path in paths}) == 3
+    assert len({address(EXTRACTOR, "pyav", **{**video, "path": path}) for path in paths}) == 3
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"seed": 1},
         {"clip": dataclasses.replace(CONFIG.clip, num_frames=CONFIG.clip.num_frames + 1)},
         {"augment": dataclasses.replace(CONFIG.augment, flip=0.25)},
     ],
 )
-def test_other_draws_or_sizes_have_another_address(video, change):
-    assert clip_key(EXTRACTOR, "pyav", **video) != clip_key(dataclasses.replace(EXTRACTOR, **change), "pyav", **video)
+def test_other_augmentation_or_sizes_have_another_address(video, change):
+    assert address(EXTRACTOR, "pyav", **video) != address(dataclasses.replace(EXTRACTOR, **change), "pyav", **video)
 
 
 def test_another_decoder_has_another_address(video):
-    assert clip_key(EXTRACTOR, "pyav", **video) != clip_key(EXTRACTOR, "decord", **video)
+    assert address(EXTRACTOR, "pyav", **video) != address(EXTRACTOR, "decord", **video)
 
 
 def test_another_version_of_what_decodes_or_resizes_has_another_address(video, monkeypatch):
-    before = clip_key(EXTRACTOR, "pyav", **video)
+    before = address(EXTRACTOR, "pyav", **video)
     monkeypatch.setattr(clip_cache, "_version", lambda decoder: "0")
-    other_decoder = clip_key(EXTRACTOR, "pyav", **video)
+    other_decoder = address(EXTRACTOR, "pyav", **video)
     monkeypatch.setattr(clip_cache.torch, "__version__", "0")
-    assert len({before, other_decoder, clip_key(EXTRACTOR, "pyav", **video)}) == 3
+    assert len({before, other_decoder, address(EXTRACTOR, "pyav", **video)}) == 3
 
 
 def test_a_file_that_was_changed_has_another_address(video):
-    before = clip_key(EXTRACTOR, "pyav", **video)
+    before = address(EXTRACTOR, "pyav", **video)
     Path(video["path"]).write_bytes(b"others")
     os.utime(video["path"], ns=(1, 1))
-    assert clip_key(EXTRACTOR, "pyav", **video) != before
+    assert address(EXTRACTOR, "pyav", **video) != before
 
 
-def test_views_are_the_same_in_every_epoch_and_differ_from_other_views(video):
-    assert clip_key(VIEWS, "pyav", **video) == clip_key(VIEWS, "pyav", **{**video, "epoch": 5})
+def test_views_are_the_same_in_every_epoch_of_any_seed_and_differ_from_other_views(video):
+    assert address(VIEWS, "pyav", **video) == address(VIEWS, "pyav", **{**video, "seed": 4, "epoch": 5})
     others = dataclasses.replace(VIEWS, views=ViewsConfig(num_clips=9, num_crops=3))
-    assert clip_key(VIEWS, "pyav", **video) != clip_key(others, "pyav", **video)
+    assert address(VIEWS, "pyav", **video) != address(others, "pyav", **video)
 
 
 def test_the_least_recently_used_clips_go(tmp_path):

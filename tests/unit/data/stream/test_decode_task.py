@@ -25,11 +25,12 @@ class WorkingExtractor:
     log: str | None = None
     """File that the path of every video is written to."""
 
-    def extract(self, videos, *, path, video_id, epoch, num_frames, crc32):
+    def extract(self, reader, key):
+        path = key.video_id
         if self.log is not None:
             with Path(self.log).open("a") as file:
                 file.write(f"{path}\n")
-        decoded = videos.open(path, num_frames=num_frames, crc32=crc32).read([0])
+        decoded = reader.read([0])
         if path.startswith("right-own"):
             end = time.thread_time() + OWN_CPU_S
             while time.thread_time() < end:
@@ -46,6 +47,7 @@ def decode(monkeypatch):
         table = pa.table(
             {
                 "row": pa.array(range(len(paths)), pa.int64()),
+                "seed": pa.array([0] * len(paths), pa.int64()),
                 "epoch": pa.array([0] * len(paths), pa.int64()),
                 "video_id": list(paths),
                 "path": list(paths),
@@ -105,8 +107,11 @@ def test_a_clip_that_was_decoded_before_is_the_same_but_for_its_processor_time(c
 
 
 def test_a_broken_video_is_tried_and_told_each_time(cached):
+    from faulty_decoders import WORK_CPU_S
+
     first, again = cached("torn.video"), cached("torn.video")
-    assert cached.extracted() == ["torn.video"] * 4  # two decoders
+    assert first["cpu_s"][0].as_py() >= WORK_CPU_S
+    assert again["cpu_s"][0].as_py() >= WORK_CPU_S
     assert first["message"].to_pylist() == again["message"].to_pylist() != [""]
     assert again["clips"][0].as_py() == b""
 
@@ -116,7 +121,7 @@ def test_a_clip_of_the_second_decoder_is_told_as_such_each_time(cached):
     first, again = cached("right.video", decoders=decoders), cached("right.video", decoders=decoders)
     assert first["retried"].to_pylist() == again["retried"].to_pylist() == [True]
     assert first["clips"].equals(again["clips"])
-    assert cached.extracted() == ["right.video"] * 3  # the first decoder fails again, the second one's clip is there
+    assert cached.extracted() == ["right.video"]  # the first decoder fails again, the second one's clip is there
 
 
 def test_a_video_that_is_not_there_has_the_decoders_words_with_a_cache_too(cached, decode):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from morphmlp.data.stream.prefetch import prefetch
+from morphmlp.data.stream.prefetch import chain_early, prefetch
 
 
 def waiting_threads():
@@ -88,3 +88,35 @@ def test_nothing_is_made_before_the_first_item_is_asked_for():
     prefetch((made.append(number) for number in range(3)), depth=2)
     assert not made
     assert not waiting_threads()
+
+
+def chained(lengths, *, early, log):
+    def start(part):
+        log.append(f"start {part[0]}")
+        return iter(part)
+
+    parts, first = [], 0
+    for length in lengths:
+        parts.append(range(first, first + length))
+        first += length
+    return chain_early(iter(parts), start, early=early)
+
+
+@pytest.mark.parametrize("lengths", [(), (1,), (4, 4, 3), (1, 1, 1)])
+@pytest.mark.parametrize("early", [0, 1, 2, 9])
+def test_parts_follow_each_other_without_a_gap(lengths, early):
+    assert list(chained(lengths, early=early, log=[])) == list(range(sum(lengths)))
+
+
+def test_the_next_part_starts_that_many_items_before_the_end_of_this_one():
+    log = []
+    for item in chained((5, 5), early=2, log=log):
+        log += [item]
+    assert log == ["start 0", 0, 1, "start 5", 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_part_that_is_shorter_than_that_starts_the_next_one_with_its_first_item_and_no_further_one():
+    log = []
+    items = chained((2, 2, 2), early=9, log=log)
+    assert next(items) == 0
+    assert log == ["start 0", "start 2"]

@@ -1,8 +1,14 @@
 """How long Ray Data's scheduling loop sleeps after a step."""
 
+import dataclasses
+import inspect
 from types import SimpleNamespace
 
 import pytest
+import ray.data
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.interfaces.op_runtime_metrics import OpRuntimeMetrics
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 from morphmlp.data.stream import ray_pace
 from morphmlp.data.stream.ray_pace import LEAST_STEP_S, LONGEST_REST_S, Pace, pace
@@ -54,6 +60,18 @@ def test_a_loop_that_runs_in_circles_rests_longer_and_longer_up_to_a_limit(clock
 
 def test_a_step_that_has_waited_for_its_tasks_is_not_prolonged(clock, loop):
     assert after_steps(loop, clock, step_s=LONGEST_REST_S + 0.05, steps=9) == [0.0] * 9
+
+
+def test_ray_still_has_what_the_pace_hangs_on():
+    """Ray offers no public hook for this. Should this fail: does the loop still go round while clips wait?
+
+    `python pipelines/benchmark.py ingest-ahead` measures it; if it rests by itself, `ray_pace` can go.
+    """
+    assert "custom_execution_callback_classes" in {field.name for field in dataclasses.fields(ray.data.DataContext)}
+    assert callable(ExecutionCallback.on_execution_step)
+    assert "_topology" in inspect.getsource(StreamingExecutor.__init__)
+    counts = {field.name for field in dataclasses.fields(OpRuntimeMetrics)}
+    assert {"num_tasks_submitted", "num_tasks_finished", "num_task_outputs_generated"} <= counts
 
 
 def test_a_context_is_given_the_pace_once_and_no_other_context_with_it():
