@@ -1,5 +1,6 @@
 """Make manifests of data sets, and make the demo data sets themselves.
 
+    python pipelines/prepare.py folder DIR --output DIR2 [--split 80/10/10] [--starter finetune --weights FILE]
     python pipelines/prepare.py k400 --annotations FILE --videos DIR --output FILE.parquet [--classes FILE]
     python pipelines/prepare.py ssv1|ssv2 --annotations FILE --videos DIR --output FILE.parquet [--classes FILE]
     python pipelines/prepare.py verify MANIFEST [--output FILE.parquet]
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 import click
+from prepare_folder import folder
 
 from morphmlp.cli import A_PATH, COUNT, SECONDS, SETTINGS, parse_overrides, run
 from morphmlp.config.values import DecoderName
@@ -40,6 +42,9 @@ manifest_argument = click.argument("manifest", type=A_PATH, metavar="MANIFEST")
 @click.group(context_settings=SETTINGS)
 def main() -> None:
     """Make manifests of data sets, check and copy their videos, and make the demo data sets themselves."""
+
+
+main.add_command(folder)
 
 
 class Source(TypedDict):

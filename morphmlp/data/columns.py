@@ -26,8 +26,8 @@ MANIFEST = pa.schema(
 a template of their names (`DIR/img_%05d.jpg`). `available` is false where it was missing when the manifest was made;
 `size_bytes` is then null. From `mtime` on a column may be absent: it's filled by `prepare.py verify`, `num_frames` also
 by lists that state it. `crc32`, of a video file's bytes, is checked whenever it is read; frames that are stored one by
-one have none. The schema's metadata carries `class_names`, a JSON list in label order, and of prepared copies how they
-were made."""
+one have none. The schema's metadata carries `class_names`, a JSON list in label order, `task` (what labels are for),
+`items` (what a row is), and of prepared copies how they were made."""
 
 QUARANTINE = pa.schema(
     [

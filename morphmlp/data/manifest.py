@@ -7,7 +7,7 @@ is done on whole Arrow columns, so that ten million videos take seconds.
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -30,7 +30,8 @@ ALWAYS_READ = ("video_id", "label", "available")
 """Columns that a manifest in memory always has."""
 _MAY_BE_ABSENT = frozenset(columns.MANIFEST.names[columns.MANIFEST.get_field_index("mtime") :])
 _CLASS_NAMES = b"class_names"
-_PREPARED = b"prepared"
+_PREPARED, _TASK, _ITEMS = b"prepared", b"task", b"items"
+_OPTIONAL = (_PREPARED, _TASK, _ITEMS)
 _ROWS_OF_A_PIECE = 2**18
 """Rows that are sorted, hashed and written at a time: tens of MB."""
 
@@ -44,11 +45,15 @@ class Manifest:
             that rows are taken from it at once (several pieces only beyond the 2 GB that Arrow's strings hold).
         class_names: Names in label order.
         prepared: Where the videos are copies that `prepare.py` made: how, and of what, as JSON; else None.
+        task: What the labels are for, as an experiment's `task`.
+        items: What a row is: `videos` or `images`.
     """
 
     table: pa.Table
     class_names: tuple[str, ...]
     prepared: str | None = None
+    task: str = "classification"
+    items: str = "videos"
 
     def __len__(self) -> int:
         """Videos, those that are missing included."""
@@ -59,7 +64,7 @@ class Manifest:
         if pc.all(self.table["available"]).as_py():
             return self
         there = self.table.filter(self.table["available"]).combine_chunks()
-        return type(self)(there, self.class_names, self.prepared)
+        return replace(self, table=there)
 
     def fingerprint(self) -> str:
         """`count:hash` over the sorted video ids with their labels; order, paths and sizes don't matter."""
@@ -81,6 +86,7 @@ def manifest_from_rows(
     sizes_bytes: Sequence[int | None],
     class_names: Sequence[str],
     num_frames: Sequence[int | None] | None = None,
+    items: str = "videos",
 ) -> Manifest:
     """A manifest from one sequence per column.
 
@@ -92,6 +98,7 @@ def manifest_from_rows(
         sizes_bytes: None marks a missing file.
         class_names: Names in label order.
         num_frames: Frames of each video where the annotations state them.
+        items: What a row is: `videos` or `images`.
     """
     sizes = pa.array(sizes_bytes, pa.int64())
     content = {
@@ -103,7 +110,7 @@ def manifest_from_rows(
         "size_bytes": sizes,
         "num_frames": num_frames,
     }
-    return Manifest(_with_all_columns(content, columns.MANIFEST.names, len(sizes)), tuple(class_names))
+    return Manifest(_with_all_columns(content, columns.MANIFEST.names, len(sizes)), tuple(class_names), items=items)
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
@@ -116,6 +123,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     order = _order(table, ["video_id"])
     _check_rows(table, order, len(manifest.class_names), path)
     metadata = {_CLASS_NAMES: json.dumps(manifest.class_names).encode()}
+    metadata |= {_TASK: manifest.task.encode(), _ITEMS: manifest.items.encode()}
     if manifest.prepared is not None:
         metadata[_PREPARED] = manifest.prepared.encode()
     try:
@@ -144,7 +152,7 @@ def read_manifest(path: str | Path, *, only: Collection[str] | None = None) -> M
     names = [name for name in columns.MANIFEST.names if only is None or name in {*ALWAYS_READ, *only}]
     with _opened(path) as file:
         class_names = _class_names(file, path)
-        prepared = (file.schema_arrow.metadata or {}).get(_PREPARED)
+        said = file.schema_arrow.metadata or {}
         _refuse(_schema_faults(file.schema_arrow), path)
         # One column after the other: what is held twice for a moment, as read and in one piece, is one column.
         content = {name: _column(file, name, path) for name in names if name in file.schema_arrow.names}
@@ -162,7 +170,8 @@ def read_manifest(path: str | Path, *, only: Collection[str] | None = None) -> M
     _check_rows(table, order, len(class_names), path)
     if order is not None:
         table = pa.concat_tables(_pieces(table, order)).combine_chunks()
-    return Manifest(table, class_names, None if prepared is None else prepared.decode())
+    prepared, task, items = (None if (text := said.get(key)) is None else text.decode() for key in _OPTIONAL)
+    return Manifest(table, class_names, prepared, task or Manifest.task, items or Manifest.items)
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:

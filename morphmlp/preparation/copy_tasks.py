@@ -12,9 +12,9 @@ from pydantic import JsonValue
 
 from morphmlp.data.decoding.checksum import file_crc32
 from morphmlp.data.decoding.protocol import VideoInfo, require_content
-from morphmlp.data.decoding.sources import holds_frame_files
+from morphmlp.data.decoding.sources import holds_frame_files, holds_frames
 from morphmlp.data.decoding.stored_frames.frame_names import stored_path
-from morphmlp.data.decoding.stored_frames.packed_frames import SUFFIX, is_pack, open_packed_frames, pack_frames
+from morphmlp.data.decoding.stored_frames.packed_frames import SUFFIX, open_packed_frames, pack_frames
 from morphmlp.errors import DecodeError, DecodeTimeoutError, ManifestError
 from morphmlp.preparation.copies import COPIED, CopyFiles
 from morphmlp.preparation.finished import file_state, stored_bytes
@@ -54,7 +54,7 @@ class TranscodeTask:
             ManifestError: The copy can't be written.
         """
         path = str(video["path"])
-        if is_pack(path) or holds_frame_files(path):
+        if holds_frames(path):
             raise DecodeError("is stored as frames; transcode takes video files")
         require_content(path)
         target = _place(self.files, video, ".mp4")

@@ -16,14 +16,25 @@ from morphmlp.data.manifest import SPLITS
 
 PATH_LIST = "<relative path>,<class id>"
 FRAME_LIST = "<path> <frame count> <class id>"
-_PATHS = (
+PATH_COLUMNS = (
     *("path", "video_path", "clip_path", "file_path", "filepath", "frame_dir", "filename", "file_name"),
     *("file", "video", "video_name", "clip_name", "name", "video_id", "id"),
 )
 """Names of columns that hold a path, the surest first; those of the others follow."""
 _COUNTS = ("num_frames", "total_frames", "n_frames", "frame_count", "frames")
-_LABELS = ("class_id", "label_id", "class_idx", "label_idx", "target", "label", "labels", "class", "class_name", "tag")
-_SPLITS = ("split", "subset")
+LABEL_COLUMNS = (
+    "class_id",
+    "label_id",
+    "class_idx",
+    "label_idx",
+    "target",
+    "label",
+    "labels",
+    "class",
+    "class_name",
+    "tag",
+)
+SPLIT_COLUMNS = ("split", "subset")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SEVERAL = re.compile(r"[-\d\s,;|]+")
 _WHOLE = re.compile(r"-?[0-9]{1,9}")
@@ -71,7 +82,7 @@ def has_list_header(lines: Sequence[tuple[int, str]]) -> bool:
     table = as_table(lines)
     if table is None or any(map(_is_whole, table.header)):
         return False
-    return _column(table, _PATHS) is not None and _column(table, _LABELS) is not None
+    return column(table, PATH_COLUMNS) is not None and column(table, LABEL_COLUMNS) is not None
 
 
 def read_list(
@@ -177,7 +188,7 @@ class _LineReader:
             return None
         # The last word of a path without extension may be a number.
         path = text.rsplit(None, 1)[0] if more else fields.path
-        return _by_path(line, path, label, self.split, self.endings)
+        return video_by_path(line, path, label, self.split, self.endings)
 
     def frame_row(self, line: int, text: str, fields: _Fields) -> AnnotatedVideo | None:
         """`<path> <frame count> <class id>`."""
@@ -207,14 +218,14 @@ class _LineReader:
                 line, f"unreadable line {text[:120]!r}; it must be `<class>/<video file>`, as the first line is"
             )
             return None
-        return _by_path(line, fields.path, fields.class_folder, self.split, self.endings)
+        return video_by_path(line, fields.path, fields.class_folder, self.split, self.endings)
 
 
 def _read_table(
     table: Table, split: str | None, faults: Faults, *, endings: tuple[str, ...], usual_split: str | None
 ) -> ListRows:
     """A list whose header names at least a path and a class."""
-    columns = [_column(table, names) or "" for names in (_PATHS, _LABELS, _COUNTS, _SPLITS)]
+    columns = [column(table, names) or "" for names in (PATH_COLUMNS, LABEL_COLUMNS, _COUNTS, SPLIT_COLUMNS)]
     usual_split = split or (None if columns[-1] else usual_split)
     if not columns[-1]:
         require_split(usual_split, table.line, faults)
@@ -238,11 +249,11 @@ def _read_table(
         if count and not without_extension(path)[1]:
             rows.append(_frames_by_path(line, path, its_label, its_split, int(count)))
         else:
-            rows.append(_by_path(line, path, its_label, its_split, endings))
+            rows.append(video_by_path(line, path, its_label, its_split, endings))
     return ListRows("list with a header", _without_addresses(rows, faults), has_names)
 
 
-def _by_path(line: int, path: str, label: int | str, split: str, endings: tuple[str, ...]) -> AnnotatedVideo:
+def video_by_path(line: int, path: str, label: int | str, split: str, endings: tuple[str, ...]) -> AnnotatedVideo:
     """A video that is named by its path: with its extension, or with whatever there is."""
     stem, extension = without_extension(path)
     wanted = (extension,) if extension else ("", *endings)
@@ -253,7 +264,8 @@ def _frames_by_path(line: int, path: str, label: int | str, split: str, count: i
     return AnnotatedVideo(line, path, label, split, (path,), FRAMES, num_frames=count)
 
 
-def _column(table: Table, names: Sequence[str]) -> str | None:
+def column(table: Table, names: Sequence[str]) -> str | None:
+    """The first of these columns that a table has."""
     return next((name for name in names if name in table.header), None)
 
 

@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from morphmlp.data.decoding.stored_frames.frame_names import EXAMPLES, printf_template, shown, stored_path
+from morphmlp.data.decoding.stored_frames.frame_names import EXAMPLES, PICTURES, printf_template, shown, stored_path
 from morphmlp.errors import ManifestError
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".3gp", ".wmv")
 """Of videos whose annotations don't say it, in order of preference."""
-_OTHER_EXTENSIONS = (".m2ts", ".mts", ".vob", ".ogv", ".asf", ".divx", ".f4v", ".rm", ".rmvb", ".zip")
+_OTHER_EXTENSIONS = (".m2ts", ".mts", ".vob", ".ogv", ".asf", ".divx", ".f4v", ".rm", ".rmvb", ".zip", *PICTURES)
 """Not looked for, but taken for extensions where annotations say them."""
 FOLDER = "/"
 """Stands among endings for a folder of frames that has the name alone."""

@@ -1,11 +1,11 @@
-"""Whatever a manifest names, opened in this process: a video file, a folder of frames, or packed frames."""
+"""Whatever a manifest names, opened in this process: a video file, a folder of frames, packed frames, or an image."""
 
 from pathlib import Path
 
 from morphmlp.data.decoding.checksum import file_crc32
 from morphmlp.data.decoding.protocol import Decoder, VideoReader, require_content
-from morphmlp.data.decoding.stored_frames.frame_folder import open_frame_folder
-from morphmlp.data.decoding.stored_frames.frame_names import stored_path
+from morphmlp.data.decoding.stored_frames.frame_folder import open_frame_folder, open_image
+from morphmlp.data.decoding.stored_frames.frame_names import PICTURES, stored_path
 from morphmlp.data.decoding.stored_frames.packed_frames import is_pack, open_packed_frames
 from morphmlp.errors import DecodeError
 
@@ -16,8 +16,13 @@ def holds_frame_files(path: str) -> bool:
 
 
 def holds_frames(path: str) -> bool:
-    """Whether frames are stored one by one: in a folder, or in an archive."""
-    return is_pack(path) or holds_frame_files(path)
+    """Whether frames are stored one by one: in a folder, in an archive, or a single one as an image."""
+    return is_pack(path) or is_image(path) or holds_frame_files(path)
+
+
+def is_image(path: str) -> bool:
+    """Whether a manifest's path is that of an image, which is a video of one frame."""
+    return stored_path(path).lower().endswith(PICTURES)
 
 
 class AnyVideo:
@@ -28,7 +33,7 @@ class AnyVideo:
         self._decoder = decoder
 
     def open(self, path: str, *, num_frames: int | None, crc32: int | None = None) -> VideoReader:
-        """Open a video: a folder is one of frames, a name with `.zip` one of packed frames, all else a video file.
+        """Open what a path names: a folder of frames, `.zip` packed frames, a picture an image, all else a video file.
 
         Raises:
             DecodeError: It can't be used, with the reason.
@@ -37,6 +42,8 @@ class AnyVideo:
             return open_frame_folder(path, num_frames=num_frames)
         if is_pack(path):
             return open_packed_frames(path, num_frames=num_frames)
+        if is_image(path):
+            return open_image(path)
         if crc32 is not None:
             _require_bytes(path, crc32)
         return self._decoder.open(path)

@@ -1,4 +1,7 @@
-"""Videos that are folders of frames, JPEG or PNG files that are numbered from 0 or 1 (see `frame_names`)."""
+"""Videos that are folders of frames, JPEG or PNG files that are numbered from 0 or 1 (see `frame_names`).
+
+A single such file is an image, which is a video of one frame.
+"""
 
 import os
 from pathlib import Path
@@ -22,6 +25,16 @@ def open_frame_folder(path: str, *, num_frames: int | None = None) -> VideoReade
     folder, _ = split_template(path)
     names = frame_names(path, num_frames=num_frames)
     return StillsReader(names, lambda name: load_frame(folder, name), where=folder)
+
+
+def open_image(path: str) -> VideoReader:
+    """Open a single JPEG or PNG file as a video of one frame.
+
+    Raises:
+        DecodeError: The file can't be read, or isn't what its name says.
+    """
+    folder, _, name = path.rpartition("/")
+    return StillsReader((name,), lambda name: load_frame(folder or ".", name), where=folder or ".")
 
 
 def frame_names(path: str, *, num_frames: int | None = None) -> tuple[str, ...]:

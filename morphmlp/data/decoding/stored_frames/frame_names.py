@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from morphmlp.errors import DecodeError
 
+PICTURES = (".jpg", ".jpeg", ".png")
+"""Endings of the names of frames and images, in small letters."""
 EXAMPLES = "00001.jpg, img_00001.jpg or frame0.png"
 _FRAME = re.compile(r"(?P<before>.*?)(?P<number>[0-9]+)(?P<after>\.(?:jpe?g|png))", re.IGNORECASE | re.DOTALL)
 _TEMPLATE = re.compile(r"([^/%{}]*)(?:%(?:0([0-9]+))?d|\{(?::0?([0-9]*)d?)?\})([^/%{}]*\.(?:jpe?g|png))", re.IGNORECASE)
