@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from morphmlp.config import load_config
+from morphmlp.config.field_help import help_sections
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import RandomSearch, load_sweep
 from morphmlp.models.cost import model_cost
@@ -142,3 +143,20 @@ def test_the_published_numbers_of_the_frames_stand_in_their_ablation():
 def test_every_ablation_is_there_for_a_cluster_and_for_the_demo(ablation):
     names = {path.stem for path in SWEEPS}
     assert {f"ablation_{ablation}", f"demo_ablation_{ablation}"} <= names
+
+
+def fields_that_experiments_set():
+    """Every dotted field that stands in a file below experiments/, in a sweep's overrides and space too."""
+    for path in sorted(EXPERIMENTS.glob("*/*.yaml")):
+        content = read_yaml(path)
+        yield from content.get("overrides") or {}
+        yield from content.get("space") or {}
+        yield from (f"{name}.{field}" for name, inner in content.items() if isinstance(inner, dict) for field in inner)
+
+
+def test_a_field_that_no_experiment_sets_says_when_one_would_set_it():
+    rows = [row for _, rows in help_sections(load_config(EVERY[0])) for row in rows]
+    meanings = {option.split()[0][2:].replace("-", "_"): meaning for option, meaning in rows}
+    unset = meanings.keys() - set(fields_that_experiments_set()) - {"name", "dataset"}
+    says_when = re.compile(r"\b(Set|Raise|Lower|Change|Choose)\b")
+    assert sorted(field for field in unset if not says_when.search(meanings[field])) == []

@@ -1,6 +1,6 @@
 """The operational sections of an experiment file: how a run is carried out, never what it computes.
 
-Every field has a default.
+Every field has a default that suits one machine; its docstring says when another value is worth setting.
 """
 
 from dataclasses import field
@@ -26,9 +26,9 @@ class WorkerRange:
     """Fewest and most training workers of an elastic run."""
 
     min: PositiveInt
-    """The run waits where there are fewer."""
+    """The run waits for more workers where there are fewer than this."""
     max: PositiveInt
-    """It doesn't grow further."""
+    """The run doesn't grow beyond this many workers, whatever the cluster has."""
 
     @model_validator(mode="after")
     def _ascends(self) -> Self:
@@ -43,19 +43,23 @@ class ExecutionConfig:
 
     activation_checkpointing: Literal["auto", "on", "off"] | tuple[Stage, ...] = "auto"
     """Recompute block activations in the backward pass to save memory: in all stages, in none, or in those listed
-    (`[1, 2]`); `auto` takes as few stages as make a micro-batch fit, and says so."""
+    (`[1, 2]`); `auto` takes as few stages as make a micro-batch fit, and says so. Set it where a GPU is shared, so that
+    what `auto` sees as free doesn't stay free."""
     compile: Literal["off", "blocks"] = "off"
-    """Compile each block (blocks of one shape share the work). Draws and shapes stay the same; sums may round
-    differently."""
+    """Compile each block (blocks of one shape share the work). Set `blocks` for long runs on a GPU, where faster steps
+    pay for minutes of compilation. Draws and shapes stay the same; sums may round differently."""
     validate_every_epochs: PositiveInt = 1
-    """Epochs between two validations; the last epoch is always validated."""
+    """Epochs between two validations; the last epoch is always validated. Raise it where validation takes a large
+    share of the time, as with short epochs."""
     report_every_steps: PositiveInt = 20
-    """Steps between two reports of the workers to the record."""
+    """Steps between two reports of the workers to the record. Lower it where steps take many seconds, so that curves
+    and the progress line move; raise it where thousands of steps would fill the record."""
     max_skipped_steps: PositiveInt = 5
-    """Steps in a row whose loss or gradient isn't finite; such a step is skipped and kept for `pipelines/replay.py`,
-    after so many the run stops."""
+    """The run stops after so many steps in a row whose loss or gradient isn't finite; each is skipped and kept for
+    `pipelines/replay.py`. Raise it for fp16 with a high learning rate, which overflows more often at the start."""
     ledger: bool = False
-    """Write down which videos every step consumed, `ledger/` in the run's folder; `pipelines/drill.py` reads it."""
+    """Write down which videos every step consumed, in `ledger/` of the run's folder. Set it to prove that a stopped run
+    repeated and lost none, as `pipelines/drill.py` does."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -63,22 +67,24 @@ class CheckpointConfig:
     """When checkpoints are written, where to, and which are kept. The end of the run always leaves one."""
 
     every_epochs: PositiveInt | None = 1
-    """Epochs between two checkpoints; null: not by epochs."""
+    """Epochs between two checkpoints; null: not by epochs. Raise it where epochs are shorter than a checkpoint takes to
+    write."""
     every_steps: PositiveInt | None = None
-    """Steps between two checkpoints; null: not by steps."""
+    """Steps between two checkpoints; null: not by steps. Set it where checkpoints must fall on known steps, as in a
+    comparison of two runs."""
     every_minutes: PositiveFloat | None = 10.0
     """Minutes after the last checkpoint at which the next step writes one, however long an epoch is; null: not by
-    time."""
+    time. Lower it on machines that may go at any time: it bounds the work that a stop can cost."""
     keep_last: PositiveInt = 2
-    """Newest checkpoints kept."""
-    keep_best: bool = True
-    """Keep the checkpoint of the best validation score as well."""
+    """Newest checkpoints kept, in addition to the one with the best validation score. Raise it to look at training in
+    between; each takes three times the size of the weights."""
     storage: str | None = None
     """Folder or address (`s3://bucket/folder`, `gs://...`) under which checkpoints are kept, by run name; null: in the
-    run's folder under `cluster.storage`."""
+    run's folder under `cluster.storage`. Set an address where nodes have no folder in common, or come and go."""
     wait_for_storage_s: NonNegativeFloat = 3600.0
     """How long a run whose storage is full or fails waits with its last checkpoint in memory, or to read the one that
-    it continues from, seconds; then it ends, and takes no step again before the storage is mended."""
+    it continues from, seconds; then it ends, and takes no step again before the storage works. Lower it where waiting
+    GPUs cost more than the work since the last checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -87,42 +93,45 @@ class IngestConfig:
 
     decoder: DecoderName = "pyav"
     """`pyav`: exact and fast. `decord`: to match older results; wrong frames on many kinds of file. `torchcodec`, where
-    it is installed with its FFmpeg: exact for most. `python pipelines/benchmark.py decoders` compares them."""
+    it is installed with its FFmpeg: exact for most. Choose by `pipelines/benchmark.py decoders` on your files."""
     decode_timeout_s: PositiveFloat = 60.0
-    """A video that takes longer to decode is given up, seconds."""
+    """A video that takes longer to decode is given up, seconds. Raise it for long videos without key frames, or for a
+    slow network file system."""
     decoder_memory_mb: Annotated[int, Field(ge=1024)] = 4096
-    """Memory that decoding one video may take, MB; a video that needs more is given up. Frames are read and scaled a
-    part at a time where all of a test's would be too many: a codec of 8K alone holds 1,000 to 1,500."""
+    """Memory that decoding one video may take, MB; a video that needs more is given up. Lower it where many decode CPUs
+    share little memory; raise it for 8K, whose codec alone holds 1,000 to 1,500. Frames are read and scaled a part at a
+    time where all of a test's would be too many."""
     cpus: PositiveInt | None = None
-    """CPUs for decode tasks over all workers; by default those that training leaves free, at least one a worker."""
+    """CPUs for decode tasks over all workers; by default those that training leaves free, at least one a worker. Set it
+    where several runs or trials share the machines."""
     videos_per_task: PositiveInt = 16
-    """Videos that one decode task handles, rounded to whole micro-batches."""
+    """Videos that one decode task handles, rounded to whole micro-batches. Lower it for large clips, so that the first
+    batch comes sooner and less waits in memory; raise it where a task takes less than a tenth of a second."""
     object_store_mb: PositiveInt | None = None
     """Decoded clips that may wait in the object store, MB over all workers; by default four tasks' clips for each of
-    the decode CPUs."""
-    on_broken: Literal["skip", "fail", "retry_with"] = "skip"
-    """What a video that can't be decoded does: it's left out and listed (`skip`), it stops the run (`fail`), or it's
-    decoded by `retry_with` and left out where that fails too."""
+    the decode CPUs. Raise it where decoding is fast enough on average but steps still wait for data."""
+    on_broken: Literal["skip", "fail"] = "skip"
+    """What a video that can't be decoded does: it's left out and listed (`skip`), or it stops the run (`fail`). Set
+    `fail` where every video must count, as in a test whose numbers are published."""
     retry_with: DecoderName | None = None
-    """Decoder of the second try; with `on_broken: retry_with` only."""
+    """Decoder that tries once more what `decoder` can't decode; null: none does. Set it where `benchmark.py decoders`
+    shows that the other one reads files which the first refuses."""
     max_quarantined_share: Share = 0.01
-    """The run stops when a greater share of a manifest's videos turns out broken."""
+    """The run stops when a greater share of a manifest's videos turns out broken. Raise it for data that is known to be
+    damaged; a path that is wrong for all videos still stops the run at once."""
     clip_cache: str | None = None
     """Folder for decoded clips that trainings on the same data share, on a local disk or one that nodes have mounted;
-    null: each decodes for itself. Clips with other draws (another seed or epoch) are others. No address of an object
-    store: it knows no locks."""
+    null: each decodes for itself. Set it for runs that differ in the network only; a sweep sets it by itself. Clips of
+    another seed or epoch are others. An address of an object store is refused: it has no locks."""
     clip_cache_gb: PositiveFloat = 20.0
-    """Most that `clip_cache` takes up, GiB; the least recently used clips go."""
+    """Most that `clip_cache` takes up, GiB; the least recently used clips go. Raise it to all clips of an epoch (frames
+    x side x side x 3 bytes each), without which later runs find little."""
     node_labels: dict[str, str] = field(default_factory=dict)
-    """Decode only on nodes with these Ray labels, as in `{node-role: ingest}`; empty: anywhere."""
+    """Decode only on nodes with these Ray labels; empty: anywhere. Set it, as in `{node-role: ingest}`, where machines
+    without GPUs were added to decode."""
 
     @model_validator(mode="after")
-    def _second_try_is_named(self) -> Self:
-        if (self.retry_with is not None) != (self.on_broken == "retry_with"):
-            raise ValueError(
-                f"retry_with is {self.retry_with}, on_broken is {self.on_broken}; name a decoder with retry_with only, "
-                "and always there"
-            )
+    def _second_decoder_is_another(self) -> Self:
         if self.retry_with == self.decoder:
             raise ValueError(f"retry_with is {self.retry_with}, as decoder is; name another one")
         return self
@@ -144,24 +153,34 @@ class ClusterConfig:
     """Training workers; by default one per GPU of the cluster (at most one per micro-batch), or 1 without GPUs. As
     `{min: 2, max: 8}` the run shrinks when nodes go and grows when they come; the loss curve stays the same."""
     resize_check_s: PositiveFloat = 60.0
-    """With a range of workers: seconds between two looks for nodes to grow onto."""
+    """With a range of workers: seconds between two looks for nodes to grow onto. Raise it where nodes come one by one:
+    growing costs a restart from the newest checkpoint, and one restart can take up several."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of each worker; `auto` is cuda where the cluster has GPUs."""
+    """Device of each worker; `auto` is cuda where the cluster has GPUs. Set `cuda` to wait for GPUs that an autoscaling
+    cluster doesn't have yet, `cpu` to leave them to others."""
     cpus_per_worker: PositiveInt = 1
-    """CPUs reserved for each training worker."""
+    """CPUs reserved for each training worker. Raise it for training on CPUs, whose steps use that many threads."""
     local_cpus: PositiveInt | None = None
-    """CPUs of this machine to count with when Ray is started here; by default all."""
+    """CPUs of this machine to count with when Ray is started here; by default all that the process may use. Set it on a
+    machine that others use too."""
     wait_for_nodes_s: NonNegativeFloat = 0.0
-    """Seconds to wait for an autoscaling cluster to grow to what the run needs."""
+    """Seconds to wait for an autoscaling cluster to grow to what the run needs; 0: what isn't there is refused at once.
+    Set it to the minutes that a node takes to start."""
     wait_for_workers_s: PositiveFloat = 600.0
-    """Seconds after which a run that can't get its workers (at the start, or back after a loss) ends with an error."""
+    """Seconds after which a run that can't get its workers (at the start, or back after a loss) ends with an error.
+    Raise it where lost nodes are replaced slowly, or other jobs hold the GPUs for a while."""
     max_failures: NonNegativeInt = 3
-    """Worker failures after which the run ends; each one restarts from the last checkpoint."""
+    """Worker failures after which the run ends; each one restarts from the last checkpoint. Raise it for weeks of
+    training; set 0 while looking for a fault."""
     max_preemptions: NonNegativeInt | None = None
-    """Losses of nodes that were announced or noticed as preemptions, counted apart; null: any number."""
+    """Losses of nodes after which the run ends, counted separately from failures; null: any number. Set it where a run
+    that is interrupted too often should give its machines up."""
     gpu_hour_price: NonNegativeFloat | None = None
-    """Price of a GPU for an hour, in your currency; null: no cost is reckoned."""
+    """Price of a GPU for an hour, in your currency; null: no cost is estimated. Set it to see in the record what a run
+    has cost."""
     cpu_hour_price: NonNegativeFloat | None = None
-    """Price of a CPU core for an hour, the same."""
+    """Price of a CPU core for an hour, in your currency; null: cores cost nothing. Set it where machines that only
+    decode are paid for."""
     storage: str = "runs"
-    """Folder for checkpoints and predictions; on several nodes a path that all of them share."""
+    """Folder in which each run has a folder for its checkpoints, predictions and logs. Set it to a path that all nodes
+    share, where there are several."""

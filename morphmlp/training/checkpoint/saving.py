@@ -67,12 +67,10 @@ class Saving:
         self._data_fingerprint = data_fingerprint
         self._recipe = recipe
         self._score = primary_score(config.task)
-        self._best_gain = _best_gain(store, self._score) if kept.keep_best else None
+        self._best_gain = _best_gain(store, self._score)
         self._patience_s = kept.wait_for_storage_s
         self._schedule = CheckpointSchedule(kept, total_steps=recipe.total_steps)
-        self._saver = BackgroundSaver(
-            store, keep_last=kept.keep_last, best_by=self._score if kept.keep_best else None, restored=restored
-        )
+        self._saver = BackgroundSaver(store, keep_last=kept.keep_last, best_by=self._score, restored=restored)
 
     def after_step(self) -> None:
         """Save if it is due after the step that was just taken."""
@@ -88,10 +86,10 @@ class Saving:
         """
         step = self._recipe.plan.step_of(self._state.cursor)
         gain = None if score is None else self._score.gain(score)
-        best = self._best_gain is not None and gain is not None and gain >= self._best_gain
+        best = gain is not None and gain >= self._best_gain
         tested = best and self._config.test.checkpoint == "best"
         if tested or self._schedule.due_after_epoch(epoch, step=step):
-            self._best_gain = gain if best else self._best_gain
+            self._best_gain = max(self._best_gain, gain if gain is not None else -math.inf)
             self.save(score=score, required=best or step == self._recipe.total_steps)
 
     def save(self, *, score: float | None = None, required: bool = False) -> None:

@@ -219,18 +219,7 @@ def test_a_whole_number_is_good_enough_for_a_real_one():
             {"augment.rand_augment": "rand-m70-n4-inc1"},
             "augment.rand_augment is 'rand-m70-n4-inc1': m (the magnitude) must be there, 0 to 10",
         ),
-        (
-            {"ingest.on_broken": "retry_with"},
-            "ingest.retry_with is None, on_broken is retry_with; name a decoder with retry_with only, and always there",
-        ),
-        (
-            {"ingest.retry_with": "decord"},
-            "ingest.retry_with is decord, on_broken is skip; name a decoder with retry_with only, and always there",
-        ),
-        (
-            {"ingest.on_broken": "retry_with", "ingest.retry_with": "pyav"},
-            "ingest.retry_with is pyav, as decoder is; name another one",
-        ),
+        ({"ingest.retry_with": "pyav"}, "ingest.retry_with is pyav, as decoder is; name another one"),
         (
             {"ingest.clip_cache": "s3://bucket/clips"},
             "ingest.clip_cache is 's3://bucket/clips'; name a folder on a local disk or on one that nodes have mounted",
@@ -304,13 +293,6 @@ def test_operational_sections_may_be_left_out_or_given_in_part():
     config = config_from_mapping(with_overrides(read_yaml(SMALL), {"ingest.decoder": "decord"}))
     assert (config.ingest.decoder, config.ingest.videos_per_task) == ("decord", 16)
     assert config.cluster.device == "auto"
-
-
-def test_a_test_of_the_best_checkpoint_needs_it_to_be_kept():
-    assert load_config(SMALL, {"test.checkpoint": "best"}).test.checkpoint == "best"
-    assert faults_of({"test.checkpoint": "best", "checkpoint.keep_best": False}) == [
-        "test.checkpoint: best needs checkpoint.keep_best, which is false; set it to true, or test the last"
-    ]
 
 
 def test_a_network_frozen_as_a_whole_is_refused():
