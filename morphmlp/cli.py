@@ -96,12 +96,16 @@ class ExperimentArguments:
     config: ExperimentConfig
     run_name: str
     json: Path | None
+    start_from: str | None = None
+    """A file of weights or a run to start from."""
+    extend: str | None = None
+    """A run whose training to continue under a longer schedule."""
 
 
 def experiment_arguments(
     description: str, *, default_config: str | None, argv: Sequence[str] | None = None
 ) -> ExperimentArguments:
-    """Read `--config FILE`, `--run-name`, `--json FILE` and dotted overrides such as `--train.epochs 3`.
+    """Read `--config FILE`, the other options of the command, and dotted overrides such as `--train.epochs 3`.
 
     `--help` shows every field with its meaning and the file's value; without any file, those of the demo.
 
@@ -112,6 +116,8 @@ def experiment_arguments(
         click.Option(["--config"], default=default_config),
         click.Option(["--run-name"]),
         click.Option(["--json"], type=A_PATH),
+        click.Option(["--start-from"]),
+        click.Option(["--extend"]),
         click.Option(["-h", "--help"], is_flag=True),
         click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED),
     ]
@@ -125,12 +131,18 @@ def experiment_arguments(
     if path is None:
         raise ConfigError(["--config FILE: is missing; it names the experiment file to train"])
     config = load_config(path, overrides)
+    if known["start_from"] and known["extend"]:
+        raise ConfigError(["--start-from and --extend: choose one, weights alone or a whole training"])
     if known["help"]:
         _print_help(description, path, config)
         sys.exit(0)
     run_name = known["run_name"] or f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     return ExperimentArguments(
-        config=config, run_name=plain_name(run_name), json=known["json"] and json_file(known["json"])
+        config=config,
+        run_name=plain_name(run_name),
+        json=known["json"] and json_file(known["json"]),
+        start_from=known["start_from"],
+        extend=known["extend"],
     )
 
 
@@ -214,6 +226,12 @@ def _print_help(description: str, path: str, config: ExperimentConfig) -> None:
             ("--config FILE", f"experiment file; the values below are those of {path}"),
             ("--run-name NAME", "name of the run; the name of an unfinished run continues it"),
             ("--json FILE", "write the result as JSON"),
+            (
+                "--start-from X",
+                "start from the weights of a file, or of a run by its folder or name; what start_from needs is "
+                "set, with a line for each option",
+            ),
+            ("--extend RUN", "continue a run's training where it ended, as another run with a longer schedule"),
             ("-h, --help", "show this text"),
         ]
     )

@@ -33,6 +33,7 @@ _LEFT_OUT_AT: dict[str, JsonValue] = {
     "optim.head_lr_factor": 1.0,
     "model.branches": None,
     "start_from.carry": None,
+    "start_from.training_state": False,
     "test.checkpoint": "last",
 }
 """Younger than the first fingerprints: at these values, their defaults, those stay as they are."""

@@ -142,7 +142,8 @@ def run_experiment(
     with run_lock(folder), log.last_words():
         run = _open(config, data, folder, tags=tags or {}, parent_run_id=parent_run_id, progress=progress)
         try:
-            run.writer.artifact(folder.experiment)
+            for file in filter(Path.exists, (folder.experiment, folder.start_weights)):
+                run.writer.artifact(file)
             result = _train_and_test(
                 config, data, placement, run=run, progress=progress, stops=stops, on_epoch=on_epoch
             )

@@ -13,6 +13,7 @@ from morphmlp.experiment.run_claim import require_free
 from morphmlp.progress import TerminalProgress
 from morphmlp.stop_signals import NAMES, StopSignals, signal_of
 from morphmlp.targets import require_storage
+from morphmlp.training.weights.choose import extending, starting_from
 from morphmlp.training.weights.start import with_checked_weights
 
 UNSCORED_SHOWN = 10
@@ -40,6 +41,10 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
         QuarantineLimitError: Too many videos are broken; so does this.
     """
     config = arguments.config
+    if arguments.start_from is not None:
+        config = starting_from(config, arguments.start_from, print)
+    elif arguments.extend is not None:
+        config = extending(config, arguments.extend, print)
     require_named_cluster()
     require_storage(config, arguments.run_name)
     data = read_splits(config)

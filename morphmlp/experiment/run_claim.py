@@ -19,7 +19,7 @@ from morphmlp.tracking import environment_tags, find_run, ready_store
 from morphmlp.training.checkpoint.branching import settle
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.record.run_folder import RunFolder, run_lock
-from morphmlp.training.weights.start import start_tag, with_checked_weights
+from morphmlp.training.weights.start import start_tag, tensor_account, with_checked_weights
 
 
 def require_free(config: ExperimentConfig, data: DataSplits, run_name: str) -> None:
@@ -69,6 +69,8 @@ def claim(config: ExperimentConfig, data: DataSplits, folder: RunFolder, uri: st
     known = _compared(config, data, folder, uri)
     atomic_write(folder.data, json.dumps(data.fingerprints))
     atomic_write(folder.experiment, config_to_yaml(config))
+    if config.start_from is not None and not folder.start_weights.exists():
+        atomic_write(folder.start_weights, json.dumps(tensor_account(config, data.train.class_names), indent=1))
     return known
 
 

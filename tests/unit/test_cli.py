@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from morphmlp.cli import experiment_arguments, parse_overrides, run, write_json
-from morphmlp.config import schema
+from morphmlp.config import schema, start
 from morphmlp.config.loading import flat_fields, load_config
 from morphmlp.errors import ConfigError, DecodeError
 from morphmlp.metrics import ScoreCounts
@@ -120,7 +120,7 @@ def documented_fields(owner=schema.ExperimentConfig, prefix=""):
     """Every leaf of the schema with the first words of its docstring."""
     source = inspect.getsource(owner)
     for field in dataclasses.fields(owner):
-        section = {"start_from": schema.StartConfig, "early_stopping": schema.EarlyStoppingConfig}.get(
+        section = {"start_from": start.StartConfig, "early_stopping": schema.EarlyStoppingConfig}.get(
             field.name, field.type
         )
         if dataclasses.is_dataclass(section):

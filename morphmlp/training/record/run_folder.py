@@ -53,6 +53,11 @@ class RunFolder:
         return self.root / "data.json"
 
     @property
+    def start_weights(self) -> Path:
+        """Names of tensors: taken from the weights that the run started from, fresh, and left in their file."""
+        return self.root / "start-from.json"
+
+    @property
     def progress(self) -> Path:
         """One JSON line per report of the workers."""
         return self.root / "progress.jsonl"

@@ -279,8 +279,10 @@ def _state_before(run: RecordedRun, number: int, device: torch.device, progress:
                 continue
             return _restored(run, checkpoint, device), f"checkpoint {found.name}"
     state = new_state(config, device, precision=agreed_precision(config.train.precision, device))
-    for note in start(state, config, run.videos.class_names):
+    for note in start(state, config, run.videos.class_names, data_fingerprint=run.videos.fingerprint()):
         progress.line(note)
+    if run.recipe.plan.step_of(state.cursor) >= number:
+        raise ConfigError([f"step {number}: was taken by the run that {run.folder.root} extends; replay it there"])
     return state, "the beginning, for there is no checkpoint before the step"
 
 

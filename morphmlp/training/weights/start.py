@@ -1,18 +1,21 @@
 """Carries out `start_from`: reads the file, checks that it fits the experiment, puts its weights into the network."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from morphmlp.config import ExperimentConfig
-from morphmlp.config.schema import StartConfig
+from morphmlp.config.start import StartConfig
 from morphmlp.data.datasets.class_list import read_class_list
 from morphmlp.errors import ConfigError, MorphMLPError
 from morphmlp.models import MorphMLP
 from morphmlp.models.weights.describe import described, expected_state
 from morphmlp.models.weights.fit import FittedWeights, WeightsChanges, class_rows, fit_weights
 from morphmlp.training.loop.state import TrainState
+from morphmlp.training.weights.extend import extend_training, extended_training, run_and_step
 from morphmlp.training.weights.file import WeightsFile, read_weights
 
 _KINETICS_CLASSES, _SOMETHING_CLASSES = 400, 174
@@ -35,6 +38,8 @@ def with_checked_weights(config: ExperimentConfig, class_names: Sequence[str]) -
     if start is None:
         return config
     file, _ = _fitted(start, config, class_names)
+    if start.training_state:
+        extended_training(config)
     order = None if start.class_order is None else Path(start.class_order).absolute()
     named = replace(
         start,
@@ -46,20 +51,26 @@ def with_checked_weights(config: ExperimentConfig, class_names: Sequence[str]) -
     return replace(config, start_from=named)
 
 
-def start(state: TrainState, config: ExperimentConfig, class_names: Sequence[str]) -> list[str]:
-    """Begin a training with the weights that its experiment starts from, moving averages included.
+def start(
+    state: TrainState, config: ExperimentConfig, class_names: Sequence[str], *, data_fingerprint: str
+) -> list[str]:
+    """Begin a training with the weights that its experiment starts from, or with a whole training state.
 
     Args:
         state: Fresh.
         config: The experiment.
         class_names: Names of the manifest's classes, in label order.
+        data_fingerprint: Of the training manifest.
 
     Returns:
         Lines for the user; none where the weights stay fresh.
 
     Raises:
         ConfigError: As `with_checked_weights`.
+        CheckpointError: The training state is of other videos, or of another arithmetic.
     """
+    if config.start_from is not None and config.start_from.training_state:
+        return extend_training(state, config, data_fingerprint=data_fingerprint)
     notes = apply_start_weights(state.model, config, class_names)
     if state.averaged is not None:
         state.averaged.restart()
@@ -84,7 +95,34 @@ def apply_start_weights(model: MorphMLP, config: ExperimentConfig, class_names: 
         return []
     file, fitted = _fitted(config.start_from, config, class_names)
     model.load_state_dict(fitted.state, strict=False)  # `fit_weights` has compared all names
-    return [f"start_from: {line}" for line in (file.in_words, *fitted.notes, *_remarks(file, config))]
+    counts = {what: len(names) for what, names in _account(model.state_dict(), file, fitted).items()}
+    account = f"tensors: {counts['taken']} taken, {counts['fresh']} fresh, {counts['left']} of the file left"
+    return [f"start_from: {line}" for line in (file.in_words, *fitted.notes, *_remarks(file, config), account)]
+
+
+def tensor_account(config: ExperimentConfig, class_names: Sequence[str]) -> dict[str, list[str]]:
+    """Every tensor of the network and of the file, by what becomes of it: `taken`, `fresh`, or `left` in the file.
+
+    Args:
+        config: The experiment; its `start_from` names weights.
+        class_names: Names of the manifest's classes, in label order.
+
+    Raises:
+        ConfigError: As `with_checked_weights`.
+    """
+    if config.start_from is None:
+        return {"taken": [], "fresh": [], "left": []}
+    file, fitted = _fitted(config.start_from, config, class_names)
+    clip = config.clip
+    return _account(expected_state(config.model, num_frames=clip.num_frames, crop_size=clip.crop_size), file, fitted)
+
+
+def _account(network: Mapping[str, Tensor], file: WeightsFile, fitted: FittedWeights) -> dict[str, list[str]]:
+    return {
+        "taken": [name for name in network if name in fitted.state],
+        "fresh": [name for name in network if name not in fitted.state],
+        "left": [name for name in file.state if name not in fitted.state],
+    }
 
 
 def _fitted(
@@ -154,6 +192,7 @@ def start_tag(start_from: StartConfig) -> str:
         "carry=fitting": start_from.carry == "fitting",
         "class_order": start_from.class_order is not None,
         "reverse_channels": start_from.reverse_channels,
+        "training_state": start_from.training_state,
     }
     used = [name for name, on in options.items() if on]
-    return " ".join([Path(start_from.weights).name, f"sha256:{str(start_from.sha256)[:12]}", *used])
+    return " ".join([run_and_step(start_from.weights), f"sha256:{str(start_from.sha256)[:12]}", *used])

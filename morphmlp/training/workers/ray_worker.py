@@ -286,7 +286,8 @@ def _resume_or_start(
     notes: list[str] = []
     found, name = _newest(job, store, notes, first=first)
     if name is None:
-        return None, [*notes, *start(state, job.config, clips.train_videos.class_names)]
+        names = clips.train_videos.class_names
+        return None, [*notes, *start(state, job.config, names, data_fingerprint=job.data_fingerprint)]
     content = found[1] if found is not None else store.read(name)
     restore(state, checkpoint_from(content), config=job.config, data_fingerprint=job.data_fingerprint)
     return found[0] if found is not None else None, [*notes, f"continuing from {name}"]

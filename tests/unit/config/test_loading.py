@@ -123,6 +123,7 @@ OTHER_START = {
     "start_from.carry": "fitting",
     "start_from.class_order_sha256": "c" * 64,
     "start_from.reverse_channels": True,
+    "start_from.training_state": True,
 }
 OTHER_START_PATHS = {"start_from.weights": "copies/a.pth", "start_from.class_order": "copies/order.txt"}
 ONE_VALUE = ("task",)
@@ -156,8 +157,9 @@ def test_an_operational_field_leaves_the_fingerprint_as_it_is(field):
 
 
 def with_start(overrides):
-    # A head is brought into order or replaced, not both.
-    drop = {"start_from.class_order": None} if "start_from.replace_head" in overrides else {}
+    # A head is brought into order or replaced, not both; a whole state is taken as it is.
+    alone = {"start_from.replace_head", "start_from.training_state"}
+    drop = {"start_from.class_order": None} if alone & overrides.keys() else {}
     return load_config(SMALL, {**START, **drop}), load_config(SMALL, {**START, **drop, **overrides})
 
 

@@ -208,7 +208,7 @@ def test_a_replaced_head_is_the_fresh_draw_though_the_classes_are_as_many(carry,
     drawn, state = new_state(CONFIG, tiny.CPU).model.state_dict(), new_state(CONFIG, tiny.CPU)
     checkpoint = weights.with_name("checkpoint.pt")
     file = checkpoint_of(CONFIG, checkpoint)
-    lines = start(state, starting_from(checkpoint, replace_head=True, carry=carry), NAMES)
+    lines = start(state, starting_from(checkpoint, replace_head=True, carry=carry), NAMES, data_fingerprint="1:a")
     for name, found in state.model.state_dict().items():
         assert torch.equal(found, drawn[name] if name.startswith("head.") else file[name]), name
     assert any("fresh: " in line and "start_from.replace_head" in line for line in lines)
@@ -217,7 +217,7 @@ def test_a_replaced_head_is_the_fresh_draw_though_the_classes_are_as_many(carry,
 def test_moving_averages_begin_with_the_loaded_weights(weights):
     config = starting_from(weights, config=replace(CONFIG, train=replace(CONFIG.train, ema_decay=0.9)))
     state = new_state(config, tiny.CPU)
-    start(state, config, NAMES)
+    start(state, config, NAMES, data_fingerprint="1:a")
     expected = network().state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in state.averaged.state_dict().items())
 
@@ -255,7 +255,7 @@ def changed_model(**fields):
 def test_what_carries_over_is_the_files_and_everything_else_a_fresh_draw(there, fresh, tmp_path):
     file = checkpoint_of(there, tmp_path / "checkpoint.pt")
     drawn, state = new_state(CONFIG, tiny.CPU).model.state_dict(), new_state(CONFIG, tiny.CPU)
-    lines = start(state, starting_from(tmp_path / "checkpoint.pt", carry="fitting"), NAMES)
+    lines = start(state, starting_from(tmp_path / "checkpoint.pt", carry="fitting"), NAMES, data_fingerprint="1:a")
     for name, found in state.model.state_dict().items():
         expected = drawn if re.match(fresh, name) else file
         assert torch.equal(found, expected[name]), name
@@ -267,7 +267,7 @@ def test_a_deeper_network_begins_with_the_blocks_of_the_file(tmp_path):
     file = checkpoint_of(CONFIG, tmp_path / "checkpoint.pt")
     deeper = changed_model(depths=(1, 1, 3, 1))
     drawn, state = new_state(deeper, tiny.CPU).model.state_dict(), new_state(deeper, tiny.CPU)
-    start(state, starting_from(tmp_path / "checkpoint.pt", deeper, carry="fitting"), NAMES)
+    start(state, starting_from(tmp_path / "checkpoint.pt", deeper, carry="fitting"), NAMES, data_fingerprint="1:a")
     found = state.model.state_dict()
     assert all(torch.equal(found[name], value) for name, value in file.items())
     assert all(torch.equal(found[name], drawn[name]) for name in found.keys() - file.keys())
