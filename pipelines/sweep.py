@@ -101,7 +101,7 @@ def _run(
     sweep: SweepConfig, base: dict[str, JsonValue], space: "Space", folder: "SweepFolder", arguments: Arguments
 ) -> None:
     from morphmlp.progress import TerminalProgress
-    from morphmlp.tuning.report.report import trial_table
+    from morphmlp.tuning.report.summary import trial_table
     from morphmlp.tuning.run.ray_sweep import run_sweep
 
     name = folder.root.name
@@ -123,7 +123,7 @@ def _run(
             f"stopped; go on with python pipelines/sweep.py --resume {folder.root}", signum=signal_of(stop)
         ) from None
     write_json(arguments.json, result)
-    print(trial_table(result.trials))
+    print(trial_table(result))
     done = sum(trial.state == "finished" for trial in result.trials)
     print(
         f"{name}: {done} of {len(result.trials)} trials finished, {result.wall_s:.0f} s, "

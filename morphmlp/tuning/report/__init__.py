@@ -1,1 +1,5 @@
-"""What a sweep found: ranking with intervals, effects of fields, and the page, picture and text that show them."""
+"""What a sweep found, as pure functions of its result.
+
+`ranking.ranked` orders points with intervals, `effects.effects` says what each field does, `summary.trial_table` is
+the table in the terminal, `report.write_report` writes page and picture, `report.write_winners` the best experiments.
+"""

@@ -1,10 +1,10 @@
-"""What each swept field does to top-1: marginal means of its values, for lists of numbers at each stage.
+"""What each swept field does to the score: marginal means of its values, for lists of numbers at each stage.
 
-A marginal mean averages the test top-1 of all points that have a value, whatever their other fields are. Pure
+A marginal mean averages the test score of all points that have a value, whatever their other fields are. Pure
 functions of a ranking.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -17,7 +17,7 @@ from morphmlp.tuning.report.ranking import RankedPoint, Ranking, t_quantile
 from morphmlp.tuning.space.space import short_names, text_of
 
 MOST_LEVELS = 8
-"""Different numbers up to which each stands alone."""
+"""Different numbers up to which each is a level; more are put into bins."""
 NUM_BINS = 5
 PERMUTATIONS = 1000
 LONGEST_LIST = 8
@@ -31,7 +31,7 @@ class Level:
 
     label: str
     mean: float | None
-    """Top-1, percent, over its points; None where none has a result."""
+    """Score, percent, over its points; None where none has a result."""
     low: float | None
     """95 % interval of the mean, from the spread between points of the same value."""
     high: float | None
@@ -41,7 +41,7 @@ class Level:
     trials: int
     """Trials of its points, of which `finished` were tested."""
     scores: tuple[float, ...]
-    """Top-1 of its points."""
+    """Mean score of each of its points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +51,17 @@ class Effect:
     field: str
     """Dotted."""
     name: str
-    """As people read it, `chunk lengths`."""
+    """The field's short name in words, `chunk lengths`."""
     stage: int | None
     """From 1; None where the field is looked at as a whole."""
     levels: tuple[Level, ...]
     spread: float
-    """Highest less lowest marginal mean, percent points."""
+    """Highest less lowest marginal mean, percentage points."""
     explained: float | None
     """Share of the points' variance that its values explain, 0 to 1, corrected for their number; None where each
     point has its own value."""
     beyond_noise: bool
-    """Whether values dealt to the points at random explain as much in less than 5 % of the deals."""
+    """Whether the same values, given to the points at random, explain as much in less than 5 % of the draws."""
 
     @property
     def title(self) -> str:
@@ -75,19 +75,15 @@ def effects(ranking: Ranking) -> tuple[Effect, ...]:
         return ()
     fields = list(ranking.points[0].point)
     names = [name.replace("_", " ") for name in short_names(fields)]
-    found: list[Effect] = []
+    found = []
     for field, name in zip(fields, names, strict=True):
         values = [point.point[field] for point in ranking.points]
-        length = _list_length(values)
-        if length and not _is_one_number(values):
-            for stage in range(length):
-                effect = _effect(ranking.points, lambda point, f=field, s=stage: point.point[f][s])  # type: ignore[misc]
-                if effect is not None:
-                    found.append(_named(effect, field=field, name=name, stage=stage + 1))
-        else:
-            effect = _effect(ranking.points, lambda point, f=field: point.point[f])  # type: ignore[misc]
-            if effect is not None:
-                found.append(_named(effect, field=field, name=name, stage=None))
+        columns: list[tuple[int | None, Sequence[JsonValue]]] = [(None, values)]
+        if _list_length(values) and not _is_one_number(values):
+            columns = list(enumerate(zip(*map(_numbers, values), strict=True), start=1))
+        for stage, column in columns:
+            effect = _effect(ranking.points, column, field=field, name=name, stage=stage)
+            found += [effect] if effect is not None else []
     return tuple(found)
 
 
@@ -111,7 +107,7 @@ def unvaried_stages(ranking: Ranking, field: str) -> tuple[tuple[int, str], ...]
 
 
 def varying_together(ranking: Ranking) -> tuple[str, ...]:
-    """A line for each field in which stages go up and down together, so that their effects can't be told apart."""
+    """A line for each field in which stages go up and down together, so that their effects can't be distinguished."""
     lines = []
     fields = list(ranking.points[0].point) if ranking.points else []
     for field, name in zip(fields, short_names(fields), strict=True):
@@ -128,27 +124,17 @@ def varying_together(ranking: Ranking) -> tuple[str, ...]:
         if pairs:
             lines.append(
                 f"{name.replace('_', ' ')}: stages {', '.join(pairs)} vary together here (rank correlation); "
-                "what one seems to do may be the other's doing"
+                "an effect of one may be the other's"
             )
     return tuple(lines)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    levels: tuple[Level, ...]
-    spread: float
-    explained: float | None
-    beyond_noise: bool
-
-
-def _named(found: _Found, *, field: str, name: str, stage: int | None) -> Effect:
-    return Effect(field=field, name=name, stage=stage, **vars(found))
-
-
-def _effect(points: Sequence[RankedPoint], value: Callable[[RankedPoint], JsonValue]) -> _Found | None:
-    labels, numbers = _levels([value(point) for point in points])
+def _effect(
+    points: Sequence[RankedPoint], values: Sequence[JsonValue], *, field: str, name: str, stage: int | None
+) -> Effect | None:
+    labels, numbers = _levels(values)
     scored = np.array([point.score is not None for point in points])
-    top1 = np.array([point.score.mean for point in points if point.score is not None])
+    scores = np.array([point.score.mean for point in points if point.score is not None])
     own = numbers[scored]
     if len(labels) < 2 or len(set(own.tolist())) < 2:
         return None
@@ -156,22 +142,25 @@ def _effect(points: Sequence[RankedPoint], value: Callable[[RankedPoint], JsonVa
         [point for point, number in zip(points, numbers, strict=True) if number == n] for n in range(len(labels))
     ]
     counts = np.bincount(own, minlength=len(labels))
-    freedom = len(top1) - int((counts > 0).sum())
-    within = _within(own, top1)
-    around = float(((top1 - top1.mean()) ** 2).sum())
+    freedom = len(scores) - int((counts > 0).sum())
+    within = _within(own, scores)
+    around = float(((scores - scores.mean()) ** 2).sum())
     deviation = np.sqrt(within / freedom) if freedom else None
-    spread = _spread(own, top1)
+    spread = _spread(own, scores)
     explained = None
     if freedom:
-        explained = max(0.0, 1 - (within / freedom) / (around / (len(top1) - 1))) if around > 0 else 0.0
-    return _Found(
+        explained = max(0.0, 1 - (within / freedom) / (around / (len(scores) - 1))) if around > 0 else 0.0
+    return Effect(
+        field=field,
+        name=name,
+        stage=stage,
         levels=tuple(
             _level(label, own_points, None if deviation is None else float(t_quantile(freedom) * deviation))
             for label, own_points in zip(labels, members, strict=True)
         ),
         spread=spread,
         explained=explained,
-        beyond_noise=freedom > 0 and _chance(own, top1, within) < 0.05,
+        beyond_noise=freedom > 0 and _chance(own, scores, within) < 0.05,
     )
 
 
@@ -215,23 +204,23 @@ def _levels(values: Sequence[JsonValue]) -> tuple[list[str], NDArray[np.int64]]:
     return order, np.array([order.index(text) for text in texts])
 
 
-def _spread(levels: NDArray[np.int64], top1: NDArray[np.float64]) -> float:
+def _spread(levels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
     counts = np.bincount(levels)
-    means = np.bincount(levels, weights=top1)[counts > 0] / counts[counts > 0]
+    means = np.bincount(levels, weights=scores)[counts > 0] / counts[counts > 0]
     return float(means.max() - means.min())
 
 
-def _chance(levels: NDArray[np.int64], top1: NDArray[np.float64], within: float) -> float:
-    """Share of random deals of the same levels that leave no more squares within levels than there are."""
+def _chance(levels: NDArray[np.int64], scores: NDArray[np.float64], within: float) -> float:
+    """Share of random permutations of the scores in which levels explain as much as they do here."""
     rng = np.random.Generator(np.random.Philox(0))
-    as_clear = sum(_within(levels, rng.permutation(top1)) <= within * (1 + 1e-9) for _ in range(PERMUTATIONS))
+    as_clear = sum(_within(levels, rng.permutation(scores)) <= within * (1 + 1e-9) for _ in range(PERMUTATIONS))
     return (as_clear + 1) / (PERMUTATIONS + 1)
 
 
-def _within(levels: NDArray[np.int64], top1: NDArray[np.float64]) -> float:
-    """Squares of top-1 about the mean of its level."""
-    means = np.bincount(levels, weights=top1) / np.maximum(np.bincount(levels), 1)
-    return float(((top1 - means[levels]) ** 2).sum())
+def _within(levels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
+    """Sum of squared distances of the scores from their levels' means."""
+    means = np.bincount(levels, weights=scores) / np.maximum(np.bincount(levels), 1)
+    return float(((scores - means[levels]) ** 2).sum())
 
 
 def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
@@ -242,7 +231,7 @@ def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> f
 
 
 def _list_length(values: Sequence[JsonValue]) -> int:
-    """Numbers in each of the lists; 0 where they aren't lists of equally many numbers."""
+    """How many numbers each of the lists has; 0 where they aren't lists of equally many numbers."""
     lengths: set[Hashable] = {
         len(value) if isinstance(value, list) and all(_is_number(number) for number in value) else 0 for value in values
     }
@@ -251,7 +240,7 @@ def _list_length(values: Sequence[JsonValue]) -> int:
 
 
 def _is_one_number(lists: Sequence[JsonValue]) -> bool:
-    """Whether lists vary as a whole: each stage that varies tells the others."""
+    """Whether lists vary as a whole: each stage that varies determines the others."""
     table = np.array([_numbers(value) for value in lists])
     whole = len(np.unique(table, axis=0))
     counts = [len(np.unique(column)) for column in table.T]

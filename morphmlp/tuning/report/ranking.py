@@ -1,7 +1,7 @@
 """Which points of a sweep are best, with intervals, so that noise isn't called a winner.
 
 A point's interval holds two errors: the test set is a sample of videos, and another seed trains another network. With
-p the mean top-1 (0 to 1) over k seeds on n test videos, the variance of p is
+p the mean score (0 to 1) over k seeds on n test videos, the variance of p is
 
     p (1 - p) (1 / n + theta / k)
 
@@ -11,7 +11,8 @@ seeds in the same unit, s^2 / (p (1 - p)); it has k - 1 degrees of freedom of it
 many videos that it has this variance, widened from the normal to the t distribution in the part of the seeds:
 1 / n' = 1 / n + (t / 1.96)^2 theta / k. Where no point has two finished seeds it is Wilson's of the n videos alone.
 
-Differences are judged by Newcombe's method from the two intervals. Pure functions of trials.
+Differences are judged by Newcombe's method from the two intervals. All of this is for scores that are shares of the
+test videos, in percent, such as top-1. Pure functions of trials.
 """
 
 import json
@@ -21,30 +22,32 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median, variance
 from typing import Literal, get_args
 
+import numpy as np
 from pydantic import JsonValue
 from scipy.stats import chi2, norm, t
 
+from morphmlp.tasks.scores import ScoreName
 from morphmlp.tuning.run.trials import SweepResult, Trial
 
 Z = float(norm.ppf(0.975))
+"""The 97.5 % quantile: 95 % of a normal distribution lie within so many standard deviations."""
 BORROWED_SEEDS = 4
-"""So many more seeds is the other points' spread worth, at most."""
+"""What the other points' spread counts for, at most, in seeds of the point itself."""
 SHORTEST_HOURS = 0.5
-"""Where no trial takes so long, people read minutes."""
+"""Below it, times are shown in minutes."""
 UNKNOWN_NOISE = 0.1
 """Relative noise of a measured cost where no point was trained twice."""
 
-Group = Literal["best", "not separable", "behind", "partly finished", "without result"]
-"""`not separable`: the interval of its difference from the best contains 0. `partly finished`: some seeds didn't
-finish, so it is compared with nobody, since a scheduler keeps the lucky seeds. `without result`: none did."""
-
+Group = Literal["best", "indistinguishable", "behind", "partly finished", "without result"]
+"""`indistinguishable`: the interval of its difference from the best contains 0. `partly finished`: some seeds didn't
+finish, so it isn't compared, since a scheduler keeps the lucky seeds. `without result`: none did."""
 
 _GROUPS = get_args(Group)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Mean test top-1 over seeds, percent, with its 95 % interval."""
+    """Mean score over seeds in the test, percent, with its 95 % interval."""
 
     mean: float
     low: float
@@ -52,10 +55,18 @@ class Score:
     seeds: int
     with_spread: bool
     """Whether the interval holds the spread between seeds; else only the test set's sampling error."""
+    higher_is_better: bool = True
 
-    def is_above(self, other: "Score") -> bool:
-        """Whether the 95 % interval of the difference lies above 0 (Newcombe 1998, method 10)."""
-        return self.mean - other.mean > math.hypot(self.mean - self.low, other.high - other.mean)
+    @property
+    def gains(self) -> tuple[float, float, float]:
+        """Worst end, mean and best end as numbers of which more is better."""
+        return (self.low, self.mean, self.high) if self.higher_is_better else (-self.high, -self.mean, -self.low)
+
+    def is_better_than(self, other: "Score") -> bool:
+        """Whether the 95 % interval of the difference lies on this score's side (Newcombe 1998, method 10)."""
+        worst, mean, _ = self.gains
+        _, other_mean, other_best = other.gains
+        return mean - other_mean > math.hypot(mean - worst, other_best - other_mean)
 
     def __str__(self) -> str:
         seeds = f"{self.seeds} seed{'' if self.seeds == 1 else 's'}"
@@ -84,7 +95,7 @@ class RankedPoint:
     cpu_s: float | None
     """CPU core-seconds of one trial."""
     fronts: tuple[str, ...] = ()
-    """Keys of `COSTS`: no point is better at this cost or cheaper at this top-1, beyond the noise."""
+    """Keys of `COSTS`: no point is better at this cost or cheaper at this score, beyond the noise."""
 
     @property
     def is_complete(self) -> bool:
@@ -105,9 +116,9 @@ class Cost:
     title: str
     """As an axis shows it."""
     shown: Callable[[RankedPoint], float | None]
-    """What people read; of clips/s more is better."""
+    """The number as a reader sees it; of clips/s more is better."""
     of_trial: Callable[[Trial], float | None] | None = None
-    """Where it is measured, and noisy: what one trial shows."""
+    """What one trial shows, where the cost is measured and therefore noisy."""
     more_is_better: bool = False
 
 
@@ -134,14 +145,17 @@ COSTS = (
 class Ranking:
     """All points by group, in a group by their mean.
 
-    A point that isn't separable from the best may have a lower mean than one that is behind: its interval is wider.
+    A point that is indistinguishable from the best may have a worse mean than one that is behind, as its interval is
+    wider.
     """
 
     points: tuple[RankedPoint, ...]
+    primary: ScoreName
+    """The score by which they are ranked."""
 
     @property
     def best(self) -> RankedPoint | None:
-        """The point of the highest mean; one whose seeds all finished, if any is."""
+        """The point of the best mean; one whose seeds all finished, if there is any."""
         return next((point for point in self.points if point.group == "best"), None)
 
     @property
@@ -155,12 +169,12 @@ class Ranking:
 
     @property
     def time_unit(self) -> tuple[str, float]:
-        """What people read the trials' time in, `hours` or `minutes`, and how many of it an hour has."""
+        """The unit that trials' times are shown in, `hours` or `minutes`, and how many of it an hour has."""
         longest = max((point.hours or 0.0 for point in self.points), default=0.0)
         return ("hours", 1.0) if longest >= SHORTEST_HOURS else ("minutes", 60.0)
 
     def shown_costs(self) -> tuple[Cost, ...]:
-        """Costs in which scored points differ; where all are alike there is nothing to draw."""
+        """Costs in which scored points differ; where all are the same there is nothing to draw."""
         costs = (cost if cost.key != "time" else self._time(cost) for cost in COSTS)
         return tuple(cost for cost in costs if len({_digits(cost.shown(point)) for point in self.scored} - {None}) > 1)
 
@@ -173,47 +187,48 @@ class Ranking:
 
 
 def ranked(result: SweepResult) -> Ranking:
-    """The points of a sweep in the order of what they reached."""
-    return ranked_trials(result.trials)
-
-
-def ranked_trials(trials: Sequence[Trial]) -> Ranking:
-    """As `ranked`."""
+    """The points of a sweep in the order of their scores."""
+    trials, primary = result.trials, result.primary
     grouped: dict[str, list[Trial]] = {}
     for trial in trials:
         grouped.setdefault(json.dumps(dict(trial.point), sort_keys=True), []).append(trial)
     points = [_point(own) for own in grouped.values()]
     spreads = {index: spread for index, point in enumerate(points) if (spread := _spread(point.finished)) is not None}
-    points = [
-        replace(point, score=_score(point.finished, [s for other, s in spreads.items() if other != index]))
-        for index, point in enumerate(points)
-    ]
-    points.sort(key=_order)
+    for index, point in enumerate(points):
+        others = [spread for other, spread in spreads.items() if other != index]
+        points[index] = replace(point, score=_score(point.finished, others, primary))
+    points.sort(key=lambda point: _order(point, primary))
     complete = [point for point in points if point.is_complete and point.score is not None]
     if not complete:  # nothing better is known than the points of which most seeds finished
         most = max((len(point.finished) for point in points), default=0)
         complete = [point for point in points if point.score is not None and len(point.finished) == most]
     named = [_named(point, complete) for point in points]
     named.sort(key=lambda point: (_GROUPS.index(point.group), point.rank or 0))
-    fronts = {cost.key: _front([point for point in named if point.rank is not None], cost) for cost in COSTS}
+    compared = [point for point in named if point.rank is not None]
+    fronts = {cost.key: _front(compared, cost) for cost in COSTS}
+    on_front = [tuple(key for key, members in fronts.items() if id(point) in members) for point in named]
     return Ranking(
-        points=tuple(
-            replace(point, fronts=tuple(key for key, titles in fronts.items() if id(point) in titles))
-            for point in named
-        )
+        points=tuple(replace(point, fronts=keys) for point, keys in zip(named, on_front, strict=True)), primary=primary
     )
 
 
-def interval(top1: Sequence[float], num_videos: int, others: Sequence[tuple[int, float]] = ()) -> Score:
-    """Mean and 95 % interval of a point's top-1, as this module describes.
+def interval(
+    scores: Sequence[float],
+    num_videos: int,
+    others: Sequence[tuple[int, float]] = (),
+    *,
+    higher_is_better: bool = True,
+) -> Score:
+    """Mean and 95 % interval of a point's score, as this module describes.
 
     Args:
-        top1: Percent, of each seed.
+        scores: Percent, of each seed.
         num_videos: Test videos.
         others: Degrees of freedom and theta of other points.
+        higher_is_better: Of the score.
     """
-    count, share = len(top1), fmean(top1) / 100
-    own = (count - 1, variance(top1) / 1e4 / _unit(share, num_videos)) if count > 1 else (0, 0.0)
+    count, share = len(scores), fmean(scores) / 100
+    own = (count - 1, variance(scores) / 1e4 / _unit(share, num_videos)) if count > 1 else (0, 0.0)
     borrowed = (min(BORROWED_SEEDS, sum(freedom for freedom, _ in others)), _typical(others))
     freedom = own[0] + borrowed[0]
     videos = float(num_videos)
@@ -221,7 +236,14 @@ def interval(top1: Sequence[float], num_videos: int, others: Sequence[tuple[int,
         theta = (own[0] * own[1] + borrowed[0] * borrowed[1]) / freedom
         videos = 1 / (1 / num_videos + (t_quantile(freedom) / Z) ** 2 * theta / count)
     low, high = _wilson(share, videos)
-    return Score(mean=100 * share, low=100 * low, high=100 * high, seeds=count, with_spread=freedom > 0)
+    return Score(
+        mean=100 * share,
+        low=100 * low,
+        high=100 * high,
+        seeds=count,
+        with_spread=freedom > 0,
+        higher_is_better=higher_is_better,
+    )
 
 
 def t_quantile(freedom: int) -> float:
@@ -230,6 +252,7 @@ def t_quantile(freedom: int) -> float:
 
 
 def _wilson(share: float, videos: float) -> tuple[float, float]:
+    """Not scipy's: here the number of videos is no whole number."""
     centre = (share + Z**2 / (2 * videos)) / (1 + Z**2 / videos)
     half = Z / (1 + Z**2 / videos) * math.sqrt(share * (1 - share) / videos + Z**2 / (4 * videos**2))
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
@@ -248,15 +271,17 @@ def _typical(spreads: Sequence[tuple[int, float]]) -> float:
 
 def _spread(finished: Sequence[Trial]) -> tuple[int, float] | None:
     """Degrees of freedom and theta of a point's own seeds."""
-    top1 = _values(finished, lambda trial: trial.score)
-    if len(top1) < 2:
+    scores = _values(finished, lambda trial: trial.score)
+    if len(scores) < 2:
         return None
-    return len(top1) - 1, variance(top1) / 1e4 / _unit(fmean(top1) / 100, _num_videos(finished))
+    return len(scores) - 1, variance(scores) / 1e4 / _unit(fmean(scores) / 100, _num_videos(finished))
 
 
-def _score(finished: Sequence[Trial], others: Sequence[tuple[int, float]]) -> Score | None:
-    top1 = _values(finished, lambda trial: trial.score)
-    return interval(top1, _num_videos(finished), others) if top1 else None
+def _score(finished: Sequence[Trial], others: Sequence[tuple[int, float]], primary: ScoreName) -> Score | None:
+    scores = _values(finished, lambda trial: trial.score)
+    if not scores:
+        return None
+    return interval(scores, _num_videos(finished), others, higher_is_better=primary.higher_is_better)
 
 
 def _num_videos(finished: Sequence[Trial]) -> int:
@@ -291,17 +316,13 @@ def _point(trials: Sequence[Trial]) -> RankedPoint:
     )
 
 
-def _order(point: RankedPoint) -> tuple[float, ...]:
-    """By the mean; points without one by how far they came."""
+def _order(point: RankedPoint, primary: ScoreName) -> tuple[float, ...]:
+    """By the mean; points without one by how far they came, and by their last validation."""
     if point.score is not None:
-        return (0, -point.score.mean)
-    return (
-        1,
-        -max(trial.epochs for trial in point.trials),
-        -max(
-            (value for value in _values(point.trials, lambda trial: trial.val_score) if math.isfinite(value)), default=0
-        ),
-    )
+        return (0, -point.score.gains[1])
+    sign = 1 if primary.higher_is_better else -1
+    validated = [sign * value for value in _values(point.trials, lambda trial: trial.val_score) if math.isfinite(value)]
+    return (1, -max(trial.epochs for trial in point.trials), -max(validated, default=-math.inf))
 
 
 def _named(point: RankedPoint, complete: Sequence[RankedPoint]) -> RankedPoint:
@@ -312,31 +333,32 @@ def _named(point: RankedPoint, complete: Sequence[RankedPoint]) -> RankedPoint:
     if rank is None:
         return replace(point, group="partly finished")
     best = complete[0].score
-    behind = best is not None and best.is_above(point.score)
-    return replace(point, rank=rank, group="best" if rank == 1 else "behind" if behind else "not separable")
+    behind = best is not None and best.is_better_than(point.score)
+    return replace(point, rank=rank, group="best" if rank == 1 else "behind" if behind else "indistinguishable")
 
 
 def _front(points: Sequence[RankedPoint], cost: Cost) -> set[int]:
     """Identities of the points that no other dominates; empty where all cost the same."""
     known = [
-        (point, point.score, value if not cost.more_is_better else 1 / value)
+        (point, point.score.gains, value if not cost.more_is_better else 1 / value)
         for point in points
         if point.score is not None and (value := cost.shown(point)) is not None and value > 0
     ]
     if len({_digits(value) for _, _, value in known}) < 2:
         return set()
-    noise = _noise(points, cost)
-
-    def dominates(other: tuple[RankedPoint, Score, float], one: tuple[RankedPoint, Score, float]) -> bool:
-        margin = noise * one[2] * math.sqrt(1 / len(other[0].finished) + 1 / len(one[0].finished))
-        no_worse = other[1].mean >= one[1].mean and other[2] <= one[2] + margin
-        return no_worse and (other[2] < one[2] - margin or other[1].is_above(one[1]))
-
-    return {id(one[0]) for one in known if not any(dominates(other, one) for other in known)}
+    costs = np.array([value for _, _, value in known])
+    worst, mean, best = np.array([gains for _, gains, _ in known]).T
+    seeds = np.array([len(point.finished) for point, _, _ in known])
+    # In all matrices the row is a point that may dominate the column's.
+    margin = _noise(points, cost) * costs * np.sqrt(1 / seeds[:, None] + 1 / seeds)
+    no_worse = (mean[:, None] >= mean) & (costs[:, None] <= costs + margin)
+    is_better = mean[:, None] - mean > np.hypot((mean - worst)[:, None], best - mean)
+    dominated = (no_worse & (is_better | (costs[:, None] < costs - margin))).any(axis=0)
+    return {id(point) for (point, _, _), out in zip(known, dominated, strict=True) if not out}
 
 
 def _noise(points: Sequence[RankedPoint], cost: Cost) -> float:
-    """Relative noise of one trial's cost, doubled: beyond it a difference counts."""
+    """Twice the relative noise of one trial's cost: a difference beyond it counts."""
     if cost.of_trial is None:
         return 0.0
     replicas = [values for point in points if len(values := _values(point.finished, cost.of_trial)) > 1]
@@ -348,5 +370,5 @@ def _noise(points: Sequence[RankedPoint], cost: Cost) -> float:
 
 
 def _digits(value: float | None) -> str | None:
-    """As a reader sees it."""
+    """A cost in the digits that a reader sees."""
     return None if value is None else f"{value:.3g}"

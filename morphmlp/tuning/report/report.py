@@ -1,21 +1,24 @@
-"""What a sweep shows: its table in the terminal, its page and its picture. Pure functions of trials."""
+"""The files that a sweep ends with: its page, its picture, and its best points as experiment files."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from tabulate import tabulate
-
+from morphmlp.config import ExperimentConfig
+from morphmlp.config.loading import config_to_yaml
+from morphmlp.errors import SweepError
+from morphmlp.files import atomic_write
+from morphmlp.tuning.report.effects import effects
 from morphmlp.tuning.report.page import page
-from morphmlp.tuning.report.picture import picture
-from morphmlp.tuning.report.ranking import RankedPoint, ranked, ranked_trials
-from morphmlp.tuning.report.svg import STATES, number
-from morphmlp.tuning.report.words import counted, reasons, states_of
-from morphmlp.tuning.run.trials import SweepResult, Trial
-from morphmlp.tuning.space.space import short_names, text_of
+from morphmlp.tuning.report.panels import picture
+from morphmlp.tuning.report.ranking import RankedPoint, Ranking, ranked
+from morphmlp.tuning.run.trials import SweepResult
+from morphmlp.tuning.space.space import label_of
 
 PAGE_FILE, PICTURE_FILE = "sweep_report.html", "sweep_report.png"
-COLUMNS = ("seeds", "top-1 (95 %)", "GMAC", "params (M)", "clips/s")
-MOST_NAMED = 4
+MOST_CLOSE = 5
+"""The best point and those that can't be distinguished from it."""
+MOST_ON_FRONTS = 10
 
 
 def write_report(
@@ -36,57 +39,52 @@ def write_report(
         note: A line about what was asked.
     """
     ranking = ranked(result)
+    found = effects(ranking)
     written = folder / PAGE_FILE, folder / PICTURE_FILE
-    written[0].write_text(page(result, ranking, title=title, importances=importances, note=note), encoding="utf-8")
-    picture(ranking, title=title).savefig(written[1])
+    atomic_write(written[0], page(result, ranking, found, title=title, importances=importances, note=note))
+    atomic_write(written[1], picture(ranking, found, title=title))
     return written
 
 
-def trial_table(trials: Sequence[Trial]) -> str:
-    """One row per point, best first, as Markdown; beneath it what `=` means, and why trials ended early."""
-    if not trials:
-        return "no trials\n"
-    ranking = ranked_trials(trials)
-    fields = [name.replace("_", " ") for name in short_names(list(trials[0].point))]
-    unit, per_hour = ranking.time_unit
-    aligned = ["right", *["left"] * len(fields), "right", "right", *["right"] * 4, "left"]
-    table = tabulate(
-        [_row(point, per_hour) for point in ranking.points],
-        headers=["rank", *fields, *COLUMNS, unit, "states"],
-        tablefmt="pipe",
-        colalign=aligned,
-        disable_numparse=True,
-    )
-    close = ["", "= can't be told apart from the best"] if ranking.of("not separable") else []
-    lines = [table, *close, *_why(trials)]
-    return "\n".join(lines) + "\n"
+def write_winners(result: SweepResult, configs: Mapping[str, ExperimentConfig], folder: Path) -> tuple[Path, ...]:
+    """Write a file for the best point, for those indistinguishable from it, and for those on a front of some cost.
+
+    Files are called `<rank>_<values>.yaml`; comments on top say where the values come from.
+
+    Args:
+        result: The sweep.
+        configs: Each point's experiment by the point's title.
+        folder: Made where it's missing; only where there is something to write.
+
+    Raises:
+        SweepError: A point's experiment isn't given.
+    """
+    ranking = ranked(result)
+    written = []
+    for point in winning(ranking):
+        if point.title not in configs:
+            raise SweepError(f"winners: {point.title}: its experiment isn't among the {len(configs)} given")
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{point.rank:03d}_{label_of(point.point)}.yaml"
+        comment = _comment(result, point, len(ranking.points), file)
+        atomic_write(file, f"{comment}{config_to_yaml(configs[point.title])}")
+        written.append(file)
+    return tuple(written)
 
 
-def _row(point: RankedPoint, per_hour: float) -> list[str]:
-    score = point.score
-    mark = " =" if point.group == "not separable" else ""
-    time = None if point.hours is None else point.hours * per_hour
-    costs = (point.gmacs, point.params / 1e6, point.clips_per_s, time)
-    return [
-        f"{point.rank or ''}{mark}",
-        *(_cell(text_of(value)) for value in point.point.values()),
-        f"{len(point.finished)}/{len(point.trials)}",
-        "" if score is None else f"{score.mean:.1f} ({score.low:.1f}-{score.high:.1f})",
-        *("" if value is None else number(value) for value in costs),
-        _cell(states_of(point.trials)),
+def winning(ranking: Ranking) -> list[RankedPoint]:
+    """The best point, those indistinguishable from it, and those on a front of some cost."""
+    close = [point for point in ranking.points if point.group in ("best", "indistinguishable")][:MOST_CLOSE]
+    return [*close, *[point for point in ranking.points if point.fronts and point not in close][:MOST_ON_FRONTS]]
+
+
+def _comment(result: SweepResult, point: RankedPoint, number: int, file: Path) -> str:
+    group = f", {point.group}" + (" from the best" if point.group == "indistinguishable" else "")
+    lines = [
+        f"Sweep {result.run_name}, MLflow run {result.parent_run_id}: rank {point.rank} of {number} points{group}.",
+        f"Values: {json.dumps(dict(point.point))}",
+        f"Test {result.primary.title} {point.score}; on the front of: {', '.join(point.fronts) or 'nothing'}.",
+        f"Runs: {', '.join(trial.run_id or 'none' for trial in point.finished)}",
+        f"python pipelines/train.py --config {file}",
     ]
-
-
-def _why(trials: Sequence[Trial]) -> list[str]:
-    """Lines for trials that failed, diverged or ran out of time; being behind others is no fault."""
-    lines = []
-    for state in ("timed_out", "diverged", "failed"):
-        for reason, own in reasons([trial for trial in trials if trial.state == state]):
-            names = ", ".join(f"{trial.title} seed {trial.seed}" for trial in own[:MOST_NAMED])
-            more = f" and {len(own) - MOST_NAMED} more" if len(own) > MOST_NAMED else ""
-            lines.append(f"- {STATES[state].words}, {counted(len(own), 'trial')}: {reason} ({names}{more})")
-    return ["", *lines] if lines else []
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return "".join(f"# {' '.join(line.split())}\n" for line in lines)

@@ -17,7 +17,7 @@ from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 from morphmlp.training.replay.skipped_steps import STATE_FILE
 from morphmlp.tuning.report.ranking import ranked
-from morphmlp.tuning.report.winners import winning
+from morphmlp.tuning.report.report import winning
 from morphmlp.tuning.run.sweep_folder import SweepFolder
 from morphmlp.tuning.run.trial_queue import Entry
 from morphmlp.tuning.run.trials import SweepResult

@@ -32,9 +32,8 @@ from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tracking import RunWriter, find_run, open_run, ready_store, tracking_uri
 from morphmlp.training.weights.start import with_checked_weights
-from morphmlp.tuning.report.report import trial_table, write_report
-from morphmlp.tuning.report.winners import write_winners
-from morphmlp.tuning.report.words import checkpoints_of
+from morphmlp.tuning.report.report import write_report, write_winners
+from morphmlp.tuning.report.summary import checkpoints_summary, trial_table
 from morphmlp.tuning.run.kept_checkpoints import KeptCheckpoints
 from morphmlp.tuning.run.ray_trials import run_trials
 from morphmlp.tuning.run.sweep_folder import SweepFolder
@@ -221,10 +220,10 @@ class _OpenSweep:
                 self._progress.line(note)
         configs = {entry.point.title: entry.point.config for entry in self.queue.entries}
         title = f"{self._sweep.name}, {self._space.points[0].config.dataset}"
-        checkpoints = checkpoints_of(result)
+        checkpoints = checkpoints_summary(result)
         if checkpoints is not None:
             self._progress.line(f"sweep: {checkpoints}")
-        table = trial_table(result.trials) + (f"\n{checkpoints}\n" if checkpoints else "")
+        table = trial_table(result) + (f"\n{checkpoints}\n" if checkpoints else "")
         folder.table.write_text(table, encoding="utf-8")
         parent.artifact(folder.table)
         note = _asked(self._sweep)

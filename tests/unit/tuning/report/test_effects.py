@@ -1,4 +1,4 @@
-"""Effects: a stage that matters is found, one that doesn't isn't, and what can't be told apart is said."""
+"""Effects: a stage that matters is found, one that doesn't isn't, and what can't be distinguished is said."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_many_numbers_are_put_into_bins_that_hold_all_points():
     assert effect.levels[0].label == "0.001 to 0.008"
 
 
-def test_each_level_tells_how_many_of_its_trials_were_tested():
+def test_each_level_says_how_many_of_its_trials_were_tested():
     trials = [
         trial(1, {"a": 1, "b": 1}),
         trial(2, {"a": 1, "b": 2}, state="stopped"),
@@ -94,7 +94,7 @@ def test_stages_that_never_vary_are_named_with_their_number():
     assert unvaried_stages(words, "l") == ()
 
 
-def test_stages_that_rise_together_are_told():
+def test_stages_that_rise_together_are_named():
     points = [({"l": [a, a * a, 5 - a, 2 + a % 2]}, 50.0) for a in (1, 2, 3, 4)]
     (line,) = varying_together(ranking_of(points))
     assert "1 and 2 (+1.0)" in line

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from synthetic_sweeps import result_of, synthetic_sweep, trial
 
+from morphmlp.tasks import scores
 from morphmlp.tuning.report.ranking import interval, ranked
 
 
@@ -73,8 +74,8 @@ def test_spreads_of_other_points_count_by_their_median():
 
 def test_an_unstable_point_doesnt_blur_the_others():
     calm = [(1, 0.0005)] * 10
-    without, beside = interval([80.0, 81.0], 400, calm), interval([80.0, 81.0], 400, [*calm, (1, 0.5)])
-    assert beside.high - beside.low < 1.1 * (without.high - without.low)
+    without, among = interval([80.0, 81.0], 400, calm), interval([80.0, 81.0], 400, [*calm, (1, 0.5)])
+    assert among.high - among.low < 1.1 * (without.high - without.low)
 
 
 @pytest.mark.parametrize("true", [0.6, 0.9, 0.98])
@@ -104,12 +105,12 @@ def test_points_are_ranked_by_their_mean_over_seeds():
     ]
 
 
-def test_points_within_noise_of_the_best_arent_separable_and_far_ones_are_behind():
+def test_points_within_noise_of_the_best_are_indistinguishable_and_far_ones_are_behind():
     ranking = ranked(result_of([*seeds([1], [90, 91]), *seeds([2], [89.5, 90]), *seeds([4], [60, 61])]))
-    assert [point.group for point in ranking.points] == ["best", "not separable", "behind"]
+    assert [point.group for point in ranking.points] == ["best", "indistinguishable", "behind"]
 
 
-def test_two_equal_points_are_told_apart_in_few_sweeps():
+def test_two_equal_points_are_distinguished_in_few_sweeps():
     rng = np.random.Generator(np.random.Philox(5))
     apart = 0
     for _ in range(200):
@@ -125,6 +126,19 @@ def test_a_lucky_point_of_which_a_seed_was_stopped_is_no_winner():
     assert (lucky.title, lucky.rank, lucky.seeds_text, lucky.score.mean) == ("[2]", None, "1 of 2", 95.0)
 
 
+def test_where_less_is_better_order_intervals_and_fronts_turn_around(monkeypatch):
+    monkeypatch.setitem(scores._SCORES, "e", (scores.ScoreName(key="error", title="error", higher_is_better=False),))
+    trials = [*seeds([1], [10, 11], gmacs=2.0), *seeds([2], [40, 41], gmacs=1.0), *seeds([4], [60, 61], gmacs=1.5)]
+    ranking = ranked(result_of([*trials, *seeds([8], [10.5, 11], gmacs=2.5)], task="e"))
+    assert [(point.title, point.group) for point in ranking.points] == [
+        ("[1]", "best"),
+        ("[8]", "indistinguishable"),
+        ("[2]", "behind"),
+        ("[4]", "behind"),
+    ]
+    assert [point.title for point in ranking.points if "GMAC" in point.fronts] == ["[1]", "[2]"]
+
+
 def test_where_no_point_has_all_seeds_those_with_most_are_compared():
     ranking = ranked(result_of([*seeds([1], [80, None, None]), *seeds([2], [70, 71, None])]))
     assert (ranking.best.title, ranking.best.is_complete) == ("[2]", False)
@@ -138,16 +152,16 @@ def test_points_without_a_result_come_last_the_furthest_first():
     assert ranked(result_of(stopped)).best is None
 
 
-def test_a_dearer_point_that_is_no_better_leaves_the_front():
-    cheap, dear = seeds([1], [80, 81], gmacs=1.0), seeds([2], [80, 80.5], gmacs=2.0)
-    fronts = {point.title: point.fronts for point in ranked(result_of([*cheap, *dear])).points}
+def test_a_more_expensive_point_that_is_no_better_leaves_the_front():
+    cheap, expensive = seeds([1], [80, 81], gmacs=1.0), seeds([2], [80, 80.5], gmacs=2.0)
+    fronts = {point.title: point.fronts for point in ranked(result_of([*cheap, *expensive])).points}
     assert "GMAC" in fronts["[1]"]
     assert "GMAC" not in fronts["[2]"]
 
 
-def test_a_dearer_point_with_a_higher_mean_stays_on_the_front():
-    cheap, dear = seeds([1], [80, 81], gmacs=1.0), seeds([2], [80, 81.5], gmacs=2.0)
-    assert all("GMAC" in point.fronts for point in ranked(result_of([*cheap, *dear])).points)
+def test_a_more_expensive_point_with_a_higher_mean_stays_on_the_front():
+    cheap, expensive = seeds([1], [80, 81], gmacs=1.0), seeds([2], [80, 81.5], gmacs=2.0)
+    assert all("GMAC" in point.fronts for point in ranked(result_of([*cheap, *expensive])).points)
 
 
 def test_noise_of_a_measured_cost_takes_no_point_from_its_front():
@@ -166,7 +180,7 @@ def test_a_cost_that_all_share_has_no_front_and_isnt_shown():
     assert all(set(point.fronts) <= {"time"} for point in ranking.points)
 
 
-def test_short_trials_are_told_in_minutes_and_long_ones_in_hours():
+def test_short_trials_are_shown_in_minutes_and_long_ones_in_hours():
     assert ranked(result_of(seeds([1], [80], wall_s=90.0))).time_unit == ("minutes", 60.0)
     assert ranked(result_of(seeds([1], [80], wall_s=9000.0))).time_unit == ("hours", 1.0)
 

@@ -12,7 +12,7 @@ from morphmlp.config.sweep import PopulationSearch, SweepConfig
 from morphmlp.training.checkpoint.content import FORMAT
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
 from morphmlp.training.record.run_folder import RunFolder, run_lock
-from morphmlp.tuning.report.words import checkpoints_of
+from morphmlp.tuning.report.summary import checkpoints_summary
 from morphmlp.tuning.run.kept_checkpoints import KeptCheckpoints
 from morphmlp.tuning.run.sweep_folder import SweepFolder
 from morphmlp.tuning.run.trial_log import TrialEnd
@@ -116,8 +116,8 @@ def test_when_a_sweep_is_done_winners_and_what_came_to_no_end_stay(population, t
     assert sweep.holds() == [WHOLE, WHOLE, GONE, GONE, WHOLE, WHOLE]
     assert result.with_checkpoints == ("t1", "t2", "t5", "t6")
     assert result.freed_bytes == before - sweep.size() > 0
-    assert checkpoints_of(result).startswith("Checkpoints are kept of 4 trials: ")
-    assert f"; {result.freed_bytes / 1e6:.1f} MB of others were freed." in checkpoints_of(result)
+    assert checkpoints_summary(result).startswith("Checkpoints are kept of 4 trials: ")
+    assert f"; {result.freed_bytes / 1e6:.1f} MB of others were freed." in checkpoints_summary(result)
     assert (tmp_path / "t3" / "skipped-steps" / "step-00000007" / "step.json").exists()
 
 
@@ -126,7 +126,7 @@ def test_all_stay_where_that_is_asked_for(tmp_path):
     result = done(sweep, TOP1)
     assert sweep.holds() == [WHOLE] * 6
     assert (result.with_checkpoints, result.freed_bytes) == (None, 0)
-    assert checkpoints_of(result) is None
+    assert checkpoints_summary(result) is None
     assert not sweep.folder.freed.exists()
 
 
