@@ -20,8 +20,9 @@ from morphmlp.benchmarks.process_cpu import cpu_seconds
 from morphmlp.benchmarks.thumbnails import Thumbnails, thumbnails
 from morphmlp.benchmarks.true_frames import true_frames
 from morphmlp.data.clips.draws import ClipKey
-from morphmlp.data.decoding import DecodedFrames, VideoInfo, VideoOpener, VideoReader, decoder_by_name
+from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
+from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo, VideoOpener, VideoReader
 from morphmlp.data.decoding.sources import AnyVideo
 from morphmlp.errors import DecodeError
 

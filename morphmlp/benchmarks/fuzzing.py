@@ -19,10 +19,10 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from morphmlp.benchmarks.mutations import MUTATIONS
-from morphmlp.data.decoding import Frames, VideoOpener
 from morphmlp.data.decoding.isolation.child import make_decoder
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
-from morphmlp.data.decoding.stored_frames.packed_frames import pack_frames
+from morphmlp.data.decoding.protocol import Frames, VideoOpener
+from morphmlp.data.decoding.stored_frames.frame_stores import pack_frames
 from morphmlp.errors import DecodeError, DecoderCrashError, DecodeTimeoutError
 from morphmlp.progress import Progress
 

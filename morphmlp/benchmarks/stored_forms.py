@@ -11,11 +11,12 @@ import av
 import numpy as np
 from PIL import Image
 
-from morphmlp.data.decoding import Frames
-from morphmlp.data.decoding.stored_frames.packed_frames import pack_frames
+from morphmlp.data.decoding.protocol import Frames
+from morphmlp.data.decoding.stored_frames.frame_stores import pack_frames
 from morphmlp.data.manifest import read_manifest
 from morphmlp.data.synthetic.kinetics_layout import FRAME_RATE, write_realistic_videos
-from morphmlp.preparation.transcoding import TranscodeSettings, transcode
+from morphmlp.preparation.transcode_settings import TranscodeSettings
+from morphmlp.preparation.transcoding import transcode
 
 StoredForm = Literal["mp4", "frame_folder", "packed", "webm", "prepared"]
 

@@ -15,7 +15,7 @@ from morphmlp.data.columns import QUARANTINE
 from morphmlp.errors import QuarantineLimitError
 from morphmlp.files import atomic_file
 
-LEAST_BY_CHANCE = 10
+_LEAST_BY_CHANCE = 10
 """So many more broken videos than the limit leads to expect are no reason to stop while most are still to come."""
 
 
@@ -138,14 +138,14 @@ def broken_limit(ingest: IngestConfig) -> float:
     return 0.0 if ingest.on_broken == "fail" else ingest.max_quarantined_share
 
 
-def quarantine_beside(manifest: str | Path) -> Path:
+def _quarantine_beside(manifest: str | Path) -> Path:
     """Where the broken videos of a manifest are listed by `prepare.py verify`: `train.quarantine.parquet`."""
     return Path(manifest).with_suffix(".quarantine.parquet")
 
 
 def earlier_broken(manifest: str | Path) -> list[BrokenVideo]:
     """What `prepare.py verify` found broken among a manifest's videos; nothing where it wasn't run."""
-    return Quarantine.read(quarantine_beside(manifest)).videos()
+    return Quarantine.read(_quarantine_beside(manifest)).videos()
 
 
 def too_many_broken(stage: str, broken: int, *, num_videos: int, limit: float, drawn: int | None = None) -> str | None:
@@ -166,6 +166,6 @@ def too_many_broken(stage: str, broken: int, *, num_videos: int, limit: float, d
     if drawn is None:
         return None
     expected = limit * drawn
-    if broken > expected + 5 * math.sqrt(expected) + LEAST_BY_CHANCE:  # five standard deviations
+    if broken > expected + 5 * math.sqrt(expected) + _LEAST_BY_CHANCE:  # five standard deviations
         return f"{broken} of the first {drawn} of {num_videos} {stage} videos"
     return None

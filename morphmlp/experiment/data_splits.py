@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from morphmlp.config import ExperimentConfig
-from morphmlp.data.decoding import decoder_fault
+from morphmlp.data.decoding.backends import decoder_fault
 from morphmlp.data.manifest import HOW_TO_PREPARE, Manifest, read_manifest
 from morphmlp.data.stream.decode_task import REQUEST_COLUMNS
 from morphmlp.errors import ConfigError, ManifestError

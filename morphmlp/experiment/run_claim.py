@@ -10,7 +10,7 @@ from pathlib import Path
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import changed_fields, config_to_yaml, fingerprint
-from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.errors import CheckpointError
 from morphmlp.experiment.data_splits import SPLIT_TAGS, DataSplits
 from morphmlp.files import atomic_write

@@ -20,7 +20,7 @@ from morphmlp.data.columns import TIME
 from morphmlp.data.manifest import Manifest
 from morphmlp.errors import ManifestError
 from morphmlp.files import UNFINISHED, atomic_write
-from morphmlp.preparation.finished import RESULT
+from morphmlp.preparation.work_folder import RESULT
 
 COPIED = pa.schema(
     [

@@ -10,18 +10,17 @@ from typing import cast
 import pyarrow as pa
 from pydantic import JsonValue
 
-from morphmlp.data.decoding.checksum import file_crc32
 from morphmlp.data.decoding.protocol import VideoInfo, require_content
-from morphmlp.data.decoding.sources import holds_frame_files, holds_frames
+from morphmlp.data.decoding.sources import file_crc32, holds_frame_files, holds_frames
 from morphmlp.data.decoding.stored_frames.frame_names import stored_path
-from morphmlp.data.decoding.stored_frames.packed_frames import SUFFIX, open_packed_frames, pack_frames
+from morphmlp.data.decoding.stored_frames.frame_stores import SUFFIX, open_packed_frames, pack_frames
 from morphmlp.errors import DecodeError, DecodeTimeoutError, ManifestError
 from morphmlp.preparation.copies import COPIED, CopyFiles
-from morphmlp.preparation.finished import file_state, stored_bytes
 from morphmlp.preparation.likeness import least_psnr_db
 from morphmlp.preparation.subprocess_call import SubprocessCall
 from morphmlp.preparation.transcode_settings import TranscodeSettings
 from morphmlp.preparation.transcoding import Copy, transcode
+from morphmlp.preparation.work_folder import file_state, stored_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from morphmlp.data.decoding.stored_frames.frame_folder import frame_names
+from morphmlp.data.decoding.stored_frames.frame_stores import frame_names
 from morphmlp.errors import DecodeError
 from morphmlp.progress import Progress
 

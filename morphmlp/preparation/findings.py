@@ -22,7 +22,7 @@ def quarantine_table(
     """Videos that can't be used, as `columns.QUARANTINE`.
 
     Args:
-        found: Rows that begin with `morphmlp.preparation.finished.RESULT`.
+        found: Rows that begin with `morphmlp.preparation.work_folder.RESULT`.
         earlier: The quarantine of an earlier job. A video that was in it keeps its `first_run` while its file is what
             it was; what other stages have found stays.
         stage: What the job is called.

@@ -7,7 +7,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from morphmlp.data.decoding.protocol import Frames
-from morphmlp.data.decoding.pyav.orientation import Orientation
+from morphmlp.data.decoding.pyav.stream_decoder import Orientation
 
 _MATRICES = {
     1: Colorspace.ITU709,

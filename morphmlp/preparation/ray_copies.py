@@ -22,8 +22,8 @@ from morphmlp.preparation.findings import (
     total_length_text,
     total_size_text,
 )
-from morphmlp.preparation.finished import WorkFolder, write_parquet
 from morphmlp.preparation.ray_jobs import do_with_every_video
+from morphmlp.preparation.work_folder import WorkFolder, write_parquet
 from morphmlp.progress import Progress
 
 _REASONS_SHOWN = 10

@@ -16,12 +16,12 @@ import ray
 import ray.data
 
 from morphmlp.errors import ManifestError
-from morphmlp.preparation.finished import WorkFolder, file_state
+from morphmlp.preparation.work_folder import WorkFolder, file_state
 from morphmlp.progress import Progress
 
-KEEP_EVERY_S = 1.0
+_KEEP_EVERY_S = 1.0
 """Results that a kill of the driver loses are those of so many seconds at most."""
-TASK_MEMORY_BYTES = 512 * 2**20
+_TASK_MEMORY_BYTES = 512 * 2**20
 """What a task may need, generously: the frames that a decoder and an encoder hold of one video."""
 _SEGMENT_ROWS = 4096
 _SEGMENT_ROWS_PER_CPU = 64
@@ -36,7 +36,7 @@ class VideoTask(Protocol):
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of its results, those of `morphmlp.preparation.finished.RESULT` first."""
+        """Columns of its results, those of `morphmlp.preparation.work_folder.RESULT` first."""
         ...
 
     def __call__(self, video: Mapping[str, object]) -> Mapping[str, object]:
@@ -114,7 +114,7 @@ def do_with_every_video(
     try:
         while start < len(rows):
             cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]  # it may grow
-            segment = rows[start : start + segment_rows(cpus)]
+            segment = rows[start : start + _segment_rows(cpus)]
             for results in _done(videos.take(pa.array(segment)).combine_chunks(), task, cpus=cpus):
                 good = results.filter(pc.not_equal(results["error"], ManifestError.__name__))
                 keeper.take(good)
@@ -129,7 +129,7 @@ def do_with_every_video(
     return work.results(videos["video_id"])
 
 
-def segment_rows(cpus: int) -> int:
+def _segment_rows(cpus: int) -> int:
     """Videos that are in Ray's hands at a time."""
     return min(max(_SEGMENT_ROWS, _SEGMENT_ROWS_PER_CPU * cpus), _MOST_SEGMENT_ROWS)
 
@@ -148,7 +148,7 @@ def _done(videos: pa.Table, task: VideoTask, *, cpus: int) -> Iterator[pa.Table]
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,  # one thread of decoding or encoding
-        memory=TASK_MEMORY_BYTES,
+        memory=_TASK_MEMORY_BYTES,
     )
     context = dataset.context
     context.enable_progress_bars = False
@@ -174,7 +174,7 @@ class _Keeper:
 
     def take(self, results: pa.Table) -> None:
         self._waiting.append(results)
-        if time.monotonic() - self._kept >= KEEP_EVERY_S:
+        if time.monotonic() - self._kept >= _KEEP_EVERY_S:
             self.keep()
 
     def keep(self) -> None:
@@ -197,11 +197,11 @@ class _Meter:
         if not self._done:
             return
         rate = self._done / max(time.monotonic() - self._began, 1e-3)
-        note = f"{rate:.1f} videos/s, {duration_text((self._total - self._done) / rate)} left"
+        note = f"{rate:.1f} videos/s, {_duration_text((self._total - self._done) / rate)} left"
         self._progress.update(self._done, f"{note}, {self._broken} broken" if self._broken else note)
 
 
-def duration_text(seconds: float) -> str:
+def _duration_text(seconds: float) -> str:
     """A time in its two greatest units."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

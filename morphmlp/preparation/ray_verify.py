@@ -11,13 +11,13 @@ from morphmlp.data.manifest import read_manifest, write_manifest
 from morphmlp.errors import ManifestError
 from morphmlp.files import atomic_file
 from morphmlp.preparation.findings import broken_videos, quarantine_table, read_quarantine
-from morphmlp.preparation.finished import WorkFolder, write_parquet
 from morphmlp.preparation.overview import overview_figure
 from morphmlp.preparation.ray_jobs import do_with_every_video
 from morphmlp.preparation.verification import VERIFIED, VerifyTask, filled_manifest, summary, without_cut_short
+from morphmlp.preparation.work_folder import WorkFolder, write_parquet
 from morphmlp.progress import Progress
 
-STAGE = "verify"
+_STAGE = "verify"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def verify_manifest(
     work = WorkFolder(files.work, table=files.found, schema=VERIFIED, settings=settings)
     videos = manifest.table.select(["video_id", "path", "num_frames", "duration_s"])
     with work.opened(again=again):
-        found = do_with_every_video(videos, task, work, title=STAGE, progress=progress)
+        found = do_with_every_video(videos, task, work, title=_STAGE, progress=progress)
         if not pc.any(found["size_bytes"].is_valid()).as_py():
             raise ManifestError(
                 f"{source}: not one of its {len(manifest)} videos is there ({found['path'][0]}); is the disk mounted?"
@@ -93,7 +93,7 @@ def verify_manifest(
         quarantine = quarantine_table(
             judged,
             read_quarantine(files.quarantine),
-            stage=STAGE,
+            stage=_STAGE,
             decoder=task.decoder,
             version=str(settings["decoder_version"]),
             now=datetime.datetime.now(datetime.UTC),

@@ -1,6 +1,6 @@
 """A function called in a process of its own, so that a crash or an endless loop in a codec costs one call.
 
-The function may take as long as it needs while it gives signs that it's at work (`heartbeat`). One process serves call
+The function may take as long as it needs while it gives signs that it's at work (`beat`). One process serves call
 after call; a fresh one takes its place where it died or was given up. It ends by itself when the process that asks is
 gone. Knows nothing of videos.
 """
@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from morphmlp.data.decoding.heartbeat import heard
+from morphmlp.data.decoding.protocol import heard
 from morphmlp.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, MorphMLPError
 
 _AT_WORK = b""

@@ -16,9 +16,9 @@ from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from morphmlp.data.decoding.inspection import cut_short
 from morphmlp.data.decoding.protocol import VideoInfo
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder, reader_of
-from morphmlp.data.decoding.pyav.ending import cut_short
 from morphmlp.data.decoding.pyav.packets import HELD_BYTES
 from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
 from morphmlp.errors import CopyError, DecodeError, ManifestError
@@ -26,8 +26,6 @@ from morphmlp.files import atomic_file
 from morphmlp.preparation.likeness import Sample, least_psnr_db, require_same_times
 from morphmlp.preparation.pictures import Pictures, scaled_size
 from morphmlp.preparation.transcode_settings import TranscodeSettings
-
-__all__ = ["Copy", "TranscodeSettings", "transcode", "x264_options"]
 
 _NO_VIDEOS_FAULT = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
@@ -90,7 +88,7 @@ def transcode(source: str, target: Path, settings: TranscodeSettings) -> Copy:
     )
 
 
-def x264_options(settings: TranscodeSettings) -> dict[str, str]:
+def _x264_options(settings: TranscodeSettings) -> dict[str, str]:
     """Options of the encoder.
 
     `fastdecode` drops CABAC, the loop filter and weighted prediction, the dear parts of decoding. A fixed pattern of
@@ -179,7 +177,7 @@ class _Written:
         return max(Fraction(self._info.fps).limit_denominator(1001), Fraction(1, 1001))
 
     def _begun(self, first: VideoFrame, pictures: Pictures) -> VideoStream:
-        stream = self._container.add_stream("libx264", rate=self._rate(), options=x264_options(self._settings))
+        stream = self._container.add_stream("libx264", rate=self._rate(), options=_x264_options(self._settings))
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = self._width, self._height, "yuv420p"
         context.time_base = stream.time_base = self._time_base

@@ -10,12 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from morphmlp.data import columns
-from morphmlp.data.decoding import decoder_by_name
-from morphmlp.data.decoding.checksum import file_crc32
-from morphmlp.data.decoding.inspection import SAMPLED
+from morphmlp.data.decoding.backends import decoder_by_name
+from morphmlp.data.decoding.inspection import SAMPLED, is_short
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
-from morphmlp.data.decoding.pyav.ending import is_short
-from morphmlp.data.decoding.sources import holds_frames
+from morphmlp.data.decoding.sources import file_crc32, holds_frames
 from morphmlp.data.manifest import Manifest
 from morphmlp.errors import DecodeError
 from morphmlp.preparation.findings import (
@@ -27,7 +25,7 @@ from morphmlp.preparation.findings import (
     total_size_text,
     wrong_videos,
 )
-from morphmlp.preparation.finished import RESULT, stored_bytes
+from morphmlp.preparation.work_folder import RESULT, stored_bytes
 
 VERIFIED = pa.schema(
     [

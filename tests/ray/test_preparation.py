@@ -14,19 +14,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.manifest import manifest_from_rows, read_manifest, write_manifest
 from morphmlp.data.synthetic import demo_task
 from morphmlp.data.synthetic.kinetics_layout import write_video
 from morphmlp.errors import ManifestError
 from morphmlp.preparation.copies import CopyFiles
 from morphmlp.preparation.copy_tasks import PackTask, TranscodeTask
-from morphmlp.preparation.finished import WorkFolder
 from morphmlp.preparation.ray_copies import copy_job, make_copies
 from morphmlp.preparation.ray_jobs import do_with_every_video
 from morphmlp.preparation.ray_verify import verify_manifest
 from morphmlp.preparation.transcode_settings import TranscodeSettings
 from morphmlp.preparation.verification import VerifyTask
+from morphmlp.preparation.work_folder import WorkFolder
 
 ROOT = Path(__file__).parents[2]
 VERIFY = VerifyTask(decoder="pyav", timeout_s=60.0)

@@ -18,8 +18,8 @@ from morphmlp.data.datasets.list_formats import LABEL_COLUMNS, PATH_COLUMNS, SPL
 from morphmlp.data.datasets.list_paths import below_folder
 from morphmlp.data.datasets.matching import LabelledRows, label_ids, match_files, names_seen, rows_without_repeats
 from morphmlp.data.datasets.video_folder import VIDEOS_OR_FRAMES, VideoFolder, is_text, without_extension
-from morphmlp.data.decoding.stored_frames.frame_folder import frame_names
 from morphmlp.data.decoding.stored_frames.frame_names import PICTURES, shown
+from morphmlp.data.decoding.stored_frames.frame_stores import frame_names
 from morphmlp.data.manifest import SPLITS
 from morphmlp.errors import DecodeError, ManifestError
 

@@ -1,15 +1,5 @@
-"""Exact frames out of compressed video, behind one Protocol with named backends."""
+"""Exact frames out of compressed video.
 
-from morphmlp.data.decoding.backends import decoder_by_name, decoder_fault
-from morphmlp.data.decoding.protocol import DecodedFrames, Decoder, Frames, VideoInfo, VideoOpener, VideoReader
-
-__all__ = [
-    "DecodedFrames",
-    "Decoder",
-    "Frames",
-    "VideoInfo",
-    "VideoOpener",
-    "VideoReader",
-    "decoder_by_name",
-    "decoder_fault",
-]
+`protocol` is the contract, `backends` has the decoders by name, `sources` opens whatever a manifest names, and
+`isolation.isolated` does so in a separate process, as all of training and testing does.
+"""

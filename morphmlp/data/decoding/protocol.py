@@ -1,11 +1,13 @@
 """The contract of a decoder, and the values that it hands over.
 
-A decoder opens a file, tells what is in it, and returns wanted frames as uint8 RGB with the display
-rotation applied. It must not know clips, labels or configuration, and it imports neither torch nor Ray: it runs in a
-process of its own (`isolated`), which starts in a moment.
+A decoder opens a file, tells what is in it, and returns wanted frames as uint8 RGB with the display rotation applied.
+It must not know clips, labels or configuration, and it imports neither torch nor Ray: it runs in a separate process
+(`isolation`), which starts in a moment. While it reads packets and decodes frames it beats, so that whoever waits can
+tell a long video from a decoder that stands still.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -117,3 +119,23 @@ def require_content(path: str) -> None:
         raise DecodeError((error.strerror or str(error)).lower()) from None
     if size == 0:
         raise DecodeError("the file is empty (0 bytes)")
+
+
+class _Heartbeat:
+    listener: Callable[[], None] | None = None
+
+
+def beat() -> None:
+    """A packet was read, or a frame came out."""
+    if _Heartbeat.listener is not None:
+        _Heartbeat.listener()
+
+
+@contextmanager
+def heard(listener: Callable[[], None] | None) -> Iterator[None]:
+    """Let a function hear every beat of this process; None: nobody listens."""
+    before, _Heartbeat.listener = _Heartbeat.listener, listener
+    try:
+        yield
+    finally:
+        _Heartbeat.listener = before

@@ -1,12 +1,16 @@
 """Whatever a manifest names, opened in this process: a video file, a folder of frames, packed frames, or an image."""
 
+import zlib
 from pathlib import Path
 
-from morphmlp.data.decoding.checksum import file_crc32
 from morphmlp.data.decoding.protocol import Decoder, VideoReader, require_content
-from morphmlp.data.decoding.stored_frames.frame_folder import open_frame_folder, open_image
 from morphmlp.data.decoding.stored_frames.frame_names import PICTURES, stored_path
-from morphmlp.data.decoding.stored_frames.packed_frames import is_pack, open_packed_frames
+from morphmlp.data.decoding.stored_frames.frame_stores import (
+    is_pack,
+    open_frame_folder,
+    open_image,
+    open_packed_frames,
+)
 from morphmlp.errors import DecodeError
 
 
@@ -57,3 +61,19 @@ def _require_bytes(path: str, expected: int) -> None:
             f"its bytes have changed since it was verified (CRC-32 {found:08x}, was {expected:08x}); "
             "get it again, or verify the manifest again"
         )
+
+
+_PIECE = 2**20
+
+
+def file_crc32(path: str) -> int:
+    """The CRC-32 of a file's bytes.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    crc = 0
+    with Path(path).open("rb") as file:
+        while piece := file.read(_PIECE):
+            crc = zlib.crc32(piece, crc)
+    return crc

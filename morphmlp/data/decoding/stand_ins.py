@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from morphmlp.data.decoding.heartbeat import beat
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames
+from morphmlp.data.decoding.protocol import DecodedFrames, Frames, beat
 from morphmlp.errors import DecodeError
 
 

@@ -28,18 +28,18 @@ import torch
 
 from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips, ViewClips
-from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.stored_frames.frame_names import split_template
 from morphmlp.files import UNFINISHED, atomic_file
 
 FORMAT = 1
 SHARDS = 64
 """Folders that the clips are spread over."""
-LOCKS = 4096
+_LOCKS = 4096
 """Files that are locked, each for a share of the clips."""
-LOOK_EVERY = 4
+_LOOK_EVERY = 4
 """Of so many clips one, when it's added, makes its process look whether the shard has outgrown its part."""
-KEPT_SHARE = 0.9
+_KEPT_SHARE = 0.9
 """What a shard that has outgrown its part is brought back to."""
 ABANDONED_S = 3600.0
 """A clip that is still being written after this time was left by a process that died, seconds."""
@@ -65,11 +65,11 @@ class ClipCache:
         path = self._path(address)
         if (found := _read(path)) is not None:
             return found
-        with _locked(Path(self.folder) / "locks" / f"{int(address[:8], 16) % LOCKS:04x}"):
+        with _locked(Path(self.folder) / "locks" / f"{int(address[:8], 16) % _LOCKS:04x}"):
             if (found := _read(path)) is not None:
                 return found
             extracted = decode()
-            if _write(path, extracted) and int(address[8:16], 16) % LOOK_EVERY == 0:
+            if _write(path, extracted) and int(address[8:16], 16) % _LOOK_EVERY == 0:
                 self._shrink(path.parent)
             return extracted
 
@@ -95,7 +95,7 @@ class ClipCache:
                 with suppress(FileNotFoundError):
                     path.unlink()
                 size -= clip_size
-                if size <= KEPT_SHARE * part:
+                if size <= _KEPT_SHARE * part:
                     return
 
 

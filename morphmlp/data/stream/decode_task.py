@@ -19,7 +19,7 @@ from morphmlp.config.operation import IngestConfig
 from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips
 from morphmlp.data.columns import DECODED
-from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
 from morphmlp.data.decoding.stored_frames.frame_names import stored_path
 from morphmlp.data.manifest import Manifest

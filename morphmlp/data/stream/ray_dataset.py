@@ -25,12 +25,12 @@ from morphmlp.data.stream.ray_pace import pace
 
 TASKS_AHEAD = 4
 """Tasks whose clips may wait in the object store, for each decode CPU."""
-TASKS_QUEUED = 2
+_TASKS_QUEUED = 2
 """Tasks that wait or run, for each decode CPU: with the next one waiting no CPU idles between two."""
 SEGMENT_TASKS = 256
 """Tasks of one Ray Data execution. An epoch is a chain of them, so that neither its start nor the memory of the process
 that reads it grows with the epoch."""
-ONE_VIDEO_BYTES = 256 * 2**20
+_ONE_VIDEO_BYTES = 256 * 2**20
 """A decode task's process for one video, with packets and wanted frames, generously."""
 _CPU = torch.device("cpu")
 
@@ -105,19 +105,19 @@ def decoding_dataset(
         num_cpus=1,
         # Stages that ask for different resources are never fused: a test's scorers, which may hold GPUs, must not
         # decode. And a node never starts more decoding than its memory holds.
-        memory=task_memory_bytes(extractor, share.videos_per_task),
+        memory=_task_memory_bytes(extractor, share.videos_per_task),
         label_selector=share.node_labels,
     )
     limit_execution(dataset.context, share, extractor)
     return dataset
 
 
-def task_memory_bytes(extractor: ClipExtractor, videos: int) -> int:
+def _task_memory_bytes(extractor: ClipExtractor, videos: int) -> int:
     """Memory of one decode task: its clips twice (as extracted and as sent), and room for one video."""
-    return 2 * videos * video_bytes(extractor) + ONE_VIDEO_BYTES
+    return 2 * videos * _video_bytes(extractor) + _ONE_VIDEO_BYTES
 
 
-def video_bytes(extractor: ClipExtractor) -> int:
+def _video_bytes(extractor: ClipExtractor) -> int:
     """What a decode task hands over of each video, bytes.
 
     The width of whole frames isn't known before they are decoded: twice the height is reckoned with.
@@ -130,7 +130,7 @@ def video_bytes(extractor: ClipExtractor) -> int:
 
 def limit_execution(context: DataContext, share: IngestShare, extractor: ClipExtractor, *, actor_cpus: int = 0) -> None:
     """Keep a pipeline in order, inside its share of the cluster (and its actors' CPUs), quiet, and out of the way."""
-    ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.videos_per_task * video_bytes(extractor)
+    ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.videos_per_task * _video_bytes(extractor)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     pace(context)
@@ -138,7 +138,7 @@ def limit_execution(context: DataContext, share: IngestShare, extractor: ClipExt
     options.preserve_order = True
     options.verbose_progress = False
     options.resource_limits = ExecutionResources.for_limits(
-        cpu=TASKS_QUEUED * share.cpus + actor_cpus, object_store_memory=ahead
+        cpu=_TASKS_QUEUED * share.cpus + actor_cpus, object_store_memory=ahead
     )
 
 

@@ -30,7 +30,7 @@ from morphmlp.data.synthetic import something_scenes as scenes
 from morphmlp.data.synthetic.folder import fill_folder
 from morphmlp.errors import ManifestError
 
-FOLDERS: Mapping[Version, str] = {"ssv1": "20bn-something-something-v1", "ssv2": "20bn-something-something-v2"}
+_FOLDERS: Mapping[Version, str] = {"ssv1": "20bn-something-something-v1", "ssv2": "20bn-something-something-v2"}
 SPLIT_WORDS = {"train": "train", "val": "validation"}
 """A split in the names of official files."""
 _GREATEST_ID = 220_847
@@ -74,7 +74,7 @@ def write_standin(
             f"{output}: {train} training and {val} validation videos asked for; there can be 0 to {_GREATEST_ID}"
         )
     videos = _plan({"train": train, "val": val}, seed)
-    folder = output / FOLDERS[version]
+    folder = output / _FOLDERS[version]
 
     def write(video: _Video) -> None:
         if version == "ssv1":

@@ -5,7 +5,7 @@ import pytest
 from coded_videos import CODINGS, NUM_FRAMES, sequential_frames, write_video
 
 from morphmlp.benchmarks.stored_forms import stored_forms
-from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.sources import AnyVideo
 
 

@@ -12,8 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from morphmlp.data.decoding.heartbeat import beat
-from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
+from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo, beat
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 from morphmlp.errors import DecodeError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
-from morphmlp.data.decoding import Frames
+from morphmlp.data.decoding.protocol import Frames
 
 NUM_FRAMES, HEIGHT, WIDTH = 30, 96, 128
 

@@ -12,9 +12,9 @@ import numpy as np
 from golden_files import CELLS, NUM_FRAMES, Cell, GoldenFiles
 from tabulate import tabulate
 
-from morphmlp.data.decoding import Frames, VideoOpener, VideoReader
 from morphmlp.data.decoding.backends import DECODER_NAMES, decoder_by_name, decoder_fault
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
+from morphmlp.data.decoding.protocol import Frames, VideoOpener, VideoReader
 from morphmlp.data.decoding.sources import AnyVideo
 from morphmlp.errors import DecodeError
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.errors import ConfigError, CopyError, DecodeError, DecoderCrashError, DecodeTimeoutError, ManifestError
 from morphmlp.preparation.pictures import Pictures, scaled_size
 from morphmlp.preparation.subprocess_call import SubprocessCall
@@ -233,7 +233,7 @@ def test_all_faults_of_settings_are_told_at_once():
 @pytest.fixture
 def isolated(tmp_path, monkeypatch):
     module = tmp_path / "functions_isolated.py"
-    module.write_text("import ctypes, time\nfrom morphmlp.data.decoding.heartbeat import beat\n" + ECHO)
+    module.write_text("import ctypes, time\nfrom morphmlp.data.decoding.protocol import beat\n" + ECHO)
     monkeypatch.syspath_prepend(str(tmp_path))
     called = SubprocessCall("functions_isolated:echo")
     yield called

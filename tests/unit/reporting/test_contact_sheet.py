@@ -9,7 +9,7 @@ import pytest
 from morphmlp.config import load_config
 from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, ViewClips
-from morphmlp.data.decoding import DecodedFrames, VideoInfo
+from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.data.stream.plan import epoch_order
 from morphmlp.errors import DecodeError

@@ -17,9 +17,7 @@ from typing import cast
 import numpy as np
 
 from morphmlp.data.decoding.backends import decoder_by_name
-from morphmlp.data.decoding.heartbeat import heard
 from morphmlp.data.decoding.inspection import inspect_file, inspect_stored_frames
-from morphmlp.data.decoding.isolation.shared_frames import SharedFrames
 from morphmlp.data.decoding.isolation.wire import (
     Answer,
     FramesWritten,
@@ -29,12 +27,13 @@ from morphmlp.data.decoding.isolation.wire import (
     Ready,
     Request,
     ScanVideo,
+    SharedFrames,
     TimedRequest,
     Working,
     receive,
     send,
 )
-from morphmlp.data.decoding.protocol import Decoder, VideoOpener, VideoReader
+from morphmlp.data.decoding.protocol import Decoder, VideoOpener, VideoReader, heard
 from morphmlp.data.decoding.sources import AnyVideo, holds_frames
 from morphmlp.errors import DecodeError
 
@@ -55,7 +54,7 @@ def main() -> None:
     channel = socket.socket(fileno=arguments.socket)
     videos = AnyVideo(make_decoder(arguments.decoder))
     if arguments.memory_mb is not None:
-        limit_memory(arguments.memory_mb)
+        _limit_memory(arguments.memory_mb)
     send(channel, Ready(own_bytes=own_bytes()))
     limit = "there is" if arguments.memory_mb is None else f"the {arguments.memory_mb} MB of {arguments.memory_name}"
     Server(channel, videos, decoder=arguments.decoder, memory_limit=limit).serve()
@@ -147,7 +146,7 @@ class Server:
         return inspect_file(self._reader, self._path, is_same_library=self._decoder == "pyav")
 
 
-def limit_memory(megabytes: int) -> None:
+def _limit_memory(megabytes: int) -> None:
     """Let this process take so much more memory of its own than it holds now; past it, allocations fail.
 
     The data limit, not the address space: libraries map far more than they use.

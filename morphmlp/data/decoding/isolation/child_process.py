@@ -25,7 +25,7 @@ from morphmlp.data.decoding.isolation.wire import (
 )
 from morphmlp.errors import DecoderStartError
 
-START_SECONDS = 120.0
+_START_SECONDS = 120.0
 """For imports from a slow shared file system; about 0.2 s from a local disk."""
 
 _ALARM_AFTER_S = 1.0  # the child ends itself this long after it should have been ended: by then nobody is waiting
@@ -80,7 +80,7 @@ class ChildProcess:
         self._process, self._channel, self._errors = process, ours, errors
         self._end = weakref.finalize(self, _end, process, ours, errors)
         try:
-            ready, _ = receive(ours, seconds=START_SECONDS)
+            ready, _ = receive(ours, seconds=_START_SECONDS)
         except (EOFError, OSError) as error:
             self.kill()
             reason = self._said() or repr(error)

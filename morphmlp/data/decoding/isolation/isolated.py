@@ -15,8 +15,15 @@ from typing import Self, cast
 
 from morphmlp.data.decoding.inspection import Inspection
 from morphmlp.data.decoding.isolation.child_process import ChildDiedError, ChildProcess
-from morphmlp.data.decoding.isolation.shared_frames import SharedFrames
-from morphmlp.data.decoding.isolation.wire import FramesWritten, InspectVideo, OpenVideo, ReadFrames, Request, ScanVideo
+from morphmlp.data.decoding.isolation.wire import (
+    FramesWritten,
+    InspectVideo,
+    OpenVideo,
+    ReadFrames,
+    Request,
+    ScanVideo,
+    SharedFrames,
+)
 from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
 from morphmlp.errors import DecoderCrashError, DecodeTimeoutError
 

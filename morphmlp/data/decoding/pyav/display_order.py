@@ -14,8 +14,8 @@ from statistics import median
 from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 
-from morphmlp.data.decoding.pyav.coded_pictures import TYPE_READERS, order_by_types
 from morphmlp.data.decoding.pyav.packets import Packets
+from morphmlp.data.decoding.pyav.picture_headers import TYPE_READERS
 
 _TIMED_CONTAINERS = {"mov", "matroska", "flv", "mpegts"}
 """Names of formats that store a presentation time for each packet; the first one where FFmpeg has several."""
@@ -47,7 +47,7 @@ def proven_order(
         starts_whole = all(packets.types[place] == "I" for place in packets.keys)
         # Interlaced MPEG-4: FFmpeg's B-pictures depend on where it began to decode.
         is_free = not (context.codec.canonical_name == "mpeg4" and is_interlaced and "B" in packets.types)
-        return order_by_types(packets.types) if starts_whole and is_free and "?" not in packets.types else None
+        return _order_by_types(packets.types) if starts_whole and is_free and "?" not in packets.types else None
     pts = [time for time in packets.pts if time is not None]
     is_certain = (
         container.format.name.partition(",")[0] in _TIMED_CONTAINERS
@@ -56,6 +56,26 @@ def proven_order(
         and _fits_times(context, packets, is_reordered=any(later < earlier for earlier, later in pairwise(pts)))
     )
     return sorted(range(len(packets)), key=pts.__getitem__) if is_certain else None
+
+
+def _order_by_types(types: list[str]) -> list[int] | None:
+    """Places of the pictures in the order in which they are shown.
+
+    A B-picture is shown at once, any other after the B-pictures that follow it. None where a decoder would drop some,
+    because B-pictures come before there are two to refer to.
+    """
+    order: list[int] = []
+    waiting = None
+    for place, kind in enumerate(types):
+        if kind == "B":
+            if not order:
+                return None
+            order.append(place)
+        else:
+            if waiting is not None:
+                order.append(waiting)
+            waiting = place
+    return order if waiting is None else [*order, waiting]
 
 
 def _are_consistent(packets: Packets, pts: Sequence[int]) -> bool:

@@ -12,10 +12,8 @@ from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from morphmlp.data.decoding.heartbeat import beat
-from morphmlp.data.decoding.protocol import require_content
-from morphmlp.data.decoding.pyav.coded_pictures import TYPE_READERS
-from morphmlp.data.decoding.pyav.h264_fields import holds_frame_reader
+from morphmlp.data.decoding.protocol import beat, require_content
+from morphmlp.data.decoding.pyav.picture_headers import TYPE_READERS, holds_frame_reader
 from morphmlp.errors import DecodeError
 
 MAX_PIXELS = 2**25

@@ -12,8 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from morphmlp.data.decoding.heartbeat import beat
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo
+from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, beat
 from morphmlp.data.decoding.stored_frames.frame_names import shown
 from morphmlp.errors import DecodeError
 
@@ -42,14 +41,14 @@ class StillsReader:
             where: Folder or archive, for the messages.
         """
         self._names, self._load, self._where = names, load, where
-        width, height = self._of_frame(0, still_size)
+        width, height = self._of_frame(0, _still_size)
         self.info = VideoInfo(
             num_frames=len(names),
             fps=FRAMES_PER_SECOND,
             pts_s=tuple(index / FRAMES_PER_SECOND for index in range(len(names))),
             width=width,
             height=height,
-            codec=kind_of(names[0]).lower(),
+            codec=_kind_of(names[0]).lower(),
         )
 
     def read(self, indices: Sequence[int]) -> DecodedFrames:
@@ -103,12 +102,12 @@ class StillsReader:
     def _of_frame(self, index: int, look: Callable[[bytes, Kind], _Seen]) -> _Seen:
         name = self._names[index]
         try:
-            return look(self._load(name), kind_of(name))
+            return look(self._load(name), _kind_of(name))
         except DecodeError as error:
             raise DecodeError(f"{self._where}: {shown(name)} {error}") from None
 
 
-def kind_of(name: str) -> Kind:
+def _kind_of(name: str) -> Kind:
     """What a frame's name says that it is."""
     return "PNG" if name.lower().endswith(".png") else "JPEG"
 
@@ -133,7 +132,7 @@ def decode_still(data: bytes, kind: Kind) -> Frames:
     return pixels
 
 
-def still_size(data: bytes, kind: Kind) -> tuple[int, int]:
+def _still_size(data: bytes, kind: Kind) -> tuple[int, int]:
     """Width and height from a picture's head, pixels.
 
     Raises:

@@ -16,7 +16,7 @@ from morphmlp.data.clips import extract as clips_module
 from morphmlp.data.clips.augment import augment_clip, evaluation_crops
 from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, clip_draws
-from morphmlp.data.decoding import DecodedFrames, VideoInfo
+from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
 
 ROOT = Path(__file__).parents[4]
 CLIP = ClipConfig(sampling="dense", num_frames=4, frame_stride=2, crop_size=16, short_edge=20, channel_order="rgb")

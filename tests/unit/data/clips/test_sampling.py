@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from morphmlp.config.schema import ClipConfig
 from morphmlp.data.clips.sampling import DenseWindow, train_indices, view_indices
-from morphmlp.data.decoding import VideoInfo
+from morphmlp.data.decoding.protocol import VideoInfo
 
 GOLDEN = {
     "30 fps, from the start": (

@@ -17,7 +17,7 @@ from PIL import Image
 from morphmlp.data.datasets.annotations import read_annotations
 from morphmlp.data.datasets.lines import split_of
 from morphmlp.data.datasets.something import read_something
-from morphmlp.data.decoding.stored_frames.packed_frames import open_packed_frames
+from morphmlp.data.decoding.stored_frames.frame_stores import open_packed_frames
 from morphmlp.data.manifest import write_manifest
 from morphmlp.errors import ManifestError
 from morphmlp.preparation.copies import CopyFiles

@@ -4,10 +4,9 @@ import zlib
 
 import pytest
 
-from morphmlp.data.decoding import decoder_by_name
-from morphmlp.data.decoding.checksum import file_crc32
+from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
-from morphmlp.data.decoding.sources import AnyVideo
+from morphmlp.data.decoding.sources import AnyVideo, file_crc32
 from morphmlp.errors import DecodeError
 
 

@@ -22,7 +22,7 @@ from coded_videos import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from morphmlp.data.decoding import decoder_by_name
+from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 
 KINDS = [*CODINGS, "edit list"]
@@ -153,7 +153,7 @@ def test_decoders_say_their_names_and_versions():
 
 def test_decoding_with_pyav_starts_without_torch_ray_and_the_other_decoders():
     program = (
-        "import sys, morphmlp.data.decoding as decoding; decoding.decoder_by_name('pyav'); "
+        "import sys, morphmlp.data.decoding.backends as decoding; decoding.decoder_by_name('pyav'); "
         "print(*sorted({'torch', 'ray', 'decord', 'torchcodec'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

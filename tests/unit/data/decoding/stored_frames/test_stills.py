@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from morphmlp.data.decoding.sources import AnyVideo
-from morphmlp.data.decoding.stored_frames.frame_folder import open_frame_folder
 from morphmlp.data.decoding.stored_frames.frame_names import ordered_names, printf_template, split_template
-from morphmlp.data.decoding.stored_frames.packed_frames import open_packed_frames, pack_frames
+from morphmlp.data.decoding.stored_frames.frame_stores import open_frame_folder, open_packed_frames, pack_frames
 from morphmlp.data.decoding.stored_frames.stills import decode_still
 from morphmlp.errors import DecodeError
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from morphmlp.errors import ManifestError
-from morphmlp.preparation.finished import RESULT, WorkFolder, file_state, stored_bytes
+from morphmlp.preparation.work_folder import RESULT, WorkFolder, file_state, stored_bytes
 
 SCHEMA = pa.schema([*RESULT, pa.field("note", pa.string())])
 SETTINGS = {"decoder": "pyav", "timeout_s": 60.0}

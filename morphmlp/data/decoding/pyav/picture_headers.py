@@ -1,9 +1,43 @@
-"""Whether packets of an H.264 stream hold whole frames: coded in fields, two packets can make one frame.
+"""What packets tell about their pictures, whatever the container says of them.
 
-Knows the codec's bits (H.264, 7.3), and no container, time or frame.
+MPEG-1, 2 and 4: the type of the picture. H.264 (7.3): whether a packet holds a whole frame, for two packets can make
+one frame that is coded in fields. Bits, and no container, time or frame.
 """
 
 from collections.abc import Callable, Iterator
+
+_PICTURE_TYPES = "IPBS"
+_LEAST_CODED_BYTES = 8
+"""An MPEG-4 picture that is shorter may be one that only says "the last picture again", which a decoder may drop."""
+
+
+def _mpeg4_type(packet: bytes) -> str | None:
+    start = packet.find(b"\0\0\1\xb6") + 4
+    if start < 4 or len(packet) - start < _LEAST_CODED_BYTES or packet.find(b"\0\0\1\xb6", start) >= 0:
+        return None
+    return _PICTURE_TYPES[packet[start] >> 6]
+
+
+def _mpeg_type(packet: bytes) -> str | None:
+    start = packet.find(b"\0\0\1\0") + 4
+    extension = packet.find(b"\0\0\1\xb5", start) + 4
+    if start < 4 or len(packet) < start + 2 or packet.find(b"\0\0\1\0", start) >= 0:
+        return None
+    coding = packet[extension : extension + 3] if extension >= 4 else b""
+    if len(coding) == 3 and coding[0] >> 4 == 8 and coding[2] & 3 != 3:
+        return None  # one field of a picture
+    kind = packet[start + 1] >> 3 & 7
+    return _PICTURE_TYPES[kind - 1] if 1 <= kind <= 3 else None
+
+
+TYPE_READERS: dict[str, Callable[[bytes], str | None]] = {
+    "mpeg4": _mpeg4_type,
+    "mpeg1video": _mpeg_type,
+    "mpeg2video": _mpeg_type,
+}
+"""By codec: the type of a packet's picture (I, P, B or S), or None where the packet doesn't hold exactly one whole one.
+In these codecs the types alone give the order in which frames are shown."""
+
 
 _START = b"\0\0\1"
 _SLICES = (1, 5)

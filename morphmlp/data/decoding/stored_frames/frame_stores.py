@@ -1,16 +1,17 @@
-"""Videos whose frames lie in one ZIP archive, stored as they are.
+"""Videos whose frames are files of their own: in a folder, or in one ZIP archive, stored as they are.
 
-One file per video instead of a hundred, with random access to each frame. `unzip` gives the folder back bit for bit,
-and the archive's checksums tell damage that JPEG itself can't.
+An archive is one file per video instead of a hundred, with random access to each frame. `unzip` gives the folder back
+bit for bit, and the archive's checksums tell damage that JPEG itself can't. A single such file is an image, which is a
+video of one frame.
 """
 
 import errno
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from morphmlp.data.decoding.protocol import VideoReader, require_content
-from morphmlp.data.decoding.stored_frames.frame_folder import frame_names, load_frame
 from morphmlp.data.decoding.stored_frames.frame_names import ordered_names, shown, split_template
 from morphmlp.data.decoding.stored_frames.stills import StillsReader
 from morphmlp.errors import DecodeError
@@ -21,6 +22,58 @@ SUFFIX = ".zip"
 
 _NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format has
 _READABLE = 0o100644 << 16
+
+
+def open_frame_folder(path: str, *, num_frames: int | None = None) -> VideoReader:
+    """Open a folder of frames; it's listed once.
+
+    Args:
+        path: The folder, and a template of the frames' names where there is one (`DIR/img_%05d.jpg`).
+        num_frames: Frames that the list promises, and then uses: there must be at least as many. None: all.
+
+    Raises:
+        DecodeError: The folder can't be read, or its frames don't make a video.
+    """
+    folder, _ = split_template(path)
+    names = frame_names(path, num_frames=num_frames)
+    return StillsReader(names, lambda name: _load_frame(folder, name), where=folder)
+
+
+def open_image(path: str) -> VideoReader:
+    """Open a single JPEG or PNG file as a video of one frame.
+
+    Raises:
+        DecodeError: The file can't be read, or isn't what its name says.
+    """
+    folder, _, name = path.rpartition("/")
+    return StillsReader((name,), lambda name: _load_frame(folder or ".", name), where=folder or ".")
+
+
+def frame_names(path: str, *, num_frames: int | None = None) -> tuple[str, ...]:
+    """Names of a folder's frames, first to last.
+
+    Raises:
+        DecodeError: As for `open_frame_folder`.
+    """
+    folder, template = split_template(path)
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
+    except OSError as error:
+        raise DecodeError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
+    return ordered_names(names, where=folder, num_frames=num_frames, template=template)
+
+
+def _load_frame(folder: str, name: str) -> bytes:
+    """The bytes of a frame.
+
+    Raises:
+        DecodeError: The file can't be read.
+    """
+    try:
+        return Path(folder, name).read_bytes()
+    except OSError as error:
+        raise DecodeError(f"can't be read: {(error.strerror or str(error)).lower()}") from None
 
 
 def is_pack(path: str) -> bool:
@@ -71,7 +124,7 @@ def pack_frames(folder: str | Path, target: str | Path) -> int:
             for name, stored_name in zip(names, stored, strict=True):
                 entry = zipfile.ZipInfo(stored_name, _NO_DATE)
                 entry.create_system, entry.external_attr = 3, _READABLE  # as on Unix, wherever it's made
-                archive.writestr(entry, load_frame(path, name))
+                archive.writestr(entry, _load_frame(path, name))
         _require_written(unfinished, stored)
     return len(names)
 
