@@ -14,7 +14,7 @@ from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.errors import CheckpointError
 from morphmlp.training.checkpoint.background_save import BackgroundSaver
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
-from morphmlp.training.loop.loop import LOSS_SUM, StepSummary
+from morphmlp.training.loop.loop import StepSummary
 from morphmlp.training.loop.state import TrainState, snapshot
 
 WARM_UP_STEPS = 2
@@ -153,4 +153,4 @@ def _round(steps: Iterator[StepSummary], saving: _Saving, *, plain: int) -> _Rou
 
 
 def _step_s(steps: Iterator[StepSummary]) -> float:
-    return timed_round(steps, 1, after=lambda taken: taken[-1].totals[LOSS_SUM].item())
+    return timed_round(steps, 1, after=lambda taken: taken[-1].totals.loss_sum.item())

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from morphmlp.config import ExperimentConfig, config_from_mapping
 from morphmlp.config.loading import config_to_mapping
-from morphmlp.data.clips.augment import normalise
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan, random_generator
 from morphmlp.models.parts import training_mode
-from morphmlp.tasks.classification import mix, soft_target_loss_sum, soft_targets
+from morphmlp.tasks.factory import task_of
+from morphmlp.tasks.task import network_input
 from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
 from morphmlp.training.loop.loop import EpochSummary, Recipe, StepSummary, autocast, fit
 from morphmlp.training.loop.state import TrainState, new_state
@@ -70,18 +70,18 @@ def recipe_in_memory(config: ExperimentConfig) -> Recipe:
             micro_batch_size=config.train.micro_batch_size,
             seed=config.train.seed,
         ),
-        mixing=config.mixing,
+        task=task_of(config),
         optim=config.optim,
         epochs=1_000,
         max_steps=None,
         clips_per_video=config.augment.repeats,
-        num_classes=config.model.num_classes,
     )
 
 
 def prepared_state(config: ExperimentConfig, device: torch.device) -> TrainState:
     """A fresh state with the experiment's arithmetic, compiled and recomputed blocks, as a run's only worker has it."""
-    state = new_state(config, device, precision=agreed_precision(config.train.precision, device))
+    precision = agreed_precision(config.train.precision, device)
+    state = new_state(task_of(config), train=config.train, optim=config.optim, device=device, precision=precision)
     prepare_network(config, state.model, device, state.precision, local_workers=1)
     return state
 
@@ -105,25 +105,20 @@ def plain_steps(config: ExperimentConfig, *, device: torch.device) -> Iterator[T
         The sum of the losses of each step's last micro-batch, on the device.
     """
     state, recipe = prepared_state(config, device), recipe_in_memory(config)
-    model, optimizer, scaler = state.model, state.optimizer, state.scaler
+    task, model, optimizer, scaler = recipe.task, state.model, state.optimizer, state.scaler
     training_mode(model)
     batches = ClipsInMemory(config, recipe.plan, pin_memory=device.type == "cuda").step
     clips_per_step = sum(len(batch.labels) for batch in batches)
     while True:
         optimizer.zero_grad(set_to_none=True)
         for batch in batches:
-            targets = soft_targets(
-                batch.labels.to(device, non_blocking=True),
-                num_classes=recipe.num_classes,
-                label_smoothing=recipe.mixing.label_smoothing,
-            )
+            targets = task.targets(batch.labels.to(device, non_blocking=True))
             # The run's draws: MixUp and CutMix cost differently.
             rng = random_generator(recipe.plan.seed, 0, 0, batch.plan.index, "mixing")
-            clips = normalise(batch.clips.to(device, non_blocking=True))
-            clips, targets = mix(clips, targets, mixing=recipe.mixing, rng=rng)
+            clips, targets = task.mix(network_input(batch.clips, state.model, device), targets, rng)
             with autocast(device, state.precision):
                 logits = model(clips)
-            loss_sum = soft_target_loss_sum(logits, targets)
+            loss_sum = task.loss_sum(logits, targets)
             torch.autograd.backward(scaler.scale(loss_sum / clips_per_step))
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm)

@@ -16,7 +16,7 @@ from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
 from morphmlp.benchmarks.step_loop import prepared_state, run_steps, timed_round
 from morphmlp.config import load_config
 from morphmlp.models.cost import activation_bytes
-from morphmlp.training.loop.loop import LOSS_SUM, StepSummary
+from morphmlp.training.loop.loop import StepSummary
 
 AS_CONFIGURED = "as configured"
 VARIANTS: Mapping[str, Mapping[str, JsonValue]] = {
@@ -168,4 +168,4 @@ class _Training:
 
 
 def _wait_for_last(summaries: list[StepSummary]) -> None:
-    summaries[-1].totals[LOSS_SUM].item()
+    summaries[-1].totals.loss_sum.item()

@@ -1,17 +1,19 @@
-"""The multi-view test over the cluster: decode tasks feed a pool of scorers, one per worker."""
+"""The multi-view test over the cluster: decode tasks feed a pool of scorers, one per worker.
+
+Every video is scored exactly once, or there is no number.
+"""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from morphmlp.config.schema import ClipConfig, TestConfig
 from morphmlp.data.clips.extract import ViewClips
@@ -20,8 +22,9 @@ from morphmlp.data.quarantine import BrokenVideo, too_many_broken
 from morphmlp.data.stream.batches import broken_videos, clip_bytes
 from morphmlp.data.stream.plan import MicroBatchPlan
 from morphmlp.data.stream.ray_dataset import IngestShare, decoding_dataset, limit_execution, task_groups
-from morphmlp.evaluation.predictions import check_coverage, predictions_table
-from morphmlp.evaluation.scoring import view_logits
+from morphmlp.errors import EvaluationError
+from morphmlp.evaluation.scoring import view_outputs
+from morphmlp.tasks.task import Task, ViewOutputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class TestResult:
     """What a test found; of every video a score or a reason, unless so many are broken that it ended early."""
 
     predictions: pa.Table
-    """Columns: `morphmlp.data.columns.PREDICTIONS`."""
+    """As the task makes them (`Task.predictions`)."""
     broken: list[BrokenVideo]
     concealed: int
     """Decoded frames that stand in for damaged ones."""
@@ -52,7 +55,7 @@ class TestResult:
 
 
 def score_views(
-    build: Callable[[], nn.Module],
+    task: Task,
     weights: Mapping[str, Tensor],
     manifest: Manifest,
     *,
@@ -67,7 +70,7 @@ def score_views(
     """Score every video of a manifest on all its views; ends where more are broken than may be.
 
     Args:
-        build: Makes the network (weights are loaded into it); called in each scorer.
+        task: Makes each scorer's network, and the predictions.
         weights: The network's state dict.
         manifest: The available videos to score.
         clip: How clips are cut.
@@ -76,20 +79,22 @@ def score_views(
         share: What decoding may use of the cluster, all scorers together.
         videos_at_once: Videos per decode task and per forward pass.
         broken_limit: Share of the videos that may be broken.
-        progress: Told the number of videos done so far.
+        progress: Called with the number of videos done so far.
 
     Raises:
         EvaluationError: A video was neither scored nor quarantined.
     """
     extractor = ViewClips(clip=clip, views=views)
     dataset = scoring_dataset(
-        build, weights, manifest, extractor=extractor, pool=pool, share=share, videos_at_once=videos_at_once
+        task, weights, manifest, extractor=extractor, pool=pool, share=share, videos_at_once=videos_at_once
     )
-    return _collected(dataset, manifest, extractor, broken_limit=broken_limit, progress=progress)
+    return _collected(
+        dataset, manifest, task, views=extractor.clips_per_video, broken_limit=broken_limit, progress=progress
+    )
 
 
 def scoring_dataset(
-    build: Callable[[], nn.Module],
+    task: Task,
     weights: Mapping[str, Tensor],
     manifest: Manifest,
     *,
@@ -109,7 +114,7 @@ def scoring_dataset(
     groups = list(task_groups(plans, videos_at_once))
     dataset = decoding_dataset(manifest, groups, extractor, share).map_batches(
         Scorer,
-        fn_constructor_kwargs={"build": build, "weights": weights, "pool": pool, "extractor": extractor},
+        fn_constructor_kwargs={"task": task, "weights": weights, "pool": pool, "extractor": extractor},
         batch_size=videos_at_once,  # whole tables of a decode task; Ray asks for a number where there are GPUs
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=scorers),
@@ -124,13 +129,14 @@ def scoring_dataset(
 def _collected(
     dataset: ray.data.Dataset,
     manifest: Manifest,
-    extractor: ViewClips,
+    task: Task,
     *,
+    views: int,
     broken_limit: float,
     progress: Callable[[int], None],
 ) -> TestResult:
     """What the scorers found, and the proof that no video is missing."""
-    logits: dict[int, npt.NDArray[np.float32]] = {}
+    outputs: dict[int, ViewOutputs] = {}
     broken: list[BrokenVideo] = []
     scored: list[int] = []
     concealed = retried = 0
@@ -139,12 +145,10 @@ def _collected(
         table = cast(pa.Table, batch)
         broken.extend(broken_videos(table, manifest, stage="test"))
         cpu_s += pc.sum(table["cpu_s"]).as_py() + pc.sum(table["scorer_cpu_s"]).as_py()
-        for row in table.select(["row", "error", "concealed", "retried", "view_logits"]).to_pylist():
+        for row in table.select(["row", "error", "concealed", "retried", "view_outputs"]).to_pylist():
             if not row["error"]:
                 scored.append(row["row"])
-                logits[row["row"]] = np.frombuffer(row["view_logits"], np.float32).reshape(
-                    extractor.clips_per_video, -1
-                )
+                outputs[row["row"]] = np.frombuffer(row["view_outputs"], np.float32).reshape(views, -1)
                 concealed += row["concealed"]
                 retried += row["retried"]
         progress(len(scored) + len(broken))
@@ -153,7 +157,7 @@ def _collected(
     else:
         check_coverage(manifest, scored=scored, broken=[video.video_id for video in broken])
     return TestResult(
-        predictions=predictions_table(manifest, logits),
+        predictions=task.predictions(manifest, outputs),
         broken=broken,
         concealed=concealed,
         retried=retried,
@@ -161,36 +165,52 @@ def _collected(
     )
 
 
+def check_coverage(manifest: Manifest, *, scored: Iterable[int], broken: Iterable[str]) -> None:
+    """Make sure that every video was either scored once or quarantined.
+
+    Raises:
+        EvaluationError: A video is missing; a score over the rest would be another test set's.
+    """
+    ids = manifest.table["video_id"].to_pylist()
+    scored_rows = list(scored)
+    twice = len(scored_rows) - len(set(scored_rows))
+    missing = set(ids) - {ids[row] for row in scored_rows} - set(broken)
+    if twice or missing:
+        examples = ", ".join(sorted(missing)[:3])
+        raise EvaluationError(
+            f"no score: of {len(ids)} videos {len(missing)} were neither scored nor quarantined"
+            f"{f' ({examples})' if examples else ''} and {twice} were scored twice"
+        )
+
+
 class Scorer:
     """Holds the model on its device and scores decoded rows.
 
-    Columns in: `morphmlp.data.columns.DECODED`. Columns out: the same with `view_logits`, the bytes of fp32 `[v k]`, in
-    the place of `clips`, and `scorer_cpu_s`, CPU seconds of this process since the last rows, shared out over them.
+    Columns in: `morphmlp.data.columns.DECODED`. Columns out: the same with `view_outputs`, the bytes of fp32 `[v k]`,
+    in the place of `clips`, and `scorer_cpu_s`, CPU seconds of this process since the last rows, shared out over them.
     """
 
-    def __init__(
-        self, build: Callable[[], nn.Module], weights: Mapping[str, Tensor], pool: ScorerPool, extractor: ViewClips
-    ) -> None:
+    def __init__(self, task: Task, weights: Mapping[str, Tensor], pool: ScorerPool, extractor: ViewClips) -> None:
         self._cpu_s = 0.0  # the process is this scorer's alone, so that its start counts
         torch.set_num_threads(pool.cpus_per_worker)
         self._device = torch.device(pool.device)
         self._extractor = extractor
-        self._model = build()
+        self._model = task.network()
         self._model.load_state_dict(weights)
         self._model.to(self._device).eval()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Logits of every view; a broken video has none."""
+        """Outputs of every view; a broken video has none."""
         size, views = self._extractor.clip.crop_size, self._extractor.clips_per_video
         clips = clip_bytes(rows["clips"]).view(-1, self._extractor.clip.num_frames, size, size, 3)
         cells = [b""] * rows.num_rows
         if len(clips):
-            logits = view_logits(self._model, clips, device=self._device, clips_at_once=max(views, 8))
+            outputs = view_outputs(self._model, clips, device=self._device, clips_at_once=max(views, 8))
             good = [place for place, error in enumerate(rows["error"].to_pylist()) if not error]
-            for place, of_video in zip(good, torch.split(logits, views), strict=True):
+            for place, of_video in zip(good, torch.split(outputs, views), strict=True):
                 cells[place] = of_video.numpy().tobytes()
         shared = pa.array(self._shares_of_cpu_s(rows.num_rows), pa.float64())
-        scored = rows.drop_columns(["clips"]).append_column("view_logits", pa.array(cells, pa.binary()))
+        scored = rows.drop_columns(["clips"]).append_column("view_outputs", pa.array(cells, pa.binary()))
         return scored.append_column("scorer_cpu_s", shared)
 
     def _shares_of_cpu_s(self, rows: int) -> list[float]:

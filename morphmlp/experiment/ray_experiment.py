@@ -3,11 +3,12 @@
 Pipelines and sweep trials call this; Ray is already running when they do.
 """
 
-import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
@@ -17,20 +18,19 @@ from morphmlp.data.quarantine import Quarantine, broken_limit, earlier_broken
 from morphmlp.data.stream.ray_clips import SharedVideos
 from morphmlp.data.stream.ray_first_look import require_files
 from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_told
-from morphmlp.evaluation.predictions import count_predictions, write_predictions
 from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
-from morphmlp.evaluation.scoring import confusion_matrix
 from morphmlp.experiment.data_splits import DataSplits
 from morphmlp.experiment.ray_shared_files import require_shared_files
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
-from morphmlp.metrics import ScoreCounts
 from morphmlp.models.cost import model_cost
 from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics, Tags
-from morphmlp.reporting.figures import accuracy_figure, confusion_figure, loss_figure
+from morphmlp.reporting.figures import confusion_figure, loss_figure, score_figure
 from morphmlp.reporting.time_figure import time_figure
 from morphmlp.stop_signals import StopSignals
-from morphmlp.tasks.scores import TOP1, TOP5
+from morphmlp.tasks.factory import task_of
+from morphmlp.tasks.scores import ScoreName
+from morphmlp.tasks.task import Counts, Task
 from morphmlp.tracking import (
     Patience,
     RunWriter,
@@ -41,7 +41,7 @@ from morphmlp.tracking import (
     write_waiting,
 )
 from morphmlp.training.checkpoint.saving import checkpoint_to_test
-from morphmlp.training.loop.state import Checkpoint, build_network, checkpoint_from
+from morphmlp.training.loop.state import Checkpoint, checkpoint_from
 from morphmlp.training.record.accounting import (
     RunAccount,
     RunFacts,
@@ -57,14 +57,8 @@ from morphmlp.training.weights.start import with_checked_weights
 from morphmlp.training.workers.ray_trainer import train
 from morphmlp.training.workers.ray_worker import TrainJob
 
-CURVES = (
-    Metrics.TRAIN_LOSS,
-    Metrics.TRAIN_EPOCH_LOSS,
-    Metrics.TRAIN_CLIPS_PER_S,
-    Metrics.VAL_LOSS,
-    TOP1.val_metric,
-    TOP5.val_metric,
-)
+CURVES = (Metrics.TRAIN_LOSS, Metrics.TRAIN_EPOCH_LOSS, Metrics.TRAIN_CLIPS_PER_S, Metrics.VAL_LOSS)
+"""Metrics that figures are drawn of, besides the task's scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +68,10 @@ class ExperimentResult:
     run_id: str
     run_name: str
     fingerprint: str
-    top1: float
-    """Percent of `num_videos`."""
-    top5: float
+    score: float
+    """The task's primary score."""
+    scores: Mapping[str, float]
+    """All of them, by `ScoreName.key`."""
     num_videos: int
     """Test videos scored."""
     num_quarantined: int
@@ -86,7 +81,7 @@ class ExperimentResult:
     checkpoint: str
     """Folder of the checkpoint that was tested."""
     tested: str
-    """Which one that is, in words: the last or the best, its step and validation top-1."""
+    """Which one that is, in words: the last or the best, its step and validation score."""
     wall_s: float
     """From the first check to the last record of this call, seconds."""
     cpu_s: float
@@ -94,10 +89,16 @@ class ExperimentResult:
     clips_per_s: float
     """Training clips per second, all workers, ingest included: median over the run's reports."""
 
-    def in_words(self, views: str) -> str:
-        """In a line."""
+    def in_words(self, views: str, names: Sequence[ScoreName]) -> str:
+        """In a line.
+
+        Args:
+            views: Those of a test video, in words.
+            names: The task's scores.
+        """
+        scores = ", ".join(f"{name.title} {self.scores[name.key]:.2f}" for name in names)
         return (
-            f"{self.run_name}: test top-1 {self.top1:.2f}, top-5 {self.top5:.2f} of {self.num_videos} videos "
+            f"{self.run_name}: test {scores} of {self.num_videos} videos "
             f"({views}; {self.tested}; {self.num_quarantined} quarantined), {self.wall_s:.0f} s, "
             f"MLflow run {self.run_id}"
         )
@@ -115,6 +116,7 @@ def run_experiment(
     parent_run_id: str | None = None,
     stops: StopSignals | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
+    task: Task | None = None,
 ) -> ExperimentResult:
     """Train, test and record one experiment, or continue it where a run of this name stopped.
 
@@ -127,11 +129,13 @@ def run_experiment(
         tags: More tags for the record.
         parent_run_id: The sweep that the run belongs to.
         stops: Signals to this process, where it takes care of them.
-        on_epoch: Told each validated epoch (from 1) and its top-1, percent; training goes on meanwhile.
+        on_epoch: Called with each validated epoch (from 1) and its score, while training continues.
+        task: What the network is trained for; None: the task that the experiment names.
 
     Raises:
-        MorphMLPError: Whatever the user can mend.
+        MorphMLPError: Whatever the user can fix.
     """
+    task = task or task_of(config)
     config = with_checked_weights(with_absolute_paths(config), data.train.class_names)
     if placement.on_cluster:
         require_shared_files(config, [data], placement)
@@ -145,10 +149,10 @@ def run_experiment(
             for file in filter(Path.exists, (folder.experiment, folder.start_weights)):
                 run.writer.artifact(file)
             result = _train_and_test(
-                config, data, placement, run=run, progress=progress, stops=stops, on_epoch=on_epoch
+                config, task, data, placement, run=run, progress=progress, stops=stops, on_epoch=on_epoch
             )
             run.writer.finish("FINISHED")
-            log.keep(result.in_words(config.test.in_words))
+            log.keep(result.in_words(config.test.in_words, task.scores))
         except BaseException as error:
             ended: Status = "KILLED" if isinstance(error, KeyboardInterrupt | RunStoppedError) else "FAILED"
             fault = end_early(run.writer, ended, folder.record_waiting)
@@ -208,6 +212,7 @@ def _open(
 
 def _train_and_test(
     config: ExperimentConfig,
+    task: Task,
     data: DataSplits,
     placement: Placement,
     *,
@@ -219,6 +224,7 @@ def _train_and_test(
     folder, writer = run.folder, run.writer
     job = TrainJob(
         config=config,
+        task=task,
         folder=folder,
         videos=SharedVideos.of(train=data.train, val=data.val),
         placement=placement,
@@ -238,8 +244,9 @@ def _train_and_test(
         progress.line(line)
     checkpoint, content, which = checkpoint_to_test(config, folder, progress.line)
     writer.tags({Tags.TESTED: which})
-    tested = run_test(config, data.test, checkpoint_from(content), placement, progress)
-    counts = record_test(tested, data.test, config, writer=writer, folder=folder)
+    tested = run_test(task, checkpoint_from(content), data.test, config=config, placement=placement, progress=progress)
+    counts = record_test(tested, data.test, task=task, config=config, writer=writer, folder=folder)
+    scores = counts.scores()
     if folder.events.exists():
         writer.artifact(folder.events)
     wall_s = time.monotonic() - run.began
@@ -251,9 +258,9 @@ def _train_and_test(
         fingerprint=fingerprint(config),
         checkpoint=checkpoint.location,
         tested=which,
-        top1=counts.top1,
-        top5=counts.top5,
-        num_videos=counts.num_videos,
+        score=scores[task.scores[0].key],
+        scores=scores,
+        num_videos=int(counts.num_videos),
         num_quarantined=len(tested.broken),
         unscored=tuple(f"{video.video_id} ({video.path}): {video.message}" for video in tested.broken),
         wall_s=wall_s,
@@ -264,9 +271,10 @@ def _train_and_test(
 
 def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
     """Curves, and what the training took."""
-    history = run.writer.history(list(CURVES))
+    names = job.task.scores
+    history = run.writer.history([*CURVES, *(name.val_metric for name in names)])
     run.writer.figure(loss_figure(history), "figures/loss.png")
-    run.writer.figure(accuracy_figure(history), "figures/accuracy.png")
+    run.writer.figure(score_figure(history, names), "figures/accuracy.png")
     windows = read_windows(run.folder.progress)
     placement, cluster = job.placement, job.config.cluster
     facts = RunFacts(
@@ -285,12 +293,18 @@ def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
 
 
 def run_test(
-    config: ExperimentConfig, videos: Manifest, checkpoint: Checkpoint, placement: Placement, progress: Progress
+    task: Task,
+    checkpoint: Checkpoint,
+    videos: Manifest,
+    *,
+    config: ExperimentConfig,
+    placement: Placement,
+    progress: Progress,
 ) -> TestResult:
     """Score the test videos on all views with a checkpoint's weights."""
     progress.phase(f"test, {config.test.in_words}", total=len(videos), unit="videos")
     return score_views(
-        functools.partial(build_network, config),
+        task,
         checkpoint.weights,
         videos,
         clip=config.clip,
@@ -311,37 +325,34 @@ def run_test(
 def record_test(
     tested: TestResult,
     videos: Manifest,
-    config: ExperimentConfig,
     *,
+    task: Task,
+    config: ExperimentConfig,
     writer: RunWriter,
     folder: RunFolder,
-) -> ScoreCounts:
+) -> Counts:
     """Count the scores, and write them with predictions, confusion matrix and quarantine to the record.
 
     Raises:
         QuarantineLimitError: Too many test videos are broken for the score to stand for the test set.
     """
     quarantine = Quarantine.read(folder.quarantine)
-    quarantine.replace("test", tested.broken)  # files may have been mended since an earlier test
+    quarantine.replace("test", tested.broken)  # files may have been fixed since an earlier test
     quarantine.write(folder.quarantine, run=folder.root.name, earlier=earlier_broken(config.data.test))
     writer.artifact(folder.quarantine)
-    write_predictions(tested.predictions, folder.predictions)
+    pq.write_table(tested.predictions, folder.predictions)
     writer.artifact(folder.predictions)
     quarantine.check_share(stage="test", num_videos=len(videos), limit=broken_limit(config.ingest))
-    counts, num_classes = count_predictions(tested.predictions), config.model.num_classes
-    matrix = confusion_matrix(
-        tested.predictions["label"].to_numpy(),
-        tested.predictions["prediction"].to_numpy(),
-        num_classes=num_classes,
-    )
-    # A head may have more classes than the videos have names for (a few videos under a 400-class head).
-    names = [*videos.class_names, *map(str, range(len(videos.class_names), num_classes))]
-    writer.figure(confusion_figure(matrix, names), "figures/confusion.png")
+    counts = task.count_predictions(tested.predictions)
+    if (matrix := task.confusion(tested.predictions)) is not None:
+        # A head may have more classes than the videos have names for (a few videos under a 400-class head).
+        names = [*videos.class_names, *map(str, range(len(videos.class_names), len(matrix)))]
+        writer.figure(confusion_figure(matrix, names), "figures/confusion.png")
+    scores = counts.scores()
     writer.metrics(
         [
-            _point(TOP1.test_metric, counts.top1),
-            _point(TOP5.test_metric, counts.top5),
-            _point(Metrics.TEST_NUM_VIDEOS, counts.num_videos),
+            *(_point(name.test_metric, scores[name.key]) for name in task.scores),
+            _point(Metrics.TEST_NUM_VIDEOS, int(counts.num_videos)),
             _point(Metrics.TEST_NUM_QUARANTINED, len(tested.broken)),
             _point(Metrics.TEST_CONCEALED, tested.concealed),
             _point(Metrics.TEST_RETRIED, tested.retried),

@@ -13,6 +13,7 @@ from morphmlp.experiment.run_claim import require_free
 from morphmlp.progress import TerminalProgress
 from morphmlp.stop_signals import NAMES, StopSignals, signal_of
 from morphmlp.targets import require_storage
+from morphmlp.tasks.scores import scores_of
 from morphmlp.training.weights.choose import extending, starting_from
 from morphmlp.training.weights.start import with_checked_weights
 
@@ -22,8 +23,8 @@ UNSCORED_SHOWN = 10
 
 def train_pipeline(arguments: ExperimentArguments) -> None:
     """Train, test and record the experiment that the command line names; prints the result."""
-    result = train_and_report(arguments)
-    print(result.in_words(arguments.config.test.in_words))
+    config, result = arguments.config, train_and_report(arguments)
+    print(result.in_words(config.test.in_words, scores_of(config.task)))
     for line in result.unscored[:UNSCORED_SHOWN]:
         print(f"not scored: {line}")
     if len(result.unscored) > UNSCORED_SHOWN:

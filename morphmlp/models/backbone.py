@@ -1,7 +1,7 @@
-"""MorphMLP: stem, four stages of blocks, head; one network for all published variants.
+"""The backbone, stem and four stages of blocks, and the classifier on it; one network for all published variants.
 
 Parameter names and shapes are those of the released checkpoints (MTLab/MorphMLP, commit 62ebe80), so these load
-without remapping. Maps are channels-last inside, channels-first at the borders. Knows no files, Ray or MLflow.
+without remapping. Maps are channels-last inside, channels-first at the borders.
 """
 
 from collections.abc import Collection
@@ -120,12 +120,15 @@ class Block(nn.Module):
         return z
 
 
-class MorphMLP(nn.Module):
-    """A MorphMLP network for clips of one size, or images with `temporal: none`.
+class Backbone(nn.Module):
+    """Stem and four stages for clips of one size, or for images with `temporal: none`.
+
+    A network is a subclass with layers behind the stages, whose constructor ends with `reset_parameters`. So the
+    backbone's parameters have the same names in every network.
 
     Args:
         config: The network.
-        num_frames: Frames per clip; an image model takes no notice.
+        num_frames: Frames per clip; an image network takes no notice.
         crop_size: Rows and columns of the input, pixels.
 
     Raises:
@@ -153,14 +156,6 @@ class MorphMLP(nn.Module):
         self.blocks3 = _stage_blocks(config, stage=2, tokens=tokens)
         self.patch_embed4 = Downsample(dims[2], dims[3], image=self.is_image)
         self.blocks4 = _stage_blocks(config, stage=3, tokens=tokens)
-        self.norm = nn.LayerNorm(dims[3])
-        self.head = nn.Linear(dims[3], config.num_classes)
-        if not self.head.weight.is_meta:
-            self.reset_parameters()
-
-    def forward(self, clips: Float[Tensor, "b c *t h w"]) -> Float[Tensor, "b k"]:
-        """Logits, in training and in evaluation; see `forward_features` for the input."""
-        return self.forward_head(self.forward_features(clips)[-1])
 
     def forward_features(self, clips: Float[Tensor, "b c *t h w"]) -> tuple[Float[Tensor, "b ..."], ...]:
         """The maps at the ends of the four stages, not normalised.
@@ -184,12 +179,6 @@ class MorphMLP(nn.Module):
                 x = self._run_block(cast(Block, block), x, recompute=stage in self.recomputed_stages)
             maps.append(rearrange(x, TO_IMAGE_CONV if self.is_image else TO_VIDEO_CONV))
         return tuple(maps)
-
-    def forward_head(self, last_map: Float[Tensor, "b c *t h w"]) -> Float[Tensor, "b k"]:
-        """Logits from the last of `forward_features`' maps: norm, mean over all tokens, linear layer."""
-        x = self.norm(rearrange(last_map, FROM_IMAGE_CONV if self.is_image else FROM_VIDEO_CONV))
-        logits: Tensor = self.head(reduce(x, "b t h w c -> b c", "mean"))
-        return logits
 
     def set_activation_checkpointing(self, stages: Collection[int]) -> None:
         """Recompute the blocks of these stages (1-4) in the backward pass instead of keeping their activations.
@@ -225,8 +214,11 @@ class MorphMLP(nn.Module):
         """Draw the initial weights anew, by `config.init`; call it after `to_empty` of a model built on meta.
 
         As in the published source: linear layers normal with std 0.02, truncated at +-2 (so hardly at all), biases 0;
-        norms 1 and 0; convolutions PyTorch's default. The temporal layers then start at zero output.
+        norms 1 and 0; convolutions PyTorch's default. The temporal layers then start at zero output. On the meta device
+        there is nothing to draw.
         """
+        if next(self.parameters()).is_meta:
+            return
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=INIT_STD, a=-2.0, b=2.0)
@@ -260,6 +252,26 @@ class MorphMLP(nn.Module):
                 f"this MorphMLP was built for {kind} {axes} = [b, {expected}], got {list(clips.shape)}; "
                 "resize the input or build the model with its num_frames and crop_size"
             )
+
+
+class MorphMLP(Backbone):
+    """The network that is published: a backbone with a linear head for `num_classes`; see `Backbone`."""
+
+    def __init__(self, config: ModelConfig, *, num_frames: int, crop_size: int) -> None:
+        super().__init__(config, num_frames=num_frames, crop_size=crop_size)
+        self.norm = nn.LayerNorm(config.embed_dims[-1])
+        self.head = nn.Linear(config.embed_dims[-1], config.num_classes)
+        self.reset_parameters()
+
+    def forward(self, clips: Float[Tensor, "b c *t h w"]) -> Float[Tensor, "b k"]:
+        """Logits, in training and in evaluation; see `forward_features` for the input."""
+        return self.forward_head(self.forward_features(clips)[-1])
+
+    def forward_head(self, last_map: Float[Tensor, "b c *t h w"]) -> Float[Tensor, "b k"]:
+        """Logits from the last of `forward_features`' maps: norm, mean over all tokens, linear layer."""
+        x = self.norm(rearrange(last_map, FROM_IMAGE_CONV if self.is_image else FROM_VIDEO_CONV))
+        logits: Tensor = self.head(reduce(x, "b t h w c -> b c", "mean"))
+        return logits
 
 
 def drop_path_rates(rate: float, depths: tuple[int, ...]) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from morphmlp.record import MetricPoint, Metrics
-from morphmlp.tasks.scores import TOP1, TOP5
+from morphmlp.tasks.scores import ScoreName
 
 _DPI = 150
 _BLUE, _ORANGE, _GREY = "#2a6f97", "#c8553d", "#8d99ae"
@@ -48,18 +48,30 @@ def loss_figure(history: Sequence[MetricPoint]) -> Figure:
     return figure
 
 
-def accuracy_figure(history: Sequence[MetricPoint]) -> Figure:
-    """Validation top-1 and top-5 by epoch; the test's top-1 as a line across, where there is one."""
+def score_figure(history: Sequence[MetricPoint], names: Sequence[ScoreName]) -> Figure:
+    """Validation scores by epoch; the test's primary score as a line across, where there is one.
+
+    Args:
+        history: Points of a run.
+        names: Scores of its task, the primary one first.
+    """
     figure = Figure(figsize=(5.5, 3.6), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
-    _style(axes, title="Validation accuracy", x="epoch", y="accuracy (%)")
-    axes.set_ylim(0, 102)
-    _, tested = _series(history, TOP1.test_metric)
+    _style(axes, title="Validation scores", x="epoch", y=names[0].unit)
+    if names[0].unit == "%":
+        axes.set_ylim(0, 102)
+    _, tested = _series(history, names[0].test_metric)
     if len(tested):
         axes.axhline(
-            tested[-1], color=_GREY, linestyle="--", linewidth=1, label=f"test top-1, all views: {tested[-1]:.1f}"
+            tested[-1],
+            color=_GREY,
+            linestyle="--",
+            linewidth=1,
+            label=f"test {names[0].title}, all views: {tested[-1]:.1f}",
         )
-    _lines(axes, history, {TOP5.val_metric: ("top-5, one view", _ORANGE), TOP1.val_metric: ("top-1, one view", _BLUE)})
+    # The primary score comes last, so that its line lies on top.
+    curves = list(zip(names, (_BLUE, _ORANGE, _GREY), strict=False))[::-1]
+    _lines(axes, history, {name.val_metric: (f"{name.title}, one view", color) for name, color in curves})
     return figure
 
 
@@ -90,7 +102,7 @@ def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
     image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
     axes.set(
-        title=f"Confusion, {k} classes, {counts.sum()} videos, top-1 {_top1(counts):.1f} %",
+        title=f"Confusion, {k} classes, {counts.sum()} videos, top-1 {_share_right(counts):.1f} %",
         xlabel="predicted class",
         ylabel="true class",
     )
@@ -131,7 +143,7 @@ def _running_median(values: NDArray[np.float64], window: int) -> NDArray[np.floa
     return np.array([np.median(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))])
 
 
-def _top1(counts: NDArray[np.integer]) -> float:
+def _share_right(counts: NDArray[np.integer]) -> float:
     return 100 * float(np.trace(counts)) / max(int(counts.sum()), 1)
 
 

@@ -1,17 +1,115 @@
-"""Classification: soft targets, MixUp and CutMix, loss.
+"""Classification of videos: network with a linear head, soft targets, MixUp and CutMix, top-1 and top-5.
 
 Sources: MorphMLP reference code (MTLab/MorphMLP, commit 62ebe80), which builds on PySlowFast.
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from morphmlp.config.schema import MixingConfig
+from morphmlp.config.schema import MixingConfig, ModelConfig
+from morphmlp.data.columns import PREDICTIONS
+from morphmlp.data.manifest import Manifest
+from morphmlp.models import MorphMLP
+from morphmlp.tasks.scores import TOP1, TOP5, ScoreName
+from morphmlp.tasks.task import Counts, Scores, ViewOutputs, share, zero
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ClassificationCounts(Counts):
+    """Scored videos, and how many of them are right."""
+
+    top1_hits: Tensor = field(default_factory=zero)
+    top5_hits: Tensor = field(default_factory=zero)
+
+    def scores(self) -> Scores:
+        """Percent of the videos with the right answer first, and among the first five."""
+        return {
+            TOP1.key: 100 * share(self.top1_hits, self.num_videos),
+            TOP5.key: 100 * share(self.top5_hits, self.num_videos),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """One class for each video; see `Task` for what the methods are asked for."""
+
+    model: ModelConfig
+    num_frames: int
+    crop_size: int
+    mixing: MixingConfig
+
+    scores: tuple[ScoreName, ...] = (TOP1, TOP5)
+
+    def network(self) -> MorphMLP:
+        """Backbone, mean over all tokens, linear head."""
+        return MorphMLP(self.model, num_frames=self.num_frames, crop_size=self.crop_size)
+
+    def targets(self, labels: Int[Tensor, "b"]) -> Float[Tensor, "b k"]:
+        """Smoothed one-hot targets."""
+        return soft_targets(labels, num_classes=self.model.num_classes, label_smoothing=self.mixing.label_smoothing)
+
+    def mix(
+        self, clips: Float[Tensor, "b c *t h w"], targets: Float[Tensor, "b k"], rng: np.random.Generator
+    ) -> tuple[Float[Tensor, "b c *t h w"], Float[Tensor, "b k"]]:
+        """MixUp or CutMix, as `mixing` says."""
+        return mix(clips, targets, mixing=self.mixing, rng=rng)
+
+    def loss_sum(self, outputs: Float[Tensor, "b k"], targets: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+        """Soft-target cross-entropy."""
+        return soft_target_loss_sum(outputs, targets)
+
+    def no_counts(self) -> ClassificationCounts:
+        """The counts of no video."""
+        return ClassificationCounts()
+
+    def counts(self, outputs: Float[Tensor, "b k"], labels: Int[Tensor, "b"]) -> ClassificationCounts:
+        """Count right answers; with fewer than five classes top-5 counts all of them."""
+        hits = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == labels[:, None]
+        loss_sum = functional.cross_entropy(outputs.float(), labels, reduction="sum")
+        return ClassificationCounts(
+            num_videos=zero() + len(labels),
+            loss_sum=loss_sum.double().cpu(),
+            top1_hits=hits[:, 0].sum().double().cpu(),
+            top5_hits=hits.sum().double().cpu(),
+        )
+
+    def predictions(self, manifest: Manifest, outputs: Mapping[int, ViewOutputs]) -> pa.Table:
+        """Columns: `morphmlp.data.columns.PREDICTIONS`; logits are summed over views, as published."""
+        ids, labels = manifest.table["video_id"], manifest.table["label"]
+        rows = sorted(outputs)
+        summed = [outputs[row].sum(axis=0) for row in rows]
+        return pa.table(
+            {
+                "video_id": [ids[row].as_py() for row in rows],
+                "label": [labels[row].as_py() for row in rows],
+                "view_logits": [outputs[row].tolist() for row in rows],
+                "logits": [logits.tolist() for logits in summed],
+                "prediction": [int(logits.argmax()) for logits in summed],
+            },
+            schema=PREDICTIONS,
+        )
+
+    def count_predictions(self, table: pa.Table) -> ClassificationCounts:
+        """Count the summed logits of all rows."""
+        if not table.num_rows:
+            return self.no_counts()
+        logits = torch.from_numpy(np.stack(table["logits"].to_numpy()).astype(np.float32))
+        return self.counts(logits, torch.from_numpy(table["label"].to_numpy().astype(np.int64)))
+
+    def confusion(self, table: pa.Table) -> npt.NDArray[np.int64]:
+        """Videos by true and predicted class."""
+        matrix = np.zeros((self.model.num_classes, self.model.num_classes), dtype=np.int64)
+        np.add.at(matrix, (table["label"].to_numpy(), table["prediction"].to_numpy()), 1)
+        return matrix
 
 
 def soft_targets(labels: Int[Tensor, "b"], *, num_classes: int, label_smoothing: float) -> Float[Tensor, "b k"]:
@@ -22,8 +120,8 @@ def soft_targets(labels: Int[Tensor, "b"], *, num_classes: int, label_smoothing:
 
 
 def mix(
-    clips: Float[Tensor, "b c t h w"], targets: Float[Tensor, "b k"], *, mixing: MixingConfig, rng: np.random.Generator
-) -> tuple[Float[Tensor, "b c t h w"], Float[Tensor, "b k"]]:
+    clips: Float[Tensor, "b c *t h w"], targets: Float[Tensor, "b k"], *, mixing: MixingConfig, rng: np.random.Generator
+) -> tuple[Float[Tensor, "b c *t h w"], Float[Tensor, "b k"]]:
     """MixUp or CutMix over one micro-batch; clip i is mixed with clip `b - 1 - i`.
 
     Published: a fair coin chooses between the two; one share and one box hold for all clips and frames.

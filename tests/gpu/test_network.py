@@ -10,7 +10,7 @@ from tiny_network import clips, gradients, tiny
 from morphmlp.config import load_config
 from morphmlp.models.cost import activation_bytes
 from morphmlp.tasks.classification import soft_target_loss_sum, soft_targets
-from morphmlp.training.loop.state import build_network
+from morphmlp.tasks.factory import task_of
 from morphmlp.tuning.space.fitting import Sizes
 from morphmlp.tuning.space.latency import measured_latency_ms
 
@@ -71,7 +71,7 @@ def test_compiled_blocks_have_the_same_gradients_with_the_same_draws(gpu, stages
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_activations_take_the_memory_that_auto_reckons_with(gpu, stages, precision):
     config, count = load_config(K400_S), 4
-    model = build_network(config).to(gpu).train()
+    model = task_of(config).network().to(gpu).train()
     model.set_activation_checkpointing(stages)
     reckoned = activation_bytes(
         config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size, clips=count

@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.training.loop.device_choices import agreed_precision
-from morphmlp.training.loop.loop import SKIPPED, Stepper, StepSummary, fit
-from morphmlp.training.loop.state import checkpoint_from, new_state, restore, snapshot
+from morphmlp.training.loop.loop import Stepper, StepSummary, fit
+from morphmlp.training.loop.state import checkpoint_from, restore, snapshot
 from morphmlp.training.loop.step_clock import StepClock
 from morphmlp.training.loop.step_guard import StepGuard
 
@@ -56,7 +56,7 @@ def test_losses_are_those_of_a_cpu(gpu, exact_arithmetic):
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_a_step_never_waits_for_the_gpu(gpu, precision):
     """Torch raises an error at every operation that makes the host wait; reading the step before is an event's wait."""
-    state = new_state(AVERAGED, gpu, precision=precision)
+    state = tiny.new_state(AVERAGED, gpu, precision=precision)
     recipe = tiny.recipe_of(AVERAGED, max_steps=6)
     guard = StepGuard(loss_scaling=precision == "fp16")
     stepper = Stepper(state, state.model.train(), recipe=recipe, device=gpu, guard=guard)
@@ -73,7 +73,7 @@ def test_a_step_never_waits_for_the_gpu(gpu, precision):
 
 
 def test_a_step_whose_loss_is_not_a_number_moves_only_the_cursor(gpu):
-    state = new_state(AVERAGED, gpu, precision="bf16")
+    state = tiny.new_state(AVERAGED, gpu, precision="bf16")
     # Three micro-batches a step: the eighth forward pass is the second of the third step.
     tiny.Poison(state.model, {7})
     told, contents = [], [content_of(state)]
@@ -83,7 +83,7 @@ def test_a_step_whose_loss_is_not_a_number_moves_only_the_cursor(gpu):
     for summary in fit(state, state.model, Pinned(recipe.plan), recipe=recipe, device=gpu, guard=guard):
         if isinstance(summary, StepSummary):
             contents.append(content_of(state))
-            skipped.append(summary.totals[SKIPPED].item())
+            skipped.append(summary.totals.skipped.item())
     assert skipped == [0, 0, 1, 0, 0, 0]
     before, after = contents[2], contents[3]
     assert all(tiny.equal(before[part], after[part]) for part in ("model", "averaged", "scaler"))
@@ -95,29 +95,29 @@ def test_a_step_whose_loss_is_not_a_number_moves_only_the_cursor(gpu):
 
 
 def test_with_fp16_steps_are_skipped_until_the_loss_scale_is_found(gpu):
-    state = new_state(AVERAGED, gpu, precision="fp16")
+    state = tiny.new_state(AVERAGED, gpu, precision="fp16")
     state.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**40)
     before = content_of(state)
     guard = StepGuard(loss_scaling=True)
     summaries = steps_of(state, state.model, gpu, guard=guard, max_steps=6)
-    assert [summary.totals[SKIPPED].item() for summary in summaries][:2] == [1, 1]
+    assert [summary.totals.skipped.item() for summary in summaries][:2] == [1, 1]
     assert state.scaler.get_scale() < 2.0**40
     assert not guard.gave_up
     assert tiny.equal(before["model"], content_of(state)["model"])
     state.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**10)
-    assert [s.totals[SKIPPED].item() for s in steps_of(state, state.model, gpu, guard=guard, max_steps=8)] == [0, 0]
+    assert [s.totals.skipped.item() for s in steps_of(state, state.model, gpu, guard=guard, max_steps=8)] == [0, 0]
     assert not tiny.equal(before["model"], content_of(state)["model"])
 
 
 def test_a_checkpoint_goes_on_as_if_nothing_had_been(gpu):
     """And it is a copy, which training doesn't change any more."""
-    whole = new_state(AVERAGED, gpu, precision="bf16")
+    whole = tiny.new_state(AVERAGED, gpu, precision="bf16")
     expected = tiny.losses_of(steps_of(whole, whole.model, gpu, max_steps=8))
-    first = new_state(AVERAGED, gpu, precision="bf16")
+    first = tiny.new_state(AVERAGED, gpu, precision="bf16")
     steps_of(first, first.model, gpu, max_steps=3)
     content = content_of(first)
     steps_of(first, first.model, gpu, max_steps=5)
-    second = new_state(AVERAGED, gpu, precision="bf16")
+    second = tiny.new_state(AVERAGED, gpu, precision="bf16")
     restore(second, checkpoint_from(content), config=AVERAGED, data_fingerprint="1:a")
     state = second.optimizer.state_dict()["state"]
     assert {value.device.type for moments in state.values() for value in moments.values()} == {"cuda"}
@@ -126,11 +126,11 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_been(gpu):
 
 
 def test_data_parallelism_over_nccl_has_the_same_losses(gpu, tmp_path):
-    alone = new_state(AVERAGED, gpu, precision="bf16")
+    alone = tiny.new_state(AVERAGED, gpu, precision="bf16")
     expected = steps_of(alone, alone.model, gpu)
     dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1, device_id=gpu)
     try:
-        state = new_state(AVERAGED, gpu, precision="bf16")
+        state = tiny.new_state(AVERAGED, gpu, precision="bf16")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # newer torch has another name for broadcast_buffers
             network = DistributedDataParallel(state.model, broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -143,7 +143,7 @@ def test_data_parallelism_over_nccl_has_the_same_losses(gpu, tmp_path):
 
 
 def test_a_micro_batch_without_a_video_takes_part(gpu):
-    state = new_state(AVERAGED, gpu, precision="bf16")
+    state = tiny.new_state(AVERAGED, gpu, precision="bf16")
     recipe = tiny.recipe_of(AVERAGED, max_steps=1)
     (batches, *_) = Pinned(recipe.plan).train(state.cursor)
     first = batches[0]
@@ -152,8 +152,8 @@ def test_a_micro_batch_without_a_video_takes_part(gpu):
     )
     stepper = Stepper(state, state.model.train(), recipe=recipe, device=gpu, guard=StepGuard())
     summary = stepper.take([empty, *batches[1:]])
-    assert summary.totals.isfinite().all()
-    assert summary.totals[SKIPPED] == 0
+    assert summary.totals.pack().isfinite().all()
+    assert summary.totals.skipped == 0
 
 
 def test_a_gpu_is_timed_by_its_own_stream(gpu):
@@ -181,5 +181,5 @@ def test_waiting_that_a_busy_gpu_does_not_notice_is_not_counted(gpu):
 
 
 def _alone(config, device):
-    state = new_state(config, device)
+    state = tiny.new_state(config, device)
     return state, state.model

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from morphmlp.config import load_config
 from morphmlp.config.loading import config_to_mapping
+from morphmlp.tasks.factory import task_of
 from morphmlp.training.checkpoint.content import FORMAT
-from morphmlp.training.loop.state import build_network
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "convert_weights.py"
 SMALL = Path(__file__).parents[1] / "unit" / "small_experiment.yaml"
@@ -44,7 +44,7 @@ def command(tmp_path, monkeypatch, capsys):
 def state(tmp_path):
     config = load_config(SMALL)
     torch.manual_seed(0)
-    weights = build_network(config).state_dict()
+    weights = task_of(config).network().state_dict()
     torch.save(weights, tmp_path / "released.pth")
     means = {"head.bias": weights["head.bias"] + 1}
     content = {"format": FORMAT, "config": config_to_mapping(config), "model": weights, "averaged": means}

@@ -1,7 +1,6 @@
 """The multi-view test's pipeline on a real Ray."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.data.clips.extract import ViewClips
 from morphmlp.data.manifest import read_manifest
 from morphmlp.evaluation.ray_evaluator import ScorerPool, scoring_dataset
-from morphmlp.training.loop.state import build_network
+from morphmlp.tasks.factory import task_of
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -21,7 +20,7 @@ def test_ray_takes_the_pipeline_for_every_device(
     """Nothing runs yet; but for GPUs Ray asks for more when the pipeline is made."""
     config = make_config()
     dataset = scoring_dataset(
-        partial(build_network, config),
+        task_of(config),
         {},
         read_manifest(videos / "test.parquet"),
         extractor=ViewClips(clip=config.clip, views=config.test),

@@ -19,10 +19,11 @@ from morphmlp.errors import CheckpointError, ManifestError, QuarantineLimitError
 from morphmlp.experiment.data_splits import read_splits
 from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.record import Metrics, RunSummary, Tags
+from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import TOP1
 from morphmlp.tracking import RunWriter, find_run, tracking_uri
 from morphmlp.training.checkpoint.store import read_checkpoint
-from morphmlp.training.loop.state import build_network, checkpoint_from
+from morphmlp.training.loop.state import checkpoint_from
 
 MakeConfig = Callable[..., ExperimentConfig]
 
@@ -120,7 +121,7 @@ def test_the_last_checkpoint_loads(two_workers: Finished) -> None:
     import torch
 
     checkpoint = checkpoint_from(read_checkpoint(two_workers.result.checkpoint))
-    network = build_network(checkpoint.config).eval()
+    network = task_of(checkpoint.config).network().eval()
     network.load_state_dict(checkpoint.model)
     with torch.inference_mode():
         assert network(torch.zeros(1, 3, 16, 32, 32)).shape == (1, 8)

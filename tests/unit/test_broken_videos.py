@@ -28,11 +28,14 @@ from morphmlp.errors import QuarantineLimitError
 from morphmlp.evaluation import ray_evaluator
 from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
 from morphmlp.evaluation.scoring import score_single_views
-from morphmlp.training.loop.loop import BROKEN, CLIPS, Recipe, Stepper
+from morphmlp.tasks.classification import Classification
+from morphmlp.tasks.factory import task_of
+from morphmlp.training.loop.loop import Recipe, Stepper
 from morphmlp.training.loop.state import new_state
 from morphmlp.training.loop.step_guard import StepGuard
 
 CONFIG = load_config(Path(__file__).parent / "small_experiment.yaml", {"model.depths": [1, 1, 1, 1]})
+TASK = task_of(CONFIG)
 CPU = torch.device("cpu")
 USUAL, OF_THE_HANGING_ONE = Limits(timeout_s=20.0), Limits(timeout_s=1.0)
 DECODER = "faulty_decoders:pyav_or_worse"
@@ -110,8 +113,17 @@ def plans_of(manifest, size):
 class Network(nn.Module):
     """Answers from the mean brightness."""
 
+    is_image = False
+
     def forward(self, clips):
         return clips.flatten(1).mean(dim=1, keepdim=True) * torch.arange(4.0)
+
+
+class BrightnessTask(Classification):
+    """Classification by that network."""
+
+    def network(self):
+        return Network()
 
 
 def micro_batches(tables, manifest, stage, *, size, clips_per_video):
@@ -135,21 +147,20 @@ def train(decoded, manifest, policy, size):
     plan.advance = lambda cursor: replace(cursor, step=cursor.step + 1)
     recipe = Recipe(
         plan=plan,
-        mixing=CONFIG.mixing,
+        task=TASK,
         optim=CONFIG.optim,
         epochs=3,
         max_steps=None,
         clips_per_video=repeats,
-        num_classes=4,
     )
-    state = new_state(CONFIG, CPU)
+    state = new_state(TASK, train=CONFIG.train, optim=CONFIG.optim, device=CPU)
     guard = StepGuard()
     stepper = Stepper(state, state.model.train(), recipe=recipe, device=CPU, guard=guard)
     steps = [stepper.take([batch]) for batch in batches]
     broken = [video for step in steps for video in step.broken]
-    assert sum(int(step.totals[CLIPS]) for step in steps) == repeats * sum(len(batch.rows) for batch in batches)
-    assert sum(int(step.totals[BROKEN]) for step in steps) == guard.broken_videos == len(broken)
-    assert all(torch.isfinite(step.totals).all() and torch.isfinite(step.grad_norm) for step in steps)
+    assert sum(int(step.totals.clips) for step in steps) == repeats * sum(len(batch.rows) for batch in batches)
+    assert sum(int(step.totals.broken) for step in steps) == guard.broken_videos == len(broken)
+    assert all(torch.isfinite(step.totals.pack()).all() and torch.isfinite(step.grad_norm) for step in steps)
     return [manifest.table["video_id"][row].as_py() for batch in batches for row in batch.rows], broken
 
 
@@ -157,7 +168,7 @@ def validate(decoded, manifest, policy, size):
     """Videos that were scored with one view, and broken ones."""
     extractor = ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW)
     batches = list(micro_batches(decoded(extractor, policy), manifest, "val", size=size, clips_per_video=1))
-    counts, broken = score_single_views(Network(), batches, device=CPU)
+    counts, broken = score_single_views(Network(), batches, task=TASK, device=CPU)
     scored = [manifest.table["video_id"][row].as_py() for batch in batches for row in batch.rows]
     assert counts.num_videos == len(scored)
     return scored, broken
@@ -167,12 +178,14 @@ def test(decoded, manifest, policy, size):
     """Videos in the predictions of a test, and broken ones."""
     extractor = ViewClips(clip=CONFIG.clip, views=CONFIG.test)
     pool = ScorerPool(num_workers=1, cpus_per_worker=1, device="cpu", node_labels={})
-    scorer = Scorer(Network, {}, pool, extractor)
+    scorer = Scorer(BrightnessTask(**vars(TASK)), {}, pool, extractor)
     videos = pa.concat_tables(decoded(extractor, policy))
     tables = [scorer(videos.slice(start, size)) for start in range(0, len(manifest), size)]
     dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
     done = []
-    tested = ray_evaluator._collected(dataset, manifest, extractor, broken_limit=1.0, progress=done.append)
+    tested = ray_evaluator._collected(
+        dataset, manifest, TASK, views=extractor.clips_per_video, broken_limit=1.0, progress=done.append
+    )
     assert done[-1] == len(manifest)
     assert tested.retried == (len(READ_BY_A_SECOND) if POLICIES[policy] else 0)
     return tested.predictions["video_id"].to_pylist(), tested.broken

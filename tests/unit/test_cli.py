@@ -14,7 +14,7 @@ from morphmlp.cli import experiment_arguments, parse_overrides, run, write_json
 from morphmlp.config import schema, start
 from morphmlp.config.loading import flat_fields, load_config
 from morphmlp.errors import ConfigError, DecodeError
-from morphmlp.metrics import ScoreCounts
+from morphmlp.record import MetricPoint
 
 SMALL = Path(__file__).parent / "small_experiment.yaml"
 
@@ -235,10 +235,10 @@ def test_an_exit_code_of_the_pipeline_itself_is_kept():
 
 
 def test_a_result_is_written_as_json_where_it_was_asked_for(tmp_path):
-    write_json(tmp_path / "new" / "r.json", ScoreCounts(num_videos=2, top1_hits=1, top5_hits=2, loss_sum=0.5))
+    write_json(tmp_path / "new" / "r.json", MetricPoint("val/loss", 0.5, 2, 1))
     text = (tmp_path / "new" / "r.json").read_text()
     assert text.endswith("}\n")
-    assert json.loads(text) == {"num_videos": 2, "top1_hits": 1, "top5_hits": 2, "loss_sum": 0.5}
+    assert json.loads(text) == {"key": "val/loss", "value": 0.5, "step": 2, "timestamp_ms": 1}
 
 
 def test_no_json_is_written_where_none_was_asked_for(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.shapes import NUM_STAGES
 from morphmlp.errors import ConfigError
-from morphmlp.models import MorphMLP
+from morphmlp.models.backbone import Backbone
 from morphmlp.models.cost import activation_bytes
 from morphmlp.training.loop.state import Precision
 
@@ -36,7 +36,7 @@ def agreed_precision(precision: str, device: torch.device) -> Precision:
 
 
 def prepare_network(
-    config: ExperimentConfig, model: MorphMLP, device: torch.device, precision: Precision, *, local_workers: int
+    config: ExperimentConfig, model: Backbone, device: torch.device, precision: Precision, *, local_workers: int
 ) -> list[str]:
     """Set up activation checkpointing and compilation on the model, before it is wrapped for data parallelism.
 
@@ -70,7 +70,7 @@ def prepare_network(
     return notes
 
 
-def _frozen_notes(config: ExperimentConfig, model: MorphMLP) -> list[str]:
+def _frozen_notes(config: ExperimentConfig, model: Backbone) -> list[str]:
     if not config.train.frozen_parts:
         return []
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]

@@ -1,4 +1,4 @@
-"""The optimisation itself: load, step, yield. Knows neither Ray nor MLflow.
+"""The optimisation itself: load, step, yield.
 
 The gradient of a step is the mean over the clips of all its micro-batches, and every draw belongs to a
 micro-batch, so the loss curve doesn't depend on how many workers share the step. A step whose loss or gradient isn't
@@ -8,30 +8,67 @@ finite changes nothing but the cursor.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from morphmlp.config.schema import MixingConfig, OptimConfig
-from morphmlp.data.clips.augment import normalise
+from morphmlp.config.schema import ExperimentConfig, OptimConfig
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, TrainPlan, random_generator, random_seed
 from morphmlp.models.parts import training_mode
-from morphmlp.tasks.classification import mix, soft_target_loss_sum, soft_targets
+from morphmlp.tasks.task import Sums, Task, network_input
 from morphmlp.training.loop.batch_norm import RunningStatistics
 from morphmlp.training.loop.recipe import learning_rate
 from morphmlp.training.loop.state import Precision, TrainState
 from morphmlp.training.loop.step_clock import StepClock, StepTimes
 from morphmlp.training.loop.step_guard import StepGuard
 
-TOTALS = ("loss_sum", "clips", "broken", "skipped", "stop", "decode_cpu_s")
-"""What a step sums over all workers. A skipped step has no loss and no clips."""
-LOSS_SUM, CLIPS, BROKEN, SKIPPED, STOP, DECODE_CPU_S = range(len(TOTALS))
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StepTotals(Sums):
+    """What a step sums over all workers, fp32 scalars on the device; a skipped step has no loss and no clips."""
+
+    loss_sum: Tensor
+    clips: Tensor
+    broken: Tensor
+    """Videos that couldn't be used."""
+    skipped: Tensor
+    """1 where loss or gradient isn't finite."""
+    stop: Tensor
+    """Workers that are asked to stop."""
+    decode_cpu_s: Tensor
+    """CPU seconds of decoding."""
+
+    @classmethod
+    def of_worker(cls, loss_sum: Tensor, *, micro_batches: Sequence[MicroBatch] = (), stop: bool = False) -> Self:
+        """One worker's part of a step; whether the step is skipped follows from the sums."""
+        known = [
+            sum(len(batch.labels) for batch in micro_batches),
+            sum(len(batch.broken) for batch in micro_batches),
+            0,
+            stop,
+            sum(batch.cpu_s for batch in micro_batches),
+        ]
+        # One transfer for all that the host knows.
+        numbers = torch.tensor(known, dtype=torch.float32).to(loss_sum.device, non_blocking=True)
+        clips, broken, skipped, stops, decode_cpu_s = numbers.unbind()
+        return cls(
+            loss_sum=loss_sum, clips=clips, broken=broken, skipped=skipped, stop=stops, decode_cpu_s=decode_cpu_s
+        )
+
+    def where_finite(self, finite: Tensor) -> Self:
+        """The same step, without loss and clips where it is skipped."""
+        return replace(
+            self,
+            loss_sum=torch.where(finite > 0, self.loss_sum, 0.0),
+            clips=torch.where(finite > 0, self.clips, 0.0),
+            skipped=1.0 - finite,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +76,34 @@ class Recipe:
     """What the loop needs of an experiment."""
 
     plan: TrainPlan
-    mixing: MixingConfig
+    task: Task
     optim: OptimConfig
     epochs: int
     max_steps: int | None
     clips_per_video: int
-    num_classes: int
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, *, plan: TrainPlan, task: Task) -> Self:
+        """The recipe of an experiment.
+
+        Args:
+            config: The experiment.
+            plan: Over its training videos.
+            task: What the network is trained for.
+        """
+        return cls(
+            plan=plan,
+            task=task,
+            optim=config.optim,
+            epochs=config.train.epochs,
+            max_steps=config.train.max_steps,
+            clips_per_video=config.augment.repeats,
+        )
+
+    @property
+    def planned_clips(self) -> int:
+        """Clips of a step in which no video is broken."""
+        return self.plan.videos_per_step * self.clips_per_video
 
     @property
     def total_steps(self) -> int:
@@ -77,10 +136,10 @@ class StepSummary:
     """Frames of this worker's clips that stand in for damaged ones."""
     retried: int
     """Videos of this worker that only a second decoder could read."""
-    totals: Tensor
-    """`TOTALS` over all workers; on the device until someone asks."""
+    totals: StepTotals
+    """Over all workers."""
     grad_norm: Tensor
-    """Before clipping; the same."""
+    """Before clipping."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +149,8 @@ class EpochSummary:
     epoch: int
     step: int
     """Steps taken so far, over all epochs."""
-    totals: Tensor
-    """`TOTALS` over all workers and the steps taken in this process."""
+    totals: StepTotals
+    """Over all workers and the steps taken in this process."""
 
 
 def fit(
@@ -118,16 +177,16 @@ def fit(
     training_mode(state.model)
     while plan.step_of(state.cursor) < recipe.total_steps:
         epoch = state.cursor.epoch
-        epoch_totals = torch.zeros(len(TOTALS), device=device)
+        epoch_totals = StepTotals.of_worker(torch.zeros((), device=device))
         asked = time.perf_counter()
         for micro_batches in clips.train(state.cursor):
             summary = stepper.take(micro_batches, wait_s=time.perf_counter() - asked)
-            epoch_totals += summary.totals
+            epoch_totals = epoch_totals + summary.totals
             yield summary
             asked = time.perf_counter()
             if summary.step + 1 == recipe.total_steps:
                 break
-        stepper.guard.settle()
+        stepper.guard.check_pending()
         yield EpochSummary(epoch=epoch, step=plan.step_of(state.cursor), totals=epoch_totals)
         training_mode(state.model)
 
@@ -163,21 +222,21 @@ class Stepper:
         lr = learning_rate(
             cursor.epoch + cursor.step / plan.steps_per_epoch, epochs=self._recipe.epochs, optim=self._recipe.optim
         )
-        sums = self._add_up(micro_batches, self._gradients(micro_batches))
-        grad_norm = self._finish_gradients(trained_clips=sums[CLIPS])
+        totals, statistics = self._add_up(micro_batches, self._gradients(micro_batches))
+        grad_norm = self._finish_gradients(trained_clips=totals.clips)
         self._statistics.put_back()
-        self.guard.settle()  # of the step before: until here the state is the one that it met
-        finite = (torch.isfinite(sums[LOSS_SUM]) & torch.isfinite(grad_norm)).float()
+        self.guard.check_pending()  # of the step before: until here the state is the one that it met
+        finite = (torch.isfinite(totals.loss_sum) & torch.isfinite(grad_norm)).float()
         self._move(lr, finite=finite)
-        self._statistics.end_step(sums[len(TOTALS) :], sums[CLIPS] * finite)
+        self._statistics.end_step(statistics, totals.clips * finite)
         self.guard.watch(
             step=step,
             epoch=cursor.epoch,
-            loss_sum=sums[LOSS_SUM],
-            clips=sums[CLIPS],
+            loss_sum=totals.loss_sum,
+            clips=totals.clips,
             grad_norm=grad_norm,
-            broken=sums[BROKEN],
-            stop=sums[STOP],
+            broken=totals.broken,
+            stop=totals.stop,
         )
         state.cursor = plan.advance(cursor)
         return StepSummary(
@@ -188,7 +247,7 @@ class Stepper:
             broken=tuple(video for batch in micro_batches for video in batch.broken),
             concealed=sum(batch.concealed for batch in micro_batches),
             retried=sum(batch.retried for batch in micro_batches),
-            totals=_totals(sums[: len(TOTALS)], finite=finite),
+            totals=totals.where_finite(finite),
             grad_norm=grad_norm,
         )
 
@@ -205,28 +264,23 @@ class Stepper:
                 self._statistics.add_micro_batch(len(batch.labels))
         return loss_sum
 
-    def _add_up(self, micro_batches: Sequence[MicroBatch], loss_sum: Tensor) -> Tensor:
-        """`TOTALS` over all workers, with BatchNorm's sums behind them."""
-        known = [
-            sum(len(batch.labels) for batch in micro_batches),
-            sum(len(batch.broken) for batch in micro_batches),
-            0,  # whether the step is skipped follows from the sums
-            self.guard.wants_to_stop(),
-            sum(batch.cpu_s for batch in micro_batches),
-        ]
-        numbers = torch.tensor(known, dtype=torch.float32).to(self._device, non_blocking=True)
-        sums = torch.cat([loss_sum[None], numbers, self._statistics.flat_sums()])
+    def _add_up(self, micro_batches: Sequence[MicroBatch], loss_sum: Tensor) -> tuple[StepTotals, Tensor]:
+        """The totals and BatchNorm's flat sums over all workers; both travel in one all-reduce."""
+        own = StepTotals.of_worker(loss_sum, micro_batches=micro_batches, stop=self.guard.wants_to_stop())
+        packed, statistics = own.pack(), self._statistics.flat_sums()
+        sums = torch.cat([packed, statistics])
         if dist.is_initialized():
             dist.all_reduce(sums)
         self._clock.reduced()
-        return sums
+        totals, statistics = torch.split(sums, [len(packed), len(statistics)])
+        return own.unpack(totals), statistics
 
     def _finish_gradients(self, *, trained_clips: Tensor) -> Tensor:
         """Undo the loss scale, make means of sums, clip; returns the norm before clipping."""
         self.state.scaler.unscale_(self.state.optimizer)
         # The losses were divided by the planned clips; where videos are broken, fewer took part.
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        torch._foreach_mul_(gradients, planned_clips(self._recipe) / trained_clips.clamp(min=1))
+        torch._foreach_mul_(gradients, self._recipe.planned_clips / trained_clips.clamp(min=1))
         return nn.utils.clip_grad_norm_(self._parameters, self._recipe.optim.clip_norm)
 
     def _move(self, lr: float, *, finite: Tensor) -> None:
@@ -241,13 +295,6 @@ class Stepper:
             self.state.averaged.update(finite)
 
 
-def _totals(sums: Tensor, *, finite: Tensor) -> Tensor:
-    totals = sums.clone()
-    totals[: CLIPS + 1] = torch.where(finite > 0, sums[: CLIPS + 1], 0.0)
-    totals[SKIPPED] = 1.0 - finite
-    return totals
-
-
 def forward_backward(
     state: TrainState, network: nn.Module, batch: MicroBatch, *, recipe: Recipe, device: torch.device
 ) -> Tensor:
@@ -259,22 +306,19 @@ def forward_backward(
     key = (recipe.plan.seed, batch.plan.epoch, batch.plan.step, batch.plan.index)
     seed_draws(random_seed(*key, "drop path"), device)
     if not len(batch.labels):
-        idle = normalise(torch.zeros(1, *batch.clips.shape[1:], dtype=torch.uint8, device=device))
-        torch.autograd.backward(state.scaler.scale(network(idle).sum() * 0.0))
+        idle = torch.zeros(1, *batch.clips.shape[1:], dtype=torch.uint8)
+        outputs = network(network_input(idle, state.model, device))
+        torch.autograd.backward(state.scaler.scale(outputs.sum() * 0.0))
         return torch.zeros((), device=device)
-    clips = normalise(batch.clips.to(device, non_blocking=True))
-    targets = soft_targets(
-        batch.labels.to(device, non_blocking=True),
-        num_classes=recipe.num_classes,
-        label_smoothing=recipe.mixing.label_smoothing,
-    )
-    clips, targets = mix(clips, targets, mixing=recipe.mixing, rng=random_generator(*key, "mixing"))
+    task, clips = recipe.task, network_input(batch.clips, state.model, device)
+    targets = task.targets(batch.labels.to(device, non_blocking=True))
+    clips, targets = task.mix(clips, targets, random_generator(*key, "mixing"))
     with autocast(device, state.precision):
-        logits = network(clips)
-    loss_sum = soft_target_loss_sum(logits, targets)
+        outputs = network(clips)
+    loss_sum = task.loss_sum(outputs, targets)
     # Data parallelism averages over workers, and each worker adds up its own micro-batches.
     workers = dist.get_world_size() if dist.is_initialized() else 1
-    torch.autograd.backward(state.scaler.scale(loss_sum * (workers / planned_clips(recipe))))
+    torch.autograd.backward(state.scaler.scale(loss_sum * (workers / recipe.planned_clips)))
     return loss_sum.detach()
 
 
@@ -289,8 +333,3 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """The forward pass's arithmetic."""
     kind = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, kind, enabled=precision != "fp32")
-
-
-def planned_clips(recipe: Recipe) -> int:
-    """Clips of a step in which no video is broken."""
-    return recipe.plan.videos_per_step * recipe.clips_per_video

@@ -6,30 +6,45 @@ identity of experiment and data. The schedule's position and the key of every ra
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from morphmlp.config import ExperimentConfig, config_from_mapping
 from morphmlp.config.loading import changed_fields, config_to_mapping
+from morphmlp.config.schema import OptimConfig, TrainConfig
 from morphmlp.data.stream.plan import Cursor, random_seed
 from morphmlp.errors import CheckpointError
-from morphmlp.models import MorphMLP
+from morphmlp.models.backbone import Backbone
 from morphmlp.models.parts import freeze
+from morphmlp.tasks.task import Task
 from morphmlp.training.checkpoint.content import FORMAT
 from morphmlp.training.loop.averaged_weights import AveragedWeights
 from morphmlp.training.loop.recipe import build_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
-_PARTS = ("config", "data_fingerprint", "precision", "epoch", "step", "model", "averaged", "optimizer", "scaler")
+_IDENTITY = ("format", "config", "data_fingerprint", "precision", "epoch", "step")
+"""Of a checkpoint's content what isn't a registered part of the state."""
+
+
+class Stateful(Protocol):
+    """A part of the training state that is saved and resumed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it needs to resume."""
+        ...
+
+    def load_state_dict(self, state_dict: Any, /) -> object:
+        """Resume from there."""
+        ...
 
 
 @dataclass
 class TrainState:
     """A model in training."""
 
-    model: MorphMLP
+    model: Backbone
     averaged: AveragedWeights | None
     """With `train.ema_decay`."""
     optimizer: torch.optim.AdamW
@@ -39,6 +54,16 @@ class TrainState:
     """Arithmetic of the forward pass; weights, gradients and losses are fp32 in any case."""
     cursor: Cursor
     """The next step to take."""
+
+    def parts(self) -> dict[str, Stateful]:
+        """All that a checkpoint holds of it, by name: new state is registered here, and nowhere else."""
+        parts: dict[str, Stateful | None] = {
+            "model": self.model,
+            "averaged": self.averaged,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,41 +75,49 @@ class Checkpoint:
     """Fingerprint of the training manifest."""
     precision: Precision
     cursor: Cursor
-    model: dict[str, Tensor]
-    averaged: dict[str, Tensor] | None
-    optimizer: dict[str, Any]
-    scaler: dict[str, Any]
+    parts: Mapping[str, Any]
+    """State dicts by the names of `TrainState.parts`."""
+
+    @property
+    def model(self) -> dict[str, Tensor]:
+        """The model's state dict."""
+        model: dict[str, Tensor] = self.parts["model"]
+        return model
+
+    @property
+    def averaged(self) -> dict[str, Tensor] | None:
+        """The averaged parameters; None where the experiment keeps none."""
+        return self.parts.get("averaged")
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """Those that are validated and tested: averaged ones where the experiment keeps them."""
-        return self.model if self.averaged is None else {**self.model, **self.averaged}
+        return {**self.model, **(self.averaged or {})}
 
 
-def new_state(config: ExperimentConfig, device: torch.device, *, precision: Precision = "fp32") -> TrainState:
+def new_state(
+    task: Task, *, train: TrainConfig, optim: OptimConfig, device: torch.device, precision: Precision = "fp32"
+) -> TrainState:
     """A fresh model and optimiser, the same for the same seed on every worker.
 
     Args:
-        config: The experiment.
+        task: Makes the model.
+        train: Its seed and `ema_decay` count here.
+        optim: The optimiser's settings.
         device: Where to train.
         precision: What `train.precision` means there.
     """
-    torch.manual_seed(random_seed(config.train.seed, "init"))
-    model = build_network(config).to(device)
-    freeze(model, config.train.frozen_parts)
+    torch.manual_seed(random_seed(train.seed, "init"))
+    model = task.network().to(device)
+    freeze(model, train.frozen_parts)
     return TrainState(
         model=model,
-        averaged=None if config.train.ema_decay is None else AveragedWeights(model, config.train.ema_decay),
-        optimizer=build_optimizer(model, config.optim),
+        averaged=None if train.ema_decay is None else AveragedWeights(model, train.ema_decay),
+        optimizer=build_optimizer(model, optim),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         precision=precision,
         cursor=Cursor(),
     )
-
-
-def build_network(config: ExperimentConfig) -> MorphMLP:
-    """The network of an experiment, with fresh weights."""
-    return MorphMLP(config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size)
 
 
 def snapshot(state: TrainState, *, config: ExperimentConfig, data_fingerprint: str) -> dict[str, Any]:
@@ -97,10 +130,7 @@ def snapshot(state: TrainState, *, config: ExperimentConfig, data_fingerprint: s
             "precision": state.precision,
             "epoch": state.cursor.epoch,
             "step": state.cursor.step,
-            "model": state.model.state_dict(),
-            "averaged": None if state.averaged is None else state.averaged.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "scaler": state.scaler.state_dict(),
+            **{name: part.state_dict() for name, part in state.parts().items()},
         }
     )
     return content
@@ -114,12 +144,14 @@ def checkpoint_from(content: Mapping[str, Any]) -> Checkpoint:
     """
     if content.get("format") != FORMAT:
         raise CheckpointError(f"is not a checkpoint of this project (no format {FORMAT!r})")
-    if lacking := [part for part in _PARTS if part not in content]:
+    if lacking := [name for name in (*_IDENTITY, "model", "optimizer") if name not in content]:
         raise CheckpointError(f"is not a whole checkpoint: it lacks {', '.join(lacking)}")
     return Checkpoint(
         config=config_from_mapping(content["config"]),
+        data_fingerprint=content["data_fingerprint"],
+        precision=content["precision"],
         cursor=Cursor(epoch=content["epoch"], step=content["step"]),
-        **{part: content[part] for part in _PARTS if part not in ("config", "epoch", "step")},
+        parts={name: part for name, part in content.items() if name not in _IDENTITY},
     )
 
 
@@ -138,11 +170,11 @@ def restore(state: TrainState, checkpoint: Checkpoint, *, config: ExperimentConf
         raise CheckpointError(
             "the checkpoint belongs to another experiment; use another --run-name, or undo: " + "; ".join(changes)
         )
-    state.model.load_state_dict(checkpoint.model)
-    state.optimizer.load_state_dict(checkpoint.optimizer)
-    state.scaler.load_state_dict(checkpoint.scaler)
-    if state.averaged is not None and checkpoint.averaged is not None:
-        state.averaged.load_state_dict(checkpoint.averaged)
+    parts = state.parts()
+    if lacking := [name for name in parts if name not in checkpoint.parts]:
+        raise CheckpointError(f"isn't a complete checkpoint: it lacks {', '.join(lacking)}")
+    for name, part in parts.items():
+        part.load_state_dict(checkpoint.parts[name])
     state.cursor = checkpoint.cursor
 
 

@@ -56,7 +56,7 @@ class StepNumbers:
 
 
 class StepGuard:
-    """Counts skipped steps and broken videos and hears of wishes to stop, one step behind the device at most."""
+    """Counts skipped steps, broken videos and requests to stop, one step behind the device at most."""
 
     def __init__(
         self,
@@ -71,9 +71,9 @@ class StepGuard:
         Args:
             max_in_a_row: Skipped steps in a row that end the run.
             loss_scaling: Whether a gradient may overflow until the loss scale is found (fp16); such steps are skipped
-                but not told to `on_skipped`.
+                but not given to `on_skipped`.
             wants_to_stop: Whether this worker has been asked to stop; asked once a step.
-            on_skipped: Told each skipped step while the state is as the step met it.
+            on_skipped: Called with each skipped step while the state is as the step met it.
         """
         self.wants_to_stop = wants_to_stop
         self.stop_requested = False
@@ -106,14 +106,17 @@ class StepGuard:
         broken: Tensor,
         stop: Tensor,
     ) -> None:
-        """Take a step's numbers over all workers, after its update; those of the step before are settled."""
+        """Take a step's numbers over all workers, after its update; those of the step before have been checked."""
         numbers = StepNumbers(torch.stack([loss_sum, clips, grad_norm, broken, stop]).detach())
         self._watched = (step, epoch, numbers)
         if numbers.at_once:
-            self.settle()
+            self.check_pending()
 
-    def settle(self) -> None:
-        """Act on the step that is being watched; to be called before the state changes again."""
+    def check_pending(self) -> None:
+        """Act on the step that is being watched; to be called before the state changes again.
+
+        The host reads a step's numbers this late so that it never waits for the device in between.
+        """
         if self._watched is None:
             return
         step, epoch, numbers = self._watched

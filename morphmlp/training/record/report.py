@@ -15,10 +15,9 @@ import torch
 from morphmlp.data.quarantine import BrokenVideo, broken_from_plain, broken_to_plain
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.line_file import read_json_lines
-from morphmlp.metrics import ScoreCounts
 from morphmlp.record import MetricPoint, Metrics
-from morphmlp.tasks.scores import TOP1, TOP5
-from morphmlp.training.loop.loop import CLIPS, DECODE_CPU_S, LOSS_SUM, SKIPPED, EpochSummary, Recipe, StepSummary
+from morphmlp.tasks.task import Counts
+from morphmlp.training.loop.loop import EpochSummary, Recipe, StepSummary, StepTotals
 from morphmlp.training.record.accounting import TRAINING_PASSES
 from morphmlp.training.record.time_windows import TimeWindow
 
@@ -131,17 +130,19 @@ class Reporter:
 
     def add_epoch(self, summary: EpochSummary) -> None:
         """Add the epoch's mean training loss."""
-        loss_sum, clips = summary.totals[[LOSS_SUM, CLIPS]].tolist()
-        self._point(Metrics.TRAIN_EPOCH_LOSS, loss_sum / max(clips, 1), summary.epoch + 1)
+        totals = summary.totals
+        loss = float(totals.loss_sum) / max(float(totals.clips), 1)
+        self._point(Metrics.TRAIN_EPOCH_LOSS, loss, summary.epoch + 1)
 
-    def add_validation(self, counts: ScoreCounts, broken: Sequence[BrokenVideo], *, epoch: int) -> None:
+    def add_validation(self, counts: Counts, broken: Sequence[BrokenVideo], *, epoch: int) -> None:
         """Add the scores of an epoch, already summed over workers."""
         self._broken.extend(broken)
         if counts.num_videos:
-            self._point(TOP1.val_metric, counts.top1, epoch)
-            self._point(TOP5.val_metric, counts.top5, epoch)
+            scores = counts.scores()
+            for name in self.recipe.task.scores:
+                self._point(name.val_metric, scores[name.key], epoch)
             self._point(Metrics.VAL_LOSS, counts.loss, epoch)
-        self._point(Metrics.VAL_NUM_VIDEOS, counts.num_videos, epoch)
+        self._point(Metrics.VAL_NUM_VIDEOS, int(counts.num_videos), epoch)
 
     def validation_clips(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
         """The same micro-batches; what their decoding took is told in the next report."""
@@ -181,13 +182,13 @@ class Reporter:
             step=number,
             steps=len(steps),
             workers=self._workers,
-            clips=sum(step[CLIPS] for step in totals),
+            clips=0.0 if totals is None else float(totals.clips.sum()),
             wall_s=now - self._since,
             start_s=self._start_s if self._begun else now - self._since,
             wait_s=sum(step.times.wait_s for step in steps) - self._first_wait_s,
             compute_s=sum(step.times.compute_s for step in steps),
             all_reduce_s=sum(step.times.all_reduce_s for step in steps),
-            decode_cpu_s=sum(step[DECODE_CPU_S] for step in totals),
+            decode_cpu_s=0.0 if totals is None else float(totals.decode_cpu_s.sum()),
         )
         self._since = now
         return window
@@ -231,24 +232,27 @@ class Reporter:
 
     def _add_losses(self, number: int) -> float:
         """Points of what the steps found; returns the mean loss, NaN where there is none."""
-        steps = list(zip(self._totals(), torch.stack([step.grad_norm for step in self._steps]).tolist(), strict=True))
-        taken = [(totals, grad_norm) for totals, grad_norm in steps if not totals[SKIPPED]]
-        if skipped := len(steps) - len(taken):
-            self._point(Metrics.TRAIN_SKIPPED_STEPS, skipped, number)
-        if not taken:
+        totals = self._totals()
+        if totals is None:
             return math.nan
-        clips = sum(totals[CLIPS] for totals, _ in taken)
-        loss = sum(totals[LOSS_SUM] for totals, _ in taken) / max(clips, 1)
+        taken = totals.skipped == 0
+        if skipped := int((~taken).sum()):
+            self._point(Metrics.TRAIN_SKIPPED_STEPS, skipped, number)
+        if not taken.any():
+            return math.nan
+        # A skipped step counts no clips and no loss.
+        loss = float(sum(totals.loss_sum.tolist())) / max(float(totals.clips.sum()), 1)
+        grad_norms = torch.stack([step.grad_norm for step in self._steps]).cpu()[taken].tolist()
         self._point(Metrics.TRAIN_LOSS, loss, number)
-        self._point(Metrics.TRAIN_GRAD_NORM, sum(grad_norm for _, grad_norm in taken) / len(taken), number)
+        self._point(Metrics.TRAIN_GRAD_NORM, sum(grad_norms) / len(grad_norms), number)
         return loss
 
-    def _totals(self) -> list[list[float]]:
-        """`TOTALS` of every step kept here."""
+    def _totals(self) -> StepTotals | None:
+        """Columns of the totals of every step kept here, in one transfer from the device; None without a step."""
         if not self._steps:
-            return []
-        totals: list[list[float]] = torch.stack([step.totals for step in self._steps]).tolist()
-        return totals
+            return None
+        packed = torch.stack([step.totals.pack() for step in self._steps])
+        return self._steps[0].totals.unpack(packed.cpu().double())
 
     def _point(self, key: str, value: float, step: int) -> None:
         self._points.append(MetricPoint(key, value, step, int(time.time() * 1000)))

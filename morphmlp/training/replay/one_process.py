@@ -13,7 +13,7 @@ from torch import Tensor
 
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.training.loop.batch_norm import RunningStatistics
-from morphmlp.training.loop.loop import CLIPS, LOSS_SUM, TOTALS, Recipe, Stepper, forward_backward
+from morphmlp.training.loop.loop import Recipe, Stepper, StepTotals, forward_backward
 from morphmlp.training.loop.state import TrainState
 from morphmlp.training.loop.step_guard import StepGuard
 
@@ -74,12 +74,12 @@ class AllWorkersStepper(Stepper):
             parameter.grad = gradient
         return loss_sum
 
-    def _add_up(self, micro_batches: Sequence[MicroBatch], loss_sum: Tensor) -> Tensor:
-        sums = super()._add_up(micro_batches, loss_sum)
+    def _add_up(self, micro_batches: Sequence[MicroBatch], loss_sum: Tensor) -> tuple[StepTotals, Tensor]:
+        totals, sums = super()._add_up(micro_batches, loss_sum)
         for statistics in self._statistics_of_others:
-            sums[len(TOTALS) :] += statistics.flat_sums()
-        self.loss = float(sums[LOSS_SUM]) / max(float(sums[CLIPS]), 1)
-        return sums
+            sums += statistics.flat_sums()
+        self.loss = float(totals.loss_sum) / max(float(totals.clips), 1)
+        return totals, sums
 
     def _finish_gradients(self, *, trained_clips: Tensor) -> Tensor:
         grad_norm = super()._finish_gradients(trained_clips=trained_clips)

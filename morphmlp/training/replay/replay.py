@@ -30,9 +30,10 @@ from morphmlp.line_file import read_json_lines
 from morphmlp.models.parts import training_mode
 from morphmlp.progress import Progress
 from morphmlp.record import Metrics
+from morphmlp.tasks.factory import task_of
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
-from morphmlp.training.loop.loop import SKIPPED, Recipe
+from morphmlp.training.loop.loop import Recipe
 from morphmlp.training.loop.state import Checkpoint, TrainState, checkpoint_from, new_state, restore
 from morphmlp.training.record.ledger import read_history
 from morphmlp.training.record.run_folder import RunFolder
@@ -166,15 +167,7 @@ def open_run(run: str, *, storage: Path) -> RecordedRun:
     folder = RunFolder(root)
     config = load_config(folder.experiment)
     videos = read_manifest(config.data.train, only=(*REQUEST_COLUMNS, "size_bytes")).available()
-    recipe = Recipe(
-        plan=TrainPlan.of(config.train, num_videos=len(videos)),
-        mixing=config.mixing,
-        optim=config.optim,
-        epochs=config.train.epochs,
-        max_steps=config.train.max_steps,
-        clips_per_video=config.augment.repeats,
-        num_classes=config.model.num_classes,
-    )
+    recipe = Recipe.of(config, plan=TrainPlan.of(config.train, num_videos=len(videos)), task=task_of(config))
     return RecordedRun(folder=folder, config=config, videos=videos, recipe=recipe)
 
 
@@ -233,7 +226,7 @@ def replay(
         micro_batches=tuple(sorted(inspection.seen, key=lambda batch: batch.index)),
         loss=stepper.loss,
         grad_norm=stepper.grad_norm,
-        skipped=bool(summary.totals[SKIPPED]),
+        skipped=bool(summary.totals.skipped),
         recorded_loss=recorded[0],
         recorded_grad_norm=recorded[1],
     )
@@ -278,7 +271,8 @@ def _state_before(run: RecordedRun, number: int, device: torch.device, progress:
                 progress.line(f"checkpoint left out: {error}")
                 continue
             return _restored(run, checkpoint, device), f"checkpoint {found.name}"
-    state = new_state(config, device, precision=agreed_precision(config.train.precision, device))
+    precision = agreed_precision(config.train.precision, device)
+    state = new_state(run.recipe.task, train=config.train, optim=config.optim, device=device, precision=precision)
     for note in start(state, config, run.videos.class_names, data_fingerprint=run.videos.fingerprint()):
         progress.line(note)
     if run.recipe.plan.step_of(state.cursor) >= number:
@@ -300,7 +294,13 @@ def _restored(run: RecordedRun, checkpoint: Checkpoint, device: torch.device) ->
             f"{run.config.data.train}: its videos aren't those of the run any more (fingerprint {found}, the run's "
             f"{checkpoint.data_fingerprint}), so the step would take others; put the run's manifest back"
         )
-    state = new_state(run.config, device, precision=checkpoint.precision)
+    state = new_state(
+        run.recipe.task,
+        train=run.config.train,
+        optim=run.config.optim,
+        device=device,
+        precision=checkpoint.precision,
+    )
     restore(state, checkpoint, config=run.config, data_fingerprint=found)
     return state
 

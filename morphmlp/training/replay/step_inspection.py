@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.batches import MicroBatch
-from morphmlp.training.loop.loop import Recipe, planned_clips
+from morphmlp.training.loop.loop import Recipe
 from morphmlp.training.loop.recipe import GROUP_KINDS
 from morphmlp.training.loop.state import TrainState
 
@@ -102,7 +102,7 @@ class StepInspection:
         finite = torch.isfinite(self._logits)
         values = self._logits[finite]
         # From its share of the step's gradient to the gradient of its mean loss.
-        factor = planned_clips(self._recipe) / max(clips, 1) / self._state.scaler.get_scale()
+        factor = self._recipe.planned_clips / max(clips, 1) / self._state.scaler.get_scale()
         faulty = [
             name
             for name, parameter in self._state.model.named_parameters()

@@ -11,7 +11,7 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.config.start import StartConfig
 from morphmlp.data.datasets.class_list import read_class_list
 from morphmlp.errors import ConfigError, MorphMLPError
-from morphmlp.models import MorphMLP
+from morphmlp.models.backbone import Backbone
 from morphmlp.models.weights.describe import described, expected_state
 from morphmlp.models.weights.fit import FittedWeights, WeightsChanges, class_rows, fit_weights
 from morphmlp.training.loop.state import TrainState
@@ -77,7 +77,7 @@ def start(
     return notes
 
 
-def apply_start_weights(model: MorphMLP, config: ExperimentConfig, class_names: Sequence[str]) -> list[str]:
+def apply_start_weights(model: Backbone, config: ExperimentConfig, class_names: Sequence[str]) -> list[str]:
     """Put the weights of `start_from` into a network with fresh ones; nothing to do without any.
 
     Args:

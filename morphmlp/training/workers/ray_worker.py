@@ -4,7 +4,7 @@ import json
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray.train
@@ -22,8 +22,8 @@ from morphmlp.data.stream.ray_dataset import warm_decode_processes
 from morphmlp.errors import StorageError
 from morphmlp.evaluation.scoring import score_single_views
 from morphmlp.line_file import LineFile
-from morphmlp.metrics import ScoreCounts
 from morphmlp.record import Tags
+from morphmlp.tasks.task import Counts, Task
 from morphmlp.training.checkpoint.saving import Saving, run_store
 from morphmlp.training.checkpoint.store import CheckpointStore, StoredCheckpoint
 from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
@@ -48,6 +48,7 @@ class TrainJob:
     """Everything that a worker needs; plain values, so that it travels."""
 
     config: ExperimentConfig
+    task: Task
     folder: RunFolder
     videos: SharedVideos
     placement: Placement
@@ -80,7 +81,8 @@ def train_worker(job: TrainJob) -> None:
         worker=rank,
         num_workers=workers,
     )
-    state = new_state(config, device, precision=agreed_precision(config.train.precision, device))
+    precision = agreed_precision(config.train.precision, device)
+    state = new_state(job.task, train=config.train, optim=config.optim, device=device, precision=precision)
     store = run_store(config, job.folder)
     restored, notes = _resume_or_start(job, state, store, clips, first=rank == 0)
     notes += prepare_network(config, state.model, device, state.precision, local_workers=context.get_local_world_size())
@@ -91,7 +93,7 @@ def train_worker(job: TrainJob) -> None:
             store,
             config=config,
             data_fingerprint=job.data_fingerprint,
-            recipe=_recipe(config, clips),
+            recipe=Recipe.of(config, plan=clips.plan, task=job.task),
             restored=restored,
         )
     worker = _Worker(job, state, clips, saving, workers=workers, device=device)
@@ -120,7 +122,7 @@ class _Worker:
         """See `train_worker`; `saving` is the first worker's."""
         self._job, self._state, self._clips, self._saving = job, state, clips, saving
         self._workers, self._device = workers, device
-        self.recipe = _recipe(job.config, clips)
+        self.recipe = Recipe.of(job.config, plan=clips.plan, task=job.task)
         self._reporter = Reporter(recipe=self.recipe, first=saving is not None, gmacs_per_view=job.gmacs_per_view)
         watch = None if saving is None else StopWatch(job.folder.stop_request)
         self.guard = StepGuard(
@@ -202,25 +204,30 @@ class _Worker:
         if self._broken_train() is not None:
             return None
         epoch, execution = summary.epoch + 1, self._job.config.execution
-        counts, broken = ScoreCounts(), None
+        counts, broken = self._job.task.no_counts(), None
         if summary.step == self.recipe.total_steps or epoch % execution.validate_every_epochs == 0:
             counts, broken = self._validate(epoch)
         if self._saving is not None:
-            self._saving.after_epoch(epoch, score=counts.top1 if counts.num_videos else None)
+            score = counts.scores()[self._job.task.scores[0].key] if counts.num_videos else None
+            self._saving.after_epoch(epoch, score=score)
         return broken
 
-    def _validate(self, epoch: int) -> tuple[ScoreCounts, str | None]:
+    def _validate(self, epoch: int) -> tuple[Counts, str | None]:
         """The scores; or none, and how many videos are broken, where that is too many."""
         model, averaged = self._state.model, self._state.averaged
         with averaged.in_place_of(model) if averaged is not None else nullcontext():
             clips = self._reporter.validation_clips(self._clips.validation())
             counts, broken = score_single_views(
-                model, clips, device=self._device, too_many=lambda broken: self._broken_val(broken) is not None
+                model,
+                clips,
+                task=self._job.task,
+                device=self._device,
+                too_many=lambda broken: self._broken_val(broken) is not None,
             )
         counts, num_broken = _over_workers(counts, len(broken), self._device)
         excess = self._broken_val(num_broken)
         if excess is not None:
-            counts = ScoreCounts()
+            counts = self._job.task.no_counts()
         self._reporter.add_validation(counts, broken, epoch=epoch)
         return counts, excess
 
@@ -350,18 +357,6 @@ def _facts(device: torch.device, workers: int, precision: Precision) -> dict[str
     return {Tags.PRECISION: precision, Tags.TRAINED_ON: where}
 
 
-def _recipe(config: ExperimentConfig, clips: RayClips) -> Recipe:
-    return Recipe(
-        plan=clips.plan,
-        mixing=config.mixing,
-        optim=config.optim,
-        epochs=config.train.epochs,
-        max_steps=config.train.max_steps,
-        clips_per_video=config.augment.repeats,
-        num_classes=config.model.num_classes,
-    )
-
-
 def _parallel(model: nn.Module, workers: int) -> nn.Module:
     if workers == 1:
         return model
@@ -369,10 +364,10 @@ def _parallel(model: nn.Module, workers: int) -> nn.Module:
     return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def _over_workers(counts: ScoreCounts, broken: int, device: torch.device) -> tuple[ScoreCounts, int]:
-    numbers = torch.tensor([*astuple(counts), broken], dtype=torch.float64, device=device)
+def _over_workers(counts: Counts, broken: int, device: torch.device) -> tuple[Counts, int]:
+    """The counts of all workers, and how many videos were broken."""
+    packed = torch.cat([counts.pack(), torch.tensor([broken], dtype=torch.float64)]).to(device)
     if dist.is_initialized():
-        dist.all_reduce(numbers)
-    videos, top1, top5, loss, broken_videos = numbers.tolist()
-    scores = ScoreCounts(num_videos=int(videos), top1_hits=int(top1), top5_hits=int(top5), loss_sum=loss)
-    return scores, int(broken_videos)
+        dist.all_reduce(packed)
+    packed = packed.cpu()
+    return counts.unpack(packed[:-1]), int(packed[-1])

@@ -30,6 +30,7 @@ from morphmlp.progress import Progress
 from morphmlp.record import Tags
 from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
 from morphmlp.targets import ascii_name
+from morphmlp.tasks.scores import primary_score
 from morphmlp.training.record.accounting import training_cpu_s
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.record.time_windows import read_windows
@@ -260,7 +261,8 @@ def _run_trial(config: dict[str, TrialJob], *, placement: Placement) -> None:
         end_early("failed", failure_reason(error))
         raise
     else:
-        log.line(f"top-1 {result.top1:.1f} of {result.num_videos} videos, {result.wall_s:.0f} s")
+        title = primary_score(job.config.task).title
+        log.line(f"{title} {result.score:.1f} of {result.num_videos} videos, {result.wall_s:.0f} s")
         log.ended(
             TrialEnd(
                 state="finished",

@@ -126,7 +126,7 @@ class TrialQueue:
         scores = []
         for end, epochs in ends:
             if end is not None and end.result is not None:
-                scores.append(float(str(end.result["top1"])))
+                scores.append(float(str(end.result["score"])))
             elif end is not None and end.state in ("stopped", "timed_out") and epochs:
                 scores.append(epochs[max(epochs)])
         self._source.tell(entry.point, mean(scores) if scores else None)

@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from morphmlp.benchmarks.checkpoint_stall import measure_stall, stall_config
-from morphmlp.benchmarks.step_loop import plain_steps, run_steps, timed_round
+from morphmlp.benchmarks.step_loop import plain_steps, prepared_state, run_steps, timed_round
 from morphmlp.config import load_config
-from morphmlp.training.loop.loop import CLIPS, LOSS_SUM
-from morphmlp.training.loop.state import new_state
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
@@ -30,10 +28,10 @@ CONFIG = load_config(
 
 
 def test_both_loops_take_the_same_steps():
-    run = list(islice(run_steps(CONFIG, new_state(CONFIG, CPU), device=CPU), 20))
+    run = list(islice(run_steps(CONFIG, prepared_state(CONFIG, CPU), device=CPU), 20))
     plain = list(islice(plain_steps(CONFIG, device=CPU), 20))
-    assert all(step.totals[CLIPS] == 4 for step in run)
-    losses = [step.totals[LOSS_SUM].item() for step in run]
+    assert all(step.totals.clips == 4 for step in run)
+    losses = [step.totals.loss_sum.item() for step in run]
     assert [loss.item() for loss in plain] == pytest.approx(losses, rel=1e-3)
     assert losses[-1] < 0.9 * losses[0]
 
@@ -48,7 +46,7 @@ def test_a_round_takes_so_many_steps_and_what_follows_them():
 def test_a_checkpoint_is_written_while_steps_go_on_and_nothing_stays(tmp_path):
     result = measure_stall(CONFIG, device=CPU, storage=tmp_path / "here", rounds=2, plain=1)
     assert list((tmp_path / "here").iterdir()) == []
-    weights = sum(value.numel() for value in new_state(CONFIG, CPU).model.parameters())
+    weights = sum(value.numel() for value in prepared_state(CONFIG, CPU).model.parameters())
     assert result.written_bytes > 3 * 4 * weights  # and both moments
     assert result.standstill_s > 0
     assert result.write_s > 0

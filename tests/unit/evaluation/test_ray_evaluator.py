@@ -15,19 +15,31 @@ from morphmlp.data.columns import DECODED
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.errors import EvaluationError
 from morphmlp.evaluation import ray_evaluator
-from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
+from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool, check_coverage
+from morphmlp.tasks.classification import Classification
+from morphmlp.tasks.factory import task_of
 
 CONFIG = load_config(Path(__file__).parents[1] / "small_experiment.yaml")
 EXTRACTOR = ViewClips(clip=CONFIG.clip, views=CONFIG.test)
 CLIP_BYTES = CONFIG.clip.num_frames * CONFIG.clip.crop_size**2 * 3
 VIDEOS = 4
+TASK, VIEWS = task_of(CONFIG), EXTRACTOR.clips_per_video
 DECODE_CPU_S = 0.5
 """Of each video."""
 
 
 class Network(nn.Module):
+    is_image = False
+
     def forward(self, clips):
         return torch.zeros(len(clips), 4)
+
+
+class ConstantTask(Classification):
+    """Classification by that network."""
+
+    def network(self):
+        return Network()
 
 
 def decoded(rows, *, broken=()):
@@ -47,7 +59,7 @@ def scorer(monkeypatch):
     spent = iter([10.0 + table for table in range(VIDEOS)])
     monkeypatch.setattr(ray_evaluator, "time", SimpleNamespace(process_time=lambda: next(spent)))
     pool = ScorerPool(num_workers=1, cpus_per_worker=torch.get_num_threads(), device="cpu", node_labels={})
-    return Scorer(Network, {}, pool, EXTRACTOR)
+    return Scorer(ConstantTask(**vars(TASK)), {}, pool, EXTRACTOR)
 
 
 def test_a_scorers_cpu_time_is_told_once_and_from_its_start(scorer):
@@ -75,7 +87,9 @@ def manifest():
 def test_a_tests_cpu_time_is_that_of_decoding_and_scoring(scorer, manifest):
     tables = [scorer(decoded(rows)) for rows in ([0, 1], [2, 3])]
     dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
-    tested = ray_evaluator._collected(dataset, manifest, EXTRACTOR, broken_limit=0.0, progress=lambda done: None)
+    tested = ray_evaluator._collected(
+        dataset, manifest, TASK, views=VIEWS, broken_limit=0.0, progress=lambda done: None
+    )
     assert tested.cpu_s == VIDEOS * DECODE_CPU_S + 10.0 + 1.0
 
 
@@ -83,7 +97,9 @@ def test_a_tests_cpu_time_is_that_of_decoding_and_scoring(scorer, manifest):
 def test_a_test_ends_as_soon_as_more_videos_are_broken_than_may_be(scorer, manifest, limit, looked_at):
     tables = (scorer(decoded(rows, broken=[1, 2])) for rows in ([0], [1], [2], [3]))
     dataset = SimpleNamespace(iter_batches=lambda **options: tables)
-    tested = ray_evaluator._collected(dataset, manifest, EXTRACTOR, broken_limit=limit, progress=lambda done: None)
+    tested = ray_evaluator._collected(
+        dataset, manifest, TASK, views=VIEWS, broken_limit=limit, progress=lambda done: None
+    )
     found = [*tested.predictions["video_id"].to_pylist(), *(video.video_id for video in tested.broken)]
     assert sorted(found) == [f"v{row}" for row in looked_at]
 
@@ -92,4 +108,26 @@ def test_a_video_that_a_test_never_met_is_missed_although_others_are_broken(scor
     tables = [scorer(decoded(rows, broken=[1])) for rows in ([0], [1], [2])]
     dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
     with pytest.raises(EvaluationError, match=r"of 4 videos 1 were neither scored nor quarantined \(v3\)"):
-        ray_evaluator._collected(dataset, manifest, EXTRACTOR, broken_limit=0.5, progress=lambda done: None)
+        ray_evaluator._collected(dataset, manifest, TASK, views=VIEWS, broken_limit=0.5, progress=lambda done: None)
+
+
+@pytest.mark.parametrize(
+    ("scored", "broken"),
+    [([0, 1, 2, 3], []), ([3, 1, 0, 2], []), ([0, 2], ["v1", "v3"]), ([], ["v0", "v1", "v2", "v3"])],
+)
+def test_videos_that_are_scored_once_or_quarantined_cover_the_manifest(manifest, scored, broken):
+    check_coverage(manifest, scored=scored, broken=broken)
+
+
+@pytest.mark.parametrize(
+    ("scored", "broken", "message"),
+    [
+        ([0, 1, 2], [], r"of 4 videos 1 were neither scored nor quarantined \(v3\) and 0 were scored twice"),
+        ([], [], r"of 4 videos 4 were neither scored nor quarantined \(v0, v1, v2\) and 0"),
+        ([0, 1, 2, 3, 3], [], "of 4 videos 0 were neither scored nor quarantined and 1 were scored twice"),
+        ([0, 0, 1], ["v2"], r"of 4 videos 1 were neither scored nor quarantined \(v3\) and 1 were scored twice"),
+    ],
+)
+def test_missing_and_doubled_videos_are_refused_with_their_numbers(manifest, scored, broken, message):
+    with pytest.raises(EvaluationError, match=message):
+        check_coverage(manifest, scored=scored, broken=broken)

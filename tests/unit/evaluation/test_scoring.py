@@ -9,11 +9,12 @@ from morphmlp.data.clips.augment import normalise
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import MicroBatchPlan
-from morphmlp.evaluation.scoring import confusion_matrix, score_single_views, view_logits
-from morphmlp.metrics import ScoreCounts
+from morphmlp.evaluation.scoring import score_single_views, view_outputs
+from morphmlp.tasks.classification import Classification
 
 CPU = torch.device("cpu")
 CLASSES = 6
+TASK = Classification(model=None, num_frames=2, crop_size=4, mixing=None)  # of these tests it makes no network
 
 
 class TinyNet(nn.Module):
@@ -25,6 +26,7 @@ class TinyNet(nn.Module):
         self.drop = nn.Dropout(0.5)
         self.head = nn.Linear(3 * 2 * 4 * 4, CLASSES)
         self.sizes = []
+        self.is_image = False
 
     def forward(self, clips):
         self.sizes.append(len(clips))
@@ -68,7 +70,7 @@ def batch_of(clips, labels, videos=()):
 
 
 def test_logits_are_those_of_the_network_in_evaluation_mode(model):
-    logits = view_logits(model, clips_of(5), device=CPU, clips_at_once=5)
+    logits = view_outputs(model, clips_of(5), device=CPU, clips_at_once=5)
     assert not model.training
     with torch.no_grad():
         assert torch.equal(logits, model(normalise(clips_of(5))))
@@ -77,15 +79,17 @@ def test_logits_are_those_of_the_network_in_evaluation_mode(model):
 
 @pytest.mark.parametrize("clips_at_once", [1, 2, 3, 7])
 def test_clips_go_through_in_parts_and_score_alike(model, clips_at_once):
-    together = view_logits(model, clips_of(5), device=CPU, clips_at_once=5)
+    together = view_outputs(model, clips_of(5), device=CPU, clips_at_once=5)
     model.sizes.clear()
-    assert torch.allclose(view_logits(model, clips_of(5), device=CPU, clips_at_once=clips_at_once), together, atol=1e-6)
+    assert torch.allclose(
+        view_outputs(model, clips_of(5), device=CPU, clips_at_once=clips_at_once), together, atol=1e-6
+    )
     assert max(model.sizes) == min(clips_at_once, 5)
     assert sum(model.sizes) == 5
 
 
 def test_logits_need_no_gradient_and_are_fp32_on_the_cpu(model):
-    logits = view_logits(model.bfloat16().float(), clips_of(2), device=CPU, clips_at_once=2)
+    logits = view_outputs(model.bfloat16().float(), clips_of(2), device=CPU, clips_at_once=2)
     assert not logits.requires_grad
     assert (logits.dtype, logits.device) == (torch.float32, CPU)
 
@@ -93,8 +97,8 @@ def test_logits_need_no_gradient_and_are_fp32_on_the_cpu(model):
 def test_counts_are_the_sum_over_micro_batches(model):
     clips, labels = clips_of(7), [0, 1, 2, 3, 4, 5, 0]
     batches = [batch_of(clips[:3], labels[:3]), batch_of(clips[3:4], labels[3:4]), batch_of(clips[4:], labels[4:])]
-    counts, videos = score_single_views(model, iter(batches), device=CPU)
-    whole = ScoreCounts.of(view_logits(model, clips, device=CPU, clips_at_once=7), torch.tensor(labels))
+    counts, videos = score_single_views(model, iter(batches), task=TASK, device=CPU)
+    whole = TASK.counts(view_outputs(model, clips, device=CPU, clips_at_once=7), torch.tensor(labels))
     assert (counts.num_videos, counts.top1_hits, counts.top5_hits) == (7, whole.top1_hits, whole.top5_hits)
     assert counts.loss == pytest.approx(whole.loss, rel=1e-5)
     assert videos == []
@@ -102,31 +106,17 @@ def test_counts_are_the_sum_over_micro_batches(model):
 
 def test_broken_videos_are_handed_on_and_not_counted(model):
     batches = [batch_of(clips_of(2), [0, 1], [broken("x")]), batch_of(clips_of(0), [], [broken("y"), broken("z")])]
-    counts, videos = score_single_views(model, iter(batches), device=CPU)
+    counts, videos = score_single_views(model, iter(batches), task=TASK, device=CPU)
     assert counts.num_videos == 2
     assert [video.video_id for video in videos] == ["x", "y", "z"]
 
 
 def test_scoring_ends_with_the_micro_batch_that_makes_broken_videos_too_many(model):
     batches = iter([batch_of(clips_of(2), [0, 1], [broken("x")]), batch_of(clips_of(0), [], [broken("y")]), "untaken"])
-    counts, videos = score_single_views(model, batches, device=CPU, too_many=lambda broken: broken > 1)
+    counts, videos = score_single_views(model, batches, task=TASK, device=CPU, too_many=lambda broken: broken > 1)
     assert ([video.video_id for video in videos], next(batches)) == (["x", "y"], "untaken")
     assert counts.num_videos == 2
 
 
 def test_nothing_to_score_counts_nothing(model):
-    assert score_single_views(model, iter([]), device=CPU) == (ScoreCounts(), [])
-
-
-def test_the_confusion_matrix_counts_true_classes_by_row():
-    rng = np.random.default_rng(0)
-    labels, predictions = rng.integers(0, 5, 200), rng.integers(0, 5, 200)
-    naive = [[0] * 6 for _ in range(6)]
-    for label, prediction in zip(labels, predictions, strict=True):
-        naive[label][prediction] += 1
-    assert confusion_matrix(labels, predictions, num_classes=6).tolist() == naive
-
-
-def test_no_videos_give_a_confusion_matrix_of_zeros():
-    empty = np.array([], dtype=np.int64)
-    assert confusion_matrix(empty, empty, num_classes=2).tolist() == [[0, 0], [0, 0]]
+    assert score_single_views(model, iter([]), task=TASK, device=CPU) == (TASK.no_counts(), [])

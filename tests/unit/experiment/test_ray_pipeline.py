@@ -10,7 +10,7 @@ from morphmlp.cli import ExperimentArguments
 from morphmlp.config import load_config
 from morphmlp.errors import ClusterError, ConfigError, QuarantineLimitError
 from morphmlp.experiment import ray_pipeline
-from morphmlp.training.loop.state import build_network
+from morphmlp.tasks.factory import task_of
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
 
@@ -51,13 +51,13 @@ def test_wrong_starting_weights_are_one_line_and_no_ray_is_started(train, tmp_pa
 
 
 def test_right_starting_weights_let_ray_start(train, tmp_path):
-    torch.save(build_network(load_config(SMALL)).state_dict(), tmp_path / "w.pth")
+    torch.save(task_of(load_config(SMALL)).network().state_dict(), tmp_path / "w.pth")
     with pytest.raises(RayStartedError):
         train(tmp_path / "w.pth")
 
 
 def test_a_run_that_ends_for_its_broken_videos_says_how_it_goes_on_once_they_are_mended(train, tmp_path):
-    torch.save(build_network(load_config(SMALL)).state_dict(), tmp_path / "w.pth")
+    torch.save(task_of(load_config(SMALL)).network().state_dict(), tmp_path / "w.pth")
     with pytest.raises(QuarantineLimitError) as caught:
         train(tmp_path / "w.pth", ends_in=QuarantineLimitError("8 of 384 train videos can't be used"))
     assert str(caught.value) == (

@@ -1,12 +1,15 @@
 import io
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 from morphmlp.record import MetricPoint, Metrics
-from morphmlp.reporting.figures import accuracy_figure, confusion_figure, loss_figure
+from morphmlp.reporting.figures import confusion_figure, loss_figure, score_figure
 from morphmlp.tasks.scores import TOP1, TOP5
+
+NAMES = (TOP1, TOP5)
 
 
 def png(figure):
@@ -44,19 +47,19 @@ def test_losses_by_epoch_share_axes_that_name_their_unit():
 
 def test_points_are_drawn_in_the_order_of_their_steps():
     points = history(TOP1.val_metric, [10.0, 20.0, 30.0])[::-1]
-    [line] = accuracy_figure(points).axes[0].lines
+    [line] = score_figure(points, NAMES).axes[0].lines
     assert line.get_xdata().tolist() == [0, 1, 2]
 
 
-def test_the_accuracy_figure_draws_the_test_across():
+def test_the_score_figure_draws_the_test_across():
     points = history(TOP1.val_metric, [10.0]) + history(TOP5.val_metric, [50.0]) + history(TOP1.test_metric, [61.25])
-    figure = accuracy_figure(points)
+    figure = score_figure(points, NAMES)
     assert "test top-1, all views: 61.2" in labels(figure.axes[0])
     assert figure.axes[0].get_ylim() == (0, 102)
     png(figure)
 
 
-@pytest.mark.parametrize("draw", [loss_figure, accuracy_figure])
+@pytest.mark.parametrize("draw", [loss_figure, partial(score_figure, names=NAMES)])
 def test_a_run_without_points_or_with_nan_still_draws(draw):
     png(draw([]))
     png(draw(history(Metrics.TRAIN_LOSS, [1.0, math.nan]) + history(TOP1.val_metric, [math.nan])))

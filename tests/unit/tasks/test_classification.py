@@ -1,17 +1,42 @@
-"""Classification: soft targets, label mixing, loss."""
+"""Classification: soft targets, label mixing, loss; counts, scores and predictions."""
 
+import math
 from dataclasses import replace
+from functools import reduce
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from morphmlp.config import load_config
 from morphmlp.config.schema import MixingConfig
-from morphmlp.tasks.classification import cutmix_box, mix, soft_target_loss_sum, soft_targets
+from morphmlp.data.columns import PREDICTIONS
+from morphmlp.data.manifest import manifest_from_rows
+from morphmlp.tasks.classification import ClassificationCounts, cutmix_box, mix, soft_target_loss_sum, soft_targets
+from morphmlp.tasks.factory import task_of
+from morphmlp.tasks.task import zero
 
+CONFIG = load_config(Path(__file__).parents[1] / "small_experiment.yaml")
+TASK = task_of(CONFIG)
+MANIFEST = manifest_from_rows(
+    video_ids=["a", "b", "c", "d"],
+    paths=["a.mp4", "b.mp4", "c.mp4", "d.mp4"],
+    labels=[0, 1, 2, 0],
+    splits=["test"] * 4,
+    sizes_bytes=[1] * 4,
+    class_names=["x", "y", "z"],
+)
+LOGITS = {
+    2: np.array([[0, 1, 3], [0, 4, 1.5]], dtype=np.float32),
+    0: np.array([[2, 0, 0], [1, 0, 0]], dtype=np.float32),
+    3: np.array([[0, 0, 1], [9, 0, 0]], dtype=np.float32),
+}
 BOTH = MixingConfig(mixup=0.8, cutmix=1.0, label_smoothing=0.1)
 ONLY_MIXUP, ONLY_CUTMIX = replace(BOTH, cutmix=0.0), replace(BOTH, mixup=0.0)
 NEITHER = replace(BOTH, mixup=0.0, cutmix=0.0)
@@ -133,3 +158,114 @@ def test_a_cutmix_box_away_from_the_border_has_the_published_sides():
     boxes = [cutmix_box(0.75, height=200, width=100, rng=rng) for _ in range(200)]
     sides = {(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in boxes}
     assert max(sides) == (100, 50)
+
+
+def counts_of(logits, labels):
+    return TASK.counts(logits, labels)
+
+
+def random_scores(videos, classes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(videos, classes, generator=generator)
+    return logits, torch.randint(0, classes, (videos,), generator=generator)
+
+
+def test_hits_are_those_of_a_naive_loop():
+    logits, labels = random_scores(50, 9)
+    counts = counts_of(logits, labels)
+    places = [sorted(row.tolist(), reverse=True).index(row[label]) for row, label in zip(logits, labels, strict=True)]
+    assert counts.num_videos == 50
+    assert counts.top1_hits == sum(place == 0 for place in places)
+    assert counts.top5_hits == sum(place < 5 for place in places)
+    assert counts.scores()["top1"] == pytest.approx(2 * counts.top1_hits)
+    assert counts.scores()["top5"] == pytest.approx(2 * counts.top5_hits)
+    assert counts.loss == pytest.approx(functional.cross_entropy(logits, labels).item())
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(2, 8))
+def test_batches_add_up_to_the_whole(sizes, classes):
+    logits, labels = random_scores(sum(sizes), classes)
+    whole = counts_of(logits, labels)
+    parts = map(counts_of, logits.split(sizes), labels.split(sizes))
+    added = reduce(ClassificationCounts.__add__, parts, ClassificationCounts())
+    assert replace(added, loss_sum=zero()) == replace(whole, loss_sum=zero())
+    assert added.loss_sum.item() == pytest.approx(whole.loss_sum.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 4, 5])
+def test_with_five_classes_or_fewer_every_video_is_a_top5_hit(classes):
+    assert counts_of(*random_scores(7, classes)).scores()["top5"] == 100.0
+
+
+def test_low_precision_logits_are_scored_in_full_precision():
+    logits, labels = random_scores(20, 6)
+    counts = counts_of(logits.bfloat16(), labels)
+    assert counts.loss == pytest.approx(functional.cross_entropy(logits.bfloat16().float(), labels).item())
+
+
+def test_no_videos_have_no_score():
+    counts = ClassificationCounts()
+    assert all(math.isnan(value) for value in (*counts.scores().values(), counts.loss))
+
+
+def test_counts_travel_as_one_tensor_and_come_back_by_name():
+    counts = counts_of(*random_scores(20, 6))
+    packed = counts.pack()
+    assert packed.shape == (4,)
+    assert ClassificationCounts().unpack(packed) == counts
+    assert ClassificationCounts().unpack(2 * packed) == counts + counts
+
+
+def test_rows_stand_in_the_order_of_the_manifest():
+    table = TASK.predictions(MANIFEST, LOGITS)
+    assert table["video_id"].to_pylist() == ["a", "c", "d"]
+    assert table["label"].to_pylist() == [0, 2, 0]
+    assert table.schema.equals(PREDICTIONS)
+
+
+def test_logits_are_summed_over_views_and_the_prediction_is_their_argmax():
+    table = TASK.predictions(MANIFEST, LOGITS)
+    assert table["logits"].to_pylist() == [[3, 0, 0], [0, 5, 4.5], [9, 0, 1]]
+    assert table["prediction"].to_pylist() == [0, 1, 0]
+
+
+def test_the_logits_of_every_view_are_kept():
+    assert TASK.predictions(MANIFEST, LOGITS)["view_logits"].to_pylist()[1] == [[0, 1, 3], [0, 4, 1.5]]
+
+
+def test_raw_logits_are_summed_and_not_their_softmax():
+    # One confident view outweighs two that lean the other way; averaged probabilities would say class 1.
+    views = np.array([[8, 0, 0], [0, 2, 0], [0, 2, 0]], dtype=np.float32)
+    softmax = np.exp(views) / np.exp(views).sum(axis=1, keepdims=True)
+    assert softmax.sum(axis=0).argmax() == 1
+    assert TASK.predictions(MANIFEST, {1: views})["prediction"].to_pylist() == [0]
+
+
+def test_counts_of_the_table_are_those_of_its_predictions():
+    counts = TASK.count_predictions(TASK.predictions(MANIFEST, LOGITS))
+    assert (counts.num_videos, counts.top1_hits, counts.top5_hits) == (3, 2, 3)
+
+
+def test_a_table_without_rows_counts_nothing():
+    assert TASK.count_predictions(TASK.predictions(MANIFEST, {})).num_videos == 0
+
+
+def test_predictions_are_read_back_and_counted_alike(tmp_path):
+    table = TASK.predictions(MANIFEST, LOGITS)
+    pq.write_table(table, tmp_path / "p.parquet")
+    again = pq.read_table(tmp_path / "p.parquet", schema=PREDICTIONS)
+    assert again.equals(table)
+    assert TASK.count_predictions(again) == TASK.count_predictions(table)
+
+
+def test_the_confusion_matrix_counts_true_classes_by_row():
+    task, rng = replace(TASK, model=replace(CONFIG.model, num_classes=6)), np.random.default_rng(0)
+    labels, predictions = rng.integers(0, 5, 200), rng.integers(0, 5, 200)
+    naive = [[0] * 6 for _ in range(6)]
+    for label, prediction in zip(labels, predictions, strict=True):
+        naive[label][prediction] += 1
+    assert task.confusion(pa.table({"label": labels, "prediction": predictions})).tolist() == naive
+
+
+def test_no_videos_give_a_confusion_matrix_of_zeros():
+    assert not TASK.confusion(TASK.predictions(MANIFEST, {})).any()

@@ -16,8 +16,11 @@ from morphmlp.config import load_config
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import TrainPlan, random_generator
-from morphmlp.training.loop.loop import Recipe, StepSummary, fit
-from morphmlp.training.loop.state import new_state
+from morphmlp.tasks.classification import ClassificationCounts
+from morphmlp.tasks.factory import task_of
+from morphmlp.tasks.task import zero
+from morphmlp.training.loop import state as states
+from morphmlp.training.loop.loop import Recipe, StepSummary, StepTotals, fit
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
 CPU = torch.device("cpu")
@@ -36,6 +39,25 @@ CONFIG = load_config(
 )
 
 
+def new_state(config=CONFIG, device=CPU, *, precision="fp32"):
+    """A fresh state of an experiment."""
+    return states.new_state(task_of(config), train=config.train, optim=config.optim, device=device, precision=precision)
+
+
+def totals_of(loss_sum=0.0, clips=0.0, broken=0.0, skipped=0.0, *, stop=0.0, decode_cpu_s=0.0):
+    """The totals of a step."""
+    numbers = {"loss_sum": loss_sum, "clips": clips, "broken": broken, "skipped": skipped, "stop": stop}
+    return StepTotals(
+        **{name: torch.tensor(float(value)) for name, value in {**numbers, "decode_cpu_s": decode_cpu_s}.items()}
+    )
+
+
+def counts_of(num_videos, *, top1=0, top5=0, loss_sum=0.0):
+    """Counts of a validation."""
+    numbers = {"num_videos": num_videos, "top1_hits": top1, "top5_hits": top5, "loss_sum": loss_sum}
+    return ClassificationCounts(**{name: zero() + value for name, value in numbers.items()})
+
+
 def recipe_of(config=CONFIG, *, num_videos=12, max_steps=None, epochs=None):
     return Recipe(
         plan=TrainPlan(
@@ -44,12 +66,11 @@ def recipe_of(config=CONFIG, *, num_videos=12, max_steps=None, epochs=None):
             micro_batch_size=config.train.micro_batch_size,
             seed=config.train.seed,
         ),
-        mixing=config.mixing,
+        task=task_of(config),
         optim=config.optim,
         epochs=epochs or config.train.epochs,
         max_steps=max_steps,
         clips_per_video=REPEATS,
-        num_classes=CLASSES,
     )
 
 
@@ -132,7 +153,7 @@ def train(recipe, *, config=CONFIG, state=None, broken=(), prepare=None):
 
 def losses_of(summaries):
     """Mean loss of every step."""
-    return [(s.totals[0] / s.totals[1].clamp(min=1)).item() for s in summaries if isinstance(s, StepSummary)]
+    return [(s.totals.loss_sum / s.totals.clips.clamp(min=1)).item() for s in summaries if isinstance(s, StepSummary)]
 
 
 def train_as_worker(rank, workers, folder, recipe, broken_sets):
@@ -154,7 +175,7 @@ def train_jobs_as_worker(rank, workers, folder, jobs, broken_sets=None):
         torch.save(
             {
                 "losses": losses_of(summaries),
-                "totals": [summary.totals.tolist() for summary in summaries],
+                "totals": [summary.totals.pack().tolist() for summary in summaries],
                 "grad_norms": [summary.grad_norm.item() for summary in steps],
                 "broken": [video.video_id for summary in steps for video in summary.broken],
                 "model": state.model.state_dict(),

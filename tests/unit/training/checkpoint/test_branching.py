@@ -20,7 +20,7 @@ from morphmlp.training.checkpoint import branching
 from morphmlp.training.checkpoint.branching import branch, newest_at, settle
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
 from morphmlp.training.loop.recipe import build_optimizer
-from morphmlp.training.loop.state import checkpoint_from, new_state, restore, snapshot
+from morphmlp.training.loop.state import checkpoint_from, restore, snapshot
 from morphmlp.training.record.run_events import read_events
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 
@@ -79,7 +79,7 @@ class Runs:
     def resumed(self):
         """The member as a command that continues it finds it."""
         config = load_config(self.folder.experiment)
-        state = new_state(config, tiny.CPU)
+        state = tiny.new_state(config, tiny.CPU)
         _, content = self.store.newest(pytest.fail)
         restore(state, checkpoint_from(content), config=config, data_fingerprint=DATA)
         return state, config
@@ -208,7 +208,7 @@ def test_fields_that_weights_or_clips_depend_on_are_refused(runs):
 def test_a_donor_of_another_experiment_is_refused(runs):
     before = runs.seen()
     other = replace(runs.donors, train=replace(runs.donors.train, seed=7))
-    donor = save(runs.donor_store, new_state(other, tiny.CPU), other)
+    donor = save(runs.donor_store, tiny.new_state(other, tiny.CPU), other)
     with pytest.raises(CheckpointError, match=r"undo: train.seed: 7 -> 0$") as caught:
         runs.branch(donor=donor)
     assert str(caught.value).startswith(donor.location)
@@ -217,7 +217,7 @@ def test_a_donor_of_another_experiment_is_refused(runs):
 
 def test_a_donor_on_other_data_is_refused(runs):
     before = runs.seen()
-    donor = save(runs.donor_store, new_state(runs.donors, tiny.CPU), runs.donors, data="13:def")
+    donor = save(runs.donor_store, tiny.new_state(runs.donors, tiny.CPU), runs.donors, data="13:def")
     with pytest.raises(CheckpointError, match="trained on 13:def in fp32, the run itself on 12:abc in fp32"):
         runs.branch(donor=donor)
     assert runs.seen() == before

@@ -9,7 +9,6 @@ from morphmlp.errors import CheckpointError
 from morphmlp.training.checkpoint.content import FORMAT
 from morphmlp.training.checkpoint.saving import Saving, checkpoint_to_test, run_store
 from morphmlp.training.checkpoint.store import CheckpointFacts
-from morphmlp.training.loop.state import new_state
 from morphmlp.training.record.run_folder import RunFolder
 
 
@@ -22,7 +21,11 @@ def test_the_best_epoch_is_saved_out_of_turn_where_it_is_to_be_tested(tmp_path, 
     config = config_from_mapping(
         with_overrides(config_to_mapping(tiny.CONFIG), {**fields, "cluster.storage": str(tmp_path)})
     )
-    store, state, recipe = run_store(config, RunFolder(tmp_path / "run")), new_state(config, tiny.CPU), tiny.recipe_of()
+    store, state, recipe = (
+        run_store(config, RunFolder(tmp_path / "run")),
+        tiny.new_state(config, tiny.CPU),
+        tiny.recipe_of(),
+    )
     saving = Saving(state, store, config=config, data_fingerprint="x", recipe=recipe, restored=None)
     for epoch, score in enumerate((40.0, 50.0, 20.0), start=1):
         for _ in range(recipe.plan.steps_per_epoch):

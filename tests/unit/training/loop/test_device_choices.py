@@ -3,6 +3,7 @@
 from itertools import combinations
 
 import pytest
+import tiny_training as tiny
 import torch
 import torch.distributed as dist
 from tiny_training import CPU, SMALL
@@ -10,9 +11,9 @@ from tiny_training import CPU, SMALL
 from morphmlp.config import load_config
 from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ActivationBytes, StageBytes, activation_bytes
+from morphmlp.tasks.factory import task_of
 from morphmlp.training.loop import device_choices
 from morphmlp.training.loop.device_choices import ACTIVATION_MEMORY_SHARE, ALL_STAGES, agreed_precision, prepare_network
-from morphmlp.training.loop.state import build_network, new_state
 
 
 def config_with(**execution):
@@ -38,7 +39,7 @@ def prepared(monkeypatch, *, fits, precision="fp32", **execution):
     """The recomputed stages and notes of a worker on which just so many bytes of activations fit."""
     monkeypatch.setattr(device_choices, "_memory_bytes", lambda *_: fits / ACTIVATION_MEMORY_SHARE)
     config = config_with(**execution)
-    model = build_network(config)
+    model = task_of(config).network()
     notes = prepare_network(config, model, CPU, precision, local_workers=1)
     return model.recomputed_stages, notes
 
@@ -119,7 +120,7 @@ def test_workers_of_one_machine_share_its_memory():
 def test_blocks_are_compiled_where_that_is_asked_for():
     for choice, compiled in (("off", False), ("blocks", True)):
         config = config_with(compile=choice)
-        model = build_network(config)
+        model = task_of(config).network()
         notes = prepare_network(config, model, CPU, "fp32", local_workers=1)
         assert any("compiles" in note for note in notes) == compiled
         assert all((block._compiled_call_impl is not None) == compiled for block in model.blocks2)
@@ -129,12 +130,12 @@ def test_a_missing_compiler_is_named_before_anything_is_compiled(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     config = config_with(compile="blocks")
     with pytest.raises(ConfigError, match=r"execution\.compile: .* there is no no-such-compiler; install one"):
-        prepare_network(config, build_network(config), CPU, "fp32", local_workers=1)
+        prepare_network(config, task_of(config).network(), CPU, "fp32", local_workers=1)
 
 
 def test_frozen_parts_are_told_and_keep_no_activations(monkeypatch):
     config = load_config(SMALL, {"train.freeze": ["stem", "stage1", "stage2"]})
-    model = new_state(config, CPU).model
+    model = tiny.new_state(config, CPU).model
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     shape = {"num_frames": config.clip.num_frames, "crop_size": config.clip.crop_size, "clips": 4}
     frozen = activation_bytes(config.model, **shape, frozen=config.train.frozen_parts)

@@ -14,7 +14,7 @@ from morphmlp.data.stream.plan import Cursor, random_generator, random_seed
 from morphmlp.tasks.classification import mix, soft_target_loss_sum, soft_targets
 from morphmlp.training.loop.loop import StepSummary, fit
 from morphmlp.training.loop.recipe import learning_rate
-from morphmlp.training.loop.state import checkpoint_from, new_state, restore, snapshot
+from morphmlp.training.loop.state import checkpoint_from, restore, snapshot
 
 STEPS = 4
 CASES = {
@@ -55,8 +55,8 @@ def recipe_of(config):
 def naive_weights(case):
     """The weights after some steps, as a script would take them that knows only torch and the recipe's draws."""
     config = config_of(case)
-    recipe, model = recipe_of(config), new_state(tiny.CONFIG, tiny.CPU).model
-    for block, like in zip(model.modules(), new_state(config, tiny.CPU).model.modules(), strict=True):
+    recipe, model = recipe_of(config), tiny.new_state(tiny.CONFIG, tiny.CPU).model
+    for block, like in zip(model.modules(), tiny.new_state(config, tiny.CPU).model.modules(), strict=True):
         if hasattr(block, "drop_path"):
             block.drop_path.p = like.drop_path.p
     model.train()
@@ -138,7 +138,7 @@ def test_training_is_that_of_a_naive_loop(case):
 
 def test_frozen_parts_and_their_statistics_stay_as_they_were(trained):
     case, config, state, _ = trained
-    fresh, trained_weights = new_state(config, tiny.CPU).model.state_dict(), state.model.state_dict()
+    fresh, trained_weights = tiny.new_state(config, tiny.CPU).model.state_dict(), state.model.state_dict()
     frozen = {name for name in fresh if name.partition(".")[0] in FROZEN_MODULES.get(case, ())}
     assert frozen or case not in FROZEN_MODULES
     changed = {name for name in fresh if not torch.equal(fresh[name], trained_weights[name])}
@@ -163,12 +163,12 @@ def test_optimiser_and_averages_leave_frozen_parameters_out(trained):
 def test_training_resumed_after_any_step_ends_bit_for_bit_alike(trained, steps):
     _, config, state, summaries = trained
     recipe = recipe_of(config)
-    stopped = new_state(config, tiny.CPU)
+    stopped = tiny.new_state(config, tiny.CPU)
     running = fit(stopped, stopped.model, tiny.ListClips(recipe.plan), recipe=recipe, device=tiny.CPU)
     while not (isinstance(summary := next(running), StepSummary) and summary.step + 1 == steps):
         pass
     content = snapshot(stopped, config=config, data_fingerprint="1:a")
-    resumed = new_state(config, tiny.CPU)
+    resumed = tiny.new_state(config, tiny.CPU)
     restore(resumed, checkpoint_from(content), config=config, data_fingerprint="1:a")
     _, after = tiny.train(recipe, config=config, state=resumed)
     assert tiny.losses_of(after) == tiny.losses_of(summaries)[steps:]
@@ -207,7 +207,7 @@ def test_the_rates_of_layers_are_those_of_beit():
         model=replace(tiny.CONFIG.model, depths=(2, 1, 3, 1)),
         optim=replace(tiny.CONFIG.optim, layer_decay=0.5, head_lr_factor=7.0),
     )
-    state = new_state(config, tiny.CPU)
+    state = tiny.new_state(config, tiny.CPU)
     factors = {id(p): group["lr_factor"] for group in state.optimizer.param_groups for p in group["params"]}
     found = {name: factors[id(parameter)] for name, parameter in state.model.named_parameters()}
     layers = ["patch_embed1", "blocks1.0", "blocks1.1", "blocks2.0", "blocks3.0", "blocks3.1", "blocks3.2", "blocks4.0"]

@@ -15,7 +15,7 @@ from morphmlp.data.clips.augment import normalise
 from morphmlp.data.stream.plan import Cursor
 from morphmlp.training.loop.loop import EpochSummary, Stepper, StepSummary, fit
 from morphmlp.training.loop.recipe import learning_rate
-from morphmlp.training.loop.state import checkpoint_from, new_state, restore, snapshot
+from morphmlp.training.loop.state import checkpoint_from, restore, snapshot
 from morphmlp.training.loop.step_guard import StepGuard
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "loss_curve.json"
@@ -30,7 +30,7 @@ def gradients_of_one_step(config, *, broken=(), frozen=True):
     """Gradients, sums and norm of the first step."""
     config = replace(config, optim=replace(config.optim, clip_norm=1e9))
     recipe = replace(tiny.recipe_of(config), optim=config.optim)
-    state = new_state(config, tiny.CPU)
+    state = tiny.new_state(config, tiny.CPU)
     if frozen:
         tiny.freeze_batch_norm(state.model)
     state.model.train()
@@ -43,7 +43,7 @@ def gradients_of_one_step(config, *, broken=(), frozen=True):
 def gradients_of_one_big_mean(config, *, broken=()):
     """The same by hand: one forward pass over the clips of the whole step, and the mean of their losses."""
     recipe = tiny.recipe_of(config)
-    model = tiny.freeze_batch_norm(new_state(config, tiny.CPU).model)
+    model = tiny.freeze_batch_norm(tiny.new_state(config, tiny.CPU).model)
     batches = next(iter(tiny.ListClips(recipe.plan, broken=broken).train(Cursor())))
     clips, labels = torch.cat([b.clips for b in batches]), torch.cat([b.labels for b in batches])
     loss = functional.cross_entropy(model(normalise(clips)), labels, label_smoothing=config.mixing.label_smoothing)
@@ -57,7 +57,7 @@ def test_accumulating_over_micro_batches_is_one_big_mean(micro_batch_size):
     config = replace(config, train=replace(config.train, micro_batch_size=micro_batch_size))
     gradients, totals, norm = gradients_of_one_step(config)
     expected, loss, clips = gradients_of_one_big_mean(config)
-    assert totals.tolist() == pytest.approx([loss * clips, clips, 0, 0, 0, 0], rel=1e-5)
+    assert totals.pack().tolist() == pytest.approx([loss * clips, clips, 0, 0, 0, 0], rel=1e-5)
     for name, gradient in expected.items():
         assert torch.allclose(gradients[name], gradient, rtol=1e-4, atol=1e-6), name
     assert norm.item() == pytest.approx(torch.cat([g.flatten() for g in expected.values()]).norm().item(), rel=1e-4)
@@ -75,7 +75,7 @@ def test_the_gradient_is_the_mean_over_the_videos_that_are_there(places):
     gradients, totals, _ = gradients_of_one_step(config, broken=broken)
     expected, loss, clips = gradients_of_one_big_mean(config, broken=broken)
     assert clips == tiny.REPEATS * (6 - len(broken))
-    assert totals.tolist() == pytest.approx([loss * clips, clips, len(broken), 0, 0, 0], rel=1e-5)
+    assert totals.pack().tolist() == pytest.approx([loss * clips, clips, len(broken), 0, 0, 0], rel=1e-5)
     for name, gradient in expected.items():
         assert torch.allclose(gradients[name], gradient, rtol=1e-4, atol=1e-6), name
 
@@ -85,7 +85,7 @@ def test_a_micro_batch_of_broken_videos_leaves_the_statistics_alone():
     plans = list(itertools.islice(first_rows(), 3))
     broken = set(plans[1].rows.tolist())
     state, _ = tiny.train(recipe, broken=broken)
-    fresh = new_state(tiny.CONFIG, tiny.CPU)
+    fresh = tiny.new_state(tiny.CONFIG, tiny.CPU)
     norm = fresh.model.patch_embed1.norm1
     sums, weight = torch.zeros_like(norm.running_mean), 0
     for plan in (plans[0], plans[2]):
@@ -99,18 +99,16 @@ def test_a_micro_batch_of_broken_videos_leaves_the_statistics_alone():
 
 def mixed_clips(batch, recipe):
     from morphmlp.data.stream.plan import random_generator
-    from morphmlp.tasks.classification import mix, soft_targets
 
     key = (recipe.plan.seed, batch.plan.epoch, batch.plan.step, batch.plan.index, "mixing")
-    targets = soft_targets(batch.labels, num_classes=tiny.CLASSES, label_smoothing=0.1)
-    return mix(normalise(batch.clips), targets, mixing=recipe.mixing, rng=random_generator(*key))
+    return recipe.task.mix(normalise(batch.clips), recipe.task.targets(batch.labels), random_generator(*key))
 
 
 def test_a_step_without_a_single_good_video_is_harmless():
     recipe = tiny.recipe_of(max_steps=2)
     broken = {row for plan in itertools.islice(first_rows(), 3) for row in plan.rows.tolist()}
     state, (first, *_) = tiny.train(recipe, broken=broken)
-    assert first.totals.tolist() == [0.0, 0.0, 6.0, 0.0, 0.0, 0.0]
+    assert first.totals.pack().tolist() == [0.0, 0.0, 6.0, 0.0, 0.0, 0.0]
     assert first.grad_norm == 0.0
     assert {video.video_id for video in first.broken} == {f"v{row}" for row in broken}
     assert all(torch.isfinite(value).all() for value in state.model.state_dict().values())
@@ -136,7 +134,7 @@ def test_summaries_tell_steps_epochs_and_learning_rates_in_order():
     ]
     ends = [summary for summary in summaries if isinstance(summary, EpochSummary)]
     assert [(summary.epoch, summary.step) for summary in ends] == [(0, 2), (1, 4)]
-    assert torch.allclose(ends[0].totals, steps[0].totals + steps[1].totals)
+    assert ends[0].totals == steps[0].totals + steps[1].totals
 
 
 @pytest.mark.parametrize(
@@ -169,7 +167,7 @@ def test_a_finished_run_has_nothing_left_to_do():
 def test_the_loop_trains_in_training_mode_after_someone_evaluated_between_epochs():
     recipe = tiny.recipe_of()
     plain, _ = tiny.train(recipe)
-    state = new_state(tiny.CONFIG, tiny.CPU)
+    state = tiny.new_state(tiny.CONFIG, tiny.CPU)
     for summary in fit(state, state.model, tiny.ListClips(recipe.plan), recipe=recipe, device=tiny.CPU):
         if isinstance(summary, EpochSummary):
             state.model.eval()
@@ -179,7 +177,7 @@ def test_the_loop_trains_in_training_mode_after_someone_evaluated_between_epochs
 def test_draws_of_other_code_do_not_change_the_training():
     recipe = tiny.recipe_of(max_steps=3)
     plain, _ = tiny.train(recipe)
-    state = new_state(tiny.CONFIG, tiny.CPU)
+    state = tiny.new_state(tiny.CONFIG, tiny.CPU)
     for number, _ in enumerate(fit(state, state.model, tiny.ListClips(recipe.plan), recipe=recipe, device=tiny.CPU)):
         torch.manual_seed(number)
         torch.rand(3)
@@ -190,7 +188,7 @@ def test_draws_of_other_code_do_not_change_the_training():
 def test_a_run_that_was_stopped_and_resumed_ends_bit_identical(stop):
     recipe = tiny.recipe_of()
     whole, whole_summaries = tiny.train(recipe)
-    state = new_state(tiny.CONFIG, tiny.CPU)
+    state = tiny.new_state(tiny.CONFIG, tiny.CPU)
     before = []
     for summary in fit(state, state.model, tiny.ListClips(recipe.plan), recipe=recipe, device=tiny.CPU):
         if isinstance(summary, StepSummary):
@@ -200,7 +198,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_bit_identical(stop):
     content = snapshot(state, config=tiny.CONFIG, data_fingerprint=FINGERPRINT)
 
     torch.manual_seed(123)
-    resumed = new_state(replace(tiny.CONFIG, train=replace(tiny.CONFIG.train, seed=9)), tiny.CPU)
+    resumed = tiny.new_state(replace(tiny.CONFIG, train=replace(tiny.CONFIG.train, seed=9)), tiny.CPU)
     restore(resumed, checkpoint_from(content), config=tiny.CONFIG, data_fingerprint=FINGERPRINT)
     _, after = tiny.train(recipe, state=resumed)
 
@@ -287,4 +285,4 @@ def test_two_workers_tell_every_broken_video_between_them(one_and_two_workers):
     met = [video.video_id for s in summaries if isinstance(s, StepSummary) for video in s.broken]
     assert sorted([*two[0]["broken"], *two[1]["broken"]]) == sorted(met)
     assert set(met) == {f"v{row}" for row in broken}
-    assert [totals[1:] for totals in two[0]["totals"]] == [s.totals[1:].tolist() for s in summaries]
+    assert [totals[1:] for totals in two[0]["totals"]] == [s.totals.pack()[1:].tolist() for s in summaries]

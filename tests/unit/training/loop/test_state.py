@@ -9,7 +9,8 @@ import torch
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.stream.plan import Cursor
 from morphmlp.errors import CheckpointError
-from morphmlp.training.loop.state import build_network, checkpoint_from, new_state, restore, snapshot
+from morphmlp.tasks.factory import task_of
+from morphmlp.training.loop.state import checkpoint_from, restore, snapshot
 
 FINGERPRINT = "12:abc"
 
@@ -26,7 +27,7 @@ def content(trained):
 
 
 def restored_with(content, config=tiny.CONFIG, data_fingerprint=FINGERPRINT):
-    state = new_state(config, tiny.CPU)
+    state = tiny.new_state(config, tiny.CPU)
     restore(state, checkpoint_from(content), config=config, data_fingerprint=data_fingerprint)
     return state
 
@@ -53,7 +54,7 @@ def test_a_restored_state_is_the_one_that_was_saved(content, trained):
 
 def test_restoring_copies_and_does_not_share(content):
     checkpoint = checkpoint_from(content)
-    state = new_state(tiny.CONFIG, tiny.CPU)
+    state = tiny.new_state(tiny.CONFIG, tiny.CPU)
     restore(state, checkpoint, config=tiny.CONFIG, data_fingerprint=FINGERPRINT)
     with torch.no_grad():
         state.model.head.weight.zero_()
@@ -64,7 +65,7 @@ def test_a_new_state_is_the_same_for_the_same_seed_whatever_was_drawn_before():
     def weights(seed):
         torch.rand(3)
         config = replace(tiny.CONFIG, train=replace(tiny.CONFIG.train, seed=seed))
-        return new_state(config, tiny.CPU).model.state_dict()
+        return tiny.new_state(config, tiny.CPU).model.state_dict()
 
     one, same, other = weights(0), weights(0), weights(1)
     assert all(torch.equal(one[name], same[name]) for name in one)
@@ -73,7 +74,7 @@ def test_a_new_state_is_the_same_for_the_same_seed_whatever_was_drawn_before():
 
 def test_the_network_of_a_checkpoint_scores_like_the_trained_one(content, trained):
     checkpoint = checkpoint_from(content)
-    network = build_network(checkpoint.config).eval()
+    network = task_of(checkpoint.config).network().eval()
     network.load_state_dict(checkpoint.model)
     clips = torch.randn(2, 3, 2, 32, 32, generator=torch.Generator().manual_seed(0))
     trained.model.eval()
@@ -90,8 +91,8 @@ def test_a_checkpoint_of_another_project_is_refused(content):
 
 
 def test_a_checkpoint_without_all_its_parts_is_refused(content):
-    del content["optimizer"], content["averaged"]
-    with pytest.raises(CheckpointError, match="it lacks averaged, optimizer"):
+    del content["optimizer"], content["precision"]
+    with pytest.raises(CheckpointError, match="it lacks precision, optimizer"):
         checkpoint_from(content)
 
 
@@ -120,7 +121,7 @@ def test_changed_data_are_refused(content):
 
 
 def test_a_refused_checkpoint_leaves_the_state_as_it_was(content):
-    state = new_state(tiny.CONFIG, tiny.CPU)
+    state = tiny.new_state(tiny.CONFIG, tiny.CPU)
     before = state.model.head.weight.clone()
     with pytest.raises(CheckpointError):
         restore(state, checkpoint_from(content), config=tiny.CONFIG, data_fingerprint="other")

@@ -26,7 +26,7 @@ def test_a_step_that_is_not_finite_is_told_once_with_its_numbers(fault):
     guard = StepGuard(max_in_a_row=2, on_skipped=told.append)
     watch(guard, 0)
     watch(guard, 1, **fault)
-    guard.settle()
+    guard.check_pending()
     watch(guard, 2)
     (skipped,) = told
     assert (skipped.step, skipped.epoch) == (1, 0)
@@ -78,5 +78,5 @@ def test_broken_videos_are_added_up_over_steps_those_of_skipped_ones_too():
     guard = StepGuard(max_in_a_row=3)
     watch(guard, 0, broken=2.0)
     watch(guard, 1, broken=3.0, loss=math.nan)
-    guard.settle()
+    guard.check_pending()
     assert guard.broken_videos == 5

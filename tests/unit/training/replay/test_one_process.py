@@ -6,13 +6,12 @@ import torch
 import torch.multiprocessing as mp
 
 from morphmlp.data.stream.plan import Cursor
-from morphmlp.training.loop.state import new_state
 from morphmlp.training.replay.one_process import AllWorkersStepper
 
 
 def take_steps(recipe, steps, *, num_workers, broken=(), prepare=lambda model: None):
     """Train as `num_workers` would; returns the state, and loss and gradient norm of each step."""
-    state = new_state(tiny.CONFIG, tiny.CPU)
+    state = tiny.new_state(tiny.CONFIG, tiny.CPU)
     prepare(state.model)
     state.model.train()
     stepper = AllWorkersStepper(state, recipe=recipe, device=tiny.CPU, num_workers=num_workers)
@@ -65,7 +64,7 @@ def test_steps_as_two_workers_are_those_of_two_processes(two_workers, case):
 
 def test_each_micro_batch_shows_its_own_gradient():
     recipe = tiny.recipe_of()
-    state = new_state(tiny.CONFIG, tiny.CPU)
+    state = tiny.new_state(tiny.CONFIG, tiny.CPU)
     state.model.train()
     seen = []
 

@@ -17,7 +17,7 @@ from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.errors import CheckpointError, ConfigError, ManifestError
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
 from morphmlp.training.loop.loop import StepSummary, fit
-from morphmlp.training.loop.state import new_state, snapshot
+from morphmlp.training.loop.state import snapshot
 from morphmlp.training.loop.step_guard import StepGuard
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.replay.replay import open_run, replay
@@ -89,7 +89,7 @@ def finished(demo, tmp_path_factory):
     run = open_run(str(root), storage=root.parent)
     store = CheckpointStore.of(str(root.parent), root.name)
     fingerprint = run.videos.fingerprint()
-    state = new_state(config, tiny.CPU)
+    state = tiny.new_state(config, tiny.CPU)
     skipped = []
 
     def keep(step):
@@ -111,7 +111,7 @@ def finished(demo, tmp_path_factory):
     for summary in fit(state, state.model, FilesHere(run), recipe=run.recipe, device=tiny.CPU, guard=guard):
         if isinstance(summary, StepSummary):
             step = summary.step + 1
-            loss = float(summary.totals[0]) / max(float(summary.totals[1]), 1)
+            loss = float(summary.totals.loss_sum) / max(float(summary.totals.clips), 1)
             numbers.append((loss, float(summary.grad_norm)))
             lines.append({"points": [("train/loss", loss, step, 0), ("train/grad_norm", numbers[-1][1], step, 0)]})
             if step in (2, 4):

@@ -12,7 +12,7 @@ import torch
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.data.stream.plan import Cursor
 from morphmlp.errors import CheckpointError
-from morphmlp.training.loop.state import checkpoint_from, new_state
+from morphmlp.training.loop.state import checkpoint_from
 from morphmlp.training.loop.step_guard import SkippedStep
 from morphmlp.training.replay import skipped_steps
 from morphmlp.training.replay.skipped_steps import (
@@ -48,7 +48,7 @@ def save(folder, *, step=3, loss=NAN, grad_norm=float("inf"), state=None):
     return save_skipped_step(
         folder,
         SkippedStep(step=step, epoch=step // 2, loss=loss, grad_norm=grad_norm),
-        state or new_state(tiny.CONFIG, tiny.CPU),
+        state or tiny.new_state(tiny.CONFIG, tiny.CPU),
         config=tiny.CONFIG,
         data_fingerprint="12:abc",
         plan=RECIPE.plan,
@@ -94,8 +94,8 @@ def test_the_state_is_kept_with_the_cursor_of_the_step_itself(tmp_path):
     assert checkpoint.cursor == read_skipped_step(place).cursor == Cursor(epoch=1, step=1)
     assert checkpoint.model.keys() == state.model.state_dict().keys()
     assert all(torch.equal(checkpoint.model[name], value) for name, value in state.model.state_dict().items())
-    moments = state.optimizer.state_dict()["state"]
-    assert all(torch.equal(checkpoint.optimizer["state"][key]["exp_avg"], moments[key]["exp_avg"]) for key in moments)
+    moments, kept = state.optimizer.state_dict()["state"], checkpoint.parts["optimizer"]["state"]
+    assert all(torch.equal(kept[key]["exp_avg"], moments[key]["exp_avg"]) for key in moments)
 
 
 def test_what_was_kept_is_read_back(tmp_path):
@@ -110,7 +110,7 @@ def test_what_was_kept_is_read_back(tmp_path):
 
 def test_with_fp16_the_loss_scale_is_the_one_that_the_step_was_taken_with(tmp_path):
     """The scaler halves it at the end of the very step."""
-    state = new_state(tiny.CONFIG, tiny.CPU, precision="fp16")
+    state = tiny.new_state(tiny.CONFIG, tiny.CPU, precision="fp16")
     before = state.scaler.get_scale()
     state.optimizer.zero_grad()
     for parameter in state.model.parameters():
@@ -123,7 +123,7 @@ def test_with_fp16_the_loss_scale_is_the_one_that_the_step_was_taken_with(tmp_pa
     save(tmp_path, state=state)
     place = skipped_step_folder(tmp_path, 4)
     assert strictly(place / "step.json")["loss_scale"] == before
-    restored = new_state(tiny.CONFIG, tiny.CPU, precision="fp16")
+    restored = tiny.new_state(tiny.CONFIG, tiny.CPU, precision="fp16")
     restored.scaler.load_state_dict(read_skipped_state(place)["scaler"])
     assert restored.scaler.get_scale() == before
 

@@ -8,9 +8,10 @@ import torch
 
 from morphmlp.config.loading import config_from_mapping, config_to_mapping, config_to_yaml, with_overrides
 from morphmlp.errors import CheckpointError, ConfigError
+from morphmlp.tasks.factory import task_of
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.checkpoint.store import CheckpointFacts
-from morphmlp.training.loop.state import build_network, new_state, snapshot
+from morphmlp.training.loop.state import snapshot
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.weights.choose import extending, starting_from
 from morphmlp.training.weights.start import apply_start_weights, start, start_tag, tensor_account, with_checked_weights
@@ -33,7 +34,7 @@ def finished_run(config, name="first", *, scores=(10.0,)):
     folder = RunFolder(tiny.Path(config.cluster.storage) / name)
     folder.root.mkdir(parents=True)
     folder.experiment.write_text(config_to_yaml(config))
-    store, state = run_store(config, folder), new_state(config, tiny.CPU)
+    store, state = run_store(config, folder), tiny.new_state(config, tiny.CPU)
     for epoch, score in enumerate(scores, start=1):
         tiny.train(tiny.recipe_of(config, max_steps=2 * epoch), config=config, state=state)
         content = snapshot(state, config=config, data_fingerprint=DATA)
@@ -47,7 +48,7 @@ def chosen(choose, config, source):
 
 
 def test_a_file_is_taken_as_it_is_where_nothing_must_be_changed(here, tmp_path):
-    torch.save(build_network(here).state_dict(), tmp_path / "w.pth")
+    torch.save(task_of(here).network().state_dict(), tmp_path / "w.pth")
     config, lines = chosen(starting_from, here, tmp_path / "w.pth")
     assert lines == []
     assert (config.start_from.weights, config.start_from.replace_head) == (str(tmp_path / "w.pth"), False)
@@ -56,20 +57,20 @@ def test_a_file_is_taken_as_it_is_where_nothing_must_be_changed(here, tmp_path):
 
 def test_a_head_of_other_classes_starts_fresh_and_a_line_says_so(here, tmp_path):
     other = config_with({"model.num_classes": 12}, here)
-    torch.save(build_network(other).state_dict(), tmp_path / "w.pth")
+    torch.save(task_of(other).network().state_dict(), tmp_path / "w.pth")
     config, (line,) = chosen(starting_from, here, tmp_path / "w.pth")
     assert line == f"--start-from {tmp_path}/w.pth: 12 classes there, 4 here: the head starts fresh"
     assert config.start_from.replace_head
     account = tensor_account(config, NAMES)
     assert account["fresh"] == account["left"] == ["head.weight", "head.bias"]
-    assert len(account["taken"]) == len(build_network(here).state_dict()) - 2
-    *_, last = apply_start_weights(build_network(config), config, NAMES)
+    assert len(account["taken"]) == len(task_of(here).network().state_dict()) - 2
+    *_, last = apply_start_weights(task_of(config).network(), config, NAMES)
     assert last == f"start_from: tensors: {len(account['taken'])} taken, 2 fresh, 2 of the file left"
 
 
 def test_image_weights_get_a_time_axis(here, tmp_path):
     image = config_with({"model.temporal": "none"}, here)
-    torch.save(build_network(image).state_dict(), tmp_path / "w.pth")
+    torch.save(task_of(image).network().state_dict(), tmp_path / "w.pth")
     config, (line,) = chosen(starting_from, here, tmp_path / "w.pth")
     assert line.endswith("its convolutions get a time axis (start_from.inflate: centre)")
     assert config.start_from.inflate == "centre"
@@ -114,7 +115,7 @@ def test_an_extended_run_ends_bit_for_bit_as_one_of_that_length_where_the_schedu
     longer = config_with({"train.epochs": 4}, config)
     extended, _ = chosen(extending, longer, "first")
     checked = with_checked_weights(extended, NAMES)
-    state = new_state(checked, tiny.CPU)
+    state = tiny.new_state(checked, tiny.CPU)
     (line,) = start(state, checked, NAMES, data_fingerprint=DATA)
     assert "continues first/step-00000004-" in line
     assert "after 2 epochs, up to 4; the learning rate there was 1.00e-03 of 2 epochs and is 1.00e-03 now" in line
@@ -130,7 +131,7 @@ def test_an_extended_run_follows_its_own_schedule_from_there(here):
     finished_run(config, scores=(1.0, 2.0))
     changed = config_with({"train.epochs": 4, "optim.weight_decay": 0.3, "optim.lr": 2e-3}, config)
     checked = with_checked_weights(chosen(extending, changed, "first")[0], NAMES)
-    state = new_state(checked, tiny.CPU)
+    state = tiny.new_state(checked, tiny.CPU)
     start(state, checked, NAMES, data_fingerprint=DATA)
     assert {group["weight_decay"] for group in state.optimizer.param_groups} == {0.0, 0.3}
     _, after = tiny.train(tiny.recipe_of(checked), config=checked, state=state)
@@ -161,11 +162,11 @@ def test_other_videos_are_refused(here):
     finished_run(config, scores=(1.0, 2.0))
     checked = with_checked_weights(chosen(extending, config_with({"train.epochs": 4}, config), "first")[0], NAMES)
     with pytest.raises(CheckpointError, match="training manifest: 12:abc -> 13:def"):
-        start(new_state(checked, tiny.CPU), checked, NAMES, data_fingerprint="13:def")
+        start(tiny.new_state(checked, tiny.CPU), checked, NAMES, data_fingerprint="13:def")
 
 
 def test_a_file_of_weights_has_no_training_state(here, tmp_path):
-    torch.save(build_network(here).state_dict(), tmp_path / "w.pth")
+    torch.save(task_of(here).network().state_dict(), tmp_path / "w.pth")
     config = config_with({"start_from": {"weights": str(tmp_path / "w.pth"), "training_state": True}}, here)
     with pytest.raises(ConfigError, match=r"start_from.training_state: .*w.pth: is not a checkpoint of this project"):
         with_checked_weights(config, NAMES)

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from morphmlp.config.loading import config_to_mapping
 from morphmlp.errors import CheckpointError, ConfigError
+from morphmlp.tasks.factory import task_of
 from morphmlp.training.checkpoint.content import FORMAT
-from morphmlp.training.loop.state import build_network
 from morphmlp.training.weights.file import METADATA_KEY, read_weights, write_weights
 
 MODEL = tiny.CONFIG.model
@@ -34,7 +34,7 @@ MORPH:
 @pytest.fixture(scope="module")
 def state():
     torch.manual_seed(0)
-    return build_network(tiny.CONFIG).state_dict()
+    return task_of(tiny.CONFIG).network().state_dict()
 
 
 def checkpoint(state, **changes):
@@ -73,7 +73,7 @@ def equal(one, other):
 @pytest.mark.parametrize("name", ["some.safetensors", "some.pth"])
 def test_a_checkpoint_of_a_network_with_some_branches_is_read_and_written(name, tmp_path):
     config = replace(tiny.CONFIG, model=replace(MODEL, branches=("height", "channel")))
-    state = build_network(config).state_dict()
+    state = task_of(config).network().state_dict()
     file = read_weights(saved(checkpoint(state, config=config_to_mapping(config)), tmp_path))
     write_weights(file, tmp_path / name, container="pyslowfast")
     written = read_weights(tmp_path / name)
@@ -181,7 +181,7 @@ def test_views_and_strided_tensors_are_written_by_value(state, tmp_path):
 
 def test_the_ablation_has_no_configuration_in_pyslowfast(tmp_path):
     config = replace(tiny.CONFIG, model=replace(MODEL, temporal="averaged"))
-    state = build_network(config).state_dict()
+    state = task_of(config).network().state_dict()
     file = read_weights(saved(checkpoint(state, config=config_to_mapping(config)), tmp_path))
     write_weights(file, tmp_path / "w.pth", container="pyslowfast")
     assert torch.load(tmp_path / "w.pth", weights_only=True).keys() == {"model_state"}

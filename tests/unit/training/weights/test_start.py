@@ -11,8 +11,8 @@ import torch
 
 from morphmlp.config.loading import changed_fields, config_from_mapping, config_to_mapping, fingerprint, with_overrides
 from morphmlp.errors import ConfigError
+from morphmlp.tasks.factory import task_of
 from morphmlp.training.checkpoint.content import FORMAT
-from morphmlp.training.loop.state import build_network, new_state
 from morphmlp.training.weights.start import apply_start_weights, start, start_tag, with_checked_weights
 
 NAMES = ("archery", "bowling", "crying", "dancing")
@@ -26,7 +26,7 @@ def starting_from(path, config=CONFIG, **options):
 
 def network(config=CONFIG, *, seed=0):
     torch.manual_seed(seed)
-    built = build_network(config).eval()
+    built = task_of(config).network().eval()
     for value in built.state_dict().values():
         if value.is_floating_point():
             value.uniform_(0.1, 1.0)
@@ -49,7 +49,7 @@ def faults_of(config, names=NAMES):
     with pytest.raises(ConfigError) as caught:
         with_checked_weights(config, names)
     with pytest.raises(ConfigError) as again:
-        apply_start_weights(build_network(config), config, names)
+        apply_start_weights(task_of(config).network(), config, names)
     assert again.value.faults == caught.value.faults
     return list(caught.value.faults)
 
@@ -205,7 +205,7 @@ def test_what_released_files_cannot_say_is_pointed_out(classes, options, channel
 
 @pytest.mark.parametrize("carry", [None, "fitting"])
 def test_a_replaced_head_is_the_fresh_draw_though_the_classes_are_as_many(carry, weights):
-    drawn, state = new_state(CONFIG, tiny.CPU).model.state_dict(), new_state(CONFIG, tiny.CPU)
+    drawn, state = tiny.new_state(CONFIG, tiny.CPU).model.state_dict(), tiny.new_state(CONFIG, tiny.CPU)
     checkpoint = weights.with_name("checkpoint.pt")
     file = checkpoint_of(CONFIG, checkpoint)
     lines = start(state, starting_from(checkpoint, replace_head=True, carry=carry), NAMES, data_fingerprint="1:a")
@@ -216,7 +216,7 @@ def test_a_replaced_head_is_the_fresh_draw_though_the_classes_are_as_many(carry,
 
 def test_moving_averages_begin_with_the_loaded_weights(weights):
     config = starting_from(weights, config=replace(CONFIG, train=replace(CONFIG.train, ema_decay=0.9)))
-    state = new_state(config, tiny.CPU)
+    state = tiny.new_state(config, tiny.CPU)
     start(state, config, NAMES, data_fingerprint="1:a")
     expected = network().state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in state.averaged.state_dict().items())
@@ -254,7 +254,7 @@ def changed_model(**fields):
 )
 def test_what_carries_over_is_the_files_and_everything_else_a_fresh_draw(there, fresh, tmp_path):
     file = checkpoint_of(there, tmp_path / "checkpoint.pt")
-    drawn, state = new_state(CONFIG, tiny.CPU).model.state_dict(), new_state(CONFIG, tiny.CPU)
+    drawn, state = tiny.new_state(CONFIG, tiny.CPU).model.state_dict(), tiny.new_state(CONFIG, tiny.CPU)
     lines = start(state, starting_from(tmp_path / "checkpoint.pt", carry="fitting"), NAMES, data_fingerprint="1:a")
     for name, found in state.model.state_dict().items():
         expected = drawn if re.match(fresh, name) else file
@@ -266,7 +266,7 @@ def test_what_carries_over_is_the_files_and_everything_else_a_fresh_draw(there, 
 def test_a_deeper_network_begins_with_the_blocks_of_the_file(tmp_path):
     file = checkpoint_of(CONFIG, tmp_path / "checkpoint.pt")
     deeper = changed_model(depths=(1, 1, 3, 1))
-    drawn, state = new_state(deeper, tiny.CPU).model.state_dict(), new_state(deeper, tiny.CPU)
+    drawn, state = tiny.new_state(deeper, tiny.CPU).model.state_dict(), tiny.new_state(deeper, tiny.CPU)
     start(state, starting_from(tmp_path / "checkpoint.pt", deeper, carry="fitting"), NAMES, data_fingerprint="1:a")
     found = state.model.state_dict()
     assert all(torch.equal(found[name], value) for name, value in file.items())

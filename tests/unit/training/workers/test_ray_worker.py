@@ -11,12 +11,12 @@ import torch
 
 from morphmlp.config.loading import config_from_mapping, config_to_mapping, with_overrides
 from morphmlp.errors import StorageError
-from morphmlp.metrics import ScoreCounts
 from morphmlp.record import Metrics
+from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import TOP1
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
 from morphmlp.training.loop.loop import fit
-from morphmlp.training.loop.state import new_state, snapshot
+from morphmlp.training.loop.state import snapshot
 from morphmlp.training.loop.step_guard import SkippedStep
 from morphmlp.training.record.report import points_of
 from morphmlp.training.record.run_folder import RunFolder
@@ -60,10 +60,17 @@ class Training:
         config = config_from_mapping(with_overrides(config_to_mapping(tiny.CONFIG), overrides))
         plan = tiny.recipe_of(config).plan
         assert plan.steps_per_epoch == STEPS_PER_EPOCH
-        self.state = new_state(config, tiny.CPU)
+        self.state = tiny.new_state(config, tiny.CPU)
         self.saving = KeptSaving(self.state, plan)
         self.clips = tiny.ListClips(plan, broken=broken)
-        job = SimpleNamespace(config=config, folder=folder, gmacs_per_view=1.0, num_videos=num_videos, num_val_videos=4)
+        job = SimpleNamespace(
+            config=config,
+            task=task_of(config),
+            folder=folder,
+            gmacs_per_view=1.0,
+            num_videos=num_videos,
+            num_val_videos=4,
+        )
         self.job = job
         self.worker = ray_worker._Worker(job, self.state, self.clips, self.saving, workers=1, device=tiny.CPU)
 
@@ -90,8 +97,8 @@ def reports(monkeypatch):
 
     epochs = itertools.count(1)
 
-    def score(model, batches, *, device, too_many):
-        return ScoreCounts(num_videos=4, top1_hits=next(epochs), top5_hits=4, loss_sum=1.0), []
+    def score(model, batches, *, task, device, too_many):
+        return tiny.counts_of(4, top1=next(epochs), top5=4, loss_sum=1.0), []
 
     monkeypatch.setattr(ray_worker.ray.train, "report", told.append)
     monkeypatch.setattr(ray_worker, "_node_leaves", lambda: False)
@@ -148,14 +155,14 @@ def test_a_run_that_is_continued_keeps_the_head_that_it_has_trained(tmp_path):
     (tmp_path / "w.pth").touch()  # it isn't read again
     start_from = {"start_from.weights": str(tmp_path / "w.pth"), "start_from.replace_head": True}
     config = config_from_mapping(with_overrides(config_to_mapping(tiny.CONFIG), start_from))
-    trained = new_state(config, tiny.CPU)
+    trained = tiny.new_state(config, tiny.CPU)
     with torch.no_grad():
         trained.model.head.weight.fill_(0.25)
     store = CheckpointStore.of(str(tmp_path), "run")
     store.save(
         snapshot(trained, config=config, data_fingerprint="12:abc"), CheckpointFacts(epoch=0, step=0, score=None)
     )
-    state = new_state(config, tiny.CPU)
+    state = tiny.new_state(config, tiny.CPU)
     job = SimpleNamespace(config=config, data_fingerprint="12:abc")
     _, notes = ray_worker._resume_or_start(job, state, store, SimpleNamespace(), first=True)
     assert (state.model.head.weight == 0.25).all()
@@ -253,9 +260,9 @@ def test_a_training_set_that_is_gone_ends_the_run_long_before_the_share_of_the_w
 
 
 def test_a_validation_with_too_many_broken_videos_gives_no_score_and_ends_the_run(reports, folder, monkeypatch):
-    def score(model, batches, *, device, too_many):
+    def score(model, batches, *, task, device, too_many):
         assert [too_many(broken) for broken in (0, 1, 2)] == [False, False, True]
-        return ScoreCounts(num_videos=1, top1_hits=1, top5_hits=1, loss_sum=1.0), [tiny.broken_video(9)] * 2
+        return tiny.counts_of(1, top1=1, top5=1, loss_sum=1.0), [tiny.broken_video(9)] * 2
 
     monkeypatch.setattr(ray_worker, "score_single_views", score)
     training = Training(folder, **{"ingest.max_quarantined_share": 0.25})

@@ -55,7 +55,7 @@ def queue(tmp_path):
 
 
 def end(entry, state="finished", top1=None):
-    result = None if top1 is None else {"top1": top1}
+    result = None if top1 is None else {"score": top1}
     TrialLog(entry.view.path).ended(TrialEnd(state=state, result=result))
     entry.view.take_in_quietly()
 
