@@ -21,7 +21,7 @@ from morphmlp.errors import ConfigError
 
 _OPERATIONAL_SECTIONS = ("execution", "checkpoint", "ingest", "cluster")
 _OPERATIONAL_FIELDS = ("augment.on", "start_from.weights", "start_from.class_order")
-"""Of the two paths their `sha256` tells the content."""
+"""Single fields of other sections that don't define the result. Of two paths `sha256` stands for the content."""
 _LEFT_OUT_AT: dict[str, JsonValue] = {
     "task": "classification",
     "start_from": None,
@@ -36,7 +36,8 @@ _LEFT_OUT_AT: dict[str, JsonValue] = {
     "start_from.training_state": False,
     "test.checkpoint": "last",
 }
-"""Younger than the first fingerprints: at these values, their defaults, those stay as they are."""
+"""Fields that came after the first recorded fingerprints. At these values, their defaults, they are left out,
+so that the fingerprints of older experiments stay as they are."""
 _EXPERIMENT = TypeAdapter(ExperimentConfig)
 
 Value = TypeVar("Value")
@@ -200,6 +201,7 @@ def _place_and_fault(error: yaml.YAMLError) -> str:
     return f"{f':{mark.line + 1}' if mark else ''}: is not valid YAML: {fault}"
 
 
+# PyYAML follows YAML 1.1, where 1e-3 is a text, `on` is true and 12:30 is 750 (docs/decisions/0016-*.md).
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML's safe loader with the rules of YAML 1.2 for plain values; keys are unique texts.
 
