@@ -5,7 +5,8 @@ RandAugment costs as much as decoding and runs on the training device where ther
 
 from typing import Literal
 
-from morphmlp.config.schema import AugmentConfig, ClipConfig, TestConfig
+from morphmlp.config.clip import AugmentConfig, ClipConfig
+from morphmlp.config.schema import TestConfig
 from morphmlp.data.clips.extract import ClipExtractor, TrainClips, ViewClips
 
 ClipKind = Literal["train", "train twice", "four views"]

@@ -18,8 +18,8 @@ import torch
 
 from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
 from morphmlp.cluster.ray_cluster import ray_session
+from morphmlp.config.clip import ClipConfig
 from morphmlp.config.operation import ClusterConfig, IngestConfig
-from morphmlp.config.schema import ClipConfig
 from morphmlp.data.clips.extract import SINGLE_VIEW, ViewClips
 from morphmlp.data.manifest import read_manifest
 from morphmlp.data.stream import ray_pace

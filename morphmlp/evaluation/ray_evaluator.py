@@ -15,7 +15,8 @@ import ray
 import torch
 from torch import Tensor
 
-from morphmlp.config.schema import ClipConfig, TestConfig
+from morphmlp.config.clip import ClipConfig
+from morphmlp.config.schema import TestConfig
 from morphmlp.data.clips.extract import ViewClips
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import BrokenVideo, too_many_broken

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from morphmlp.config.clip import AugmentConfig
 from morphmlp.config.rand_augment import MAX_MAGNITUDE, RandAugmentPolicy, parse_rand_augment
-from morphmlp.config.schema import AugmentConfig
 from morphmlp.data.stream.plan import random_generator
 
 OPERATIONS = (

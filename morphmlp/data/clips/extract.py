@@ -14,7 +14,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from morphmlp.config.schema import AugmentConfig, ClipConfig, TestConfig
+from morphmlp.config.clip import AugmentConfig, ClipConfig
+from morphmlp.config.schema import TestConfig
 from morphmlp.data.clips.augment import augment_clip, evaluation_crops, scale_down
 from morphmlp.data.clips.draws import ClipDraw, ClipKey, draw_clip, draw_fractions
 from morphmlp.data.clips.sampling import train_indices, view_indices

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from morphmlp.config.schema import ClipConfig
+from morphmlp.config.clip import ClipConfig
 from morphmlp.data.decoding.protocol import VideoInfo
 
 Indices = npt.NDArray[np.int64]

@@ -8,7 +8,8 @@ from typing import Self
 import ray
 import torch
 
-from morphmlp.config.schema import AugmentConfig, ClipConfig, TrainConfig
+from morphmlp.config.clip import AugmentConfig, ClipConfig
+from morphmlp.config.schema import TrainConfig
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, train_extractor
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.batches import MicroBatch

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from morphmlp.config import ExperimentConfig, ModelConfig, config_from_mapping, with_overrides
-from morphmlp.config.schema import ClipConfig
+from morphmlp.config.clip import ClipConfig
 from morphmlp.config.shapes import shape_faults
 from morphmlp.config.sweep import Range, SweepConfig
 from morphmlp.data.stream.plan import random_generator

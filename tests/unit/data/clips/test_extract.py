@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from morphmlp.config.schema import AugmentConfig, ClipConfig
+from morphmlp.config.clip import AugmentConfig, ClipConfig
 from morphmlp.config.schema import TestConfig as Views  # pytest collects names that begin with Test
 from morphmlp.data.clips import extract as clips_module
 from morphmlp.data.clips.augment import augment_clip, evaluation_crops

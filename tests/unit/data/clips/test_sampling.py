@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphmlp.config.schema import ClipConfig
+from morphmlp.config.clip import ClipConfig
 from morphmlp.data.clips.sampling import DenseWindow, train_indices, view_indices
 from morphmlp.data.decoding.protocol import VideoInfo
 

@@ -1,0 +1,86 @@
+"""The sections of an experiment file that say how clips are taken from videos and augmented."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+
+from morphmlp.config.rand_augment import rand_augment_faults
+from morphmlp.config.values import STRICT, PositiveFloat, PositiveInt, Share
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ClipConfig:
+    """How a clip is cut from a video; written `num_frames`x`frame_stride`, as in 16x4."""
+
+    sampling: Literal["dense", "dense_decord", "segments"]
+    """`dense`: one window of `num_frames` x `frame_stride` frames at 30 frames per second, whatever the video's own
+    rate, as published for Kinetics. `dense_decord`: the same in the video's own frames, as with the published decord
+    backend. `segments`: one frame from each of `num_frames` equal parts, as published for Something-Something."""
+    num_frames: PositiveInt
+    """Frames per clip."""
+    frame_stride: PositiveInt | None
+    """Source frames between two clip frames; null with `segments`."""
+    crop_size: PositiveInt
+    """Side of the square crop, pixels."""
+    short_edge: PositiveInt
+    """Short side to which validation and test frames are scaled before they are cropped, pixels."""
+    channel_order: Literal["rgb", "bgr"]
+    """Order of the colours that augmentation and network see. `bgr` is that of the released Something-Something
+    weights, whose frames came from OpenCV."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        faults = []
+        if self.short_edge < self.crop_size:
+            faults.append(
+                f"short_edge is {self.short_edge}, smaller than crop_size {self.crop_size}; make it at least as large"
+            )
+        if (self.frame_stride is None) != (self.sampling == "segments"):
+            right = "null" if self.sampling == "segments" else "a number"
+            faults.append(f"frame_stride is {self.frame_stride}; with sampling {self.sampling} it must be {right}")
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AugmentConfig:
+    """Training augmentation of a clip, in this order; one draw holds for all its frames."""
+
+    repeats: PositiveInt
+    """Augmented clips cut from each decoded video per epoch (repeated augmentation)."""
+    short_edge: PositiveInt | None
+    """Frames with a longer short side are scaled down to it first, pixels; null: they stay as decoded."""
+    rand_augment: str | None
+    """RandAugment in timm's notation, as in `rand-m7-n4-mstd0.5-inc1`; null switches it off."""
+    scale: tuple[PositiveFloat, PositiveFloat]
+    """RandomResizedCrop: least and greatest share of the frame's area."""
+    aspect: tuple[PositiveFloat, PositiveFloat]
+    """RandomResizedCrop: least and greatest width / height."""
+    flip: Share
+    """Probability of a horizontal flip."""
+    erase: Share
+    """Probability of random erasing: one box for all frames, filled with fresh noise in each."""
+    on: Literal["ingest", "worker"] = "ingest"
+    """Where it is carried out: in the decode tasks (`ingest`), or in batches on the training device (`worker`). Set
+    `worker` where a GPU waits for decode CPUs: RandAugment costs them as much as decoding. The draws are the same."""
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> Self:
+        faults = [
+            f"{name} is [{low}, {high}]; the first number must not exceed the second"
+            for name, (low, high) in (("scale", self.scale), ("aspect", self.aspect))
+            if low > high
+        ]
+        if self.scale[1] > 1:
+            faults.append(f"scale ends at {self.scale[1]}; a crop can't cover more than 1.0 of the frame")
+        if self.on == "worker" and self.short_edge is None:
+            faults.append("short_edge is null; with on: worker whole frames travel, so it must bound their size")
+        if self.rand_augment is not None:
+            faults.extend(
+                f"rand_augment is {self.rand_augment!r}: {fault}" for fault in rand_augment_faults(self.rand_augment)
+            )
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
