@@ -23,7 +23,7 @@ from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.faults import all_fields
 from morphmlp.config.field_help import help_sections
 from morphmlp.config.loading import parse_yaml
-from morphmlp.errors import ConfigError, MorphMLPError, RunStoppedError, storage_faults_told
+from morphmlp.errors import ConfigError, MorphMLPError, RunStoppedError, storage_faults_reported
 from morphmlp.lasting_output import lasting_output
 from morphmlp.stop_signals import StopSignals, signal_of, undisturbed
 from morphmlp.targets import json_file, plain_name
@@ -60,7 +60,7 @@ def run(main: Callable[[], None] | click.Command, *, long: bool = False) -> NoRe
 
 def _exit_code(main: Callable[[], None] | click.Command) -> int:
     try:
-        with StopSignals().installed(), storage_faults_told():
+        with StopSignals().installed(), storage_faults_reported():
             if isinstance(main, click.Command):
                 # Not `main.main()`, which turns signals and closed pipes into exit codes of its own.
                 with main.make_context(Path(sys.argv[0]).name, sys.argv[1:]) as context:

@@ -127,7 +127,7 @@ def storage_fault(error: BaseException) -> StorageError | None:
 
 
 @contextmanager
-def storage_faults_told() -> Iterator[None]:
+def storage_faults_reported() -> Iterator[None]:
     """Turn what the operating system says of a disk into the project's error.
 
     Raises:

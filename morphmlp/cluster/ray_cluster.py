@@ -32,8 +32,13 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 
 from morphmlp.cluster.address import require_cluster
-from morphmlp.cluster.ray_faults import faults_told
-from morphmlp.cluster.ray_surroundings import hushed_start, own_temp_folder, quiet_ray, without_preemption_watcher
+from morphmlp.cluster.ray_session import (
+    hushed_start,
+    own_temp_folder,
+    quiet_ray,
+    ray_faults_reported,
+    without_preemption_watcher,
+)
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.data.stream.clip_cache import ClipCache
 from morphmlp.data.stream.decode_task import DecodePolicy, decode_limits
@@ -135,7 +140,7 @@ def ray_session(
     placement = place([local_node(cluster)], cluster, ingest, micro_batches=micro_batches, oversubscribe=True)
     with (
         _local(cpus=trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)),
-        faults_told(),
+        ray_faults_reported(),
     ):
         yield placement
 
@@ -253,7 +258,7 @@ def _local(*, cpus: int) -> Iterator[None]:
             # Where Ray's own helpers look a cluster up. Without it they find another Ray of this machine, miss our
             # controller there, take it for dead and remove its workers.
             (folder / "ray_current_cluster").write_text(ray.get_runtime_context().gcs_address, encoding="utf-8")
-            with faults_told():
+            with ray_faults_reported():
                 yield
         finally:
             _shut_down()
@@ -268,7 +273,7 @@ def _joined(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise ClusterError(f"RAY_ADDRESS {address}: can't join the cluster: {' '.join(str(error).split())}") from None
     try:
-        with faults_told():
+        with ray_faults_reported():
             yield
     finally:
         if ray.is_initialized():

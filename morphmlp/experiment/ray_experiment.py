@@ -17,7 +17,7 @@ from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import Quarantine, broken_limit, earlier_broken
 from morphmlp.data.stream.ray_clips import SharedVideos
 from morphmlp.data.stream.ray_first_look import require_files
-from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_told
+from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_reported
 from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
 from morphmlp.experiment.data_splits import DataSplits
 from morphmlp.experiment.ray_shared_files import require_shared_files
@@ -32,7 +32,7 @@ from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import ScoreName
 from morphmlp.tasks.task import Counts, Task
 from morphmlp.tracking import (
-    Patience,
+    RetryPolicy,
     RunWriter,
     Status,
     end_early,
@@ -104,7 +104,7 @@ class ExperimentResult:
         )
 
 
-@storage_faults_told()
+@storage_faults_reported()
 def run_experiment(
     config: ExperimentConfig,
     data: DataSplits,
@@ -195,7 +195,7 @@ def _open(
         params=flat_fields(config),
         parent_run_id=parent_run_id,
     )
-    writer = RunWriter(uri, run_id, patience=Patience(tell=progress.line, kept_in=folder.root))
+    writer = RunWriter(uri, run_id, retry=RetryPolicy(log=progress.line, kept_in=folder.root))
     if known is None and (earlier := read_points(folder.progress)):
         progress.line(
             f"the record of {folder.root.name} isn't there any more; it's written anew from {folder.progress}"

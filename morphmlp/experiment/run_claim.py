@@ -16,7 +16,7 @@ from morphmlp.experiment.data_splits import SPLIT_TAGS, DataSplits
 from morphmlp.files import atomic_write
 from morphmlp.record import RunSummary, Tags
 from morphmlp.tracking import environment_tags, find_run, ready_store
-from morphmlp.training.checkpoint.branching import settle
+from morphmlp.training.checkpoint.branching import recover_branch
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 from morphmlp.training.weights.start import start_tag, tensor_account, with_checked_weights
@@ -105,7 +105,7 @@ def fingerprints_of(tags: Mapping[str, str]) -> dict[str, str]:
 
 def _compared(config: ExperimentConfig, data: DataSplits, folder: RunFolder, uri: str) -> RunSummary | None:
     """The record of the run that a folder holds, once both fit the experiment and its data."""
-    settle(folder, run_store(config, folder))
+    recover_branch(folder, run_store(config, folder))
     if not folder.experiment.exists():
         return None
     changes = changed_fields(load_config(folder.experiment), config)

@@ -20,16 +20,15 @@ os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
 from morphmlp.environment import environment_tags
 from morphmlp.record import MetricPoint, Metrics, RunSummary, Status, Tags
 from morphmlp.tracking.buffered import BufferedWriter, end_early, write_waiting
-from morphmlp.tracking.patience import Patience
 from morphmlp.tracking.runs import find_run, open_run, read_children, read_run, read_runs, read_text, ready_store
 from morphmlp.tracking.store import prepare_store, tracking_uri
-from morphmlp.tracking.writer import RunWriter
+from morphmlp.tracking.writer import RetryPolicy, RunWriter
 
 __all__ = [
     "BufferedWriter",
     "MetricPoint",
     "Metrics",
-    "Patience",
+    "RetryPolicy",
     "RunSummary",
     "RunWriter",
     "Status",

@@ -9,9 +9,8 @@ from pathlib import Path
 from morphmlp.errors import StoreAwayError, TrackingError
 from morphmlp.line_file import WaitingLines
 from morphmlp.record import MetricPoint, Status
-from morphmlp.tracking.patience import LIMIT_S, LONGEST_PAUSE_S
-from morphmlp.tracking.store import impatient
-from morphmlp.tracking.writer import RunWriter
+from morphmlp.tracking.store import short_http_timeouts
+from morphmlp.tracking.writer import LIMIT_S, LONGEST_PAUSE_S, RunWriter
 
 _FIRST_PAUSE_S = 0.5
 _POLL_S = 0.2
@@ -33,7 +32,7 @@ class BufferedWriter:
         writer: RunWriter,
         path: Path,
         *,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
         longest_pause_s: float = LONGEST_PAUSE_S,
     ) -> None:
         """Start writing what an earlier process left.
@@ -41,13 +40,13 @@ class BufferedWriter:
         Args:
             writer: The run; nobody else may write its metrics meanwhile.
             path: The file of what waits.
-            tell: Told once when the store stops taking the record, and once when it takes it again; called from
+            log: Told once when the store stops taking the record, and once when it takes it again; called from
                 the writing thread.
             longest_pause_s: Between two attempts.
         """
         self._writer = writer
         self._path = path
-        self._tell = tell
+        self._log = log
         self._longest_pause_s = longest_pause_s
         self._lines = WaitingLines(path)
         self._changed = threading.Condition()
@@ -77,7 +76,7 @@ class BufferedWriter:
         with self._changed:
             self._changed.notify_all()
         if not whole:
-            self._tell(f"the tracking store hasn't got the whole record; the rest waits in {self._path}")
+            self._log(f"the tracking store hasn't got the whole record; the rest waits in {self._path}")
         return whole
 
     def _add(self, entry: Mapping[str, object]) -> None:
@@ -96,12 +95,12 @@ class BufferedWriter:
                     self._changed.wait(_POLL_S)
                 continue
             try:
-                with impatient(timeout_s=_ATTEMPT_S, retries=0):
+                with short_http_timeouts(timeout_s=_ATTEMPT_S, retries=0):
                     _send(self._writer, batch, self._path)
             except Exception as error:  # noqa: BLE001 (whatever a store answers, the training goes on and nothing is lost)
                 if away_since is None:
                     away_since = time.monotonic()
-                    self._tell(f"{error}; training goes on, the record waits in {self._path} and is sent again")
+                    self._log(f"{error}; training goes on, the record waits in {self._path} and is sent again")
                 self._closing.wait(min(pause_s, self._longest_pause_s))
                 pause_s *= 2
                 continue
@@ -109,7 +108,7 @@ class BufferedWriter:
             with self._changed:
                 self._changed.notify_all()
             if away_since is not None:
-                self._tell(f"the tracking store takes the record again after {time.monotonic() - away_since:.0f} s")
+                self._log(f"the tracking store takes the record again after {time.monotonic() - away_since:.0f} s")
             away_since, pause_s = None, _FIRST_PAUSE_S
         self._lines.close()
 
@@ -155,7 +154,7 @@ def end_early(writer: RunWriter, status: Status, waiting: Path) -> TrackingError
     """
     hurried = RunWriter(writer.uri, writer.run_id)
     fault: TrackingError | None = None
-    with impatient():
+    with short_http_timeouts():
         try:
             write_waiting(waiting, hurried, limit_s=_EARLY_END_S)
         except TrackingError as error:

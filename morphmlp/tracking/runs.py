@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from morphmlp.errors import TrackingError
 from morphmlp.record import RunSummary, Tags
-from morphmlp.tracking.store import deleted_there, faults, impatient, prepare_store, sqlite_file, tracking_uri
+from morphmlp.tracking.store import deleted_there, faults, prepare_store, short_http_timeouts, sqlite_file, tracking_uri
 from morphmlp.tracking.writer import RunWriter, cut, param_text
 
 PAGE = 1000
@@ -47,7 +47,7 @@ def open_run(
         TrackingError: The store can't be reached or used.
     """
     texts = {name: param_text(value) for name, value in params.items()}
-    with faults(uri), impatient():
+    with faults(uri), short_http_timeouts():
         client = MlflowClient(uri)
         experiment_id = _experiment_id(client, uri, experiment)
         run = _unfinished(client, experiment_id, run_name, tags.get(Tags.FINGERPRINT), parent_run_id)
@@ -73,7 +73,7 @@ def ready_store(experiment: str) -> str:
     """
     uri = tracking_uri()
     prepare_store(uri)
-    with faults(uri), impatient():
+    with faults(uri), short_http_timeouts():
         _known_experiment(MlflowClient(uri), uri, experiment)
     return uri
 
@@ -84,7 +84,7 @@ def find_run(uri: str, *, run_name: str, experiment: str | None = None) -> RunSu
     Raises:
         TrackingError: The store can't be reached or used.
     """
-    with faults(uri), impatient():
+    with faults(uri), short_http_timeouts():
         runs = _search(uri, experiment, f"attributes.run_name = {quoted(run_name)}")
     return runs[0] if runs else None
 
@@ -111,7 +111,7 @@ def read_runs(uri: str, *, experiment: str | None = None, dataset: str | None = 
         query = "attributes.status = 'FINISHED'"
         if experiment is not None:
             query += f" and tags.`{Tags.EXPERIMENT}` = {quoted(experiment)}"
-        with faults(uri), impatient():
+        with faults(uri), short_http_timeouts():
             runs = _search(uri, dataset, query)
     fixed = ["run_id", "run_name", "dataset", "start_time"]
     frame = pd.DataFrame([_as_row(run) for run in runs])
@@ -124,7 +124,7 @@ def read_run(uri: str, run_id: str) -> RunSummary:
     Raises:
         TrackingError: The store can't be reached or used, or has no such run.
     """
-    with faults(uri), impatient():
+    with faults(uri), short_http_timeouts():
         client = MlflowClient(uri)
         run = client.get_run(run_id)
         return _summary(run, client.get_experiment(run.info.experiment_id).name)
@@ -137,7 +137,7 @@ def read_children(uri: str, parent_run_id: str) -> list[RunSummary]:
         TrackingError: The store can't be reached or used, or has no such parent.
     """
     parent = read_run(uri, parent_run_id)
-    with faults(uri), impatient():
+    with faults(uri), short_http_timeouts():
         return _search(uri, parent.experiment, f"tags.`{Tags.PARENT}` = {quoted(parent_run_id)}")
 
 
@@ -147,7 +147,7 @@ def read_text(uri: str, run_id: str, file: str) -> str | None:
     Raises:
         TrackingError: The store can't be reached or used, or has no such run.
     """
-    with faults(uri), impatient(), tempfile.TemporaryDirectory() as folder:
+    with faults(uri), short_http_timeouts(), tempfile.TemporaryDirectory() as folder:
         client = MlflowClient(uri)
         parent = str(PurePosixPath(file).parent)
         listed = client.list_artifacts(run_id, None if parent == "." else parent)

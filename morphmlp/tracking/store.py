@@ -55,7 +55,7 @@ def prepare_store(uri: str) -> None:
     """
     file = sqlite_file(uri)
     if file is None:
-        with faults(uri), impatient():
+        with faults(uri), short_http_timeouts():
             MlflowClient(uri).search_experiments(max_results=1)
         return
     with faults(uri):
@@ -115,7 +115,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 @contextmanager
-def impatient(*, timeout_s: int = 4, retries: int = 1) -> Iterator[None]:
+def short_http_timeouts(*, timeout_s: int = 4, retries: int = 1) -> Iterator[None]:
     """Give a dead server up soon, by default within seconds, unless the user's environment says otherwise."""
     limits = {"MLFLOW_HTTP_REQUEST_TIMEOUT": timeout_s, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": retries}
     ours = {name: str(value) for name, value in limits.items() if name not in os.environ}

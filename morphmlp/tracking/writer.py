@@ -1,6 +1,7 @@
 """The one writer of a run: metrics without doubled points, parameters, tags, artifacts."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,8 +13,7 @@ from pydantic import JsonValue
 
 from morphmlp.errors import StoreAwayError, TrackingError
 from morphmlp.record import MetricPoint, Status
-from morphmlp.tracking.patience import Patience
-from morphmlp.tracking.store import faults, impatient
+from morphmlp.tracking.store import faults, short_http_timeouts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +22,12 @@ _METRICS_PER_CALL = 1000
 _ENTRIES_PER_CALL = 100
 _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
-_PATIENT_ATTEMPT_S = 60
+_RETRIED_ATTEMPT_S = 60
 """Time for one answer; a server may take as long to pass an artifact on."""
+LIMIT_S = 600.0
+"""How long a command waits for its store before it gives up."""
+LONGEST_PAUSE_S = 15.0
+"""Between two attempts."""
 T = TypeVar("T")
 
 
@@ -33,14 +37,14 @@ class RunWriter:
     One writer at a time per run. A point whose (metric, step) is already in the store is dropped, so that a run resumed
     from an earlier checkpoint doesn't double the steps that it repeats: the store's history of a metric is read
     before the writer's first point of it, and anew after a failure, since a request that failed may have been carried
-    out. Every method may be repeated. Without `patience` requests keep MLflow's own, and every method raises
+    out. Every method may be repeated. Without `retry` requests keep MLflow's own, and every method raises
     TrackingError where the store can't be reached or used; with it a store that gives no answer is waited for.
     """
 
-    def __init__(self, uri: str, run_id: str, *, patience: Patience | None = None) -> None:
+    def __init__(self, uri: str, run_id: str, *, retry: "RetryPolicy | None" = None) -> None:
         self.uri = uri
         self.run_id = run_id
-        self._patience = patience
+        self._retry = retry
         self._client: MlflowClient | None = None
         self._stored: set[str] | None = None
         self._steps: dict[str, set[int]] = {}
@@ -90,7 +94,7 @@ class RunWriter:
                 client.log_batch(self.run_id, params=entries[start : start + _ENTRIES_PER_CALL])
             for name, text in texts.items():
                 if len(text) > _LONGEST_PARAM:
-                    client.log_text(self.run_id, text, _whole_file(name))
+                    client.log_text(self.run_id, text, _complete_file(name))
 
         self._do(log)
 
@@ -126,7 +130,7 @@ class RunWriter:
         self._do(lambda client: client.set_terminated(self.run_id, status))
 
     def _do(self, action: Callable[[MlflowClient], T]) -> T:
-        """Carry out what may be repeated, until it succeeds or the patience is over."""
+        """Carry out what may be repeated, until it succeeds or `retry` gives up."""
         while True:
             try:
                 with faults(self.uri), self._limits():
@@ -135,18 +139,18 @@ class RunWriter:
                     result = action(self._client)
             except TrackingError as error:
                 self._stored, self._steps = None, {}
-                if self._patience is None:
+                if self._retry is None:
                     raise
                 if not isinstance(error, StoreAwayError):
-                    raise self._patience.given_up(error) from error
-                self._patience.wait(error)
+                    raise self._retry.given_up(error) from error
+                self._retry.wait(error)
             else:
-                if self._patience is not None:
-                    self._patience.answered()
+                if self._retry is not None:
+                    self._retry.answered()
                 return result
 
     def _limits(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._patience is None else impatient(timeout_s=_PATIENT_ATTEMPT_S, retries=0)
+        return nullcontext() if self._retry is None else short_http_timeouts(timeout_s=_RETRIED_ATTEMPT_S, retries=0)
 
     def _known(self, client: MlflowClient, key: str) -> set[int]:
         """Steps at which the store has this metric."""
@@ -163,11 +167,71 @@ def param_text(value: JsonValue) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _whole_file(name: str) -> str:
+def _complete_file(name: str) -> str:
     return f"params/{name}.json"
 
 
 def cut(text: str, name: str) -> str:
     """The text as it fits into the parameter `name`."""
-    note = f"... (whole: artifact {_whole_file(name)})"
+    note = f"... (complete: artifact {_complete_file(name)})"
     return text if len(text) <= _LONGEST_PARAM else text[: _LONGEST_PARAM - len(note)] + note
+
+
+class RetryPolicy:
+    """Waits for a store that gives no answer, says so once, and gives up after a while: from then on at once.
+
+    Every wait starts anew after an answer. The run's files are safe until then, so a later command can complete the
+    record.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: Callable[[str], None],
+        kept_in: Path,
+        limit_s: float = LIMIT_S,
+        longest_pause_s: float = LONGEST_PAUSE_S,
+    ) -> None:
+        self._log = log
+        self._kept_in = kept_in
+        self._limit_s = limit_s
+        self._longest_pause_s = longest_pause_s
+        self._since: float | None = None
+        self._pause_s = 1.0
+        self._over = False
+
+    def wait(self, error: StoreAwayError) -> None:
+        """Pause before the next attempt.
+
+        Raises:
+            TrackingError: The time is over.
+        """
+        now = time.monotonic()
+        if self._since is None and not self._over:
+            self._since, self._pause_s = now, 1.0
+            self._log(
+                f"{error}; waiting up to {_in_words(self._limit_s)} for it; the run's files are safe in {self._kept_in}"
+            )
+        left_s = 0.0 if self._since is None else self._since + self._limit_s - now
+        if self._over or left_s <= 0:
+            self._over = True
+            raise self.given_up(error)
+        time.sleep(min(self._pause_s, self._longest_pause_s, left_s))
+        self._pause_s *= 2
+
+    def answered(self) -> None:
+        """Note that the store answers."""
+        if self._since is not None:
+            self._log(f"the tracking store answers again after {_in_words(time.monotonic() - self._since)}")
+            self._since = None
+
+    def given_up(self, error: TrackingError) -> TrackingError:
+        """The error that ends the command: what is wrong, and how the record is completed."""
+        return TrackingError(
+            f"{error}; everything is on disk in {self._kept_in}: when the store takes it, "
+            "the same command completes the record"
+        )
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} s"

@@ -156,7 +156,7 @@ def expected_state(model: ModelConfig, *, num_frames: int, crop_size: int) -> di
         return MorphMLP(model, num_frames=num_frames, crop_size=crop_size).state_dict()
 
 
-def describe(state: Mapping[str, Tensor], stated: Preset | None = None) -> WeightsDescription:
+def describe_tensors(state: Mapping[str, Tensor], stated: Preset | None = None) -> WeightsDescription:
     """The network that these tensors belong to.
 
     Kind, depths, widths and classes follow from names and shapes. So do frames, from the sizes of the temporal layers:
@@ -176,7 +176,7 @@ def describe(state: Mapping[str, Tensor], stated: Preset | None = None) -> Weigh
         raise CheckpointError(f"its tensors aren't those of {found.size}, whole: {report.in_words}")
     if stated is None:
         return found
-    said = described(stated.model, num_frames=stated.num_frames)
+    said = describe_model(stated.model, num_frames=stated.num_frames)
     contradictions = differences(replace(found, num_frames=None), said)
     if found.kind != said.kind:
         contradictions.append(f"{found.kind} against {said.kind}")
@@ -188,7 +188,7 @@ def describe(state: Mapping[str, Tensor], stated: Preset | None = None) -> Weigh
     return replace(found, num_frames=frames, chunk_lengths=said.chunk_lengths)
 
 
-def described(model: ModelConfig, *, num_frames: int) -> WeightsDescription:
+def describe_model(model: ModelConfig, *, num_frames: int) -> WeightsDescription:
     """A configured network in the same terms."""
     kind = _KINDS[model.temporal]
     return WeightsDescription(

@@ -1,7 +1,7 @@
 """A run goes on with another one's checkpoint under changed schedule fields. Knows no sweep and no cluster.
 
 The run's own folder and store are rewritten, so that the ordinary resume continues from there. The intention is written
-down first: after a kill, `settle` either undoes what had begun or completes it.
+down first: after a kill, `recover_branch` either undoes what had begun or completes it.
 """
 
 import copy
@@ -55,11 +55,11 @@ def branch(
 
     Raises:
         CheckpointError: The donor's checkpoint is gone or torn, the experiments differ in other fields, or the storage
-            fails; the run is as it was, or `settle` makes it so.
+            fails; the run is as it was, or `recover_branch` makes it so.
         RunInUseError: A command works on the run.
     """
     with run_lock(folder):
-        settle(folder, store)
+        recover_branch(folder, store)
         own = load_config(folder.experiment)
         content = donor_store.read(donor.name)
         given = checkpoint_from(content)
@@ -79,15 +79,15 @@ def branch(
         try:
             store.save(_under(content, own_new), donor.facts)
         except CheckpointError:
-            settle(folder, store)
+            recover_branch(folder, store)
             raise
-        settled = settle(folder, store)
+        settled = recover_branch(folder, store)
         if settled is None:
             raise CheckpointError(f"{store.location}: the checkpoint that was just written is gone")
         return settled
 
 
-def settle(folder: RunFolder, store: CheckpointStore) -> StoredCheckpoint | None:
+def recover_branch(folder: RunFolder, store: CheckpointStore) -> StoredCheckpoint | None:
     """Bring a branch that a kill cut short to its end: undone where its checkpoint wasn't whole yet, else completed.
 
     For whoever holds the run's lock, before it reads experiment or checkpoints; without such a branch nothing happens.

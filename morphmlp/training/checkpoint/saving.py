@@ -1,14 +1,15 @@
 """The first worker's part in saving: deciding, copying, and handing over to the background."""
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
 from morphmlp.config import ExperimentConfig
+from morphmlp.config.operation import CheckpointConfig
 from morphmlp.errors import CheckpointError
 from morphmlp.tasks.scores import ScoreName, primary_score
 from morphmlp.training.checkpoint.background_save import BackgroundSaver
-from morphmlp.training.checkpoint.schedule import CheckpointSchedule
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore, StoredCheckpoint
 from morphmlp.training.loop.loop import Recipe
 from morphmlp.training.loop.state import TrainState, snapshot
@@ -126,3 +127,38 @@ class Saving:
 def _best_gain(store: CheckpointStore, score: ScoreName) -> float:
     known = (checkpoint.facts.score for checkpoint in store.stored())
     return max((score.gain(value) for value in known if value is not None), default=-math.inf)
+
+
+class CheckpointSchedule:
+    """When a checkpoint is due: by steps, by epochs, by time, and always at the end."""
+
+    def __init__(
+        self, config: CheckpointConfig, *, total_steps: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Begin to count the minutes.
+
+        Args:
+            config: The section `checkpoint`.
+            total_steps: Of the whole run; after the last one a checkpoint is always due.
+            clock: Seconds from anywhere.
+        """
+        self._config = config
+        self._total_steps = total_steps
+        self._clock = clock
+        self._saved_at = clock()
+
+    def due_after_step(self, step: int) -> bool:
+        """Whether to save after `step` steps in all, inside an epoch."""
+        every_steps, every_minutes = self._config.every_steps, self._config.every_minutes
+        by_time = every_minutes is not None and self._clock() - self._saved_at >= 60 * every_minutes
+        return by_time or (every_steps is not None and step % every_steps == 0)
+
+    def due_after_epoch(self, epoch: int, *, step: int) -> bool:
+        """Whether to save after `epoch` epochs, `step` steps in all: for the epoch's sake or for its last step's."""
+        every_epochs = self._config.every_epochs
+        by_epoch = every_epochs is not None and epoch % every_epochs == 0
+        return step == self._total_steps or by_epoch or self.due_after_step(step)
+
+    def saved(self) -> None:
+        """Begin to count the minutes anew."""
+        self._saved_at = self._clock()

@@ -26,13 +26,13 @@ from morphmlp.models.presets import Preset
 from morphmlp.models.weights.describe import (
     TEMPORAL_LAYER,
     WeightsDescription,
-    describe,
+    describe_tensors,
     first_names,
     without_prefix,
 )
 from morphmlp.training.checkpoint.content import FORMAT as CHECKPOINT_FORMAT
 from morphmlp.training.checkpoint.content import PickledCodeError, load_values, reason_of
-from morphmlp.training.weights.foreign_files import SAVE_ALONE, is_safetensors, what_is_in_folder, what_it_is
+from morphmlp.training.weights.not_weights import SAVE_ALONE, is_safetensors, what_is_in_folder, what_it_is
 
 SAFETENSORS = ".safetensors"
 PUBLISHED = ".pth"
@@ -109,7 +109,7 @@ def read_weights(path: str | Path, *, averaged: bool = True) -> WeightsFile:
         stated = content.stated
         if content.container == "pyslowfast" and not any(map(TEMPORAL_LAYER.match, state)):
             stated = None  # its configuration is that of the video network
-        description = describe(state, stated)
+        description = describe_tensors(state, stated)
     except IsADirectoryError:
         raise CheckpointError(f"{path}: {what_is_in_folder(path)}") from None
     except OSError as error:

@@ -12,7 +12,7 @@ from morphmlp.config.start import StartConfig
 from morphmlp.data.datasets.class_list import read_class_list
 from morphmlp.errors import ConfigError, MorphMLPError
 from morphmlp.models.backbone import Backbone
-from morphmlp.models.weights.describe import described, expected_state
+from morphmlp.models.weights.describe import describe_model, expected_state
 from morphmlp.models.weights.fit import FittedWeights, WeightsChanges, class_rows, fit_weights
 from morphmlp.training.loop.state import TrainState
 from morphmlp.training.weights.extend import extend_training, extended_training, run_and_step
@@ -148,7 +148,7 @@ def _fitted(
             file.state,
             expected_state(model, num_frames=clip.num_frames, crop_size=clip.crop_size),
             file=file.description,
-            asked=described(model, num_frames=clip.num_frames),
+            asked=describe_model(model, num_frames=clip.num_frames),
             changes=changes,
         )
     except ConfigError as error:

@@ -77,7 +77,7 @@ class RecordReports(UserCallback):
         return BufferedWriter(
             self._writer,
             self._folder.record_waiting,
-            tell=lambda note: progress.append(json.dumps({"notes": [note]})),
+            log=lambda note: progress.append(json.dumps({"notes": [note]})),
         )
 
     @cached_property

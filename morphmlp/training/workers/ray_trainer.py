@@ -68,7 +68,7 @@ def train(
 
     def note_event(text: str) -> None:
         # Where the store doesn't answer now, the record of the next workers passes it on.
-        waiting = BufferedWriter(RunWriter(writer.uri, writer.run_id), folder.record_waiting, tell=progress.line)
+        waiting = BufferedWriter(RunWriter(writer.uri, writer.run_id), folder.record_waiting, log=progress.line)
         record_event(waiting, RunEvents(folder.events).add(text))
         waiting.close(EVENT_PATIENCE_S)
         progress.line(text)

@@ -9,7 +9,7 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import SweepConfig
 from morphmlp.experiment.ray_experiment import ExperimentResult
 from morphmlp.progress import Progress
-from morphmlp.tracking import Patience, RunWriter, find_run
+from morphmlp.tracking import RetryPolicy, RunWriter, find_run
 from morphmlp.tuning.run.sweep_folder import SweepFolder
 from morphmlp.tuning.run.sweep_record import write_trial
 from morphmlp.tuning.run.trial_queue import Entry, TrialJob, seeded
@@ -56,14 +56,14 @@ class TrialRecorder:
 
     def __init__(self, uri: str, experiment: str, folder: SweepFolder, progress: Progress) -> None:
         self._uri, self._experiment = uri, experiment
-        self._patience = Patience(tell=progress.line, kept_in=folder.root)
+        self._retry = RetryPolicy(log=progress.line, kept_in=folder.root)
 
     def write(self, entry: Entry) -> None:
         """Complete a trial's run."""
         trial = self.trial(entry)
         if trial.run_id is None:
             return
-        writer = RunWriter(self._uri, trial.run_id, patience=self._patience)
+        writer = RunWriter(self._uri, trial.run_id, retry=self._retry)
         write_trial(writer, trial, task=entry.job.config.task)
         if trial.state != "finished":
             writer.finish("KILLED" if trial.state in ("stopped", "timed_out") else "FAILED")

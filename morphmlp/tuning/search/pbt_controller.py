@@ -13,7 +13,7 @@ from morphmlp.config import ExperimentConfig, config_from_mapping, load_config, 
 from morphmlp.config.loading import config_to_mapping
 from morphmlp.errors import CheckpointError
 from morphmlp.files import atomic_write
-from morphmlp.training.checkpoint.branching import branch, newest_at, settle
+from morphmlp.training.checkpoint.branching import branch, newest_at, recover_branch
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 from morphmlp.training.workers.stops import StopReason
@@ -81,7 +81,7 @@ def member_config(job: TrialJob) -> tuple[ExperimentConfig, str | None]:
     folder.root.mkdir(parents=True, exist_ok=True)
     store = run_store(job.config, folder)
     with run_lock(folder):
-        settle(folder, store)
+        recover_branch(folder, store)
     config = load_config(folder.experiment) if folder.experiment.exists() else job.config
     file = _file(job)
     if not file.exists():

@@ -6,7 +6,7 @@ import pytest
 import ray.exceptions
 
 from morphmlp.cluster.ray_cluster import NodeResources, job_session, place
-from morphmlp.cluster.ray_faults import faults_told
+from morphmlp.cluster.ray_session import ray_faults_reported
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.data.stream.clip_cache import ClipCache
 from morphmlp.errors import ClusterError, ManifestError, StorageError
@@ -127,7 +127,7 @@ def test_roles_follow_labels_and_room():
 
 
 def test_what_ray_cannot_get_over_is_told_by_its_cause():
-    with pytest.raises(ClusterError) as caught, faults_told():
+    with pytest.raises(ClusterError) as caught, ray_faults_reported():
         raise ray.exceptions.WorkerCrashedError
     assert str(caught.value) == (
         "Ray gave up: WorkerCrashedError: The worker died unexpectedly while executing this task; "
@@ -136,17 +136,17 @@ def test_what_ray_cannot_get_over_is_told_by_its_cause():
 
 
 def test_a_disk_without_room_for_ray_is_a_fault_of_storage():
-    with pytest.raises(StorageError, match="the disk of Ray's object store"), faults_told():
+    with pytest.raises(StorageError, match="the disk of Ray's object store"), ray_faults_reported():
         raise ray.exceptions.OutOfDiskError("no")
 
 
 def test_the_project_s_own_error_comes_out_of_a_task_as_it_was():
     own = ManifestError("no such manifest")
-    with pytest.raises(ManifestError) as caught, faults_told():
+    with pytest.raises(ManifestError) as caught, ray_faults_reported():
         raise ray.exceptions.RayTaskError("f", "its traceback", own).as_instanceof_cause()
     assert caught.value is own
 
 
 def test_a_defect_in_a_task_keeps_its_traceback():
-    with pytest.raises(ray.exceptions.RayTaskError, match="its traceback"), faults_told():
+    with pytest.raises(ray.exceptions.RayTaskError, match="its traceback"), ray_faults_reported():
         raise ray.exceptions.RayTaskError("f", "its traceback", ZeroDivisionError("x")).as_instanceof_cause()

@@ -10,7 +10,7 @@ from morphmlp.config import ModelConfig, load_config
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
 from morphmlp.models.cost import model_cost
-from morphmlp.models.weights.describe import describe, described
+from morphmlp.models.weights.describe import describe_model, describe_tensors
 from morphmlp.models.weights.fit import WeightsChanges, fit_weights
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
@@ -96,8 +96,8 @@ def test_fewer_branches_cost_less():
     "branches", [("height",), ("channel",), ("height", "width"), ("width", "channel"), ("height", "width", "channel")]
 )
 def test_branches_are_told_from_a_files_tensors(branches):
-    found = describe(network(*branches).state_dict())
-    asked = described(replace(TINY, branches=branches[::-1]), num_frames=2)
+    found = describe_tensors(network(*branches).state_dict())
+    asked = describe_model(replace(TINY, branches=branches[::-1]), num_frames=2)
     assert found.branches == asked.branches == branches
 
 
@@ -107,8 +107,8 @@ def test_a_file_with_all_branches_does_not_fit_a_network_of_some():
         fit_weights(
             state,
             network("height", "channel").state_dict(),
-            file=describe(state),
-            asked=described(some, num_frames=2),
+            file=describe_tensors(state),
+            asked=describe_model(some, num_frames=2),
             changes=WeightsChanges(),
         )
     networks, tensors = caught.value.faults

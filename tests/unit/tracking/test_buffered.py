@@ -8,7 +8,7 @@ from morphmlp.errors import StoreAwayError, TrackingError
 from morphmlp.tracking import (
     BufferedWriter,
     MetricPoint,
-    Patience,
+    RetryPolicy,
     RunWriter,
     end_early,
     find_run,
@@ -30,7 +30,7 @@ def buffered(writer, tmp_path, notes):
     started = []
 
     def start(to=writer, path=tmp_path / "waiting.jsonl"):
-        started.append(BufferedWriter(to, path, tell=notes.append, longest_pause_s=0.01))
+        started.append(BufferedWriter(to, path, log=notes.append, longest_pause_s=0.01))
         return started[-1]
 
     yield start
@@ -186,8 +186,8 @@ def test_a_file_that_holds_something_else_is_named(writer, tmp_path):
 
 def test_a_driver_waits_for_the_store_and_says_so_once(writer, spoiled, points, notes, tmp_path):
     spoiled.refusals = 2
-    patience = Patience(tell=notes.append, kept_in=tmp_path, longest_pause_s=0.01)
-    patient = RunWriter(writer.uri, writer.run_id, patience=patience)
+    patience = RetryPolicy(log=notes.append, kept_in=tmp_path, longest_pause_s=0.01)
+    patient = RunWriter(writer.uri, writer.run_id, retry=patience)
     patient.metrics(points(range(3)))
     assert steps(writer) == [0, 1, 2]
     assert len(notes) == 2
@@ -196,8 +196,8 @@ def test_a_driver_waits_for_the_store_and_says_so_once(writer, spoiled, points, 
 
 
 def test_a_driver_that_has_waited_long_enough_says_how_the_record_is_completed(writer, spoiled, points, tmp_path):
-    patience = Patience(tell=lambda _: None, kept_in=tmp_path, limit_s=0.0)
-    patient = RunWriter(writer.uri, writer.run_id, patience=patience)
+    patience = RetryPolicy(log=lambda _: None, kept_in=tmp_path, limit_s=0.0)
+    patient = RunWriter(writer.uri, writer.run_id, retry=patience)
     spoiled.refusals = 1
     with pytest.raises(TrackingError, match=r"everything is on disk in .* the same command completes the record"):
         patient.metrics(points([0]))
@@ -206,7 +206,7 @@ def test_a_driver_that_has_waited_long_enough_says_how_the_record_is_completed(w
 
 
 def test_a_refusal_is_not_waited_for(writer, points, tmp_path, notes):
-    patient = RunWriter(writer.uri, "0badf00d", patience=Patience(tell=notes.append, kept_in=tmp_path))
+    patient = RunWriter(writer.uri, "0badf00d", retry=RetryPolicy(log=notes.append, kept_in=tmp_path))
     with pytest.raises(TrackingError, match=r"0badf00d.*the same command completes the record"):
         patient.metrics(points([0]))
     assert notes == []
@@ -222,7 +222,7 @@ def test_an_early_end_writes_what_waits_and_the_status(writer, buffered, points,
 
 
 def test_an_early_end_without_the_store_waits_for_nothing(points, tmp_path, notes):
-    patience = Patience(tell=notes.append, kept_in=tmp_path)
-    fault = end_early(RunWriter(NOBODY, "any", patience=patience), "FAILED", tmp_path / "waiting.jsonl")
+    patience = RetryPolicy(log=notes.append, kept_in=tmp_path)
+    fault = end_early(RunWriter(NOBODY, "any", retry=patience), "FAILED", tmp_path / "waiting.jsonl")
     assert isinstance(fault, StoreAwayError)
     assert notes == []

@@ -58,7 +58,7 @@ def test_a_server_killed_and_started_again_has_every_point_once(tmp_path, points
     notes = []
     with server(tmp_path, port):
         run_id = open_run(uri, experiment="demo", run_name="r", tags={Tags.FINGERPRINT: "f"}, params={})
-        record = BufferedWriter(RunWriter(uri, run_id), tmp_path / "waiting.jsonl", tell=notes.append)
+        record = BufferedWriter(RunWriter(uri, run_id), tmp_path / "waiting.jsonl", log=notes.append)
         for step in range(200):
             record.metrics(points([step]))
     for step in range(200, 400):  # nobody answers

@@ -11,7 +11,7 @@ from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
 from morphmlp.models.presets import preset
 from morphmlp.models.weights.carry_over import carried_over
-from morphmlp.models.weights.describe import HEAD, describe, described, expected_state
+from morphmlp.models.weights.describe import HEAD, describe_model, describe_tensors, expected_state
 from morphmlp.models.weights.fit import WeightsChanges, fit_weights
 
 TINY = ModelConfig(
@@ -30,12 +30,12 @@ def fitted(there=TINY, here=TINY, *, frames=(4, 4), told=True, **changes):
     """What a file of one network gives another; `told`: the file tells its chunk lengths, as own checkpoints do."""
     torch.manual_seed(0)
     state = MorphMLP(there, num_frames=frames[0], crop_size=32).state_dict()
-    file = described(there, num_frames=frames[0]) if told else describe(state)
+    file = describe_model(there, num_frames=frames[0]) if told else describe_tensors(state)
     return state, fit_weights(
         state,
         MorphMLP(here, num_frames=frames[1], crop_size=32).state_dict(),
         file=file,
-        asked=described(here, num_frames=frames[1]),
+        asked=describe_model(here, num_frames=frames[1]),
         changes=WeightsChanges(only_fitting=True, **changes),
     )
 
@@ -68,8 +68,8 @@ def test_where_a_chunk_length_differs_the_layers_over_its_tokens_start_fresh():
 
 def test_in_stage_4_a_chunk_length_concerns_the_layer_over_the_frame_alone():
     state = expected_state(TINY, num_frames=4, crop_size=32)
-    here = replace(described(TINY, num_frames=4), chunk_lengths=(4, 8, 2, 4))
-    fits, _ = carried_over(state, state, file=described(TINY, num_frames=4), asked=here)
+    here = replace(describe_model(TINY, num_frames=4), chunk_lengths=(4, 8, 2, 4))
+    fits, _ = carried_over(state, state, file=describe_model(TINY, num_frames=4), asked=here)
     assert state.keys() - fits.keys() == {"blocks4.0.fc.mlp_h.weight", "blocks4.0.fc.mlp_h.bias"}
 
 
@@ -203,7 +203,7 @@ def test_colours_that_are_reversed_are_told():
 def test_a_network_that_shares_nothing_but_the_head_is_refused():
     head = {name: torch.zeros(5) for name in HEAD}
     with pytest.raises(ConfigError, match="nothing of it carries over to a MorphMLP of depths"):
-        carried_over(head, head, file=described(TINY, num_frames=4), asked=described(TINY, num_frames=4))
+        carried_over(head, head, file=describe_model(TINY, num_frames=4), asked=describe_model(TINY, num_frames=4))
 
 
 def test_a_file_of_no_published_size_that_does_not_tell_its_chunk_lengths_is_refused():
@@ -215,16 +215,16 @@ def test_a_file_of_published_size_that_does_not_tell_its_chunk_lengths_is_taken_
     published = preset("morphmlp_s_16x4").model
     here = replace(published, chunk_lengths=(28, 28, 28, 49))
     state = expected_state(published, num_frames=16, crop_size=224)
-    fits, notes = carried_over(state, state, file=describe(state), asked=described(here, num_frames=16))
+    fits, notes = carried_over(state, state, file=describe_tensors(state), asked=describe_model(here, num_frames=16))
     assert {name.split(".")[0] for name in state.keys() - fits.keys()} == {"blocks1"}
     assert "chunk lengths aren't in the file: taken to be the published [14, 28, 28, 49]" in notes
 
 
 def test_frames_that_shapes_do_not_tell_are_taken_to_be_the_experiments_and_a_line_says_so():
     state = MorphMLP(TINY, num_frames=4, crop_size=32).state_dict()
-    file = replace(described(TINY, num_frames=4), num_frames=None, possible_frames=(2, 4, 8))
+    file = replace(describe_model(TINY, num_frames=4), num_frames=None, possible_frames=(2, 4, 8))
     for frames, carried in ((4, True), (6, False)):
-        fits, notes = carried_over(state, state, file=file, asked=described(TINY, num_frames=frames))
+        fits, notes = carried_over(state, state, file=file, asked=describe_model(TINY, num_frames=frames))
         assert ("blocks1.0.t_fc.mlp_t.weight" in fits) is carried
         assert ("the shapes fit 2 or 4 or 8 frames: taken to be the experiment's 4" in notes) is carried
 
@@ -232,6 +232,6 @@ def test_frames_that_shapes_do_not_tell_are_taken_to_be_the_experiments_and_a_li
 def test_numbers_that_are_not_finite_are_refused():
     state = MorphMLP(TINY, num_frames=4, crop_size=32).state_dict()
     state["norm.bias"][0] = float("nan")
-    asked = described(TINY, num_frames=4)
+    asked = describe_model(TINY, num_frames=4)
     with pytest.raises(ConfigError, match=r"1 tensors hold numbers that aren't finite \(norm.bias\)"):
         fit_weights(state, state, file=asked, asked=asked, changes=WeightsChanges(only_fitting=True))

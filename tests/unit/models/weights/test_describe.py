@@ -11,7 +11,7 @@ from morphmlp.config import ModelConfig
 from morphmlp.config.shapes import temporal_tokens
 from morphmlp.errors import CheckpointError
 from morphmlp.models.presets import PRESETS, Preset
-from morphmlp.models.weights.describe import compare_keys, describe, described, differences, expected_state
+from morphmlp.models.weights.describe import compare_keys, describe_model, describe_tensors, differences, expected_state
 
 TINY = ModelConfig(
     depths=(1, 2, 1, 1),
@@ -32,15 +32,15 @@ def tensors(model=TINY, *, num_frames=4, crop_size=32):
 
 def refusal_of(state, stated=None):
     with pytest.raises(CheckpointError) as caught:
-        describe(state, stated)
+        describe_tensors(state, stated)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_published_network_is_recognised_by_its_tensors(name):
     preset = PRESETS[name]
-    found = describe(tensors(preset.model, num_frames=preset.num_frames, crop_size=preset.crop_size))
-    asked = described(preset.model, num_frames=preset.num_frames)
+    found = describe_tensors(tensors(preset.model, num_frames=preset.num_frames, crop_size=preset.crop_size))
+    asked = describe_model(preset.model, num_frames=preset.num_frames)
     assert replace(found, possible_frames=asked.possible_frames) == replace(asked, chunk_lengths=None)
     assert found.size == f"MorphMLP-{name.split('_')[1].upper()}"
 
@@ -62,17 +62,17 @@ def test_a_published_network_is_recognised_by_its_tensors(name):
     ],
 )
 def test_a_description_is_one_phrase(model, words):
-    assert describe(tensors(model, num_frames=16, crop_size=224)).in_words == words
+    assert describe_tensors(tensors(model, num_frames=16, crop_size=224)).in_words == words
 
 
 @pytest.mark.parametrize(("num_frames", "told"), [(16, 16), (15, 16), (32, 32), (31, 32), (36, None), (24, None)])
 def test_frames_are_deduced_from_the_temporal_layers(num_frames, told):
     small = PRESETS["morphmlp_s_16x4"].model
-    assert describe(tensors(small, num_frames=num_frames, crop_size=224)).num_frames == told
+    assert describe_tensors(tensors(small, num_frames=num_frames, crop_size=224)).num_frames == told
 
 
 def test_frames_that_give_the_same_shapes_are_all_named():
-    found = describe(tensors(num_frames=4))
+    found = describe_tensors(tensors(num_frames=4))
     assert found.num_frames is None
     assert found.possible_frames == (2, 4, 8, 16)
 
@@ -85,13 +85,13 @@ def test_frames_that_give_the_same_shapes_are_all_named():
 )
 def test_the_right_frames_are_always_among_the_possible_ones(dims, num_frames, hidden):
     model = replace(TINY, embed_dims=dims, chunk_lengths=(1, 1, 1, 1), mlp_ratio=hidden)
-    found = describe(tensors(model, num_frames=num_frames))
+    found = describe_tensors(tensors(model, num_frames=num_frames))
     assert temporal_tokens(num_frames) in map(temporal_tokens, found.possible_frames)
-    assert differences(found, described(model, num_frames=num_frames)) == []
+    assert differences(found, describe_model(model, num_frames=num_frames)) == []
 
 
 def test_what_the_file_states_settles_frames_and_chunk_lengths():
-    found = describe(tensors(num_frames=4), Preset(model=TINY, num_frames=4, crop_size=32))
+    found = describe_tensors(tensors(num_frames=4), Preset(model=TINY, num_frames=4, crop_size=32))
     assert (found.num_frames, found.chunk_lengths) == (4, (4, 8, 2, 1))
 
 
@@ -116,8 +116,8 @@ def test_stated_frames_that_the_shapes_rule_out_are_refused():
 
 def test_weights_without_a_head_are_those_of_a_network():
     state = {name: value for name, value in tensors().items() if not name.startswith("head.")}
-    assert describe(state).num_classes is None
-    assert describe(state).in_words.endswith(", no head")
+    assert describe_tensors(state).num_classes is None
+    assert describe_tensors(state).in_words.endswith(", no head")
 
 
 def test_other_networks_are_refused_with_what_they_lack():
@@ -181,11 +181,11 @@ def test_a_report_is_clean_only_when_every_tensor_has_its_place():
 @pytest.mark.parametrize("name", VIDEO_PRESETS)
 def test_only_the_right_preset_has_no_differences(name):
     preset = PRESETS[name]
-    found = describe(tensors(preset.model, num_frames=preset.num_frames, crop_size=224))
+    found = describe_tensors(tensors(preset.model, num_frames=preset.num_frames, crop_size=224))
     same = {
         other
         for other in VIDEO_PRESETS
-        if not differences(found, described(PRESETS[other].model, num_frames=PRESETS[other].num_frames))
+        if not differences(found, describe_model(PRESETS[other].model, num_frames=PRESETS[other].num_frames))
     }
     assert same == {
         other
@@ -195,7 +195,9 @@ def test_only_the_right_preset_has_no_differences(name):
 
 
 def test_chunk_lengths_are_compared_where_the_file_states_them():
-    found = describe(tensors(), Preset(model=TINY, num_frames=4, crop_size=32))
+    found = describe_tensors(tensors(), Preset(model=TINY, num_frames=4, crop_size=32))
     other = replace(TINY, chunk_lengths=(8, 8, 2, 1))
-    assert differences(found, described(other, num_frames=4)) == ["chunk lengths [4, 8, 2, 1] against [8, 8, 2, 1]"]
-    assert differences(describe(tensors()), described(other, num_frames=4)) == []
+    assert differences(found, describe_model(other, num_frames=4)) == [
+        "chunk lengths [4, 8, 2, 1] against [8, 8, 2, 1]"
+    ]
+    assert differences(describe_tensors(tensors()), describe_model(other, num_frames=4)) == []

@@ -8,7 +8,7 @@ import torch
 from morphmlp.config import ModelConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
-from morphmlp.models.weights.describe import TEMPORAL_LAYER, describe, described
+from morphmlp.models.weights.describe import TEMPORAL_LAYER, describe_model, describe_tensors
 from morphmlp.models.weights.fit import WeightsChanges, class_rows, fit_weights, inflate
 
 TINY = ModelConfig(
@@ -46,8 +46,8 @@ def network(model=TINY, *, seed=0, num_frames=FRAMES):
 
 def fitted(state, model=TINY, *, num_frames=FRAMES, **changes):
     expected = MorphMLP(model, num_frames=num_frames, crop_size=32).state_dict()
-    asked = described(model, num_frames=num_frames)
-    return fit_weights(state, expected, file=describe(state), asked=asked, changes=WeightsChanges(**changes))
+    asked = describe_model(model, num_frames=num_frames)
+    return fit_weights(state, expected, file=describe_tensors(state), asked=asked, changes=WeightsChanges(**changes))
 
 
 def faults_of(state, model=TINY, **changes):

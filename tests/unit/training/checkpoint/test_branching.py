@@ -17,7 +17,7 @@ from morphmlp.errors import CheckpointError, RunInUseError
 from morphmlp.experiment.data_splits import DataSplits
 from morphmlp.experiment.run_claim import claim
 from morphmlp.training.checkpoint import branching
-from morphmlp.training.checkpoint.branching import branch, newest_at, settle
+from morphmlp.training.checkpoint.branching import branch, newest_at, recover_branch
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
 from morphmlp.training.loop.recipe import build_optimizer
 from morphmlp.training.loop.state import checkpoint_from, restore, snapshot
@@ -242,7 +242,7 @@ def test_a_storage_that_refuses_the_checkpoint_leaves_the_member_as_it_was(runs,
     with pytest.raises(CheckpointError, match="full"):
         runs.branch()
     assert runs.seen() == before
-    assert settle(runs.folder, runs.store) is None
+    assert recover_branch(runs.folder, runs.store) is None
 
 
 def test_a_run_that_a_command_works_on_is_not_branched(runs):
@@ -282,7 +282,7 @@ def killed(template, tmp_path_factory):
 def test_a_killed_branch_leaves_the_old_run_or_the_new_one(killed, tmp_path):
     outcomes = set()
     for runs in killed(tmp_path):
-        settle(runs.folder, runs.store)
+        recover_branch(runs.folder, runs.store)
         state, config = runs.resumed()
         is_new = not changed_fields(config, runs.new)
         outcomes.add(is_new)
@@ -306,7 +306,7 @@ def test_a_killed_branch_can_be_made_again(killed, tmp_path):
 
 
 def test_a_command_that_takes_up_a_killed_branch_settles_it_first(runs, monkeypatch):
-    monkeypatch.setattr(branching, "settle", lambda folder, store: runs.donor)  # as if killed before
+    monkeypatch.setattr(branching, "recover_branch", lambda folder, store: runs.donor)  # as if killed before
     runs.branch()
     monkeypatch.undo()
     assert load_config(runs.folder.experiment).optim == runs.old.optim

@@ -1,15 +1,18 @@
-"""Which epochs leave a checkpoint for their validation's sake, and which checkpoint is tested."""
+"""When checkpoints are due, which epochs leave one for their validation's sake, and which one is tested."""
 
 import pytest
 import tiny_training as tiny
 
 from morphmlp.config import load_config
 from morphmlp.config.loading import config_from_mapping, config_to_mapping, with_overrides
+from morphmlp.config.operation import CheckpointConfig
 from morphmlp.errors import CheckpointError
 from morphmlp.training.checkpoint.content import FORMAT
-from morphmlp.training.checkpoint.saving import Saving, checkpoint_to_test, run_store
+from morphmlp.training.checkpoint.saving import CheckpointSchedule, Saving, checkpoint_to_test, run_store
 from morphmlp.training.checkpoint.store import CheckpointFacts
 from morphmlp.training.record.run_folder import RunFolder
+
+NEVER = {"every_epochs": None, "every_steps": None, "every_minutes": None}
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,43 @@ def test_where_nothing_was_validated_the_last_is_tested_and_that_is_told(tmp_pat
 def test_a_training_without_a_checkpoint_has_nothing_to_test(tmp_path):
     with pytest.raises(CheckpointError, match="training ended without a checkpoint"):
         to_test(tmp_path, "best")
+
+
+def schedule_of(clock=lambda: 0.0, **fields):
+    return CheckpointSchedule(CheckpointConfig(**{**NEVER, **fields}), total_steps=20, clock=clock)
+
+
+def test_without_any_rhythm_only_the_end_leaves_a_checkpoint():
+    schedule = schedule_of()
+    assert not any(schedule.due_after_step(step) for step in range(1, 20))
+    assert [epoch for epoch in range(1, 5) if schedule.due_after_epoch(epoch, step=5 * epoch)] == [4]
+
+
+@pytest.mark.parametrize(("every", "due"), [(1, list(range(1, 21))), (6, [6, 12, 18]), (50, [])])
+def test_by_steps(every, due):
+    schedule = schedule_of(every_steps=every)
+    assert [step for step in range(1, 21) if schedule.due_after_step(step)] == due
+
+
+@pytest.mark.parametrize(("every", "due"), [(1, [1, 2, 3, 4]), (3, [3, 4])])
+def test_by_epochs_and_at_the_end(every, due):
+    schedule = schedule_of(every_epochs=every)
+    assert [epoch for epoch in range(1, 5) if schedule.due_after_epoch(epoch, step=5 * epoch)] == due
+
+
+def test_by_time_since_the_last_one():
+    now = [0.0]
+    schedule = schedule_of(lambda: now[0], every_minutes=1.0)
+    due = []
+    for step in range(1, 20):
+        now[0] += 20.0
+        if schedule.due_after_step(step):
+            due.append(step)
+            schedule.saved()
+    assert due == [3, 6, 9, 12, 15, 18]
+
+
+def test_what_the_last_step_of_an_epoch_owes_is_due_with_the_epoch():
+    schedule = schedule_of(every_steps=5)
+    assert [epoch for epoch in range(1, 4) if schedule.due_after_epoch(epoch, step=6 * epoch)] == []
+    assert schedule.due_after_epoch(3, step=15)

@@ -1,4 +1,4 @@
-"""What surrounds a Ray session: silence on the terminal, and a folder and settings that go with it. Knows no Ray."""
+"""Around a Ray session: its faults in one line, a quiet terminal, a folder for its sockets."""
 
 import logging
 import os
@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ray.exceptions import RayError, RayTaskError
+
+from morphmlp.cluster.failure_reasons import failure_reason, root_failure, users_fault
 from morphmlp.errors import ClusterError
 from morphmlp.stop_signals import undisturbed
 
@@ -75,3 +78,22 @@ def own_temp_folder() -> Iterator[Path]:
             os.environ["RAY_TMPDIR"] = before
         with undisturbed():
             shutil.rmtree(outer, ignore_errors=True)
+
+
+@contextmanager
+def ray_faults_reported() -> Iterator[None]:
+    """Report in one line what Ray couldn't get over: lost processes and nodes, memory or disks that ran out.
+
+    Raises:
+        ClusterError: That.
+        MorphMLPError: The project's own error, out of a task of Ray's.
+    """
+    try:
+        yield
+    except RayError as error:
+        root = root_failure(error)
+        if (fault := users_fault(root)) is not None:
+            raise fault from error
+        if not isinstance(root, RayError) or isinstance(root, RayTaskError):
+            raise  # a defect in a task, with its traceback
+        raise ClusterError(f"Ray gave up: {failure_reason(root)}; the same command continues") from error

@@ -1,4 +1,4 @@
-"""What a file is that was given for weights and isn't: told from its bytes, in words that say what would be right."""
+"""What a file is that was given for weights and isn't, from its bytes, in words that say what would be right."""
 
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def what_it_is(path: Path) -> str | None:
-    """What goes on after `FILE: `, as in `is empty; copy it again`; None for what `torch.save` can have written.
+    """What follows `FILE: `, as in `is empty; copy it again`; None for what `torch.save` can have written.
 
     Raises:
         OSError: The file can't be read.
@@ -76,12 +76,12 @@ def _what_beginning_it_is(head: bytes) -> str:
     if head[:1] == b"\x80" and head[1:2] <= b"\x05":
         return f"is a Python pickle that torch.save didn't write, and only running its code could read it; {SAVE_ALONE}"
     if not any(head):
-        return "begins with zeros alone: it wasn't downloaded or copied whole; do it again"
+        return "begins with zeros alone: it was downloaded or copied in part; do it again"
     return _what_text_it_is(head) or f"is of no form that is known; its first bytes are {head[:8].hex(' ')}"
 
 
 def what_is_in_folder(path: Path) -> str:
-    """What goes on after `FOLDER: ` where a file of weights belongs; files of weights in it are named."""
+    """What follows `FOLDER: ` where a file of weights belongs; files of weights in it are named."""
     found = sorted(_weights_below(path), key=lambda file: file.stat().st_mtime, reverse=True)
     if not found:
         return f"is a folder; name a file (of a checkpoint {path}/checkpoint.pt)"
@@ -100,7 +100,7 @@ def _what_zip_it_is(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return "is torn: it begins as torch.save writes, but its end is missing or damaged; download or copy it again"
+        return "is truncated or damaged: it begins as torch.save writes, but has no end; download or copy it again"
     inside = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         return f"is a TorchScript archive, code and weights in one; {SAVE_ALONE}"
