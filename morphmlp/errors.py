@@ -24,7 +24,7 @@ class ConfigError(MorphMLPError):
         self.faults = tuple(faults)
 
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
-        """Survive pickling between processes with the faults apart."""
+        """Survive pickling between processes with the list of faults."""
         return type(self), (self.faults,)
 
 
@@ -78,7 +78,7 @@ class RunInUseError(MorphMLPError):
 
 
 class CheckpointError(MorphMLPError):
-    """A checkpoint that is torn, foreign, or belongs to another experiment."""
+    """A checkpoint that is truncated, not ours, or belongs to another experiment."""
 
 
 class StorageError(CheckpointError):
@@ -106,7 +106,7 @@ class SweepError(MorphMLPError):
 
 
 class DrillError(MorphMLPError):
-    """A stop of the drill that didn't happen, or after which the run didn't go on."""
+    """A stop of the drill that didn't happen, or after which the run didn't resume."""
 
 
 _STORAGE_ERRNOS = frozenset(
@@ -119,11 +119,11 @@ _STORAGE_ERRNOS = frozenset(
 
 
 def storage_fault(error: BaseException) -> StorageError | None:
-    """What the operating system says of a disk, as the user's to mend; None where the error is about something else."""
+    """What the operating system says of a disk, as a fault that the user can fix; None for other errors."""
     if not isinstance(error, OSError) or error.errno not in _STORAGE_ERRNOS:
         return None
     where = f"{error.filename}: " if error.filename else ""
-    return StorageError(f"{where}{os.strerror(error.errno)}; the same command continues once that is mended")
+    return StorageError(f"{where}{os.strerror(error.errno)}; the same command continues once that is fixed")
 
 
 @contextmanager

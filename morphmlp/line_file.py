@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class LineFile:
-    """Appends to a file, each line as a whole; what the disk refuses is kept and goes before the next line.
+    """Appends complete lines to a file; what the disk refuses is kept and goes before the next line.
 
     For one process; its threads may share it.
     """
@@ -88,7 +88,7 @@ class WaitingLines:
                 self._dropped = 0
 
     def empty(self) -> bool:
-        """Whether no line is left, as far as this process can tell."""
+        """Whether no line is left, as far as this process knows."""
         with self._lock:
             if self._held.lines:
                 return False

@@ -36,7 +36,7 @@ class Progress(Protocol):
 class TerminalProgress:
     """Progress on standard error; standard output is left to results.
 
-    Lines carry the time of day. One that says nothing new, as long as nothing moves, isn't printed again.
+    Lines carry the time of day. One that says nothing new isn't printed again while nothing moves.
     """
 
     def __init__(self) -> None:
@@ -143,6 +143,6 @@ class LoggedProgress:
         try:
             yield
         except BaseException as error:
-            told = isinstance(error, MorphMLPError | KeyboardInterrupt)
-            self.keep(f"ended: {error}" if told else traceback.format_exc())
+            ours = isinstance(error, MorphMLPError | KeyboardInterrupt)
+            self.keep(f"ended: {error}" if ours else traceback.format_exc())
             raise

@@ -61,7 +61,7 @@ class StopSignals:
 
     @contextmanager
     def saving_first(self) -> Iterator[None]:
-        """From here on a first signal is only noted in `received`: the caller sees to it."""
+        """From here on a first signal is only noted in `received`; the caller acts on it."""
         self._waits = True
         try:
             yield
@@ -86,7 +86,7 @@ def handlers_kept() -> Iterator[None]:
         yield
         return
     before = {signum: signal.getsignal(signum) for signum in NAMES}
-    # Blocked, not ignored: one that comes meanwhile is delivered afterwards. New processes inherit it.
+    # Blocked, not ignored: one that comes until then is delivered afterwards. New processes inherit it.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield

@@ -90,7 +90,7 @@ def folder_fault(folder: Path) -> str | None:
             there = there.parent
         if not there.is_dir():
             return f"{there} is a file"
-        with tempfile.TemporaryFile(dir=there):  # permissions alone don't tell of a read-only or full disk
+        with tempfile.TemporaryFile(dir=there):  # permissions alone don't show a read-only or full disk
             return None
     except OSError as error:
         return f"{there} can't be written to: {error.strerror}"

@@ -1,1 +1,1 @@
-"""Ray as the pipelines use it: joined or started, with its faults told in one line."""
+"""Ray as the pipelines use it: joined or started, with its faults in one line."""

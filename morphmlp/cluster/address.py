@@ -1,4 +1,4 @@
-"""Whether a Ray cluster answers at an address, found out within seconds. Knows no Ray, which would wait for minutes."""
+"""Whether a Ray cluster answers at an address, found out within seconds; Ray itself would wait for minutes."""
 
 import os
 import re
@@ -12,15 +12,15 @@ from morphmlp.errors import ClusterError
 if TYPE_CHECKING:
     import grpc
 
-PATIENCE_S = 5.0
+TIMEOUT_S = 5.0
 """Time for a connection, and again for an answer."""
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 _QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-"""What every client asks the head first; a head that wants a token refuses it without one."""
+"""What every client asks the head first; a head that requires a token refuses it without one."""
 
 
 def require_named_cluster() -> None:
-    """The same for the cluster that RAY_ADDRESS names, where it names one; for a command's beginning.
+    """Make sure that the cluster of RAY_ADDRESS answers, where one is named; for a command's beginning.
 
     Raises:
         ClusterError: As `require_cluster`.
@@ -73,9 +73,9 @@ def _require_form(address: str) -> None:
 def _require_answer(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S).close()
     except TimeoutError:
-        raise _silent(address, f"no answer within {PATIENCE_S:.0f} s") from None
+        raise _silent(address, f"no answer within {TIMEOUT_S:.0f} s") from None
     except OSError as error:
         raise _silent(address, error.strerror or str(error)) from None
     if os.environ.get("RAY_USE_TLS") not in ("1", "true"):  # whose certificates Ray itself looks after
@@ -90,12 +90,12 @@ def _require_head(address: str) -> None:
     if answer is grpc.StatusCode.UNAUTHENTICATED:
         if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
             raise ClusterError(
-                f"RAY_ADDRESS {address}: the cluster wants a token: export RAY_AUTH_MODE=token"
+                f"RAY_ADDRESS {address}: the cluster requires a token: export RAY_AUTH_MODE=token"
                 + ("" if token else ", and bring the head's ~/.ray/auth_token to this machine")
             )
         if not token:
             raise ClusterError(
-                f"RAY_ADDRESS {address}: the cluster wants a token, and there is none here: bring the head's "
+                f"RAY_ADDRESS {address}: the cluster requires a token, and there is none here: bring the head's "
                 "~/.ray/auth_token to this machine"
             )
         if _asked(address, token=token) is grpc.StatusCode.UNAUTHENTICATED:
@@ -114,7 +114,7 @@ def _asked(address: str, *, token: str | None) -> "grpc.StatusCode":
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             channel.unary_unary(_QUESTION)(
-                b"", timeout=PATIENCE_S, metadata=None if token is None else [("authorization", f"Bearer {token}")]
+                b"", timeout=TIMEOUT_S, metadata=None if token is None else [("authorization", f"Bearer {token}")]
             )
         except grpc.RpcError as error:
             return error.code()
@@ -123,7 +123,7 @@ def _asked(address: str, *, token: str | None) -> "grpc.StatusCode":
 
 def _silent(address: str, reason: str) -> ClusterError:
     return ClusterError(
-        f"RAY_ADDRESS {address}: no cluster answers: {reason}; start it, mend the address, or unset RAY_ADDRESS to "
+        f"RAY_ADDRESS {address}: no cluster answers: {reason}; start it, fix the address, or unset RAY_ADDRESS to "
         "train on this machine alone"
     )
 

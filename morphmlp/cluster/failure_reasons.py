@@ -23,7 +23,7 @@ _MEMORY = re.compile(
 )
 _ENDED = re.compile(r"Selected to kill: .*?name=(?P<name>[^,]+),")
 _USER = re.compile(r"^(?P<pid>\d+)\s+(?P<gigabytes>[\d.]+)\s+(?P<command>\S.*)$", re.M)
-_USERS_TOLD = 3
+_USERS_NAMED = 3
 _LONGEST_COMMAND = 50
 
 
@@ -51,7 +51,7 @@ def root_failure(error: BaseException) -> BaseException:
 
 
 def users_fault(error: BaseException) -> MorphMLPError | None:
-    """What of a failure the user can mend: the project's own errors, and full or broken disks; None for others."""
+    """What of a failure the user can fix: the project's own errors, and full or broken disks; None for others."""
     error = root_failure(error)
     if isinstance(error, MorphMLPError):
         return error
@@ -77,8 +77,8 @@ def failure_reason(error: BaseException) -> str:
         detail = next((found["detail"] for line in lines if (found := _EXIT_DETAIL.search(line))), _cause(lines))
         return f"its process is gone: {detail}"[:_LONGEST_REASON]
     # Of a lost connection all but the first line are frames of a stack.
-    told = lines[0].strip() if _NOTICED.search(lines[0]) else _cause(lines)
-    return f"{type(error).__name__}: {told}"[:_LONGEST_REASON]
+    said = lines[0].strip() if _NOTICED.search(lines[0]) else _cause(lines)
+    return f"{type(error).__name__}: {said}"[:_LONGEST_REASON]
 
 
 def _cause(lines: Sequence[str]) -> str:
@@ -86,8 +86,8 @@ def _cause(lines: Sequence[str]) -> str:
     for line in reversed(lines):
         if line.strip() and not _ADVICE.match(line.strip()) and not _STACK.match(line):
             sentences = re.split(r"(?<=[.!]) ?(?=[A-Z])", line.strip())
-            told = [sentence for sentence in sentences if not _ADVICE.match(sentence)]
-            return " ".join(told).rstrip(".")
+            kept = [sentence for sentence in sentences if not _ADVICE.match(sentence)]
+            return " ".join(kept).rstrip(".")
     return lines[-1].strip()
 
 
@@ -97,7 +97,7 @@ def _memory_text(text: str) -> str | None:
         return None
     users = [
         f"{user['command'][:_LONGEST_COMMAND].strip()} ({float(user['gigabytes']):.1f} GB, process {user['pid']})"
-        for user in list(_USER.finditer(text))[:_USERS_TOLD]
+        for user in list(_USER.finditer(text))[:_USERS_NAMED]
     ]
     ended = ", ".join(dict.fromkeys(found["name"] for found in _ENDED.finditer(text))) or "a process"
     in_use = f"{float(node['used']):.1f} of {float(node['limit']):.1f} GB in use"

@@ -147,7 +147,7 @@ def ray_session(
 
 @contextmanager
 def job_session(*, local_cpus: int | None = None) -> Iterator[None]:
-    """The same for plain tasks, without workers: join the cluster that RAY_ADDRESS names, or start Ray here.
+    """Connect for plain tasks, without workers: join the cluster that RAY_ADDRESS names, or start Ray here.
 
     Args:
         local_cpus: CPUs of this machine to use where Ray is started on it; by default all that the process may use.
@@ -199,11 +199,11 @@ def place(
     if not labelled:
         raise ClusterError(f"ingest.node_labels: no node has the labels {ingest.node_labels}")
     for_training = [node for node in nodes if not ingest.node_labels.items() & node.labels.items()]
-    room = sum(_workers_on(node, cluster.cpus_per_worker, device) for node in for_training)
-    if least > room:
+    capacity = sum(_workers_on(node, cluster.cpus_per_worker, device) for node in for_training)
+    if least > capacity:
         raise ClusterError(
             f"cluster.num_workers: {least} workers on {device} with {cluster.cpus_per_worker} CPU each don't "
-            f"fit: {inventory(for_training)} hold{'s' if len(for_training) == 1 else ''} {room}; "
+            f"fit: {inventory(for_training)} hold{'s' if len(for_training) == 1 else ''} {capacity}; "
             "lower it, or add nodes"
         )
     if least > micro_batches:
@@ -213,7 +213,7 @@ def place(
         )
     most = min(most, micro_batches)
     total = sum(node.cpus for node in labelled)
-    for num_workers in range(min(most, room), least - 1, -1):
+    for num_workers in range(min(most, capacity), least - 1, -1):
         free = total - num_workers * cluster.cpus_per_worker if not ingest.node_labels else total
         ingest_cpus = ingest.cpus or max(free, num_workers if oversubscribe else 0)
         if oversubscribe or num_workers <= ingest_cpus <= free:
@@ -282,7 +282,7 @@ def _joined(address: str) -> Iterator[None]:
 
 
 def _shut_down() -> None:
-    """End the session whole: a second, impatient Ctrl-C would leave processes behind."""
+    """End the session completely: a second Ctrl-C would leave processes behind."""
     with undisturbed():
         ray.shutdown()
 

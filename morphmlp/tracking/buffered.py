@@ -22,7 +22,7 @@ class BufferedWriter:
     """Takes points and tags at once and writes them from a thread of its own, in order, for as long as it takes.
 
     Everything is in `path` before it is sent and is cut from it when the store has it, so that a killed process loses
-    nothing: the next BufferedWriter or `write_waiting` of the same file goes on with what is left. A store that fails
+    nothing: the next BufferedWriter or `write_waiting` of the same file continues with what is left. A store that fails
     in whatever way is asked again, after pauses that grow to 15 s. A file's line is one JSON object, `{"points": [[key,
     value, step, timestamp_ms], ...]}` or `{"tags": {...}}`, with Python's `NaN` and `Infinity`.
     """
@@ -38,9 +38,9 @@ class BufferedWriter:
         """Start writing what an earlier process left.
 
         Args:
-            writer: The run; nobody else may write its metrics meanwhile.
+            writer: The run; nobody else may write its metrics until `close`.
             path: The file of what waits.
-            log: Told once when the store stops taking the record, and once when it takes it again; called from
+            log: Takes a line when the store stops taking the record, and one when it takes it again; called from
                 the writing thread.
             longest_pause_s: Between two attempts.
         """
@@ -71,13 +71,13 @@ class BufferedWriter:
 
     def close(self, timeout_s: float) -> bool:
         """Wait until the store has everything and stop; what it hasn't got by then stays in the file, with a note."""
-        whole = self.flush(timeout_s)
+        complete = self.flush(timeout_s)
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
-        if not whole:
-            self._log(f"the tracking store hasn't got the whole record; the rest waits in {self._path}")
-        return whole
+        if not complete:
+            self._log(f"the tracking store hasn't got the complete record; the rest waits in {self._path}")
+        return complete
 
     def _add(self, entry: Mapping[str, object]) -> None:
         self._lines.add(json.dumps(entry))
@@ -97,10 +97,10 @@ class BufferedWriter:
             try:
                 with short_http_timeouts(timeout_s=_ATTEMPT_S, retries=0):
                     _send(self._writer, batch, self._path)
-            except Exception as error:  # noqa: BLE001 (whatever a store answers, the training goes on and nothing is lost)
+            except Exception as error:  # noqa: BLE001 (whatever a store answers, the training continues and nothing is lost)
                 if away_since is None:
                     away_since = time.monotonic()
-                    self._log(f"{error}; training goes on, the record waits in {self._path} and is sent again")
+                    self._log(f"{error}; training continues, the record waits in {self._path} and is sent again")
                 self._closing.wait(min(pause_s, self._longest_pause_s))
                 pause_s *= 2
                 continue
@@ -118,7 +118,7 @@ def write_waiting(path: Path, writer: RunWriter, *, limit_s: float = LIMIT_S) ->
 
     Args:
         path: The file of what waits; it needn't exist.
-        writer: The run; its patience is used.
+        writer: The run; its retry policy is used.
         limit_s: How long to wait for another process that owns the file.
 
     Raises:
@@ -145,12 +145,12 @@ def end_early(writer: RunWriter, status: Status, waiting: Path) -> TrackingError
     """Write what waits and end a run that failed or was stopped, without waiting for a store that doesn't answer.
 
     Args:
-        writer: The run; its patience isn't used.
+        writer: The run; its retry policy isn't used.
         status: How the run ended.
         waiting: The file of what waits.
 
     Returns:
-        Why the record isn't whole, if it isn't. A later run of the same name goes on with it.
+        Why the record isn't complete, if it isn't. A later run of the same name completes it.
     """
     hurried = RunWriter(writer.uri, writer.run_id)
     fault: TrackingError | None = None

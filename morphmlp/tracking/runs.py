@@ -40,7 +40,7 @@ def open_run(
         run_name: Name of the run inside the experiment.
         tags: See `Tags`.
         params: `flat_fields` of the configuration. Strings are kept, everything else becomes JSON. Values too long
-            for MLflow are cut, with the whole in the artifact `params/<name>.json`.
+            for MLflow are cut, with the full text in the artifact `params/<name>.json`.
         parent_run_id: The sweep that the run belongs to.
 
     Raises:

@@ -43,7 +43,7 @@ def test_a_member_far_behind_goes_on_with_the_best_ones_weights(tmp_path, make_c
     assert changed
     for trial in changed:
         run = RunFolder(folder / trial["run_name"])
-        assert "goes on from" in events[trial["run_name"]][0].text
+        assert "continues from" in events[trial["run_name"]][0].text
         assert load_config(run.experiment).optim.lr != trial["point"]["optim.lr"]
         assert not (run.root / "exploit.json").exists()
     runs = read_runs(uri, dataset="demo")

@@ -1,6 +1,6 @@
 """Weights of one network for another that differs from it: which of them carry over.
 
-A weight carries over where it means the same in both networks. Shapes alone don't tell that: every spatial MorphFC is a
+A weight carries over where it means the same in both networks. Shapes alone don't show that: every spatial MorphFC is a
 `channels` x `channels` layer whatever its chunk length, and a temporal one often is for any number of frames.
 
 Pure: state dicts in, state dicts and words out.
@@ -34,7 +34,7 @@ class _Rule:
     """One reason for tensors to start fresh."""
 
     names: frozenset[str]
-    """Tensors of the network that it holds for; the first rule that holds is told."""
+    """Tensors of the network that it holds for; only the first rule that holds is named."""
     what: str
     why: str
 
@@ -67,7 +67,7 @@ def carried_over(
         Those tensors, and lines for the user: how many they are, one for each rule that held, and what was assumed.
 
     Raises:
-        ConfigError: Nothing carries over, or the file's chunk lengths can't be told.
+        ConfigError: Nothing carries over, or the file's chunk lengths are unknown.
     """
     chunks, assumed = _chunk_lengths(file)
     rules = [
@@ -98,7 +98,7 @@ def carried_over(
 
 
 def _chunk_lengths(file: WeightsDescription) -> tuple[tuple[int, ...], list[str]]:
-    """Those of the file, and a line where they were taken for granted: files of published size may not tell theirs."""
+    """Those of the file, and a line where they were taken for granted: files of published size may not state theirs."""
     if file.chunk_lengths is not None:
         return file.chunk_lengths, []
     for preset in PRESETS.values():
@@ -107,7 +107,7 @@ def _chunk_lengths(file: WeightsDescription) -> tuple[tuple[int, ...], list[str]
             return published, [f"chunk lengths aren't in the file: taken to be the published {list(published)}"]
     raise ConfigError(
         [
-            f"it is {file.in_words}; its chunk lengths can't be told, which start_from.carry: fitting needs: take a "
+            f"it is {file.in_words}; its chunk lengths are unknown, which start_from.carry: fitting needs: take a "
             "checkpoint of this project, or safetensors made of one, which state them"
         ]
     )

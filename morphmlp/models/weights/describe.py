@@ -1,6 +1,6 @@
-"""What network a set of tensors belongs to, told from names and shapes, and where two networks differ.
+"""What network a set of tensors belongs to, by names and shapes, and where two networks differ.
 
-Pure: knows no files. Names are those of the released checkpoints.
+Names are those of the released checkpoints.
 """
 
 import math
@@ -53,7 +53,7 @@ class WeightsDescription:
     num_classes: int | None
     """Rows of the head; None: there is no head."""
     num_frames: int | None
-    """Frames per clip; None: there are no temporal layers, or their shapes don't tell, see `possible_frames`."""
+    """Frames per clip; None: there are no temporal layers, or their shapes leave it open, see `possible_frames`."""
     possible_frames: tuple[int, ...]
     """Numbers of frames that give these shapes (an odd one has those of the next even one); none without temporal
     layers."""
@@ -72,7 +72,7 @@ class WeightsDescription:
 
     @property
     def frames_in_words(self) -> str:
-        """`16`, or `2 or 4 or 8` where the shapes don't tell."""
+        """`16`, or `2 or 4 or 8` where the shapes leave it open."""
         frames = self.possible_frames if self.num_frames is None else (self.num_frames,)
         return " or ".join(map(str, frames))
 
@@ -87,7 +87,7 @@ class WeightsDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyReport:
-    """Tensors of a file beside those of a network, by name."""
+    """Tensors of a file compared with those of a network, by name."""
 
     fitting: int
     """Tensors of the same name and shape."""
@@ -168,12 +168,12 @@ def describe_tensors(state: Mapping[str, Tensor], stated: Preset | None = None) 
         stated: The network as the file itself states it: frames and chunk lengths are taken from there.
 
     Raises:
-        CheckpointError: The tensors aren't those of a whole MorphMLP, or contradict what the file states.
+        CheckpointError: The tensors aren't those of a complete MorphMLP, or contradict what the file states.
     """
     found = _deduced(state)
-    report = compare_keys(state, _whole_network(found))
+    report = compare_keys(state, _complete_network(found))
     if not report.clean:
-        raise CheckpointError(f"its tensors aren't those of {found.size}, whole: {report.in_words}")
+        raise CheckpointError(f"its tensors aren't exactly those of {found.size}: {report.in_words}")
     if stated is None:
         return found
     said = describe_model(stated.model, num_frames=stated.num_frames)
@@ -189,7 +189,7 @@ def describe_tensors(state: Mapping[str, Tensor], stated: Preset | None = None) 
 
 
 def describe_model(model: ModelConfig, *, num_frames: int) -> WeightsDescription:
-    """A configured network in the same terms."""
+    """A configured network, to compare with what `describe_tensors` finds."""
     kind = _KINDS[model.temporal]
     return WeightsDescription(
         kind=kind,
@@ -268,7 +268,7 @@ def _possible_frames(state: Mapping[str, Tensor], dims: _FourInts) -> tuple[int,
     return possible
 
 
-def _whole_network(found: WeightsDescription) -> dict[str, Tensor]:
+def _complete_network(found: WeightsDescription) -> dict[str, Tensor]:
     """All tensors of the network that was found; chunk lengths change none of them."""
     ratio = max(hidden / channels for hidden, channels in zip(found.mlp_hidden, found.embed_dims, strict=True))
     if any(int(c * ratio) != hidden for c, hidden in zip(found.embed_dims, found.mlp_hidden, strict=True)):

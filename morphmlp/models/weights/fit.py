@@ -2,7 +2,7 @@
 
 What isn't asked for isn't done.
 
-Pure: state dicts in, state dicts and words out. What the weights are, `weights_description` tells.
+Pure: state dicts in, state dicts and words out. `describe` says what the weights are.
 """
 
 import re
@@ -86,7 +86,7 @@ def fit_weights(
         needed = {name: value for name, value in expected.items() if name in state or name not in fresh}
         raise ConfigError(
             [
-                f"it is {file.in_words}; the experiment asks for {asked.in_words}: {'; '.join(faults)}",
+                f"it is {file.in_words}; the experiment needs {asked.in_words}: {'; '.join(faults)}",
                 compare_keys(result, needed).in_words,
             ]
         )
@@ -105,7 +105,7 @@ def fit_weights(
         f"{report.fitting} of {len(expected)} tensors are the file's",
         *done,
         *_head_notes(file, asked, changes),
-        *_untold_notes(fresh, file, asked),
+        *_other_notes(fresh, file, asked),
         *_dtype_notes(result, expected),
     )
     return FittedWeights(state=result, notes=notes)
@@ -122,7 +122,7 @@ def _fit_partly(
     """The tensors of a file of another network, as far as they carry over."""
     _refuse_damaged(state)
     if faults := [*_inflate_faults(file, asked, changes), *_class_order_faults(file, changes)]:
-        raise ConfigError([f"it is {file.in_words}; the experiment asks for {asked.in_words}: {'; '.join(faults)}"])
+        raise ConfigError([f"it is {file.in_words}; the experiment needs {asked.in_words}: {'; '.join(faults)}"])
     result, done = dict(state), []
     if changes.inflate is not None:
         done.append(f"{inflate(result, expected, changes.inflate)} convolutions got a time axis ({changes.inflate})")
@@ -147,7 +147,7 @@ def inflate(state: dict[str, Tensor], expected: Mapping[str, Tensor], how: Infla
 
     `repeat`: the kernel at every time step, divided by their number; a clip that stands still gives the image's result,
     but for its ends, which are padded with zeros. `centre`: the kernel at the middle step, zeros elsewhere; a frame
-    gives the image's result, whatever is beside it.
+    gives the image's result, whatever is next to it.
     """
     flat = [name for name in state if name in expected and state[name].ndim == 4 and expected[name].ndim == 5]
     for name in flat:
@@ -253,7 +253,7 @@ def _head_notes(file: WeightsDescription, asked: WeightsDescription, changes: We
     return ["the head's rows are taken to be in the manifest's order"]
 
 
-def _untold_notes(fresh: Sequence[str], file: WeightsDescription, asked: WeightsDescription) -> list[str]:
+def _other_notes(fresh: Sequence[str], file: WeightsDescription, asked: WeightsDescription) -> list[str]:
     """Temporal layers that start fresh, and what no shape could confirm."""
     notes = []
     if temporal := [name for name in fresh if name not in HEAD]:

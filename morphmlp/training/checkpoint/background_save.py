@@ -1,4 +1,4 @@
-"""Writes checkpoints while training goes on. Slow, full or dead storage never stops a step, and repeats none."""
+"""Writes checkpoints while training continues: slow, full or dead storage stops no step and repeats none."""
 
 import threading
 import time
@@ -29,8 +29,8 @@ class BackgroundSaver:
     """One thread that saves snapshots in the order in which they come.
 
     While one is being written one more waits; a newer one takes its place, unless it's required. So there are
-    never more than two in memory beside the required ones. A required one that the storage refuses is kept in memory
-    and tried again, until a newer one is there to be written in its place.
+    never more than two in memory, not counting the required ones. A required one that the storage refuses is kept in
+    memory and tried again, until a newer one is there to be written in its place.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class BackgroundSaver:
         self._changed = threading.Condition()
         self._snapshots: list[_Snapshot] = []  # the first is being written
         self._passed_over: list[int] = []
-        self._tell_passed_over_from = 1
+        self._report_passed_over_from = 1
         self._notes: list[str] = []
         self._refusal: str | None = None  # why the first snapshot, a required one, isn't written yet
         self._tries = 0  # of the first snapshot
@@ -75,7 +75,7 @@ class BackgroundSaver:
 
         Args:
             content: As in `CheckpointStore.save`. Its tensors must not change afterwards.
-            facts: The same.
+            facts: As in `CheckpointStore.save`.
             required: It must not be passed over: the run ends with it, or a stop was asked for.
         """
         with self._changed:
@@ -95,8 +95,8 @@ class BackgroundSaver:
 
     def _taken_notes(self) -> list[str]:
         notes, self._notes = self._notes, []
-        if len(self._passed_over) >= self._tell_passed_over_from:
-            self._tell_passed_over_from = 2 * len(self._passed_over)  # a slow disk stays slow: told ever more rarely
+        if len(self._passed_over) >= self._report_passed_over_from:
+            self._report_passed_over_from = 2 * len(self._passed_over)  # a slow disk stays slow: ever more rarely
             took = "" if self.seconds_of_last is None else f" (the last one took {self.seconds_of_last:.0f} s)"
             notes.append(
                 f"checkpoints at steps {_few(self._passed_over)} were passed over: writing one takes longer "
@@ -155,7 +155,7 @@ class BackgroundSaver:
                 done = self._write(snapshot)
             except Exception as error:  # noqa: BLE001 (a defect, which the training thread raises)
                 self._defect, done = error, True
-            self._settle(snapshot, done=done)
+            self._advance(snapshot, done=done)
             del snapshot
 
     def _write(self, snapshot: _Snapshot) -> bool:
@@ -165,7 +165,7 @@ class BackgroundSaver:
             saved = self._store.save(snapshot.content, snapshot.facts)
         except StorageError as error:
             if self._refusal is None:
-                then = "it is kept in memory and tried again" if snapshot.required else "training goes on"
+                then = "it is kept in memory and tried again" if snapshot.required else "training continues"
                 self._note(f"checkpoint at step {step} could not be written: {error}; {then}, {self._last_good()}")
             self._refusal = str(error) if snapshot.required else None
             return not snapshot.required
@@ -175,8 +175,8 @@ class BackgroundSaver:
         self._store.prune(saved, keep_last=self._keep_last, best_by=self._best_by, log=self._note)
         return True
 
-    def _settle(self, snapshot: _Snapshot, *, done: bool) -> None:
-        """Go on to the next snapshot, or pause before the next try of this one."""
+    def _advance(self, snapshot: _Snapshot, *, done: bool) -> None:
+        """Turn to the next snapshot, or pause before the next try of this one."""
         with self._changed:
             self._tries = 0 if done else self._tries + 1
             self._changed.notify_all()
@@ -203,7 +203,7 @@ class BackgroundSaver:
         else:
             fault = f"the checkpoint at step {step}, tried for {waited_s:.0f} s: {self._refusal}"
         then = "begins anew" if self.last_saved is None else f"continues from step {self.last_saved.facts.step}"
-        return f"{fault}; when the storage is mended the same command {then}"
+        return f"{fault}; when the storage is fixed the same command {then}"
 
     def _last_good(self) -> str:
         if self.last_saved is None:

@@ -1,4 +1,4 @@
-"""A run goes on with another one's checkpoint under changed schedule fields. Knows no sweep and no cluster.
+"""A run continues from another run's checkpoint under changed schedule fields.
 
 The run's own folder and store are rewritten, so that the ordinary resume continues from there. The intention is written
 down first: after a kill, `recover_branch` either undoes what had begun or completes it.
@@ -39,14 +39,14 @@ def branch(
     donor_store: CheckpointStore,
     config: ExperimentConfig,
 ) -> StoredCheckpoint:
-    """Let a run that nobody works on go on with a donor's weights, moments and cursor under other schedule fields.
+    """Let a run that nobody works on continue with a donor's weights, moments and cursor under other schedule fields.
 
     Whatever the run had learnt itself is given up. Continuing it takes the new configuration from now on.
 
     Args:
         folder: The run's.
         store: Its checkpoints.
-        donor: What it goes on with; a checkpoint of the same experiment but for schedule fields, on the same data.
+        donor: What it continues from; a checkpoint of the same experiment but for schedule fields, on the same data.
         donor_store: Where that is.
         config: The run's experiment from now on.
 
@@ -54,8 +54,8 @@ def branch(
         The run's only checkpoint.
 
     Raises:
-        CheckpointError: The donor's checkpoint is gone or torn, the experiments differ in other fields, or the storage
-            fails; the run is as it was, or `recover_branch` makes it so.
+        CheckpointError: The donor's checkpoint is gone or truncated, the experiments differ in other fields, or the
+            storage fails; the run is as it was, or `recover_branch` makes it so.
         RunInUseError: A command works on the run.
     """
     with run_lock(folder):
@@ -73,7 +73,7 @@ def branch(
             "config": config_to_mapping(own_new),
             "step": donor.facts.step,
             "known": [stored.name for stored in store.stored()],
-            "event": f"goes on from {donor.location}, step {donor.facts.step}, with {changes}",
+            "event": f"continues from {donor.location}, step {donor.facts.step}, with {changes}",
         }
         atomic_write(_intention(folder), json.dumps(begun))
         try:
@@ -81,16 +81,16 @@ def branch(
         except CheckpointError:
             recover_branch(folder, store)
             raise
-        settled = recover_branch(folder, store)
-        if settled is None:
+        recovered = recover_branch(folder, store)
+        if recovered is None:
             raise CheckpointError(f"{store.location}: the checkpoint that was just written is gone")
-        return settled
+        return recovered
 
 
 def recover_branch(folder: RunFolder, store: CheckpointStore) -> StoredCheckpoint | None:
-    """Bring a branch that a kill cut short to its end: undone where its checkpoint wasn't whole yet, else completed.
+    """Finish a branch that a kill cut short: it is undone where its checkpoint isn't complete, else completed.
 
-    For whoever holds the run's lock, before it reads experiment or checkpoints; without such a branch nothing happens.
+    Called with the run's lock held, before experiment or checkpoints are read; without such a branch nothing happens.
 
     Returns:
         The run's checkpoint, where a branch was completed.
@@ -132,7 +132,7 @@ def _make_only(store: CheckpointStore, kept: StoredCheckpoint) -> None:
     faults: list[str] = []
     store.prune(kept, keep_last=1, best_by=None, log=faults.append)
     if store.stored() != [kept]:  # a later one would be taken for the run's newest
-        raise CheckpointError("; ".join(faults) or f"{store.location}: holds other checkpoints beside {kept.name}")
+        raise CheckpointError("; ".join(faults) or f"{store.location}: holds other checkpoints than {kept.name}")
 
 
 def _under(content: Mapping[str, Any], config: ExperimentConfig) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _require_schedule_only(old: ExperimentConfig, new: ExperimentConfig, where: 
     others = [line for line in changed_fields(old, new) if line.partition(":")[0] not in SCHEDULE]
     if others:
         raise CheckpointError(
-            f"{where}: a run can go on with other values of {', '.join(SCHEDULE)} only; undo: {'; '.join(others)}"
+            f"{where}: a run can continue with other values of {', '.join(SCHEDULE)} only; undo: {'; '.join(others)}"
         )
 
 

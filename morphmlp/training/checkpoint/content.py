@@ -14,7 +14,7 @@ from morphmlp.errors import CheckpointError
 
 FORMAT = "morphmlp-checkpoint-2"
 """Value of the content's key `format`."""
-_TORN = "is torn, or not what torch.save writes"
+_TRUNCATED = "is truncated, or not what torch.save writes"
 _UNFLUSHED_BYTES = 64 * 2**20
 
 
@@ -56,7 +56,7 @@ def read_content(file: BinaryIO, *, size: int, sha256: str) -> dict[str, Any]:
     """
     found = file.seek(0, os.SEEK_END)
     if found != size:
-        raise CheckpointError(f"torn: it has {found} bytes of {size}")
+        raise CheckpointError(f"truncated: it has {found} bytes of {size}")
     file.seek(0)
     if hashlib.file_digest(file, "sha256").hexdigest() != sha256:  # type: ignore[arg-type]  # (typeshed wants readinto)
         raise CheckpointError("damaged: its bytes aren't those that were written")
@@ -64,9 +64,9 @@ def read_content(file: BinaryIO, *, size: int, sha256: str) -> dict[str, Any]:
     try:
         content = load_values(file)
     except CheckpointError as error:
-        raise CheckpointError(f"foreign: it {error}") from None
+        raise CheckpointError(f"not ours: it {error}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"foreign: its content isn't of format {FORMAT!r}")
+        raise CheckpointError(f"not ours: its content isn't of format {FORMAT!r}")
     return content
 
 
@@ -76,7 +76,7 @@ def load_values(file: BinaryIO) -> object:
     Of an open file: of a path, torch takes the ending to say what is in it.
 
     Raises:
-        PickledCodeError, CheckpointError: It can't be read so. The message goes on after a file's name, and has none
+        PickledCodeError, CheckpointError: It can't be read so. The message follows a file's name, and has none
             of torch's words: those advise to let the file run its code.
         OSError: The file failed.
     """
@@ -86,11 +86,11 @@ def load_values(file: BinaryIO) -> object:
         if error.errno != errno.EINVAL:
             raise
         # Where a file's end is missing, torch looks for it before the beginning.
-        raise CheckpointError(_TORN) from None
-    except Exception as error:  # noqa: BLE001 (the unpickler stumbles over torn and foreign bytes in every way)
+        raise CheckpointError(_TRUNCATED) from None
+    except Exception as error:  # noqa: BLE001 (the unpickler stumbles over truncated and other bytes in every way)
         named = re.search(r"GLOBAL (\S+\w)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if named is None:
-            raise CheckpointError(_TORN) from None
+            raise CheckpointError(_TRUNCATED) from None
         raise PickledCodeError(
             f"holds more than tensors and plain values ({named[1]}), and only running its code could read that"
         ) from None

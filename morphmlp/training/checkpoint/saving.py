@@ -28,10 +28,10 @@ def run_store(config: ExperimentConfig, folder: RunFolder) -> CheckpointStore:
 def checkpoint_to_test(
     config: ExperimentConfig, folder: RunFolder, log: Callable[[str], None]
 ) -> tuple[StoredCheckpoint, dict[str, Any], str]:
-    """The checkpoint that `test.checkpoint` asks for, its content, and which one that is in words.
+    """The checkpoint that `test.checkpoint` names, its content, and words for which one that is.
 
     Raises:
-        CheckpointError: There is none, or none is whole.
+        CheckpointError: There is none, or none is complete.
         StorageError: The storage can't be read.
     """
     store, score = run_store(config, folder), primary_score(config.task)
@@ -94,7 +94,7 @@ class Saving:
             self.save(score=score, required=best or step == self._recipe.total_steps)
 
     def save(self, *, score: float | None = None, required: bool = False) -> None:
-        """Copy the state and let it be written while training goes on.
+        """Copy the state and let it be written while training continues.
 
         Args:
             score: Validation's primary score, where this is the end of an epoch that had one.
@@ -116,7 +116,7 @@ class Saving:
 
         Args:
             hurry: Whether storage that refuses isn't waited for.
-            log: Takes lines for the user meanwhile.
+            log: Takes lines for the user until then.
 
         Raises:
             StorageError: The last checkpoint can't be written.

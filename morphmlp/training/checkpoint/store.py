@@ -1,4 +1,4 @@
-"""Where a run's checkpoints are kept: a folder or an object store. Knows neither Ray nor what a checkpoint holds.
+"""Where a run's checkpoints are kept: a folder or an object store.
 
 A checkpoint is a folder `step-00000123-1a2b3c4d/` with `checkpoint.pt` and, written last, the marker
 `complete.json`. One writer at a time; in a folder it writes under a hidden name and renames.
@@ -94,7 +94,7 @@ class CheckpointStore:
         Args:
             filesystem: A folder's or an object store's.
             root: Path in it.
-            location: The same for messages; by default the root.
+            location: What messages call it; by default the root.
         """
         self._files = filesystem
         self._root = root
@@ -116,7 +116,7 @@ class CheckpointStore:
         return cls(filesystem, f"{root}/{run_name}/checkpoints", location=f"{shown}/{run_name}/checkpoints")
 
     def save(self, content: Mapping[str, object], facts: CheckpointFacts) -> StoredCheckpoint:
-        """Write a checkpoint; it's seen when it's whole, and remains of dead writers are removed before.
+        """Write a checkpoint, which is seen when it is complete; what dead writers left is removed before.
 
         Args:
             content: Nested dicts of plain values and tensors on the CPU, `format` among the keys.
@@ -147,13 +147,13 @@ class CheckpointStore:
         return self._survey()[0]
 
     def newest(self, log: Callable[[str], None]) -> _Found:
-        """The newest checkpoint that is whole, and its content; None where there are none.
+        """The newest checkpoint that is complete, and its content; None where there are none.
 
         Args:
             log: Takes a line for every checkpoint that is left out, with its name and the reason.
 
         Raises:
-            CheckpointError: There are checkpoints, and none is whole.
+            CheckpointError: There are checkpoints, and none is complete.
             StorageError: It can't be read, so that nobody knows which one is the newest.
         """
         return self._first_complete(log, lambda stored: stored)
@@ -199,7 +199,7 @@ class CheckpointStore:
         """The content of one checkpoint.
 
         Raises:
-            CheckpointError: There is none of that name, it is torn, or it is something else.
+            CheckpointError: There is none of that name, it is truncated, or it is something else.
             StorageError: It can't be read.
         """
         return self._content(self._stored(name, self._marker(name)))
@@ -287,14 +287,14 @@ class CheckpointStore:
             with self._files.open_input_stream(self._path(name, MARKER_FILE)) as stream:
                 marker = _MARKER.validate_json(stream.read())
         except FileNotFoundError:
-            raise _UnmarkedError(f"{location}: no whole checkpoint, it has no {MARKER_FILE}") from None
+            raise _UnmarkedError(f"{location}: no complete checkpoint, it has no {MARKER_FILE}") from None
         except OSError as error:
             raise _unreadable(f"{location}: its {MARKER_FILE}", error) from None
         except ValidationError as error:
             fault = error.errors()[0]
             where = "".join(f"{part}: " for part in fault["loc"])
             raise CheckpointError(
-                f"{location}: its {MARKER_FILE} is garbled or foreign: {where}{fault['msg']}"
+                f"{location}: its {MARKER_FILE} is garbled or not ours: {where}{fault['msg']}"
             ) from None
         if marker.format != FORMAT:
             raise CheckpointError(f"{location}: its {MARKER_FILE} is of format {marker.format!r}, not {FORMAT!r}")
@@ -307,7 +307,7 @@ class CheckpointStore:
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoint.location}: {error}") from None
         except FileNotFoundError:
-            raise CheckpointError(f"{checkpoint.location}: torn: it has no {CONTENT_FILE}") from None
+            raise CheckpointError(f"{checkpoint.location}: truncated: it has no {CONTENT_FILE}") from None
         except OSError as error:
             raise _unreadable(checkpoint.location, error) from None
 
@@ -354,7 +354,7 @@ class CheckpointStore:
         return marker
 
     def _remove(self, name: str) -> None:
-        """Remove a folder so that a half-removed one is never taken for whole: the marker, or the name, goes first."""
+        """Remove a folder, its marker or its name first, so that one half removed is never taken for complete."""
         if self._renames and not _HIDDEN.fullmatch(name):
             self._files.move(self._path(name), self._path(_hidden(name)))
             name = _hidden(name)
@@ -375,7 +375,7 @@ def read_checkpoint(location: str) -> dict[str, Any]:
     """The content of the checkpoint in a folder or at an address, `.../checkpoints/step-00000123-1a2b3c4d`.
 
     Raises:
-        CheckpointError: There is none, it is torn, or it is something else.
+        CheckpointError: There is none, it is truncated, or it is something else.
     """
     filesystem, path, shown = open_storage(location)
     folder, _, name = path.rpartition("/")
@@ -390,7 +390,7 @@ def _by_score(stored: Iterable[StoredCheckpoint], score: ScoreName) -> list[Stor
 
 def _unreadable(what: str, error: OSError) -> StorageError:
     return StorageError(
-        f"{what} can't be read: {reason_of(error)}; mend the storage, or move this checkpoint away to do without it"
+        f"{what} can't be read: {reason_of(error)}; fix the storage, or move this checkpoint away to do without it"
     )
 
 

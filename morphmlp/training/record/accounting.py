@@ -1,6 +1,6 @@
 """What a run used and what held it up: hours, cost, rates, shares of its time, and a verdict in words.
 
-Pure functions of time windows and a few facts; knows neither Ray nor MLflow.
+Pure functions of time windows and a few facts.
 """
 
 import math
@@ -19,11 +19,11 @@ measurements differ by."""
 ALL_REDUCE_LIMIT = 0.20
 """Share up to which communication is what one pays for several workers."""
 OTHER_LIMIT = 0.20
-"""The same for validation, snapshots and reports."""
+"""Share up to which validation, snapshots and reports are taken for granted."""
 START_LIMIT = 0.5
 """A run that spent more of its time than this on starting is too short to judge."""
 JUDGED_S = 60.0
-"""Seconds after the first batch from which on shares of the time tell something; until then buffers fill, caches warm
+"""Seconds after the first batch from which on shares of the time mean something; until then buffers fill, caches warm
 up, and one slow batch is a tenth of all."""
 TRAINING_PASSES = 3
 """A training step computes about three forward passes: the gradients of activations and of weights take one each."""
@@ -31,7 +31,7 @@ TRAINING_PASSES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What the reckoning needs beside the windows."""
+    """What the account needs besides the windows."""
 
     device: Literal["cpu", "cuda"]
     gmacs_per_view: float
@@ -54,7 +54,7 @@ class RunAccount:
     wall_s: float
     """Time of the worker groups, from being ready to the last report; time between groups doesn't count."""
     worker_s: float
-    """The same times the workers of each group."""
+    """Time of all workers: that of each group times its workers."""
     start_share: float
     stall_share: float
     """Waiting for data once training had begun."""
@@ -98,7 +98,7 @@ class RunAccount:
 
     @property
     def clips_per_s(self) -> float:
-        """Over all workers, without the time of starting."""
+        """Clips a second over all workers, without the time of starting."""
         seconds = self.wall_s * (1 - self.start_share)
         return self.clips / seconds if seconds > 0 else 0.0
 
@@ -112,7 +112,7 @@ class RunAccount:
 
     @property
     def cpu_s_per_clip(self) -> float:
-        """CPU core-seconds of decoding."""
+        """CPU core-seconds of decoding, for each clip."""
         return self.decode_cpu_s / self.clips if self.clips else 0.0
 
     def points(self) -> list[MetricPoint]:
@@ -158,15 +158,15 @@ class RunAccount:
         rate = self._rate_without_stall()
         needed, held = self.cpu_s_per_clip * rate, self.facts.ingest_cpus
         each = f"{_number(self.cpu_s_per_clip)} CPU-seconds a clip"
-        reckoning = f"{each} x {_number(rate)} clips/s without waiting = {needed:.1f}"
+        estimate = f"{each} x {_number(rate)} clips/s without waiting = {needed:.1f}"
         if needed <= held:
             return (
-                f"data-bound: {waiting}, yet its {held} decode cores should do ({reckoning}): look at the storage's "
+                f"data-bound: {waiting}, yet its {held} decode cores should do ({estimate}): look at the storage's "
                 "speed, or raise ingest.object_store_mb"
             )
         more = math.ceil((needed - held) / max(self.workers, 1))
         return (
-            f"decode-bound: {waiting}; {reckoning} cores, {held} now: add about {more} {_cores(more)} per worker "
+            f"decode-bound: {waiting}; {estimate} cores, {held} now: add about {more} {_cores(more)} per worker "
             "or transcode (`python pipelines/prepare.py transcode`)"
         )
 
@@ -181,7 +181,7 @@ class RunAccount:
 
     def _does_other_things(self) -> str:
         return (
-            f"held up beside the steps: {self.other_share:.0%} of the time went into validation, snapshots and "
+            f"held up outside of steps: {self.other_share:.0%} of the time went into validation, snapshots and "
             "reports: raise execution.validate_every_epochs or checkpoint.every_minutes"
         )
 

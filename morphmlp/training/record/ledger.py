@@ -1,7 +1,7 @@
-"""The ledger: which videos every step consumed, written by the workers, and what it says about a whole run.
+"""The ledger: which videos every step consumed, written by the workers, and what it says about a run.
 
 Files `<run folder>/ledger/<time ns>-<8 hex>-worker<rank>-of-<n>.jsonl`; all workers that started together share what
-stands before `-worker`, an attempt. The first line tells at which step the attempt began, every further one a step.
+stands before `-worker`, an attempt. The first line says at which step the attempt began, every further line is a step.
 
 A step's line is written when the worker takes its micro-batches, before it trains on them. So no step can get into the
 weights without every worker's line; and a step that died half-way is discarded by the attempt that takes it again.
@@ -77,7 +77,7 @@ class RecordedClips:
     """The training videos that the plan's rows are of."""
 
     def train(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
-        """The same micro-batches."""
+        """Pass micro-batches on, each step written down first."""
         ids = self.videos.table["video_id"]
         for micro_batches in self.clips.train(cursor):
             if micro_batches:

@@ -1,4 +1,4 @@
-"""What a worker tells the record: step and epoch numbers gathered into points, and broken videos.
+"""What a worker reports to the record: step and epoch numbers gathered into points, and broken videos.
 
 Reports are plain values, since they travel between processes and stand in Ray's checkpoint index.
 """
@@ -72,7 +72,7 @@ def broken_of(report: Report) -> list[BrokenVideo]:
 
 
 def window_of(reports: Sequence[Report]) -> dict[str, float] | None:
-    """The window of one report of every worker, whole; None where the first has none."""
+    """The window of one report of every worker, with the CPU time of all; None where the first has none."""
     window = reports[0].get("window")
     if window is None:
         return None
@@ -109,11 +109,11 @@ class Reporter:
     """Of decoding validation videos since then."""
 
     def __post_init__(self) -> None:
-        """From here on all time is told."""
+        """Begin to account for time."""
         self._since = time.perf_counter()
 
     def add_start(self, workers: int, step: int) -> None:
-        """Add the number of workers of a group that goes on after so many steps."""
+        """Add the number of workers of a group that continues after so many steps."""
         self._workers = workers
         self._place = (step // self.recipe.plan.steps_per_epoch + 1, step)
         self._point(Metrics.TRAIN_WORKERS, workers, step)
@@ -145,7 +145,7 @@ class Reporter:
         self._point(Metrics.VAL_NUM_VIDEOS, int(counts.num_videos), epoch)
 
     def validation_clips(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
-        """The same micro-batches; what their decoding took is told in the next report."""
+        """Pass micro-batches on; the CPU time of their decoding stands in the next report."""
         for batch in batches:
             self._validation_cpu_s += batch.cpu_s
             yield batch

@@ -22,7 +22,7 @@ class RunEvent:
 
 
 class RunEvents:
-    """The events of a run in order, one JSON line each in its folder; they go on where an earlier command stopped."""
+    """The events of a run in order, one JSON line each in its folder; they continue those of an earlier command."""
 
     def __init__(self, path: Path) -> None:
         remove_truncated_line(path)

@@ -1,4 +1,4 @@
-"""The files that a run keeps beside its checkpoints, under `<cluster.storage>/<run name>/`."""
+"""The files that a run keeps next to its checkpoints, under `<cluster.storage>/<run name>/`."""
 
 import fcntl
 import os

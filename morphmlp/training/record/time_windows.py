@@ -1,6 +1,6 @@
 """Where a run's time went, report by report: every second of every worker group, repeated and skipped steps included.
 
-The windows stand in the run's progress file. MLflow's points can't tell it all: of a step that was repeated after a
+The windows stand in the run's progress file. MLflow's points don't have it all: of a step that was repeated after a
 failure they hold the first time only.
 """
 
@@ -50,8 +50,8 @@ class TimeWindow:
     @classmethod
     def from_plain(cls, numbers: Mapping[str, float]) -> Self:
         """Back from a report."""
-        whole = {field.name for field in fields(cls) if field.type is int}
-        return cls(**{name: int(value) if name in whole else value for name, value in numbers.items()})  # type: ignore[arg-type]  # by the field's own type
+        counts = {field.name for field in fields(cls) if field.type is int}
+        return cls(**{name: int(value) if name in counts else value for name, value in numbers.items()})  # type: ignore[arg-type]  # by the field's own type
 
 
 def without_repeats(windows: Sequence[TimeWindow]) -> list[TimeWindow]:

@@ -19,7 +19,7 @@ from morphmlp.training.loop.step_guard import StepGuard
 
 
 class AllWorkersStepper(Stepper):
-    """Takes each step for all workers: `take` wants the micro-batches of the whole step, in order."""
+    """Takes each step for all workers: `take` needs the micro-batches of the whole step, in order."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class AllWorkersStepper(Stepper):
             recipe: The experiment.
             device: Where the model is.
             num_workers: Workers of the run.
-            on_micro_batch: Told each micro-batch and the sum of its losses, while the model's gradients are those of
-                this micro-batch alone, and still multiplied by the loss scale.
+            on_micro_batch: Called with each micro-batch and the sum of its losses, while the model's gradients are
+                those of this micro-batch alone, and still multiplied by the loss scale.
         """
         super().__init__(state, state.model, recipe=recipe, device=device, guard=StepGuard())
         self.loss = self.grad_norm = float("nan")

@@ -1,4 +1,4 @@
-"""Repeats one step of a run in this process: the same videos, the same draws, the same state. Knows no cluster.
+"""Repeats one step of a run in this process: the same videos, the same draws, the same state.
 
 The state is the one that a skipped step met, where that was kept; else it comes from the newest checkpoint before the
 step (or from the beginning), and the steps in between are trained again.
@@ -89,7 +89,7 @@ class ReplayedStep:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRun:
-    """A run as its folder and its manifest tell it."""
+    """A run as its folder and its manifest describe it."""
 
     folder: RunFolder
     config: ExperimentConfig
@@ -182,7 +182,7 @@ def replay(
         device: Where to train; only the run's own kind gives the same numbers.
         num_workers: Workers whose order of summation is followed; None: those of the skipped step, else as the ledger
             has it, else as configured, else 1.
-        progress: Told the steps that must be trained again first.
+        progress: Shows the steps that must be trained again first.
 
     Raises:
         ConfigError: The run has no such step, or no use for so many workers.

@@ -66,7 +66,7 @@ def save_skipped_step(
         state: Its model and optimiser as the step met them; its cursor doesn't matter.
         config: The experiment.
         data_fingerprint: Of the training videos.
-        plan: Tells the micro-batches of all workers.
+        plan: Says which micro-batches the workers have.
         videos: The training videos.
         num_workers: Workers that share the step.
 

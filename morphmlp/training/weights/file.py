@@ -42,7 +42,7 @@ FORMAT = "morphmlp-weights-1"
 """Value of `format` in that text."""
 
 NESTS = ("model_state", "state_dict", "model_state_dict", "model", "module", "network", "net", "weights")
-"""Keys under which training programs keep weights beside other things; the first is PySlowFast's."""
+"""Keys under which training programs keep weights next to other things; the first is PySlowFast's."""
 
 Container = Literal["bare", "pyslowfast", "nested", "checkpoint", "safetensors"]
 _IN_WORDS: dict[Container, str] = {
@@ -61,7 +61,7 @@ class WeightsFile:
 
     path: Path
     sha256: str
-    """Of the whole file."""
+    """SHA-256 of the file."""
     container: Container
     """The form in which the file holds them."""
     averaged: bool
@@ -91,7 +91,7 @@ class _Content:
 
 
 def read_weights(path: str | Path, *, averaged: bool = True) -> WeightsFile:
-    """Read weights, and tell what network they belong to.
+    """Read weights, and find out what network they belong to.
 
     Args:
         path: Safetensors, or what `torch.save` wrote; its content says which, whatever its ending.
@@ -167,7 +167,7 @@ def _read_safetensors(path: Path) -> _Content:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it can't be iterated)
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise CheckpointError(f"can't be read, torn or not safetensors: {reason_of(error)}") from None
+        raise CheckpointError(f"can't be read, truncated or not safetensors: {reason_of(error)}") from None
     if METADATA_KEY not in metadata:
         return _Content(container="safetensors", state=state, stated=None)
     try:
@@ -224,7 +224,7 @@ def _load(path: Path) -> object:
 def _checkpoint(content: Mapping[str, object], *, averaged: bool) -> _Content:
     config, model, means = (content.get(key) for key in ("config", "model", "averaged"))
     if not isinstance(config, dict) or not isinstance(config.get("clip"), dict):
-        raise CheckpointError("is not a whole checkpoint: it lacks its experiment")
+        raise CheckpointError("is not a complete checkpoint: it lacks its experiment")
     clip, use = config["clip"], averaged and means is not None
     return _Content(
         container="checkpoint",
@@ -245,7 +245,7 @@ def _tensors(content: object) -> dict[str, Tensor]:
 
 def _preset(model: JsonValue, num_frames: JsonValue, crop_size: JsonValue) -> Preset:
     if not isinstance(model, dict) or not isinstance(num_frames, int) or not isinstance(crop_size, int):
-        raise CheckpointError("doesn't state its network whole")
+        raise CheckpointError("states its network in part only")
     return Preset(model=validated(ModelConfig, model), num_frames=num_frames, crop_size=crop_size)
 
 

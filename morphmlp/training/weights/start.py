@@ -19,7 +19,7 @@ from morphmlp.training.weights.extend import extend_training, extended_training,
 from morphmlp.training.weights.file import WeightsFile, read_weights
 
 _KINETICS_CLASSES, _SOMETHING_CLASSES = 400, 174
-"""A released file doesn't name its data set; the rows of its head tell."""
+"""A released file doesn't name its data set; the number of rows of its head does."""
 
 
 def with_checked_weights(config: ExperimentConfig, class_names: Sequence[str]) -> ExperimentConfig:

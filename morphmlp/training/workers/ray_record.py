@@ -105,7 +105,7 @@ class RecordReports(UserCallback):
         try:
             self._quarantine.write(self._folder.quarantine, run=self._folder.root.name, earlier=known)
         except OSError as error:
-            fault = f"{self._folder.quarantine} can't be written now ({error}); training goes on"
+            fault = f"{self._folder.quarantine} can't be written now ({error}); training continues"
             if fault != self._quarantine_fault:
                 self._quarantine_fault = fault
                 self._tell_driver({"notes": [fault]})

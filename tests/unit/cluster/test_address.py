@@ -67,7 +67,7 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("localhost:99999", "is no address; name the head as host:port"),
         ("local", "unset it, Ray is then started on this machine"),
         ("ray://10.0.0.1:10001", "run the command on a machine of the cluster"),
-        ("no-such-host.invalid:6379", "no cluster answers: .*; start it, mend the address, or unset RAY_ADDRESS"),
+        ("no-such-host.invalid:6379", "no cluster answers: .*; start it, fix the address, or unset RAY_ADDRESS"),
     ],
 )
 def test_what_is_no_address_is_refused_with_what_would_be(address: str, message: str):
@@ -83,7 +83,7 @@ def test_an_address_where_nothing_listens_is_refused():
 
 
 def test_what_listens_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cluster_address, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(cluster_address, "TIMEOUT_S", 0.5)
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         pytest.raises(ClusterError, match="something listens there that isn't Ray's head"),
@@ -100,9 +100,9 @@ def test_a_head_without_a_token_takes_anyone(open_head: str, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("mode", "token", "message"),
     [
-        (None, None, r"wants a token: export RAY_AUTH_MODE=token, and bring the head's ~/.ray/auth_token"),
-        (None, "right", "wants a token: export RAY_AUTH_MODE=token$"),
-        ("token", None, "wants a token, and there is none here: bring the head's"),
+        (None, None, r"requires a token: export RAY_AUTH_MODE=token, and bring the head's ~/.ray/auth_token"),
+        (None, "right", "requires a token: export RAY_AUTH_MODE=token$"),
+        ("token", None, "requires a token, and there is none here: bring the head's"),
         ("token", "wrong", "the cluster refuses this machine's token"),
     ],
 )

@@ -49,8 +49,8 @@ is killed by SIGKILL by OOM killer due to high memory usage. (2) ray stop --forc
             "worker 0, 1 failed: a: wrong; b: wrong",
         ),
         (
-            {2: ValueError("x"), 0: DecodeError("v.mp4: torn")},
-            "worker 0 failed: v.mp4: torn; worker 2 failed: ValueError: x",
+            {2: ValueError("x"), 0: DecodeError("v.mp4: truncated")},
+            "worker 0 failed: v.mp4: truncated; worker 2 failed: ValueError: x",
         ),
         (
             {
@@ -151,5 +151,5 @@ def test_other_faults_are_not_the_user_s(error):
 
 
 def test_the_project_s_own_error_is_found_inside_of_others():
-    own = CheckpointError("torn")
+    own = CheckpointError("truncated")
     assert users_fault(WorkerHealthCheckFailedError(own)) is own

@@ -80,7 +80,7 @@ def test_a_store_that_is_back_gets_everything_once_and_in_order(writer, buffered
     assert spoiled.sent == [("train/loss", step) for step in range(20)]
     assert steps(writer) == list(range(20))
     assert len(notes) == 2
-    assert "connection refused; training goes on, the record waits in" in notes[0]
+    assert "connection refused; training continues, the record waits in" in notes[0]
     assert "takes the record again" in notes[1]
 
 
@@ -93,7 +93,7 @@ def test_a_run_that_is_deleted_meanwhile_is_told_with_the_way_back_and_gets_ever
     client = mlflow.MlflowClient(writer.uri)
     client.delete_run(writer.run_id)
     record.metrics(points([1]))
-    assert not record.flush(1)  # training goes on meanwhile
+    assert not record.flush(1)  # training continues
     client.restore_run(writer.run_id)
     record.metrics(points([2]))
     assert record.flush(30)
@@ -151,7 +151,7 @@ def test_an_end_without_the_store_keeps_the_rest_and_says_so(writer, buffered, p
     record.metrics(points([7]))
     assert not record.close(0.0)
     assert notes[-1] == (
-        f"the tracking store hasn't got the whole record; the rest waits in {tmp_path / 'waiting.jsonl'}"
+        f"the tracking store hasn't got the complete record; the rest waits in {tmp_path / 'waiting.jsonl'}"
     )
     assert (tmp_path / "waiting.jsonl").stat().st_size > 0
 

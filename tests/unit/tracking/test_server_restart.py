@@ -74,7 +74,7 @@ def test_a_server_killed_and_started_again_has_every_point_once(tmp_path, points
         history = RunWriter(uri, run_id).history(["train/loss"])
         assert [point.step for point in history] == list(range(600))
         assert find_run(uri, run_name="r").tags["while"] == "away"
-    assert [("training goes on" in note, "takes the record again" in note) for note in notes] == [
+    assert [("training continues" in note, "takes the record again" in note) for note in notes] == [
         (True, False),
         (False, True),
     ]

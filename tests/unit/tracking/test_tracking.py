@@ -114,7 +114,7 @@ def test_a_param_too_long_for_mlflow_is_cut_and_kept_whole_as_an_artifact(store)
     opened(store, "long", params=long)
     text = find_run(store, run_name="long").params["data.files"]
     assert len(text) == 6000
-    assert text.endswith("(whole: artifact params/data.files.json)")
+    assert text.endswith("(complete: artifact params/data.files.json)")
     [whole] = artifacts(store).rglob("data.files.json")
     assert whole.read_text().count("video.mp4") == 1000
     assert opened(store, "long", params=long) == find_run(store, run_name="long").run_id

@@ -44,7 +44,7 @@ def save_after(trouble, store):
 
 
 TROUBLES = {
-    "torn": die_in_the_middle_of_the_content,
+    "truncated": die_in_the_middle_of_the_content,
     "killed": be_killed_before_it_is_seen,
     "full": run_out_of_room,
 }

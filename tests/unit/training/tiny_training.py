@@ -90,7 +90,7 @@ def broken_video(row):
         mtime=None,
         stage="train",
         error="DecodeError",
-        message="torn",
+        message="truncated",
         decoder="pyav",
         decoder_version="1",
     )

@@ -207,7 +207,7 @@ def test_a_network_that_shares_nothing_but_the_head_is_refused():
 
 
 def test_a_file_of_no_published_size_that_does_not_tell_its_chunk_lengths_is_refused():
-    with pytest.raises(ConfigError, match=r"its chunk lengths can't be told.* take a checkpoint of this project"):
+    with pytest.raises(ConfigError, match=r"its chunk lengths are unknown.* take a checkpoint of this project"):
         fitted(told=False)
 
 

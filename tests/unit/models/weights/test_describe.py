@@ -135,7 +135,7 @@ def test_missing_unexpected_and_mismatched_tensors_are_counted_and_the_first_nam
     state["blocks1.0.fc.mlp_c.weight"] = torch.empty(16, 15)
     refusal = refusal_of(state)
     assert refusal.startswith(
-        "its tensors aren't those of a MorphMLP of depths [1, 2, 1, 1], widths [16, 16, 24, 32], whole: "
+        "its tensors aren't exactly those of a MorphMLP of depths [1, 2, 1, 1], widths [16, 16, 24, 32]: "
     )
     assert "4 missing (blocks1.0.norm2.weight, blocks1.0.norm2.bias, blocks2.1.fc.proj.bias, and 1 more)" in refusal
     assert "1 unexpected (skip)" in refusal

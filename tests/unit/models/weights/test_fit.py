@@ -97,7 +97,7 @@ def test_weights_of_the_same_network_are_taken_as_they_are():
 def test_another_network_is_refused_with_the_differences_and_the_tensors(model, difference, tensors):
     networks, keys = faults_of(network().state_dict(), model)
     assert networks.startswith("it is a MorphMLP of depths [1, 2, 1, 1], widths [16, 16, 24, 32] (video), 2 or 4 or 8")
-    assert "; the experiment asks for a MorphMLP of depths " in networks
+    assert "; the experiment needs a MorphMLP of depths " in networks
     assert difference in networks
     assert tensors in keys
 

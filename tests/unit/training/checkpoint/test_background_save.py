@@ -148,7 +148,7 @@ def test_a_failed_save_is_told_and_training_goes_on(objects, store):
     (note,) = saver.notes()
     assert note.startswith(f"checkpoint at step 2 could not be written: {store.location}: ")
     assert "No space left on device" in note
-    assert note.endswith("; training goes on, the last good one is step 1")
+    assert note.endswith("; training continues, the last good one is step 1")
     assert saver.last_saved == first.last_saved
     assert saver.seconds_of_last is None
 
@@ -157,7 +157,7 @@ def test_a_failed_save_without_an_earlier_one_says_so(objects, saver):
     objects.writes_fail_after = 100
     submit(saver, 2)
     saver.finish(LONG_S)
-    assert saver.notes()[0].endswith("; training goes on, there is no earlier one")
+    assert saver.notes()[0].endswith("; training continues, there is no earlier one")
 
 
 def test_after_a_failure_the_next_snapshot_is_saved(objects, saver, store):

@@ -177,7 +177,7 @@ def test_the_donors_checkpoint_is_the_only_one_left_though_the_member_was_ahead(
 def test_a_branch_is_an_event_of_the_run(runs):
     runs.branch(replace(runs.donors, optim=replace(runs.donors.optim, lr=8e-4)))
     (event,) = read_events(runs.folder.events)
-    assert event.text == f"goes on from {runs.donor.location}, step 2, with optim.lr: 0.001 -> 0.0008"
+    assert event.text == f"continues from {runs.donor.location}, step 2, with optim.lr: 0.001 -> 0.0008"
 
 
 def test_paths_and_operational_fields_stay_the_members_own(runs):

@@ -147,7 +147,7 @@ def flip_a_bit(path):
 
 @pytest.mark.parametrize(
     ("harm", "reason"),
-    [(truncate, "torn: it has "), (flip_a_bit, "damaged"), (Path.unlink, "torn: it has no checkpoint.pt")],
+    [(truncate, "truncated: it has "), (flip_a_bit, "damaged"), (Path.unlink, "truncated: it has no checkpoint.pt")],
 )
 def test_a_harmed_checkpoint_is_told_by_name_and_the_one_before_is_used(harm, reason, store):
     save(store, 1)
@@ -186,7 +186,7 @@ def test_a_checkpoint_with_a_garbled_marker_is_left_out_by_name(kind, store):
     assert steps(store) == [1]
     step, (line,) = newest(store)
     assert step == 1
-    assert f"{garbled.name}: its complete.json is garbled or foreign" in line
+    assert f"{garbled.name}: its complete.json is garbled or not ours" in line
 
 
 def test_a_garbled_marker_does_not_let_a_run_start_afresh(store):
@@ -210,8 +210,8 @@ def test_a_checkpoint_without_a_marker_is_left_out_by_name(store):
     assert steps(store) == [1]
     step, (line,) = newest(store)
     assert step == 1
-    assert f"{unmarked.name}: no whole checkpoint, it has no complete.json" in line
-    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+    assert f"{unmarked.name}: no complete checkpoint, it has no complete.json" in line
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
         store.read(unmarked.name)
 
 
@@ -225,10 +225,10 @@ def test_an_object_store_where_the_first_writer_died_lets_the_run_start_afresh(o
     Path(save(object_store, 1).location, "complete.json").unlink()
     step, (line,) = newest(object_store)
     assert step is None
-    assert "no whole checkpoint" in line
+    assert "no complete checkpoint" in line
 
 
-def test_foreign_files_and_folders_are_neither_listed_nor_removed(store):
+def test_other_files_and_folders_are_neither_listed_nor_removed(store):
     saved = save(store, 1)
     for name in ("step-best", "checkpoint_000001", ".cache", ".step-1.unfinished"):
         Path(store.location, name).mkdir()
@@ -265,7 +265,7 @@ def test_pickled_code_is_never_run(store, tmp_path):
         lambda path: torch.save({"format": FORMAT, "model": Malicious()}, path),
     ):
         saved = with_content(store, write)
-        with pytest.raises(CheckpointError, match="foreign: ") as caught:
+        with pytest.raises(CheckpointError, match="not ours: ") as caught:
             store.read(saved.name)
         assert "\n" not in str(caught.value)
     step, lines = newest(store)
@@ -282,7 +282,7 @@ def test_content_of_something_else_is_refused_by_name(content, store):
     foreign = with_content(store, lambda path: torch.save(content, path))
     step, (line,) = newest(store)
     assert step == 1
-    assert f"{foreign.name}: foreign: its content isn't of format 'morphmlp-checkpoint-2'" in line
+    assert f"{foreign.name}: not ours: its content isn't of format 'morphmlp-checkpoint-2'" in line
 
 
 @pytest.mark.parametrize("room", [0, 1000, 300_000])
@@ -332,7 +332,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_left_out_for_an_older_one(
         return open_stream(path)
 
     monkeypatch.setattr(objects, "open_input_stream", fail)
-    with pytest.raises(StorageError, match=r"step-00000002-.*; mend the storage, or move this checkpoint away"):
+    with pytest.raises(StorageError, match=r"step-00000002-.*; fix the storage, or move this checkpoint away"):
         newest(object_store)
 
 
@@ -368,14 +368,14 @@ def test_an_address_of_no_known_kind_is_refused_without_its_secrets(address, mes
 def dead_writers(tmp_path_factory):
     """The storage in which writers of three runs came to grief over step 2, and what they said."""
     storage = tmp_path_factory.mktemp("runs")
-    for run_name in ("torn", "killed", "full"):
+    for run_name in ("truncated", "killed", "full"):
         save(CheckpointStore.of(str(storage), run_name), 1)
     program = Path(__file__).parents[1] / "dying_writers.py"
     ended = subprocess.run([sys.executable, program, storage], capture_output=True, text=True, check=True, timeout=120)
     return storage, ended.stdout
 
 
-@pytest.mark.parametrize(("how", "signal_number"), [("torn", signal.SIGXFSZ), ("killed", signal.SIGKILL)])
+@pytest.mark.parametrize(("how", "signal_number"), [("truncated", signal.SIGXFSZ), ("killed", signal.SIGKILL)])
 def test_a_writer_that_dies_leaves_the_one_before_and_hidden_remains(how, signal_number, dead_writers):
     storage, output = dead_writers
     assert f"{how}: {-signal_number}\n" in output
@@ -421,7 +421,7 @@ def test_the_newest_and_the_best_are_kept(keep_last, best_by, kept, store):
     assert len(names_in(store)) == len(kept)
 
 
-def test_the_best_is_found_again_and_where_it_is_torn_the_next_best_and_that_is_told(store):
+def test_the_best_is_found_again_and_where_it_is_truncated_the_next_best_and_that_is_told(store):
     saved = {step: save(store, step, score) for step, score in SCORES.items()}
     assert store.best(TOP1, pytest.fail)[0] == saved[4]
     assert store.best(LOSS, pytest.fail)[0] == saved[1]
@@ -433,7 +433,7 @@ def test_the_best_is_found_again_and_where_it_is_torn_the_next_best_and_that_is_
     assert saved[4].name in lines[0]
 
 
-def test_there_is_no_best_where_nothing_was_validated_whatever_else_is_torn(store):
+def test_there_is_no_best_where_nothing_was_validated_whatever_else_is_truncated(store):
     assert store.best(TOP1, pytest.fail) is None
     save(store, 1)
     Path(save(store, 2).location, "complete.json").write_text("{")
@@ -447,7 +447,7 @@ def test_no_best_is_kept_where_nothing_was_validated(store):
     assert steps(store) == [2]
 
 
-def test_a_torn_checkpoint_of_a_later_step_does_not_count_as_one_of_the_newest(store):
+def test_a_truncated_checkpoint_of_a_later_step_does_not_count_as_one_of_the_newest(store):
     save(store, 5)
     truncate(Path(save(store, 10, score=90.0).location, "checkpoint.pt"))
     assert newest(store)[0] == 5

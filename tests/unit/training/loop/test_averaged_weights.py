@@ -111,8 +111,8 @@ def test_a_failure_meanwhile_also_gives_the_weights_back():
     averaged = AveragedWeights(model, 0.9)
     train(model, averaged, 1)
     before = bits(model)
-    with pytest.raises(RuntimeError, match="torn"), averaged.in_place_of(model):
-        raise RuntimeError("torn")
+    with pytest.raises(RuntimeError, match="truncated"), averaged.in_place_of(model):
+        raise RuntimeError("truncated")
     assert equal(bits(model), before)
 
 

@@ -126,7 +126,7 @@ def test_waiting_although_the_cores_would_do_points_elsewhere():
     [
         ({"compute_s": 97.0, "wait_s": 3.0}, "compute-bound: the GPUs are busy 97% of the time"),
         ({"compute_s": 60.0, "all_reduce_s": 40.0}, "communication-bound: 40% of the time"),
-        ({"compute_s": 60.0, "other_s": 40.0}, "held up beside the steps: 40% of the time"),
+        ({"compute_s": 60.0, "other_s": 40.0}, "held up outside of steps: 40% of the time"),
         ({"compute_s": 10.0, "start_s": 90.0, "wait_s": 20.0}, "mostly start-up: 75% of the time"),
         ({"compute_s": 90.0, "start_s": 10.0}, "compute-bound: the GPUs are busy 100% of the time"),
         ({"compute_s": 40.0, "wait_s": 25.0, "all_reduce_s": 35.0}, "communication-bound: 35%"),
@@ -189,9 +189,9 @@ def test_windows_come_back_from_the_progress_file(tmp_path):
     windows = [window(compute_s=0.1 + 0.2), window(step=20, workers=1, wait_s=2.0)]
     lines = [{"notes": ["x"]}, {"window": windows[0].to_plain()}, {"window": None}, {"window": windows[1].to_plain()}]
     progress = RunFolder(tmp_path).progress
-    torn = '{"window": {"epo'
+    truncated = '{"window": {"epo'
     lines = [json.dumps(line) + "\n" for line in lines]
-    progress.write_text("".join([*lines[:2], torn, lines[0], *lines[2:], torn]), encoding="utf-8")
+    progress.write_text("".join([*lines[:2], truncated, lines[0], *lines[2:], truncated]), encoding="utf-8")
     assert read_windows(progress) == windows
 
 

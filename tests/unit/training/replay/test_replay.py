@@ -209,7 +209,7 @@ def test_a_damaged_checkpoint_is_left_out_and_the_one_before_is_used(finished, t
     shutil.copytree(finished[0], root)
     shutil.rmtree(root / "skipped-steps")
     (newest,) = root.glob("checkpoints/step-00000004-*")
-    (newest / "checkpoint.pt").write_bytes(b"torn")
+    (newest / "checkpoint.pt").write_bytes(b"truncated")
     step, lines = replayed(root, 5)
     assert "step-00000002" in step.from_state
     assert step.steps_before == 2
@@ -303,7 +303,7 @@ def broken(name):
     return BrokenVideo(**{**vars(tiny.broken_video(0)), "video_id": name})
 
 
-def test_a_foreign_skipped_step_is_named(finished, tmp_path):
+def test_another_skipped_step_is_named(finished, tmp_path):
     root = tmp_path / "finished"
     shutil.copytree(finished[0], root)
     (root / "skipped-steps" / "step-00000005" / "step.json").write_text("{}")

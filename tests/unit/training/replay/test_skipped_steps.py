@@ -164,7 +164,7 @@ def test_a_run_goes_on_where_nothing_can_be_written(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": "other"}', '{"format": "morphmlp-skipped-step-1"}'])
-def test_a_foreign_file_is_named(tmp_path, text):
+def test_another_file_is_named(tmp_path, text):
     (tmp_path / "step.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"step\.json: is no skipped step of this project"):
         read_skipped_step(tmp_path)

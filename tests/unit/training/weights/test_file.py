@@ -111,7 +111,7 @@ def test_the_older_format_of_torch_is_read(state, tmp_path):
     assert equal(file.state, state)
 
 
-def test_foreign_safetensors_are_read(state, tmp_path):
+def test_other_safetensors_are_read(state, tmp_path):
     save_file(state, tmp_path / "w.safetensors", metadata={"format": "pt"})
     file = read_weights(tmp_path / "w.safetensors")
     assert (file.container, file.stated) == ("safetensors", None)
@@ -234,11 +234,11 @@ def test_the_kind_of_value_that_needs_code_is_named(state, tmp_path):
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 @pytest.mark.parametrize("share", [0.3, 0.999])
-def test_a_torn_file_is_refused(name, share, state, tmp_path):
+def test_a_truncated_file_is_refused(name, share, state, tmp_path):
     write_weights(read_weights(saved(dict(state), tmp_path)), tmp_path / name)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(len(content) * share)])
-    assert "torn" in refusal_of(tmp_path / name)
+    assert "truncated" in refusal_of(tmp_path / name)
 
 
 def test_the_ending_does_not_matter(state, tmp_path):
@@ -317,8 +317,8 @@ def test_a_missing_file_is_named(tmp_path):
         ({"head.weight": torch.zeros(2), "note": "x"}, "holds note among its weights, which aren't tensors"),
         ({"model_state": [1]}, "holds a list where weights by name belong"),
         ({"model_state": {"a": torch.zeros(1)}}, "isn't a MorphMLP: of 1 tensors none is patch_embed1.proj1.weight, "),
-        ({"format": FORMAT, "model": {}}, "is not a whole checkpoint: it lacks its experiment"),
-        ({"format": FORMAT, "config": {"clip": {}}, "model": {}}, "doesn't state its network whole"),
+        ({"format": FORMAT, "model": {}}, "is not a complete checkpoint: it lacks its experiment"),
+        ({"format": FORMAT, "config": {"clip": {}}, "model": {}}, "states its network in part only"),
     ],
 )
 def test_what_is_in_a_file_is_told_when_it_is_not_weights(content, refusal, tmp_path):

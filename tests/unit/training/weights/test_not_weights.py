@@ -72,7 +72,7 @@ FOREIGN = {
     "umlauts": ("größe\n".encode() * 300, "is a text, not weights; it begins 'größe größe"),
     "JSON": (b'{"model": 1}', "is a text, not weights; it begins '{\"model\": 1}'"),
     "XML": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>', "is a text, not weights; it begins '<?xml "),
-    "zeros": (bytes(4000), "begins with zeros alone: it wasn't downloaded or copied whole"),
+    "zeros": (bytes(4000), "begins with zeros alone: it was downloaded or copied in part"),
     "noise": (b"\x01\x00\xfe" * 500, "is of no form that is known; its first bytes are 01 00 fe 01"),
     "zip": (
         archive("zip", "a/readme.txt", "b.pth", "c", "d", "e"),
@@ -118,7 +118,7 @@ def test_a_checkpoint_of_a_run_has_no_such_advice_either(kind, tmp_path):
     content = FOREIGN[kind][0]
     with pytest.raises(CheckpointError) as caught:
         read_content(io.BytesIO(content), size=len(content), sha256=hashlib.sha256(content).hexdigest())
-    assert re.match("foreign: it (is torn, or not what|holds more than) ", str(caught.value))
+    assert re.match("not ours: it (is truncated, or not what|holds more than) ", str(caught.value))
     assert "weights_only" not in str(caught.value)
 
 

@@ -98,7 +98,7 @@ def test_a_disk_s_fault_in_a_worker_or_the_controller_is_one_of_storage(error, e
 
 
 def test_the_project_s_own_error_is_the_fault(end_of):
-    own = CheckpointError("torn")
+    own = CheckpointError("truncated")
     assert end_of(WorkerGroupError("x", {1: own, 0: ValueError("y")})).fault is own
 
 

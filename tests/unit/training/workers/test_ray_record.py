@@ -129,7 +129,7 @@ def test_a_quarantine_that_can_not_be_written_now_is_written_later(started, writ
         mtime=None,
         stage="train",
         error="DecodeError",
-        message="torn",
+        message="truncated",
         decoder="pyav",
         decoder_version="18",
     )

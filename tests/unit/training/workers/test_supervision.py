@@ -195,18 +195,18 @@ def test_an_announced_loss_of_a_node_is_charged_as_one(stage: Stage) -> None:
 
 
 def test_what_a_worker_says_twice_is_the_users_to_mend(stage: Stage) -> None:
-    fault = End(ending=Ending.FAILED, reason="torn", fault=CheckpointError("torn"))
+    fault = End(ending=Ending.FAILED, reason="truncated", fault=CheckpointError("truncated"))
     other = End(ending=Ending.FAILED, reason="slow", fault=CheckpointError("slow"))
     assert stage.run([stage.group(fault), stage.group(other), stage.group(fault), stage.group(RETURNED)]) is None
     stage.starts = 0
-    with pytest.raises(CheckpointError, match="torn"):
+    with pytest.raises(CheckpointError, match="truncated"):
         stage.run([stage.group(fault), stage.group(fault), stage.group(RETURNED)])
     assert stage.starts == 2
 
 
 def test_a_fault_that_names_another_random_folder_is_the_same_fault(stage: Stage) -> None:
-    faults = [CheckpointError(f"/runs/a/step-00000024-{tail}: torn") for tail in ("1a2b3c4d", "99e0f1c2")]
-    groups = [stage.group(End(ending=Ending.FAILED, reason="torn", fault=fault)) for fault in faults]
+    faults = [CheckpointError(f"/runs/a/step-00000024-{tail}: truncated") for tail in ("1a2b3c4d", "99e0f1c2")]
+    groups = [stage.group(End(ending=Ending.FAILED, reason="truncated", fault=fault)) for fault in faults]
     with pytest.raises(CheckpointError, match="99e0f1c2"):
         stage.run([*groups, stage.group(RETURNED)])
 
