@@ -10,7 +10,7 @@ from pathlib import Path
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError, MorphMLPError
-from morphmlp.models.weights.describe import described
+from morphmlp.models.weights.describe import describe_model
 from morphmlp.training.checkpoint.saving import checkpoint_to_test, run_store
 from morphmlp.training.checkpoint.store import CONTENT_FILE
 from morphmlp.training.record.run_folder import RunFolder
@@ -40,7 +40,7 @@ def starting_from(config: ExperimentConfig, source: str, log: Callable[[str], No
     except MorphMLPError as error:
         raise ConfigError([f"--start-from: {line}" for line in str(error).splitlines()]) from None
     start = config.start_from or StartConfig(weights=str(path))
-    network = described(config.model, num_frames=config.clip.num_frames)
+    network = describe_model(config.model, num_frames=config.clip.num_frames)
     if file.num_classes != network.num_classes and not start.replace_head:
         log(f"{option}: {file.num_classes or 'no'} classes there, {network.num_classes} here: the head starts fresh")
         start = replace(start, replace_head=True, class_order=None, class_order_sha256=None)
