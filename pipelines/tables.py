@@ -19,7 +19,7 @@ NOTE = (
     "Published: MTLab/MorphMLP README at commit 62ebe80, trained from ImageNet-1K weights. GMAC: multiply-accumulates "
     "of one view, params and GMAC computed here. Top-1 in percent over all views. Commit with +: uncommitted changes."
 )
-MEASURED_NOTE = "Latest run of each experiment. Top-1 and top-5 in percent over all views."
+MEASURED_NOTE = "Latest run of each experiment. Scores over all views, in percent where no unit stands with them."
 
 
 @click.command(context_settings=SETTINGS)

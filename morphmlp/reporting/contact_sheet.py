@@ -1,6 +1,6 @@
 """A picture of what training or validation really sees: clips in rows, augmented, with their draws in words.
 
-Drawn with matplotlib's objects, without pyplot's global state. Knows no cluster and no record.
+Drawn with matplotlib's objects, without pyplot's global state.
 """
 
 import textwrap

@@ -1,11 +1,11 @@
-"""Tables: published numbers beside measured ones, as Markdown, CSV or LaTeX.
+"""Tables: published numbers next to measured ones, as Markdown, CSV or LaTeX.
 
-Pure functions of one YAML file and a frame of runs (`tracking.read_runs`); knows no store. A measured number never
+Pure functions of one YAML file and a frame of runs (`tracking.read_runs`). A measured number never
 stands without its number of videos and its fingerprint, and a cell that nobody measured stays empty.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost, model_cost
 from morphmlp.models.presets import preset
 from morphmlp.record import Metrics, Tags
-from morphmlp.tasks.scores import TOP1, TOP5
+from morphmlp.tasks.scores import TOP1, ScoreName, scores_of
 
 Style = Literal["markdown", "csv", "latex"]
 Cell = TypeVar("Cell")
@@ -32,10 +32,6 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 PUBLISHED_COLUMNS = (
     *("model", "frames", "views", "params (M)", "GMAC/view", "published top-1", "measured top-1", "delta"),
     *("n videos", "fingerprint", "commit", "run"),
-)
-MEASURED_COLUMNS = (
-    *("experiment", "temporal", "params (M)", "GMAC/view", "views", "top-1", "top-5", "n videos", "train loss"),
-    *("fingerprint", "commit", "wall time (min)"),
 )
 OTHER_COLUMNS = ("data set", "metric", "published", "source")
 _TEXT_COLUMNS = {
@@ -58,7 +54,7 @@ class PublishedVideo:
     frame_stride: PositiveInt | None
     """Source frames between two clip frames; null where frames come from equal segments."""
     epochs: PositiveInt
-    """Length of the published training; a run of another length doesn't stand beside the number."""
+    """Length of the published training; a run of another length isn't compared with the number."""
     views: Annotated[str, Field(pattern=r"^\d+ clips? x \d+ crops?$")]
     """Views of a video, in words."""
     top1: Percent
@@ -113,6 +109,11 @@ class _Measured:
     metrics: Mapping[str, float]
 
     @property
+    def scores(self) -> tuple[ScoreName, ...]:
+        """Those of its task, the primary one first."""
+        return scores_of(str(self.params["task"]))
+
+    @property
     def commit(self) -> str:
         dirty = self.tags.get(Tags.GIT_DIRTY) == "true"
         return self.tags.get(Tags.GIT_COMMIT, "")[:7] + ("+" if dirty else "")
@@ -120,8 +121,12 @@ class _Measured:
 
 _PUBLISHED = TypeAdapter(Published)
 _MODEL = TypeAdapter(ModelConfig)
-_LATER_PARAMS: Mapping[str, JsonValue] = {"test.single_crop": "centre", "test.checkpoint": "last"}
-"""Parameters that older runs were recorded without, with what they did."""
+_LATER_PARAMS: Mapping[str, JsonValue] = {
+    "task": "classification",
+    "test.single_crop": "centre",
+    "test.checkpoint": "last",
+}
+"""Parameters that older runs were recorded without, with their values then."""
 
 
 def load_published(path: str | Path) -> Published:
@@ -164,8 +169,16 @@ def measured_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
     for run in _measured(runs):
         if run.dataset == dataset and Tags.PARENT not in run.tags and run.params.get("train.max_steps") is None:
             latest.setdefault(run.tags.get(Tags.EXPERIMENT, run.run_name), run)
-    cells = [(name, *_cells_alone(run)) for name, run in sorted(latest.items())]
-    return pd.DataFrame(cells, columns=list(MEASURED_COLUMNS), dtype=str)
+    scores = tuple(dict.fromkeys(score for run in latest.values() for score in run.scores)) or scores_of(
+        "classification"
+    )
+    columns = [
+        *("experiment", "temporal", "params (M)", "GMAC/view", "views"),
+        *(score.title if score.unit == "%" else f"{score.title} ({score.unit})" for score in scores),
+        *("n videos", "train loss", "fingerprint", "commit", "wall time (min)"),
+    ]
+    cells = [(name, *_cells_alone(run, scores)) for name, run in sorted(latest.items())]
+    return pd.DataFrame(cells, columns=columns, dtype=str)
 
 
 def other_table(rows: Iterable[PublishedOther]) -> pd.DataFrame:
@@ -200,7 +213,7 @@ def _measured(runs: pd.DataFrame) -> list[_Measured]:
             tags=_under("tags.", cells),
             metrics=_under("metrics.", cells),
         )
-        if {TOP1.test_metric, Metrics.TEST_NUM_VIDEOS} <= run.metrics.keys() and Tags.FINGERPRINT in run.tags:
+        if {run.scores[0].test_metric, Metrics.TEST_NUM_VIDEOS} <= run.metrics.keys() and Tags.FINGERPRINT in run.tags:
             found.append(run)
     return found
 
@@ -219,7 +232,7 @@ def _parsed(text: str) -> JsonValue:
 
 
 def _expected_params(row: PublishedVideo) -> dict[str, JsonValue]:
-    """The parameters that a run must have to stand beside a published row.
+    """The parameters that a run must have to stand next to a published row.
 
     The published one-crop test takes the centre on Kinetics, the left crop on Something-Something. A checkpoint that
     was chosen by validation, whose videos these data sets test on, reads higher and doesn't stand there.
@@ -269,15 +282,15 @@ def _measured_cells(row: PublishedVideo, run: _Measured | None) -> tuple[str, ..
     )
 
 
-def _cells_alone(run: _Measured) -> tuple[str, ...]:
+def _cells_alone(run: _Measured, scores: Sequence[ScoreName]) -> tuple[str, ...]:
     loss = run.metrics.get(Metrics.TRAIN_EPOCH_LOSS, run.metrics.get(Metrics.TRAIN_LOSS))
-    top5, wall_s = run.metrics.get(TOP5.test_metric), run.metrics.get(Metrics.RUN_WALL_S)
+    wall_s = run.metrics.get(Metrics.RUN_WALL_S)
+    tested = [run.metrics.get(score.test_metric) for score in scores]
     return (
         str(run.params.get("model.temporal", "")),
         *_cost_cells(_run_cost(run)),
         _views(run),
-        f"{run.metrics[TOP1.test_metric]:.1f}",
-        "" if top5 is None else f"{top5:.1f}",
+        *("" if value is None else f"{value:.1f}" for value in tested),
         f"{run.metrics[Metrics.TEST_NUM_VIDEOS]:.0f}",
         "" if loss is None else f"{loss:.3f}",
         run.tags[Tags.FINGERPRINT],

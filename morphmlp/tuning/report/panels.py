@@ -38,7 +38,7 @@ MOST_LABELLED = 30
 LOG_FROM = 8.0
 """Ratio of greatest and smallest cost from which the axis is logarithmic."""
 _GOLDEN = 0.6180339887
-"""Multiples of it spread evenly between whole numbers: dots lie beside each other without chance."""
+"""Multiples of it spread evenly between whole numbers: dots lie next to each other, the same way each time."""
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _DIGITS = re.compile(r"(\d\.\d)\d+")
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -17,7 +17,8 @@ from morphmlp.reporting.tables import (
     published_table,
     render,
 )
-from morphmlp.tasks.scores import TOP1, TOP5
+from morphmlp.tasks import scores
+from morphmlp.tasks.scores import TOP1, TOP5, ScoreName
 from morphmlp.tracking.writer import param_text
 
 ROOT = Path(__file__).parents[3]
@@ -118,7 +119,7 @@ def one_crop_row(config, **params):
     return dict(zip(table["views"], table["measured top-1"], strict=True))
 
 
-def test_the_one_crop_row_of_something_something_wants_the_left_crop():
+def test_the_one_crop_row_of_something_something_needs_the_left_crop():
     config = load_config(ROOT / "experiments" / "ssv1" / "morphmlp_s_16.yaml")
     one, three = "1 clip x 1 crop", "1 clip x 3 crops"
     assert one_crop_row(config) == {one: "", three: "78.2"}
@@ -126,11 +127,11 @@ def test_the_one_crop_row_of_something_something_wants_the_left_crop():
     assert one_crop_row(config, test__num_crops=1, test__single_crop="left") == {one: "78.2", three: ""}
 
 
-def test_a_kinetics_row_wants_the_centre_crop(k400):
+def test_a_kinetics_row_needs_the_centre_crop(k400):
     assert measured(run_row(k400, test__single_crop="left"))["measured top-1"] == ""
 
 
-def test_a_checkpoint_that_validation_chose_does_not_stand_beside_published_numbers(k400):
+def test_a_checkpoint_that_validation_chose_does_not_stand_next_to_published_numbers(k400):
     assert measured(run_row(k400, test__checkpoint="best"))["measured top-1"] == ""
     frame = pd.DataFrame([run_row(replace(k400, dataset="demo"), test__checkpoint="best")])
     [cells] = measured_table(frame, "demo").to_dict("records")
@@ -180,6 +181,17 @@ def test_the_demo_lists_the_latest_run_of_each_experiment(k400):
     ]
 
 
+def test_a_run_of_another_task_is_shown_with_its_own_scores(k400, monkeypatch):
+    miou = (ScoreName(key="miou", title="mIoU"), ScoreName(key="macc", title="mean accuracy"))
+    monkeypatch.setitem(scores._SCORES, "segmentation", miou)
+    metrics = {"test/miou": 41.26, Metrics.TEST_NUM_VIDEOS: 200.0}
+    own = replace(k400, dataset="mine", name="own")
+    table = measured_table(pd.DataFrame([run_row(own, metrics=metrics, task="segmentation")]), "mine")
+    [cells] = table.to_dict("records")
+    assert (cells["mIoU"], cells["mean accuracy"], cells["n videos"]) == ("41.3", "", "200")
+    assert "top-1" not in table.columns
+
+
 def test_a_run_recorded_under_another_schema_keeps_its_result_without_cost(k400):
     demo = replace(k400, dataset="demo")
     [cells] = measured_table(pd.DataFrame([run_row(demo, model__invented=1)]), "demo").to_dict("records")
@@ -218,10 +230,10 @@ def test_faults_of_the_published_file_are_named_together(tmp_path):
     assert [fault.split(": ")[1] for fault in caught.value.faults] == ["videos.0.top1", "videos.4.views"]
 
 
-def test_a_trial_of_a_few_epochs_does_not_stand_beside_a_published_number(k400):
+def test_a_trial_of_a_few_epochs_does_not_stand_next_to_a_published_number(k400):
     assert measured(run_row(k400))["measured top-1"] == "78.2"
     assert measured(run_row(k400, train__epochs=1))["measured top-1"] == ""
 
 
-def test_a_trial_of_a_sweep_does_not_stand_beside_a_published_number(k400):
+def test_a_trial_of_a_sweep_does_not_stand_next_to_a_published_number(k400):
     assert measured(run_row(k400, tags={Tags.PARENT: "f00"}))["measured top-1"] == ""
