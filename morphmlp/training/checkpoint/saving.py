@@ -67,7 +67,7 @@ class Saving:
         self._config = config
         self._data_fingerprint = data_fingerprint
         self._recipe = recipe
-        self._score = primary_score(config.task)
+        self._score = recipe.task.scores[0]
         self._best_gain = _best_gain(store, self._score)
         self._patience_s = kept.wait_for_storage_s
         self._schedule = CheckpointSchedule(kept, total_steps=recipe.total_steps)

@@ -15,12 +15,12 @@ from morphmlp.record import Metrics
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import TOP1
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
-from morphmlp.training.loop.loop import fit
+from morphmlp.training.loop.loop import EpochSummary, StepSummary, fit
 from morphmlp.training.loop.state import snapshot
 from morphmlp.training.loop.step_guard import SkippedStep
 from morphmlp.training.record.report import points_of
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.workers import ray_trainer, ray_worker
+from morphmlp.training.workers import ray_trainer, ray_worker, resume
 from morphmlp.training.workers.stops import Stop, StopReason, write_stop_request
 
 STEPS_PER_EPOCH = 2
@@ -85,8 +85,12 @@ class Training:
             guard=self.worker.guard,
         )
         for summary in steps:
-            if self.worker.stops_after(summary):
+            (self.worker.on_step if isinstance(summary, StepSummary) else self.worker.on_epoch)(summary)
+            if (stop := self.worker.should_stop(summary)) is not None:
+                self.worker.save_and_stop(stop)
                 return
+            if self.worker.report_is_due(summary):
+                self.worker.report()
         self.worker.finish()
 
 
@@ -163,8 +167,15 @@ def test_a_run_that_is_continued_keeps_the_head_that_it_has_trained(tmp_path):
         snapshot(trained, config=config, data_fingerprint="12:abc"), CheckpointFacts(epoch=0, step=0, score=None)
     )
     state = tiny.new_state(config, tiny.CPU)
-    job = SimpleNamespace(config=config, data_fingerprint="12:abc")
-    _, notes = ray_worker._resume_or_start(job, state, store, SimpleNamespace(), first=True)
+    _, notes = resume.resume_or_start(
+        state,
+        store,
+        config=config,
+        data_fingerprint="12:abc",
+        class_names=[],
+        progress=tmp_path / "progress.jsonl",
+        first=True,
+    )
     assert (state.model.head.weight == 0.25).all()
     assert [note for note in notes if "head" in note] == []
 
@@ -209,16 +220,13 @@ class StoreThatFails:
 
 @pytest.mark.parametrize("patience_s", [0.0, 60.0])
 def test_a_checkpoint_to_continue_from_is_waited_for(patience_s, folder, monkeypatch):
-    monkeypatch.setattr(ray_worker, "READ_AGAIN_S", 0.0)
-    config = config_from_mapping(
-        with_overrides(config_to_mapping(tiny.CONFIG), {"checkpoint.wait_for_storage_s": patience_s})
-    )
-    job = SimpleNamespace(config=config, folder=folder)
+    monkeypatch.setattr(resume, "READ_AGAIN_S", 0.0)
+    waits = {"patience_s": patience_s, "progress": folder.progress, "first": True}
     if not patience_s:
         with pytest.raises(StorageError, match="gone"):
-            ray_worker._newest(job, StoreThatFails(3), [], first=True)
+            resume.newest_for_all(StoreThatFails(3), [], **waits)
     else:
-        assert ray_worker._newest(job, StoreThatFails(3), [], first=True) == (None, None)
+        assert resume.newest_for_all(StoreThatFails(3), [], **waits) == (None, None)
         (line,) = folder.progress.read_text().splitlines()
         assert "the mount is gone; waiting up to 60 s for it" in line
 
@@ -276,7 +284,7 @@ def test_too_many_skipped_steps_end_with_the_command_that_repeats_the_last_one(r
     training = Training(RunFolder(tmp_path / "my run"), **{"execution.max_skipped_steps": 3})
     last = SkippedStep(step=6, epoch=0, loss=math.nan, grad_norm=math.inf)
     training.worker.guard = SimpleNamespace(gave_up=True, last_skipped=last, broken_videos=0, stop_requested=False)
-    stop = training.worker._stop(None)
+    stop = training.worker.should_stop(EpochSummary(epoch=0, step=7, totals=tiny.totals_of()))
     assert stop == Stop(reason=StopReason.DIVERGED, step=7)
     fault = ray_trainer._fault(stop, training.job.config, training.job.folder)
     assert str(fault).startswith(

@@ -1,0 +1,91 @@
+"""Where a worker begins: at the run's newest checkpoint, the same one on all workers, or at the beginning."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from morphmlp.config import ExperimentConfig
+from morphmlp.errors import StorageError
+from morphmlp.line_file import LineFile
+from morphmlp.training.checkpoint.store import CheckpointStore, StoredCheckpoint
+from morphmlp.training.loop.state import TrainState, checkpoint_from, restore
+from morphmlp.training.weights.start import start
+
+Value = TypeVar("Value")
+READ_AGAIN_S = 10.0
+"""Between two tries to read storage that fails, seconds."""
+
+
+def resume_or_start(
+    state: TrainState,
+    store: CheckpointStore,
+    *,
+    config: ExperimentConfig,
+    data_fingerprint: str,
+    class_names: Sequence[str],
+    progress: Path,
+    first: bool,
+) -> tuple[StoredCheckpoint | None, list[str]]:
+    """Continue from the newest complete checkpoint, the same one on all workers; without one, begin as configured.
+
+    Args:
+        state: Fresh.
+        store: The run's checkpoints.
+        config: The experiment.
+        data_fingerprint: Of the training videos.
+        class_names: Of the training manifest, in label order.
+        progress: The run's progress file, for a line while storage is waited for.
+        first: Whether this is the first worker, which reads for all.
+
+    Returns:
+        The checkpoint, on the first worker; and lines for the user.
+    """
+    notes: list[str] = []
+    found, name = newest_for_all(
+        store, notes, patience_s=config.checkpoint.wait_for_storage_s, progress=progress, first=first
+    )
+    if name is None:
+        return None, [*notes, *start(state, config, class_names, data_fingerprint=data_fingerprint)]
+    content = found[1] if found is not None else store.read(name)
+    restore(state, checkpoint_from(content), config=config, data_fingerprint=data_fingerprint)
+    return found[0] if found is not None else None, [*notes, f"continuing from {name}"]
+
+
+def newest_for_all(
+    store: CheckpointStore, notes: list[str], *, patience_s: float, progress: Path, first: bool
+) -> tuple[tuple[StoredCheckpoint, dict[str, Any]] | None, str | None]:
+    """The newest checkpoint, on the first worker, and its name on all; storage that can't be read is waited for.
+
+    Raises:
+        StorageError: It can't be read for longer than `checkpoint.wait_for_storage_s`.
+    """
+    begun, logged = time.monotonic(), False
+    while True:
+        found, fault, lines = None, None, list[str]()
+        try:
+            found = store.newest(lines.append) if first else None
+        except StorageError as error:
+            if time.monotonic() - begun >= patience_s:
+                raise
+            fault = str(error)
+        name, waits = _agreed((None if found is None else found[0].name, fault is not None))
+        if not waits:
+            notes += lines
+            return found, name
+        if fault is not None and not logged:
+            logged = True
+            waiting = f"{fault}; waiting up to {patience_s:.0f} s for it (checkpoint.wait_for_storage_s)"
+            LineFile(progress).append(json.dumps({"notes": [waiting]}))
+        time.sleep(min(READ_AGAIN_S, patience_s))
+
+
+def _agreed(value: Value) -> Value:
+    """The first worker's value, on all workers."""
+    values = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
