@@ -1,13 +1,16 @@
 """The videos of an experiment's splits, read and checked before anything starts."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from morphmlp.config import ExperimentConfig
+from morphmlp.data.clips.sampling import TARGET_FPS
 from morphmlp.data.decoding.backends import decoder_fault
 from morphmlp.data.manifest import HOW_TO_PREPARE, Manifest, read_manifest
 from morphmlp.data.stream.decode_task import REQUEST_COLUMNS
@@ -16,6 +19,9 @@ from morphmlp.record import Tags
 
 SPLIT_TAGS = {"train": Tags.DATA_TRAIN, "val": Tags.DATA_VAL, "test": Tags.DATA_TEST}
 """Where the record has their fingerprints."""
+_FEW, _NAMED = 5, 3
+_MANY_SHORT = 0.01
+"""Share of the training videos that may be shorter than a clip without a word: published sets have some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,8 @@ class DataSplits:
     train: Manifest
     val: Manifest
     test: Manifest
+    notes: tuple[str, ...] = ()
+    """What to know before relying on them, a line each."""
 
     def by_split(self) -> dict[str, Manifest]:
         """The same by name."""
@@ -41,15 +49,6 @@ class DataSplits:
             **{tag: self.fingerprints[split] for split, tag in SPLIT_TAGS.items()},
             **{Tags.PREPARED + split: made for split, made in self._prepared().items() if made is not None},
         }
-
-    def generations_note(self) -> str | None:
-        """One line where some splits are prepared copies and others aren't, or were made in another way."""
-        made = self._prepared()
-        if len(set(made.values())) == 1:
-            return None
-        return "splits differ in how their videos were prepared: " + "; ".join(
-            f"{split}: {how or 'originals'}" for split, how in made.items()
-        )
 
     def _prepared(self) -> dict[str, str | None]:
         return {split: manifest.prepared for split, manifest in self.by_split().items()}
@@ -70,11 +69,15 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
     faults = []
     for split, path in paths.items():
         try:
-            manifest = read_manifest(path, only=REQUEST_COLUMNS).available()
+            manifest = read_manifest(path, only=(*REQUEST_COLUMNS, "fps")).available()
         except ManifestError as error:
             faults.append(f"data.{split}: {error}")
             continue
         manifests[split] = manifest
+        if manifest.task != config.task:
+            faults.append(
+                f"data.{split}: {path} has labels for task {manifest.task}, the experiment's is {config.task}"
+            )
         greatest = pc.max(manifest.table["label"]).as_py()
         if greatest >= config.model.num_classes:
             faults.append(
@@ -84,7 +87,47 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
     faults.extend(_other_classes(manifests, paths))
     if faults:
         raise ManifestError("\n".join(faults))
-    return DataSplits(**manifests)
+    notes = (*_generation_notes(manifests), *_training_notes(manifests["train"], config))
+    # The rate serves the notes alone: it need not travel with ten million rows.
+    return DataSplits(
+        **{name: replace(each, table=each.table.drop_columns("fps")) for name, each in manifests.items()}, notes=notes
+    )
+
+
+def _generation_notes(manifests: Mapping[str, Manifest]) -> Iterator[str]:
+    """A line where some splits are prepared copies and others aren't, or were made in another way."""
+    if len({manifest.prepared for manifest in manifests.values()}) > 1:
+        yield "splits differ in how their videos were prepared: " + "; ".join(
+            f"{split}: {manifest.prepared or 'originals'}" for split, manifest in manifests.items()
+        )
+
+
+def _training_notes(train: Manifest, config: ExperimentConfig) -> Iterator[str]:
+    """What is uncommon about the training videos."""
+    names, outputs = train.class_names, config.model.num_classes
+    if len(names) < outputs:
+        yield f"model.num_classes is {outputs}, the manifests name {len(names)} classes: the other outputs stand idle"
+    if len(train) < config.train.global_batch_size:
+        yield (
+            f"train.global_batch_size is {config.train.global_batch_size}, more than the {len(train)} training videos: "
+            "each step takes all of them"
+        )
+    counts = np.bincount(train.table["label"].to_numpy(), minlength=len(names))
+    if few := [name for name, count in zip(names, counts, strict=False) if count < _FEW]:
+        more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
+        yield f"fewer than {_FEW} training videos: {', '.join(map(repr, few[:_NAMED]))}{more}"
+    clip, rows = config.clip, train.table
+    frames = rows["num_frames"]
+    if clip.frame_stride is None:
+        needed: pa.ChunkedArray | float = clip.num_frames
+    elif clip.sampling == "dense":
+        needed = pc.multiply(rows["fps"], clip.num_frames * clip.frame_stride / TARGET_FPS)
+    else:
+        needed = clip.num_frames * clip.frame_stride
+    short = pc.sum(pc.less(frames, needed)).as_py() or 0
+    if short > _MANY_SHORT * len(train):
+        length = f"{clip.num_frames}x{clip.frame_stride}" if clip.frame_stride else f"{clip.num_frames} frames"
+        yield f"{short} of {len(train)} training videos are shorter than a clip of {length} and repeat frames"
 
 
 def _other_classes(manifests: Mapping[str, Manifest], paths: Mapping[str, str]) -> list[str]:

@@ -235,7 +235,7 @@ def _train_and_test(
             config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size
         ).gmacs,
     )
-    if (note := data.generations_note()) is not None:
+    for note in data.notes:
         progress.line(note)
     placement = train(job, writer, progress, stops=stops, on_epoch=on_epoch)
     write_waiting(folder.record_waiting, writer)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from morphmlp.config import load_config
@@ -22,18 +23,6 @@ def test_copies_are_recorded_and_have_the_fingerprint_of_their_originals():
     assert tags[Tags.DATA_TRAIN] == tags[Tags.DATA_VAL]
     assert {name for name in tags if name.startswith(Tags.PREPARED)} == {Tags.PREPARED + "train"}
     assert tags[Tags.PREPARED + "train"] == '{"how": "transcode"}'
-
-
-def test_splits_of_different_generations_are_told():
-    note = DataSplits(train=COPIES, val=ORIGINALS, test=ORIGINALS).generations_note()
-    assert note == (
-        'splits differ in how their videos were prepared: train: {"how": "transcode"}; val: originals; test: originals'
-    )
-
-
-def test_splits_of_one_generation_need_no_word():
-    assert DataSplits(train=COPIES, val=COPIES, test=COPIES).generations_note() is None
-    assert DataSplits(train=ORIGINALS, val=ORIGINALS, test=ORIGINALS).generations_note() is None
 
 
 def config_of(folder, **class_names):
@@ -84,3 +73,70 @@ def test_one_manifest_that_serves_as_two_splits_is_told_once(tmp_path):
 def test_splits_whose_labels_mean_the_same_are_read(tmp_path, val):
     splits = read_splits(config_of(tmp_path, train=("aa a", "bb", "cc"), val=val, test=("aa a", "bb", "cc")))
     assert splits.val.class_names == val
+
+
+def experiment_on(folder, manifest, **fields):
+    for split in ("train", "val", "test"):
+        write_manifest(manifest, folder / f"{split}.parquet")
+    paths = {f"data.{split}": str(folder / f"{split}.parquet") for split in ("train", "val", "test")}
+    return load_config(Path(__file__).parents[1] / "small_experiment.yaml", {**paths, **fields})
+
+
+def videos(count, *, classes=4, num_frames=None, fps=None):
+    made = manifest_from_rows(
+        video_ids=[str(number) for number in range(count)],
+        paths=[f"{number}.mp4" for number in range(count)],
+        labels=[number % classes for number in range(count)],
+        splits=["train"] * count,
+        sizes_bytes=[1] * count,
+        class_names=[f"class {label}" for label in range(classes)],
+    )
+    for name, value in (("num_frames", num_frames), ("fps", fps)):
+        place = made.table.schema.get_field_index(name)
+        field = made.table.schema.field(name)
+        made = replace(made, table=made.table.set_column(place, field, pa.array([value] * count, field.type)))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("manifest", "fields", "note"),
+    [
+        (videos(40), {}, None),
+        (videos(40, classes=3), {}, "model.num_classes is 4, the manifests name 3 classes: the other outputs stand"),
+        (
+            videos(6, classes=1),
+            {},
+            "train.global_batch_size is 8, more than the 6 training videos: each step takes all",
+        ),
+        (videos(19), {}, "fewer than 5 training videos: 'class 3'"),
+        (videos(12), {}, "fewer than 5 training videos: 'class 0', 'class 1', 'class 2' and 1 more"),
+        # A clip of 4x2 covers 8 frames at 30 a second, and 4 at 15.
+        (videos(40, num_frames=7, fps=30.0), {}, "40 of 40 training videos are shorter than a clip of 4x2 and repeat"),
+        (videos(40, num_frames=7, fps=15.0), {}, None),
+        (videos(40, num_frames=7, fps=15.0), {"clip.sampling": "dense_decord"}, "shorter than a clip of 4x2"),
+        (videos(40, num_frames=7), {}, None),
+        (videos(40, num_frames=3), {"clip.sampling": "segments", "clip.frame_stride": None}, "a clip of 4 frames"),
+    ],
+)
+def test_what_is_uncommon_about_the_training_videos_is_told_in_a_line(tmp_path, manifest, fields, note):
+    notes = read_splits(experiment_on(tmp_path, manifest, **fields)).notes
+    assert bool(notes) is (note is not None)
+    assert note is None or any(note in line for line in notes)
+
+
+def test_splits_of_different_generations_are_told(tmp_path):
+    config = experiment_on(tmp_path, videos(40))
+    write_manifest(replace(videos(40), prepared='{"how": "transcode"}'), tmp_path / "train.parquet")
+    assert read_splits(config).notes == (
+        'splits differ in how their videos were prepared: train: {"how": "transcode"}; val: originals; test: originals',
+    )
+
+
+def test_labels_for_another_task_are_refused(tmp_path):
+    config = experiment_on(tmp_path, replace(videos(40), task="segmentation"))
+    with pytest.raises(ManifestError, match=r"has labels for task segmentation, the experiment's is classification"):
+        read_splits(config)
+
+
+def test_the_columns_of_a_run_are_those_that_decoding_reads(tmp_path):
+    assert "fps" not in read_splits(experiment_on(tmp_path, videos(40))).train.table.column_names
