@@ -153,7 +153,7 @@ def _class_names(videos: Sequence[OwnVideo], before: Sequence[str], job: OwnData
     given = read_class_list(job.classes) if job.classes is not None else before
     where = job.classes or job.output / CLASSES
     if gone := [name for name in given if name not in found]:
-        faults.append(f"{where}: {_named(gone)} have no {'video' if len(gone) == 1 else 'videos'}")
+        faults.append(f"{where}: {_named(gone)} {_have(gone)} no videos")
     new = sorted(found - set(given), key=_by_number if all(name.isdecimal() for name in found) else str)
     if job.classes is not None and new:
         faults.append(f"{where}: doesn't have {_named(new)}")
@@ -235,11 +235,11 @@ def _notes_on_splits(videos: Sequence[OwnVideo], names: Sequence[str], rule: Spl
     faults = []
     if few := [name for name in names if total[name] < len(used)]:
         faults.append(
-            f"{_named(few)} have fewer than the {len(used)} videos that {len(used)} splits need; add some, remove the "
-            "class, or divide by two: --split 80/20"
+            f"{_named(few)} {_have(few)} fewer than the {len(used)} videos that {len(used)} splits need; add some, "
+            "remove the class, or divide by two: --split 80/20"
         )
     elif untrained := [name for name in names if not counts["train"][name]]:
-        faults.append(f"{_named(untrained)} have no training videos")
+        faults.append(f"{_named(untrained)} {_have(untrained)} no training videos")
     if faults:
         raise ManifestError("\n".join(faults))
     notes = [
@@ -248,7 +248,7 @@ def _notes_on_splits(videos: Sequence[OwnVideo], names: Sequence[str], rule: Spl
         if (without := [name for name in names if not counts[split][name]])
     ]
     if thin := [name for name in names if counts["train"][name] < 5]:
-        notes.append(f"{_named(thin)} have fewer than 5 training videos; don't expect much of them")
+        notes.append(f"{_named(thin)} {_have(thin)} fewer than 5 training videos; don't expect much of them")
     most, fewest = max(counts["train"].values()), min(counts["train"][name] for name in names)
     if most > 5 * fewest:
         notes.append(f"classes are uneven: {fewest} to {most} training videos each")
@@ -324,6 +324,10 @@ def _write(
 def _named(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return f"class{'es' if len(names) > 1 else ''} {', '.join(map(repr, names[:MAX_NAMED]))}{more}"
+
+
+def _have(names: Sequence[str]) -> str:
+    return "has" if len(names) == 1 else "have"
 
 
 def _ids(videos: Sequence[OwnVideo]) -> str:
