@@ -28,6 +28,7 @@ from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.reporting.figures import confusion_figure, loss_figure, score_figure
 from morphmlp.reporting.time_figure import time_figure
 from morphmlp.stop_signals import StopSignals
+from morphmlp.tasks.classification import balanced_class_weights, class_weights_in_words
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import ScoreName
 from morphmlp.tasks.task import Counts, Task
@@ -135,7 +136,7 @@ def run_experiment(
     Raises:
         MorphMLPError: Whatever the user can fix.
     """
-    task = task or task_of(config)
+    task = task or task_of(config, train=data.train)
     config = with_checked_weights(with_absolute_paths(config), data.train.class_names)
     if placement.on_cluster:
         require_shared_files(config, [data], placement)
@@ -237,6 +238,9 @@ def _train_and_test(
     )
     for note in data.notes:
         progress.line(note)
+    if config.train.class_weights == "balanced":
+        weights = balanced_class_weights(data.train, num_classes=config.model.num_classes)
+        progress.line(f"train.class_weights: {class_weights_in_words(weights, data.train)}")
     placement = train(job, writer, progress, stops=stops, on_epoch=on_epoch)
     write_waiting(folder.record_waiting, writer)
     account = _record_training(job, run)

@@ -4,8 +4,9 @@ Sources: MorphMLP reference code (MTLab/MorphMLP, commit 62ebe80), which builds 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,8 @@ class Classification:
     num_frames: int
     crop_size: int
     mixing: MixingConfig
+    class_weights: tuple[float, ...] | None = None
+    """Weights of the classes in the training loss; None: all alike."""
 
     scores: tuple[ScoreName, ...] = (TOP1, TOP5)
 
@@ -64,8 +67,8 @@ class Classification:
         return mix(clips, targets, mixing=self.mixing, rng=rng)
 
     def loss_sum(self, outputs: Float[Tensor, "b k"], targets: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
-        """Soft-target cross-entropy."""
-        return soft_target_loss_sum(outputs, targets)
+        """Soft-target cross-entropy, of weighted classes where there are weights."""
+        return soft_target_loss_sum(outputs, targets, class_weights=self.class_weights)
 
     def no_counts(self) -> ClassificationCounts:
         """The counts of no video."""
@@ -153,6 +156,40 @@ def cutmix_box(share: float, *, height: int, width: int, rng: np.random.Generato
     )
 
 
-def soft_target_loss_sum(logits: Float[Tensor, "b k"], targets: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
-    """Soft-target cross-entropy summed over clips; targets aren't normalised again."""
+def soft_target_loss_sum(
+    logits: Float[Tensor, "b k"], targets: Float[Tensor, "b k"], *, class_weights: tuple[float, ...] | None = None
+) -> Float[Tensor, ""]:
+    """Soft-target cross-entropy summed over clips; targets aren't normalised again.
+
+    With weights `w` a clip's loss is `-sum_c w_c t_c log p_c`, as in torch's `cross_entropy` with targets of class
+    probabilities. A step divides the sum by its clips, not by their weights: so the gradient adds up over
+    micro-batches and workers whatever their classes, and balanced weights, 1 on average over the training videos, leave
+    the loss's scale as it is.
+    """
+    if class_weights is not None:
+        targets = targets * _on_device(class_weights, targets.device)
     return -(targets * functional.log_softmax(logits.float(), dim=1)).sum()
+
+
+@cache  # a copy to a GPU would stall each step
+def _on_device(class_weights: tuple[float, ...], device: torch.device) -> Float[Tensor, "k"]:
+    return torch.tensor(class_weights, device=device)
+
+
+def balanced_class_weights(videos: Manifest, *, num_classes: int) -> tuple[float, ...]:
+    """Videos / (classes x videos of the class), as scikit-learn's `balanced`; a class without videos has 1.
+
+    Only classes that have videos count.
+    """
+    counts = np.bincount(videos.table["label"].to_numpy(), minlength=num_classes)
+    there = np.count_nonzero(counts)
+    return tuple(float(len(videos) / (there * count)) if count else 1.0 for count in counts)
+
+
+def class_weights_in_words(weights: Sequence[float], videos: Manifest) -> str:
+    """The least and the greatest weight with their classes, and classes that have no training videos."""
+    there = sorted(set(videos.table["label"].to_pylist()), key=lambda label: weights[label])
+    least, most = there[0], there[-1]
+    words = f"{weights[least]:.3g} ({videos.class_names[least]}) to {weights[most]:.3g} ({videos.class_names[most]})"
+    absent = len(weights) - len(there)
+    return words + (f"; {absent} classes have no training videos" if absent else "")

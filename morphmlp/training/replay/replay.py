@@ -167,7 +167,8 @@ def open_run(run: str, *, storage: Path) -> RecordedRun:
     folder = RunFolder(root)
     config = load_config(folder.experiment)
     videos = read_manifest(config.data.train, only=(*REQUEST_COLUMNS, "size_bytes")).available()
-    recipe = Recipe.of(config, plan=TrainPlan.of(config.train, num_videos=len(videos)), task=task_of(config))
+    plan = TrainPlan.of(config.train, num_videos=len(videos))
+    recipe = Recipe.of(config, plan=plan, task=task_of(config, train=videos))
     return RecordedRun(folder=folder, config=config, videos=videos, recipe=recipe)
 
 

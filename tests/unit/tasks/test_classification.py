@@ -12,13 +12,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from morphmlp.config import load_config
 from morphmlp.config.schema import MixingConfig
 from morphmlp.data.columns import PREDICTIONS
 from morphmlp.data.manifest import manifest_from_rows
-from morphmlp.tasks.classification import ClassificationCounts, cutmix_box, mix, soft_target_loss_sum, soft_targets
+from morphmlp.tasks.classification import (
+    ClassificationCounts,
+    balanced_class_weights,
+    class_weights_in_words,
+    cutmix_box,
+    mix,
+    soft_target_loss_sum,
+    soft_targets,
+)
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.task import zero
 
@@ -269,3 +278,49 @@ def test_the_confusion_matrix_counts_true_classes_by_row():
 
 def test_no_videos_give_a_confusion_matrix_of_zeros():
     assert not TASK.confusion(TASK.predictions(MANIFEST, {})).any()
+
+
+def manifest_of(labels, *, num_classes):
+    return manifest_from_rows(
+        video_ids=[f"v{row}" for row in range(len(labels))],
+        paths=[f"v{row}.mp4" for row in range(len(labels))],
+        labels=labels,
+        splits=["train"] * len(labels),
+        sizes_bytes=[1] * len(labels),
+        class_names=[f"class {number}" for number in range(num_classes)],
+    )
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
+def test_balanced_weights_are_scikit_learns_and_average_one_over_the_videos(labels):
+    weights = balanced_class_weights(manifest_of(labels, num_classes=4), num_classes=4)
+    there = np.unique(labels)
+    theirs = compute_class_weight("balanced", classes=there, y=labels)
+    assert [weights[label] for label in there] == pytest.approx(list(theirs))
+    assert np.mean([weights[label] for label in labels]) == pytest.approx(1.0)
+    assert all(weights[label] == 1.0 for label in range(4) if label not in there)
+
+
+def test_the_loss_of_weighted_classes_is_pytorchs_whatever_is_mixed():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(6, 4, generator=generator), torch.tensor([0, 1, 2, 3, 3, 0])
+    targets = soft_targets(labels, num_classes=4, label_smoothing=0.1)
+    _, targets = mix(numbered_clips(6), targets, mixing=ONLY_MIXUP, rng=np.random.default_rng(0))
+    weights = (0.5, 2.0, 1.0, 0.1)
+    ours = soft_target_loss_sum(logits, targets, class_weights=weights)
+    theirs = functional.cross_entropy(logits, targets, weight=torch.tensor(weights), reduction="sum")
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+
+
+def test_a_task_weighs_by_the_training_videos_and_leaves_validation_as_it_is():
+    config = load_config(Path(__file__).parents[1] / "small_experiment.yaml", {"train.class_weights": "balanced"})
+    videos = manifest_of([0, 0, 0, 1, 2, 2], num_classes=4)
+    task = task_of(config, train=videos)
+    assert task.class_weights == pytest.approx((2 / 3, 2.0, 1.0, 1.0))
+    assert task_of(config).class_weights is None
+    words = class_weights_in_words(task.class_weights, videos)
+    assert words == "0.667 (class 0) to 2 (class 1); 1 classes have no training videos"
+    logits, labels = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 1])
+    assert task.counts(logits, labels) == task_of(config).counts(logits, labels)
+    targets = task.targets(labels)
+    assert task.loss_sum(logits, targets) != task_of(config).loss_sum(logits, targets)

@@ -7,11 +7,12 @@ import tiny_training as tiny
 import torch
 import torch.multiprocessing as mp
 from torch import nn
+from torch.nn import functional
 
 from morphmlp.config.loading import config_from_mapping, config_to_mapping, with_overrides
 from morphmlp.data.clips.augment import normalise
 from morphmlp.data.stream.plan import Cursor, random_generator, random_seed
-from morphmlp.tasks.classification import mix, soft_target_loss_sum, soft_targets
+from morphmlp.tasks.classification import mix, soft_targets
 from morphmlp.training.loop.loop import StepSummary, fit
 from morphmlp.training.loop.recipe import learning_rate
 from morphmlp.training.loop.state import checkpoint_from, restore, snapshot
@@ -24,7 +25,14 @@ CASES = {
     "head frozen": {"train.freeze": ["head"]},
     "layer decay": {"optim.layer_decay": 0.5},
     "head factor": {"optim.head_lr_factor": 10.0},
-    "all": {"train.freeze": ["stem"], "optim.layer_decay": 0.7, "optim.head_lr_factor": 3.0, "train.ema_decay": 0.5},
+    "class weights": {"train.class_weights": [0.5, 1.0, 3.0, 1.5]},
+    "all": {
+        "train.freeze": ["stem"],
+        "optim.layer_decay": 0.7,
+        "optim.head_lr_factor": 3.0,
+        "train.class_weights": [2.0, 0.1, 0.7, 1.0],
+        "train.ema_decay": 0.5,
+    },
 }
 FROZEN_MODULES = {
     "first parts frozen": ("patch_embed1", "blocks1"),
@@ -63,7 +71,7 @@ def naive_weights(case):
     tiny.hold_biases_before_batch_norm(model)
     for name in FROZEN_MODULES.get(case, ()):
         model.get_submodule(name).requires_grad_(False).eval()
-    decay, head = config.optim.layer_decay, config.optim.head_lr_factor
+    decay, head, weights = config.optim.layer_decay, config.optim.head_lr_factor, config.train.class_weights
     optimizers = {
         name: torch.optim.AdamW(
             [parameter],
@@ -92,7 +100,9 @@ def naive_weights(case):
                 clips, targets = mix(
                     normalise(batch.clips), targets, mixing=config.mixing, rng=random_generator(*key, "mixing")
                 )
-                (soft_target_loss_sum(model(clips), targets) / clips_per_step).backward()
+                weight = None if weights is None else torch.tensor(weights)
+                loss_sum = functional.cross_entropy(model(clips), targets, weight=weight, reduction="sum")
+                (loss_sum / clips_per_step).backward()
                 for norm, (mean, var) in zip(running, sums, strict=True):
                     mean.add_(norm.running_mean * len(batch.labels) / clips_per_step)
                     var.add_(norm.running_var * len(batch.labels) / clips_per_step)
