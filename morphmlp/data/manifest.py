@@ -114,7 +114,7 @@ def manifest_from_rows(
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
-    """Write a manifest, in the order of the video ids; under its name there's always a whole file.
+    """Write a manifest, in the order of the video ids; under its name there's always a complete file.
 
     Raises:
         ManifestError: The manifest doesn't hold together, or the file can't be written.

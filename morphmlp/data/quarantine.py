@@ -40,7 +40,7 @@ class BrokenVideo:
 
     @property
     def file(self) -> tuple[str, int | None, datetime.datetime | None]:
-        """What tells this state of the file from one that was mended."""
+        """What distinguishes this state of the file from one that was fixed."""
         return self.video_id, self.size_bytes, self.mtime
 
 
@@ -69,7 +69,7 @@ class Quarantine:
             self._videos.setdefault((video.stage, video.video_id), video)
 
     def replace(self, stage: str, videos: Iterable[BrokenVideo]) -> None:
-        """Put what a whole new pass over a stage found in the place of what earlier ones did."""
+        """Put what a complete new pass over a stage found in the place of what earlier ones did."""
         self._videos = {key: video for key, video in self._videos.items() if key[0] != stage}
         self.add(videos)
 
@@ -99,11 +99,11 @@ class Quarantine:
         if first is not None and limit == 0:
             return QuarantineLimitError(
                 f"{stage} video {first.video_id} can't be used ({first.path}: {first.message}); nothing else may be "
-                "left out: mend it, or allow it with ingest.on_broken and ingest.max_quarantined_share"
+                "left out: fix it, or allow it with ingest.on_broken and ingest.max_quarantined_share"
             )
         named = "" if first is None else f"; the first: {first.path}: {first.message}"
         return QuarantineLimitError(
-            f"{excess} can't be used, more than ingest.max_quarantined_share {limit:g} allows{named}; mend them, or "
+            f"{excess} can't be used, more than ingest.max_quarantined_share {limit:g} allows{named}; fix them, or "
             "raise that share"
         )
 

@@ -1,7 +1,7 @@
 """Copies of a data set: where they lie, how they say what they are, and what becomes of their manifest.
 
 `<folder>/<name>.parquet` is the manifest of the copies, `<folder>/<name>/` holds them. A copy of a copy is made only
-when asked for, and a folder never holds copies of two makings. Knows no Ray and no codec.
+when asked for, and a folder never holds copies of two makings.
 """
 
 import hashlib
@@ -132,7 +132,7 @@ def claim_folder(
         )
     for marker in sorted(files.folder.glob(f"*/{MARKER}")):
         there = _read_marker(marker)
-        # Splits of one data set lie side by side, made in one way; each from its own source.
+        # Splits of one data set lie in one folder, made in one way; each from its own source.
         alike = made if marker.parent == files.videos else {name: made[name] for name in ("how", "settings")}
         if any(there.get(name) != value for name, value in alike.items()):
             differ = ", ".join(_differences(there, alike))
@@ -184,7 +184,7 @@ def _read_marker(marker: Path) -> dict[str, JsonValue]:
     except (OSError, ValueError):
         there = None
     if not isinstance(there, dict):
-        raise ManifestError(f"{marker}: can't be read, so nobody knows what lies beside it; {_ELSEWHERE}")
+        raise ManifestError(f"{marker}: can't be read, so nobody knows what lies next to it; {_ELSEWHERE}")
     return there
 
 

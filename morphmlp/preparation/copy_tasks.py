@@ -87,7 +87,7 @@ class PackTask:
         return COPIED
 
     def settings(self) -> dict[str, JsonValue]:
-        """What is done beside copying: archives of other makings weren't looked at."""
+        """What is done besides copying: archives of other makings weren't looked at."""
         return {"decoded": True}
 
     def __call__(self, video: Mapping[str, object]) -> dict[str, object]:

@@ -1,6 +1,6 @@
-"""Which videos of a data set can't be used, and why: counted, listed, told.
+"""Which videos of a data set can't be used, and why: counted, listed, put in words.
 
-Works on the results of any job over a data set. Knows no Ray and opens no video.
+Works on the results of any job over a data set.
 """
 
 import datetime

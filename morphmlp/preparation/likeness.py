@@ -70,7 +70,7 @@ class Sample:
         self._wanted = set(np.linspace(0, num_frames - 1, _FRAMES).round().astype(int).tolist())
         self._means: dict[int, npt.NDArray[np.float64]] = {}
 
-    def wants(self, place: int) -> bool:
+    def needs(self, place: int) -> bool:
         """Whether the frame at this place of the copy is one of the sample."""
         return place in self._wanted
 

@@ -91,7 +91,7 @@ def _style(axes: Axes, title: str, *, grid: str) -> None:
 
 
 def _histogram(axes: Axes, values: npt.NDArray[np.generic], *, title: str, unit: str) -> None:
-    """Videos by a quantity; its median is marked, and tails that would squeeze the rest are counted beside it."""
+    """Videos by a quantity; its median is marked, and tails that would squeeze the rest are counted next to it."""
     _style(axes, f"{title} ({unit})", grid="y")
     axes.set_ylabel("videos", fontsize=9)
     if not len(values):

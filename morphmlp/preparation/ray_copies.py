@@ -74,7 +74,7 @@ def make_copies(job: CopyJob, *, progress: Progress) -> Copies:
 
     Args:
         job: What is to be done.
-        progress: Told how far it is.
+        progress: Gets how far it is.
 
     Raises:
         ManifestError: Not one video could be copied, or the copies can't be written.

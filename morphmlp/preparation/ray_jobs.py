@@ -94,7 +94,7 @@ def do_with_every_video(
         task: What to do with each.
         work: An opened work folder; what is finished there is not done again.
         title: What is being done, as in `verify`.
-        progress: Told how far it is.
+        progress: Gets how far it is.
 
     Returns:
         The result of every video, in the order of `videos`; columns `task.schema`.
@@ -184,7 +184,7 @@ class _Keeper:
 
 
 class _Meter:
-    """Tells the progress, with the rate of this run and the time that is left at it."""
+    """Reports the progress, with the rate of this run and the time that is left at it."""
 
     def __init__(self, progress: Progress, *, total: int) -> None:
         self._progress, self._total = progress, total

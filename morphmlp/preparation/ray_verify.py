@@ -22,7 +22,7 @@ _STAGE = "verify"
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyFiles:
-    """What a verification writes, beside its manifest."""
+    """What a verification writes next to its manifest."""
 
     manifest: Path
 
@@ -70,10 +70,10 @@ def verify_manifest(
 
     Args:
         source: The manifest.
-        output: Where to write it with what was found; the other files stand beside it. May be the source.
+        output: Where to write it with what was found; the other files stand next to it. May be the source.
         task: How to decode.
         again: Decode also those whose file hasn't changed since an earlier verification.
-        progress: Told how far it is.
+        progress: Gets how far it is.
 
     Raises:
         ManifestError: It can't be read or written, or not one of its videos is there.

@@ -2,7 +2,6 @@
 
 The copy keeps every frame, at its time from the first one on. It's made for a decoder that skips the frames nobody
 wants: short closed groups, and between the frames that others refer to a fixed number of frames that nobody refers to.
-Knows neither manifests nor Ray.
 """
 
 import errno
@@ -51,7 +50,7 @@ class Copy:
     lost: int
     """Frames of the source that are damaged or don't come out; the latter aren't in the copy."""
     cut_short: str
-    """In words where the source ends too early; empty where nothing tells that it does."""
+    """In words where the source ends too early; empty where nothing shows that it does."""
 
 
 def transcode(source: str, target: Path, settings: TranscodeSettings) -> Copy:
@@ -64,7 +63,7 @@ def transcode(source: str, target: Path, settings: TranscodeSettings) -> Copy:
 
     Raises:
         DecodeError: The source can't be decoded.
-        CopyError: A copy of it doesn't show the same.
+        CopyError: A copy of it shows something else.
         ManifestError: The target can't be written.
     """
     stream = StreamDecoder(source, held_bytes=HELD_BYTES)
@@ -91,8 +90,8 @@ def transcode(source: str, target: Path, settings: TranscodeSettings) -> Copy:
 def _x264_options(settings: TranscodeSettings) -> dict[str, str]:
     """Options of the encoder.
 
-    `fastdecode` drops CABAC, the loop filter and weighted prediction, the dear parts of decoding. A fixed pattern of
-    B-frames without pyramid leaves all of them out of every reference list. A change of scene starts no group of its
+    `fastdecode` drops CABAC, the loop filter and weighted prediction, the expensive parts of decoding. A fixed pattern
+    of B-frames without pyramid leaves all of them out of every reference list. A change of scene starts no group of its
     own, so that the pattern, and with it what a stride of `b_frames + 1` costs, is the same everywhere.
     """
     return {
@@ -144,7 +143,7 @@ class _Written:
         picture.pict_type = 0  # else the encoder would repeat the source's pattern of frame types
         self._container.mux(self._stream.encode(picture))
         place = len(self._indices) - 1
-        if self._sample.wants(place):
+        if self._sample.needs(place):
             rgb = self._source.stored_rgb(frame)
             across, down = self._pictures.cut_size(rgb.shape[1], rgb.shape[0])
             self._sample.take(place, self._source.orientation.shown(rgb[:down, :across]))

@@ -1,7 +1,4 @@
-"""What a full decode of every video tells, and what becomes of it: manifest, quarantine, summary.
-
-Knows the tables and no Ray.
-"""
+"""What a full decode of every video shows, and what becomes of it: manifest, quarantine, summary."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -47,7 +44,7 @@ VERIFIED = pa.schema(
 """One row per video, all that was found. `stored_bytes` is the file's size, or that of all frames in a folder together;
 `damaged_frames` counts those of `num_frames` that are damaged or don't come out; `wrong_frames` those of a sample
 (`compared_frames`) that the decoder gave otherwise than a plain decode does; `cut_short` says where a file ends too
-early, and is empty where nothing tells that it does. What a broken video doesn't tell is null."""
+early, and is empty where nothing shows that it does. What isn't known of a broken video is null."""
 
 _FACTS = ("crc32", "num_frames", "fps", "width", "height", "codec", "duration_s")
 
@@ -77,7 +74,7 @@ class VerifyTask:
         """
         path, promised = str(video["path"]), video.get("num_frames")
         videos = isolated_videos(self.decoder, self.limits())
-        # The number of frames that the list promises holds for frames stored one by one; a video file tells its own.
+        # The number of frames that the list promises holds for frames stored one by one; a video file knows its own.
         reader = videos.open(path, num_frames=None if promised is None else int(str(promised)))
         info = reader.info
         seen = reader.inspect()

@@ -1,7 +1,7 @@
 """What is done already: the results of finished videos, kept so that no end of the process loses them.
 
-Results lie as small Parquet parts in a work folder beside the output until a job is through, then as one table. A video
-counts as finished while its file, and what was made of it, are as they were. Knows no Ray and opens no video.
+Results lie as small Parquet parts in a work folder next to the output until a job is through, then as one table. A
+video counts as finished while its file, and what was made of it, are as they were.
 """
 
 import datetime
@@ -81,7 +81,7 @@ class WorkFolder:
 
     Args:
         folder: Where the parts are kept; one process at a time may work in it.
-        table: The whole results of a finished job; need not exist.
+        table: All results of a finished job; need not exist.
         schema: Columns of the results, `RESULT` first.
         settings: What the results depend on. Results of other settings don't count.
     """
@@ -194,7 +194,7 @@ class WorkFolder:
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file, whole or not at all.
+    """Write a Parquet file, complete or not at all.
 
     Raises:
         ManifestError: It can't be written.

@@ -33,7 +33,7 @@ VERIFY = VerifyTask(decoder="pyav", timeout_s=60.0)
 
 
 class Notes:
-    """Keeps what a job tells."""
+    """Keeps what a job reports."""
 
     def __init__(self):
         self.totals = {}
@@ -94,8 +94,8 @@ def test_a_verification_fills_the_manifest_and_lists_what_is_broken(manifest):
     assert after.table["label"].equals(before.table["label"])
     rows = {row["video_id"]: row for row in after.table.to_pylist()}
     info = decoder_by_name("pyav").open(rows["video0"]["path"]).info
-    told = {name: rows["video0"][name] for name in ("num_frames", "fps", "width", "height", "codec")}
-    assert told == {name: getattr(info, name) for name in told}
+    written = {name: rows["video0"][name] for name in ("num_frames", "fps", "width", "height", "codec")}
+    assert written == {name: getattr(info, name) for name in written}
     assert rows["video0"]["duration_s"] == pytest.approx(demo_task.NUM_FRAMES / 30)
     assert [name for name, row in rows.items() if not row["available"]] == ["gone"]
     assert rows["empty"]["num_frames"] is None
@@ -123,7 +123,7 @@ def test_a_second_verification_decodes_what_has_changed_or_was_broken_and_rememb
     folder = manifest.parent
     write_video(folder / "video0.mp4", [np.zeros((64, 64, 3), dtype=np.uint8)] * 5)
     (folder / "text.mp4").write_text("another text")
-    time.sleep(1)  # names of runs tell seconds
+    time.sleep(1)  # names of runs count seconds
     second = verify_manifest(manifest, manifest, VERIFY, progress=(notes := Notes()))
     assert notes.totals["verify"] == 4
     rows = {row["video_id"]: row for row in read_manifest(manifest).table.to_pylist()}
@@ -187,7 +187,7 @@ def test_a_place_that_cannot_be_written_ends_a_job_with_its_name(manifest, tmp_p
 
 
 @pytest.mark.usefixtures("placement")
-def test_where_nothing_can_be_copied_the_reason_is_told(tmp_path):
+def test_where_nothing_can_be_copied_the_reason_is_reported(tmp_path):
     paths = [tmp_path / "one.mp4", tmp_path / "other.mp4"]
     for path in paths:
         path.write_text("not a video")
@@ -269,7 +269,7 @@ def long_job(tmp_path, monkeypatch):
 
 
 def finished_copies(folder, work):
-    """Time of change of each copy that a kept result tells of."""
+    """Time of change of each copy that a kept result names."""
     rows = [row for part in work.glob("part-*.parquet") for row in pq.read_table(part).to_pylist()]
     return {row["output"]: Path(row["output"]).stat().st_mtime_ns for row in rows if row["output"]}
 

@@ -209,7 +209,7 @@ def outcome(decoded, manifest):
     return find
 
 
-@pytest.mark.parametrize("size", [1, 3], ids=["alone", "beside others"])
+@pytest.mark.parametrize("size", [1, 3], ids=["alone", "next to others"])
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("fault", REASONS)
 @pytest.mark.parametrize("split", SPLITS)

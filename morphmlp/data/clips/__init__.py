@@ -1,1 +1,5 @@
-"""From decoded frames to an augmented clip: which frames, which draws, which pixels."""
+"""Clips out of decoded videos: which frames, which draws, which pixels.
+
+`extract` has the clip extractors that decode tasks carry; `draws` what chance decides, as values; `sampling`, `augment`
+and `rand_augment` the arithmetic.
+"""

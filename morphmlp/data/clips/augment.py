@@ -100,7 +100,7 @@ def resize(frames: UInt8[Tensor, "t h w c"], *, height: int, width: int) -> UInt
     """Bilinear with antialiasing; frames that have the size already are given back."""
     if frames.shape[1:3] == (height, width):
         return frames
-    # A view: the kernel for three colours beside each other is the fastest one.
+    # A view: the kernel for three colours next to each other is the fastest one.
     first = frames.permute(0, 3, 1, 2)
     if frames.is_cuda:  # has the antialiasing kernel for floats only
         scaled = _interpolate(first.float(), height, width).round_().clamp_(0, 255).to(torch.uint8)

@@ -215,7 +215,7 @@ def _rotation(degrees: float, *, height: int, width: int) -> _Matrix:
 def _warp(frames: UInt8[Tensor, "t h w c"], matrix: _Matrix) -> UInt8[Tensor, "t h w c"]:
     """Move every frame; values are truncated to whole grey levels as PIL does (at most one level apart)."""
     count, height, width, channels = frames.shape
-    # One row per pixel, all frames and colours beside each other. Turning bytes round is cheaper than floats.
+    # One row per pixel, all frames and colours next to each other. Turning bytes round is cheaper than floats.
     turned = frames.reshape(count, height * width, channels).transpose(0, 1).flatten(1)
     table = turned.to(torch.float32, memory_format=torch.contiguous_format)
     columns = torch.arange(width, device=frames.device, dtype=torch.float64) + 0.5

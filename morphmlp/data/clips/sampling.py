@@ -10,8 +10,6 @@ Three named policies, all from the published code (MTLab/MorphMLP, which builds 
 What holds for all: a clip has exactly `num_frames` indices, inside the video, never running backwards. A short video
 repeats frames, and a video of one frame is that frame. Frames are counted, not timed: where the rate varies, `dense`
 takes the mean rate for its span and then even steps of frames, as published, and the other two never look at the rate.
-
-Knows neither files nor random generators.
 """
 
 import math

@@ -1,7 +1,7 @@
 """decord 0.6, for those who must match older results.
 
-It returns wrong frames in silence on trimmed (edit list) and open-GOP files, and is slower than PyAV. It can't tell
-damage that its FFmpeg patches: only frames that it doesn't give at all are counted as concealed.
+It returns wrong frames in silence on trimmed (edit list) and open-GOP files, and is slower than PyAV. It doesn't
+report damage that its FFmpeg patches: only frames that it doesn't give at all are counted as concealed.
 """
 
 import importlib.util
@@ -57,7 +57,7 @@ class _DecordReader:
             raise DecodeError("has a video stream without frames")
         self._reader = reader
         stamps = reader.get_frame_timestamp(np.arange(len(reader)))
-        seen = PyAVDecoder().open(path).info  # decord tells neither codec nor size before it decodes
+        seen = PyAVDecoder().open(path).info  # decord knows neither codec nor size before it decodes
         self.info = VideoInfo(
             num_frames=len(reader),
             fps=float(reader.get_avg_fps()),

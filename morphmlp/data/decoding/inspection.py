@@ -45,7 +45,7 @@ class Inspection:
     wrong: int
     """Those of them that were others than asked for, and frames that only one of the ways has."""
     cut_short: str
-    """In words; empty where nothing tells that the file was cut short."""
+    """In words; empty where nothing shows that the file was cut short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def is_short(reached: float, stated: float) -> bool:
 
 
 def cut_short(path: str) -> str:
-    """In words where and how a file ends too early; empty where nothing tells that it does.
+    """In words where and how a file ends too early; empty where nothing shows that it does.
 
     Raises:
         DecodeError: It can't be opened.
@@ -147,7 +147,7 @@ def cut_short(path: str) -> str:
     with av.open(f"file:{path}", metadata_errors="ignore") as container:
         video = container.streams[chosen]
         assert isinstance(video, VideoStream)
-        ends, is_torn = _ends(container)
+        ends, is_incomplete = _ends(container)
         # Some count their length from 0, others from the first frame.
         start = (container.start_time or 0) / av.time_base
         at = max(ends.values(), default=0.0) - min(start, 0.0)
@@ -160,21 +160,21 @@ def cut_short(path: str) -> str:
             stated, at = float(video.frames / video.average_rate), ends.get(chosen, 0.0)
             if is_short(at, stated):
                 return f"ends at {at:.1f} s of the {stated:.1f} s that its container states"
-        return f"ends in the middle of its data, at {at - max(start, 0.0):.1f} s" if is_torn else ""
+        return f"ends in the middle of its data, at {at - max(start, 0.0):.1f} s" if is_incomplete else ""
 
 
 def _ends(container: InputContainer) -> tuple[dict[int, float], bool]:
-    """When each stream ends, seconds, and whether the file's last packet is torn."""
+    """When each stream ends, seconds, and whether the file's last packet is incomplete."""
     ends: dict[int, float] = {}
-    is_torn = False
+    is_incomplete = False
     with suppress(av.error.FFmpegError):
         for packet in container.demux():
             if not packet.size:
                 continue
             beat()
-            is_torn = packet.is_corrupt
+            is_incomplete = packet.is_corrupt
             time = packet.dts if packet.pts is None else packet.pts
             if time is not None and packet.time_base is not None:
                 end = (time + (packet.duration or 0)) * float(packet.time_base)
                 ends[packet.stream_index] = max(ends.get(packet.stream_index, end), end)
-    return ends, is_torn
+    return ends, is_incomplete

@@ -108,7 +108,7 @@ class VideoOpener(Protocol):
 
 
 def require_content(path: str) -> None:
-    """Tell a missing or an empty file apart from a broken one, which libraries don't.
+    """Refuse a missing or an empty file in words of its own, which libraries don't find.
 
     Raises:
         DecodeError: There is no such file, or it has no bytes.

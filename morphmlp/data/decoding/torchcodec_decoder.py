@@ -1,6 +1,6 @@
 """torchcodec in its exact mode, used where it and an FFmpeg of its own kind are installed.
 
-It is PyTorch's decoder: importing it imports torch. It tells no damage that its FFmpeg patches: only frames that it
+It is PyTorch's decoder: importing it imports torch. It reports no damage that its FFmpeg patches: only frames that it
 doesn't give at all are counted as concealed.
 """
 
@@ -67,7 +67,7 @@ class _TorchcodecReader:
         if not num_frames:
             raise DecodeError("has a video stream without frames")
         self._decoder = decoder
-        seen = PyAVDecoder().open(path).info  # torchcodec tells times with decoded frames only
+        seen = PyAVDecoder().open(path).info  # torchcodec gives times with decoded frames only
         if num_frames == seen.num_frames:
             self.info = seen
             return

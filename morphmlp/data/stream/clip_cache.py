@@ -6,7 +6,7 @@ and torch. So trials of a sweep that differ in the network or the optimiser shar
 is ever shared.
 
 For any number of processes at once. A clip that two of them need at the same time is decoded by the first, and the
-others wait for it. What the disk refuses, or finds torn, is decoded as without a cache. Knows no Ray.
+others wait for it. What the disk refuses, or gives back incomplete, is decoded as without a cache.
 """
 
 import fcntl
@@ -127,13 +127,13 @@ def _version(decoder: str) -> str:
 
 
 def _read(path: Path) -> ExtractedClips | None:
-    """The clips of a file; None where there is none, or none that is whole."""
+    """The clips of a file; None where there is none, or an incomplete one."""
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
         facts: dict[str, Any] = {name.decode(): json.loads(value) for name, value in table.schema.metadata.items()}
         clips = np.frombuffer(table["clips"].combine_chunks().buffers()[1], dtype=np.uint8).reshape(facts["shape"])
-        if zlib.crc32(clips.data) != facts["crc32"]:  # a power cut may leave holes in a file that looks whole
+        if zlib.crc32(clips.data) != facts["crc32"]:  # a power cut may leave holes in a file that looks complete
             return None
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError):
         return None

@@ -1,7 +1,7 @@
 """Which videos each optimiser step takes, as a pure function of (seed, epoch).
 
 Nothing here depends on the number of workers, on decode tasks or on arrival order: a step takes its
-videos from a permutation of the manifest, the step is cut into micro-batches, and workers take whole
+videos from a permutation of the manifest, the step is divided into micro-batches, and workers take whole
 micro-batches. Every random draw of a clip comes from a counter-based key, never from shared state.
 
 Ten million videos are no special case: an epoch's plan is one permutation of four bytes a video, read step by step.

@@ -103,7 +103,7 @@ def decoding_dataset(
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
-        # Stages that ask for different resources are never fused: a test's scorers, which may hold GPUs, must not
+        # Stages that need different resources are never fused: a test's scorers, which may hold GPUs, must not
         # decode. And a node never starts more decoding than its memory holds.
         memory=_task_memory_bytes(extractor, share.videos_per_task),
         label_selector=share.node_labels,
@@ -120,7 +120,7 @@ def _task_memory_bytes(extractor: ClipExtractor, videos: int) -> int:
 def _video_bytes(extractor: ClipExtractor) -> int:
     """What a decode task hands over of each video, bytes.
 
-    The width of whole frames isn't known before they are decoded: twice the height is reckoned with.
+    The width of whole frames isn't known before they are decoded: twice the height is assumed.
     """
     if isinstance(extractor, TrainFrames):
         edge = extractor.augment.short_edge or extractor.clip.short_edge

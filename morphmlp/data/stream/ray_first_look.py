@@ -1,6 +1,6 @@
 """A quick look at some files of each split before hours go into a run: is the disk there that holds the videos?
 
-Opens no video. Broken ones among files that are there are found while the run goes on.
+Opens no video. Broken ones among files that are there are found during the run.
 """
 
 import os
@@ -48,7 +48,7 @@ class FileSample:
 
 
 def require_files(videos: Mapping[str, Manifest], ingest: IngestConfig) -> None:
-    """Refuse a run whose videos aren't there, as far as a sample tells that a machine looks at which decodes.
+    """Refuse a run whose videos aren't there, as far as a sample shows, seen from a machine that decodes.
 
     Args:
         videos: The available ones of each split.

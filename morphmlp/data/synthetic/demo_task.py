@@ -1,10 +1,10 @@
-"""The demo task: small videos whose class only the order of two events tells, in the layout of Kinetics.
+"""The demo task: small videos whose class only the order of two events decides, in the layout of Kinetics.
 
 One shape rests at one place and does two short events, with still frames before, between and after. The
 two classes of a pair hold the same events in either order. A rest of at least two frames keeps every
 window of three frames to one event, and both events start at frames of the same parity: so a network
 that sees no more than the stem's windows (three frames, every second one) sees the same set of windows
-for both classes, and is right half of the time. Knows nothing of models, sampling or Ray.
+for both classes, and is right half of the time.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""A folder of generated videos: written once, taken up again where it was stopped, never put over something else.
-
-Knows neither what the videos show nor their layout.
-"""
+"""A folder of generated videos: written once, taken up again where it was stopped, never put over something else."""
 
 import json
 import os

@@ -53,7 +53,7 @@ class _Video:
 def write_demo_dataset(
     output: str | Path, *, train: int, val: int, test: int, seed: int = 0, threads: int | None = None
 ) -> None:
-    """Write the demo task: so many videos per split, classes in turn, the same bytes for the same seed.
+    """Write the demo task: so many videos per split, one class after the other, the same bytes for the same seed.
 
     Args:
         output: Folder; a complete one that was written with the same numbers is left as it is.

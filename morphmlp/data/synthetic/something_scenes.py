@@ -1,9 +1,9 @@
 """What the stand-ins for Something-Something show: a hand moves a shape, and the class says how.
 
 Four classes are two mirrored pairs: a film of "from left to right", mirrored, is one of "from right to left". Whoever
-mirrors training clips can't tell them apart. Pushing and pulling differ in where the hand is, behind the shape or in
+mirrors training clips can't distinguish them. Pushing and pulling differ in where the hand is, behind the shape or in
 front; a single frame of a push to the right could as well come from a pull to the left. The other four stay what they
-are in a mirror. Templates are those of the data set. Knows nothing of files, models or Ray.
+are in a mirror. Templates are those of the data set.
 """
 
 from dataclasses import dataclass
@@ -97,9 +97,9 @@ def render(
     rows = np.arange(HEIGHT)[None, :, None] + 0.5 - (scene.centre[1] + down)[:, None, None]
     radius = (scene.radius * growth)[:, None, None]
     frames = painted(scene.background, distance_from_shape(scene.shape, columns, rows, radius), scene.colour)
-    beside = (radius + _HAND_HALF_WIDTH) * (-1 if hand_on_left else 1)
-    # An arm that comes in from below and ends in a fist beside the shape.
-    hand = np.maximum(np.abs(columns - beside) - _HAND_HALF_WIDTH, -3.5 - rows)
+    offset = (radius + _HAND_HALF_WIDTH) * (-1 if hand_on_left else 1)
+    # An arm that comes in from below and ends in a fist next to the shape.
+    hand = np.maximum(np.abs(columns - offset) - _HAND_HALF_WIDTH, -3.5 - rows)
     return as_pixels(painted(frames, hand, scene.hand_colour), rng=rng, noise=noise)
 
 

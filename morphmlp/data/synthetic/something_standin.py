@@ -55,7 +55,7 @@ class _Video:
 def write_standin(
     output: str | Path, *, version: Version, train: int, val: int, seed: int = 0, threads: int | None = None
 ) -> None:
-    """Write so many videos per split, classes in turn, the same bytes for the same seed; then the manifests.
+    """Write so many videos per split, one class after the other, the same bytes for the same seed; then the manifests.
 
     Args:
         output: Folder; a complete one that was written with the same numbers keeps its videos.
@@ -96,7 +96,7 @@ def write_standin(
 
 
 def _plan(counts: Mapping[str, int], seed: int) -> list[_Video]:
-    # Ids in no order, so that they tell nothing; so are the official ones.
+    # Ids in no order, so that they give nothing away; neither do the official ones.
     ids = np.random.default_rng([seed, len(counts)]).permutation(_GREATEST_ID)[: sum(counts.values())] + 1
     videos: list[_Video] = []
     for split_number, (split, count) in enumerate(counts.items()):

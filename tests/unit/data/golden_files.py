@@ -220,15 +220,15 @@ def ffmpeg_file(path: Path, *options: object) -> Path:
 
 def ffmpeg_frames(path: Path, stream: str = "0:v:0") -> Frames | None:
     """All frames as FFmpeg's command decodes them, `[t h w c]`; None where it gives none."""
-    told = _ffmpeg(
+    said = _ffmpeg(
         *("-v", "info", "-i", str(path), "-map", stream, "-fps_mode", "passthrough"),
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-"),
     )
-    size = re.search(r"Video: rawvideo.*?, rgb24.*?, (\d+)x(\d+)", told.stderr.decode(errors="replace"))
-    if size is None or not told.stdout:
+    size = re.search(r"Video: rawvideo.*?, rgb24.*?, (\d+)x(\d+)", said.stderr.decode(errors="replace"))
+    if size is None or not said.stdout:
         return None
     width, height = map(int, size.groups())
-    return np.frombuffer(told.stdout, np.uint8).reshape(-1, height, width, 3)
+    return np.frombuffer(said.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
 def _ffmpeg(*options: str) -> "subprocess.CompletedProcess[bytes]":

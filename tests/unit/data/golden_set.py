@@ -26,7 +26,7 @@ colours in other ways. Neighbouring frames are 30 and more apart, the same one i
 def outcome(videos: VideoOpener, path: Path, truth: Frames | None, *, singles: int) -> str:
     """What a decoder makes of a file: `exact`, `refused: REASON`, or `wrong: WHAT`.
 
-    A frame that is counted as concealed is told, and isn't wrong: where a file is cut short FFmpeg leaves it out.
+    A frame that is counted as concealed is reported, and isn't wrong: where a file is cut short FFmpeg leaves it out.
 
     Args:
         videos: The decoder.
@@ -44,7 +44,7 @@ def outcome(videos: VideoOpener, path: Path, truth: Frames | None, *, singles: i
         wrong = {"alone": sum(_wrong(reader, [index], expected) for index in alone)}
         subsets = [everything[first::step] for first, step in ((0, 4), (len(everything) // 5, 7), (0, 25))]
         wrong["of some"] = sum(_wrong(reader, subset, expected) for subset in subsets)
-        reader = videos.open(str(path), num_frames=None)  # one that knows nothing of the first reads
+        reader = videos.open(str(path), num_frames=None)  # one that has read nothing yet
         wrong["of all"] = _wrong(reader, everything, expected)
     except DecodeError as error:
         return f"refused: {error}"
@@ -78,7 +78,7 @@ def opener(decoder: str) -> VideoOpener:
 
 
 def singles(decoder: str) -> int:
-    """Frames of a file to read alone: all with the default decoder; another one's child makes each read dear."""
+    """Frames of a file to read alone: all with the default decoder; another one's child makes each read expensive."""
     return NUM_FRAMES if decoder == "pyav" else 10
 
 

@@ -79,7 +79,7 @@ def test_a_folder_is_refused(tmp_path):
     assert "is not a Parquet file" in line
 
 
-def test_wrong_columns_and_types_are_told_together(tmp_path):
+def test_wrong_columns_and_types_are_reported_together(tmp_path):
     table = make_manifest().table.drop_columns(["split"])
     table = table.set_column(2, "label", pa.array(["a", "b", "c"])).append_column("more", pa.array([1, 2, 3]))
     pq.write_table(table.replace_schema_metadata({"class_names": '["a"]'}), tmp_path / "m.parquet")
@@ -337,7 +337,7 @@ def test_a_file_holds_its_rows_in_the_order_of_the_ids(tmp_path_factory, ids):
     assert [(row["video_id"], row["label"]) for row in rows] == sorted(zip(ids, range(count), strict=True))
 
 
-def test_a_foreign_file_in_another_order_is_sorted_when_it_is_read(tmp_path):
+def test_a_file_that_we_did_not_write_in_another_order_is_sorted_when_it_is_read(tmp_path):
     table = make_manifest(sizes=(10, 20, 30)).table
     metadata = {"class_names": '["archery", "yoga"]'}
     pq.write_table(table.take([2, 0, 1]).replace_schema_metadata(metadata), tmp_path / "m.parquet", row_group_size=1)
@@ -400,7 +400,7 @@ def test_a_damaged_page_is_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["file/train.parquet", "folder"])
-def test_a_manifest_that_cannot_be_written_is_told_in_one_line(tmp_path, place):
+def test_a_manifest_that_cannot_be_written_is_reported_in_one_line(tmp_path, place):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     (line,) = faults_of(lambda: write_manifest(make_manifest(), tmp_path / place))

@@ -23,7 +23,7 @@ from morphmlp.errors import QuarantineLimitError
 CHANGED = datetime.datetime(2024, 5, 6, 7, 8, 9, 12, tzinfo=datetime.UTC)
 
 
-def broken(video_id="v1", stage="train", message="torn"):
+def broken(video_id="v1", stage="train", message="truncated"):
     return BrokenVideo(
         video_id=video_id,
         path=f"/videos/{video_id}.mp4",
@@ -46,7 +46,7 @@ def quarantine_of(*videos):
 def test_a_video_that_breaks_again_keeps_its_first_reason():
     quarantine = quarantine_of(broken(message="first"), broken("v2"))
     quarantine.add([broken(message="second")])
-    assert [(video.video_id, video.message) for video in quarantine.videos()] == [("v1", "first"), ("v2", "torn")]
+    assert [(video.video_id, video.message) for video in quarantine.videos()] == [("v1", "first"), ("v2", "truncated")]
 
 
 def test_a_video_is_counted_once_in_each_stage():
@@ -78,7 +78,7 @@ def test_the_limit_says_how_many_where_and_which_field():
         quarantine_of(broken(), broken("v2")).check_share(stage="train", num_videos=10, limit=0.01)
     assert str(caught.value) == (
         "2 of 10 train videos can't be used, more than ingest.max_quarantined_share 0.01 allows; "
-        "the first: /videos/v1.mp4: torn; mend them, or raise that share"
+        "the first: /videos/v1.mp4: truncated; fix them, or raise that share"
     )
 
 
@@ -93,8 +93,8 @@ def test_a_quarantine_is_read_back_with_its_order_and_reasons(tmp_path):
 
 def test_a_file_that_was_broken_before_and_did_not_change_keeps_its_first_run(tmp_path):
     earlier = [dataclasses.replace(broken(name, stage="verify"), first_run="long ago") for name in ("v1", "v2")]
-    mended = dataclasses.replace(broken("v2"), size_bytes=6)
-    quarantine = quarantine_of(broken("v1"), mended, broken("v3"))
+    fixed = dataclasses.replace(broken("v2"), size_bytes=6)
+    quarantine = quarantine_of(broken("v1"), fixed, broken("v3"))
     quarantine.write(tmp_path / "q.parquet", run="today", earlier=earlier)
     first_runs = {video.video_id: video.first_run for video in Quarantine.read(tmp_path / "q.parquet").videos()}
     assert first_runs == {"v1": "long ago", "v2": "today", "v3": "today"}
@@ -115,7 +115,7 @@ def test_a_broken_video_survives_as_plain_values(video):
 
 def test_where_nothing_may_be_left_out_the_first_broken_video_is_named():
     message = str(quarantine_of(broken()).limit_error("train", "1 of 10 train videos", limit=0))
-    assert message.startswith("train video v1 can't be used (/videos/v1.mp4: torn)")
+    assert message.startswith("train video v1 can't be used (/videos/v1.mp4: truncated)")
     assert "ingest.on_broken" in message
 
 
@@ -138,13 +138,13 @@ def test_a_run_that_may_leave_nothing_out_has_a_limit_of_zero(policy, limit):
     assert broken_limit(IngestConfig(on_broken=policy, max_quarantined_share=0.05)) == limit
 
 
-def test_an_excess_is_told_where_the_table_of_broken_videos_could_not_be_written():
+def test_an_excess_is_reported_where_the_table_of_broken_videos_could_not_be_written():
     message = str(Quarantine().limit_error("train", "7 of 10 train videos", limit=0.5))
     assert message.startswith("7 of 10 train videos can't be used, more than ingest.max_quarantined_share 0.5 allows; ")
 
 
 def first_stop(share, *, num_videos, limit, seed=0):
-    """Videos drawn before a run stops whose broken ones, at random places, are this share; None where it goes on."""
+    """Videos drawn before a run stops whose broken ones, at random places, are this share; None where it continues."""
     order = np.random.default_rng(seed).permutation(num_videos) < share * num_videos
     broken = np.cumsum(order)
     for drawn in range(1, num_videos + 1):

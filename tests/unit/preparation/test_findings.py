@@ -1,4 +1,4 @@
-"""What's told of a data set: reasons, summary, quarantine, the picture; and the rules of copies."""
+"""What's reported of a data set: reasons, summary, quarantine, the picture; and the rules of copies."""
 
 import datetime
 import io
@@ -88,7 +88,7 @@ def test_videos_that_were_cut_short_are_left_out_with_their_reason_where_that_is
     judged = without_cut_short(kept)
     assert judged.schema == VERIFIED
     lines = summary(judged, num_classes=2).splitlines()
-    assert [int(line[9:18]) for line in lines[:6]] == [3, 1, 0, 0, 0, 2]  # left out and nothing else beside
+    assert [int(line[9:18]) for line in lines[:6]] == [3, 1, 0, 0, 0, 2]  # left out and nothing else
     assert lines[1].endswith("0.2 minutes")
     assert judged["message"].to_pylist() == ["", "ends at 4.0 s", "the file is empty (0 bytes)"]
     assert broken_videos(judged)["video_id"].to_pylist() == ["v1", "v2"]
@@ -176,10 +176,10 @@ def test_a_folder_takes_the_same_copies_again_and_no_others(files, tmp_path):
         claim(files, tmp_path, {"crf": 22}, videos=3)
 
 
-def test_other_splits_lie_beside_in_the_same_making(files, tmp_path):
+def test_other_splits_lie_there_in_the_same_making(files, tmp_path):
     claim(files, tmp_path, {"crf": 22})
-    beside = CopyFiles(folder=files.folder, name="val")
-    claim(beside, tmp_path, {"crf": 22}, videos=3)
+    sibling = CopyFiles(folder=files.folder, name="val")
+    claim(sibling, tmp_path, {"crf": 22}, videos=3)
     with pytest.raises(ManifestError, match="another making"):
         claim(CopyFiles(folder=files.folder, name="test"), tmp_path, {"crf": 30})
 

@@ -33,7 +33,7 @@ class Copy:
 def sample_of(frames, *, size=(WIDTH, HEIGHT)):
     sample = Sample(len(frames), width=size[0], height=size[1])
     for place, frame in enumerate(frames):
-        if sample.wants(place):
+        if sample.needs(place):
             sample.take(place, frame)
     return sample
 

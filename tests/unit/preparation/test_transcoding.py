@@ -91,7 +91,7 @@ def test_a_copy_shows_the_same_frames_at_the_same_times(tmp_path):
         assert [stream.type for stream in container.streams] == ["video"]
 
 
-def test_what_is_told_of_a_copy_is_what_the_decoder_finds(tmp_path):
+def test_what_is_reported_of_a_copy_is_what_the_decoder_finds(tmp_path):
     copy = transcode(str(write(tmp_path / "a.mp4")), tmp_path / "b.mp4", TranscodeSettings(short_edge=32))
     assert copy.info == opened(tmp_path / "b.mp4").info
     assert (copy.info.num_frames, copy.info.width, copy.info.height) == (NUM_FRAMES, 48, 32)
@@ -172,7 +172,7 @@ def test_damage_is_counted_and_the_rest_copied(tmp_path):
     assert copy.info.num_frames > NUM_FRAMES // 2
 
 
-def test_a_source_that_was_cut_short_is_told(tmp_path):
+def test_a_source_that_was_cut_short_is_reported(tmp_path):
     source = write(tmp_path / "a.mkv")
     assert not transcode(str(source), tmp_path / "b.mp4", TranscodeSettings()).cut_short
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
@@ -224,7 +224,7 @@ def test_sizes_are_even_never_larger_and_keep_their_shape(width, height, short_e
         assert (width - new_width, height - new_height) == (width % 2, height % 2)
 
 
-def test_all_faults_of_settings_are_told_at_once():
+def test_all_faults_of_settings_are_reported_at_once():
     with pytest.raises(ConfigError) as raised:
         TranscodeSettings(short_edge=33, crf=52, preset="fastest")
     assert [fault.split(":")[0] for fault in raised.value.faults] == ["--crf", "--short-edge", "--preset"]

@@ -31,7 +31,7 @@ def test_a_healthy_video_is_compared_and_nothing_is_found(whole):
     assert row["cut_short"] == ""
 
 
-def test_forty_percent_of_a_webm_are_told_to_be_cut_short(whole, tmp_path):
+def test_forty_percent_of_a_webm_are_found_to_be_cut_short(whole, tmp_path):
     cut = tmp_path / "cut.webm"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 5])
     row = found(cut)

@@ -1,1 +1,1 @@
-"""Decoding in a process of its own, so that a codec that crashes costs one video."""
+"""Decoding in a separate process, so that a codec that crashes costs one video: `isolated.isolated_videos`."""

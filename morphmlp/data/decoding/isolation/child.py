@@ -38,7 +38,7 @@ from morphmlp.data.decoding.sources import AnyVideo, holds_frames
 from morphmlp.errors import DecodeError
 
 MB = 2**20
-_TELL_EVERY_S = 0.2
+_SAY_EVERY_S = 0.2
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ class Server:
         self._reader: VideoReader | None = None
         self._path = ""
         self._memories: dict[int, SharedFrames] = {}
-        self._told_cpu_s = time.process_time()
+        self._counted_cpu_s = time.process_time()
 
     def serve(self) -> None:
         """Until the other end is gone."""
@@ -101,20 +101,20 @@ class Server:
 
     def _progress(self, seconds: float) -> Callable[[], None]:
         """What to do at every sign of progress: seldom enough to cost nothing, say so and begin to count anew."""
-        told = time.monotonic()
+        said = time.monotonic()
 
-        def tell() -> None:
-            nonlocal told
-            if time.monotonic() - told >= _TELL_EVERY_S:
-                told = time.monotonic()
+        def say() -> None:
+            nonlocal said
+            if time.monotonic() - said >= _SAY_EVERY_S:
+                said = time.monotonic()
                 signal.setitimer(signal.ITIMER_REAL, seconds)
                 send(self._channel, Working())
 
-        return tell
+        return say
 
     def _new_cpu_s(self) -> float:
-        before, self._told_cpu_s = self._told_cpu_s, time.process_time()
-        return self._told_cpu_s - before
+        before, self._counted_cpu_s = self._counted_cpu_s, time.process_time()
+        return self._counted_cpu_s - before
 
     def _outcome(self, request: Request) -> Outcome:
         try:
@@ -163,9 +163,9 @@ def own_bytes() -> int:
 
 
 def _pages() -> list[int]:
-    """Size, resident, shared, text, library and data pages of this process; zeros where the system doesn't tell."""
+    """Size, resident, shared, text, library and data pages of this process; zeros where the system doesn't say."""
     try:
-        # Asked for after every answer: through a Path it takes three times as long.
+        # Read after every answer: through a Path it takes three times as long.
         descriptor = os.open("/proc/self/statm", os.O_RDONLY)
     except OSError:
         return [0] * 7

@@ -153,7 +153,7 @@ class ChildProcess:
             return "closed its socket"
         cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         if code == -signal.SIGKILL:
-            cause += ", from outside: for want of memory, perhaps"
+            cause += ", from outside: memory may have run out"
         said = self._said()
         return f"{cause}; it said: {said}" if said else cause
 

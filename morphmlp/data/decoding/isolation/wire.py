@@ -118,7 +118,7 @@ def receive(channel: socket.socket, *, seconds: float | None = None) -> tuple[ob
 
     Raises:
         EOFError: The other end is gone.
-        TimeoutError: It didn't come whole within so many seconds.
+        TimeoutError: It didn't arrive complete within so many seconds.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     channel.settimeout(seconds)

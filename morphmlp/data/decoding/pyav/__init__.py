@@ -1,1 +1,1 @@
-"""PyAV, the default decoder: exact frames, whatever the file is."""
+"""The default decoder, `decoder.PyAVDecoder`: exact frames with FFmpeg's libraries in one thread."""

@@ -1,6 +1,6 @@
 """PyAV: the default decoder, exact whatever the file is.
 
-One demux pass tells whether the file proves in which order its packets are shown (`display_order`). Where it does,
+One demux pass shows whether the file proves in which order its packets are shown (`display_order`). Where it does,
 decoding starts at the last key packet before a wanted frame, never by a seek, and stops after the last one that the
 same start serves. In H.264 the unwanted frames on the way that no other frame refers to are skipped, which leaves the
 wanted ones bit-identical. (HEVC has no such rule that holds across its temporal layers, and VP9 no such frames.) Where
@@ -37,7 +37,7 @@ class PyAVDecoder:
         return version("av")
 
     def open(self, path: str) -> VideoReader:
-        """Open a file and read its packets; decode it where its packets alone don't tell which frames it has."""
+        """Open a file and read its packets; decode it where its packets alone don't say which frames it has."""
         return reader_of(StreamDecoder(path, held_bytes=self._held_bytes))
 
 

@@ -1,6 +1,6 @@
 """Frames of a file that proves their order: decoding starts at the key packets before the wanted ones.
 
-In a damaged file a decode from its start tells what is really there, and gives the same frame whichever others are
+In a damaged file a decode from its start shows what is really there, and gives the same frame whichever others are
 asked for.
 """
 

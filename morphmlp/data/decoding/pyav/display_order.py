@@ -106,14 +106,14 @@ def frame_times(
 ) -> list[float]:
     """Ascending times of frames in display order, seconds.
 
-    Frames without a time between two that have one are spread evenly (a program stream tells it for some only). Where
+    Frames without a time between two that have one are spread evenly (a program stream has it for some only). Where
     a time is missing, isn't after the last one, or jumps as no video does, the frame follows the last one at the
     usual distance, and so do those behind it.
 
     Args:
         candidates: What the file says, each for all frames; the one that ascends best is taken.
         per_s: How many units of it are a second.
-        declared_fps: Rate, where the times tell none.
+        declared_fps: Rate, where the times give none.
         can_be_joined: Whether the container is one whose files can be cut and joined anywhere.
     """
     longest = per_s * (_JOINED_GAP_S if can_be_joined else _LONGEST_GAP_S)

@@ -61,7 +61,7 @@ def _claim(stream: VideoStream) -> tuple[int, bool]:
 class Packets:
     """The packets that carry data, by their place in coded order.
 
-    Each is handed out with its place as its time, so that a decoded frame tells which packet it came from: times can be
+    Each is handed out with its place as its time, so that a decoded frame says which packet it came from: times can be
     missing or wrong, or come twice.
     """
 
@@ -81,9 +81,9 @@ class Packets:
         self.dts: list[int | None] = []
         """Decoding time."""
         self.types: list[str] = []
-        """Types of their pictures, as their own headers have them (see `coded_pictures`); `?` where they don't tell."""
+        """Types of their pictures, as their own headers have them (see `picture_headers`); `?` where they don't say."""
         self.are_frames = True
-        """H.264: whether each holds a whole frame in one piece, for all that its headers tell."""
+        """H.264: whether each holds a whole frame in one piece, as far as its headers say."""
         self.is_shown: list[bool] = []
         """Whether it is to be seen: an edit list hides frames that others need."""
         self.keys: list[int] = []

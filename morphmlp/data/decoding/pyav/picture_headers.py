@@ -1,4 +1,4 @@
-"""What packets tell about their pictures, whatever the container says of them.
+"""What packets say about their pictures, whatever the container says of them.
 
 MPEG-1, 2 and 4: the type of the picture. H.264 (7.3): whether a packet holds a whole frame, for two packets can make
 one frame that is coded in fields. Bits, and no container, time or frame.
@@ -35,7 +35,7 @@ TYPE_READERS: dict[str, Callable[[bytes], str | None]] = {
     "mpeg1video": _mpeg_type,
     "mpeg2video": _mpeg_type,
 }
-"""By codec: the type of a packet's picture (I, P, B or S), or None where the packet doesn't hold exactly one whole one.
+"""By codec: the type of a packet's picture (I, P, B or S), or None where the packet doesn't hold exactly one, complete.
 In these codecs the types alone give the order in which frames are shown."""
 
 
@@ -48,7 +48,7 @@ _LONGEST_HEADER = 32
 
 
 def holds_frame_reader(headers: bytes) -> Callable[[bytes], bool] | None:
-    """A function that tells whether a packet holds a whole frame in one piece; None where all do.
+    """A function that says whether a packet holds a whole frame in one piece; None where all do.
 
     Args:
         headers: The codec's extradata, as MP4 stores it or as a plain stream. Where it's unclear, so is every packet.
@@ -131,7 +131,7 @@ def _read_parameter_set(unit: bytes) -> tuple[bool, int]:
 def _skip_chroma(bits: _Bits) -> None:
     chroma = bits.unsigned()
     if chroma == 3 and bits.bit():
-        raise IndexError  # colours coded apart: too rare to be read
+        raise IndexError  # colours coded separately: too rare to be read
     bits.unsigned(), bits.unsigned()  # depths
     bits.skip(1)
     if not bits.bit():

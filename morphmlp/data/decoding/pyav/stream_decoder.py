@@ -53,14 +53,14 @@ class StreamDecoder:
             raise DecodeError("has a video stream without frames")
         self.failures = 0
         """Packets that the codec has refused so far."""
-        # Only frames tell their size as decoded, and how they are to be shown.
+        # Only frames know their size as decoded, and how they are to be shown.
         first = self._first_frame()
         self._width, self._height = (first or self._context).width, (first or self._context).height
         self.orientation = orientation_of(first) if first else Orientation()
         """How decoded pictures are to be turned."""
         is_interlaced = first is not None and first.interlaced_frame
         self.order = proven_order(self._container, self._context, self.packets, is_interlaced=is_interlaced)
-        """Places of all packets in display order; None where only a decode can tell."""
+        """Places of all packets in display order; None where only a decode shows it."""
 
     @property
     def codec(self) -> str:

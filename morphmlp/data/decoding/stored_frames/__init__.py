@@ -1,1 +1,1 @@
-"""Videos whose frames are stored one by one: folders and archives of pictures."""
+"""Videos whose frames are stored one by one as JPEG or PNG: `frame_stores` opens and packs them."""

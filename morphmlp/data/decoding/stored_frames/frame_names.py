@@ -18,7 +18,7 @@ _FRAME = re.compile(r"(?P<before>.*?)(?P<number>[0-9]+)(?P<after>\.(?:jpe?g|png)
 _TEMPLATE = re.compile(r"([^/%{}]*)(?:%(?:0([0-9]+))?d|\{(?::0?([0-9]*)d?)?\})([^/%{}]*\.(?:jpe?g|png))", re.IGNORECASE)
 _LEFT_BY_SYSTEMS = frozenset(("thumbs.db", "desktop.ini", "@eadir", "icon\r"))
 _LEFT_BY_TOOLS = re.compile(r"n_frames|flow_[xy]_?[0-9]+\.(jpe?g|png)", re.IGNORECASE)
-"""A count that one extraction tool leaves, and optical flow, which others put beside the frames."""
+"""A count that one extraction tool leaves, and optical flow, which others put next to the frames."""
 
 
 def ordered_names(

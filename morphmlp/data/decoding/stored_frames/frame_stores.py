@@ -1,7 +1,7 @@
 """Videos whose frames are files of their own: in a folder, or in one ZIP archive, stored as they are.
 
 An archive is one file per video instead of a hundred, with random access to each frame. `unzip` gives the folder back
-bit for bit, and the archive's checksums tell damage that JPEG itself can't. A single such file is an image, which is a
+bit for bit, and the archive's checksums show damage that JPEG itself can't. A single such file is an image, which is a
 video of one frame.
 """
 

@@ -267,7 +267,7 @@ def test_a_crop_of_one_pixel_has_nothing_to_erase():
 # In words.
 
 
-def test_a_draw_is_told_in_one_line():
+def test_a_draw_is_reported_in_one_line():
     clip = ClipDraw(
         operations=(
             Operation(name="rotate", argument=-21.26),
@@ -283,15 +283,15 @@ def test_a_draw_is_told_in_one_line():
     )
 
 
-def test_what_did_not_happen_is_not_told():
+def test_what_did_not_happen_is_not_reported():
     box = Box(top=0, left=0, height=4, width=5)
     assert ClipDraw(operations=(), box=box, flip=False, erase=None).describe() == "crop 4x5 at (0, 0)"
 
 
 def test_all_operations_have_words():
-    told = [Operation(name=name, argument=severity(name, 7, sign=1)).describe() for name in OPERATIONS]
-    assert len(set(told)) == 15
-    assert all(name in text for name, text in zip(OPERATIONS, told, strict=True))
+    words = [Operation(name=name, argument=severity(name, 7, sign=1)).describe() for name in OPERATIONS]
+    assert len(set(words)) == 15
+    assert all(name in text for name, text in zip(OPERATIONS, words, strict=True))
 
 
 def test_frames_are_placed_by_numbers_of_the_video_and_the_epoch():

@@ -198,7 +198,7 @@ def test_bgr_turns_the_colours_round(make):
 
 
 def test_colours_are_turned_round_before_anything_else():
-    # The grey picture weighs the three colours apart: augmentation must see what the network sees.
+    # The grey picture weighs the three colours differently: augmentation must see what the network sees.
     augment = dataclasses.replace(EVERYTHING, repeats=30)
     rgb, bgr = (
         extract(train_clips(augment, clip=dataclasses.replace(CLIP, channel_order=order)), Textured())

@@ -83,10 +83,10 @@ def test_an_operation_is_that_of_pil(name, kind):
     for magnitude in (0.0, 3.1, 6.4, 7.0, 7.77, 9.9):
         for sign in (1, -1):
             argument = severity(name, magnitude, sign=sign)
-            apart = np.abs(ours(frames, name, argument).astype(int) - theirs(frames, name, argument))
+            off = np.abs(ours(frames, name, argument).astype(int) - theirs(frames, name, argument))
             # PIL warps in double precision: a sum next to a whole number can fall on its other side.
-            assert apart.max() <= (1 if name in WARPS else 0), (argument, apart.max())
-            assert (apart > 0).mean() < 0.002, (argument, (apart > 0).mean())
+            assert off.max() <= (1 if name in WARPS else 0), (argument, off.max())
+            assert (off > 0).mean() < 0.002, (argument, (off > 0).mean())
 
 
 @pytest.mark.parametrize("degrees", [90, -90, 180])

@@ -30,7 +30,7 @@ def test_another_decoder_agrees_on_an_ordinary_file(decoder, coded, true_frames)
 
 
 @pytest.mark.parametrize("decoder", [usable("decord"), usable("torchcodec")])
-def test_another_decoder_tells_uneven_times(decoder, coded):
+def test_another_decoder_gives_uneven_times(decoder, coded):
     ours, theirs = (decoder_by_name(name).open(str(coded("variable frame rate"))).info for name in ("pyav", decoder))
     assert theirs.pts_s == pytest.approx(ours.pts_s, abs=1e-3)
 

@@ -1,4 +1,4 @@
-"""A file whose bytes are not those that were verified is told, whatever the decoder would make of it."""
+"""A file whose bytes are not those that were verified is refused, whatever the decoder would make of it."""
 
 import zlib
 
@@ -26,7 +26,7 @@ def flipped(coded, tmp_path):
     return str(tmp_path / "flipped.mp4"), crc32
 
 
-def test_a_flipped_bit_is_told_where_the_checksum_is_known(flipped):
+def test_a_flipped_bit_is_reported_where_the_checksum_is_known(flipped):
     path, crc32 = flipped
     videos = AnyVideo(decoder_by_name("pyav"))
     assert videos.open(path, num_frames=None).info.num_frames

@@ -62,7 +62,7 @@ def test_a_file_without_a_frame_is_a_decode_error(decoder, name, reason, broken)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_without_pictures_is_told_apart(broken):
+def test_a_file_without_pictures_is_distinguished(broken):
     with pytest.raises(DecodeError, match="has no video stream"):
         opened(broken / "sound.mp4")
 

@@ -48,5 +48,5 @@ def test_the_table_has_every_file_of_the_set_and_no_other():
 def test_a_healthy_file_has_no_damage_and_its_own_rate(name, golden):
     reader = decoder_by_name("pyav").open(str(golden.path(CELLS[name])))
     assert reader.scan() == 0
-    assert reader.info.fps == pytest.approx(30, rel=0.05)  # program streams tell the times of some frames only
+    assert reader.info.fps == pytest.approx(30, rel=0.05)  # program streams have the times of some frames only
     assert list(reader.info.pts_s) == sorted(set(reader.info.pts_s))

@@ -25,7 +25,7 @@ def test_nothing_is_found_of_a_healthy_file(name, golden):
 
 
 class Wrong:
-    """Reads a file with a fault of a decoder that tells nothing of it."""
+    """Reads a file with a fault of a decoder that says nothing of it."""
 
     def __init__(self, path, fault):
         self._reader, self._fault = decoder_by_name("pyav").open(str(path)), fault
@@ -83,7 +83,7 @@ def test_a_damaged_file_is_not_compared(damaged):
 @pytest.mark.parametrize(
     "name", [name for name in CUT if "index in front" in name or CELLS[name].container in ("mkv", "webm", "flv", "avi")]
 )
-def test_a_file_that_states_its_length_tells_that_it_was_cut(name, golden):
+def test_a_file_that_states_its_length_shows_that_it_was_cut(name, golden):
     found = cut_short(str(golden.path(CELLS[name])))
     assert found.startswith("ends ")
     assert " s" in found

@@ -61,8 +61,8 @@ def test_what_decoding_raises_passes_through_and_nothing_is_kept(cache):
     assert cache.get(KEY, lambda: clips_of(1)).clips[0, 0, 0, 0, 0] == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"ARROW1\0\0 torn", b"x" * 5000])
-def test_a_torn_or_foreign_file_is_decoded_anew_and_replaced(cache, content):
+@pytest.mark.parametrize("content", [b"", b"ARROW1\0\0 truncated", b"x" * 5000])
+def test_a_truncated_or_unreadable_file_is_decoded_anew_and_replaced(cache, content):
     cache.get(KEY, lambda: clips_of(1))
     (file,) = Path(cache.folder).rglob("*.arrow")
     file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What a decode task tells of its videos: processor time, and the same of a clip that was decoded before."""
+"""What a decode task reports of its videos: processor time, and the same of a clip that was decoded before."""
 
 import time
 from dataclasses import dataclass
@@ -68,14 +68,14 @@ def decode(monkeypatch):
 def test_each_video_has_its_processor_time_broken_ones_too(decode):
     from faulty_decoders import WORK_CPU_S
 
-    decoded = decode("right.video", "right-own.video", "torn.video", "right.video")
+    decoded = decode("right.video", "right-own.video", "broken.video", "right.video")
     assert decoded.schema == DECODED
     assert [bool(error) for error in decoded["error"].to_pylist()] == [False, False, True, False]
     assert np.all(decoded["cpu_s"].to_numpy() > 0)
-    _, own, torn, again = decoded["cpu_s"].to_numpy()
+    _, own, broken, again = decoded["cpu_s"].to_numpy()
     assert own >= OWN_CPU_S
-    assert torn >= WORK_CPU_S
-    assert again < torn
+    assert broken >= WORK_CPU_S
+    assert again < broken
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def cached(decode, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(backends._DECODERS, "faulty_decoders:working", faulty_decoders.working)  # its version is asked
-    for name in ("right.video", "right-own.video", "torn.video"):
+    for name in ("right.video", "right-own.video", "broken.video"):
         Path(name).write_bytes(name.encode())
     log = tmp_path / "log"
     log.touch()
@@ -106,17 +106,17 @@ def test_a_clip_that_was_decoded_before_is_the_same_but_for_its_processor_time(c
     assert first["cpu_s"][1].as_py() >= OWN_CPU_S > again["cpu_s"][1].as_py() > 0
 
 
-def test_a_broken_video_is_tried_and_told_each_time(cached):
+def test_a_broken_video_is_tried_and_reported_each_time(cached):
     from faulty_decoders import WORK_CPU_S
 
-    first, again = cached("torn.video"), cached("torn.video")
+    first, again = cached("broken.video"), cached("broken.video")
     assert first["cpu_s"][0].as_py() >= WORK_CPU_S
     assert again["cpu_s"][0].as_py() >= WORK_CPU_S
     assert first["message"].to_pylist() == again["message"].to_pylist() != [""]
     assert again["clips"][0].as_py() == b""
 
 
-def test_a_clip_of_the_second_decoder_is_told_as_such_each_time(cached):
+def test_a_clip_of_the_second_decoder_is_reported_as_such_each_time(cached):
     decoders = ("pyav", "faulty_decoders:working")
     first, again = cached("right.video", decoders=decoders), cached("right.video", decoders=decoders)
     assert first["retried"].to_pylist() == again["retried"].to_pylist() == [True]

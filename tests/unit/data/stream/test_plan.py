@@ -175,7 +175,7 @@ def test_different_keys_give_different_draws(one, other):
 @pytest.mark.parametrize(
     ("one", "other"), [((1,), ("1",)), ((1, 23), (12, 3)), (("a", "b"), ("ab",)), ((1, 2), (2, 1))]
 )
-def test_keys_that_look_alike_are_kept_apart(one, other):
+def test_keys_that_look_alike_are_kept_distinct(one, other):
     assert random_seed(*one) != random_seed(*other)
 
 

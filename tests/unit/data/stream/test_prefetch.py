@@ -59,11 +59,11 @@ def test_an_error_is_raised_at_its_place_in_the_order():
     def source():
         yield 1
         yield 2
-        raise ValueError("torn")
+        raise ValueError("truncated")
 
     items = prefetch(source(), depth=5)
     assert [next(items), next(items)] == [1, 2]
-    with pytest.raises(ValueError, match="torn"):
+    with pytest.raises(ValueError, match="truncated"):
         next(items)
 
 

@@ -39,7 +39,7 @@ def test_videos_that_are_there_need_no_word(disk):
     assert file_faults([sample, sample_of(disk, split="val")], limit=0.0) == []
 
 
-def test_a_disk_that_is_gone_is_told_in_one_line_for_each_split(disk):
+def test_a_disk_that_is_gone_is_reported_in_one_line_for_each_split(disk):
     shutil.rmtree(disk)
     sample = sample_of(disk)
     lines = file_faults([sample, sample_of(disk, split="val", videos=2)], limit=0.01)
@@ -103,7 +103,7 @@ def hang(monkeypatch):
     over.set()
 
 
-def test_a_disk_that_does_not_answer_is_told_in_time(disk, hang):
+def test_a_disk_that_does_not_answer_is_reported_in_time(disk, hang):
     sample = sample_of(disk)
     hang(sample.files)
     began = time.monotonic()

@@ -16,7 +16,7 @@ from morphmlp.data.stream.ray_pace import LEAST_STEP_S, LONGEST_REST_S, Pace, pa
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that goes on only by sleeping, or when a test says so."""
+    """A clock that moves only by sleeping, or when a test says so."""
     moment = SimpleNamespace(s=100.0, slept=[])
 
     def sleep(seconds):

@@ -1,4 +1,4 @@
-"""The demo task can be told by the order of events and by nothing shorter."""
+"""The demo task can be solved by the order of events and by nothing shorter."""
 
 import dataclasses
 

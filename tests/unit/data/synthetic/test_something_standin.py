@@ -75,7 +75,7 @@ def test_no_two_classes_look_alike():
 
 
 @pytest.mark.parametrize(("push", "pull"), [(6, 5), (7, 4)])
-def test_a_push_backwards_in_time_is_a_pull_the_other_way_so_that_no_frame_alone_tells_them_apart(push, pull):
+def test_a_push_backwards_in_time_is_a_pull_the_other_way_so_that_no_frame_alone_distinguishes_them(push, pull):
     scene = dataclasses.replace(scenes.draw_scene(np.random.default_rng(3)), begin=0.1, end=0.9)
     difference = scenes.render(scene, push).astype(int) - scenes.render(scene, pull)[::-1]
     assert np.abs(difference).max() <= 1

@@ -95,7 +95,7 @@ def test_a_crash_is_named_and_the_next_video_is_decoded(path, videos):
     assert_right(opener)
 
 
-def test_the_last_words_of_a_dying_decoder_are_told(videos):
+def test_the_last_words_of_a_dying_decoder_are_reported(videos):
     with pytest.raises(DecoderCrashError, match=r"\(SIGABRT; it said: terminate called .*bad_alloc'\)"):
         open_and_read(videos("aborting"), "bad.video")
 

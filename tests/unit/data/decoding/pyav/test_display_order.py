@@ -106,7 +106,7 @@ def test_where_a_decoder_shows_another_order_than_the_times_the_decoder_is_right
 
 
 @pytest.mark.parametrize("kind", ["mpeg4 AVI", "mpeg4 AVI with B-frames"])
-def test_an_avi_whose_pictures_tell_their_order_is_not_decoded_from_its_start(kind, coded):
+def test_an_avi_whose_pictures_state_their_order_is_not_decoded_from_its_start(kind, coded):
     reader = check(coded(kind))
     assert reader._stretches([40])[0].start > 24
 

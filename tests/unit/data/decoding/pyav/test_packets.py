@@ -42,7 +42,7 @@ def test_packets_between_two_places_are_the_same_held_or_not(coded):
 
 
 def with_picture(path, *, sound):
-    """A file with a cover picture beside moving pictures, or beside sound."""
+    """A file with a cover picture next to moving pictures, or to sound."""
     with av.open(str(path), "w") as container:
         cover = container.add_stream("png", rate=1)
         cover.width, cover.height, cover.pix_fmt = 200, 200, "rgb24"

@@ -110,7 +110,7 @@ def test_frames_beyond_the_promised_ones_are_not_used(tmp_path, opened):
     assert opened(write_folder(tmp_path / "video"), num_frames=4).info.num_frames == 4
 
 
-def test_fewer_frames_than_promised_are_told_with_both_numbers(tmp_path, opened):
+def test_fewer_frames_than_promised_are_reported_with_both_numbers(tmp_path, opened):
     with pytest.raises(DecodeError, match="holds 6 frames, the list promises 9"):
         opened(write_folder(tmp_path / "video"), num_frames=9)
 
@@ -184,7 +184,7 @@ def test_a_name_that_is_not_text_is_refused_in_a_message_that_a_table_takes(tmp_
     str(caught.value).encode()
 
 
-def test_an_archive_may_hold_the_folder_itself_and_what_systems_put_beside_it(tmp_path):
+def test_an_archive_may_hold_the_folder_itself_and_what_systems_put_next_to_it(tmp_path):
     with zipfile.ZipFile(tmp_path / "video.zip", "w") as archive:
         archive.writestr("4711/", b"")
         for number in (1, 2):
@@ -225,7 +225,7 @@ def test_a_template_says_which_of_several_pictures_are_the_frames(template, star
 
 
 @pytest.mark.parametrize("text", ["img.jpg", "img_%05d.gif", "a/%d.jpg", "%d_%d.jpg", "%s.jpg", "%05d", "img_{x}.jpg"])
-def test_what_is_no_template_is_told(text):
+def test_what_is_no_template_is_reported(text):
     assert printf_template(text) is None
 
 
@@ -234,7 +234,7 @@ def test_a_path_without_a_template_stays_whole(path):
     assert split_template(path) == (path, None)
 
 
-def test_a_folder_without_frames_and_one_that_is_not_there_are_told_apart(tmp_path):
+def test_a_folder_without_frames_and_one_that_is_not_there_are_distinguished(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DecodeError, match="holds no frames"):
         open_frame_folder(str(tmp_path / "empty"))
@@ -405,7 +405,7 @@ def test_what_a_disk_gives_back_otherwise_is_no_pack(tmp_path, monkeypatch, chan
 
 
 def test_every_damaged_byte_of_a_packed_frame_is_noticed(tmp_path):
-    """What JPEG alone doesn't tell: the archive's checksum does."""
+    """What JPEG alone doesn't show: the archive's checksum does."""
     pack_frames(write_folder(tmp_path / "video", 1), tmp_path / "video.zip")
     data = bytearray((tmp_path / "video.zip").read_bytes())
     picture_start = data.index(b"\xff\xd8")
@@ -435,7 +435,7 @@ def test_a_frame_that_an_archive_holds_twice_is_refused(tmp_path):
         open_packed_frames(str(tmp_path / "video.zip"))
 
 
-def test_an_archive_cut_short_is_told(tmp_path):
+def test_an_archive_cut_short_is_reported(tmp_path):
     pack_frames(write_folder(tmp_path / "video"), tmp_path / "video.zip")
     cut = tmp_path / "cut.zip"
     cut.write_bytes((tmp_path / "video.zip").read_bytes()[:-30])
@@ -444,7 +444,7 @@ def test_an_archive_cut_short_is_told(tmp_path):
 
 
 class OnlyNames:
-    """A decoder that tells what it was asked to open."""
+    """A decoder that records what it was asked to open."""
 
     name, version = "only names", "1"
 
