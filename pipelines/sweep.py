@@ -4,7 +4,6 @@ python pipelines/sweep.py --config experiments/sweeps/demo_chunk_length.yaml
 """
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from morphmlp.config.sweep import SweepConfig, load_sweep
 from morphmlp.errors import ConfigError, RunStoppedError, SweepError
 from morphmlp.stop_signals import StopSignals, signal_of
 from morphmlp.targets import plain_name, require_storage
+from morphmlp.tuning.run.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
     from morphmlp.tuning.run.sweep_folder import SweepFolder
@@ -24,19 +24,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "experiments/sweeps/demo_chunk_length.yaml"
 DEFAULT_STORAGE = "runs"
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """The command line, checked."""
-
-    config: str
-    overrides: dict[str, JsonValue]
-    run_name: str | None
-    json: Path | None
-    plan: bool
-    resume: bool
-    retry_failed: bool
 
 
 @click.command(
@@ -75,30 +62,28 @@ def main(
         raise ConfigError(["--retry-failed: goes with --resume"])
     overrides = parse_overrides(fields)
     refuse_mistaken_options(overrides, context.command.params)
-    arguments = Arguments(
-        config=config,
-        overrides=overrides,
-        run_name=resume or run_name,
-        json=json,
-        plan=plan,
-        resume=resume is not None,
-        retry_failed=retry_failed,
-    )
-    if arguments.resume:
-        folder = _stopped_sweep(arguments)
+    if resume is not None:
+        folder = _stopped_sweep(resume or str(run_name), overrides)
         sweep, base = folder.read()
         space = _planned(sweep, base)
     else:
-        sweep = load_sweep(arguments.config, arguments.overrides)
+        sweep = load_sweep(config, overrides)
         base = read_yaml(sweep.experiment)
         space = _planned(sweep, base)
-        folder = _folder(space, arguments.run_name or f"{sweep.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if not arguments.plan:
-        _run(sweep, base, space, folder, arguments)
+        folder = _folder(space, run_name or f"{sweep.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if not plan:
+        _run(sweep, base, space, folder, json=json, resume=resume is not None, retry_failed=retry_failed)
 
 
 def _run(
-    sweep: SweepConfig, base: dict[str, JsonValue], space: "Space", folder: "SweepFolder", arguments: Arguments
+    sweep: SweepConfig,
+    base: dict[str, JsonValue],
+    space: "Space",
+    folder: SweepFolder,
+    *,
+    json: Path | None,
+    resume: bool,
+    retry_failed: bool,
 ) -> None:
     from morphmlp.progress import TerminalProgress
     from morphmlp.tuning.report.summary import trial_table
@@ -115,14 +100,14 @@ def _run(
                 folder,
                 progress=progress,
                 stops=stops,
-                resume=arguments.resume,
-                retry_failed=arguments.retry_failed,
+                resume=resume,
+                retry_failed=retry_failed,
             )
     except KeyboardInterrupt as stop:
         raise RunStoppedError(
-            f"stopped; go on with python pipelines/sweep.py --resume {folder.root}", signum=signal_of(stop)
+            f"stopped; continue with python pipelines/sweep.py --resume {folder.root}", signum=signal_of(stop)
         ) from None
-    write_json(arguments.json, result)
+    write_json(json, result)
     print(trial_table(result))
     done = sum(trial.state == "finished" for trial in result.trials)
     print(
@@ -139,32 +124,27 @@ def _run(
 
 def _planned(sweep: SweepConfig, base: dict[str, JsonValue]) -> "Space":
     """The points, printed."""
-    from morphmlp.tuning.space.plan import plan_text
+    from morphmlp.tuning.space.plan import known_speed, num_videos, plan_text
     from morphmlp.tuning.space.space import expand
-    from morphmlp.tuning.space.speed import known_speed, num_train_videos
 
     space = expand(sweep, base)
     config = space.points[0].config
-    print(plan_text(space, sweep, speed=known_speed(config.dataset), num_videos=num_train_videos(config)), flush=True)
+    text = plan_text(space, sweep, speed=known_speed(config.dataset), videos=num_videos(config.data.train))
+    print(text, flush=True)
     return space
 
 
-def _folder(space: "Space", run_name: str) -> "SweepFolder":
-    from morphmlp.tuning.run.sweep_folder import SweepFolder
-
+def _folder(space: "Space", run_name: str) -> SweepFolder:
     config = space.points[0].config
     require_storage(config, plain_name(run_name))
     return SweepFolder(root=Path(config.cluster.storage) / run_name)
 
 
-def _stopped_sweep(arguments: Arguments) -> "SweepFolder":
+def _stopped_sweep(name: str, overrides: dict[str, JsonValue]) -> SweepFolder:
     """The folder that `--resume` means: a folder, or the name of a run in the default storage."""
-    from morphmlp.tuning.run.sweep_folder import SweepFolder
-
-    if arguments.overrides:
-        raise ConfigError([f"{', '.join(arguments.overrides)}: a sweep goes on as it began, without other values"])
-    asked = Path(str(arguments.run_name))
-    return SweepFolder(root=asked if asked.is_dir() else Path(DEFAULT_STORAGE) / asked)
+    if overrides:
+        raise ConfigError([f"{', '.join(overrides)}: a sweep is resumed as it began, without other values"])
+    return SweepFolder(root=Path(name) if Path(name).is_dir() else Path(DEFAULT_STORAGE) / name)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def measure_planner(*, adjust: bool) -> PlannerTime:
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     space = expand(sweep, read_yaml(EXPERIMENT))
     speed = TrainingSpeed(gmacs_per_s=GMACS_PER_S, source="the planner's measurement")
-    plan_text(space, sweep, speed=speed, num_videos=KINETICS_VIDEOS)
+    plan_text(space, sweep, speed=speed, videos=KINETICS_VIDEOS)
     return PlannerTime(
         candidates=len(CHUNK_LENGTHS) * len(DEPTHS) * LEARNING_RATES,
         possible=len(space.points),

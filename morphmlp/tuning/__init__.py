@@ -1,4 +1,7 @@
-"""Sweeps: many trainings under one record, points chosen inside the model's shape rules."""
+"""Sweeps: many trainings under one record, points chosen inside the model's shape rules.
+
+`space.space.expand` finds points, `run.ray_sweep.run_sweep` trains them, `report.report.write_report` compares them.
+"""
 
 import os
 

@@ -11,8 +11,7 @@ from morphmlp.config import load_config
 from morphmlp.models.cost import activation_bytes
 from morphmlp.tasks.classification import soft_target_loss_sum, soft_targets
 from morphmlp.tasks.factory import task_of
-from morphmlp.tuning.space.fitting import Sizes
-from morphmlp.tuning.space.latency import measured_latency_ms
+from morphmlp.tuning.space.fitting import Sizes, measured_latency_ms
 
 pytestmark = pytest.mark.gpu
 

@@ -1,26 +1,24 @@
-"""`pipelines/sweep.py`, in which the scheduler gives up the second trial after its first epoch, whatever it scores."""
+"""`pipelines/sweep.py`, in which the second trial is given up after its first epoch, whatever it scores."""
 
 import runpy
 import sys
 from pathlib import Path
 
 from morphmlp.tuning.run import ray_sweep
-from morphmlp.tuning.search.ray_asha_pruner import AshaPruner
+from morphmlp.tuning.search.scheduler import GiveUp, NoPruning
 
 GIVEN_UP, REASON = 2, "given up by the test"
 
 
-class GivesUpTheSecond(AshaPruner):
+class GivesUpTheSecond(NoPruning):
     """Scores of tiny networks are noise; this one's opinion isn't."""
 
-    def take(self, number, epoch, top1):
-        if number == GIVEN_UP:
-            self.stopped[number] = REASON
-        return super().take(number, epoch, top1)
+    def on_score(self, number, epoch, score):
+        return GiveUp(reason=REASON) if number == GIVEN_UP else None
 
 
 if __name__ == "__main__":
-    ray_sweep.AshaPruner = GivesUpTheSecond
+    ray_sweep.NoPruning = GivesUpTheSecond
     pipeline = Path(__file__).parents[2] / "pipelines" / "sweep.py"
     sys.argv[0] = str(pipeline)
     runpy.run_path(str(pipeline), run_name="__main__")

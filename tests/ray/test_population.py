@@ -1,4 +1,4 @@
-"""A population on a real local Ray: a member far behind goes on with another one's weights under other values."""
+"""A population on a real local Ray: a member far behind continues from another one's weights with other values."""
 
 import pytest
 from sweeping import swept_points
@@ -12,7 +12,7 @@ from morphmlp.training.record.run_folder import RunFolder
 pytestmark = pytest.mark.long
 
 
-def test_a_member_far_behind_goes_on_with_the_best_ones_weights(tmp_path, make_config):
+def test_a_member_far_behind_exploits_the_best(tmp_path, make_config):
     config = make_config(
         mixing__mixup=0.0,
         mixing__cutmix=0.0,

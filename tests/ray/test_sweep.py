@@ -66,7 +66,7 @@ def write_files(folder, make_config):
 
 
 def logs(folder):
-    """What each trial has told, by its number."""
+    """What each trial has reported, by its number."""
     files = sorted((folder / "runs" / "tiny-1").glob("tiny-1-*/trial.jsonl"))
     return {int(file.parent.name.split("-")[2]): file.read_text() for file in files}
 
@@ -126,13 +126,13 @@ def test_only_trials_that_cannot_win_lose_their_checkpoints(swept):
     assert "Checkpoints are kept of 2 trials" in table
 
 
-def test_the_trial_that_was_killed_goes_on_from_its_checkpoint(swept):
+def test_the_trial_that_was_killed_continues_from_its_checkpoint(swept):
     folder, _, before, _ = swept
     assert '"event": "end"' not in before[3]
     assert "continuing from step-" in logs(folder)[3].removeprefix(before[3])
 
 
-def test_every_trial_ends_and_the_json_tells_how(swept):
+def test_every_trial_ends_and_the_json_says_how(swept):
     folder, _, _, _ = swept
     result = json.loads((folder / "result.json").read_text())
     assert result["wall_s"] > 0
@@ -148,8 +148,8 @@ def test_every_trial_ends_and_the_json_tells_how(swept):
 def test_the_terminal_shows_the_trials_and_nothing_of_rays(swept):
     _, _, _, done = swept
     ours = ("sweep: ", *(f"trial {number} {title}: " for number, title in enumerate(TITLES, start=1)))
-    told = [line.split(" ", maxsplit=1) for line in done.stderr.splitlines()]  # the time of day, and what is told
-    assert [line for _, line in told if not line.startswith(ours)] == []
+    said = [line.split(" ", maxsplit=1) for line in done.stderr.splitlines()]  # the time of day, and the line
+    assert [line for _, line in said if not line.startswith(ours)] == []
     assert "trial 3 [2 2 2 1]: top-1 " in done.stderr
     assert "Trial " not in done.stdout
 

@@ -1,4 +1,4 @@
-"""A sweep whose trials come to different ends: the others finish, and each is told apart."""
+"""A sweep whose trials come to different ends: the others finish, and each is reported as what it is."""
 
 import pytest
 from sweeping import swept_points
@@ -43,7 +43,7 @@ def outcome(tmp_path_factory, make_config):
     return swept_points(root, config, sweep, points, train=32, val=8)
 
 
-def test_each_end_is_told_apart_and_the_others_finish(outcome):
+def test_each_end_is_distinguished_and_the_others_finish(outcome):
     result, _, _ = outcome
     assert [trial["state"] for trial in result["trials"]] == ["failed", "diverged", "timed_out", "finished"]
     assert [point["values"] for point in result["impossible"]] == [IMPOSSIBLE]

@@ -1,4 +1,4 @@
-"""A sweep that is asked to end (SIGTERM): its trial saves, every record is closed, and nothing of Ray's is told."""
+"""A sweep that is asked to end (SIGTERM): its trial saves, every record is closed, and nothing of Ray's is printed."""
 
 import os
 import shutil
@@ -74,10 +74,10 @@ def stopped(tmp_path_factory, make_config):
     return SimpleNamespace(folder=folder, uri=uri, code=process.returncode, said=said, left=left)
 
 
-def test_it_says_how_to_go_on_and_nothing_of_rays(stopped):
+def test_it_says_how_to_continue_and_nothing_of_rays(stopped):
     assert stopped.code == 143, stopped.said
     lines = stopped.said.splitlines()
-    assert lines[-1] == "stopped; go on with python pipelines/sweep.py --resume runs/sweep"
+    assert lines[-1] == "stopped; continue with python pipelines/sweep.py --resume runs/sweep"
     assert any("SIGTERM: the trials stop after this step" in line for line in lines)
     assert not [line for line in lines if "Traceback" in line or "***" in line or "error" in line.lower()]
 

@@ -1,1 +1,4 @@
-"""A sweep under way: its queue of trials, their processes, their logs, its folder and record."""
+"""A sweep at work: `ray_sweep.run_sweep` plans, `trial_queue` orders, `ray_trials` starts and hears trials.
+
+`decisions` stops them where the scheduler says so, `ray_trial_process` is what each runs, `sweep_record` records.
+"""

@@ -1,13 +1,12 @@
-"""Makes room while a sweep runs: checkpoints that nobody will continue from are removed.
+"""Frees disk space while a sweep runs: checkpoints that nobody will continue from are removed.
 
 What may still be needed stays: those of trials that haven't ended, that failed (`--retry-failed` continues them) or ran
-out of time, and of the winners. Of a population, whose members go on from each other's, all stay until it is done.
+out of time, and of the winners. Of a population, whose members continue from each other's, all stay until it is done.
 """
 
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from morphmlp.config.sweep import SweepConfig
 from morphmlp.errors import CheckpointError, RunInUseError
@@ -29,7 +28,7 @@ _GIVEN_UP = ("stopped", "diverged")
 class KeptCheckpoints:
     """Removes the checkpoints of a sweep's trials, as far as the sweep says so.
 
-    Each step can be repeated: after a kill the sweep that goes on removes what is left.
+    Each step can be repeated: after a kill the resumed sweep removes what is left.
     """
 
     def __init__(self, sweep: SweepConfig, folder: SweepFolder, progress: Progress) -> None:
@@ -58,7 +57,7 @@ class KeptCheckpoints:
         return dataclasses.replace(result, with_checkpoints=kept, freed_bytes=self._freed())
 
     def _clear(self, entry: Entry) -> None:
-        folder = _folder(entry)
+        folder = entry.job.folder
         if not folder.root.exists():
             return
         try:
@@ -72,7 +71,7 @@ class KeptCheckpoints:
 
     def _has_any(self, entry: Entry) -> bool:
         try:
-            return bool(run_store(entry.job.config, _folder(entry)).stored())
+            return bool(run_store(entry.job.config, entry.job.folder).stored())
         except CheckpointError:
             return True  # nothing was removed from storage that can't be read
 
@@ -87,7 +86,3 @@ def _remove_states(folder: RunFolder) -> int:
         freed += state.stat().st_size
         state.unlink()
     return freed
-
-
-def _folder(entry: Entry) -> RunFolder:
-    return RunFolder(Path(entry.job.config.cluster.storage) / entry.job.run_name)

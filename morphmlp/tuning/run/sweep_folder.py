@@ -1,4 +1,4 @@
-"""The files of a sweep, from which it can go on after any stop."""
+"""The files of a sweep, from which it can be resumed after any stop."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -16,7 +16,7 @@ from morphmlp.training.record.run_folder import RunFolder, run_lock
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFolder:
-    """The files of a sweep, under `<cluster.storage>/<run name>/`; beside them a folder for each trial."""
+    """The files of a sweep, under `<cluster.storage>/<run name>/`; next to them a folder for each trial."""
 
     root: Path
 
@@ -78,7 +78,7 @@ class SweepFolder:
         """
         if self.root.exists():
             raise CheckpointError(
-                f"--run-name {self.root.name}: {self.root} exists; choose another name, or go on with it by --resume"
+                f"--run-name {self.root.name}: {self.root} exists; choose another name, or continue it with --resume"
             )
 
     def lock(self) -> AbstractContextManager[None]:

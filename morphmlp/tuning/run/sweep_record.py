@@ -1,9 +1,11 @@
-"""A sweep's result in the record and back: every trial on its own run, what belongs to none on the sweep's.
+"""A sweep in the record: every trial on its own run, the result of all on the sweep's.
 
 A trial's run already has its experiment's parameters and what training and test measured; here it gets its place in
 the sweep, and columns for MLflow's compare view and parallel coordinates, which draw numbers, not lists.
 """
 
+import dataclasses
+import hashlib
 import json
 import math
 import time
@@ -11,15 +13,21 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue, TypeAdapter
 
+from morphmlp.config.sweep import Range, SweepConfig
+from morphmlp.environment import environment_tags
 from morphmlp.errors import TrackingError
-from morphmlp.record import MetricPoint, Metrics, RunSummary, Tags
-from morphmlp.tasks.scores import ScoreName, primary_score, scores_of
-from morphmlp.tracking import RunWriter, read_children, read_run, read_text
+from morphmlp.progress import Progress
+from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.tasks.scores import ScoreName, primary_score
+from morphmlp.tracking import RetryPolicy, RunWriter, find_run, open_run, read_text
+from morphmlp.tuning.run.sweep_folder import SweepFolder
+from morphmlp.tuning.run.trial_log import TrialEnd
+from morphmlp.tuning.run.trial_queue import Entry
 from morphmlp.tuning.run.trials import SweepResult, Trial
-from morphmlp.tuning.space.space import ImpossiblePoint, short_names
+from morphmlp.tuning.space.space import short_names
 
 RESULT_FILE = "sweep_result.json"
-"""Artifact of the sweep's run: impossible points, trials without a run of their own, its name and time."""
+"""Artifact of the sweep's run: its `SweepResult`."""
 _MEASURED = {
     "num_videos": Metrics.TEST_NUM_VIDEOS,
     "epochs": Metrics.TRIAL_EPOCHS,
@@ -29,11 +37,89 @@ _MEASURED = {
     "wall_s": Metrics.RUN_WALL_S,
     "cpu_s": Metrics.RUN_CPU_S,
 }
-_WHOLE = ("num_videos", "epochs", "params")
-_TRIALS = TypeAdapter(tuple[Trial, ...])
-_TRIAL = TypeAdapter(Trial)
-_TIME = TypeAdapter(float)
-_IMPOSSIBLE = TypeAdapter(tuple[ImpossiblePoint, ...])
+_RESULT = TypeAdapter(SweepResult)
+
+
+def open_sweep_run(
+    sweep: SweepConfig,
+    folder: SweepFolder,
+    *,
+    uri: str,
+    dataset: str,
+    task: str,
+    data_tags: Mapping[str, str],
+) -> RunWriter:
+    """Open the sweep's own run, or the one that it had before it was stopped."""
+    params: dict[str, JsonValue] = {
+        "experiment": sweep.experiment,
+        "task": task,
+        "search": sweep.search.kind,
+        "scheduler": sweep.scheduler.kind,
+        "seeds": list(sweep.seeds),
+        "max_concurrent_trials": sweep.max_concurrent_trials,
+        **{f"overrides.{name}": value for name, value in sweep.overrides.items()},
+        **{
+            f"space.{name}": dataclasses.asdict(values) if isinstance(values, Range) else list(values)
+            for name, values in sweep.space.items()
+        },
+    }
+    content = folder.sweep.read_bytes() + folder.base.read_bytes()
+    tags = {
+        **environment_tags(),
+        **data_tags,
+        Tags.EXPERIMENT: sweep.name,
+        Tags.KIND: "sweep",
+        Tags.FINGERPRINT: hashlib.sha256(content).hexdigest()[:12],  # by it a resumed sweep finds its run
+    }
+    run_id = open_run(uri, experiment=dataset, run_name=folder.root.name, tags=tags, params=params)
+    return RunWriter(uri, run_id)
+
+
+class TrialRecorder:
+    """Writes trials that have ended to their runs."""
+
+    def __init__(self, uri: str, experiment: str, folder: SweepFolder, progress: Progress) -> None:
+        self._uri, self._experiment = uri, experiment
+        self._retry = RetryPolicy(log=progress.line, kept_in=folder.root)
+
+    def write(self, entry: Entry) -> None:
+        """Complete a trial's run."""
+        trial = self.trial(entry)
+        if trial.run_id is None:
+            return
+        writer = RunWriter(self._uri, trial.run_id, retry=self._retry)
+        write_trial(writer, trial, task=entry.job.config.task)
+        if trial.state != "finished":
+            writer.finish("KILLED" if trial.state in ("stopped", "timed_out") else "FAILED")
+
+    def trial(self, entry: Entry) -> Trial:
+        """What became of a trial."""
+        job, point, epochs = entry.job, entry.point, entry.view.epochs
+        end = entry.view.end or TrialEnd(state="failed")
+        run_id = end.run_id
+        if run_id is None and (known := find_run(self._uri, run_name=job.run_name, experiment=self._experiment)):
+            run_id = known.run_id
+        return Trial(
+            number=job.number,
+            point=point.values,
+            title=point.title,
+            seed=entry.seed,
+            state=end.state,
+            run_id=run_id,
+            run_name=job.run_name,
+            score=end.score,
+            scores=end.scores,
+            num_videos=end.num_videos,
+            val_score=epochs[max(epochs)] if epochs else None,
+            epochs=len(epochs),
+            gmacs=point.cost.gmacs,
+            params=point.cost.params,
+            clips_per_s=end.clips_per_s,
+            wall_s=end.wall_s,
+            cpu_s=end.cpu_s,
+            error=end.reason,
+            replaces=point.replaces,
+        )
 
 
 def write_trial(writer: RunWriter, trial: Trial, *, task: str) -> None:
@@ -48,7 +134,7 @@ def write_trial(writer: RunWriter, trial: Trial, *, task: str) -> None:
         TrackingError: The store can't be reached or used.
     """
     tags, metrics = writer.stored()
-    wanted = {
+    due = {
         Tags.KIND: "trial",
         Tags.POINT: json.dumps(dict(trial.point)),
         Tags.TRIAL_STATE: trial.state,
@@ -57,55 +143,33 @@ def write_trial(writer: RunWriter, trial: Trial, *, task: str) -> None:
         Tags.TRIAL_TITLE: trial.title,
     }
     if trial.error is not None or Tags.ERROR in tags:
-        wanted[Tags.ERROR] = trial.error or ""
+        due[Tags.ERROR] = trial.error or ""
     if trial.replaces is not None:
-        wanted[Tags.TRIAL_REPLACES] = json.dumps(dict(trial.replaces))
+        due[Tags.TRIAL_REPLACES] = json.dumps(dict(trial.replaces))
     writer.params(dict(stage_params(trial.point)))
     writer.metrics(list(_new_points(writer, trial, primary_score(task), metrics)))
-    writer.tags({name: text for name, text in wanted.items() if tags.get(name) != text})
+    writer.tags({name: text for name, text in due.items() if tags.get(name) != text})
 
 
 def write_sweep(writer: RunWriter, result: SweepResult) -> None:
-    """Put on the sweep's own run what its trials' runs can't hold.
+    """Put the result of the sweep on its own run.
 
     Raises:
         TrackingError: The store can't be reached or used.
     """
-    content = {
-        "run_name": result.run_name,
-        "wall_s": result.wall_s,
-        "task": result.task,
-        "impossible": _IMPOSSIBLE.dump_python(result.impossible, mode="json"),
-        "without_run": _TRIALS.dump_python(
-            tuple(trial for trial in result.trials if trial.run_id is None), mode="json"
-        ),
-    }
-    writer.text(json.dumps(content, indent=1), RESULT_FILE)
+    writer.text(_RESULT.dump_json(result, indent=1).decode(), RESULT_FILE)
 
 
 def read_sweep(uri: str, parent_run_id: str) -> SweepResult:
-    """A sweep's result as the record has it; trials whose end isn't recorded (yet) are left out.
+    """The result of a sweep that is done.
 
     Raises:
-        TrackingError: The store can't be reached or used, or the run is none of a sweep.
+        TrackingError: The store can't be reached or used, or the run isn't one of a sweep that is done.
     """
-    parent = read_run(uri, parent_run_id)
     text = read_text(uri, parent_run_id, RESULT_FILE)
-    content: dict[str, JsonValue] = json.loads(text or "{}")
-    if parent.tags.get(Tags.KIND) != "sweep" and not content:
-        raise TrackingError(f"run {parent_run_id} ({parent.run_name}): is none of a sweep")
-    trials = {trial.number: trial for trial in _TRIALS.validate_python(content.get("without_run", ()))}
-    newest_last = reversed(read_children(uri, parent_run_id))
-    task = str(content.get("task") or parent.params["task"])
-    trials |= {trial.number: trial for run in newest_last if (trial := _trial(run, scores_of(task))) is not None}
-    return SweepResult(
-        parent_run_id=parent_run_id,
-        run_name=parent.run_name,
-        wall_s=_TIME.validate_python(content.get("wall_s", parent.metrics.get(Metrics.RUN_WALL_S, 0.0))),
-        task=task,
-        trials=tuple(trials[number] for number in sorted(trials)),
-        impossible=_IMPOSSIBLE.validate_python(content.get("impossible", ())),
-    )
+    if text is None:
+        raise TrackingError(f"run {parent_run_id}: has no {RESULT_FILE}; it isn't a sweep, or one that isn't done")
+    return _RESULT.validate_json(text)
 
 
 def stage_params(point: Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue]]:
@@ -134,33 +198,3 @@ def _new_points(
 
 def _same(value: float, stored: float | None) -> bool:
     return stored is not None and (value == stored or (math.isnan(value) and math.isnan(stored)))
-
-
-def _trial(run: RunSummary, scores: tuple[ScoreName, ...]) -> Trial | None:
-    """The trial that a run holds; None where it hasn't ended."""
-    if Tags.TRIAL_STATE not in run.tags:
-        return None
-    found: dict[str, float | int | None] = {field: run.metrics.get(key) for field, key in _MEASURED.items()}
-    for field in _WHOLE:
-        value = found[field]
-        found[field] = None if value is None else round(value)
-    replaces = run.tags.get(Tags.TRIAL_REPLACES)
-    return _TRIAL.validate_python(
-        {
-            "number": int(run.tags[Tags.TRIAL_NUMBER]),
-            "point": json.loads(run.tags[Tags.POINT]),
-            "title": run.tags[Tags.TRIAL_TITLE],
-            "seed": int(run.tags[Tags.TRIAL_SEED]),
-            "state": run.tags[Tags.TRIAL_STATE],
-            "run_id": run.run_id,
-            "run_name": run.run_name,
-            "error": run.tags.get(Tags.ERROR) or None,
-            "replaces": None if replaces is None else json.loads(replaces),
-            "score": run.metrics.get(scores[0].test_metric),
-            "scores": {
-                score.key: run.metrics[score.test_metric] for score in scores if score.test_metric in run.metrics
-            },
-            "val_score": run.metrics.get(scores[0].val_metric),
-            **found,
-        }
-    )

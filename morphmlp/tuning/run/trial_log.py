@@ -1,7 +1,7 @@
-"""What a trial tells the sweep's driver: one JSON line per event, in a file of the trial's folder.
+"""What a trial reports to the sweep's driver: one JSON line per event, in a file of the trial's folder.
 
 A trial has no terminal of its own. It writes here as it would draw on one, and the driver reads what was added. The
-file outlives both: a sweep that goes on after a stop reads from it which trials have ended, and how.
+file outlives both: a resumed sweep reads from it which trials have ended, and how.
 """
 
 import json
@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from pydantic import JsonValue
 
 from morphmlp.line_file import JsonLines, remove_truncated_line
 from morphmlp.progress import Progress
@@ -28,8 +26,15 @@ class TrialEnd:
     state: TrialState
     reason: str | None = None
     """Why it ended early."""
-    result: Mapping[str, JsonValue] | None = None
-    """What a finished trial found (`ExperimentResult`)."""
+    score: float | None = None
+    """Of a finished trial: the primary score of its test."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """All scores of its test by key."""
+    num_videos: int | None = None
+    """Test videos scored."""
+    clips_per_s: float | None = None
+    """Training clips per second."""
+    run_id: str | None = None
     wall_s: float | None = None
     cpu_s: float | None = None
 
@@ -50,7 +55,7 @@ class TrialLog:
         self._write({"event": "phase", "title": title, "total": total, "unit": unit})
 
     def update(self, done: int, note: str = "") -> None:
-        """So much of it is done; told once a second at most."""
+        """So much of it is done; written once a second at most."""
         now = time.monotonic()
         if now - self._written >= UPDATE_EVERY_S or done == self._total:
             self._written = now
@@ -60,9 +65,9 @@ class TrialLog:
         """Something worth keeping on the screen."""
         self._write({"event": "line", "text": text})
 
-    def epoch(self, epoch: int, top1: float) -> None:
-        """An epoch was validated."""
-        self._write({"event": "epoch", "epoch": epoch, "top1": top1, "time": time.time()})
+    def epoch(self, epoch: int, score: float) -> None:
+        """An epoch was validated, with this primary score."""
+        self._write({"event": "epoch", "epoch": epoch, "score": score, "time": time.time()})
 
     def ended(self, end: TrialEnd) -> None:
         """The trial ends here."""
@@ -80,7 +85,7 @@ class TrialLog:
 
 @dataclass
 class TrialView:
-    """The driver's side: one trial as far as it has told."""
+    """The driver's side: one trial as far as it has reported."""
 
     name: str
     """As it stands before the trial's lines, `trial 2 [8 4 4 1]`."""
@@ -88,13 +93,14 @@ class TrialView:
     end: TrialEnd | None = None
     """How it ended; None while it hasn't."""
     scores: list[tuple[int, float, float]] = field(default_factory=list)
-    """Epochs with their validation top-1 (percent), and when it was known (seconds since 1970), in that order; a trial
-    that went back to another's weights has an epoch twice."""
+    """Epochs with their validation score, and when it was known (seconds since 1970), in that order; a trial that went
+    back to another's weights has an epoch twice."""
     _file: JsonLines = field(init=False, repr=False, compare=False)
     _lines: list[str] = field(default_factory=list, init=False)
-    """Taken in, and not shown yet."""
+    """Read, and not shown yet."""
     _doing: str = field(default="", init=False)
     _phase: tuple[str, int, str] = field(default=("", 0, ""), init=False)
+    # Tune's thread reads a trial's end, the main thread everything.
     _reading: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -107,30 +113,26 @@ class TrialView:
 
     @property
     def epochs(self) -> dict[int, float]:
-        """Validation top-1 of each epoch, percent; the latest where there are several."""
-        return {epoch: top1 for epoch, top1, _ in self.scores}
+        """Validation score of each epoch; the latest where there are several."""
+        return {epoch: score for epoch, score, _ in self.scores}
 
-    @property
-    def followed(self) -> bool:
-        """Whether it has ended, and all that it told was shown."""
-        return self.end is not None and not self._lines
-
-    def take_in(self) -> None:
-        """Take in what was added to the file; its lines are shown when it's next followed. Any thread may."""
+    def read(self) -> None:
+        """Read what was added to the file; its lines are shown later. Any thread may."""
         with self._reading:
             for event in self._file.read():
                 line = self._take(event)
                 if line is not None:
                     self._lines.append(line)
 
-    def take_in_quietly(self) -> None:
-        """Take in what an earlier command has shown."""
-        self.take_in()
+    def read_silently(self) -> None:
+        """Read what an earlier command has shown."""
+        self.read()
         self._lines.clear()
 
-    def follow(self, progress: Progress) -> None:
-        """Take in what was added to the file, and show lines that are worth keeping."""
-        self.take_in()
+    def show(self, progress: Progress) -> None:
+        """Read what was added to the file, and show lines that are worth keeping."""
+        if self.end is None:
+            self.read()
         while self._lines:
             progress.line(f"{self.name}: {self._lines.pop(0)}")
 
@@ -148,7 +150,7 @@ class TrialView:
                 self._doing = self._doing or "starting"
                 return str(event["text"])
             case "epoch":
-                self.scores.append((event["epoch"], event["top1"], event["time"]))
+                self.scores.append((event["epoch"], event["score"], event["time"]))
             case "end":
                 self.end = TrialEnd(**event)
                 return None if self.end.reason is None else f"{self.end.state.replace('_', ' ')}: {self.end.reason}"
@@ -157,9 +159,8 @@ class TrialView:
         return None
 
 
-def follow_all(views: Sequence[TrialView], progress: Progress) -> None:
-    """Take in what all trials told, and move the sweep's own progress."""
+def show_all(views: Sequence[TrialView], progress: Progress) -> None:
+    """Show what all trials reported, and move the sweep's own progress."""
     for view in views:
-        if not view.followed:
-            view.follow(progress)
+        view.show(progress)
     progress.update(sum(view.end is not None for view in views), "; ".join(view.state for view in views if view.state))

@@ -1,14 +1,12 @@
-"""The trials of a sweep in the order in which they run, kept in a file so that a sweep can go on after any stop.
-
-Knows no Ray: whoever runs trials asks for the next one and tells when one has ended.
-"""
+"""The trials of a sweep in the order in which they run, kept in a file from which a stopped sweep is resumed."""
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Protocol
 
 from pydantic import JsonValue
 
@@ -16,9 +14,36 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import SweepConfig
 from morphmlp.errors import CheckpointError
 from morphmlp.line_file import LineFile, read_json_lines, remove_truncated_line
-from morphmlp.tuning.run.trial_log import TrialLog, TrialView
-from morphmlp.tuning.search.point_source import PointSource
+from morphmlp.training.record.run_folder import RunFolder
+from morphmlp.tuning.run.sweep_folder import SweepFolder
+from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog, TrialView
 from morphmlp.tuning.space.space import ImpossiblePoint, Point
+
+
+class PointSource(Protocol):
+    """Proposes points."""
+
+    def next(self) -> Point | None:
+        """The next point to try; None where there is none any more."""
+        ...
+
+    def tell(self, point: Point, score: float | None) -> None:
+        """Learn what a point came to: its score, the mean over its seeds; None where it failed."""
+        ...
+
+
+class ListedPoints:
+    """Points that are all known at the start."""
+
+    def __init__(self, points: Iterable[Point]) -> None:
+        self._points = iter(points)
+
+    def next(self) -> Point | None:
+        """The next of them."""
+        return next(self._points, None)
+
+    def tell(self, point: Point, score: float | None) -> None:
+        """Nothing follows from results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +66,50 @@ class TrialJob:
     """Of a population: its experiment may change while it trains."""
 
     @property
+    def folder(self) -> RunFolder:
+        """The trial's files."""
+        return RunFolder(Path(self.config.cluster.storage) / self.run_name)
+
+    @property
     def log(self) -> Path:
-        """What the trial tells, line by line."""
-        return Path(self.config.cluster.storage) / self.run_name / "trial.jsonl"
+        """What the trial reports, line by line."""
+        return self.folder.root / "trial.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJobs:
+    """Makes the jobs of a sweep's trials."""
+
+    sweep: SweepConfig
+    folder: SweepFolder
+    parent_run_id: str
+    uri: str
+
+    def make(self, number: int, point: Point, seed: int) -> TrialJob:
+        """The job of a trial: its point's experiment with this seed."""
+        replica = f"-seed{seed}" if len(self.sweep.seeds) > 1 else ""
+        return TrialJob(
+            number=number,
+            config=self._placed(point.config, seed),
+            run_name=f"{self.folder.root.name}-{number:03d}-{point.label}{replica}",
+            parent_run_id=self.parent_run_id,
+            point=dict(point.values),
+            uri=self.uri,
+            working_folder=str(Path.cwd()),
+            max_minutes=self.sweep.max_trial_minutes,
+            is_member=self.sweep.search.kind == "population",
+        )
+
+    def _placed(self, config: ExperimentConfig, seed: int) -> ExperimentConfig:
+        """The experiment with its files inside the sweep's folder; nothing else that it computes changes."""
+        ingest = config.ingest
+        if self.sweep.share_clips and ingest.clip_cache is None:
+            ingest = dataclasses.replace(
+                ingest, clip_cache=str(self.folder.clips.absolute()), clip_cache_gb=self.sweep.clip_cache_gb
+            )
+        cluster = dataclasses.replace(config.cluster, storage=str(self.folder.root))
+        train = dataclasses.replace(config.train, seed=seed)
+        return dataclasses.replace(config, train=train, cluster=cluster, ingest=ingest)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,18 +127,18 @@ class TrialQueue:
 
     def __init__(
         self,
-        sweep: SweepConfig,
         source: PointSource,
         *,
+        seeds: Sequence[int],
         file: Path,
         make_point: Callable[[dict[str, JsonValue]], Point | ImpossiblePoint],
         make_job: Callable[[int, Point, int], TrialJob],
     ) -> None:
-        """Take up the trials that the file lists, none at first.
+        """Continue with the trials that the file lists, none at first.
 
         Args:
-            sweep: The sweep.
             source: Where points come from.
+            seeds: Every point runs once with each.
             file: Lists the trials, one JSON line each.
             make_point: A point of these values.
             make_job: The job of a number, a point and a seed.
@@ -81,8 +147,8 @@ class TrialQueue:
             CheckpointError: A trial of the file isn't possible any more.
         """
         self.entries: list[Entry] = []
-        self._seeds, self._source, self._make_job = sweep.seeds, source, make_job
-        self._told: set[str] = set()
+        self._seeds, self._source, self._make_job = tuple(seeds), source, make_job
+        self._judged: set[str] = set()  # keys of points whose score the source knows
         remove_truncated_line(file)
         self._lines = LineFile(file)
         for known in read_json_lines(file):
@@ -93,8 +159,9 @@ class TrialQueue:
                 raise CheckpointError(f"{file}: trial {known['number']} isn't possible any more: {point.reasons[0]}")
             self._add(point, known["seed"])
         for entry in self.entries:
-            entry.view.take_in_quietly()
+            entry.view.read_silently()
         self._waiting: Iterator[Entry] = iter([entry for entry in self.entries if entry.view.end is None])
+        self._known_ends = {entry.job.number for entry in self.entries if entry.view.end is not None}
         for entry in self.entries:
             self.note_end(entry)
 
@@ -116,28 +183,41 @@ class TrialQueue:
         """Key of a trial's point."""
         return self.entries[number - 1].point.key
 
+    def end(self, entry: Entry, end: TrialEnd) -> None:
+        """End a trial whose process didn't, or never started."""
+        TrialLog(entry.view.path).ended(end)
+        self.note_end(entry)
+
     def note_end(self, entry: Entry) -> None:
-        """Let the source know of a point all of whose trials have ended."""
+        """Read a trial's end, and let the source know of a point all of whose trials have ended."""
+        entry.view.read()
         key = entry.point.key
         ends = [(other.view.end, other.view.epochs) for other in self.entries if other.point.key == key]
-        if key in self._told or any(end is None for end, _ in ends):
+        if key in self._judged or any(end is None for end, _ in ends):
             return
-        self._told.add(key)
+        self._judged.add(key)
         scores = []
         for end, epochs in ends:
-            if end is not None and end.result is not None:
-                scores.append(float(str(end.result["score"])))
+            if end is not None and end.score is not None:
+                scores.append(end.score)
             elif end is not None and end.state in ("stopped", "timed_out") and epochs:
                 scores.append(epochs[max(epochs)])
         self._source.tell(entry.point, mean(scores) if scores else None)
 
+    def newly_ended(self) -> list[Entry]:
+        """Trials that have ended since this was last asked, or since the sweep was started or resumed."""
+        fresh = [e for e in self.entries if e.view.end is not None and e.job.number not in self._known_ends]
+        self._known_ends |= {entry.job.number for entry in fresh}
+        return fresh
+
     def retry_failed(self) -> None:
         """Let trials that ended with an error run once more."""
-        failed = [entry for entry in self.entries if entry.view.end is not None and entry.view.end.state == "failed"]
-        for entry in failed:
-            self._told.discard(entry.point.key)
-            TrialLog(entry.view.path).again()
-            entry.view.take_in()
+        for entry in self.entries:
+            if entry.view.end is not None and entry.view.end.state == "failed":
+                self._judged.discard(entry.point.key)
+                self._known_ends.discard(entry.job.number)
+                TrialLog(entry.view.path).again()
+                entry.view.read()
         self._waiting = iter([entry for entry in self.entries if entry.view.end is None])
 
     def _add(self, point: Point, seed: int) -> Entry:
@@ -147,8 +227,3 @@ class TrialQueue:
         entry = Entry(point=point, seed=seed, job=job, view=view)
         self.entries.append(entry)
         return entry
-
-
-def seeded(config: ExperimentConfig, seed: int) -> ExperimentConfig:
-    """The experiment as the replica with this seed."""
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))

@@ -50,7 +50,7 @@ class Trial:
     error: str | None
     """Why it ended early, in one line; none where it finished."""
     replaces: Mapping[str, JsonValue] | None = None
-    """The values that were asked for, where others took their place."""
+    """The values that the search chose, where others took their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class SweepResult:
     trials: tuple[Trial, ...]
     impossible: tuple[ImpossiblePoint, ...]
     with_checkpoints: tuple[str, ...] | None = None
-    """Names of the trials' runs whose checkpoints were kept; None where none were removed for room."""
+    """Names of the trials' runs whose checkpoints were kept; None where all were kept."""
     freed_bytes: int = 0
     """What the removed checkpoints took."""
 

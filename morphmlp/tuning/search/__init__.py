@@ -1,1 +1,5 @@
-"""How a sweep looks for good points: grid and random points, Optuna, successive halving, populations."""
+"""How a sweep looks for good points, and what it does with bad ones.
+
+Points: `optuna_search.OptunaPoints`. Schedulers (`scheduler.SweepScheduler`): `ray_asha_pruner.AshaPruner`,
+`population.Population`.
+"""

@@ -1,6 +1,6 @@
 """Points that Optuna proposes from the results so far, inside the model's shape rules and the budget.
 
-Its journal is a file, so that a sweep goes on after any stop with what it had learnt. One process works with it.
+Its journal is a file, so that a sweep resumes after any stop with what it had learnt. One process works with it.
 """
 
 import json
@@ -15,8 +15,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import JsonValue
 
-from morphmlp.config.sweep import OptunaSearch, Range, SweepConfig
+from morphmlp.config.sweep import OptunaSearch, Range
 from morphmlp.line_file import remove_truncated_line
+from morphmlp.tasks.scores import ScoreName
 from morphmlp.tuning.space.space import ImpossiblePoint, Planner, Point
 
 IMPOSSIBLE_IN_A_ROW = 200
@@ -35,29 +36,37 @@ _STUDY = "sweep"
 class OptunaPoints:
     """Asks Optuna's tree-structured Parzen estimator for points, and tells it what they came to."""
 
-    def __init__(self, sweep: SweepConfig, planner: Planner, journal: Path) -> None:
-        """Go on with a journal, or begin one.
+    def __init__(
+        self,
+        search: OptunaSearch,
+        space: Mapping[str, tuple[JsonValue, ...] | Range],
+        score: ScoreName,
+        planner: Planner,
+        journal: Path,
+    ) -> None:
+        """Continue a journal, or begin one.
 
         Args:
-            sweep: The sweep; its search is Optuna's.
+            search: The sweep's.
+            space: Its fields with their values.
+            score: What points are compared by.
             planner: Says which points are possible.
             journal: File for what is known; no other process may work with it.
         """
-        assert isinstance(sweep.search, OptunaSearch)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        _mend(journal)
+        _repair(journal)
         # Draws differ from start to start: the same seed again would propose the first points again.
-        seed = sweep.search.seed + (len(journal.read_bytes().splitlines()) if journal.exists() else 0)
+        seed = search.seed + (len(journal.read_bytes().splitlines()) if journal.exists() else 0)
         self._guided: BaseSampler = TPESampler(n_startup_trials=RANDOM_POINTS, seed=seed)
         self._by_chance: BaseSampler = RandomSampler(seed=seed + 1)
-        self._planner, self._wanted = planner, sweep.search.num_points
-        self._ranges = sweep.space
-        self._space = {name: _distribution(values) for name, values in sweep.space.items()}
+        self._planner, self._num_points = planner, search.num_points
+        self._ranges = space
+        self._space = {name: _distribution(values) for name, values in space.items()}
         self._study = optuna.create_study(
             study_name=_STUDY,
             storage=JournalStorage(JournalFileBackend(str(journal))),
             sampler=self._guided,
-            direction="maximize",
+            direction="maximize" if score.higher_is_better else "minimize",
             load_if_exists=True,
         )
         self._numbers: dict[str, int] = {}
@@ -72,7 +81,7 @@ class OptunaPoints:
         """A point that had been proposed before a stop, or a new one; None where there are enough, or no more."""
         if self._waiting:
             return self._waiting.pop(0)
-        if len(self._numbers) >= self._wanted:
+        if len(self._numbers) >= self._num_points:
             return None
         for attempt in range(IMPOSSIBLE_IN_A_ROW):
             self._study.sampler = self._guided if attempt < GUIDED_IN_A_ROW else self._by_chance
@@ -87,12 +96,12 @@ class OptunaPoints:
                 return point
         if not self.notes:
             self.notes.append(
-                f"search.num_points: {self._wanted} were asked for, {len(self._numbers)} could be found; "
+                f"search.num_points: is {self._num_points}, but only {len(self._numbers)} points were found; "
                 f"{IMPOSSIBLE_IN_A_ROW} proposals in a row were impossible or known"
             )
         return None
 
-    def tell(self, point: Point, top1: float | None) -> None:
+    def tell(self, point: Point, score: float | None) -> None:
         """Learn what a point came to; a second time changes nothing, unless it had failed at first."""
         number = self._numbers.get(point.key)
         if number is None:
@@ -100,13 +109,13 @@ class OptunaPoints:
         known = self._study.get_trials(deepcopy=False)[number]
         if not known.state.is_finished():
             # To the estimator a failed point is a bad one.
-            self._study.tell(number, top1, state=TrialState.PRUNED if top1 is None else TrialState.COMPLETE)
-        elif top1 is not None and known.state != TrialState.COMPLETE:
+            self._study.tell(number, score, state=TrialState.PRUNED if score is None else TrialState.COMPLETE)
+        elif score is not None and known.state != TrialState.COMPLETE:
             self._numbers[point.key] = len(self._study.get_trials(deepcopy=False))
-            self._study.add_trial(create_trial(value=top1, params=known.params, distributions=known.distributions))
+            self._study.add_trial(create_trial(value=score, params=known.params, distributions=known.distributions))
 
     def importances(self) -> dict[str, float] | None:
-        """Share of each field in what parts good results from others (PED-ANOVA); None from too few results."""
+        """Share of each field in what separates good results from others (PED-ANOVA); None from too few results."""
         done = self._results()
         if len(done) < TRIALS_TO_WEIGH or len({trial.value for trial in done}) == 1:
             return None
@@ -117,8 +126,8 @@ class OptunaPoints:
         """Sort out what the journal holds; returns the impossible proposals that the estimator learns from."""
         learnt = 0
         for trial in known:
-            whole = trial.params.keys() >= self._space.keys()
-            point = self._planner.point(self._values(trial.params)) if whole else None
+            complete = trial.params.keys() >= self._space.keys()
+            point = self._planner.point(self._values(trial.params)) if complete else None
             if not isinstance(point, Point):
                 learnt += trial.state == TrialState.PRUNED
                 if not trial.state.is_finished():  # a stop came before it was refused
@@ -173,7 +182,7 @@ def _value(values: tuple[JsonValue, ...] | Range, param: object) -> JsonValue:
     return param if values.count is None else values.number(int(param))
 
 
-def _mend(journal: Path) -> None:
+def _repair(journal: Path) -> None:
     """Remove what a killed process may have left: a line that it didn't end, and Optuna's lock (which it waits for)."""
     Path(f"{journal}.lock").unlink(missing_ok=True)
     remove_truncated_line(journal)

@@ -1,8 +1,7 @@
 """Who of a population exploits whom, and with which values it continues.
 
-After Jaderberg et al., Population Based Training of Neural Networks, 2017: truncation selection, asynchronous. Knows no
-trial and no checkpoint; all chance comes from counter-based keys, so that the same reports in the same order always
-lead to the same decisions.
+After Jaderberg et al., Population Based Training of Neural Networks, 2017: truncation selection, asynchronous. All
+chance comes from counter-based keys, so that the same reports in the same order always lead to the same decisions.
 """
 
 import math
@@ -12,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import JsonValue
 
-from morphmlp.config.sweep import PopulationSearch, Range, SweepConfig
+from morphmlp.config.sweep import PopulationSearch, Range
 from morphmlp.data.stream.plan import random_generator
+from morphmlp.tasks.scores import ScoreName
+from morphmlp.tuning.search.scheduler import Exploit
 from morphmlp.tuning.space.space import ImpossiblePoint, Point, drawn
 
 FACTORS = (0.8, 1.2)
@@ -21,30 +22,15 @@ FACTORS = (0.8, 1.2)
 RESAMPLE_CHANCE = 0.25
 """Chance that a field is drawn anew instead."""
 EXPLORE_TRIES = 100
-"""Changes that are drawn before a member goes on with its donor's values, where none was possible."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exploit:
-    """A member goes on with another one's weights, under changed values."""
-
-    member: int
-    """Who changes: its number, from 1."""
-    donor: int
-    """Whose weights it takes."""
-    donor_epoch: int
-    """Epochs that the donor had trained at its last report."""
-    donor_top1: float
-    """Percent, in that report."""
-    values: Mapping[str, JsonValue]
-    """The swept fields from now on."""
+"""Changes that are drawn before a member continues with its donor's values, where none was possible."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Report:
     epoch: int
-    top1: float
-    """Minus infinity where it diverged."""
+    score: float
+    rank: float
+    """Higher is better, whatever the score; minus infinity where it diverged."""
 
 
 class Population:
@@ -52,77 +38,66 @@ class Population:
 
     def __init__(
         self,
-        sweep: SweepConfig,
+        search: PopulationSearch,
+        space: Mapping[str, Sequence[JsonValue] | Range],
         points: Sequence[Point],
         *,
+        score: ScoreName,
         epochs: int,
         make_point: Callable[[Mapping[str, JsonValue]], Point | ImpossiblePoint],
     ) -> None:
-        """Begin; `decide`, told the known reports in their order, brings the state back after a stop.
+        """Begin; the known reports in their order bring the state back after a stop.
 
         Args:
-            sweep: The sweep; its search is a population's.
+            search: The sweep's.
+            space: Its fields with their values.
             points: The first one of each member, as `expand` finds them.
+            score: What members are compared by.
             epochs: Of a whole training.
             make_point: A point of these values (`Planner.point`).
         """
-        assert isinstance(sweep.search, PopulationSearch)
-        self._search, self._space = sweep.search, sweep.space
-        self._first, self._epochs, self._make_point = tuple(points), epochs, make_point
+        self._search, self._space = search, space
+        self._sign, self._epochs, self._make_point = 1 if score.higher_is_better else -1, epochs, make_point
         self._values = {member: dict(point.values) for member, point in enumerate(points, 1)}
         self._changes = dict.fromkeys(self._values, 0)
         self._reports: dict[int, _Report] = {}
 
-    def first_points(self) -> tuple[Point, ...]:
-        """What the members begin with."""
-        return self._first
-
     def values(self, member: int) -> Mapping[str, JsonValue]:
-        """What a member trains with now.
-
-        After a replay, one whose files still hold other values hasn't carried out its last exploit.
-        """
+        """What a member trains with now."""
         return dict(self._values[member])
 
-    def decide(self, member: int, epoch: int, top1: float | None) -> Exploit | None:
+    def on_score(self, number: int, epoch: int, score: float) -> Exploit | None:
         """Take in a member's report, and say whether it exploits another.
 
         What is returned counts as done: the member has the new values, and isn't compared until it reports again.
-
-        Args:
-            member: Its number, from 1.
-            epoch: Epochs that its weights were trained.
-            top1: Of its validation, percent; None where its training diverged.
         """
-        diverged = top1 is None or math.isnan(top1)
-        self._reports[member] = _Report(epoch=epoch, top1=-math.inf if top1 is None or diverged else top1)
+        diverged = math.isnan(score)
+        rank = -math.inf if diverged else self._sign * score
+        self._reports[number] = _Report(epoch=epoch, score=score, rank=rank)
         if epoch >= self._epochs or not (diverged or epoch % self._search.every_epochs == 0):
             return None
-        ranked = sorted(self._reports, key=lambda known: (self._reports[known].top1, known))
+        ranked = sorted(self._reports, key=lambda known: (self._reports[known].rank, known))
         share = math.floor(len(ranked) * self._search.quantile + 1e-9)
-        if not diverged and member not in ranked[:share]:
+        if not diverged and number not in ranked[:share]:
             return None
-        donors = [donor for donor in ranked[len(ranked) - share :] if self._is_donor(donor, member)]
+        donors = [donor for donor in ranked[len(ranked) - share :] if self._is_donor(donor, number)]
         if not donors:
             return None
-        key = (self._search.seed, "population", member, epoch, self._changes[member])
+        key = (self._search.seed, "population", number, epoch, self._changes[number])
         donor = donors[int(random_generator(*key, "donor").integers(len(donors)))]
-        self._values[member] = self._explored(self._values[donor], key)
-        self._changes[member] += 1
-        del self._reports[member]
+        self._values[number] = self._explored(self._values[donor], key)
+        self._changes[number] += 1
+        del self._reports[number]
         given = self._reports[donor]
-        return Exploit(
-            member=member,
-            donor=donor,
-            donor_epoch=given.epoch,
-            donor_top1=given.top1,
-            values=dict(self._values[member]),
-        )
+        return Exploit(donor=donor, donor_epoch=given.epoch, donor_score=given.score, values=dict(self._values[number]))
+
+    def given_up(self, number: int) -> None:
+        """No member is given up."""
 
     def _is_donor(self, donor: int, member: int) -> bool:
         """Better, and not at its end: from there nothing could be learnt any more."""
         given = self._reports[donor]
-        return given.top1 > self._reports[member].top1 and given.epoch < self._epochs
+        return given.rank > self._reports[member].rank and given.epoch < self._epochs
 
     def _explored(self, values: Mapping[str, JsonValue], key: tuple[int | str, ...]) -> dict[str, JsonValue]:
         for attempt in range(EXPLORE_TRIES):

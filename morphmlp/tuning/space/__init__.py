@@ -1,1 +1,1 @@
-"""The points of a sweep: which can run, at what cost, and the plan that says so before anything starts."""
+"""The points of a sweep: `space.expand` and `space.Planner` find and check them, `plan.plan_text` shows them."""

@@ -1,6 +1,6 @@
 """Experiments put together from sections that are each validated once.
 
-What `config_from_mapping` makes of the whole, in a fraction of its time where many points share their sections.
+The same as `config_from_mapping` makes of the complete content, faster where many points share their sections.
 """
 
 import json
@@ -55,7 +55,7 @@ class Assembly:
             try:
                 return _EXPERIMENT.validate_python(parts)
             except ValidationError:
-                pass  # told below, as for a file
+                pass  # raised below with all faults, as for a file
         return config_from_mapping(with_overrides(self._shared, values))
 
     def _section(self, section: str, changes: Mapping[str, JsonValue]) -> object:

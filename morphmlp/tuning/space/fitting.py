@@ -1,20 +1,27 @@
 """Moving a network's sizes to the nearest ones that fit together, or that cost what a budget allows."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import repeat
+from statistics import median
 
+import torch
 from pydantic import JsonValue
 
 from morphmlp.config import ExperimentConfig, ModelConfig
 from morphmlp.config.shapes import stage_grids, temporal_groups, temporal_tokens
 from morphmlp.config.sweep import BudgetConfig
+from morphmlp.models import MorphMLP
 from morphmlp.models.cost import ModelCost
 
 SCALES = tuple(sorted((2 ** (step / 24) for step in range(-72, 73)), key=lambda scale: abs(math.log(scale))))
 """Factors by which depths or widths are tried, nearest to 1 first: an eighth to eight, 3 % apart."""
+WARM_UP = 2
+ROUNDS = 5
+"""Passes of a network whose latency is measured."""
 Four = tuple[int, int, int, int]
 
 
@@ -114,6 +121,20 @@ def budget_faults(cost: ModelCost, budget: BudgetConfig) -> list[str]:
     return list(_outside(cost, budget))
 
 
+def measured_latency_ms(sizes: Sizes) -> float:
+    """Milliseconds of a forward pass of one view in fp32, on the GPU where there is one: median over some passes."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = MorphMLP(sizes.model, num_frames=sizes.num_frames, crop_size=sizes.crop_size).eval().to(device)
+    view = torch.zeros(1, *model.input_shape, device=device)
+    times = []
+    with torch.inference_mode():
+        for _ in range(WARM_UP + ROUNDS):
+            began = time.perf_counter()
+            model(view).sum().item()  # waits for the device
+            times.append(1000 * (time.perf_counter() - began))
+    return median(times[WARM_UP:])
+
+
 def _scaled(sizes: Sizes, budget: BudgetConfig) -> Iterator[Sizes]:
     """All that `budget.adjust` can make of a network, the least changed first, none twice."""
     model, deepen = sizes.model, budget.adjust == "depths"
@@ -165,8 +186,8 @@ def _distance(cost: ModelCost, budget: BudgetConfig) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _nearest_divisor(number: int, whole: int) -> int:
-    return _nearest(number, divisors(whole))
+def _nearest_divisor(number: int, of: int) -> int:
+    return _nearest(number, divisors(of))
 
 
 @lru_cache(maxsize=65536)

@@ -1,4 +1,4 @@
-"""What a sweep will do, in words, before anything starts."""
+"""What a sweep will do and how long it takes, in words, before anything starts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,11 @@ from pydantic import JsonValue
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import NoScheduler, SweepConfig
+from morphmlp.data.manifest import read_manifest
+from morphmlp.environment import hardware
+from morphmlp.errors import MorphMLPError
+from morphmlp.record import Metrics, Tags
+from morphmlp.tracking import read_runs, tracking_uri
 from morphmlp.training.record.accounting import TRAINING_PASSES
 from morphmlp.tuning.space.space import ImpossiblePoint, Point, Space, short_names, text_of
 
@@ -27,20 +32,44 @@ class TrainingSpeed:
     """The run that it was measured in."""
 
 
-def plan_text(space: Space, sweep: SweepConfig, *, speed: TrainingSpeed | None, num_videos: int | None) -> str:
+def known_speed(dataset: str) -> TrainingSpeed | None:
+    """The speed of the newest finished run of a data set on this hardware; None where there is none."""
+    try:
+        runs = read_runs(tracking_uri(), dataset=dataset)
+    except MorphMLPError:
+        return None
+    speed, where = f"metrics.{Metrics.RUN_GMACS_PER_S}", f"tags.{Tags.HARDWARE}"
+    if runs.empty or speed not in runs or where not in runs:
+        return None
+    same = runs[(runs[where] == hardware()) & runs[speed].gt(0)]
+    if same.empty:
+        return None
+    newest = same.iloc[0]
+    return TrainingSpeed(gmacs_per_s=float(newest[speed]), source=f"run {newest['run_name']}")
+
+
+def num_videos(manifest: str) -> int | None:
+    """Videos of a manifest; None where it isn't there (yet)."""
+    try:
+        return len(read_manifest(manifest, only=["video_id"]))
+    except MorphMLPError:
+        return None
+
+
+def plan_text(space: Space, sweep: SweepConfig, *, speed: TrainingSpeed | None, videos: int | None) -> str:
     """The plan: points with their cost and time, then what is moved, what is left out, and why.
 
     Args:
         space: The points.
         sweep: The sweep.
-        speed: How fast trials train; None where no run tells.
-        num_videos: Of the training manifest; None where there is none yet.
+        speed: How fast trials train; None where no run shows it.
+        videos: How many the training manifest has; None where there is none yet.
     """
     seeds = len(sweep.seeds)
     proposed = sweep.search.kind == "optuna"
     number = space.num_points(sweep)
     hours = [
-        _hours(point, speed, clips) for point, clips in zip(space.points, _clips(space.points, num_videos), strict=True)
+        _hours(point, speed, clips) for point, clips in zip(space.points, _clips(space.points, videos), strict=True)
     ]
     rows = [
         (
@@ -77,21 +106,21 @@ def _hours(point: Point, speed: TrainingSpeed | None, clips: int | None) -> floa
     return clips * point.cost.gmacs * TRAINING_PASSES / speed.gmacs_per_s / 3600
 
 
-def _clips(points: Sequence[Point], num_videos: int | None) -> list[int | None]:
+def _clips(points: Sequence[Point], videos: int | None) -> list[int | None]:
     """Clips that a trial of each point trains on, where the number of videos is known."""
     known: dict[str, int] = {}
     clips: list[int | None] = []
     for point in points:
         # Points that differ in other fields see as many; of a great space few experiments need be made.
         key = repr([value for name, value in point.values.items() if name.startswith(("augment.", "train."))])
-        if num_videos is not None and key not in known:
-            known[key] = _clips_of(point.config, num_videos)
+        if videos is not None and key not in known:
+            known[key] = _clips_of(point.config, videos)
         clips.append(known.get(key))
     return clips
 
 
-def _clips_of(config: ExperimentConfig, num_videos: int) -> int:
-    clips = num_videos * config.augment.repeats * config.train.epochs
+def _clips_of(config: ExperimentConfig, videos: int) -> int:
+    clips = videos * config.augment.repeats * config.train.epochs
     if config.train.max_steps is None:
         return clips
     return min(clips, config.train.max_steps * config.train.global_batch_size * config.augment.repeats)

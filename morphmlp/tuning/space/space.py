@@ -1,7 +1,4 @@
-"""The points of a sweep, before anything starts: which can run, at what cost, and which can't, and why.
-
-Knows configurations and networks; no Ray, no record.
-"""
+"""The points of a sweep, before anything starts: which can run, at what cost, and which can't, and why."""
 
 import itertools
 import json
@@ -22,12 +19,18 @@ from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost
 from morphmlp.models.cost_formula import planned_cost
 from morphmlp.tuning.space.assembly import Assembly
-from morphmlp.tuning.space.fitting import Sizes, brought_inside, budget_faults, nearest_to_budget, nearest_values
-from morphmlp.tuning.space.latency import measured_latency_ms
+from morphmlp.tuning.space.fitting import (
+    Sizes,
+    brought_inside,
+    budget_faults,
+    measured_latency_ms,
+    nearest_to_budget,
+    nearest_values,
+)
 
 LONGEST_LABEL = 80
 DRAWS_PER_POINT = 200
-"""Random draws after which a space has no more new points, for each point that is asked for."""
+"""Random draws after which a space has no more new points, for each point that the search needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Point:
     """The swept fields, dotted, and what they are here."""
     cost: ModelCost
     replaces: Mapping[str, JsonValue] | None = None
-    """The values that were asked for, where they weren't possible or cost too much or too little."""
+    """The values that the search chose, where they weren't possible or cost too much or too little."""
     make_config: Callable[[Mapping[str, JsonValue]], ExperimentConfig] = field(repr=False, compare=False)
     """The experiment with such values."""
 
@@ -59,7 +62,7 @@ class Point:
 
     @cached_property
     def config(self) -> ExperimentConfig:
-        """The whole experiment."""
+        """The complete experiment."""
         return self.make_config(self.values)
 
 
@@ -160,7 +163,7 @@ class Planner:
         sizes = None
         if isinstance(model, ModelConfig) and isinstance(clip, ClipConfig):
             sizes = Sizes(model=model, num_frames=clip.num_frames, crop_size=clip.crop_size)
-            # Shape rules alone are asked for in no time; most impossible points break them.
+            # Shape rules alone are checked in no time; most impossible points break them.
             if faults := shape_faults(
                 embed_dims=model.embed_dims, chunk_lengths=model.chunk_lengths, crop_size=clip.crop_size
             ):
@@ -228,7 +231,7 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
         ConfigError: The base experiment itself has faults, or no point at all is possible.
     """
     planner = Planner(sweep, base)
-    wanted = 1 if sweep.search.kind == "optuna" else sweep.num_points
+    num_points = 1 if sweep.search.kind == "optuna" else sweep.num_points
     candidates = _combinations(sweep) if sweep.search.kind == "grid" else _draws(sweep)
     points: dict[str, Point] = {}
     impossible: list[ImpossiblePoint] = []
@@ -239,7 +242,7 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
             impossible.append(point)
             continue
         alike += points.setdefault(point.key, point) is not point
-        if len(points) == wanted:
+        if len(points) == num_points:
             break
     if not points:
         raise ConfigError(
@@ -247,9 +250,9 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
             + [f"space: {point.title}: {reason}" for point in impossible[:20] for reason in point.reasons]
         )
     notes = []
-    if wanted is not None and len(points) < wanted:
+    if num_points is not None and len(points) < num_points:
         name = "size" if sweep.search.kind == "population" else "num_points"
-        notes.append(f"search.{name}: {wanted} were asked for, {len(points)} could be found")
+        notes.append(f"search.{name}: is {num_points}, but only {len(points)} points were found")
     if alike:
         notes.append(f"Became the same as another point when they were moved: {alike}")
     known = () if sweep.search.kind == "optuna" else tuple(impossible)  # which will propose others
@@ -312,6 +315,6 @@ def text_of(value: JsonValue) -> str:
 
 
 def short_names(fields: Sequence[str]) -> list[str]:
-    """Fields without their sections, as long as that tells them apart."""
+    """Fields without their sections, as long as that keeps them distinct."""
     leaves = [field.rpartition(".")[2] for field in fields]
     return leaves if len(set(leaves)) == len(leaves) else list(fields)

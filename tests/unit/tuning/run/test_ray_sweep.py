@@ -1,10 +1,13 @@
-"""How trials that run at the same time share a cluster."""
+"""How trials that run at the same time share a cluster, and which of them belong together."""
+
+from types import SimpleNamespace
 
 import pytest
 
 from morphmlp.cluster.ray_cluster import Placement
+from morphmlp.config.sweep import Asha
 from morphmlp.errors import ClusterError
-from morphmlp.tuning.run.ray_sweep import share
+from morphmlp.tuning.run.ray_sweep import _scheduler, share
 
 
 def placement(**changes):
@@ -28,3 +31,14 @@ def test_trials_that_would_starve_each_other_are_refused_with_the_arithmetic():
 def test_trials_share_no_gpus():
     with pytest.raises(ClusterError, match="2 trials of 2 workers need 4 GPUs, there are 2"):
         share(placement(device="cuda"), trials=2, cpus=64, gpus=2)
+
+
+def test_a_sweeps_scheduler_knows_which_trials_are_seeds_of_one_point():
+    queue = SimpleNamespace(point_of=lambda number: "ab"[(number - 1) // 2])
+    config = SimpleNamespace(task="classification", train=SimpleNamespace(epochs=9))
+    sweep = SimpleNamespace(search=SimpleNamespace(kind="grid"), scheduler=Asha(kind="asha"))
+    scheduler = _scheduler(sweep, SimpleNamespace(points=[SimpleNamespace(config=config)]), None, queue)
+    scheduler.on_score(1, 1, 50.0)
+    assert scheduler.on_score(3, 1, 40.0) is not None
+    assert scheduler.given_up(4) is not None
+    assert scheduler.given_up(2) is None

@@ -7,9 +7,10 @@ import pytest
 from ray.tune.search import Searcher
 
 from morphmlp.errors import RunStoppedError
+from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.workers.stops import Stop, StopReason, requested_stop, write_stop_request
-from morphmlp.tuning.run import ray_trials
-from morphmlp.tuning.run.ray_trials import _ask_all_to_stop, _NextTrial
+from morphmlp.tuning.run import ray_trial_process
+from morphmlp.tuning.run.ray_trials import _ask_all_to_stop, _Trials
 from morphmlp.tuning.run.trial_log import TrialLog, TrialView
 
 PRUNED = Stop(reason=StopReason.PRUNED, detail="63.0 is in the lower half of those seen at epoch 2")
@@ -25,12 +26,17 @@ def queue(tmp_path):
         TrialLog(path)
         job = SimpleNamespace(number=number)
         entries.append(SimpleNamespace(job=job, view=TrialView(name=f"t{number}", path=path)))
-    waiting, told = iter(entries), []
-    return SimpleNamespace(entries=entries, next=lambda: next(waiting, None), note_end=told.append, told=told)
+    waiting, ended = iter(entries), []
+
+    def end(entry, end):
+        entry.view.end = end
+        ended.append(entry)
+
+    return SimpleNamespace(entries=entries, next=lambda: next(waiting, None), end=end, ended=ended)
 
 
 def handed_out(queue, given_up):
-    trials = _NextTrial(queue, SimpleNamespace(given_up=given_up.get))
+    trials = _Trials(queue, SimpleNamespace(given_up=given_up.get))
     handed = []
     while (found := trials.suggest(str(len(handed)))) != Searcher.FINISHED:
         handed.append(found["job"].number)
@@ -47,7 +53,7 @@ def test_a_trial_whose_point_was_given_up_does_not_start_and_ends_as_stopped(que
         0,
         0,
     )
-    assert queue.told == [queue.entries[1]]
+    assert queue.ended == [queue.entries[1]]
 
 
 def test_where_all_that_are_left_were_given_up_the_sweep_ends(queue):
@@ -56,7 +62,7 @@ def test_where_all_that_are_left_were_given_up_the_sweep_ends(queue):
 
 
 def test_a_sweep_that_is_asked_to_end_starts_no_more_trials(queue):
-    trials = _NextTrial(queue, SimpleNamespace(given_up={}.get))
+    trials = _Trials(queue, SimpleNamespace(given_up={}.get))
     assert trials.suggest("a")["job"].number == 1
     lines = []
     trials.end(signal.SIGTERM, SimpleNamespace(line=lines.append))
@@ -71,8 +77,7 @@ def test_only_trials_at_work_are_asked_to_stop_and_no_other_request_is_lost(tmp_
             folder.mkdir()
         if asked is not None:
             write_stop_request(folder / "stop-requested", asked)
-        config = SimpleNamespace(cluster=SimpleNamespace(storage=str(tmp_path)))
-        return SimpleNamespace(job=SimpleNamespace(config=config, run_name=name), view=SimpleNamespace(end=end))
+        return SimpleNamespace(job=SimpleNamespace(folder=RunFolder(folder)), view=SimpleNamespace(end=end))
 
     entries = [entry("done", end="finished"), entry("behind", asked=PRUNED), entry("works")]
     _ask_all_to_stop(SimpleNamespace(entries=[*entries, entry("waiting")]), SWEEP_STOPS)
@@ -81,10 +86,9 @@ def test_only_trials_at_work_are_asked_to_stop_and_no_other_request_is_lost(tmp_
 
 
 def test_a_trial_that_stops_with_its_sweep_has_not_ended(tmp_path, monkeypatch):
-    """So the sweep takes it up again when it goes on."""
+    """So the sweep continues it when it is resumed."""
     job = SimpleNamespace(
-        config=SimpleNamespace(cluster=SimpleNamespace(storage=str(tmp_path))),
-        run_name="t1",
+        folder=RunFolder(tmp_path / "t1"),
         working_folder=str(tmp_path),
         uri="",
         log=tmp_path / "t1" / "trial.jsonl",
@@ -95,10 +99,10 @@ def test_a_trial_that_stops_with_its_sweep_has_not_ended(tmp_path, monkeypatch):
         write_stop_request(tmp_path / "t1" / "stop-requested", SWEEP_STOPS)
         raise RunStoppedError("stopped", signum=signal.SIGINT)
 
-    monkeypatch.setattr(ray_trials, "_to_its_end", stop)
+    monkeypatch.setattr(ray_trial_process, "_train_and_test", stop)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    ray_trials._run_trial({"job": job}, placement=None)
+    ray_trial_process.run_trial({"job": job}, placement=None)
     view = TrialView(name="t1", path=job.log)
-    view.take_in_quietly()
+    view.read_silently()
     assert view.end is None

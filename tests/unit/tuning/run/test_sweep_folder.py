@@ -30,11 +30,11 @@ def test_a_second_sweep_of_the_same_name_is_refused(folder):
     folder.require_new()
     folder.begin(SWEEP, {})
     for refused in (folder.require_new, lambda: folder.begin(SWEEP, {})):
-        with pytest.raises(CheckpointError, match="choose another name, or go on with it by --resume"):
+        with pytest.raises(CheckpointError, match="choose another name, or continue it with --resume"):
             refused()
 
 
-def test_a_folder_without_a_sweep_cannot_go_on(folder):
+def test_a_folder_without_a_sweep_cannot_be_resumed(folder):
     with pytest.raises(CheckpointError, match=r"--resume s-1: .* holds no sweep"):
         folder.read()
 

@@ -1,6 +1,7 @@
-"""A sweep's result goes to the real store and comes back equal, with columns that MLflow can draw."""
+"""A sweep's result goes to the real store, every trial to its own run, with columns that MLflow can draw."""
 
 import dataclasses
+import json
 
 import pytest
 from mlflow import MlflowClient
@@ -21,10 +22,7 @@ def store(tmp_path_factory):
 
 
 def parent_of(uri, name):
-    return RunWriter(
-        uri,
-        open_run(uri, experiment="demo", run_name=name, tags={Tags.KIND: "sweep"}, params={"task": "classification"}),
-    )
+    return RunWriter(uri, open_run(uri, experiment="demo", run_name=name, tags={Tags.KIND: "sweep"}, params={}))
 
 
 def child_of(parent, name):
@@ -34,7 +32,7 @@ def child_of(parent, name):
 
 
 def recorded(uri, name, sweep):
-    """The sweep in the store: every fifth failed trial never opened a run; and the result as it should come back."""
+    """The result of a sweep that was put in the store; every fifth failed trial never opened a run."""
     parent = parent_of(uri, name)
     trials = []
     for one in sweep.trials:
@@ -61,17 +59,33 @@ def test_a_sweep_comes_back_from_the_store_as_it_was(store, points, seeds):
     result = recorded(store, f"sweep of {points}", synthetic_sweep(points, seeds))
     assert len(result.trials) == 2 * points
     assert read_sweep(store, result.parent_run_id) == result
+    runs = {run.run_id: run for run in read_children(store, result.parent_run_id)}
+    assert runs.keys() == {one.run_id for one in result.trials if one.run_id is not None}
+    for one in result.trials:
+        if one.run_id is not None:
+            assert_holds(runs[one.run_id], one)
 
 
-def test_all_ends_come_back_told_apart_with_their_reasons(store):
+def assert_holds(run, one):
+    """A run has what is to be compared of its trial."""
+    assert json.loads(run.tags[Tags.POINT]) == one.point
+    assert (run.tags[Tags.TRIAL_STATE], run.tags.get(Tags.ERROR)) == (one.state, one.error)
+    assert {key: run.metrics[f"test/{key}"] for key in one.scores} == one.scores
+    assert run.metrics.get(TOP1.val_metric) == one.val_score
+    assert run.metrics[Metrics.TRIAL_PARAMS] == one.params
+    assert run.metrics[Metrics.TRIAL_EPOCHS] == one.epochs
+    assert json.loads(run.tags.get(Tags.TRIAL_REPLACES, "null")) == one.replaces
+
+
+def test_all_ends_are_distinguished_with_their_reasons(store):
     states = ("finished", "stopped", "timed_out", "diverged", "failed")
     trials = [trial(n, state=state, run_name=f"{state} one") for n, state in enumerate(states, 1)]
     trials.append(trial(6, state="failed", run_name="never opened", val_score=None, cpu_s=None, wall_s=None))
     sweep = recorded(store, "all ends", result_of(trials))
-    back = read_sweep(store, sweep.parent_run_id)
-    assert [one.state for one in back.trials] == [*states, "failed"]
-    assert [one.error for one in back.trials] == [None, *["a reason"] * 5]
-    assert back == sweep
+    assert read_sweep(store, sweep.parent_run_id) == sweep
+    tags = [run.tags for run in read_children(store, sweep.parent_run_id)]
+    ends = {(own[Tags.TRIAL_STATE], own.get(Tags.ERROR)) for own in tags}
+    assert ends == {("finished", None), *((state, "a reason") for state in states[1:])}
 
 
 def test_what_the_run_measured_itself_isnt_written_twice(store):
@@ -94,16 +108,9 @@ def test_a_failed_trial_that_finishes_when_tried_again_has_its_new_end(store):
     )
     second = trial(run_id=writer.run_id, run_name="again-001", wall_s=60.0)
     write_trial(writer, second, task="classification")
-    assert read_sweep(store, parent.run_id).trials == (second,)
-
-
-def test_a_trial_that_runs_still_is_left_out(store):
-    parent = parent_of(store, "running")
-    child_of(parent, "running-001")
-    writer = child_of(parent, "running-002")
-    write_trial(writer, trial(2, run_id=writer.run_id), task="classification")
-    assert [one.number for one in read_sweep(store, parent.run_id).trials] == [2]
-    assert len(read_children(store, parent.run_id)) == 2
+    (run,) = read_children(store, parent.run_id)
+    assert (run.tags[Tags.TRIAL_STATE], run.tags[Tags.ERROR]) == ("finished", "")
+    assert (run.metrics[Metrics.RUN_WALL_S], run.metrics[Metrics.TRIAL_EPOCHS]) == (60.0, 4)
 
 
 def test_swept_lists_become_a_number_for_each_stage(store):
@@ -123,18 +130,19 @@ def test_swept_lists_become_a_number_for_each_stage(store):
 def test_more_children_than_a_page_of_the_store_are_all_read(store, monkeypatch):
     monkeypatch.setattr("morphmlp.tracking.runs.PAGE", 3)
     sweep = recorded(store, "pages", result_of([trial(n, seed=n, run_name=f"pages-{n}") for n in range(1, 9)]))
-    assert [one.number for one in read_sweep(store, sweep.parent_run_id).trials] == list(range(1, 9))
+    numbers = sorted(int(run.tags[Tags.TRIAL_NUMBER]) for run in read_children(store, sweep.parent_run_id))
+    assert numbers == list(range(1, 9))
 
 
 def test_children_of_another_sweep_dont_come_along(store):
     first = recorded(store, "first of two", result_of([trial(1, run_name="x-1")]))
     recorded(store, "second of two", result_of([trial(1, run_name="x-2"), trial(2, run_name="x-3")]))
-    assert [one.run_name for one in read_sweep(store, first.parent_run_id).trials] == ["x-1"]
+    assert [run.run_name for run in read_children(store, first.parent_run_id)] == ["x-1"]
 
 
 def test_a_run_that_is_no_sweep_or_isnt_there_is_refused_in_one_line(store):
     run_id = open_run(store, experiment="demo", run_name="lonely", tags={}, params={})
-    with pytest.raises(TrackingError, match=rf"run {run_id} \(lonely\): is none of a sweep"):
+    with pytest.raises(TrackingError, match=rf"run {run_id}: has no sweep_result\.json"):
         read_sweep(store, run_id)
     with pytest.raises(TrackingError, match="0123456789") as refused:
         read_sweep(store, "0123456789")

@@ -1,6 +1,6 @@
 """What a trial writes is what its driver shows."""
 
-from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog, TrialView, follow_all
+from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog, TrialView, show_all
 
 
 class Screen:
@@ -25,14 +25,14 @@ def test_the_driver_sees_a_trial_begin_move_and_finish(tmp_path):
     )
     log.phase("training", total=20, unit="steps")
     log.update(3, "loss 2.1")
-    follow_all([view], screen)
+    show_all([view], screen)
     log.line("epoch 1")
     log.epoch(1, 50.0)
-    log.ended(TrialEnd(state="finished", result={"top1": 12.5}, wall_s=3.0))
-    follow_all([view], screen)
+    log.ended(TrialEnd(state="finished", score=12.5, scores={"top1": 12.5}, wall_s=3.0))
+    show_all([view], screen)
     assert screen.notes == [(0, "t1: training 3/20 steps, loss 2.1"), (1, "")]
     assert screen.lines == ["t1: epoch 1"]
-    assert view.end == TrialEnd(state="finished", result={"top1": 12.5}, wall_s=3.0)
+    assert view.end == TrialEnd(state="finished", score=12.5, scores={"top1": 12.5}, wall_s=3.0)
     assert view.epochs == {1: 50.0}
 
 
@@ -40,13 +40,13 @@ def test_a_half_written_line_waits_for_its_end(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"event": "li')
     view, screen = TrialView(name="t1", path=path), Screen()
-    view.follow(screen)
+    view.show(screen)
     path.write_text('{"event": "line", "text": "x"}\n')
-    view.follow(screen)
+    view.show(screen)
     assert screen.lines == ["t1: x"]
 
 
-def test_updates_are_told_once_a_second_at_most_but_the_last_always(tmp_path):
+def test_updates_are_written_once_a_second_at_most_but_the_last_always(tmp_path):
     log = TrialLog(tmp_path / "t.jsonl")
     log.phase("test", total=100, unit="videos")
     for done in range(1, 101):
@@ -58,7 +58,7 @@ def test_updates_are_told_once_a_second_at_most_but_the_last_always(tmp_path):
 def test_an_early_end_carries_its_reason(tmp_path):
     log, view, screen = TrialLog(tmp_path / "t.jsonl"), TrialView(name="t1", path=tmp_path / "t.jsonl"), Screen()
     log.ended(TrialEnd(state="timed_out", reason="too slow"))
-    follow_all([view], screen)
+    show_all([view], screen)
     assert (view.end.reason, screen.lines) == ("too slow", ["t1: timed out: too slow"])
 
 
@@ -66,25 +66,25 @@ def test_a_trial_that_is_tried_again_has_not_ended(tmp_path):
     log, view = TrialLog(tmp_path / "t.jsonl"), TrialView(name="t1", path=tmp_path / "t.jsonl")
     log.ended(TrialEnd(state="failed", reason="no disk"))
     log.again()
-    view.take_in_quietly()
+    view.read_silently()
     assert view.end is None
 
 
 def test_a_line_that_a_killed_process_left_unfinished_is_cut_off_by_the_next(tmp_path):
     path = tmp_path / "t.jsonl"
-    path.write_text('{"event": "line", "text": "whole"}\n{"event": "li')
+    path.write_text('{"event": "line", "text": "complete"}\n{"event": "li')
     TrialLog(path).line("next")
     view, screen = TrialView(name="t1", path=path), Screen()
-    view.follow(screen)
-    assert screen.lines == ["t1: whole", "t1: next"]
+    view.show(screen)
+    assert screen.lines == ["t1: complete", "t1: next"]
 
 
-def test_lines_that_another_thread_took_in_are_shown_when_the_trial_is_followed(tmp_path):
+def test_lines_that_another_thread_read_are_shown_later_and_once(tmp_path):
     log, view, screen = TrialLog(tmp_path / "t.jsonl"), TrialView(name="t1", path=tmp_path / "t.jsonl"), Screen()
     log.line("top-1 90.0")
-    log.ended(TrialEnd(state="finished", result={}))
-    view.take_in()
+    log.ended(TrialEnd(state="finished"))
+    view.read()
     assert view.end is not None
-    follow_all([view], screen)
-    follow_all([view], screen)
+    show_all([view], screen)
+    show_all([view], screen)
     assert screen.lines == ["t1: top-1 90.0"]

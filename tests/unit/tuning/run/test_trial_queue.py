@@ -1,6 +1,7 @@
-"""The order of a sweep's trials, and how it goes on after a stop."""
+"""The order of a sweep's trials, and how it is resumed after a stop."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import SweepConfig
 from morphmlp.errors import CheckpointError
 from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog
-from morphmlp.tuning.run.trial_queue import TrialJob, TrialQueue, seeded
-from morphmlp.tuning.space.space import ImpossiblePoint, Planner
+from morphmlp.tuning.run.trial_queue import ListedPoints, TrialJob, TrialQueue
+from morphmlp.tuning.space.space import ImpossiblePoint, Planner, expand
 
 SMALL = Path(__file__).parents[2] / "small_experiment.yaml"
 RATES = (0.1, 0.2, 0.3)
@@ -19,13 +20,13 @@ RATES = (0.1, 0.2, 0.3)
 class Source:
     def __init__(self, points):
         self._points = iter(points)
-        self.told = []
+        self.heard = []
 
     def next(self):
         return next(self._points, None)
 
-    def tell(self, point, top1):
-        self.told.append((point.values["optim.lr"], top1))
+    def tell(self, point, score):
+        self.heard.append((point.values["optim.lr"], score))
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def queue(tmp_path):
     def make_job(number, point, seed):
         return TrialJob(
             number=number,
-            config=seeded(point.config, seed),
+            config=replace(point.config, train=replace(point.config.train, seed=seed)),
             run_name=f"t{number}",
             parent_run_id="p",
             point=dict(point.values),
@@ -49,15 +50,14 @@ def queue(tmp_path):
     def make(rates=RATES, make_point=planner.point):
         source = Source([planner.point({"optim.lr": rate}) for rate in rates])
         file = tmp_path / "trials.jsonl"
-        return TrialQueue(sweep, source, file=file, make_point=make_point, make_job=make_job), source
+        return TrialQueue(source, seeds=sweep.seeds, file=file, make_point=make_point, make_job=make_job), source
 
     return make
 
 
-def end(entry, state="finished", top1=None):
-    result = None if top1 is None else {"score": top1}
-    TrialLog(entry.view.path).ended(TrialEnd(state=state, result=result))
-    entry.view.take_in_quietly()
+def end(entry, state="finished", score=None):
+    TrialLog(entry.view.path).ended(TrialEnd(state=state, score=score))
+    entry.view.read_silently()
 
 
 def named(entry):
@@ -77,32 +77,32 @@ def test_every_point_runs_with_every_seed(queue):
     assert [entry.job.config.train.seed for entry in one.entries] == [0, 1, 0, 1, 0, 1]
 
 
-def test_a_point_is_told_with_the_mean_of_its_seeds_once_all_have_ended(queue):
+def test_a_point_is_judged_by_the_mean_of_its_seeds_once_all_have_ended(queue):
     one, source = queue()
     first, second = one.next(), one.next()
-    end(first, top1=50.0)
+    end(first, score=50.0)
     one.note_end(first)
-    assert source.told == []
-    end(second, top1=70.0)
+    assert source.heard == []
+    end(second, score=70.0)
     one.note_end(second)
-    assert source.told == [(0.1, 60.0)]
+    assert source.heard == [(0.1, 60.0)]
 
 
 def test_a_stopped_trial_counts_with_its_last_validation_and_a_failed_one_not_at_all(queue):
     one, source = queue()
-    for state, top1 in (("stopped", 30.0), ("failed", None)):
+    for state, score in (("stopped", 30.0), ("failed", None)):
         entry = one.next()
-        if top1 is not None:
-            TrialLog(entry.view.path).epoch(1, top1)
+        if score is not None:
+            TrialLog(entry.view.path).epoch(1, score)
         end(entry, state)
         one.note_end(entry)
-    assert source.told == [(0.1, 30.0)]
+    assert source.heard == [(0.1, 30.0)]
 
 
-def test_a_sweep_that_goes_on_runs_only_what_has_not_ended_under_the_same_names(queue):
+def test_a_resumed_sweep_runs_only_what_has_not_ended_under_the_same_names(queue):
     one, _ = queue()
     first, second, third = one.next(), one.next(), one.next()
-    end(first, top1=50.0)
+    end(first, score=50.0)
     end(third, "stopped")
     assert named(second) == (2, 0.1, 1)
     again, _ = queue()
@@ -110,12 +110,12 @@ def test_a_sweep_that_goes_on_runs_only_what_has_not_ended_under_the_same_names(
     assert [entry.job.run_name for entry in again.entries] == [f"t{number}" for number in range(1, 7)]
 
 
-def test_points_whose_trials_had_all_ended_are_told_again(queue):
+def test_points_whose_trials_had_all_ended_are_judged_again(queue):
     one, _ = queue()
-    for top1 in (50.0, 70.0):
-        end(one.next(), top1=top1)
+    for score in (50.0, 70.0):
+        end(one.next(), score=score)
     _, source = queue()
-    assert source.told == [(0.1, 60.0)]
+    assert source.heard == [(0.1, 60.0)]
 
 
 def test_seeds_that_a_kill_kept_out_of_the_file_are_added(queue, tmp_path):
@@ -128,7 +128,7 @@ def test_seeds_that_a_kill_kept_out_of_the_file_are_added(queue, tmp_path):
     assert [json.loads(line)["number"] for line in file.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
 
 
-def test_failed_trials_run_again_only_where_that_is_asked_for(queue):
+def test_failed_trials_run_again_only_where_the_user_says_so(queue):
     one, _ = queue()
     end(one.next(), "failed")
     end(one.next(), "diverged")
@@ -138,7 +138,7 @@ def test_failed_trials_run_again_only_where_that_is_asked_for(queue):
     assert drained(again) == [(1, 0.1, 0)]
 
 
-def test_a_trial_that_is_not_possible_any_more_is_told(queue):
+def test_a_trial_that_is_not_possible_any_more_is_refused(queue):
     one, _ = queue()
     one.next()
     impossible = ImpossiblePoint(values={}, title="t", reasons=("optim.lr: too great",))
@@ -146,14 +146,37 @@ def test_a_trial_that_is_not_possible_any_more_is_told(queue):
         queue(make_point=lambda values: impossible)
 
 
-def test_a_point_that_failed_and_is_tried_again_is_told_a_second_time(queue):
+def test_a_point_that_failed_and_is_tried_again_is_judged_a_second_time(queue):
     one, _ = queue()
     for _ in range(2):
         end(one.next(), "failed")
     again, source = queue(rates=RATES[:1])
-    assert source.told == [(0.1, None)]
+    assert source.heard == [(0.1, None)]
     again.retry_failed()
     while (entry := again.next()) is not None:
-        end(entry, top1=40.0)
+        end(entry, score=40.0)
         again.note_end(entry)
-    assert source.told == [(0.1, None), (0.1, 40.0)]
+    assert source.heard == [(0.1, None), (0.1, 40.0)]
+
+
+def test_each_end_is_reported_once_and_none_from_before_a_stop(queue):
+    one, _ = queue()
+    first, second = one.next(), one.next()
+    end(first, score=50.0)
+    assert one.newly_ended() == [first]
+    assert one.newly_ended() == []
+    again, _ = queue()
+    assert again.newly_ended() == []
+    again.end(again.entries[1], TrialEnd(state="failed", reason="a reason"))
+    assert [named(entry) for entry in again.newly_ended()] == [named(second)]
+
+
+def test_listed_points_come_once_each_and_in_their_order_whatever_they_scored():
+    sweep = SweepConfig(name="s", experiment=str(SMALL), overrides={}, space={"optim.lr": (0.3, 0.1, 0.2)})
+    source = ListedPoints(expand(sweep, read_yaml(SMALL)).points)
+    found = []
+    while (point := source.next()) is not None:
+        found.append(point.values["optim.lr"])
+        source.tell(point, None)
+    assert found == [0.3, 0.1, 0.2]
+    assert source.next() is None

@@ -8,6 +8,7 @@ import pytest
 
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import OptunaSearch, Range, SweepConfig
+from morphmlp.tasks.scores import TOP1
 from morphmlp.tuning.search.optuna_search import IMPOSSIBLE_IN_A_ROW, OptunaPoints
 from morphmlp.tuning.space.space import Planner
 
@@ -16,7 +17,7 @@ CHUNKS = ([8, 8, 4, 1], [4, 4, 4, 1], [8, 8, 8, 1], [2, 2, 2, 1])
 SPACE = {"model.chunk_lengths": CHUNKS, "optim.lr": Range(low=1e-4, high=1e-2, log=True)}
 
 
-def points(journal, *, num_points=6, space=None, seed=0):
+def points(journal, *, num_points=6, space=None, seed=0, score=TOP1):
     sweep = SweepConfig(
         name="s",
         experiment=str(SMALL),
@@ -24,7 +25,7 @@ def points(journal, *, num_points=6, space=None, seed=0):
         space=space or SPACE,
         search=OptunaSearch(kind="optuna", num_points=num_points, seed=seed),
     )
-    return OptunaPoints(sweep, Planner(sweep, read_yaml(SMALL)), journal)
+    return OptunaPoints(sweep.search, sweep.space, score, Planner(sweep, read_yaml(SMALL)), journal)
 
 
 def drained(source, score=lambda values: 50.0):
@@ -37,8 +38,8 @@ def drained(source, score=lambda values: 50.0):
 
 def best_at_chunk_length_4(values):
     """Percent; the best rate is 2e-3."""
-    top1 = {8: 40.0, 4: 60.0, 2: 50.0}[values["model.chunk_lengths"][0]]
-    return top1 - 20 * abs(math.log10(values["optim.lr"] / 2e-3))
+    score = {8: 40.0, 4: 60.0, 2: 50.0}[values["model.chunk_lengths"][0]]
+    return score - 20 * abs(math.log10(values["optim.lr"] / 2e-3))
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_later_proposals_follow_the_results(journal):
     assert sum(late) > len(late) / 2
 
 
-def test_after_a_stop_untold_points_come_first_and_told_ones_do_not_come_again(journal):
+def test_after_a_stop_points_without_a_score_come_first_and_others_do_not_come_again(journal):
     source = points(journal)
     first, second = source.next(), source.next()
     source.tell(first, 40.0)
@@ -116,7 +117,7 @@ def test_a_space_that_runs_dry_ends_the_search_with_a_line(journal):
     assert len(drained(source)) == 3
     assert source.next() is None
     assert source.notes == [
-        "search.num_points: 50 were asked for, 3 could be found; "
+        "search.num_points: is 50, but only 3 points were found; "
         f"{IMPOSSIBLE_IN_A_ROW} proposals in a row were impossible or known"
     ]
 
@@ -154,7 +155,7 @@ def test_ranges_with_an_end_give_the_numbers_of_a_grid(journal):
     assert all(isinstance(values["augment.repeats"], int) for values in found)
 
 
-def test_a_journal_goes_on_after_its_process_was_killed_in_the_middle_of_a_line(journal):
+def test_a_journal_is_continued_after_its_process_was_killed_in_the_middle_of_a_line(journal):
     source = points(journal)
     first = source.next()
     source.tell(first, 40.0)

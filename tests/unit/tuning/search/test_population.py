@@ -1,6 +1,7 @@
-"""Who takes over from whom in a population: the worst from the best, and the same again after a replay."""
+"""Who exploits whom in a population: the worst the best, and the same again after a replay."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import PopulationSearch, Range, SweepConfig
+from morphmlp.tasks.scores import TOP1
 from morphmlp.tuning.search.population import Population
 from morphmlp.tuning.space.space import ImpossiblePoint, Planner, expand
 
@@ -28,48 +30,54 @@ def population(*, size=4, quantile=0.25, every_epochs=1, seed=0, space=None, ove
         max_concurrent_trials=size,
     )
     base = read_yaml(SMALL)
-    return Population(sweep, expand(sweep, base).points, epochs=EPOCHS, make_point=Planner(sweep, base).point)
+    return Population(
+        sweep.search,
+        sweep.space,
+        expand(sweep, base).points,
+        score=TOP1,
+        epochs=EPOCHS,
+        make_point=Planner(sweep, base).point,
+    )
 
 
-def told(members, reports):
-    """What each of the reports (member, epoch, top-1) leads to."""
-    return [members.decide(*report) for report in reports]
+def decided(members, reports):
+    """What each of the reports (member, epoch, score) leads to."""
+    return [members.on_score(*report) for report in reports]
 
 
 def worst_after_three(members, epoch=1):
     """Members 2 to 4 have reported, 3 is best; then member 1 reports that it's the worst."""
-    return told(members, [(2, epoch, 30.0), (3, epoch, 50.0), (4, epoch, 40.0), (1, epoch, 10.0)])[-1]
+    return decided(members, [(2, epoch, 30.0), (3, epoch, 50.0), (4, epoch, 40.0), (1, epoch, 10.0)])[-1]
 
 
 def test_every_member_begins_with_values_of_its_own():
     members = population(size=8)
-    first = members.first_points()
-    assert len({json.dumps(dict(point.values)) for point in first}) == 8
-    assert [members.values(number) for number in range(1, 9)] == [point.values for point in first]
+    assert len({json.dumps(members.values(number)) for number in range(1, 9)}) == 8
 
 
-def test_the_worst_goes_on_as_the_best():
+def test_the_worst_exploits_the_best():
     members = population()
+    best = members.values(3)
     taken = worst_after_three(members)
-    assert (taken.member, taken.donor, taken.donor_epoch, taken.donor_top1) == (1, 3, 1, 50.0)
+    assert (taken.donor, taken.donor_epoch, taken.donor_score) == (3, 1, 50.0)
     assert members.values(1) == taken.values
-    assert members.values(3) == members.first_points()[2].values
+    assert members.values(3) == best
 
 
-def test_who_is_not_among_the_worst_goes_on_as_it_is():
+def test_who_is_not_among_the_worst_continues_as_it_is():
     members = population()
-    assert told(members, [(1, 1, 10.0), (2, 1, 30.0), (3, 1, 50.0), (4, 1, 40.0), (2, 2, 35.0)]) == [None] * 5
+    assert decided(members, [(1, 1, 10.0), (2, 1, 30.0), (3, 1, 50.0), (4, 1, 40.0), (2, 2, 35.0)]) == [None] * 5
 
 
 def test_nobody_is_judged_before_enough_members_have_reported():
-    assert told(population(), [(2, 1, 50.0), (3, 1, 40.0), (1, 1, 10.0)]) == [None] * 3
+    assert decided(population(), [(2, 1, 50.0), (3, 1, 40.0), (1, 1, 10.0)]) == [None] * 3
 
 
 def test_equal_members_take_nothing_from_each_other():
-    assert told(population(), [(member, 1, 25.0) for member in (1, 2, 3, 4)]) == [None] * 4
+    assert decided(population(), [(member, 1, 25.0) for member in (1, 2, 3, 4)]) == [None] * 4
 
 
-def test_members_look_at_each_other_every_so_many_epochs():
+def test_members_look_at_each_other_every_n_th_epoch():
     members = population(every_epochs=3)
     assert [worst_after_three(members, epoch) is None for epoch in (1, 2, 3, 4)] == [True, True, False, True]
 
@@ -77,37 +85,37 @@ def test_members_look_at_each_other_every_so_many_epochs():
 def test_at_its_end_a_member_takes_nothing_and_gives_nothing():
     assert worst_after_three(population(), EPOCHS) is None
     members = population()
-    told(members, [(2, 1, 30.0), (3, EPOCHS, 50.0), (4, 1, 40.0)])
-    assert members.decide(1, 1, 10.0) is None
+    decided(members, [(2, 1, 30.0), (3, EPOCHS, 50.0), (4, 1, 40.0)])
+    assert members.on_score(1, 1, 10.0) is None
 
 
 def test_a_donor_may_be_at_another_epoch():
     members = population()
-    told(members, [(2, 3, 30.0), (3, 2, 50.0), (4, 5, 40.0)])
-    assert members.decide(1, 4, 10.0).donor_epoch == 2
+    decided(members, [(2, 3, 30.0), (3, 2, 50.0), (4, 5, 40.0)])
+    assert members.on_score(1, 4, 10.0).donor_epoch == 2
 
 
 def test_a_member_that_changed_is_not_compared_until_it_reports_again():
     members = population()
     assert worst_after_three(members) is not None
-    assert members.decide(2, 2, 5.0) is None  # three are known, of whom a quarter is nobody
-    assert members.decide(1, 2, 60.0) is None
-    assert members.decide(2, 3, 6.0).donor == 1
+    assert members.on_score(2, 2, 5.0) is None  # three are known, of whom a quarter is nobody
+    assert members.on_score(1, 2, 60.0) is None
+    assert members.on_score(2, 3, 6.0).donor == 1
 
 
-def test_a_diverged_member_takes_over_at_any_epoch():
+def test_a_diverged_member_exploits_another_at_any_epoch():
     members = population(every_epochs=5)
-    told(members, [(2, 1, 30.0), (3, 1, 50.0), (4, 1, 40.0)])
-    assert members.decide(1, 2, None).donor == 3
-    assert population().decide(1, 2, float("nan")) is None  # from nobody
+    decided(members, [(2, 1, 30.0), (3, 1, 50.0), (4, 1, 40.0)])
+    assert members.on_score(1, 2, math.nan).donor == 3
+    assert population().on_score(1, 2, math.nan) is None  # from nobody
 
 
 def test_donors_are_drawn_among_all_the_best():
     donors = set()
     for seed in range(20):
         members = population(size=8, seed=seed)
-        told(members, [(member, 1, 10.0 * member) for member in range(2, 9)])
-        donors.add(members.decide(1, 1, 1.0).donor)
+        decided(members, [(member, 1, 10.0 * member) for member in range(2, 9)])
+        donors.add(members.on_score(1, 1, 1.0).donor)
     assert donors == {7, 8}
 
 
@@ -162,7 +170,9 @@ def test_impossible_changes_are_drawn_again():
         search=PopulationSearch(kind="population", size=4), max_concurrent_trials=4,
     )  # fmt: skip
     refused = ImpossiblePoint(values={}, title="", reasons=("no",))
-    stuck = Population(sweep, expand(sweep, base).points, epochs=EPOCHS, make_point=lambda values: refused)
+    stuck = Population(
+        sweep.search, space, expand(sweep, base).points, score=TOP1, epochs=EPOCHS, make_point=lambda values: refused
+    )
     assert worst_after_three(stuck).values == stuck.values(3)
 
 
@@ -177,9 +187,7 @@ def test_a_member_that_comes_back_to_an_epoch_draws_anew():
 
 
 REPORTS = st.lists(
-    st.tuples(
-        st.integers(1, 6), st.integers(1, EPOCHS), st.one_of(st.none(), st.floats(0, 100, allow_nan=False, width=32))
-    ),
+    st.tuples(st.integers(1, 6), st.integers(1, EPOCHS), st.one_of(st.just(math.nan), st.floats(0, 100, width=32))),
     max_size=40,
 )
 
@@ -188,10 +196,10 @@ REPORTS = st.lists(
 @given(reports=REPORTS, stop=st.integers(0, 40))
 def test_known_reports_in_their_order_bring_the_population_back(reports, stop):
     through = population(size=6)
-    decisions = told(through, reports)
+    decisions = decided(through, reports)
     again = population(size=6)
-    assert told(again, reports[:stop]) == decisions[:stop]
-    assert told(again, reports[stop:]) == decisions[stop:]
+    assert decided(again, reports[:stop]) == decisions[:stop]
+    assert decided(again, reports[stop:]) == decisions[stop:]
     assert [again.values(member) for member in range(1, 7)] == [through.values(member) for member in range(1, 7)]
 
 
@@ -200,15 +208,15 @@ def test_known_reports_in_their_order_bring_the_population_back(reports, stop):
 def test_a_member_takes_only_from_a_better_one_that_still_trains(reports):
     members = population(size=6, quantile=0.5)
     last = {}
-    for member, epoch, top1 in reports:
-        last[member] = (epoch, top1)
-        taken = members.decide(member, epoch, top1)
+    for member, epoch, score in reports:
+        last[member] = (epoch, score)
+        taken = members.on_score(member, epoch, score)
         if taken is not None:
-            donors_epoch, donors_top1 = last[taken.donor]
+            donors_epoch, donors_score = last[taken.donor]
             assert taken.donor != member
-            assert (taken.donor_epoch, taken.donor_top1) == (donors_epoch, donors_top1)
+            assert (taken.donor_epoch, taken.donor_score) == (donors_epoch, donors_score)
             assert donors_epoch < EPOCHS
-            assert top1 is None or donors_top1 > top1
+            assert math.isnan(score) or donors_score > score
 
 
 def test_another_seed_decides_otherwise():

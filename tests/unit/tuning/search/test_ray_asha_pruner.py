@@ -1,85 +1,79 @@
 """Which trials the pruner gives up; no Ray is started."""
 
-from morphmlp.config.sweep import Asha, NoScheduler
+from morphmlp.config.sweep import Asha
+from morphmlp.tasks.scores import TOP1
 from morphmlp.tuning.search.ray_asha_pruner import AshaPruner
 
 FOLLOWS = "another seed of its point was behind"
 
 
 def pruner(**changes):
-    return AshaPruner(Asha(kind="asha", **changes), epochs=9)
+    return AshaPruner(Asha(kind="asha", **changes), TOP1, epochs=9)
 
 
 def test_a_trial_behind_the_best_third_of_an_epoch_is_given_up_with_the_reason():
     one = pruner()
-    for number, top1 in enumerate([50.0, 60.0, 40.0], start=1):
-        one.take(number, 1, top1)
+    for number, score in enumerate([50.0, 60.0, 40.0], start=1):
+        one.on_score(number, 1, score)
     assert one.stopped == {3: "validation top-1 40.0 at epoch 1 is not among the best 33% so far"}
 
 
 def test_nothing_is_given_up_inside_the_grace_period():
     one = pruner(grace_epochs=3)
-    for number, top1 in enumerate([50.0, 40.0, 30.0], start=1):
-        one.take(number, 1, top1)
-        one.take(number, 2, top1)
+    for number, score in enumerate([50.0, 40.0, 30.0], start=1):
+        one.on_score(number, 1, score)
+        one.on_score(number, 2, score)
     assert one.stopped == {}
-    for number, top1 in enumerate([50.0, 40.0, 30.0], start=1):
-        one.take(number, 3, top1)
+    for number, score in enumerate([50.0, 40.0, 30.0], start=1):
+        one.on_score(number, 3, score)
     assert set(one.stopped) == {2, 3}
 
 
 def test_a_trial_at_its_last_epoch_is_not_given_up_any_more():
-    one = AshaPruner(Asha(kind="asha"), epochs=3)
-    for number, top1 in enumerate([50.0, 40.0], start=1):
-        one.take(number, 3, top1)
+    one = AshaPruner(Asha(kind="asha"), TOP1, epochs=3)
+    for number, score in enumerate([50.0, 40.0], start=1):
+        one.on_score(number, 3, score)
     assert one.stopped == {}
 
 
-def test_a_score_told_again_changes_nothing():
+def test_the_same_score_again_changes_nothing():
     scores = [(1, 1, 50.0), (2, 1, 60.0), (1, 2, 70.0), (3, 1, 55.0), (4, 1, 61.0)]
     once, twice = pruner(), pruner()
     for score in scores:
-        once.take(*score)
-        twice.take(*score)
-        twice.take(*score)
+        once.on_score(*score)
+        twice.on_score(*score)
+        twice.on_score(*score)
     assert once.stopped == twice.stopped != {}
-
-
-def test_without_a_scheduler_nothing_is_given_up():
-    one = AshaPruner(NoScheduler(), epochs=9)
-    for number, top1 in enumerate([50.0, 1.0], start=1):
-        one.take(number, 1, top1)
-    assert one.stopped == {}
 
 
 def points_of_two(**changes):
     """Trials 1 and 2 are the seeds of one point, 3 and 4 of the next."""
-    return AshaPruner(Asha(kind="asha", **changes), epochs=9, point_of=lambda number: str((number - 1) // 2))
+    return AshaPruner(Asha(kind="asha", **changes), TOP1, epochs=9, point_of=lambda number: str((number - 1) // 2))
 
 
 def test_a_point_is_judged_by_the_seed_that_comes_first_and_the_others_follow():
     one = points_of_two()
-    one.take(1, 1, 50.0)
-    assert one.take(3, 1, 40.0) == "validation top-1 40.0 at epoch 1 is not among the best 33% so far"
+    one.on_score(1, 1, 50.0)
+    assert one.on_score(3, 1, 40.0).reason == "validation top-1 40.0 at epoch 1 is not among the best 33% so far"
     assert one.given_up(4) == FOLLOWS
-    assert one.take(4, 1, 99.0) == FOLLOWS
-    assert one.take(2, 1, 1.0) is None
+    assert one.on_score(4, 1, 99.0).reason == FOLLOWS
+    assert one.on_score(2, 1, 1.0) is None
     assert (one.given_up(1), one.given_up(2), one.given_up(3)) == (None, None, None)
 
 
 def test_only_first_seeds_are_compared():
     one = points_of_two()
-    one.take(1, 1, 50.0)
-    one.take(2, 1, 99.0)
-    assert one.take(3, 1, 60.0) is None
+    one.on_score(1, 1, 50.0)
+    one.on_score(2, 1, 99.0)
+    assert one.on_score(3, 1, 60.0) is None
 
 
-def test_the_seeds_of_a_point_may_lead_by_turns():
+def test_the_seeds_of_a_point_may_lead_alternately():
     one = points_of_two()
-    one.take(1, 1, 50.0)
-    one.take(3, 1, 60.0)
-    one.take(4, 3, 80.0)
-    one.take(2, 3, 70.0)
+    one.on_score(1, 1, 50.0)
+    one.on_score(3, 1, 60.0)
+    one.on_score(4, 3, 80.0)
+    one.on_score(2, 3, 70.0)
     assert one.stopped == {2: "validation top-1 70.0 at epoch 3 is not among the best 33% so far"}
     assert one.given_up(1) == FOLLOWS
-    assert one.take(1, 2, 90.0) == FOLLOWS
+    assert one.on_score(1, 2, 90.0).reason == FOLLOWS

@@ -12,6 +12,7 @@ from morphmlp.config import load_config
 from morphmlp.config.shapes import shape_faults, temporal_groups
 from morphmlp.config.sweep import BudgetConfig
 from morphmlp.models.cost_formula import planned_cost
+from morphmlp.tuning.space import fitting
 from morphmlp.tuning.space.fitting import (
     SCALES,
     Sizes,
@@ -124,3 +125,10 @@ def test_a_network_that_no_factor_brings_inside_is_brought_as_near_as_can_be():
 def test_the_bound_that_is_missed_by_most_decides_what_is_nearest():
     budget = BudgetConfig(gmacs=(0, 1000), params=(0, 0.001), adjust="depths")
     assert nearest_to_budget(SIZES, budget, cost).model.depths == (1, 1, 1, 1)
+
+
+def test_a_latency_is_the_median_of_passes_after_warming_up(monkeypatch):
+    ticks = iter([0.0, 9.0] * fitting.WARM_UP + [0.0, 0.001, 0.0, 0.002, 0.0, 0.003, 0.0, 0.004, 0.0, 5.0])
+    monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(ticks))
+    small = load_config(Path(__file__).parents[2] / "small_experiment.yaml")
+    assert fitting.measured_latency_ms(Sizes.of(small)) == pytest.approx(3.0)

@@ -1,4 +1,4 @@
-"""What a plan says before anything starts."""
+"""What a plan says before anything starts, and what its hours are estimated from."""
 
 from pathlib import Path
 
@@ -6,17 +6,21 @@ import pytest
 
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import Asha, BudgetConfig, OptunaSearch, SweepConfig
+from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
+from morphmlp.environment import hardware
+from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.tracking import RunWriter, open_run, prepare_store
 from morphmlp.tuning.space import space as space_module
-from morphmlp.tuning.space.plan import TrainingSpeed, plan_text
+from morphmlp.tuning.space.plan import TrainingSpeed, known_speed, num_videos, plan_text
 from morphmlp.tuning.space.space import ImpossiblePoint, Planner, Point, expand
 
 SMALL = Path(__file__).parents[2] / "small_experiment.yaml"
 SPEED = TrainingSpeed(gmacs_per_s=2.0, source="run earlier")
 
 
-def plan(values, *, speed=SPEED, num_videos=1000, **fields):
+def plan(values, *, speed=SPEED, videos=1000, **fields):
     sweep = SweepConfig(name="s", experiment=str(SMALL), overrides={}, space=values, **fields)
-    return plan_text(expand(sweep, read_yaml(SMALL)), sweep, speed=speed, num_videos=num_videos)
+    return plan_text(expand(sweep, read_yaml(SMALL)), sweep, speed=speed, videos=videos)
 
 
 def test_it_shows_points_with_cost_and_impossible_ones_with_reason():
@@ -34,7 +38,7 @@ def test_hours_follow_from_clips_cost_and_speed():
     found = expand(sweep, read_yaml(SMALL))
     first = found.points[0]
     each = 1000 * first.config.augment.repeats * 10 * first.cost.gmacs * 3 / 2.0 / 3600
-    text = plan_text(found, sweep, speed=SPEED, num_videos=1000)
+    text = plan_text(found, sweep, speed=SPEED, videos=1000)
     row = next(line for line in text.splitlines() if line.startswith("| 10 "))
     assert row.split("|")[-2].strip() == f"{each:.3g}"
     assert f"Training takes {4 * each:.3g} hours ({2 * each:.3g} with 2 at a time, " in text
@@ -46,7 +50,7 @@ def test_a_training_of_few_steps_takes_only_those():
     found = expand(sweep, read_yaml(SMALL))
     config, cost = found.points[0].config, found.points[0].cost
     step = config.train.global_batch_size * config.augment.repeats * cost.gmacs * 3 / 0.001 / 3600
-    text = plan_text(found, sweep, speed=TrainingSpeed(gmacs_per_s=0.001, source="run earlier"), num_videos=10**9)
+    text = plan_text(found, sweep, speed=TrainingSpeed(gmacs_per_s=0.001, source="run earlier"), videos=10**9)
     assert f"Training takes {9 * step:.3g} hours, at 0.001 GMAC/s" in text
 
 
@@ -64,7 +68,7 @@ def test_with_early_stopping_hours_are_an_upper_bound():
     ("known", "words"),
     [
         ({"speed": None}, "no finished run of this data set on this hardware is recorded yet"),
-        ({"num_videos": None}, "the training manifest isn't there yet"),
+        ({"videos": None}, "the training manifest isn't there yet"),
     ],
 )
 def test_what_cannot_be_predicted_is_said(known, words):
@@ -132,3 +136,39 @@ def test_a_known_point_is_not_measured_again(monkeypatch):
     planner = Planner(sweep, read_yaml(SMALL))
     assert isinstance(planner.point({"optim.lr": 0.1}), ImpossiblePoint)
     assert isinstance(planner.known_point({"optim.lr": 0.1}), Point)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+def add_run(uri, name, *, speed, where=None, status="FINISHED"):
+    prepare_store(uri)
+    tags = {Tags.HARDWARE: where or hardware()}
+    writer = RunWriter(uri, open_run(uri, experiment="demo", run_name=name, tags=tags, params={}))
+    writer.metrics([MetricPoint(Metrics.RUN_GMACS_PER_S, speed, 0, 1)])
+    writer.finish(status)
+
+
+def test_without_a_store_or_a_run_of_the_data_set_nothing_is_known(store):
+    assert known_speed("demo") is None
+    add_run(store, "demo-run", speed=2.0)
+    assert known_speed("k400") is None
+
+
+def test_the_newest_finished_run_on_this_hardware_tells_the_speed(store):
+    add_run(store, "older", speed=1.0)
+    add_run(store, "newest", speed=2.0)
+    add_run(store, "elsewhere", speed=30.0, where="a big machine")
+    add_run(store, "broken", speed=40.0, status="FAILED")
+    found = known_speed("demo")
+    assert (found.gmacs_per_s, found.source) == (2.0, "run newest")
+
+
+def test_training_videos_are_counted_where_the_manifest_is_there(tmp_path):
+    write_demo_dataset(tmp_path, train=16, val=8, test=8)
+    assert num_videos(str(tmp_path / "train.parquet")) == 16
+    assert num_videos(str(tmp_path / "nowhere.parquet")) is None

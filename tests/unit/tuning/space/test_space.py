@@ -127,7 +127,7 @@ def test_impossible_draws_do_not_count():
 
 def test_a_space_with_fewer_points_than_were_asked_for_says_so():
     found = space_of({"optim.lr": [0.1, 0.2]}, search=RandomSearch(kind="random", num_points=5))
-    assert found.notes == ("search.num_points: 5 were asked for, 2 could be found",)
+    assert found.notes == ("search.num_points: is 5, but only 2 points were found",)
 
 
 def test_an_impossible_point_is_moved_to_the_nearest_where_that_is_asked_for():
