@@ -46,7 +46,7 @@ class ModelConfig:
     """Outputs of the head."""
     temporal: Temporal
     """`mixed`: MorphFC_t in every block (the published video model). `averaged`: frames meet only in the stem and
-    in the final mean (the ablation). `none`: the image model, 2-D stem, inputs without time."""
+    in the final mean (the ablation). `none`: the image model, 2-D stem; clips have one frame."""
     branches: tuple[Branch, ...] | None = None
     """Branches of the spatial layers, as in `[height, channel]`; null: all three, as published. In stage 4, whose one
     token branch sees the whole frame, `height` or `width` stand for that one."""
@@ -234,6 +234,11 @@ class ExperimentConfig:
             *self._batch_faults(),
             *self._fine_tuning_faults(),
         ]
+        if self.model.temporal == "none" and self.clip.num_frames != 1:
+            faults.append(
+                f"clip.num_frames: is {self.clip.num_frames}; with model.temporal: none the network takes one frame, "
+                "so it must be 1 (averaged is the video network without temporal layers)"
+            )
         if faults:
             raise ValueError("\n".join(faults))
         return self

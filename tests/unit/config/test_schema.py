@@ -315,3 +315,10 @@ def test_a_single_validation_does_not_end_a_run():
     (fault,) = faults_of(overrides)
     assert fault.startswith("train.early_stopping.epochs: 2 is less than execution.validate_every_epochs 3")
     assert load_config(SMALL, {**overrides, "train.early_stopping": {"epochs": 3}}).train.early_stopping.epochs == 3
+
+
+def test_an_image_network_takes_clips_of_one_frame():
+    (fault,) = faults_of({"model.temporal": "none"})
+    assert fault.startswith("clip.num_frames: is 4; with model.temporal: none the network takes one frame")
+    one_frame = {"model.temporal": "none", "clip.num_frames": 1}
+    assert load_config(SMALL, one_frame).model.temporal == "none"

@@ -69,7 +69,7 @@ def test_a_head_of_other_classes_starts_fresh_and_a_line_says_so(here, tmp_path)
 
 
 def test_image_weights_get_a_time_axis(here, tmp_path):
-    image = config_with({"model.temporal": "none"}, here)
+    image = config_with({"model.temporal": "none", "clip.num_frames": 1}, here)
     torch.save(task_of(image).network().state_dict(), tmp_path / "w.pth")
     config, (line,) = chosen(starting_from, here, tmp_path / "w.pth")
     assert line.endswith("its convolutions get a time axis (start_from.inflate: centre)")

@@ -162,7 +162,11 @@ def test_what_a_checkpoint_states_is_compared_as_well(tmp_path):
 
 
 def test_image_weights_start_a_video_network_that_keeps_its_own_temporal_layers_and_head(tmp_path):
-    image = replace(CONFIG, model=replace(CONFIG.model, temporal="none", num_classes=9))
+    image = replace(
+        CONFIG,
+        model=replace(CONFIG.model, temporal="none", num_classes=9),
+        clip=replace(CONFIG.clip, num_frames=1),
+    )
     torch.save(network(image).state_dict(), tmp_path / "image.pth")
     model = network(seed=1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
