@@ -1,6 +1,6 @@
 """The shape that all pipelines share: arguments, help, errors, exit codes.
 
-Exit codes: 0 done, 2 a fault that the user can mend (one clear line each, no traceback), 130 Ctrl-C, 143 SIGTERM,
+Exit codes: 0 done, 2 a fault that the user can fix (one clear line each, no traceback), 130 Ctrl-C, 143 SIGTERM,
 129 SIGHUP.
 """
 
@@ -31,7 +31,7 @@ from morphmlp.targets import json_file, plain_name
 HELP_CONFIG = "experiments/demo/morphmlp_demo.yaml"
 """Whose values `--help` shows where no file is named."""
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120, "show_default": True}
-"""Of every command: `@click.command(context_settings=SETTINGS)`."""
+"""Settings of every command: `@click.command(context_settings=SETTINGS)`."""
 A_PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 COUNT.name = "count"
@@ -200,7 +200,7 @@ def refuse_mistaken_options(overrides: Mapping[str, JsonValue], parameters: Coll
 
 
 def write_json(path: Path | None, result: Any) -> None:
-    """Write a result (a dataclass or plain values) where `--json` asked for it."""
+    """Write a result (a dataclass or plain values) where `--json` names a file."""
     if path is None:
         return
     if dataclasses.is_dataclass(result) and not isinstance(result, type):

@@ -46,7 +46,7 @@ def decoders(*, videos: Path, limit: int, timeout_s: float, json: Path | None) -
     paths = some_videos(videos, limit=limit)
     with TerminalProgress() as progress:
         progress.phase("decoders", total=len(paths), unit="videos")
-        result = compare_decoders(paths, timeout_s=timeout_s, told=progress.update)
+        result = compare_decoders(paths, timeout_s=timeout_s, on_progress=progress.update)
     print(comparison_table(result))
     print(result.advice)
     write_json(json, result)
@@ -77,7 +77,7 @@ def ingest_ahead(*, rounds: int, json: Path | None) -> None:
     with TerminalProgress() as progress:
         found = measure_ingest_ahead(rounds=rounds, progress=progress)
     print(
-        f"beside ingest that is ahead, work of the training process takes {found.ratio:.2f} times as long as alone "
+        f"next to ingest that is ahead, work of the training process takes {found.ratio:.2f} times as long as alone "
         f"({found.work_s:.2f} s); {found.unpaced_ratio:.2f} times where Ray Data's scheduling loop keeps no pace; "
         f"medians of {found.rounds} interleaved rounds"
     )
@@ -97,9 +97,9 @@ def shared_decoding(*, videos: int, rounds: int, json: Path | None) -> None:
         found = measure_shared_decoding(VIDEOS, videos=videos, rounds=rounds, progress=progress)
     print(
         f"{found.trials} trials that share clips: {found.eight_trials_ratio:.2f} times the CPU time of ingest "
-        f"({found.shared_cpu_ms:.1f} against {found.apart_cpu_ms:.1f} ms a clip), {found.decodes_ratio:.2f} times the "
-        f"decodes of one trial; a clip of {found.clip_mb:.1f} MB: decoded {found.decode_cpu_ms:.1f} ms, decoded and "
-        f"kept {found.miss_cpu_ms:.1f}, found {found.hit_cpu_ms:.1f}, by the object store "
+        f"({found.shared_cpu_ms:.1f} against {found.separate_cpu_ms:.1f} ms a clip), {found.decodes_ratio:.2f} times "
+        f"the decodes of one trial; a clip of {found.clip_mb:.1f} MB: decoded {found.decode_cpu_ms:.1f} ms, decoded "
+        f"and kept {found.miss_cpu_ms:.1f}, found {found.hit_cpu_ms:.1f}, by the object store "
         f"{found.object_store_cpu_ms:.1f}; medians of {found.rounds} interleaved rounds of {found.videos} videos"
     )
     write_json(json, found)
@@ -201,7 +201,7 @@ def step_variants(
         rounds=rounds,
         steps=steps,
         device=device,
-        told=lambda line: print(line, file=sys.stderr),
+        log=lambda line: print(line, file=sys.stderr),
     )
     print(variants_table(found))
     print(

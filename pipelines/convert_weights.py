@@ -65,7 +65,7 @@ def main(
     file = read_weights(source, averaged=averaged)
     print(file.in_words)
     if file.stated is None:
-        print("its chunk lengths aren't in the file, and no shape tells them")
+        print("its chunk lengths aren't in the file, and can't be read from any shape")
     if class_order is not None and classes is not None:
         file = _in_class_order(file, class_order, classes)
     write_weights(file, output, container=container or "bare")

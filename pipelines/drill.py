@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from morphmlp.cli import A_PATH, COUNT, SETTINGS, json_option, run, write_json
-from morphmlp.drill.stop_names import STOP_NAMES
+from morphmlp.drill import STOP_NAMES
 from morphmlp.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,8 +10,9 @@
     python pipelines/prepare.py standin ssv1|ssv2 --output DIR
     python pipelines/prepare.py look --config FILE --output FILE.png [--split train|val] [--augment.erase 1.0]
 
-All faults of the annotations are told at once, each with its line, and nothing is written then. `verify`, `transcode`
-and `pack` run on the cluster of RAY_ADDRESS, or on this machine; the same command continues one that was stopped.
+All faults of the annotations are reported at once, each with its line, and nothing is written then. `verify`,
+`transcode` and `pack` run on the cluster of RAY_ADDRESS, or on this machine; the same command continues one that was
+stopped.
 """
 
 import sys
@@ -184,7 +185,7 @@ def _write_and_report(found: "Annotations", source: Source) -> None:
 @click.option("--seed", type=int, default=0, help="root of every random draw")
 @click.option("--real-size", is_flag=True, help="340x256 videos of 10 s with sound instead, to try full-size models")
 def demo(*, output: Path, train: int, val: int, test: int, seed: int, real_size: bool) -> None:
-    """Small videos whose class only the order of two events tells."""
+    """Small videos whose class depends only on the order of two events."""
     from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset, write_realistic_videos
 
     write = write_realistic_videos if real_size else write_demo_dataset

@@ -89,7 +89,7 @@ def in_words(step: "ReplayedStep") -> list[str]:
 
 
 def plain_values(value: JsonValue) -> JsonValue:
-    """A result for JSON, which knows no infinities and no NaN: these become `inf`, `-inf` and `nan`."""
+    """A result for JSON, which has no infinities and no NaN: these become `inf`, `-inf` and `nan`."""
     if isinstance(value, dict):
         return {key: plain_values(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What a checkpoint costs training: the copy between two steps, and whatever the write beside them slows down."""
+"""What a checkpoint costs training: the copy between two steps, and the write that slows the next ones down."""
 
 import tempfile
 import time
@@ -29,11 +29,11 @@ class CheckpointStall:
     stall_steps: float
     """What a checkpoint delays training by, in plain steps: the standstill and the slower steps during the write."""
     stall_s: float
-    """The same in seconds; below 0 where steps vary more than the checkpoint costs."""
+    """`stall_steps` in seconds; below 0 where steps vary more than the checkpoint costs."""
     standstill_s: float
     """Seconds between two steps that copying the state and handing it over take."""
     standstill_steps: float
-    """The same in plain steps."""
+    """`standstill_s` in plain steps."""
     slowdown: float
     """Seconds of a step during the write over those of a plain one."""
     step_s: float

@@ -1,4 +1,4 @@
-"""CPU time of a clip in many ways, video by video in turns: against decord, in views, from other stored forms."""
+"""CPU time of a clip in many ways, interleaved video by video: against decord, in views, from other stored forms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -7,7 +7,7 @@ from statistics import median
 
 from morphmlp.benchmarks.clip_kinds import ClipKind
 from morphmlp.benchmarks.clip_process import ClipProcess
-from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
+from morphmlp.benchmarks.rounds import interleaved, median_ratio
 from morphmlp.benchmarks.stored_forms import StoredForm
 from morphmlp.data.decoding.backends import decoder_fault
 
@@ -23,7 +23,7 @@ class ClipCosts:
     ratio_to_decord: float | None
     """Training clips a second and core, over plain decord's with the same cropping; None where decord can't be used."""
     in_process_ratio_to_decord: float | None
-    """The same without a separate process around the decoder."""
+    """`ratio_to_decord` without a separate process around the decoder."""
     views4_ratio: float
     """CPU time of four test views of a video over that of one training clip."""
     repeats2_ratio: float
@@ -46,14 +46,14 @@ class _Way:
 
 
 def measure_clip_costs(
-    forms: Mapping[StoredForm, Sequence[str]], *, rounds: int, told: Callable[[int], None] = lambda _: None
+    forms: Mapping[StoredForm, Sequence[str]], *, rounds: int, on_progress: Callable[[int], None] = lambda _: None
 ) -> ClipCosts:
-    """Extract clips from every video in every way, in turns of random order.
+    """Extract clips from every video in every way, interleaved in random order.
 
     Args:
         forms: The same videos in each stored form.
         rounds: Clips of each video in each way; each round has a random start of its own, the same for all ways.
-        told: Called with the number of finished rounds.
+        on_progress: Called with the number of finished rounds.
 
     Raises:
         FailedError: A way failed on a video.
@@ -67,7 +67,7 @@ def measure_clip_costs(
     }
     if decoder_fault("decord") is None:
         ways["decord"] = _Way(opener="plain decord", kind="train", paths=forms["mp4"])
-    times = _cpu_times(ways, rounds=rounds, told=told)
+    times = _cpu_times(ways, rounds=rounds, on_progress=on_progress)
     product, decord = times["product"], times.get("decord")
     typical = {name: median(seconds) for name, seconds in times.items()}
     typical["mp4"] = typical["product"]
@@ -84,7 +84,7 @@ def measure_clip_costs(
     )
 
 
-def _cpu_times(ways: Mapping[str, _Way], *, rounds: int, told: Callable[[int], None]) -> dict[str, list[float]]:
+def _cpu_times(ways: Mapping[str, _Way], *, rounds: int, on_progress: Callable[[int], None]) -> dict[str, list[float]]:
     """CPU seconds by way, the same video and start at the same place of every list."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     with ExitStack() as stack:
@@ -95,11 +95,11 @@ def _cpu_times(ways: Mapping[str, _Way], *, rounds: int, told: Callable[[int], N
             processes[way.opener].extract(way.paths[0], kind=way.kind, video_id="warm-up", epoch=0)
         for epoch in range(rounds):
             for number in range(len(ways["product"].paths)):
-                for _, name in shuffled_turns(list(ways), 1, seed=epoch * 1000 + number):
+                for _, name in interleaved(list(ways), 1, seed=epoch * 1000 + number):
                     way = ways[name]
                     cost = processes[way.opener].extract(
                         way.paths[number], kind=way.kind, video_id=f"video {number}", epoch=epoch
                     )
                     times[name].append(cost.cpu_s)
-            told(epoch + 1)
+            on_progress(epoch + 1)
     return times

@@ -32,7 +32,7 @@ class FailedError(DecodeError):
     """A request that failed; `name` is the class of the error as it was there."""
 
     def __init__(self, name: str, message: str) -> None:
-        """Keep the class apart from the text."""
+        """Keep the class and the text of the error in the process."""
         super().__init__(message)
         self.name = name
 

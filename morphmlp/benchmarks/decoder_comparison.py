@@ -12,7 +12,7 @@ import numpy as np
 from tabulate import tabulate
 
 from morphmlp.benchmarks.clip_process import ClipProcess, FailedError
-from morphmlp.benchmarks.rounds import shuffled_turns
+from morphmlp.benchmarks.rounds import interleaved
 from morphmlp.benchmarks.thumbnails import Thumbnails, wrong_frames
 from morphmlp.benchmarks.true_frames import Truth, has_ffmpeg
 from morphmlp.data.decoding.backends import DECODER_NAMES, decoder_by_name, decoder_fault
@@ -21,7 +21,7 @@ from morphmlp.errors import ManifestError
 EXTENSIONS = frozenset(
     [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"]
 )
-"""Of files that are taken for videos."""
+"""Endings of files that are taken for videos."""
 
 MOST_FRAMES = 1000
 """Frames from the start of a file that are compared; a plain decode of a whole film would take too long."""
@@ -109,15 +109,15 @@ def compare_decoders(
     *,
     rounds: int = 2,
     timeout_s: float = 60.0,
-    told: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> DecoderComparison:
-    """Let every decoder that can be used here, in a process of its own, work on every file in turn.
+    """Let every decoder that can be used here, in a process of its own, work on every file.
 
     Args:
         videos: Files.
         rounds: Clips that are timed of each file.
         timeout_s: Time for one answer, seconds; a decoder that takes longer has failed on that file.
-        told: Called with the number of finished files.
+        on_progress: Called with the number of finished files.
     """
     faults = {name: decoder_fault(name) for name in DECODER_NAMES}
     decoders = [name for name in DECODER_NAMES if faults[name] is None]
@@ -131,7 +131,7 @@ def compare_decoders(
             _warm_up(processes, path)
             _time(processes, tallies, path, rounds=rounds, seed=number)
             truth, video = _truth(plain, path)
-            told(number + 1)
+            on_progress(number + 1)
             if video is None:
                 unreadable += 1
                 continue
@@ -238,7 +238,7 @@ def _warm_up(processes: Mapping[str, ClipProcess], path: str) -> None:
 def _time(
     processes: Mapping[str, ClipProcess], tallies: Mapping[str, _Tally], path: str, *, rounds: int, seed: int
 ) -> None:
-    for epoch, name in shuffled_turns(list(processes), rounds, seed=seed):
+    for epoch, name in interleaved(list(processes), rounds, seed=seed):
         if path in tallies[name].errors:
             continue  # it may have cost a minute; once is enough
         try:

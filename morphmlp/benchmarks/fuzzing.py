@@ -71,13 +71,13 @@ class FuzzResult:
     outcomes: dict[str, int]
     """By outcome, all of them."""
     by_video: dict[str, dict[str, int]]
-    """The same for each sound video."""
+    """Outcomes of the damaged copies of each sound video."""
     by_mutation: dict[str, dict[str, int]]
-    """The same for each kind of damage."""
+    """Outcomes of each kind of damage."""
     altered_seen_by_scan: int
-    """Of the altered: those of which a whole scan tells damaged frames, or breaks off."""
+    """Altered files of which a whole scan finds damaged frames, or breaks off."""
     unnoticed_when_verified: int
-    """Of the altered and those of another length: those that are still not noticed where the manifest has the sound
+    """Files that are altered or of another length, and are still not noticed where the manifest has the sound
     file's checksum, as `prepare.py verify` notes it."""
     reasons: dict[str, int]
     """Reasons of timeouts and crashes."""
@@ -109,7 +109,7 @@ def fuzz(*, decoder: str, files: int, seed: int, progress: Progress, timeout_s: 
         decoder: Name of the decoder.
         files: How many damaged files; they go round the sound videos, and kinds of damage are drawn.
         seed: Root of every draw.
-        progress: Told how far it is.
+        progress: Shows how far it is.
         timeout_s: Time for one file, seconds.
 
     Raises:
@@ -279,7 +279,7 @@ def in_words(result: FuzzResult) -> Sequence[str]:
     for name, counts in [*result.by_video.items(), *result.by_mutation.items()]:
         found = ", ".join(f"{count} {ending.replace('_', ' ')}" for ending, count in counts.items() if count)
         lines.append(f"  {name.replace('_', ' ')}: {found}")
-    lines.append(f"a whole scan tells {result.altered_seen_by_scan} of the {result.outcomes[Outcome.ALTERED]} altered")
+    lines.append(f"a whole scan finds {result.altered_seen_by_scan} of the {result.outcomes[Outcome.ALTERED]} altered")
     unnoticed = sum(result.outcomes[ending] for ending in _UNNOTICED)
     lines.append(
         f"with a verified manifest's checksum {result.unnoticed_when_verified} of the {unnoticed} that are altered "

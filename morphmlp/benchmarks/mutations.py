@@ -1,4 +1,4 @@
-"""Damage as disks, networks and interrupted copies do it to files, from a seed. It must not know what a file holds."""
+"""Damage as disks, networks and interrupted copies do it to files, from a seed."""
 
 from collections.abc import Callable
 

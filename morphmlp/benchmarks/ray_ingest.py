@@ -1,6 +1,6 @@
 """The Ray Data path against a torch DataLoader over the same function, in steady state.
 
-Each side reads clips in a process of its own, with two processes that decode; they take turns, round by round. CPU time
+Each side reads clips in a process of its own, with two processes that decode; the rounds are interleaved. CPU time
 is that of a side's whole process tree: the reading process (with Ray Data's executor in it), the decoding ones, and on
 Ray's side the raylet, the store and the control service. What Ray keeps for people to look at, such as the dashboard's
 agents, isn't counted.
@@ -21,7 +21,7 @@ import ray
 
 from morphmlp.benchmarks.clip_kinds import extractor_of
 from morphmlp.benchmarks.process_cpu import cpu_between, cpu_clocks, process_tree
-from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
+from morphmlp.benchmarks.rounds import interleaved, median_ratio
 from morphmlp.data.manifest import Manifest, manifest_from_rows
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, TrainPlan
@@ -54,7 +54,7 @@ class IngestComparison:
     first_batch_s: float
     """From the request to the first micro-batch, with Ray and its decode processes running."""
     cold_first_batch_s: float
-    """The same in the first round, where the decode processes don't run yet."""
+    """`first_batch_s` in the first round, where the decode processes don't run yet."""
     rounds: int
     clips_per_round: int
 
@@ -74,7 +74,12 @@ class _Side(Protocol):
 
 
 def compare_ingest(
-    videos: Sequence[str], share: IngestShare, *, rounds: int, clips: int, told: Callable[[int], None] = lambda _: None
+    videos: Sequence[str],
+    share: IngestShare,
+    *,
+    rounds: int,
+    clips: int,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> IngestComparison:
     """Compare in the running Ray session, which this process must have started.
 
@@ -83,7 +88,7 @@ def compare_ingest(
         share: What a training worker would be given: `DECODE_CPUS` CPUs, `VIDEOS_PER_TASK` videos a task.
         rounds: Rounds of each side.
         clips: Clips that are measured in a round, a multiple of `VIDEOS_PER_TASK`.
-        told: Called with the number of finished rounds.
+        on_progress: Called with the number of finished rounds.
     """
     total = WARM_UP_CLIPS + clips + REST_CLIPS
     sides: dict[str, _Side] = {
@@ -94,7 +99,7 @@ def compare_ingest(
     wall_s: dict[str, list[float]] = {name: [] for name in sides}
     parts: dict[str, list[float]] = {}
     first_s: list[float] = []
-    for number, name in shuffled_turns(list(sides), rounds):
+    for number, name in interleaved(list(sides), rounds):
         side = sides[name]
         first = side.begin()
         side.read(WARM_UP_CLIPS)
@@ -109,7 +114,7 @@ def compare_ingest(
             first_s.append(first)
             for part, seconds in cpu_by_part(used, processes).items():
                 parts.setdefault(part, []).append(seconds)
-        told(number + 1)
+        on_progress(number + 1)
     return IngestComparison(
         ray_cpu_ratio=median_ratio(cpu_s["ray"], cpu_s["loader"]),
         ray_wall_ratio=median_ratio(wall_s["loader"], wall_s["ray"]),
@@ -176,7 +181,7 @@ class _Reader:
 
 
 class _LoaderSide:
-    """A DataLoader in a process that knows no Ray; a fresh one each round, so that none is there in Ray's rounds."""
+    """A DataLoader in a process without Ray; a fresh one each round, so that none is there in Ray's rounds."""
 
     def __init__(self, videos: Sequence[str], share: IngestShare, *, total: int) -> None:
         self._request = {

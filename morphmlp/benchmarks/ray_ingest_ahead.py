@@ -1,7 +1,7 @@
-"""What ingest takes from the training beside it once it is ahead, and has nothing to do but wait.
+"""What ingest takes from training once it is ahead, and has nothing to do but wait.
 
 The same work, as a training step's host has it (many small operations of PyTorch), is timed in the process that reads
-the clips: without ingest, beside waiting ingest as runs have it, and beside the same without the pace that runs keep
+the clips: without ingest, next to waiting ingest as runs have it, and next to the same without the pace that runs keep
 (`morphmlp.data.stream.ray_pace`).
 """
 
@@ -16,7 +16,7 @@ from statistics import median
 
 import torch
 
-from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
+from morphmlp.benchmarks.rounds import interleaved, median_ratio
 from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.clip import ClipConfig
 from morphmlp.config.operation import ClusterConfig, IngestConfig
@@ -32,9 +32,9 @@ from morphmlp.progress import Progress
 ALONE, PACED, UNPACED = "alone", "paced", "unpaced"
 VIDEOS, MICRO_BATCH = 800, 8
 OPERATIONS = 100_000
-"""Of a turn."""
+"""Small operations of a round."""
 LEAD_S = 2.0
-"""Time in which ingest gets ahead before its turn begins."""
+"""Time in which ingest gets ahead before its round begins."""
 CLIP = ClipConfig(sampling="dense", num_frames=8, frame_stride=1, crop_size=32, short_edge=36, channel_order="rgb")
 
 
@@ -43,9 +43,9 @@ class IngestAhead:
     """Medians over the rounds."""
 
     ratio: float
-    """Time of the work beside waiting ingest over its time alone, pair by pair."""
+    """Time of the work next to waiting ingest over its time alone, pair by pair."""
     unpaced_ratio: float
-    """The same where Ray Data's scheduling loop isn't slowed down."""
+    """`ratio` where Ray Data's scheduling loop isn't slowed down."""
     work_s: float
     """Seconds of the work alone."""
     rounds: int
@@ -67,10 +67,10 @@ def measure_ingest_ahead(*, rounds: int, progress: Progress) -> IngestAhead:
         write_demo_dataset(folder, train=VIDEOS, val=0, test=0)
         manifest = read_manifest(Path(folder) / "train.parquet").available()
         plan = TrainPlan(num_videos=VIDEOS, global_batch_size=MICRO_BATCH, micro_batch_size=MICRO_BATCH, seed=0)
-        progress.phase("work beside ingest", total=rounds + 1, unit="rounds")
+        progress.phase("work next to ingest", total=rounds + 1, unit="rounds")
         with ray_session(ClusterConfig(num_workers=1, device="cpu"), ingest, micro_batches=1) as placement:
             share = placement.ingest_share(ingest, pipelines=1)
-            for number, side in shuffled_turns(list(times), rounds + 1):
+            for number, side in interleaved(list(times), rounds + 1):
                 with _pace_of(side):
                     plans = plan.micro_batches(Cursor(epoch=number), worker=0, num_workers=1)
                     extractor = ViewClips(clip=CLIP, views=SINGLE_VIEW)

@@ -1,4 +1,4 @@
-"""The ingest measurement as a whole: what is measured, in which order, and how it is told."""
+"""The ingest measurement as a whole: what is measured, in which order, and how it is reported."""
 
 import os
 import time
@@ -74,7 +74,7 @@ def measure_ingest(folder: Path, *, quick: bool, progress: Progress) -> IngestFi
     Args:
         folder: Where the videos are made and kept.
         quick: Fewer rounds.
-        progress: Told how far it is.
+        progress: Shows how far it is.
 
     Raises:
         ClusterError: `RAY_ADDRESS` names a cluster; CPU times of other machines can't be read.
@@ -89,7 +89,7 @@ def measure_ingest(folder: Path, *, quick: bool, progress: Progress) -> IngestFi
     videos = real_size_videos(folder.absolute())
     forms = stored_forms(folder.absolute(), videos[:NUM_OTHER_FORMS])
     progress.phase("CPU time of clips", total=effort.clip_rounds, unit="rounds")
-    costs = measure_clip_costs(forms, rounds=effort.clip_rounds, told=progress.update)
+    costs = measure_clip_costs(forms, rounds=effort.clip_rounds, on_progress=progress.update)
     ingest = IngestConfig(cpus=DECODE_CPUS, videos_per_task=VIDEOS_PER_TASK)
     progress.line("starting Ray")
     with ray_session(ClusterConfig(num_workers=1, device="cpu"), ingest, micro_batches=1) as placement:
@@ -99,7 +99,7 @@ def measure_ingest(folder: Path, *, quick: bool, progress: Progress) -> IngestFi
             placement.ingest_share(ingest, pipelines=1),
             rounds=effort.ingest_rounds,
             clips=effort.ingest_clips,
-            told=progress.update,
+            on_progress=progress.update,
         )
         progress.line("planning an epoch of 10,000,000 videos")
         plan = measure_plan_size()

@@ -16,7 +16,7 @@ from morphmlp.data.stream.decode_task import REQUEST_COLUMNS, request_table
 from morphmlp.data.stream.plan import Cursor, TrainPlan
 
 _ALPHABET = np.frombuffer(b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
-"""Of YouTube's ids, in ascending order."""
+"""Characters of YouTube's ids, in ascending order."""
 _FOLDER, _ENDING = b"/videos/kinetics/train/juggling balls/", b"_000010.mp4"
 _CLASSES = 700
 _STEPS = 1000

@@ -19,7 +19,7 @@ import ray
 from morphmlp.benchmarks.clip_kinds import extractor_of
 from morphmlp.benchmarks.process_cpu import cpu_between, cpu_clocks, process_tree
 from morphmlp.benchmarks.ray_ingest import is_idle_daemon, rows_over
-from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
+from morphmlp.benchmarks.rounds import interleaved, median_ratio
 from morphmlp.benchmarks.stored_forms import real_size_videos
 from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.operation import ClusterConfig, IngestConfig
@@ -40,7 +40,7 @@ CLIP_ROUNDS = 5
 """Rounds of what a single clip costs each way."""
 WARM_UP_STEPS = 4
 """Micro-batches that every reader reads before the first round."""
-APART, SHARED = "apart", "shared"
+SEPARATE, SHARED = "separate", "shared"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +51,13 @@ class SharedDecoding:
     """CPU time of ingest for eight trials that share clips over that of eight that decode for themselves."""
     decodes_ratio: float
     """Decodes of the eight together over those of one trial."""
-    apart_cpu_ms: float
+    separate_cpu_ms: float
     """CPU milliseconds of a trial's clip, each trial decoding for itself; the next with a shared cache."""
     shared_cpu_ms: float
     decode_cpu_ms: float
     """A clip decoded in a decode task, without a cache."""
     miss_cpu_ms: float
-    """The same with a cache that hasn't got it: the clip is written as well."""
+    """CPU milliseconds of a clip that a cache doesn't have yet: it is decoded and written."""
     hit_cpu_ms: float
     """With a cache that has it."""
     object_store_cpu_ms: float
@@ -92,7 +92,7 @@ def measure_shared_decoding(folder: Path, *, videos: int, rounds: int, progress:
         folder: Where the videos are made and kept.
         videos: Videos that every trial reads.
         rounds: Of eight trials, each way.
-        progress: Told how far it is.
+        progress: Shows how far it is.
 
     Raises:
         ClusterError: `RAY_ADDRESS` names a cluster; CPU times of other machines can't be read.
@@ -102,7 +102,7 @@ def measure_shared_decoding(folder: Path, *, videos: int, rounds: int, progress:
     progress.line(f"making videos in {folder}, where they aren't there yet")
     manifest = rows_over(real_size_videos(folder.absolute()), videos)
     ingest = IngestConfig(cpus=1, videos_per_task=2 * MICRO_BATCH)
-    cpu_s: dict[str, list[float]] = {APART: [], SHARED: []}
+    cpu_s: dict[str, list[float]] = {SEPARATE: [], SHARED: []}
     decodes: list[int] = []
     with (
         tempfile.TemporaryDirectory(prefix="shared-decoding-") as work,
@@ -115,9 +115,9 @@ def measure_shared_decoding(folder: Path, *, videos: int, rounds: int, progress:
         readers = [_Reader.remote(manifest) for _ in range(TRIALS)]  # type: ignore[attr-defined]
         ray.get([reader.read.remote(share, WARM_UP_STEPS) for reader in readers])  # starts all processes
         progress.phase(f"{TRIALS} trials", total=rounds, unit="rounds")
-        for number, way in shuffled_turns([APART, SHARED], rounds):
+        for number, way in interleaved([SEPARATE, SHARED], rounds):
             cache = CountedCache(folder=f"{work}/{number}", max_bytes=CACHE_BYTES, log=f"{work}/{number}.log")
-            policy = share.policy if way == APART else replace(share.policy, cache=cache)
+            policy = share.policy if way == SEPARATE else replace(share.policy, cache=cache)
             before = cpu_clocks(_processes())
             ray.get([reader.read.remote(replace(share, policy=policy), None) for reader in readers])
             cpu_s[way].append(sum(cpu_between(before, cpu_clocks(_processes())).values()))
@@ -126,9 +126,9 @@ def measure_shared_decoding(folder: Path, *, videos: int, rounds: int, progress:
             progress.update(number + 1)
     clips = TRIALS * videos
     return SharedDecoding(
-        eight_trials_ratio=median_ratio(cpu_s[SHARED], cpu_s[APART]),
+        eight_trials_ratio=median_ratio(cpu_s[SHARED], cpu_s[SEPARATE]),
         decodes_ratio=median(decodes) / videos,
-        apart_cpu_ms=1000 * median(cpu_s[APART]) / clips,
+        separate_cpu_ms=1000 * median(cpu_s[SEPARATE]) / clips,
         shared_cpu_ms=1000 * median(cpu_s[SHARED]) / clips,
         decode_cpu_ms=1000 * decode,
         miss_cpu_ms=1000 * miss,
@@ -171,7 +171,7 @@ def _clip_costs(manifest: Manifest, policy: DecodePolicy, folder: Path) -> tuple
     filled = "filled"
     size = len(task(filled)(request)["clips"][0].as_py())  # starts the decoder
     cpu_s: dict[str, list[float]] = {"decode": [], "miss": [], "hit": []}
-    for number, way in shuffled_turns(list(cpu_s), CLIP_ROUNDS):
+    for number, way in interleaved(list(cpu_s), CLIP_ROUNDS):
         time.sleep(REST_S)  # the decoder's process ends its work on the last video
         table = task({"decode": None, "miss": str(number), "hit": filled}[way])(request)
         cpu_s[way] += table["cpu_s"].to_pylist()

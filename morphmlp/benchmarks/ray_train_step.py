@@ -1,7 +1,7 @@
 """What a run adds to a training step: its loop under Ray Train against a plain loop, on the same tensors.
 
 The plain loop runs twice: in a process of its own, as a script would, and in Ray Train's worker, where everything
-about the process is the same. All three take turns on one machine, so that a busy neighbour hurts them alike.
+about the process is the same. The rounds of all three are interleaved, so that a busy neighbour hurts them alike.
 """
 
 import json
@@ -18,7 +18,7 @@ import ray.train.torch
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
+from morphmlp.benchmarks.rounds import interleaved, median_ratio
 from morphmlp.benchmarks.step_loop import (
     plain_steps,
     prepared_state,
@@ -44,13 +44,14 @@ class StepComparison:
     """A step of a run (loop, clock, sums, report) over one of a plain loop in a script of its own: median over the
     rounds, pair by pair."""
     loop_ratio: float
-    """The same over a plain loop in the same process: what the run's own code adds, whatever processes differ in."""
+    """A step of a run over one of a plain loop in the same process: what the run's own code adds, without whatever two
+    processes differ in."""
     run_step_s: float
     """Median seconds of a run's step, one report a round included."""
     plain_step_s: float
-    """Of the plain loop in the same process."""
+    """Median seconds of a step of the plain loop in the same process."""
     script_step_s: float
-    """Of the plain loop in a script of its own."""
+    """Median seconds of a step of the plain loop in a script of its own."""
     rounds: int
     steps_per_round: int
     device: str
@@ -98,7 +99,7 @@ def compare_train_step(config: ExperimentConfig, placement: Placement, *, rounds
 
 
 def _worker(job: dict[str, Any]) -> None:
-    """Let the three take turns; the first round of each is warm-up."""
+    """Run the rounds of all three, interleaved; the first round of each is warm-up."""
     config: ExperimentConfig = job["config"]
     device = ray.train.torch.get_device()
     torch.set_num_threads(job["threads"])
@@ -115,7 +116,7 @@ def _worker(job: dict[str, Any]) -> None:
 
     times: dict[str, list[float]] = {RUN: [], PLAIN: [], SCRIPT: []}
     with _Script(config, threads=job["threads"], device=str(device)) as script:
-        for _, side in shuffled_turns(list(times), job["rounds"] + 1):
+        for _, side in interleaved(list(times), job["rounds"] + 1):
             if side == RUN:
                 times[side].append(timed_round(run, steps, after=report))
             elif side == PLAIN:

@@ -1,11 +1,11 @@
-"""Turns and ratios: how measurements on a machine that others use are made comparable. Pure functions."""
+"""Interleaved rounds and ratios: how measurements on a machine that others use are made comparable. Pure functions."""
 
 import random
 from collections.abc import Iterator, Sequence
 from statistics import median
 
 
-def shuffled_turns(names: Sequence[str], rounds: int, *, seed: int = 0) -> Iterator[tuple[int, str]]:
+def interleaved(names: Sequence[str], rounds: int, *, seed: int = 0) -> Iterator[tuple[int, str]]:
     """`(round, name)`: every name once a round, in an order of its own, so that none always follows the same one."""
     rng = random.Random(seed)
     for number in range(rounds):

@@ -30,7 +30,7 @@ Step = TypeVar("Step")
 
 
 class ClipsInMemory:
-    """The same random clips at every step."""
+    """Random clips, alike at every step."""
 
     def __init__(self, config: ExperimentConfig, plan: TrainPlan, *, pin_memory: bool) -> None:
         """Draw one step's micro-batches; with `pin_memory` where a GPU can fetch them by itself."""

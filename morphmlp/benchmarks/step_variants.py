@@ -1,6 +1,6 @@
 """What an experiment's choices of arithmetic, compiled and recomputed blocks do to a training step: time and memory.
 
-All variants are in one process and take turns, on clips in memory; decoding, checkpoints and Ray play no part.
+All variants run interleaved in one process, on clips in memory; decoding, checkpoints and Ray play no part.
 """
 
 import time
@@ -12,7 +12,7 @@ import torch
 from pydantic import JsonValue
 from tabulate import tabulate
 
-from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
+from morphmlp.benchmarks.rounds import interleaved, median_ratio
 from morphmlp.benchmarks.step_loop import prepared_state, run_steps, timed_round
 from morphmlp.config import load_config
 from morphmlp.models.cost import activation_bytes
@@ -38,13 +38,13 @@ class StepVariant:
     """Seconds of an optimiser step."""
     clips_per_s: float
     ratio: float
-    """Of its step to one of the experiment as it is configured: median over the rounds, pair by pair."""
+    """Time of its step over that of the experiment as it is configured: median over the rounds, pair by pair."""
     first_step_s: float
     """Seconds of the very first step, with compilation."""
     peak_bytes: int | None
     """Most memory of the device that a training of this variant alone takes; None on a CPU."""
     activation_bytes: int
-    """What a micro-batch keeps for the backward pass, as `execution.activation_checkpointing: auto` reckons."""
+    """What a micro-batch keeps for the backward pass, as `execution.activation_checkpointing: auto` estimates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +66,9 @@ def compare_variants(
     rounds: int,
     steps: int,
     device: torch.device,
-    told: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> StepVariants:
-    """Let variants of an experiment's step take turns.
+    """Time the variants of an experiment's step, interleaved.
 
     Args:
         experiment: Its file.
@@ -76,15 +76,15 @@ def compare_variants(
         rounds: That are measured.
         steps: Of a round.
         device: Where.
-        told: Told in words what is being done.
+        log: Takes lines that say what is being done.
     """
     trainings = {}
     for name, changes in VARIANTS.items():
-        told(f"{name}: first steps")
+        log(f"{name}: first steps")
         trainings[name] = _Training(experiment, {**overrides, **changes}, device)
     times: dict[str, list[float]] = {name: [] for name in trainings}
-    for number, name in shuffled_turns(list(trainings), rounds):
-        told(f"round {number + 1} of {rounds}: {name}")
+    for number, name in interleaved(list(trainings), rounds):
+        log(f"round {number + 1} of {rounds}: {name}")
         times[name].append(trainings[name].round_s(steps))
     clips = trainings[AS_CONFIGURED].clips_per_step
     return StepVariants(
@@ -122,7 +122,15 @@ def variants_table(found: StepVariants) -> str:
         )
         for variant in found.variants
     ]
-    headers = ("variant", "step (ms)", "clips/s", "ratio", "first step (s)", "peak (GiB)", "reckoned activations (GiB)")
+    headers = (
+        "variant",
+        "step (ms)",
+        "clips/s",
+        "ratio",
+        "first step (s)",
+        "peak (GiB)",
+        "activations (GiB, estimated)",
+    )
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * 6))
 
 
@@ -150,7 +158,7 @@ class _Training:
         self.peak_bytes: int | None = None
 
     def round_s(self, steps: int) -> float:
-        """Seconds of so many steps."""
+        """Seconds that `steps` steps take."""
         if self._device.type != "cuda":
             return self._take(steps)
         others = self._allocated() - self._own_bytes

@@ -51,7 +51,7 @@ def stored_forms(folder: Path, videos: Sequence[str]) -> dict[StoredForm, list[s
 
 
 def prepared_psnr_db(originals: Sequence[str], copies: Sequence[str], *, every: int = 10) -> float:
-    """Peak signal-to-noise ratio of prepared copies against their originals over every so manieth frame, dB."""
+    """Peak signal-to-noise ratio of prepared copies against their originals over every n-th frame, dB."""
     squares = [
         ((original.astype(np.float32) - copy) ** 2).mean()
         for source, target in zip(originals, copies, strict=True)

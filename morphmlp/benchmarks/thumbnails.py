@@ -1,4 +1,4 @@
-"""Whether a decoder returned the frames that it was asked for. Pure functions of pixels.
+"""Whether a decoder returned the wanted frames. Pure functions of pixels.
 
 Decoders round colours in their own ways, so frames are compared as small grey pictures: a frame is wrong where another
 frame of the video fits it much better, or where nothing of the wanted one is in it.

@@ -25,7 +25,7 @@ def fault_lines(error: ValidationError, schema: type) -> list[str]:
         schema: The dataclass that it held the mapping against; its fields are proposed for ones that it hasn't.
     """
     names = all_fields(schema)
-    return [line for detail in _told_once(error.errors()) for line in _lines(detail, names)]
+    return [line for detail in _reported_once(error.errors()) for line in _lines(detail, names)]
 
 
 def unknown_field(dotted: str, known: Collection[str], *, where: str = "") -> str:
@@ -46,9 +46,9 @@ def proposed(dotted: str, known: Collection[str]) -> list[str]:
     Of several of one name those that lie deepest in sections are left out: `epochs` means `train.epochs`.
     """
     section, _, name = dotted.rpartition(".")
-    beside = {field.rpartition(".")[2]: field for field in known if field.rpartition(".")[0] == section}
-    if close := get_close_matches(name, beside, n=1, cutoff=0.7):
-        return [beside[close[0]]]
+    siblings = {field.rpartition(".")[2]: field for field in known if field.rpartition(".")[0] == section}
+    if close := get_close_matches(name, siblings, n=1, cutoff=0.7):
+        return [siblings[close[0]]]
     if elsewhere := sorted(field for field in known if field.rpartition(".")[2] == name):
         least = min(field.count(".") for field in elsewhere)
         return [field for field in elsewhere if field.count(".") == least]
@@ -88,22 +88,22 @@ def forms_of(annotation: object) -> Iterator[object]:
         yield annotation
 
 
-def _told_once(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+def _reported_once(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
     """The faults without pydantic's names for the forms that a field may take; a value of no form is one fault."""
     wrong_form: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
-    told: list[ErrorDetails] = []
+    reported: list[ErrorDetails] = []
     for detail in details:
         loc = detail["loc"]
         place = tuple(part for part in loc if not (isinstance(part, str) and _FORM.match(part)))
         if len(place) == len(loc) - 1 and loc[:-1] == place and detail["type"] in _WRONG_FORM:
             wrong_form.setdefault(place, []).append(detail)
         else:
-            told.append({**detail, "loc": place})
+            reported.append({**detail, "loc": place})
     for place, forms in wrong_form.items():
-        if not any(detail["loc"][: len(place)] == place for detail in told):
+        if not any(detail["loc"][: len(place)] == place for detail in reported):
             wanted = " or ".join(form["msg"].removeprefix("Input should be ") for form in forms)
-            told.append({**forms[0], "loc": place, "msg": f"Input should be {wanted}"})
-    return told
+            reported.append({**forms[0], "loc": place, "msg": f"Input should be {wanted}"})
+    return reported
 
 
 def _lines(detail: ErrorDetails, names: Collection[str]) -> list[str]:

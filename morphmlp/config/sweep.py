@@ -40,7 +40,7 @@ SCHEDULE = (
 )
 """Fields that may change in the middle of a training: no weight and no clip depends on them."""
 MOST_COMBINATIONS = 1_000_000
-"""Of a grid: all are looked at before anything starts."""
+"""Most combinations of a grid, all of which are looked at before anything starts."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -74,7 +74,7 @@ class Range:
 
     @property
     def count(self) -> int | None:
-        """How many numbers it has; None where there is no end of them."""
+        """How many numbers it has; None where a range is continuous."""
         step = self._distance
         return None if step is None else math.floor((self.high - self.low) / step + 1e-9) + 1
 
@@ -84,7 +84,7 @@ class Range:
         return number if isinstance(number, int) else float(f"{number:.12g}")  # 0.3 where sums give 0.30000000000000004
 
     def listed(self) -> tuple[int | float, ...] | None:
-        """All its numbers; None where there is no end of them."""
+        """All its numbers; None where a range is continuous."""
         return None if self.count is None else tuple(map(self.number, range(self.count)))
 
     @property
@@ -107,7 +107,7 @@ class RandomSearch:
     num_points: PositiveInt
     """Points that can run; impossible draws don't count."""
     seed: NonNegativeInt = 0
-    """Of the draws."""
+    """Root of the random draws. Change it for other points from the same space."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -118,12 +118,12 @@ class OptunaSearch:
     num_points: PositiveInt
     """Points that run; impossible proposals don't count."""
     seed: NonNegativeInt = 0
-    """Of the proposals."""
+    """Root of the random proposals. Change it for another search of the same space."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PopulationSearch:
-    """Trainings side by side, of which the worst take over weights and changed schedule fields of the best.
+    """Trainings side by side, of which the worst exploit the best: they copy weights and changed schedule fields.
 
     After Jaderberg et al., Population Based Training of Neural Networks, 2017, with truncation selection.
     """
@@ -136,7 +136,7 @@ class PopulationSearch:
     quantile: float = Field(default=0.25, gt=0, le=0.5)
     """Share of the members that counts as the best, and as the worst."""
     seed: NonNegativeInt = 0
-    """Of the first points and of all changes."""
+    """Root of the first points and of all changes."""
 
 
 Search = Annotated[GridSearch | RandomSearch | OptunaSearch | PopulationSearch, Field(discriminator="kind")]
@@ -157,7 +157,7 @@ class Asha:
     grace_epochs: PositiveInt = 1
     """Epochs that every trial gets."""
     reduction_factor: float = Field(default=3.0, gt=1)
-    """Of so many points that reach an epoch one goes on; the epochs looked at are `grace_epochs` times its powers."""
+    """One of so many points that reach an epoch continues; the epochs looked at are `grace_epochs` times its powers."""
 
 
 Scheduler = Annotated[NoScheduler | Asha, Field(discriminator="kind")]
@@ -217,7 +217,7 @@ class SweepConfig:
     max_concurrent_trials: PositiveInt = 1
     """Trials that run at the same time."""
     max_trial_minutes: PositiveFloat | None = None
-    """A trial that takes longer is stopped, and told apart; null: none is."""
+    """A trial that takes longer is stopped, and reported as such; null: none is."""
     keep_checkpoints: Literal["winners", "all"] = "winners"
     """Whose checkpoints stay: those of the winners and of trials that didn't come to an end (failed, out of time), or
     of all. Those of trials that were given up or diverged go at once, the others when the sweep is done."""
@@ -228,12 +228,12 @@ class SweepConfig:
 
     @property
     def num_points(self) -> int | None:
-        """Points that the search asks for; None: as many as the space has."""
+        """Points that the search needs; None: as many as the space has."""
         return getattr(self.search, "size", None) or getattr(self.search, "num_points", None)
 
     @property
     def num_combinations(self) -> int | None:
-        """Points of the whole space, possible or not; None where there is no end of them."""
+        """Points of the whole space, possible or not; None where a range is continuous."""
         counts = [values.count if isinstance(values, Range) else len(values) for values in self.space.values()]
         known = [count for count in counts if count is not None]
         return math.prod(known) if len(known) == len(counts) else None
@@ -296,7 +296,7 @@ def _space_faults(sweep: SweepConfig) -> Iterator[str]:
             yield f"space.{name}: is overridden too, with {sweep.overrides[name]!r}; keep one of the two"
         if isinstance(values, Range):
             if sweep.search.kind == "grid" and values.count is None:
-                yield f"space.{name}: has no end of values; give it a step, or choose another search"
+                yield f"space.{name}: is continuous; give it a step, or choose another search"
             continue
         if not values:
             yield f"space.{name}: has no values"

@@ -1,1 +1,18 @@
-"""The drill: the demo is stopped in every way that a run can be stopped, and must end as if nothing had happened."""
+"""The drill: the demo is stopped in every way that a run can be stopped, and must end as if nothing had happened.
+
+`trials.run_drill` does it. The names are here, without the code, so that help comes before torch and Ray are imported.
+"""
+
+STOP_NAMES = (
+    *("worker-killed", "controller-killed", "node-lost", "driver-killed", "ctrl-c", "sigterm", "sighup", "lost-log"),
+    *(
+        "full-disk",
+        "full-disk-at-end",
+        "truncated-checkpoint",
+        "mlflow-down",
+        "slow-storage",
+        "upload-killed",
+        "elastic",
+    ),
+)
+"""In the order of the table; `trials.STOPS` has each one's code."""

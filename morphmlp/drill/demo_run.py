@@ -95,7 +95,7 @@ class DemoRun:
         self.demo, self.folder, self.surroundings = demo, folder, surroundings
         self.files = RunFolder(folder / "runs" / RUN_NAME)
         self.seconds = 0.0
-        """Of all commands together."""
+        """Wall time of all commands together."""
         self.commands = 0
         self._temporary = temporary
         self._process: subprocess.Popen[bytes] | None = None
@@ -164,7 +164,7 @@ class DemoRun:
 
     @property
     def pid(self) -> int:
-        """Of the running command, and of its process group."""
+        """Process id of the running command, and of its process group."""
         if self._process is None:
             raise DrillError("the run hasn't been started")
         return self._process.pid

@@ -137,8 +137,8 @@ def _same_bits(value: Tensor, expected: Tensor) -> bool:
 def _relative(value: Tensor, expected: Tensor) -> float:
     if not value.numel() or not value.is_floating_point():
         return 0.0
-    apart = (value.double() - expected.double()).abs().max().item()
-    return apart / max(expected.double().abs().max().item(), torch.finfo(torch.float32).tiny)
+    furthest = (value.double() - expected.double()).abs().max().item()
+    return furthest / max(expected.double().abs().max().item(), torch.finfo(torch.float32).tiny)
 
 
 def _recorded_losses(run: DemoRun, experiment: str) -> dict[int, tuple[float, ...]]:

@@ -1,4 +1,4 @@
-"""What a run leans on, as programs that a drill may take away: a cluster's nodes, an MLflow server, object storage."""
+"""What a run relies on, as programs that a drill may take away: a cluster's nodes, an MLflow server, object storage."""
 
 import contextlib
 import json
@@ -174,7 +174,7 @@ class SlowLink:
             target: Port of the loopback interface.
         """
         self.bytes_per_s: float | None = None
-        """Of each connection, in the direction of the target; None: as fast as it goes."""
+        """Pace of each connection in the direction of the target; None: as fast as it goes."""
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         # Little room to wait in, so that who sends sees the link's pace and not a silent other side.

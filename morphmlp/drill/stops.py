@@ -19,7 +19,7 @@ SMALL_FILE_BYTES = 64 * 1024
 
 
 class Stop(ABC):
-    """One way to stop a run, and how to tell that it happened."""
+    """One way to stop a run, and how to know that it happened."""
 
     name: str
     words: str
@@ -38,7 +38,7 @@ class Stop(ABC):
 
     @abstractmethod
     def strike(self, run: DemoRun, rng: random.Random) -> None:
-        """Do it, and mend what a run can't mend by itself.
+        """Do it, and fix what a run can't fix by itself.
 
         Raises:
             DrillError: It can't be done any more.
@@ -102,7 +102,7 @@ class CtrlC(Stop):
 
 
 class Terminated(Stop):
-    """A cluster's scheduler wants the machine back."""
+    """A cluster's scheduler needs the machine for others."""
 
     name = "sigterm"
     words = "SIGTERM, as before a preemption"
@@ -142,7 +142,7 @@ class LostLog(Stop):
 
     def proof(self, run: DemoRun, remains: Remains) -> str:
         """The run went on with the same workers, and its end is in its own log only."""
-        went_on(remains)
+        continued(remains)
         words = f"{RUN_NAME}: test top-1"
         if any(words in line for line in run.said()):
             raise DrillError("the reader was still there at the end")
@@ -180,14 +180,14 @@ class FullDisk(Stop):
             struck = run.last_step()
             run.wait_until(
                 lambda: any(FAILED_SAVE in line for line in run.said()) and run.last_step() > struck + CHECKPOINT_EVERY,
-                what="say that a checkpoint could not be written, and go on",
+                what="say that a checkpoint could not be written",
             )
             if not list(CheckpointStore.of(run.checkpoint_storage, RUN_NAME).stored()):
                 raise DrillError("the last good checkpoint was removed while the disk was full")
 
     def proof(self, run: DemoRun, remains: Remains) -> str:
         """The run said so, and went on with the same workers."""
-        went_on(remains)
+        continued(remains)
         return said(run, FAILED_SAVE)
 
 
@@ -206,7 +206,7 @@ class FullDiskAtEnd(Stop):
 
     def proof(self, run: DemoRun, remains: Remains) -> str:
         """The run took no step again, and said that the checkpoint is written."""
-        went_on(remains)
+        continued(remains)
         if remains.redone_steps:
             raise DrillError(f"{remains.redone_steps} steps were taken again for a full disk")
         return said(run, f"the checkpoint at step {run.demo.steps} is written now")
@@ -226,16 +226,16 @@ def full_disk(run: DemoRun) -> Iterator[None]:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
-class TornCheckpoint(Stop):
+class TruncatedCheckpoint(Stop):
     """The command dies, and the newest checkpoint is cut short."""
 
-    name = "torn-checkpoint"
+    name = "truncated-checkpoint"
     words = "the command is killed and the newest checkpoint is cut in half"
     ends_run = True
 
     def __init__(self) -> None:
-        """Tear nothing yet."""
-        self._torn = ""
+        """Truncate nothing yet."""
+        self._truncated = ""
 
     def strike(self, run: DemoRun, rng: random.Random) -> None:
         """Wait for two checkpoints, kill everything, and cut the newer one."""
@@ -248,11 +248,11 @@ class TornCheckpoint(Stop):
         path = run.files.root / "checkpoints" / newest.name / CONTENT_FILE
         with path.open("r+b") as file:
             file.truncate(newest.size // 2)
-        self._torn = newest.name
+        self._truncated = newest.name
 
     def proof(self, run: DemoRun, remains: Remains) -> str:
-        """The run named the torn one, and began at an earlier one."""
-        return said(run, self._torn)
+        """The run named the truncated one, and began at an earlier one."""
+        return said(run, self._truncated)
 
 
 def started_again(remains: Remains) -> str:
@@ -266,14 +266,14 @@ def started_again(remains: Remains) -> str:
     return f"{remains.attempts} starts"
 
 
-def went_on(remains: Remains) -> None:
-    """The same workers trained to the end.
+def continued(remains: Remains) -> None:
+    """Check that the first workers trained to the end.
 
     Raises:
         DrillError: Others were started.
     """
     if remains.attempts != 1:
-        raise DrillError(f"the run should have gone on; its workers started {remains.attempts} times")
+        raise DrillError(f"the run should have continued; its workers started {remains.attempts} times")
 
 
 def said(run: DemoRun, text: str) -> str:

@@ -18,7 +18,7 @@ SERVER_AWAY_S = 10.0
 """How long the MLflow server is away, at least; also so many steps that several reports meet no server."""
 SERVER_AWAY_STEPS = 4
 SLOW_BYTES_PER_S = 200_000
-"""Of object storage: a checkpoint of the demo, 11 MB, takes a minute."""
+"""Pace of object storage: a checkpoint of the demo, 11 MB, takes a minute."""
 WORKERS_LINGER_S = 60.0
 """How long workers may outlive the command."""
 PASSED_OVER = "passed over"
@@ -77,7 +77,7 @@ class Elastic(OnNodes):
     """The run shrinks and grows again."""
 
     name = "elastic"
-    words = "one of two nodes is lost, the run goes on with one worker, a node joins, it grows to two"
+    words = "one of two nodes is lost, the run continues with one worker, a node joins, it grows to two"
     workers = "{min: 1, max: 2}"
     comparison: Comparison = "within 1e-4"
     latest_step = 0.3
@@ -85,12 +85,12 @@ class Elastic(OnNodes):
     def strike(self, run: DemoRun, rng: random.Random) -> None:
         """Remove one node; a new one joins as soon as the smaller group trains."""
         self.nodes.remove(rng.choice(["first", "second"]))
-        run.wait_until(lambda: _sizes(run)[-1:] == [1], what="go on with one worker")
+        run.wait_until(lambda: _sizes(run)[-1:] == [1], what="continue with one worker")
         self.nodes.add("third")
         run.wait_until(lambda: _sizes(run)[-1:] == [2], what="grow to two workers again")
 
     def proof(self, run: DemoRun, remains: Remains) -> str:
-        """The ledger tells how many workers took part."""
+        """The ledger shows how many workers took part."""
         sizes = _sizes(run)
         if 1 not in sizes or sizes[-1] != 2:
             raise DrillError(f"the run didn't shrink and grow; its groups had {sizes} workers")
@@ -120,14 +120,14 @@ class MlflowDown(Stop):
             )
 
     def strike(self, run: DemoRun, rng: random.Random) -> None:
-        """Kill the server, see that training goes on, start it again on the same port."""
+        """Kill the server, see that training continues, start it again on the same port."""
         if self._server is None:
             raise DrillError("the MLflow server hasn't been started")
         began, at_step = time.monotonic(), run.last_step()
         self._server.down()
         run.wait_until(
             lambda: run.last_step() >= at_step + SERVER_AWAY_STEPS and time.monotonic() - began > SERVER_AWAY_S,
-            what=f"take {SERVER_AWAY_STEPS} steps and go on without the MLflow server",
+            what=f"take {SERVER_AWAY_STEPS} steps without the MLflow server",
         )
         steps = run.last_step() - at_step
         self._server.up()
@@ -167,7 +167,7 @@ class SlowStorage(Stop):
         if self._link is None:
             raise DrillError("the object store hasn't been started")
         self._link.bytes_per_s = SLOW_BYTES_PER_S
-        run.wait_until(lambda: any(PASSED_OVER in line for line in run.said()), what="go on while storage is slow")
+        run.wait_until(lambda: any(PASSED_OVER in line for line in run.said()), what="pass a checkpoint over")
         self._while_slow(run)
         self._link.bytes_per_s = None
 

@@ -27,7 +27,7 @@ from morphmlp.drill.stops import (
     LostLog,
     Stop,
     Terminated,
-    TornCheckpoint,
+    TruncatedCheckpoint,
     WorkerKilled,
 )
 from morphmlp.drill.stops_around import Elastic, MlflowDown, NodeLost, SlowStorage, UploadKilled
@@ -38,7 +38,7 @@ STOPS: Mapping[str, type[Stop]] = {
     stop.name: stop
     for stop in (
         *(WorkerKilled, ControllerKilled, NodeLost, DriverKilled, CtrlC, Terminated, HungUp, LostLog),
-        *(FullDisk, FullDiskAtEnd, TornCheckpoint, MlflowDown, SlowStorage, UploadKilled, Elastic),
+        *(FullDisk, FullDiskAtEnd, TruncatedCheckpoint, MlflowDown, SlowStorage, UploadKilled, Elastic),
     )
 }
 """By name, in the order of the table."""
@@ -61,9 +61,9 @@ class StopResult:
     comparison: Comparison | None = None
     """What is called equal."""
     greatest_difference: float | None = None
-    """Of the model's weights, relative to the greatest of each tensor."""
+    """Greatest difference of the model's weights, relative to the greatest of each tensor."""
     greatest_loss_difference: float | None = None
-    """Of a step's recorded loss, relative."""
+    """Greatest relative difference of a step's recorded loss."""
     seconds: float | None = None
     """Wall time of all commands beyond the undisturbed run's."""
     redone_steps: int | None = None
@@ -75,7 +75,7 @@ class StopResult:
     """Why there is no result."""
 
     @property
-    def told(self) -> str:
+    def explanation(self) -> str:
         """The fault, or what shows that the stop happened."""
         return self.fault or self.proof
 
@@ -93,7 +93,7 @@ class DrillResult:
 
     stops: tuple[StopResult, ...]
     steps: int
-    """Of a run."""
+    """Optimiser steps of a run."""
     seed: int
     undisturbed_s: float
     """Wall time of the run that nothing stops, seconds."""
@@ -112,7 +112,7 @@ def run_drill(demo: Demo, stops: Sequence[str], folder: Path, *, seed: int, prog
         stops: Names of `STOPS`.
         folder: Where the runs are written; one folder each.
         seed: Root of all random draws.
-        progress: Told every trial.
+        progress: Shows every trial.
 
     Raises:
         DrillError: The undisturbed run fails, so that there is nothing to compare with.
@@ -179,7 +179,7 @@ def _trials(
     for name in stops:
         stop = STOPS[name]()
         rng = random.Random(f"{seed} {name}")
-        # A checkpoint may have been written before, and there is time to go on after.
+        # A checkpoint may have been written before, and there is time to continue after.
         at_step = rng.randint(CHECKPOINT_EVERY + 1, max(CHECKPOINT_EVERY + 1, int(stop.latest_step * demo.steps)))
         try:
             yield _trial(stop, demo, folder / name, rng, at_step, reference=reference, undisturbed_s=undisturbed_s)

@@ -72,7 +72,7 @@ def test_activations_take_the_memory_that_auto_reckons_with(gpu, stages, precisi
     config, count = load_config(K400_S), 4
     model = task_of(config).network().to(gpu).train()
     model.set_activation_checkpointing(stages)
-    reckoned = activation_bytes(
+    estimated = activation_bytes(
         config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size, clips=count
     ).total(stages, in_16_bit=precision == "bf16")
     view = torch.rand(count, *model.input_shape, device=gpu)
@@ -87,10 +87,10 @@ def test_activations_take_the_memory_that_auto_reckons_with(gpu, stages, precisi
         loss.backward()
         peak = torch.cuda.max_memory_allocated(gpu) - before
         del loss
-    gib = [round(number / 2**30, 3) for number in (reckoned, after_forward, peak)]
-    print(f"{precision} {stages}: reckoned {gib[0]}, after the forward pass {gib[1]}, at most {gib[2]} GiB")
+    gib = [round(number / 2**30, 3) for number in (estimated, after_forward, peak)]
+    print(f"{precision} {stages}: estimated {gib[0]}, after the forward pass {gib[1]}, at most {gib[2]} GiB")
     # Recomputed blocks may need less: their inputs are partly what others keep already.
-    assert 0.5 * reckoned < peak < 1.1 * reckoned
+    assert 0.5 * estimated < peak < 1.1 * estimated
 
 
 def test_a_latency_is_measured(gpu):

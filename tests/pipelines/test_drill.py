@@ -39,7 +39,8 @@ def test_runs_are_never_kept_over_others(tmp_path):
     [
         pytest.param(["worker-killed", "controller-killed", "full-disk-at-end"], marks=pytest.mark.slow),
         pytest.param(
-            ["driver-killed", "sigterm", "sighup", "lost-log", "full-disk", "torn-checkpoint"], marks=pytest.mark.long
+            ["driver-killed", "sigterm", "sighup", "lost-log", "full-disk", "truncated-checkpoint"],
+            marks=pytest.mark.long,
         ),
     ],
     ids=",".join,

@@ -1,4 +1,4 @@
-"""The parts of the ingest measurement that need no Ray: whose CPU time counts, what is told, what is refused."""
+"""The parts of the ingest measurement that need no Ray: whose CPU time counts, what is reported, what is refused."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def test_a_cluster_elsewhere_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("ratio", "words"), [(1.5, "1.50 times decord's"), (None, "decord can't be used here")])
-def test_every_figure_is_told(ratio, words):
+def test_every_figure_is_reported(ratio, words):
     costs = ClipCosts(
         ratio_to_decord=ratio,
         in_process_ratio_to_decord=ratio,

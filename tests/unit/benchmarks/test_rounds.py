@@ -1,4 +1,4 @@
-"""Turns and ratios of the measurements."""
+"""Interleaved rounds and ratios of the measurements."""
 
 from itertools import pairwise
 
@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphmlp.benchmarks.rounds import median_ratio, shuffled_turns
+from morphmlp.benchmarks.rounds import interleaved, median_ratio
 
 
 @given(st.lists(st.text(max_size=3), min_size=1, max_size=5, unique=True), st.integers(0, 6), st.integers(0, 3))
 def test_everyone_has_one_turn_a_round(names, rounds, seed):
-    turns = list(shuffled_turns(names, rounds, seed=seed))
+    turns = list(interleaved(names, rounds, seed=seed))
     for number in range(rounds):
         assert sorted(name for at, name in turns if at == number) == sorted(names)
     assert [at for at, _ in turns] == sorted(at for at, _ in turns)
 
 
 def test_nobody_always_follows_the_same_one():
-    turns = [name for _, name in shuffled_turns(["a", "b", "c"], 30)]
+    turns = [name for _, name in interleaved(["a", "b", "c"], 30)]
     followers = {following for name, following in pairwise(turns) if name == "a"}
     assert {"b", "c"} <= followers
 

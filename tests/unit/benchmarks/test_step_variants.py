@@ -25,12 +25,12 @@ def without_compiling(monkeypatch):
 
 
 def test_each_variant_is_held_against_the_experiment_as_it_is(without_compiling):
-    told = []
-    found = compare_variants(SMALL, SHORTER, rounds=2, steps=1, device=torch.device("cpu"), told=told.append)
+    lines = []
+    found = compare_variants(SMALL, SHORTER, rounds=2, steps=1, device=torch.device("cpu"), log=lines.append)
     names = [variant.name for variant in found.variants]
     assert names == [AS_CONFIGURED, "fp32", "recomputed blocks"]
     assert found.variants[0].ratio == 1
-    assert len(told) == 9
+    assert len(lines) == 9
     for variant in found.variants:
         assert variant.clips_per_s == pytest.approx(4 / variant.step_s)
         assert variant.peak_bytes is None

@@ -150,7 +150,7 @@ def test_a_fault_of_a_range_is_told(sweep_file, text, fault):
 
 def test_a_range_without_an_end_of_values_has_no_grid(sweep_file):
     text = "name: x\nexperiment: y\noverrides: {}\nspace: {optim.lr: {low: 0.1, high: 0.2}}\n"
-    fault = "space.optim.lr: has no end of values; give it a step, or choose another search"
+    fault = "space.optim.lr: is continuous; give it a step, or choose another search"
     assert faults_of(sweep_file(text)) == [fault]
     assert load_sweep(sweep_file(text + "search: {kind: random, num_points: 3}\n")).search.num_points == 3
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from morphmlp.drill import STOP_NAMES
 from morphmlp.drill.outcome import difference, doubled_points, greatest_loss_difference, tensors_of
-from morphmlp.drill.stop_names import STOP_NAMES
 from morphmlp.drill.trials import STOPS, DrillResult, StopResult, drill_table
 from morphmlp.errors import DrillError
 
