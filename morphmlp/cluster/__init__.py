@@ -1,1 +1,1 @@
-"""Ray as the pipelines use it: joined or started, with its faults in one line."""
+"""Ray as the pipelines use it: `ray_cluster` joins or starts it and decides what fits; its faults become one line."""

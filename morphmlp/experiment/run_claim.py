@@ -105,7 +105,7 @@ def fingerprints_of(tags: Mapping[str, str]) -> dict[str, str]:
 
 def _compared(config: ExperimentConfig, data: DataSplits, folder: RunFolder, uri: str) -> RunSummary | None:
     """The record of the run that a folder holds, once both fit the experiment and its data."""
-    recover_branch(folder, run_store(config, folder))
+    recover_branch(folder, run_store(config.checkpoint, folder))
     if not folder.experiment.exists():
         return None
     changes = changed_fields(load_config(folder.experiment), config)

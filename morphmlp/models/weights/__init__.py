@@ -1,1 +1,1 @@
-"""Weights of one network in the form that another one takes."""
+"""Weights without files: what network tensors belong to (`describe`), and how they fit another one (`fit`)."""

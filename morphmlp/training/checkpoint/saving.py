@@ -16,13 +16,13 @@ from morphmlp.training.loop.state import TrainState, snapshot
 from morphmlp.training.record.run_folder import RunFolder
 
 
-def run_store(config: ExperimentConfig, folder: RunFolder) -> CheckpointStore:
+def run_store(checkpoint: CheckpointConfig, folder: RunFolder) -> CheckpointStore:
     """Where a run's checkpoints are.
 
     Raises:
         CheckpointError: The storage can't be used.
     """
-    return CheckpointStore.of(config.checkpoint.storage or str(folder.root.parent), folder.root.name)
+    return CheckpointStore.of(checkpoint.storage or str(folder.root.parent), folder.root.name)
 
 
 def checkpoint_to_test(
@@ -34,7 +34,7 @@ def checkpoint_to_test(
         CheckpointError: There is none, or none is complete.
         StorageError: The storage can't be read.
     """
-    store, score = run_store(config, folder), primary_score(config.task)
+    store, score = run_store(config.checkpoint, folder), primary_score(config.task)
     kind, found = "best", store.best(score, log) if config.test.checkpoint == "best" else None
     if found is None:
         kind, found = "last", store.newest(log)

@@ -1,1 +1,5 @@
-"""What a run keeps of itself: its folder, its ledger of consumed videos, its points, and where its time went."""
+"""What a run keeps of itself, in its folder.
+
+`run_folder.RunFolder` names the files and locks the run; `report.Reporter` gathers what a worker reports; `run_events`
+are restarts and resizes; `ledger` the videos of every step; `accounting` says where the time went, and what held it up.
+"""

@@ -1,1 +1,1 @@
-"""One step of a run taken again in this process, and the skipped steps that are kept for it."""
+"""Steps that were skipped, kept with their state (`skipped_steps`), and any step of a run taken again (`replay`)."""

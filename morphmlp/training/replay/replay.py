@@ -263,7 +263,7 @@ def _state_of_skipped(run: RecordedRun, stored: StoredStep, device: torch.device
 
 def _state_before(run: RecordedRun, number: int, device: torch.device, progress: Progress) -> tuple[TrainState, str]:
     """From the newest checkpoint that can be read and isn't behind the step, else from the beginning."""
-    config, store = run.config, run_store(run.config, run.folder)
+    config, store = run.config, run_store(run.config.checkpoint, run.folder)
     for found in reversed(store.stored()):
         if found.facts.step < number:
             try:

@@ -1,1 +1,1 @@
-"""Files of weights: reading them in every form, and starting a training from them (`start_from`)."""
+"""Files of weights: read and written (`file`), and what a training starts from (`start`, `choose`, `extend`)."""

@@ -79,7 +79,7 @@ def _weights_of(
         )
     folder = RunFolder(folder.root.absolute())
     its_own = load_config(folder.experiment)
-    store = run_store(its_own, folder)
+    store = run_store(its_own.checkpoint, folder)
     try:
         if newest:
             found = store.newest(log)

@@ -18,15 +18,15 @@ from morphmlp.cluster.ray_cluster import Placement, cluster_nodes, inventory, pl
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.errors import ClusterError
 
-START_PATIENCE_S = 5.0
-"""In less the CPUs are free that were held by what ended with the workers (decode tasks)."""
-GROWTH_PATIENCE_S = 3.0
+START_WAIT_S = 5.0
+"""Within this time the CPUs of decode tasks that ended with the workers are free."""
+GROWTH_WAIT_S = 3.0
 NOTICE_S = 30.0
-"""In less a cluster notices that a node is gone (13 s where its connections are refused)."""
+"""Within this time a cluster notices that a node is gone (13 s where its connections are refused)."""
 
 
 class Capacity:
-    """The room that a run has on a cluster whose nodes come and go, or its fixed place elsewhere."""
+    """How many workers of a run fit: on a cluster whose nodes come and go, or on a fixed share of one."""
 
     def __init__(
         self, placement: Placement, *, cluster: ClusterConfig, ingest: IngestConfig, micro_batches: int
@@ -51,12 +51,12 @@ class Capacity:
         return self.placement.num_workers
 
     def look(self) -> str | None:
-        """Settle how many workers can start now; what is lacking where there aren't enough."""
+        """Find out how many workers can start now; what is lacking where there aren't enough."""
         try:
             wanted = self._placed()
         except ClusterError as error:
             return str(error)
-        found = places(wanted, wanted.num_workers, patience_s=START_PATIENCE_S)
+        found = places(wanted, wanted.num_workers, wait_s=START_WAIT_S)
         if found < wanted.min_workers:
             each = ", ".join(f"{name} {amount:g}" for name, amount in wanted.worker_resources.items())
             return (
@@ -67,7 +67,7 @@ class Capacity:
         return None
 
     def more(self) -> int:
-        """How many could run beside the present ones; an autoscaling cluster is asked for the most."""
+        """How many more could run; an autoscaling cluster is asked for the most."""
         now = self.placement
         if now.num_workers == now.max_workers:
             return 0
@@ -76,7 +76,7 @@ class Capacity:
             more = self._placed().num_workers - now.num_workers
         except ClusterError:
             return 0
-        return places(now, more, patience_s=GROWTH_PATIENCE_S) if more > 0 else 0
+        return places(now, more, wait_s=GROWTH_WAIT_S) if more > 0 else 0
 
     def _placed(self) -> Placement:
         """By the arithmetic of what all nodes have."""
@@ -85,7 +85,7 @@ class Capacity:
         return place(cluster_nodes(), self._cluster, self._ingest, micro_batches=self._micro_batches)
 
 
-def places(placement: Placement, most: int, *, patience_s: float) -> int:
+def places(placement: Placement, most: int, *, wait_s: float) -> int:
     """How many workers could start right now, up to `most`: places are taken for a moment, and given back.
 
     Unlike sums over nodes this counts what others hold, and leaves out nodes that are about to go.
@@ -93,7 +93,7 @@ def places(placement: Placement, most: int, *, patience_s: float) -> int:
     labels = [dict(placement.worker_labels)] if placement.worker_labels else None
     groups = [placement_group([placement.worker_resources], bundle_label_selector=labels) for _ in range(most)]
     try:
-        placed, _ = ray.wait([group.ready() for group in groups], num_returns=most, timeout=patience_s)
+        placed, _ = ray.wait([group.ready() for group in groups], num_returns=most, timeout=wait_s)
         return len(placed)
     finally:
         for group in groups:
@@ -126,9 +126,9 @@ def alive_nodes() -> frozenset[str]:
     return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
 
 
-def lost_node(before: frozenset[str], *, patience_s: float) -> bool:
+def lost_node(before: frozenset[str], *, wait_s: float) -> bool:
     """Whether one of these machines is gone; waits for the cluster to notice."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + wait_s
     while before <= alive_nodes():
         if time.monotonic() >= deadline:
             return False

@@ -27,7 +27,7 @@ _NEVER_STARTED = (
 
 
 class Fit(threading.Thread):
-    """The workers' life beside the main thread, which stays free for progress and signals."""
+    """Runs the workers next to the main thread, which stays free for progress and signals."""
 
     def __init__(self, job: TrainJob, record: RecordReports) -> None:
         """Start the workers that `job.placement` has."""
@@ -92,11 +92,11 @@ class Fit(threading.Thread):
             return True
         if any(isinstance(failure, MorphMLPError) for failure in failures):
             return False
-        # A dead process is known at once. A silent one, and a survivor's torn connection (a RuntimeError), can mean
+        # A dead process is known at once. A silent one, and a survivor's broken connection (a RuntimeError), can mean
         # that its node is gone; the cluster notices that later.
         unclear = self._job.placement.on_cluster and not any(isinstance(error, ActorDiedError) for error in failures)
-        torn = unclear and any(isinstance(error, RuntimeError | ActorUnavailableError) for error in failures)
-        return lost_node(self._nodes, patience_s=NOTICE_S if torn else 0)
+        broken = unclear and any(isinstance(error, RuntimeError | ActorUnavailableError) for error in failures)
+        return lost_node(self._nodes, wait_s=NOTICE_S if broken else 0)
 
 
 def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
@@ -116,10 +116,10 @@ def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
             # Ray fails at other names. What it writes here is only the mark that it could.
             name=ascii_name(root.name),
             storage_path=str(root.resolve() / ".ray"),
-            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]  # the same
+            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]  # as above
                 max_failures=0, controller_failure_limit=0, max_preemption_failures=0
             ),
-            callbacks=[record],  # type: ignore[list-item]  # the same
+            callbacks=[record],  # type: ignore[list-item]  # as above
         ),
     )
 

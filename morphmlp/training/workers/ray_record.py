@@ -51,7 +51,7 @@ class RecordReports(UserCallback):
         if facts := reports[0].get("facts"):
             self._record.tags(facts)
         self._keep_broken(reports)
-        self._tell_driver(
+        self._inform_driver(
             {
                 "progress": reports[0].get("progress"),
                 "window": window_of(reports),
@@ -65,11 +65,11 @@ class RecordReports(UserCallback):
         """Note that workers failed, once; the driver starts others from the last checkpoint."""
         del run_context
         text = failure_text(worker_exceptions)
-        if text == self._failure:  # while it waits for a node to go, Ray Train tells it again and again
+        if text == self._failure:  # while it waits for a node to go, Ray Train reports it again and again
             return
         self._failure = text
         self._note_event(text)
-        self._tell_driver({"notes": [text]})
+        self._inform_driver({"notes": [text]})
 
     @cached_property
     def _record(self) -> BufferedWriter:
@@ -88,7 +88,7 @@ class RecordReports(UserCallback):
     def _progress(self) -> LineFile:
         return LineFile(self._folder.progress)
 
-    def _tell_driver(self, line: Mapping[str, object]) -> None:
+    def _inform_driver(self, line: Mapping[str, object]) -> None:
         self._progress.append(json.dumps(line))
 
     def _note_event(self, text: str) -> None:
@@ -108,6 +108,6 @@ class RecordReports(UserCallback):
             fault = f"{self._folder.quarantine} can't be written now ({error}); training continues"
             if fault != self._quarantine_fault:
                 self._quarantine_fault = fault
-                self._tell_driver({"notes": [fault]})
+                self._inform_driver({"notes": [fault]})
         else:
             self._quarantine_fault = None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from morphmlp.cluster.ray_cluster import Placement
-from morphmlp.config import ExperimentConfig
+from morphmlp.config.operation import IngestConfig
 from morphmlp.data.quarantine import Quarantine, broken_limit
 from morphmlp.data.stream.plan import TrainPlan
 from morphmlp.errors import DivergenceError, MorphMLPError
@@ -22,7 +22,8 @@ from morphmlp.training.workers.ray_worker import TrainJob
 from morphmlp.training.workers.stops import Stop, StopReason
 from morphmlp.training.workers.supervision import Supervisor
 
-EVENT_PATIENCE_S = 5.0
+EVENT_WAIT_S = 5.0
+"""Time for the record to take an event before the workers start again."""
 
 
 def train(
@@ -38,7 +39,7 @@ def train(
     Args:
         job: What the workers do; its placement is that of their first start.
         writer: The record.
-        progress: Told steps, losses and notes.
+        progress: Shows steps, losses and notes.
         stops: Signals to this process, where it takes care of them.
         on_epoch: Called with each validated epoch and its primary score.
 
@@ -70,7 +71,7 @@ def train(
         # Where the store doesn't answer now, the record of the next workers passes it on.
         waiting = BufferedWriter(RunWriter(writer.uri, writer.run_id), folder.record_waiting, log=progress.line)
         record_event(waiting, RunEvents(folder.events).add(text))
-        waiting.close(EVENT_PATIENCE_S)
+        waiting.close(EVENT_WAIT_S)
         progress.line(text)
 
     stop = Supervisor(
@@ -85,17 +86,17 @@ def train(
         on_epoch=on_epoch,
     ).run()
     if stop is not None:
-        raise _fault(stop, config, folder)
+        raise _fault(stop, folder, ingest=config.ingest, max_skipped=config.execution.max_skipped_steps)
     return capacity.placement
 
 
-def _fault(stop: Stop, config: ExperimentConfig, folder: RunFolder) -> MorphMLPError:
+def _fault(stop: Stop, folder: RunFolder, *, ingest: IngestConfig, max_skipped: int) -> MorphMLPError:
     """What the user has to know of workers that gave up."""
     if stop.reason is StopReason.TOO_MANY_BROKEN:
         found = Quarantine.read(folder.quarantine)
-        return found.limit_error(stop.split, stop.detail, limit=broken_limit(config.ingest))
+        return found.limit_error(stop.split, stop.detail, limit=broken_limit(ingest))
     last = "" if stop.step is None else f", the last one step {stop.step}; {replay_hint(folder.root, stop.step)}"
     return DivergenceError(
-        f"{config.execution.max_skipped_steps} steps in a row had a loss or gradient that isn't finite "
+        f"{max_skipped} steps in a row had a loss or gradient that isn't finite "
         f"(execution.max_skipped_steps){last}; lower optim.lr or optim.clip_norm, and use another --run-name"
     )

@@ -76,7 +76,7 @@ def train_worker(job: TrainJob) -> None:
     )
     precision = agreed_precision(config.train.precision, device)
     state = new_state(job.task, train=config.train, optim=config.optim, device=device, precision=precision)
-    store = run_store(config, job.folder)
+    store = run_store(config.checkpoint, job.folder)
     restored, notes = resume_or_start(
         state,
         store,

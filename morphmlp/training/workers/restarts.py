@@ -1,4 +1,4 @@
-"""How a group of training workers ended, and how often that may happen. Knows no Ray."""
+"""How a group of training workers ended, and how often that may happen."""
 
 import re
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class End:
     reason: str = ""
     """In a line; empty where they returned."""
     fault: MorphMLPError | None = None
-    """What a worker raised for the user to mend."""
+    """What a worker raised for the user to fix."""
     recorded: bool = True
     """Whether a failure is in the run's record already: the workers' controller writes it, where it lives."""
 

@@ -30,7 +30,7 @@ class StopReason(StrEnum):
     TOO_MANY_BROKEN = "too_many_broken"
     """More videos of a split are broken than the configuration allows."""
     DIVERGED = "diverged"
-    """So many steps in a row had no finite loss or gradient (`execution.max_skipped_steps`)."""
+    """Too many steps in a row had no finite loss or gradient (`execution.max_skipped_steps`)."""
     PRUNED = "pruned"
     """A trial of a sweep is behind others."""
     OUT_OF_TIME = "out_of_time"

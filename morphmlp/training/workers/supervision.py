@@ -1,7 +1,7 @@
-"""Follows the training workers, and starts them again until the plan is done. Knows no Ray.
+"""Follows the training workers, and starts them again until the plan is done.
 
-Every start goes on from the newest checkpoint, with as many workers as there is room for. Where there is room for
-more, the running ones are asked to save and stop first, so growing repeats no step.
+Every start continues from the newest checkpoint, with as many workers as fit. Where more fit, the running ones are
+asked to save and stop first, so growing repeats no step.
 """
 
 import math
@@ -23,9 +23,9 @@ from morphmlp.training.workers.restarts import Budget, End, Ending
 from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop, write_stop_request
 
 POLL_S = 0.2
-STOP_PATIENCE_S = 300.0
+STOP_WAIT_S = 300.0
 """Time for a step and a checkpoint after a stop was asked for; then the command ends all the same."""
-TELL_EVERY_S = 60.0
+REMIND_EVERY_S = 60.0
 
 
 class Workers(Protocol):
@@ -57,7 +57,7 @@ class Capacity(Protocol):
         ...
 
     def more(self) -> int:
-        """How many could run beside the present ones."""
+        """How many more could run."""
         ...
 
 
@@ -70,7 +70,7 @@ class _Attempt:
     stop: Stop | None = None
     """Why they stopped, where they said so."""
     more: int = 0
-    """So many more workers they were asked to save and stop for."""
+    """How many more workers can start, for which they were asked to save and stop."""
 
 
 class Supervisor:
@@ -145,7 +145,7 @@ class Supervisor:
                 self._note_event(f"restarted: {why}")
 
     def _follow(self, workers: Workers) -> _Attempt:
-        """Show what the workers tell until they have ended; pass stop requests on, and look for room to grow."""
+        """Show what the workers report until they have ended; pass stop requests on, and see whether more fit."""
         attempt = _Attempt()
         lines = JsonLines(self._folder.progress, from_end=True)
         next_look = math.inf
@@ -168,7 +168,7 @@ class Supervisor:
                 now = time.monotonic()
                 if self._stops.received is not None:
                     asked = asked or self._ask_to_stop(self._stops.received)
-                    if now - asked > STOP_PATIENCE_S:
+                    if now - asked > STOP_WAIT_S:
                         raise Interrupted(self._stops.received)
                 elif not attempt.more and now >= next_look:
                     next_look = now + self._cluster.resize_check_s
@@ -220,12 +220,12 @@ class Supervisor:
             ClusterError: There weren't enough in time.
             RunStoppedError: A stop request lies in the run's folder.
         """
-        told = time.monotonic()
+        reminded = time.monotonic()
         while (lacking := self._capacity.look()) is not None:
             self._end_if_waited_too_long(lost, lacking)
-            if time.monotonic() - told >= TELL_EVERY_S:
-                told = time.monotonic()
-                self._progress.line(f"waiting for workers, {told - lost:.0f} s so far: {lacking}")
+            if time.monotonic() - reminded >= REMIND_EVERY_S:
+                reminded = time.monotonic()
+                self._progress.line(f"waiting for workers, {reminded - lost:.0f} s so far: {lacking}")
             if self._folder.stop_request.exists():
                 raise RunStoppedError(f"stopped by {self._folder.stop_request}", signum=SIGINT)
             time.sleep(POLL_S)

@@ -64,7 +64,7 @@ def carry_out_exploit(job: TrialJob) -> tuple[ExperimentConfig, str | None]:
     """
     folder = job.folder
     folder.root.mkdir(parents=True, exist_ok=True)
-    store = run_store(job.config, folder)
+    store = run_store(job.config.checkpoint, folder)
     with run_lock(folder):
         recover_branch(folder, store)
     config = load_config(folder.experiment) if folder.experiment.exists() else job.config
@@ -73,7 +73,7 @@ def carry_out_exploit(job: TrialJob) -> tuple[ExperimentConfig, str | None]:
         return config, None
     asked = json.loads(file.read_text(encoding="utf-8"))
     config = config_from_mapping(with_overrides(config_to_mapping(config), asked["values"]))
-    donor_store = run_store(config, RunFolder(folder.root.parent / asked["donor_run"]))
+    donor_store = run_store(config.checkpoint, RunFolder(folder.root.parent / asked["donor_run"]))
     donor = newest_at(donor_store, epoch=asked["donor_epoch"])
     if donor is None:
         raise CheckpointError(f"{donor_store.location}: no checkpoint up to epoch {asked['donor_epoch']} is left")

@@ -62,7 +62,8 @@ class KeptCheckpoints:
             return
         try:
             with run_lock(folder):  # a process whose driver was killed may still write
-                freed = run_store(entry.job.config, folder).clear(self._progress.line) + _remove_states(folder)
+                store = run_store(entry.job.config.checkpoint, folder)
+                freed = store.clear(self._progress.line) + _remove_states(folder)
         except (CheckpointError, RunInUseError, OSError) as error:
             self._progress.line(f"{entry.view.name}: its checkpoints stay: {error}")
             return
@@ -71,7 +72,7 @@ class KeptCheckpoints:
 
     def _has_any(self, entry: Entry) -> bool:
         try:
-            return bool(run_store(entry.job.config, entry.job.folder).stored())
+            return bool(run_store(entry.job.config.checkpoint, entry.job.folder).stored())
         except CheckpointError:
             return True  # nothing was removed from storage that can't be read
 

@@ -27,7 +27,7 @@ from morphmlp.progress import Progress
 from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
 from morphmlp.targets import ascii_name
 from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop
-from morphmlp.training.workers.supervision import STOP_PATIENCE_S
+from morphmlp.training.workers.supervision import STOP_WAIT_S
 from morphmlp.tuning.run import decisions
 from morphmlp.tuning.run.ray_trial_process import EPOCH, SCORE, run_trial
 from morphmlp.tuning.run.trial_log import TrialEnd, show_all
@@ -83,7 +83,7 @@ def run_trials(
             hear()
             if stops.received is not None:
                 asked = asked or searcher.end(stops.received, progress)
-                if time.monotonic() - asked > STOP_PATIENCE_S:
+                if time.monotonic() - asked > STOP_WAIT_S:
                     break
                 _ask_all_to_stop(queue, Stop(reason=StopReason.SWEEP_STOPS, detail=NAMES[stops.received]))
             tuning.join(POLL_S)

@@ -25,7 +25,7 @@ def test_the_best_epoch_is_saved_out_of_turn_where_it_is_to_be_tested(tmp_path, 
         with_overrides(config_to_mapping(tiny.CONFIG), {**fields, "cluster.storage": str(tmp_path)})
     )
     store, state, recipe = (
-        run_store(config, RunFolder(tmp_path / "run")),
+        run_store(config.checkpoint, RunFolder(tmp_path / "run")),
         tiny.new_state(config, tiny.CPU),
         tiny.recipe_of(),
     )
@@ -41,7 +41,7 @@ def test_the_best_epoch_is_saved_out_of_turn_where_it_is_to_be_tested(tmp_path, 
 def to_test(folder, checkpoint, *score):
     """What is tested of a run whose epochs had these validations, and the lines about it."""
     config = load_config(tiny.SMALL, {"test.checkpoint": checkpoint, "cluster.storage": str(folder)})
-    store, lines = run_store(config, RunFolder(folder / "run")), []
+    store, lines = run_store(config.checkpoint, RunFolder(folder / "run")), []
     for epoch, percent in enumerate(score, start=1):
         facts = CheckpointFacts(epoch=epoch, step=10 * epoch, score=percent)
         store.save({"format": FORMAT, "epoch": epoch}, facts)

@@ -34,7 +34,7 @@ def finished_run(config, name="first", *, scores=(10.0,)):
     folder = RunFolder(tiny.Path(config.cluster.storage) / name)
     folder.root.mkdir(parents=True)
     folder.experiment.write_text(config_to_yaml(config))
-    store, state = run_store(config, folder), tiny.new_state(config, tiny.CPU)
+    store, state = run_store(config.checkpoint, folder), tiny.new_state(config, tiny.CPU)
     for epoch, score in enumerate(scores, start=1):
         tiny.train(tiny.recipe_of(config, max_steps=2 * epoch), config=config, state=state)
         content = snapshot(state, config=config, data_fingerprint=DATA)

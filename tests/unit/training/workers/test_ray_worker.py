@@ -286,7 +286,7 @@ def test_too_many_skipped_steps_end_with_the_command_that_repeats_the_last_one(r
     training.worker.guard = SimpleNamespace(gave_up=True, last_skipped=last, broken_videos=0, stop_requested=False)
     stop = training.worker.should_stop(EpochSummary(epoch=0, step=7, totals=tiny.totals_of()))
     assert stop == Stop(reason=StopReason.DIVERGED, step=7)
-    fault = ray_trainer._fault(stop, training.job.config, training.job.folder)
+    fault = ray_trainer._fault(stop, training.job.folder, ingest=training.job.config.ingest, max_skipped=3)
     assert str(fault).startswith(
         "3 steps in a row had a loss or gradient that isn't finite (execution.max_skipped_steps), the last one step 7; "
         f"repeat it with `python pipelines/replay.py '{tmp_path}/my run' 7`; lower optim.lr"

@@ -296,7 +296,7 @@ def test_a_run_without_workers_ends_within_the_stated_time_and_says_what_is_lack
 
 
 def test_the_user_hears_of_the_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "TELL_EVERY_S", 0.01)
+    monkeypatch.setattr(supervision, "REMIND_EVERY_S", 0.01)
     with pytest.raises(ClusterError):
         stage.run([stage.group(NODE_LOST)], FakeCapacity([2], lacking="one is missing"), wait_for_workers_s=0.1)
     assert any(line.startswith("waiting for workers") and "one is missing" in line for line in stage.told.lines)
@@ -350,7 +350,7 @@ def test_a_signal_before_the_workers_run_ends_at_once(stage: Stage) -> None:
 
 @pytest.mark.usefixtures("_signals_taken")
 def test_a_stop_that_the_workers_do_not_follow_ends_all_the_same(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "STOP_PATIENCE_S", 0.02)
+    monkeypatch.setattr(supervision, "STOP_WAIT_S", 0.02)
     sent = iter([signal.SIGINT])
     group = stage.group(RETURNED, reports=10**6)
     group.each_poll = lambda: group.reports < 10**6 and [os.kill(os.getpid(), each) for each in sent] and None
