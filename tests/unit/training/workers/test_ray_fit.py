@@ -29,7 +29,7 @@ class WorkerGroupStartupTimeoutError(Exception):
 def end_of(monkeypatch, tmp_path):
     """The end of workers whose `fit` raises an error."""
     monkeypatch.setattr(ray_fit, "alive_nodes", dict)
-    monkeypatch.setattr(ray_fit, "lost_node", lambda nodes, patience_s: False)
+    monkeypatch.setattr(ray_fit, "lost_node", lambda nodes, wait_s: False)
     monkeypatch.setattr(ray_fit, "free_places", Path.exists)
     folder = RunFolder(tmp_path)
     job = SimpleNamespace(placement=SimpleNamespace(on_cluster=False), folder=folder)
