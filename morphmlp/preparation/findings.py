@@ -5,54 +5,49 @@ Works on the results of any job over a data set.
 
 import datetime
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from morphmlp.data import columns
+from morphmlp.data.quarantine import BrokenVideo, Quarantine
+from morphmlp.errors import ManifestError
 
 
-def quarantine_table(
-    found: pa.Table, earlier: pa.Table | None, *, stage: str, decoder: str, version: str, now: datetime.datetime
-) -> pa.Table:
-    """Videos that can't be used, as `columns.QUARANTINE`.
+def write_quarantine(
+    path: Path, found: pa.Table, *, stage: str, decoder: str, version: str, now: datetime.datetime
+) -> None:
+    """List the videos that can't be used, as `columns.QUARANTINE`.
+
+    A video that was listed before keeps its `first_run` while its file is what it was; what other stages have found
+    stays.
 
     Args:
+        path: The table, which an earlier job may have written.
         found: Rows that begin with `morphmlp.preparation.work_folder.RESULT`.
-        earlier: The quarantine of an earlier job. A video that was in it keeps its `first_run` while its file is what
-            it was; what other stages have found stays.
         stage: What the job is called.
         decoder: Name of the decoder.
         version: Its library's version.
         now: When this was; it names the run.
+
+    Raises:
+        ManifestError: The table can't be written.
     """
-    run = f"{stage} {now:%Y-%m-%d %H:%M:%S} UTC"
-    before = [] if earlier is None else earlier.to_pylist()
-    first = {_file(row): row["first_run"] for row in before if row["stage"] == stage}
-    others = [row for row in before if row["stage"] != stage]
-    rows = [
-        {
-            **{name: row[name] for name in ("video_id", "path", "size_bytes", "mtime", "error", "message")},
-            "stage": stage,
-            "decoder": decoder,
-            "decoder_version": version,
-            "first_run": first.get(_file(row), run),
-        }
-        for row in broken_videos(found).to_pylist()
-    ]
-    return pa.Table.from_pylist([*others, *rows], schema=columns.QUARANTINE)
-
-
-def read_quarantine(path: Path) -> pa.Table | None:
-    """The quarantine of an earlier job; None where there is none that can be read."""
     try:
-        return pq.read_table(path, schema=columns.QUARANTINE)
-    except (OSError, pa.ArrowException):
-        return None
+        quarantine = Quarantine.read(path)
+    except (OSError, pa.ArrowException):  # not ours, or damaged: this job finds all of its stage again
+        quarantine = Quarantine()
+    before = quarantine.videos(stage)
+    names = ["video_id", "path", "size_bytes", "mtime", "error", "message"]
+    rows = broken_videos(found).select(names).to_pylist()
+    quarantine.replace(
+        stage, (BrokenVideo(**row, stage=stage, decoder=decoder, decoder_version=version) for row in rows)
+    )
+    try:
+        quarantine.write(path, run=f"{stage} {now:%Y-%m-%d %H:%M:%S} UTC", earlier=before)
+    except OSError as error:
+        raise ManifestError(f"{path}: can't be written: {error.strerror or error}") from None
 
 
 def broken_videos(found: pa.Table) -> pa.Table:
@@ -130,7 +125,3 @@ def total_size_text(found: pa.Table) -> str:
     """Size of all files together, in words."""
     size = pc.sum(pc.coalesce(found["stored_bytes"], found["size_bytes"])).as_py() or 0
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
-
-
-def _file(row: Mapping[str, object]) -> tuple[object, ...]:
-    return row["video_id"], row["size_bytes"], row["mtime"]

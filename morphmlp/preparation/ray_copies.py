@@ -16,14 +16,13 @@ from morphmlp.preparation.findings import (
     broken_videos,
     cut_short_videos,
     damaged_videos,
-    quarantine_table,
-    read_quarantine,
     reason_lines,
     total_length_text,
     total_size_text,
+    write_quarantine,
 )
 from morphmlp.preparation.ray_jobs import do_with_every_video
-from morphmlp.preparation.work_folder import WorkFolder, write_parquet
+from morphmlp.preparation.work_folder import WorkFolder
 from morphmlp.progress import Progress
 
 _REASONS_SHOWN = 10
@@ -86,15 +85,14 @@ def make_copies(job: CopyJob, *, progress: Progress) -> Copies:
     with work.opened():
         remove_unfinished(files)
         copied = do_with_every_video(videos, task, work, title=task.how, progress=progress)
-        quarantine = quarantine_table(
+        write_quarantine(
+            files.quarantine,
             copied,
-            read_quarantine(files.quarantine),
             stage=task.how,
             decoder=task.with_what,
             version=task.version,
             now=datetime.datetime.now(datetime.UTC),
         )
-        write_parquet(quarantine, files.quarantine)
         broken = broken_videos(copied).num_rows
         if broken == copied.num_rows:
             (reason, *others) = reason_lines(copied, shown=1)

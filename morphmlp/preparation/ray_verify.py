@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 from morphmlp.data.manifest import read_manifest, write_manifest
 from morphmlp.errors import ManifestError
 from morphmlp.files import atomic_file
-from morphmlp.preparation.findings import broken_videos, quarantine_table, read_quarantine
+from morphmlp.preparation.findings import broken_videos, write_quarantine
 from morphmlp.preparation.overview import overview_figure
 from morphmlp.preparation.ray_jobs import do_with_every_video
 from morphmlp.preparation.verification import VERIFIED, VerifyTask, filled_manifest, summary, without_cut_short
-from morphmlp.preparation.work_folder import WorkFolder, write_parquet
+from morphmlp.preparation.work_folder import WorkFolder
 from morphmlp.progress import Progress
 
 _STAGE = "verify"
@@ -90,16 +90,15 @@ def verify_manifest(
                 f"{source}: not one of its {len(manifest)} videos is there ({found['path'][0]}); is the disk mounted?"
             )
         judged = found if task.keeps_cut_short else without_cut_short(found)
-        quarantine = quarantine_table(
+        write_manifest(filled_manifest(manifest, judged), output)
+        write_quarantine(
+            files.quarantine,
             judged,
-            read_quarantine(files.quarantine),
             stage=_STAGE,
             decoder=task.decoder,
             version=str(settings["decoder_version"]),
             now=datetime.datetime.now(datetime.UTC),
         )
-        write_manifest(filled_manifest(manifest, judged), output)
-        write_parquet(quarantine, files.quarantine)
         _draw(judged, manifest.table["label"], manifest.class_names, files)
         work.close(found)
     return Verification(

@@ -164,7 +164,7 @@ class WorkFolder:
 
     def close(self, results: pa.Table) -> None:
         """The job is through: keep its results as one table, and no parts."""
-        write_parquet(results, self._table)
+        _write_parquet(results, self._table)
         shutil.rmtree(self._folder)
 
     def _write_part(self, tables: Sequence[pa.Table]) -> Path:
@@ -172,7 +172,7 @@ class WorkFolder:
         number = 1 + max((int(path.stem.split("-")[1]) for path in self._parts()), default=0)
         path = self._folder / f"part-{number:08d}-{uuid.uuid4().hex[:8]}.parquet"
         table = pa.concat_tables([table.replace_schema_metadata().cast(self._schema) for table in tables])
-        write_parquet(table.replace_schema_metadata(self._schema.metadata), path)
+        _write_parquet(table.replace_schema_metadata(self._schema.metadata), path)
         return path
 
     def _parts(self) -> list[Path]:
@@ -193,7 +193,7 @@ class WorkFolder:
         return pa.concat_tables(tables)
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
+def _write_parquet(table: pa.Table, path: Path) -> None:
     """Write a Parquet file, complete or not at all.
 
     Raises:

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 
 from morphmlp.data.manifest import manifest_from_rows, read_manifest, write_manifest
+from morphmlp.data.quarantine import Quarantine
 from morphmlp.errors import ManifestError
 from morphmlp.preparation.copies import COPIED, CopyFiles, claim_folder, copies_manifest, making, remove_unfinished
-from morphmlp.preparation.findings import broken_reasons, broken_videos, quarantine_table
+from morphmlp.preparation.findings import broken_reasons, broken_videos, write_quarantine
 from morphmlp.preparation.overview import overview_figure
 from morphmlp.preparation.verification import VERIFIED, filled_manifest, summary, without_cut_short
 
@@ -98,26 +99,35 @@ def test_videos_that_were_cut_short_are_left_out_with_their_reason_where_that_is
     assert filled_manifest(manifest, judged).fingerprint() == manifest.fingerprint()
 
 
-def test_a_broken_video_keeps_its_first_run_while_its_file_is_what_it_was():
+def test_a_broken_video_keeps_its_first_run_while_its_file_is_what_it_was(tmp_path):
+    path = tmp_path / "train.quarantine.parquet"
     known = {"stage": "verify", "decoder": "pyav", "version": "1"}
-    first = quarantine_table(found(broken(0), broken(1), broken(2)), None, now=THEN, **known)
-    assert set(first["first_run"].to_pylist()) == {"verify 2024-01-01 00:00:00 UTC"}
+    write_quarantine(path, found(broken(0), broken(1), broken(2)), now=THEN, **known)
+    assert {video.first_run for video in Quarantine.read(path).videos()} == {"verify 2024-01-01 00:00:00 UTC"}
     changed = broken(1, mtime=NOW)
-    second = quarantine_table(found(broken(0), changed, video(2), broken(3)), first, now=NOW, **known)
-    assert dict(zip(second["video_id"].to_pylist(), second["first_run"].to_pylist(), strict=True)) == {
+    write_quarantine(path, found(broken(0), changed, video(2), broken(3)), now=NOW, **known)
+    assert {video.video_id: video.first_run for video in Quarantine.read(path).videos()} == {
         "v0": "verify 2024-01-01 00:00:00 UTC",
         "v1": "verify 2024-05-06 07:08:09 UTC",
         "v3": "verify 2024-05-06 07:08:09 UTC",
     }
 
 
-def test_what_another_stage_found_stays_in_the_quarantine():
-    one = quarantine_table(found(broken(0)), None, stage="transcode", decoder="pyav", version="1", now=THEN)
-    both = quarantine_table(found(broken(1)), one, stage="verify", decoder="pyav", version="1", now=NOW)
-    assert list(zip(both["video_id"].to_pylist(), both["stage"].to_pylist(), strict=True)) == [
+def test_what_another_stage_found_stays_in_the_quarantine(tmp_path):
+    path = tmp_path / "train.quarantine.parquet"
+    for stage, row, now in (("transcode", broken(0), THEN), ("verify", broken(1), NOW)):
+        write_quarantine(path, found(row), stage=stage, decoder="pyav", version="1", now=now)
+    assert [(video.video_id, video.stage) for video in Quarantine.read(path).videos()] == [
         ("v0", "transcode"),
         ("v1", "verify"),
     ]
+
+
+def test_a_quarantine_that_is_no_table_is_written_anew(tmp_path):
+    path = tmp_path / "train.quarantine.parquet"
+    path.write_bytes(b"PAR1 and nothing more")
+    write_quarantine(path, found(broken(0)), stage="verify", decoder="pyav", version="1", now=NOW)
+    assert [video.video_id for video in Quarantine.read(path).videos()] == ["v0"]
 
 
 def test_a_filled_manifest_knows_good_videos_and_forgets_broken_ones():
