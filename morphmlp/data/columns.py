@@ -60,7 +60,7 @@ PREDICTIONS = pa.schema(
 DECODED = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
-        pa.field("label", pa.int32(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),  # the bytes of an image's label map would follow `clips`
         pa.field("clips", pa.large_binary(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),

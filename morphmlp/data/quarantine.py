@@ -26,8 +26,9 @@ class BrokenVideo:
     video_id: str
     path: str
     size_bytes: int | None
-    """Of the file as it was; None where there was none. So is the next."""
+    """Size of the file as it was; None where there was none."""
     mtime: datetime.datetime | None
+    """When the file as it was had been changed; None where there was none."""
     stage: str
     """Where it was met: `train`, `val`, `test` or `verify`."""
     error: str

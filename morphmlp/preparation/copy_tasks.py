@@ -38,7 +38,7 @@ class TranscodeTask:
 
     @property
     def schema(self) -> pa.Schema:
-        """See `COPIED`."""
+        """Columns of the results, `COPIED`."""
         return COPIED
 
     def settings(self) -> dict[str, JsonValue]:
@@ -83,7 +83,7 @@ class PackTask:
 
     @property
     def schema(self) -> pa.Schema:
-        """See `COPIED`."""
+        """Columns of the results, `COPIED`."""
         return COPIED
 
     def settings(self) -> dict[str, JsonValue]:

@@ -51,22 +51,22 @@ def write_quarantine(
 
 
 def broken_videos(found: pa.Table) -> pa.Table:
-    """Those that can't be used."""
+    """Videos that can't be used."""
     return found.filter(pc.not_equal(found["error"], ""))
 
 
 def damaged_videos(found: pa.Table) -> pa.Table:
-    """Those that can be used, but not with all of their frames; the worst first."""
+    """Videos that can be used, but not with all of their frames; the worst first."""
     return _usable_with_any(found, "damaged_frames")
 
 
 def wrong_videos(found: pa.Table) -> pa.Table:
-    """Those that can be used, but of which the decoder gave other frames than were asked for; the worst first."""
+    """Videos that can be used, but of which the decoder gave other frames than were asked for; the worst first."""
     return _usable_with_any(found, "wrong_frames")
 
 
 def cut_short_videos(found: pa.Table) -> pa.Table:
-    """Those that end too early but can be used."""
+    """Videos that end too early but can be used."""
     is_short = pc.not_equal(pc.fill_null(found["cut_short"], ""), "")
     return _usable(found.filter(is_short)).sort_by("video_id")
 

@@ -33,7 +33,7 @@ _NO_VIDEOS_FAULT = (
 """Errors of writing that the next video would meet too."""
 _MPEG_TIME_BASE = Fraction(1, 90_000)
 _FITTING = 0.01
-"""Of a unit of time: frames that are further off aren't counted in it."""
+"""Share of a unit of time: where frames are further off than this, the copy counts in MPEG's unit."""
 _LONGEST_STEP = 2**31
 """Units of time from one frame to the next that an mp4 file can hold."""
 _LIMITED_RANGE = 1

@@ -63,7 +63,7 @@ class VerifyTask:
 
     @property
     def schema(self) -> pa.Schema:
-        """See `VERIFIED`."""
+        """Columns of the results, `VERIFIED`."""
         return VERIFIED
 
     def __call__(self, video: Mapping[str, object]) -> dict[str, object]:

@@ -74,7 +74,7 @@ class Box:
     width: int
 
     def describe(self) -> str:
-        """As in `180x200 at (12, 40)`: height x width, row and column of its corner."""
+        """The box in words, as in `180x200 at (12, 40)`: height x width, row and column of its corner."""
         return f"{self.height}x{self.width} at ({self.top}, {self.left})"
 
 
@@ -83,14 +83,14 @@ class Operation:
     """One operation of RandAugment, the same for all frames of a clip."""
 
     name: str
-    """One of `OPERATIONS`."""
+    """Name of the operation, one of `OPERATIONS`."""
     argument: float
     """Degrees (rotate), bits that stay (posterize), threshold (solarize), grey levels (solarize_add), factor (color,
     contrast, brightness, sharpness), columns per row or rows per column (shear), share of the side (translate); 0 for
     those that take none."""
 
     def describe(self) -> str:
-        """As in `rotate -21.3 deg`."""
+        """The operation in words, as in `rotate -21.3 deg`."""
         return _WORDS.get(self.name, self.name).format(self.argument)
 
 
@@ -100,7 +100,7 @@ class Erasing:
 
     box: Box
     key: Key
-    """Of the noise, which is fresh in each frame."""
+    """Key of the noise, which is fresh in each frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ def draw_clip(
         key: Of the video's clips.
         repeat: Which of them.
         height: Rows of the frames that RandomResizedCrop cuts, pixels.
-        width: Their columns.
+        width: Columns of these frames, pixels.
         crop_size: Side of the finished crop, pixels.
     """
 

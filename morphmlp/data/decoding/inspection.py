@@ -43,7 +43,7 @@ class Inspection:
     compared: int
     """Frames that were read in both ways; none of a damaged video, where a plain decode leaves frames out."""
     wrong: int
-    """Those of them that were others than asked for, and frames that only one of the ways has."""
+    """Compared frames that were others than asked for, and frames that only one of the ways has."""
     cut_short: str
     """In words; empty where nothing shows that the file was cut short."""
 

@@ -33,7 +33,7 @@ class VideoInfo:
     width: int
     """Columns of a frame as it is shown, pixels."""
     height: int
-    """Rows."""
+    """Rows of a frame as it is shown, pixels."""
     codec: str
     """FFmpeg's name of the codec, as in `h264`; `jpeg` or `png` for frames that are stored one by one."""
 

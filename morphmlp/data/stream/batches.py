@@ -112,6 +112,7 @@ def assemble(
                 f"epoch {plan.epoch}, step {plan.step}, micro-batch {plan.index}: planned rows {plan.rows.tolist()}, "
                 f"received {found.tolist()}"
             )
+        # A broken video leaves its place empty. Nobody moves up: every other video keeps its step and its draws.
         broken = broken_videos(taken, manifest, stage=stage)
         good = np.array([not error for error in taken["error"].to_pylist()], dtype=bool)
         clips = _finished(taken, plan, manifest, shape, finish) if finish is not None else _stored(taken, shape)

@@ -66,6 +66,7 @@ class ClipCache:
         if (found := _read(path)) is not None:
             return found
         with _locked(Path(self.folder) / "locks" / f"{int(address[:8], 16) % _LOCKS:04x}"):
+            # Again, with the lock: another process may have made it while this one waited.
             if (found := _read(path)) is not None:
                 return found
             extracted = decode()
@@ -151,7 +152,7 @@ def _write(path: Path, extracted: ExtractedClips) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            atomic_file(path, sync=False) as unfinished,
+            atomic_file(path, sync=False) as unfinished,  # see the CRC-32 in `_read`
             pa.ipc.new_file(unfinished, table.schema.with_metadata(metadata)) as writer,
         ):
             writer.write_table(table.replace_schema_metadata(metadata))

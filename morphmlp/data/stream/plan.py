@@ -37,7 +37,7 @@ class MicroBatchPlan:
     seed: int = 0
     """Root of the draws of its clips; views draw nothing."""
     rows: npt.NDArray[np.int64]
-    """Its own copy: a micro-batch that waits somewhere doesn't keep the epoch's order in memory."""
+    """Rows of the manifest, a copy: a micro-batch that waits somewhere doesn't keep the epoch's order in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

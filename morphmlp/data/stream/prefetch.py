@@ -42,6 +42,7 @@ def prefetch(items: Iterator[Item], *, depth: int) -> Iterator[Item]:
     def put(item: "Item | _End") -> None:
         while not stop.is_set():
             try:
+                # Not for ever: a caller that stops in the middle takes nothing more out of a full queue.
                 ready.put(item, timeout=0.1)
             except queue.Full:
                 continue
@@ -66,6 +67,7 @@ def prefetch(items: Iterator[Item], *, depth: int) -> Iterator[Item]:
         if item.error is not None:
             raise item.error
     finally:
+        # The source must not be in use any more when the caller goes on to close what it reads from.
         stop.set()
         thread.join()
 

@@ -135,10 +135,12 @@ def limit_execution(context: DataContext, share: IngestShare, extractor: ClipExt
     context.print_on_execution_start = False
     pace(context)
     options = context.execution_options
-    options.preserve_order = True
+    options.preserve_order = True  # `assemble` refuses any other order than the planned one
     options.verbose_progress = False
     options.resource_limits = ExecutionResources.for_limits(
-        cpu=_TASKS_QUEUED * share.cpus + actor_cpus, object_store_memory=ahead
+        # The limit counts tasks that wait for a CPU too, and actors, which hold theirs from first to last.
+        cpu=_TASKS_QUEUED * share.cpus + actor_cpus,
+        object_store_memory=ahead,
     )
 
 
@@ -163,7 +165,7 @@ def warm_decode_processes(share: IngestShare) -> None:
         warm.remote()
 
 
-@ray.remote(num_cpus=1, max_retries=0)
+@ray.remote(num_cpus=1, max_retries=0)  # a warm-up that fails isn't worth a second try
 def _import_decode_task() -> None:
     importlib.import_module("ray.data")
     importlib.import_module(DecodeTask.__module__)

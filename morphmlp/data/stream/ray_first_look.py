@@ -36,7 +36,7 @@ class FileSample:
 
     split: str
     num_videos: int
-    """Of the split."""
+    """Videos of the split."""
     files: tuple[str, ...]
 
     @classmethod

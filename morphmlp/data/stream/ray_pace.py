@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LEAST_STEP_S = 0.002
 """Least time of a step of the loop that has started a task, or read what one has made."""
 LONGEST_REST_S = 0.05
-"""The same doubles with every step that does neither, up to this."""
+"""The least time of a step doubles with every one that does neither, up to this."""
 
 
 class Pace(ExecutionCallback):

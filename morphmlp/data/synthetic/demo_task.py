@@ -56,7 +56,7 @@ class Scene:
     growth: float
     """Greatest share by which a pulse grows the shape."""
     colour: tuple[float, float, float]
-    """Of the shape, RGB 0-255."""
+    """Colour of the shape, RGB 0-255."""
     background: NDArray[np.float32]
     """Rows x columns x RGB, 0-255."""
 

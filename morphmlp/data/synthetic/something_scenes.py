@@ -29,7 +29,7 @@ MIRRORED = {4: 5, 5: 4, 6: 7, 7: 6}
 
 WIDTH, HEIGHT = 48, 36
 FRAME_RATE = 12
-"""As the data sets are distributed, frames per second."""
+"""Frames per second, as the data sets are distributed."""
 NUM_FRAMES = (18, 48)
 """Least and greatest length of a video."""
 _HAND_HALF_WIDTH = 2.5
@@ -56,9 +56,9 @@ class Scene:
     hand_on_left: bool
     """Side of the hand where the class doesn't say it."""
     colour: tuple[float, float, float]
-    """Of the shape, RGB 0-255."""
+    """Colour of the shape, RGB 0-255."""
     hand_colour: tuple[float, float, float]
-    """Of the hand."""
+    """Colour of the hand, RGB 0-255."""
     background: NDArray[np.float32]
     """Rows x columns x RGB, 0-255."""
 

@@ -53,7 +53,7 @@ def main() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the end of a native loop that lets no Python handler run
     channel = socket.socket(fileno=arguments.socket)
     videos = AnyVideo(make_decoder(arguments.decoder))
-    if arguments.memory_mb is not None:
+    if arguments.memory_mb is not None:  # only now: what imports take is no video's fault
         _limit_memory(arguments.memory_mb)
     send(channel, Ready(own_bytes=own_bytes()))
     limit = "there is" if arguments.memory_mb is None else f"the {arguments.memory_mb} MB of {arguments.memory_name}"

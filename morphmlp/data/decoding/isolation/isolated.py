@@ -190,6 +190,7 @@ class IsolatedVideos:
             if not self._limits.follow_work:
                 reader.seconds_left -= time.monotonic() - start
         self.cpu_s += answer.cpu_s
+        # A codec that leaks a little with each file would end in the whole machine's memory after thousands of them.
         self._leaks = answer.own_bytes > child.own_bytes_at_start + MOST_GROWTH_MB * 2**20
         if isinstance(answer.value, Exception):
             raise answer.value

@@ -150,7 +150,7 @@ class SharedFrames:
     def __init__(self, descriptor: int | None = None) -> None:
         """Take over the descriptor that the other process passed, or make new memory."""
         self.descriptor = _anonymous_file() if descriptor is None else descriptor
-        """Of the file behind it."""
+        """Descriptor of the file behind the memory."""
         self._map: mmap.mmap | None = None
         self._seen: weakref.ref[Frames] | None = None
         self._close = weakref.finalize(self, os.close, self.descriptor)

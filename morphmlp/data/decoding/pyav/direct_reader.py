@@ -52,6 +52,8 @@ class DirectReader:
         self._index = {place: index for index, place in enumerate(self._shown)}
         keys = sorted((self._rank[place], place) for place in packets.keys)
         self._key_ranks = [rank for rank, _ in keys]
+        # In an open group frames that follow the key packet in the file are shown before it, and need the group in
+        # front. So a frame's decode starts at the last, in the file, of the keys that are shown up to it.
         self._latest_key = list(accumulate((place for _, place in keys), max))
         self._condition: dict[int, bool] | None = None  # of the whole file, once that was decoded
         self.info = stream.info(
@@ -64,6 +66,8 @@ class DirectReader:
         if wanted[0] < 0 or wanted[-1] >= self.info.num_frames:
             raise IndexError(f"frames {wanted[0]}..{wanted[-1]} of a video with {self.info.num_frames}")
         in_place = {index: index for index in wanted}
+        # The short way first. At any sign of damage the whole file is decoded instead, so that which picture a frame is
+        # never depends on the frames that were asked for with it.
         found = self._in_stretches(wanted)
         if found is None or len(found) < len(wanted):
             if self._condition is not None:

@@ -121,7 +121,7 @@ class Packets:
         return self._held is not None
 
     def between(self, start: int, stop: int) -> Iterator["Packet[VideoStream]"]:
-        """Those at the places from `start` up to `stop`."""
+        """The packets at the places from `start` up to `stop`."""
         if self._held is not None:
             yield from self._held[start:stop]
             return

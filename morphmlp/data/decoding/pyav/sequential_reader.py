@@ -41,6 +41,7 @@ class SequentialReader:
                 self._held.append(frame)
         if not self._is_damaged:
             raise DecodeError("not one frame could be decoded")
+        # Packets that the codec refused while the first frame was looked for are counted by that decode, not by this.
         self._lost = stream.failures - refused
         self._decoding = stream.decode()
         self._place = 0

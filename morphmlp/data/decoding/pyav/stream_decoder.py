@@ -110,6 +110,7 @@ class StreamDecoder:
         is_skipping = False
         try:
             for packet in self.packets.between(start, len(self.packets) if stop is None else stop):
+                # Frames that no other one refers to may be left out without a change to the rest.
                 if needed is not None and is_skipping != (packet.pts not in needed):
                     is_skipping = not is_skipping
                     self._context.skip_frame = "NONREF" if is_skipping else "DEFAULT"
@@ -130,7 +131,7 @@ class StreamDecoder:
             return None
 
     def stored_rgb(self, frame: VideoFrame) -> Frames:
-        """The same before it is turned.
+        """A frame as RGB before it is turned.
 
         Raises:
             FFmpegError: It can't be converted.
