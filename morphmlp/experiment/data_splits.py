@@ -35,12 +35,12 @@ class DataSplits:
     """What to know before relying on them, a line each."""
 
     def by_split(self) -> dict[str, Manifest]:
-        """The same by name."""
+        """The manifests by the split's name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What tells each split's videos from others, see `Manifest.fingerprint`."""
+        """What distinguishes each split's videos from others, see `Manifest.fingerprint`."""
         return {split: manifest.fingerprint() for split, manifest in self.by_split().items()}
 
     def tags(self) -> dict[str, str]:
@@ -166,8 +166,8 @@ def _spelt_alike(name: str) -> str:
 def _require_decoders(config: ExperimentConfig) -> None:
     named = {"ingest.decoder": config.ingest.decoder, "ingest.retry_with": config.ingest.retry_with}
     faults = {field: decoder_fault(name) for field, name in named.items() if name is not None}
-    if told := [f"{field}: {fault}" for field, fault in faults.items() if fault is not None]:
-        raise ConfigError(told)
+    if found := [f"{field}: {fault}" for field, fault in faults.items() if fault is not None]:
+        raise ConfigError(found)
 
 
 def _require_files(paths: Mapping[str, str], config: ExperimentConfig) -> None:

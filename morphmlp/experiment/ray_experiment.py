@@ -126,7 +126,7 @@ def run_experiment(
         data: Its videos.
         placement: Its place on the cluster.
         run_name: Name of the run and of its folder under `cluster.storage`.
-        progress: Told what happens.
+        progress: Shows what happens.
         tags: More tags for the record.
         parent_run_id: The sweep that the run belongs to.
         stops: Signals to this process, where it takes care of them.
@@ -173,7 +173,7 @@ class _OpenRun:
     cpu_s: float
     """Of this process before, seconds."""
     is_trial: bool
-    """One of a sweep's many, whose user wants a line of it and no table."""
+    """One of a sweep's many, of which the user gets a line and no table."""
 
 
 def _open(

@@ -13,7 +13,7 @@ from morphmlp.experiment.run_claim import require_free
 from morphmlp.progress import TerminalProgress
 from morphmlp.stop_signals import NAMES, StopSignals, signal_of
 from morphmlp.targets import require_storage
-from morphmlp.tasks.scores import scores_of
+from morphmlp.tasks.factory import task_of
 from morphmlp.training.weights.choose import extending, starting_from
 from morphmlp.training.weights.start import with_checked_weights
 
@@ -24,7 +24,7 @@ UNSCORED_SHOWN = 10
 def train_pipeline(arguments: ExperimentArguments) -> None:
     """Train, test and record the experiment that the command line names; prints the result."""
     config, result = arguments.config, train_and_report(arguments)
-    print(result.in_words(config.test.in_words, scores_of(config.task)))
+    print(result.in_words(config.test.in_words, task_of(config).scores))
     for line in result.unscored[:UNSCORED_SHOWN]:
         print(f"not scored: {line}")
     if len(result.unscored) > UNSCORED_SHOWN:
@@ -39,7 +39,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
 
     Raises:
         RunStoppedError: By a signal, or a request in the run's folder; it says how to continue.
-        QuarantineLimitError: Too many videos are broken; so does this.
+        QuarantineLimitError: Too many videos are broken; it says how to continue as well.
     """
     config = arguments.config
     if arguments.start_from is not None:

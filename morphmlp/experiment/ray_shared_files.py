@@ -72,7 +72,7 @@ def _some_videos(splits: Iterable[DataSplits]) -> dict[str, tuple[str, ...]]:
 
 
 def _answers(questions: dict[NodeResources, Question]) -> list[tuple[str, Answer]]:
-    """What the nodes say; one that is gone meanwhile has no part any more.
+    """What the nodes say; one that is gone by then has no part any more.
 
     Raises:
         ClusterError: A node gives no answer, or can't run this code.

@@ -1,6 +1,6 @@
 """Taking a run's name for an experiment: what its folder and its record hold is compared first and written then.
 
-Knows no Ray, so that a refusal comes before it starts.
+A refusal comes before Ray starts.
 """
 
 import json
@@ -39,7 +39,7 @@ def require_free(config: ExperimentConfig, data: DataSplits, run_name: str) -> N
 
 
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
-    """The same experiment with paths that mean the same to workers, whose working directory may be another."""
+    """The experiment with paths that mean the same to workers, whose working directory may be another."""
     start, storage, clips = config.start_from, config.checkpoint.storage, config.ingest.clip_cache
     if start is not None:
         order = None if start.class_order is None else str(Path(start.class_order).absolute())
@@ -75,11 +75,11 @@ def claim(config: ExperimentConfig, data: DataSplits, folder: RunFolder, uri: st
 
 
 def require_same_data(begun: Mapping[str, str], data: DataSplits, paths: Mapping[str, str], where: str) -> None:
-    """Refuse to go on with other videos than a run began with.
+    """Refuse to continue with other videos than a run began with.
 
     Args:
         begun: Fingerprints that are known of its splits.
-        data: The videos that it would go on with.
+        data: The videos that it would continue with.
         paths: The manifests that these come from.
         where: The run, for the message.
 
@@ -125,7 +125,7 @@ def _compared(config: ExperimentConfig, data: DataSplits, folder: RunFolder, uri
 
 
 def record_tags(config: ExperimentConfig, data: DataSplits) -> dict[str, str]:
-    """What the record holds of a run beside its parameters; the workers add what only they know."""
+    """What the record holds of a run besides its parameters; the workers add what only they know."""
     start = config.start_from
     return {
         **({} if start is None else {Tags.START_FROM: start_tag(start)}),

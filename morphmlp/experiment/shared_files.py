@@ -1,6 +1,6 @@
 """Whether machines see the same files: what one of them is asked, what it sees, and what is wrong with all answers.
 
-Knows no Ray, and imports little: it runs on every machine of a cluster before anything else does.
+Imports little: it runs on every machine of a cluster before anything else does.
 """
 
 import time
@@ -23,7 +23,7 @@ class Question:
     """What a machine is asked."""
 
     marks: Mapping[str, str] = field(default_factory=dict)
-    """Fresh files of the asking machine, by the field that names their folder; another one is to be written beside."""
+    """Fresh files of the asking machine, by the field that names their folder; one more is to be written to each."""
     videos: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Some videos by the field that names their manifest."""
     own: Mapping[str, str] = field(default_factory=dict)
@@ -35,18 +35,18 @@ class Answer:
     """What a machine saw."""
 
     written: Mapping[str, str] = field(default_factory=dict)
-    """The files beside the marks, by field."""
+    """The files next to the marks, by field."""
     faults: Mapping[str, str] = field(default_factory=dict)
     """Of the folders of the marks: what is wrong with them, by field."""
     own_faults: Mapping[str, str] = field(default_factory=dict)
-    """The same of folders of the machine's own."""
+    """Fresh files in folders of the machine's own, by field."""
     unseen: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Videos that can't be read, by field, each with the reason."""
 
 
 @contextmanager
 def marked(folders: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """A fresh file in each of these folders, gone at the end with those that machines wrote beside it.
+    """A fresh file in each of these folders, gone at the end with those that machines wrote next to it.
 
     Args:
         folders: By the field that names them; they are made.
@@ -104,13 +104,13 @@ def faults_of(answers: Sequence[tuple[str, Answer]], here: Mapping[str, Sequence
     """
     found = []
     for node, given in answers:
-        told = dict(given.faults)
+        described = dict(given.faults)
         for named_by, file in given.written.items():
             if _unreadable(Path(file), patience_s=PATIENCE_S) is not None:
-                told[named_by] = f"writes to a {Path(file).parent} of its own, whose files aren't seen here"
+                described[named_by] = f"writes to a {Path(file).parent} of its own, whose files aren't seen here"
         found += [
             f"{named_by}: node {node} {fault}; name a folder that all nodes which train have mounted at the same path"
-            for named_by, fault in told.items()
+            for named_by, fault in described.items()
         ]
         found += [
             f"{named_by}: node {node}: {fault}; name a folder that all nodes which decode can write to"

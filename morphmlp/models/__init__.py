@@ -1,4 +1,4 @@
-"""The MorphMLP network, its published variants, and what they cost; knows no files, Ray or MLflow.
+"""The MorphMLP network, its published variants, and what they cost.
 
 Example:
     >>> model = build_model("morphmlp_s_16x4")

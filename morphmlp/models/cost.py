@@ -1,6 +1,6 @@
 """What a network costs: parameters, multiply-accumulates, activation memory; on the meta device, so in no time.
 
-Knows networks only: nothing here measures a clock or a GPU.
+Counted, not measured: no clock and no GPU take part.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,7 +23,7 @@ LAYER_NORM_MACS = 5
 BATCH_NORM_MACS = 2
 
 SHARE_IN_16_BIT = 0.6
-"""Of the fp32 bytes that 16-bit arithmetic keeps for the backward pass: half, and what norms keep in fp32 beside it
+"""Of the fp32 bytes that 16-bit arithmetic keeps for the backward pass: half, and what norms keep in fp32 next to it
 (0.595 for S 16x4 in bf16 on an H200, `tests/gpu/test_network.py`)."""
 
 

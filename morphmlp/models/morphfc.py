@@ -2,7 +2,7 @@
 
 Channels-last maps in and out: `b` clips, `t` time steps, `h w` rows and columns, `c` channels. Inside,
 tokens are cut into `n` chunks of `l` tokens and channels into `g` groups of `s`; one linear layer mixes
-the l x s values of a chunk and a group. This file knows nothing of stages, norms or residuals.
+the l x s values of a chunk and a group.
 """
 
 from collections.abc import Collection, Sequence
@@ -155,7 +155,8 @@ def _reweight(channels: int, *, branches: int) -> Mlp | None:
 def weighted_sum(branches: Sequence[Float[Tensor, "b t h w c"]], reweight: Mlp | None) -> Float[Tensor, "b t h w c"]:
     """Sum branches with weights that add to 1 for each clip and channel.
 
-    The paper adds the branches; the published source, whose checkpoints load here, weights them.
+    The paper's formula adds the branches; its ablation (Table 9) and the published source, whose checkpoints load here,
+    weight them: 79.6 against 79.3 % on ImageNet.
     `reweight` maps the pooled sum, `[b, c]`, to `[b, c * len(branches)]`; it is missing where there is one branch.
     """
     if reweight is None:

@@ -49,7 +49,7 @@ class AveragedWeights:
     def in_place_of(self, model: nn.Module) -> Iterator[None]:
         """Let the model have the averaged weights for a while; afterwards it has its own again, bit for bit.
 
-        Nothing is copied: the two exchange their memory. Neither may be saved meanwhile.
+        Nothing is copied: the two exchange their memory. Neither may be saved until then.
         """
         self._exchange(model)
         try:
@@ -58,7 +58,7 @@ class AveragedWeights:
             self._exchange(model)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged parameters by name; the model's own state dict, updated with them, is a whole one."""
+        """The averaged parameters by name; the model's own state dict, updated with them, is complete."""
         return dict(self._averages)
 
     def load_state_dict(self, averages: Mapping[str, Tensor]) -> None:

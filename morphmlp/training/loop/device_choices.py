@@ -1,4 +1,4 @@
-"""How a worker computes: what `auto` becomes on its device, and what is set up on the model for it. Knows no Ray."""
+"""How a worker computes: what `auto` becomes on its device, and what is set up on the model for it."""
 
 import os
 import shutil
@@ -41,14 +41,14 @@ def prepare_network(
     """Set up activation checkpointing and compilation on the model, before it is wrapped for data parallelism.
 
     Args:
-        config: The experiment; `execution` tells what is wanted.
+        config: The experiment; `execution` has the choices.
         model: On its device.
         device: The worker's.
         precision: As agreed upon.
         local_workers: Workers that share this machine's memory, where they have no GPUs.
 
     Returns:
-        What to tell the user of the choices that `auto` made.
+        Lines for the user about the choices that `auto` made.
 
     Raises:
         ConfigError: Blocks shall be compiled on a CPU, and there is no C++ compiler.

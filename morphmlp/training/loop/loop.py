@@ -107,7 +107,7 @@ class Recipe:
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the whole run."""
+        """Optimiser steps of the run, from its beginning to its end."""
         steps = self.epochs * self.plan.steps_per_epoch
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
@@ -170,7 +170,7 @@ def fit(
         clips: This worker's micro-batches.
         recipe: The experiment.
         device: Where the model is.
-        guard: Told what each step came to; by default nobody hears of skipped steps.
+        guard: Checks each step; by default nobody hears of skipped steps.
     """
     plan = recipe.plan
     stepper = Stepper(state, network, recipe=recipe, device=device, guard=guard or StepGuard())

@@ -145,7 +145,7 @@ def checkpoint_from(content: Mapping[str, Any]) -> Checkpoint:
     if content.get("format") != FORMAT:
         raise CheckpointError(f"is not a checkpoint of this project (no format {FORMAT!r})")
     if lacking := [name for name in (*_IDENTITY, "model", "optimizer") if name not in content]:
-        raise CheckpointError(f"is not a whole checkpoint: it lacks {', '.join(lacking)}")
+        raise CheckpointError(f"is not a complete checkpoint: it lacks {', '.join(lacking)}")
     return Checkpoint(
         config=config_from_mapping(content["config"]),
         data_fingerprint=content["data_fingerprint"],
@@ -172,7 +172,7 @@ def restore(state: TrainState, checkpoint: Checkpoint, *, config: ExperimentConf
         )
     parts = state.parts()
     if lacking := [name for name in parts if name not in checkpoint.parts]:
-        raise CheckpointError(f"isn't a complete checkpoint: it lacks {', '.join(lacking)}")
+        raise CheckpointError(f"is not a complete checkpoint: it lacks {', '.join(lacking)}")
     for name, part in parts.items():
         part.load_state_dict(checkpoint.parts[name])
     state.cursor = checkpoint.cursor

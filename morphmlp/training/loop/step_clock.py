@@ -1,7 +1,6 @@
 """Where the time of a step goes: waiting for data, computing, waiting for the other workers.
 
 Nothing here waits for a device: on a GPU the marks are events in its stream, read when someone asks for the times.
-Knows neither the loop nor the record.
 """
 
 import time

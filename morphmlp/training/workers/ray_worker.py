@@ -214,7 +214,7 @@ class _Worker:
         ray.train.report(Report(stopped=stop.to_plain()))
 
     def finish(self) -> None:
-        """Wait for the last checkpoint of a whole training."""
+        """Wait for the last checkpoint of a training that came to its end."""
         if self._saving is not None:
             self._saving.finish(hurry=self._is_to_end, log=self._log_now)
         self.report()
@@ -231,7 +231,7 @@ class _Worker:
             self._notes.append(f"stopping without a checkpoint of this step: {error}")
 
     def _is_to_end(self) -> bool:
-        """Whether somebody wants the run to end, and not only to go on with more workers."""
+        """Whether the run is asked to end, and not only to continue with more workers."""
         asked = requested_stop(self._job.folder.stop_request)
         return asked is not None and asked.reason is not StopReason.MORE_WORKERS
 
