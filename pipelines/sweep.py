@@ -19,7 +19,6 @@ from morphmlp.targets import plain_name, require_storage
 from morphmlp.tuning.run.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
-    from morphmlp.tuning.run.sweep_folder import SweepFolder
     from morphmlp.tuning.space.space import Space
 
 DEFAULT_CONFIG = "experiments/sweeps/demo_chunk_length.yaml"
