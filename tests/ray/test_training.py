@@ -24,6 +24,7 @@ from morphmlp.tasks.scores import TOP1
 from morphmlp.tracking import RunWriter, find_run, tracking_uri
 from morphmlp.training.checkpoint.store import read_checkpoint
 from morphmlp.training.loop.state import checkpoint_from
+from morphmlp.training.record.run_events import read_events
 
 MakeConfig = Callable[..., ExperimentConfig]
 
@@ -125,6 +126,24 @@ def test_the_last_checkpoint_loads(two_workers: Finished) -> None:
     network.load_state_dict(checkpoint.model)
     with torch.inference_mode():
         assert network(torch.zeros(1, 3, 16, 32, 32)).shape == (1, 8)
+
+
+@pytest.mark.slow
+def test_a_run_that_no_longer_improves_is_finished_and_tested(make_config: MakeConfig, placement: Placement) -> None:
+    fields = {"train__early_stopping": {"epochs": 1, "min_delta": 100.0}, "train__freeze": ["stem", "stage1"]}
+    config = make_config(train__epochs=10, optim__layer_decay=0.8, train__class_weights="balanced", **fields)
+    run = finish(config, placement, "no-longer-improves")
+    assert run.summary.status == "FINISHED"
+    epochs = len(RunWriter(tracking_uri(), run.summary.run_id).history([TOP1.val_metric]))
+    assert epochs == 2
+    (event,) = read_events(run.folder / "events.jsonl")
+    assert event.text.startswith("ended early: no top-1 better than ")
+    assert event.text.endswith(" of epoch 1 in the 1 epochs since (train.early_stopping)")
+    assert run.summary.tags[Tags.EVENTS].endswith(event.text)
+    assert run.result.tested.startswith(f"last checkpoint, step {max(run.losses)}")
+    log = (run.folder / "log.txt").read_text()
+    assert "train.class_weights: 1 (" in log
+    assert "train.freeze: " in log
 
 
 def test_a_finished_run_isnt_started_again(

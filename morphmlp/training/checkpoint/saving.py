@@ -78,20 +78,22 @@ class Saving:
         if self._schedule.due_after_step(self._recipe.plan.step_of(self._state.cursor)):
             self.save()
 
-    def after_epoch(self, epoch: int, *, score: float | None) -> None:
+    def after_epoch(self, epoch: int, *, score: float | None, last: bool = False) -> None:
         """Save if it is due after an epoch.
 
         Args:
             epoch: Epochs that are done.
             score: Primary score of its validation; None where there was none.
+            last: Training ends here, though the plan doesn't.
         """
         step = self._recipe.plan.step_of(self._state.cursor)
+        last = last or step == self._recipe.total_steps
         gain = None if score is None else self._score.gain(score)
         best = gain is not None and gain >= self._best_gain
         tested = best and self._config.test.checkpoint == "best"
-        if tested or self._schedule.due_after_epoch(epoch, step=step):
+        if tested or last or self._schedule.due_after_epoch(epoch, step=step):
             self._best_gain = max(self._best_gain, gain if gain is not None else -math.inf)
-            self.save(score=score, required=best or step == self._recipe.total_steps)
+            self.save(score=score, required=best or last)
 
     def save(self, *, score: float | None = None, required: bool = False) -> None:
         """Copy the state and let it be written while training continues.

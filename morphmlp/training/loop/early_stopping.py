@@ -3,6 +3,7 @@
 from typing import Any
 
 from morphmlp.config.schema import EarlyStoppingConfig
+from morphmlp.tasks.scores import ScoreName
 
 
 class EarlyStopping:
@@ -12,10 +13,10 @@ class EarlyStopping:
     so that many small steps add up to one. Validation's scores are made of sums over all workers: all decide alike.
     """
 
-    def __init__(self, config: EarlyStoppingConfig, *, higher_is_better: bool) -> None:
-        """See no score yet."""
+    def __init__(self, config: EarlyStoppingConfig, score: ScoreName) -> None:
+        """See no score yet; `score` is the one that counts."""
         self._config = config
-        self._sign = 1.0 if higher_is_better else -1.0
+        self._score = score
         self.best: float | None = None
         """The best score, in its own unit."""
         self.best_epoch = 0
@@ -32,7 +33,7 @@ class EarlyStopping:
     def in_words(self) -> str:
         """Why, for people."""
         return (
-            f"no score better than {self.best:.2f} of epoch {self.best_epoch} in the "
+            f"no {self._score.title} better than {self.best:.2f} of epoch {self.best_epoch} in the "
             f"{self.last_epoch - self.best_epoch} epochs since (train.early_stopping)"
         )
 
@@ -44,7 +45,7 @@ class EarlyStopping:
             score: The primary one.
         """
         self.last_epoch = epoch
-        if self.best is None or self._sign * (score - self.best) > self._config.min_delta:
+        if self.best is None or self._score.gain(score) - self._score.gain(self.best) > self._config.min_delta:
             self.best, self.best_epoch = score, epoch
 
     def state_dict(self) -> dict[str, Any]:

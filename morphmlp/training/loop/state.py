@@ -21,6 +21,7 @@ from morphmlp.models.parts import freeze
 from morphmlp.tasks.task import Task
 from morphmlp.training.checkpoint.content import FORMAT
 from morphmlp.training.loop.averaged_weights import AveragedWeights
+from morphmlp.training.loop.early_stopping import EarlyStopping
 from morphmlp.training.loop.recipe import build_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -54,6 +55,8 @@ class TrainState:
     """Arithmetic of the forward pass; weights, gradients and losses are fp32 in any case."""
     cursor: Cursor
     """The next step to take."""
+    early_stopping: EarlyStopping | None = None
+    """With `train.early_stopping`."""
 
     def parts(self) -> dict[str, Stateful]:
         """All that a checkpoint holds of it, by name: new state is registered here, and nowhere else."""
@@ -62,6 +65,7 @@ class TrainState:
             "averaged": self.averaged,
             "optimizer": self.optimizer,
             "scaler": self.scaler,
+            "early_stopping": self.early_stopping,
         }
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -102,7 +106,7 @@ def new_state(
 
     Args:
         task: Makes the model.
-        train: Its seed and `ema_decay` count here.
+        train: Its seed, `freeze`, `ema_decay` and `early_stopping` count here.
         optim: The optimiser's settings.
         device: Where to train.
         precision: What `train.precision` means there.
@@ -117,6 +121,7 @@ def new_state(
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         precision=precision,
         cursor=Cursor(),
+        early_stopping=None if train.early_stopping is None else EarlyStopping(train.early_stopping, task.scores[0]),
     )
 
 

@@ -52,7 +52,10 @@ def extend_training(state: TrainState, config: ExperimentConfig, *, data_fingerp
         CheckpointError: It was trained on other videos, or in another arithmetic.
     """
     checkpoint = extended_training(config)
-    restore(state, replace(checkpoint, config=config), config=config, data_fingerprint=data_fingerprint)
+    # Early stopping counts from here: the other run may have ended by it.
+    count = {} if state.early_stopping is None else {"early_stopping": state.early_stopping.state_dict()}
+    continued = replace(checkpoint, config=config, parts={**checkpoint.parts, **count})
+    restore(state, continued, config=config, data_fingerprint=data_fingerprint)
     for group in state.optimizer.param_groups:
         if group["kind"] == "decayed":
             group["weight_decay"] = config.optim.weight_decay

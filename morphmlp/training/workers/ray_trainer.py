@@ -12,7 +12,7 @@ from morphmlp.progress import Progress
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tasks.scores import primary_score
 from morphmlp.tracking import BufferedWriter, RunWriter
-from morphmlp.training.record.run_events import RunEvents, record_event
+from morphmlp.training.record.run_events import RunEvents, read_events, record_event
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.replay.skipped_steps import replay_hint
 from morphmlp.training.workers.ray_capacity import Capacity
@@ -85,7 +85,11 @@ def train(
         note_event=note_event,
         on_epoch=on_epoch,
     ).run()
-    if stop is not None:
+    if stop is not None and stop.reason is StopReason.NO_IMPROVEMENT:
+        ended = f"ended early: {stop.detail}"
+        if ended not in [event.text for event in read_events(folder.events)[-1:]]:  # by a command that was killed then
+            note_event(ended)
+    elif stop is not None:
         raise _fault(stop, folder, ingest=config.ingest, max_skipped=config.execution.max_skipped_steps)
     return capacity.placement
 

@@ -99,6 +99,9 @@ def train_worker(job: TrainJob) -> None:
         )
     worker = _Worker(job, state, clips, saving, workers=workers, device=device)
     worker.report_start(notes)
+    if (stop := worker.ended_early()) is not None:  # by a command that was killed before it could say so
+        worker.save_and_stop(stop)
+        return
     source = _recorded(job, clips, first_step=clips.plan.step_of(state.cursor))
     for summary in fit(
         state, _parallel(state.model, workers), source, recipe=worker.recipe, device=device, guard=worker.guard
@@ -174,8 +177,10 @@ class _Worker:
         epoch, score = summary.epoch + 1, None
         if summary.step == self.recipe.total_steps or epoch % self._job.config.execution.validate_every_epochs == 0:
             score = self._validate(epoch)
+        if score is not None and self._state.early_stopping is not None:
+            self._state.early_stopping.add(epoch, score)
         if self._saving is not None:
-            self._saving.after_epoch(epoch, score=score)
+            self._saving.after_epoch(epoch, score=score, last=self.ended_early() is not None)
 
     def should_stop(self, summary: StepSummary | EpochSummary) -> Stop | None:
         """Why all workers stop here; decided from numbers over all of them, so that they agree."""
@@ -190,7 +195,14 @@ class _Worker:
             return requested_stop(self._job.folder.stop_request) or Stop(reason=StopReason.REQUESTED)
         if isinstance(summary, StepSummary) and self.report_is_due(summary) and _node_leaves():
             return Stop(reason=StopReason.NODE_LEAVES)
-        return None
+        return self.ended_early() if isinstance(summary, EpochSummary) else None
+
+    def ended_early(self) -> Stop | None:
+        """Why training is finished before the plan's end, with the state as it is."""
+        stopping, done = self._state.early_stopping, self.recipe.plan.step_of(self._state.cursor)
+        if stopping is None or not stopping.ended or done >= self.recipe.total_steps:
+            return None
+        return Stop(reason=StopReason.NO_IMPROVEMENT, detail=stopping.in_words)
 
     def report_is_due(self, summary: StepSummary | EpochSummary) -> bool:
         """Whether all workers report here."""
@@ -208,9 +220,12 @@ class _Worker:
 
     def save_and_stop(self, stop: Stop) -> None:
         """Save what there is, report it, and say why this is the end."""
-        if self._saving is not None:
-            self._save_at_stop(self._saving, stop)
-        self.report()
+        if stop.reason is StopReason.NO_IMPROVEMENT:
+            self.finish()  # saved with its score, as the last of a whole training is
+        else:
+            if self._saving is not None:
+                self._save_at_stop(self._saving, stop)
+            self.report()
         ray.train.report(Report(stopped=stop.to_plain()))
 
     def finish(self) -> None:

@@ -31,6 +31,8 @@ class StopReason(StrEnum):
     """More videos of a split are broken than the configuration allows."""
     DIVERGED = "diverged"
     """Too many steps in a row had no finite loss or gradient (`execution.max_skipped_steps`)."""
+    NO_IMPROVEMENT = "no_improvement"
+    """Validation no longer improves (`train.early_stopping`): the run is finished, and tested like any other."""
     PRUNED = "pruned"
     """A trial of a sweep is behind others."""
     OUT_OF_TIME = "out_of_time"

@@ -23,6 +23,8 @@ from morphmlp.training.workers.restarts import Budget, End, Ending
 from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop, write_stop_request
 
 POLL_S = 0.2
+ENDS = (StopReason.TOO_MANY_BROKEN, StopReason.DIVERGED, StopReason.NO_IMPROVEMENT)
+"""Reasons of the workers' own, after which they don't start again."""
 STOP_WAIT_S = 300.0
 """Time for a step and a checkpoint after a stop was asked for; then the command ends all the same."""
 REMIND_EVERY_S = 60.0
@@ -203,7 +205,7 @@ class Supervisor:
         if end.ending is not Ending.RETURNED:
             self._budget.charge(end)
             return end.reason
-        if stop is None or stop.reason in (StopReason.TOO_MANY_BROKEN, StopReason.DIVERGED):
+        if stop is None or stop.reason in ENDS:
             return None
         if stop.reason is StopReason.NODE_LEAVES:
             why = "a node is about to be taken away"

@@ -1,23 +1,27 @@
 """When training ends early: a table of scores, and that a resumed count goes on where it was."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from morphmlp.config.schema import EarlyStoppingConfig
+from morphmlp.tasks.scores import TOP1
 from morphmlp.training.loop.early_stopping import EarlyStopping
 
 
 def epochs_taken(scores, *, epochs=2, min_delta=0.0, higher_is_better=True, every=1, resume_after=None):
     """Epochs until the end, by scores of every so many epochs; after one of them the count is saved and loaded."""
     config = EarlyStoppingConfig(epochs=epochs, min_delta=min_delta)
-    stopping = EarlyStopping(config, higher_is_better=higher_is_better)
+    score_name = replace(TOP1, higher_is_better=higher_is_better)
+    stopping = EarlyStopping(config, score_name)
     for number, score in enumerate(scores, start=1):
         stopping.add(number * every, score)
         if stopping.ended:
             return number * every
         if number == resume_after:
-            state, stopping = stopping.state_dict(), EarlyStopping(config, higher_is_better=higher_is_better)
+            state, stopping = stopping.state_dict(), EarlyStopping(config, score_name)
             stopping.load_state_dict(state)
     return None
 
@@ -60,11 +64,11 @@ def test_it_ends_where_a_look_back_over_all_scores_would(scores, epochs, min_del
 
 
 def test_an_end_is_told_in_words_and_kept():
-    stopping = EarlyStopping(EarlyStoppingConfig(epochs=2), higher_is_better=True)
+    stopping = EarlyStopping(EarlyStoppingConfig(epochs=2), TOP1)
     assert not stopping.ended
     for epoch, score in enumerate([50.0, 49.0, 48.0], start=1):
         stopping.add(epoch, score)
-    assert stopping.in_words == "no score better than 50.00 of epoch 1 in the 2 epochs since (train.early_stopping)"
-    again = EarlyStopping(EarlyStoppingConfig(epochs=2), higher_is_better=True)
+    assert stopping.in_words == "no top-1 better than 50.00 of epoch 1 in the 2 epochs since (train.early_stopping)"
+    again = EarlyStopping(EarlyStoppingConfig(epochs=2), TOP1)
     again.load_state_dict(stopping.state_dict())
     assert again.ended

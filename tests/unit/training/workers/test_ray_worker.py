@@ -16,7 +16,7 @@ from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import TOP1
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
 from morphmlp.training.loop.loop import EpochSummary, StepSummary, fit
-from morphmlp.training.loop.state import snapshot
+from morphmlp.training.loop.state import checkpoint_from, restore, snapshot
 from morphmlp.training.loop.step_guard import SkippedStep
 from morphmlp.training.record.report import points_of
 from morphmlp.training.record.run_folder import RunFolder
@@ -32,12 +32,13 @@ class KeptSaving:
 
     def __init__(self, state, plan):
         self.state, self.plan, self.saved = state, plan, []
-        self.refuses = False
+        self.refuses = self.last = False
 
     def after_step(self):
         self.save()
 
-    def after_epoch(self, epoch, *, score):
+    def after_epoch(self, epoch, *, score, last=False):
+        self.last = last
         self.save(score=score)
 
     def save(self, *, score=None, required=False):
@@ -76,6 +77,9 @@ class Training:
 
     def run(self):
         """Train to the end, or until the worker stops."""
+        if (stop := self.worker.ended_early()) is not None:
+            self.worker.save_and_stop(stop)
+            return
         steps = fit(
             self.state,
             self.state.model,
@@ -143,6 +147,63 @@ def test_whoever_is_asked_to_stop_at_the_last_step_of_an_epoch_validates_first(r
     assert training.saving.saved == [(1, None), (2, 25.0), (2, None)]  # the last one is that of the stop
     assert reports[-1] == {"stopped": {"reason": "requested", "detail": "SIGTERM"}}
     assert {point.key for report in reports for point in points_of(report)} >= {TOP1.val_metric}
+
+
+EARLY = {"train.epochs": 5, "train.early_stopping": {"epochs": 2}}
+
+
+def scores_by_epoch(monkeypatch, hits, state_of):
+    """Validation finds so many of 4 videos right, by epochs that are done."""
+
+    def score(model, batches, *, task, device, too_many):
+        return tiny.counts_of(4, top1=hits[state_of().cursor.epoch], top5=4, loss_sum=1.0), []
+
+    monkeypatch.setattr(ray_worker, "score_single_views", score)
+
+
+def test_training_that_no_longer_improves_ends_with_its_last_epoch_saved_once(reports, folder, monkeypatch):
+    training = Training(folder, **EARLY)
+    scores_by_epoch(monkeypatch, {1: 1, 2: 3, 3: 3, 4: 2, 5: 4}, lambda: training.state)
+    training.run()
+    assert training.saving.saved[-1] == (8, 50.0)
+    assert training.saving.saved.count((8, 50.0)) == 1
+    assert training.saving.last
+    detail = "no top-1 better than 75.00 of epoch 2 in the 2 epochs since (train.early_stopping)"
+    assert reports[-1] == {"stopped": {"reason": "no_improvement", "detail": detail}}
+
+
+def test_the_plans_own_end_is_no_early_one(reports, folder, monkeypatch):
+    training = Training(folder, **{**EARLY, "train.epochs": 3})
+    scores_by_epoch(monkeypatch, {1: 2, 2: 2, 3: 2}, lambda: training.state)
+    training.run()
+    assert "stopped" not in reports[-1]
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_a_resumed_run_ends_early_where_it_would_have(steps, reports, folder, monkeypatch):
+    """After the eighth step it had ended, but was killed before it could say so."""
+    hits = {1: 1, 2: 3, 3: 3, 4: 2, 5: 4}
+    training = Training(folder, **EARLY)
+    scores_by_epoch(monkeypatch, hits, lambda: training.state)
+    contents = {}
+    kept = training.saving.save
+
+    def save(**facts):
+        kept(**facts)
+        config = training.job.config
+        contents[training.saving.saved[-1][0]] = snapshot(training.state, config=config, data_fingerprint="12:abc")
+
+    training.saving.save = save
+    training.run()
+    ended, taken = reports[-1], training.saving.saved
+
+    resumed = Training(folder, **EARLY)
+    scores_by_epoch(monkeypatch, hits, lambda: resumed.state)
+    restore(resumed.state, checkpoint_from(contents[steps]), config=resumed.job.config, data_fingerprint="12:abc")
+    resumed.run()
+    assert reports[-1] == ended
+    assert resumed.saving.saved == [saved for saved in taken if saved[0] > steps]
+    assert tiny.equal(resumed.state.model.state_dict(), training.state.model.state_dict())
 
 
 def test_whoever_is_asked_to_stop_inside_an_epoch_saves_and_stops_at_once(reports, folder):

@@ -160,6 +160,7 @@ def test_a_reason_to_stop_that_is_the_workers_own_is_handed_on(stage: Stage) -> 
     for stop in (
         Stop(reason=StopReason.TOO_MANY_BROKEN, split="train", detail="6 of 12 train videos"),
         Stop(reason=StopReason.DIVERGED, step=7),
+        Stop(reason=StopReason.NO_IMPROVEMENT, detail="no top-1 better than 75.00"),
     ):
         assert stage.run([stage.group(RETURNED, stopped=stop)]) == stop
 
