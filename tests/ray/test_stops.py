@@ -80,7 +80,7 @@ def test_a_run_that_gets_no_workers_says_what_it_lacks(
     make_config: MakeConfig, placement: Placement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "2")
-    monkeypatch.setattr("morphmlp.training.workers.ray_capacity.START_PATIENCE_S", 2.0)
+    monkeypatch.setattr("morphmlp.training.workers.ray_capacity.START_WAIT_S", 2.0)
     config = make_config(cluster__wait_for_workers_s=4.0)
     with pytest.raises(ClusterError, match=r"no workers for \d+ s: .*2 .*; the same command continues"):
         run_experiment(config, read_splits(config), placement, run_name="no-workers", progress=Silent())
