@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 
-class LastingStream:
+class _LastingStream:
     """A text stream that drops what can't be written: the pipe's reader or the terminal is gone, the disk is full."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -53,7 +53,7 @@ def lasting_output() -> Iterator[None]:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
     before = sys.stdout, sys.stderr
     streams = [
-        LastingStream(stream if stream is not None else os.fdopen(descriptor, "w", closefd=False))
+        _LastingStream(stream if stream is not None else os.fdopen(descriptor, "w", closefd=False))
         for descriptor, stream in zip((1, 2), before, strict=True)
     ]
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in streams)

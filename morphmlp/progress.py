@@ -13,8 +13,8 @@ from tqdm import tqdm
 from morphmlp.errors import MorphMLPError
 from morphmlp.line_file import LineFile
 
-LINE_EVERY_S = 5.0
-LOGGED_EVERY_S = 60.0
+_LINE_EVERY_S = 5.0
+_LOGGED_EVERY_S = 60.0
 
 
 class Progress(Protocol):
@@ -68,7 +68,7 @@ class TerminalProgress:
             self._bar.set_postfix_str(note)
             return
         now = time.monotonic()
-        if (now - self._last_line >= LINE_EVERY_S or done == self._total) and self._is_new((self._title, done, note)):
+        if (now - self._last_line >= _LINE_EVERY_S or done == self._total) and self._is_new((self._title, done, note)):
             self._last_line = now
             text = f"{self._title}: {done}/{self._total} {self._unit}, {now - self._began:.0f} s"
             self._print(f"{text}, {note}" if note else text)
@@ -113,13 +113,13 @@ class LoggedProgress:
 
     def phase(self, title: str, *, total: int, unit: str) -> None:
         """Pass on; its first update is kept."""
-        self._title, self._unit, self._total, self._kept = title, unit, total, -LOGGED_EVERY_S
+        self._title, self._unit, self._total, self._kept = title, unit, total, -_LOGGED_EVERY_S
         self._progress.phase(title, total=total, unit=unit)
 
     def update(self, done: int, note: str = "") -> None:
         """Pass on, and keep where the last kept one is old enough or the phase is through."""
         now = time.monotonic()
-        if now - self._kept >= LOGGED_EVERY_S or done == self._total:
+        if now - self._kept >= _LOGGED_EVERY_S or done == self._total:
             self._kept = now
             self.keep(f"{self._title}: {done}/{self._total} {self._unit}{', ' if note else ''}{note}")
         self._progress.update(done, note)

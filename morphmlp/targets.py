@@ -11,7 +11,7 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.config.values import name_faults
 from morphmlp.errors import ConfigError
 
-LONGEST_NAME = 150
+_LONGEST_NAME = 150
 """Bytes of a run's name; a file's name may have 255, and a sweep adds a trial's number, values and seed."""
 CLIP_CACHE = "ingest.clip_cache"
 """The field of a folder that every machine which decodes writes to, each for itself or all to the same."""
@@ -24,8 +24,8 @@ def plain_name(name: str, option: str = "--run-name") -> str:
         ConfigError: It can't.
     """
     faults = name_faults(name, option)
-    if not faults and (size := len(name.encode())) > LONGEST_NAME:
-        faults = [f"{option}: '{name[:40]}...' has {size} bytes; use at most {LONGEST_NAME}"]
+    if not faults and (size := len(name.encode())) > _LONGEST_NAME:
+        faults = [f"{option}: '{name[:40]}...' has {size} bytes; use at most {_LONGEST_NAME}"]
     if faults:
         raise ConfigError(faults)
     return name

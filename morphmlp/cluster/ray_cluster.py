@@ -46,8 +46,8 @@ from morphmlp.data.stream.ray_dataset import IngestShare
 from morphmlp.errors import ClusterError
 from morphmlp.stop_signals import handlers_kept, undisturbed
 
-BYTES_PER_MB = 2**20
-BYTES_PER_GB = 2**30
+_BYTES_PER_MB = 2**20
+_BYTES_PER_GB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +105,12 @@ class Placement:
                 limits=decode_limits(ingest),
                 cache=None
                 if ingest.clip_cache is None
-                else ClipCache(folder=ingest.clip_cache, max_bytes=int(ingest.clip_cache_gb * BYTES_PER_GB)),
+                else ClipCache(folder=ingest.clip_cache, max_bytes=int(ingest.clip_cache_gb * _BYTES_PER_GB)),
             ),
             cpus=max(1, self.ingest_cpus // pipelines),
             object_store_bytes=None
             if ingest.object_store_mb is None
-            else ingest.object_store_mb * BYTES_PER_MB // pipelines,
+            else ingest.object_store_mb * _BYTES_PER_MB // pipelines,
             videos_per_task=ingest.videos_per_task,
             node_labels=ingest.node_labels,
             pin_memory=self.device == "cuda",
@@ -137,7 +137,7 @@ def ray_session(
         with _joined(os.environ["RAY_ADDRESS"]):
             yield _place_on_cluster(cluster, ingest, micro_batches=micro_batches)
         return
-    placement = place([local_node(cluster)], cluster, ingest, micro_batches=micro_batches, oversubscribe=True)
+    placement = place([_local_node(cluster)], cluster, ingest, micro_batches=micro_batches, oversubscribe=True)
     with (
         _local(cpus=trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)),
         ray_faults_reported(),
@@ -164,7 +164,7 @@ def job_session(*, local_cpus: int | None = None) -> Iterator[None]:
             yield
 
 
-def local_node(cluster: ClusterConfig) -> NodeResources:
+def _local_node(cluster: ClusterConfig) -> NodeResources:
     """This machine, with the CPUs that the process may use."""
     import torch  # noqa: PLC0415 (only to count GPUs)
 

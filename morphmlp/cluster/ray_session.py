@@ -16,7 +16,7 @@ from morphmlp.cluster.failure_reasons import failure_reason, root_failure, users
 from morphmlp.errors import ClusterError
 from morphmlp.stop_signals import undisturbed
 
-LONGEST_TEMP_FOLDER = 42
+_LONGEST_TEMP_FOLDER = 42
 """Ray adds up to 65 characters of session and socket name; a socket's whole path may have 107."""
 
 
@@ -65,10 +65,10 @@ def own_temp_folder() -> Iterator[Path]:
     before = os.environ.get("RAY_TMPDIR")
     os.environ["RAY_TMPDIR"] = outer
     try:
-        if len(str(folder)) > LONGEST_TEMP_FOLDER:
+        if len(str(folder)) > _LONGEST_TEMP_FOLDER:
             raise ClusterError(
                 f"TMPDIR: {tempfile.gettempdir()} is too long for Ray's socket names; name a folder of at most "
-                f"{LONGEST_TEMP_FOLDER - len('/mmlp-12345678/ray')} characters"
+                f"{_LONGEST_TEMP_FOLDER - len('/mmlp-12345678/ray')} characters"
             )
         yield folder
     finally:

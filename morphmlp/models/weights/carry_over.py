@@ -19,13 +19,13 @@ from morphmlp.models.weights.describe import HEAD, TEMPORAL_LAYER, WeightsDescri
 
 BLOCK = re.compile(r"blocks(\d)\.(\d+)\.(.+)")
 """Stage, from 1, block, from 0, and the rest of the name."""
-SPATIAL_LAYER = re.compile(r"blocks(\d)\.\d+\.fc\.mlp_[hw]\.")
+_SPATIAL_LAYER = re.compile(r"blocks(\d)\.\d+\.fc\.mlp_[hw]\.")
 """Layers that mix the tokens of a chunk; the group is the stage, from 1."""
-TIME_LAYER = re.compile(r"blocks\d\.\d+\.t_fc\.mlp_t\.")
+_TIME_LAYER = re.compile(r"blocks\d\.\d+\.t_fc\.mlp_t\.")
 """Layers that mix time steps."""
-BRANCH_OR_WEIGHING = re.compile(r"blocks\d\.\d+\.fc\.(mlp_[hwc]|reweight)\.")
+_BRANCH_OR_WEIGHING = re.compile(r"blocks\d\.\d+\.fc\.(mlp_[hwc]|reweight)\.")
 """The branches of the spatial layers and what weighs them."""
-WEIGHING_OUTPUT = re.compile(r"blocks[1-3]\.\d+\.fc\.reweight\.fc2\.")
+_WEIGHING_OUTPUT = re.compile(r"blocks[1-3]\.\d+\.fc\.reweight\.fc2\.")
 """Layers whose outputs belong to the branches in their order; stage 4 has two branches or no such layer."""
 
 
@@ -92,7 +92,7 @@ def carried_over(
     if behind := [name for name in state if name not in expected]:
         lines.append(f"left behind: {len(behind)} tensors that the network has no place for ({_patterns(behind)})")
     lines = [f"{len(left)} of {len(expected)} tensors carry over", *lines, *assumed]
-    if file.num_frames is None and any(map(TIME_LAYER.match, left)):
+    if file.num_frames is None and any(map(_TIME_LAYER.match, left)):
         lines.append(f"the shapes fit {file.frames_in_words} frames: taken to be the experiment's {asked.num_frames}")
     return {name: state[name] for name in left}, lines
 
@@ -138,7 +138,7 @@ def _other_chunks(expected: Iterable[str], chunks: Sequence[int], asked: Weights
     here = asked.chunk_lengths or tuple(chunks)
     changed = {stage for stage, (old, new) in enumerate(zip(chunks, here, strict=True), start=1) if old != new}
     names = frozenset(
-        name for name in expected if (found := SPATIAL_LAYER.match(name)) is not None and int(found[1]) in changed
+        name for name in expected if (found := _SPATIAL_LAYER.match(name)) is not None and int(found[1]) in changed
     )
     what = f"tensors of layers over chunks, {_patterns(sorted(names))}"
     return _Rule(names=names, what=what, why=_by_stage("chunk length", chunks, here))
@@ -147,7 +147,7 @@ def _other_chunks(expected: Iterable[str], chunks: Sequence[int], asked: Weights
 def _other_time_steps(expected: Iterable[str], file: WeightsDescription, asked: WeightsDescription) -> _Rule:
     frames = file.possible_frames if file.num_frames is None else (file.num_frames,)
     differ = asked.num_frames is not None and temporal_tokens(asked.num_frames) not in map(temporal_tokens, frames)
-    names = frozenset(name for name in expected if differ and TIME_LAYER.match(name))
+    names = frozenset(name for name in expected if differ and _TIME_LAYER.match(name))
     why = f"{file.frames_in_words} -> {asked.num_frames} frames"
     return _Rule(names=names, what="tensors of layers that mix time steps", why=why)
 
@@ -159,7 +159,7 @@ def _other_branches(
         name
         for name in expected
         if file.branches != asked.branches
-        and (WEIGHING_OUTPUT.match(name) or (name not in state and BRANCH_OR_WEIGHING.match(name)))
+        and (_WEIGHING_OUTPUT.match(name) or (name not in state and _BRANCH_OR_WEIGHING.match(name)))
     )
     why = f"branches {', '.join(file.branches)} -> {', '.join(asked.branches)}"
     return _Rule(names=names, what="tensors of other branches and what weighs them", why=why)

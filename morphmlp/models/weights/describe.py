@@ -27,9 +27,9 @@ FIRST_CONVOLUTION = "patch_embed1.proj1.weight"
 HEAD = ("head.weight", "head.bias")
 TEMPORAL_LAYER = re.compile(r"blocks\d\.\d+\.(t_fc|t_norm1)\.")
 """Beginning of the names of MorphFC_t's tensors, its norm's included."""
-BRANCH_LAYER = re.compile(r"blocks[1-3]\.\d+\.fc\.mlp_([hwc])\.")
+_BRANCH_LAYER = re.compile(r"blocks[1-3]\.\d+\.fc\.mlp_([hwc])\.")
 """Layers of one branch; the group is the branch's first letter. In stage 4 `mlp_h` stands for height or width."""
-PUBLISHED_FRAMES = (16, 32)
+_PUBLISHED_FRAMES = (16, 32)
 """Frames of the released models; at their widths some other numbers of frames give the same shapes."""
 
 Kind = Literal["video", "video without temporal layers", "image"]
@@ -237,8 +237,8 @@ def _deduced(state: Mapping[str, Tensor]) -> WeightsDescription:
     if any(map(TEMPORAL_LAYER.match, state)):
         kind, frames = "video", _possible_frames(state, dims)
     published = dims in {preset.model.embed_dims for preset in PRESETS.values()}
-    letters = {found[1] for name in state if (found := BRANCH_LAYER.match(name))}
-    likely = [count for count in PUBLISHED_FRAMES if published and count in frames] or frames
+    letters = {found[1] for name in state if (found := _BRANCH_LAYER.match(name))}
+    likely = [count for count in _PUBLISHED_FRAMES if published and count in frames] or frames
     return WeightsDescription(
         kind=kind,
         depths=_four(len(list(stage)) for _, stage in groupby(blocks, key=lambda block: block[0])),
@@ -284,7 +284,7 @@ def _complete_network(found: WeightsDescription) -> dict[str, Tensor]:
         branches=found.branches,
         init="published",
     )
-    frames = found.num_frames or next(iter(found.possible_frames or PUBLISHED_FRAMES))
+    frames = found.num_frames or next(iter(found.possible_frames or _PUBLISHED_FRAMES))
     state = expected_state(model, num_frames=frames, crop_size=32)
     return {name: value for name, value in state.items() if found.num_classes is not None or name not in HEAD}
 

@@ -11,9 +11,9 @@ from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore,
 
 LONGEST_PAUSE_S = 30.0
 """Between two tries to write to storage that refuses, seconds."""
-STEPS_NAMED = 3
+_STEPS_NAMED = 3
 """Checkpoints that a line about those passed over names."""
-LEAST_TRIES = 2
+_LEAST_TRIES = 2
 """Of a required checkpoint, however little time there is."""
 LOOK_EVERY_S = 0.5
 
@@ -125,7 +125,7 @@ class BackgroundSaver:
         announced = False
         with self._changed:
             while self._snapshots and (left := begun + timeout_s - time.monotonic()) > 0:
-                refused = self._refusal is not None and self._tries >= LEAST_TRIES
+                refused = self._refusal is not None and self._tries >= _LEAST_TRIES
                 if refused and hurry():
                     break
                 if refused and not announced:
@@ -183,7 +183,7 @@ class BackgroundSaver:
             if not done:
                 pause = min(self._retry_after_s * 2 ** (self._tries - 1), LONGEST_PAUSE_S)
                 self._changed.wait_for(lambda: self._closed or len(self._snapshots) > 1, pause)
-                if len(self._snapshots) > 1 and self._tries >= LEAST_TRIES:
+                if len(self._snapshots) > 1 and self._tries >= _LEAST_TRIES:
                     self._notes.append(f"the checkpoint at step {snapshot.facts.step} is given up for a newer one")
                     self._refusal, self._tries, done = None, 0, True
             if done and self._snapshots:
@@ -221,5 +221,5 @@ class BackgroundSaver:
 
 def _few(steps: Sequence[int]) -> str:
     """The last steps of a list, and how many there are before."""
-    shown = ", ".join(map(str, steps[-STEPS_NAMED:]))
-    return shown if len(steps) <= STEPS_NAMED else f"{shown} and {len(steps) - STEPS_NAMED} before them"
+    shown = ", ".join(map(str, steps[-_STEPS_NAMED:]))
+    return shown if len(steps) <= _STEPS_NAMED else f"{shown} and {len(steps) - _STEPS_NAMED} before them"

@@ -26,7 +26,7 @@ from morphmlp.training.checkpoint.content import FORMAT, read_content, reason_of
 from morphmlp.training.checkpoint.file_systems import open_storage
 
 CONTENT_FILE = "checkpoint.pt"
-MARKER_FILE = "complete.json"
+_MARKER_FILE = "complete.json"
 _NAME = re.compile(r"step-\d{8,}-[0-9a-f]{8}")
 _HIDDEN = re.compile(rf"\.{_NAME.pattern}\.unfinished")
 _CHUNK_BYTES = 16 * 2**20
@@ -279,25 +279,25 @@ class CheckpointStore:
         return sorted(stored, key=lambda checkpoint: checkpoint.age), left_out
 
     def _is_unmarked(self, name: str) -> bool:
-        return bool(self._files.get_file_info(self._path(name, MARKER_FILE)).type == FileType.NotFound)
+        return bool(self._files.get_file_info(self._path(name, _MARKER_FILE)).type == FileType.NotFound)
 
     def _marker(self, name: str) -> _Marker:
         location = f"{self.location}/{name}"
         try:
-            with self._files.open_input_stream(self._path(name, MARKER_FILE)) as stream:
+            with self._files.open_input_stream(self._path(name, _MARKER_FILE)) as stream:
                 marker = _MARKER.validate_json(stream.read())
         except FileNotFoundError:
-            raise _UnmarkedError(f"{location}: no complete checkpoint, it has no {MARKER_FILE}") from None
+            raise _UnmarkedError(f"{location}: no complete checkpoint, it has no {_MARKER_FILE}") from None
         except OSError as error:
-            raise _unreadable(f"{location}: its {MARKER_FILE}", error) from None
+            raise _unreadable(f"{location}: its {_MARKER_FILE}", error) from None
         except ValidationError as error:
             fault = error.errors()[0]
             where = "".join(f"{part}: " for part in fault["loc"])
             raise CheckpointError(
-                f"{location}: its {MARKER_FILE} is garbled or not ours: {where}{fault['msg']}"
+                f"{location}: its {_MARKER_FILE} is garbled or not ours: {where}{fault['msg']}"
             ) from None
         if marker.format != FORMAT:
-            raise CheckpointError(f"{location}: its {MARKER_FILE} is of format {marker.format!r}, not {FORMAT!r}")
+            raise CheckpointError(f"{location}: its {_MARKER_FILE} is of format {marker.format!r}, not {FORMAT!r}")
         return marker
 
     def _content(self, checkpoint: StoredCheckpoint) -> dict[str, Any]:
@@ -339,10 +339,10 @@ class CheckpointStore:
             )
             if self._renames:
                 fsync(self._path(folder, CONTENT_FILE))
-            with self._files.open_output_stream(self._path(folder, MARKER_FILE)) as stream:
+            with self._files.open_output_stream(self._path(folder, _MARKER_FILE)) as stream:
                 stream.write(_MARKER.dump_json(marker, indent=1))
             if self._renames:
-                fsync(self._path(folder, MARKER_FILE))
+                fsync(self._path(folder, _MARKER_FILE))
                 fsync_folder(self._path(folder))
                 self._files.move(self._path(folder), self._path(name))
         except BaseException:
@@ -359,7 +359,7 @@ class CheckpointStore:
             self._files.move(self._path(name), self._path(_hidden(name)))
             name = _hidden(name)
         elif not self._is_unmarked(name):
-            self._files.delete_file(self._path(name, MARKER_FILE))
+            self._files.delete_file(self._path(name, _MARKER_FILE))
         self._files.delete_dir(self._path(name))
 
     def _remove_remains(self) -> None:

@@ -13,16 +13,16 @@ from typing import Literal
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.training.record.time_windows import TimeWindow
 
-STALL_LIMIT = 0.10
+_STALL_LIMIT = 0.10
 """Share of the time waiting for data up to which ingest keeps up: a cure would gain less than the tenth that
 measurements differ by."""
-ALL_REDUCE_LIMIT = 0.20
+_ALL_REDUCE_LIMIT = 0.20
 """Share up to which communication is what one pays for several workers."""
-OTHER_LIMIT = 0.20
+_OTHER_LIMIT = 0.20
 """Share up to which validation, snapshots and reports are taken for granted."""
-START_LIMIT = 0.5
+_START_LIMIT = 0.5
 """A run that spent more of its time than this on starting is too short to judge."""
-JUDGED_S = 60.0
+_JUDGED_S = 60.0
 """Seconds after the first batch from which on shares of the time mean something; until then buffers fill, caches warm
 up, and one slow batch is a tenth of all."""
 TRAINING_PASSES = 3
@@ -135,22 +135,21 @@ class RunAccount:
         """One line: what held the run up, the arithmetic, and what would help."""
         if not self.steps:
             return "no step was taken"
-        if self.start_share > START_LIMIT:
+        if self.start_share > _START_LIMIT:
             return (
                 f"mostly start-up: {self.start_share:.0%} of the time went by before the first batch; "
                 "too short a run to judge its speed"
             )
         limits = [
-            (self.stall_share, STALL_LIMIT, self._waits_for_data),
-            (self.all_reduce_share, ALL_REDUCE_LIMIT, self._waits_for_workers),
-            (self.other_share, OTHER_LIMIT, self._does_other_things),
+            (self.stall_share, _STALL_LIMIT, self._waits_for_data),
+            (self.all_reduce_share, _ALL_REDUCE_LIMIT, self._waits_for_workers),
+            (self.other_share, _OTHER_LIMIT, self._does_other_things),
         ]
         over = [(share, words) for share, limit, words in limits if share > limit]
         judged_s = self.wall_s * (1 - self.start_share)
-        if over and judged_s < JUDGED_S:
-            return (
-                f"too short a run to judge its speed: {judged_s:.0f} s after its first batch, {JUDGED_S:.0f} are needed"
-            )
+        if over and judged_s < _JUDGED_S:
+            needed = f"{_JUDGED_S:.0f} are needed"
+            return f"too short a run to judge its speed: {judged_s:.0f} s after its first batch, {needed}"
         return max(over, key=lambda found: found[0])[1]() if over else self._computes()
 
     def _waits_for_data(self) -> str:

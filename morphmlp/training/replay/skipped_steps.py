@@ -28,7 +28,7 @@ from morphmlp.training.loop.step_guard import SkippedStep
 KEPT_SKIPPED_STEPS = 10
 """Skipped steps of a run that are kept; each takes as much as a checkpoint. Of later ones there is a line each."""
 STEP_FILE, STATE_FILE = "step.json", "state.pt"
-NOT_KEPT_FILE = "not-kept.jsonl"
+_NOT_KEPT_FILE = "not-kept.jsonl"
 _FORMAT = "morphmlp-skipped-step-1"
 
 
@@ -72,7 +72,7 @@ def save_skipped_step(
 
     Returns:
         A line for the user: what happened, and how to look into it. Where nothing could be written it says so; the run
-        goes on.
+        continues.
     """
     number = skipped.step + 1
     numbers = f"loss {skipped.loss:g}, gradient norm {skipped.grad_norm:g}"
@@ -224,7 +224,7 @@ def _note_not_kept(folder: Path, skipped: SkippedStep) -> None:
         "grad_norm": _json_number(skipped.grad_norm),
         "reason": f"{KEPT_SKIPPED_STEPS} are kept already (KEPT_SKIPPED_STEPS)",
     }
-    with (folder / NOT_KEPT_FILE).open("a", encoding="utf-8") as file:
+    with (folder / _NOT_KEPT_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -28,7 +28,7 @@ def starting_from(config: ExperimentConfig, source: str, log: Callable[[str], No
         config: The experiment.
         source: A file of weights, a run's folder, or the name of a run under `cluster.storage`; of a run the checkpoint
             is taken that the run itself tested, or would test.
-        log: Takes lines that tell what was chosen.
+        log: Takes lines that say what was chosen.
 
     Raises:
         ConfigError: There are no weights.
@@ -56,7 +56,7 @@ def extending(config: ExperimentConfig, source: str, log: Callable[[str], None])
     Args:
         config: The experiment: that of the run, but for its length and its schedule.
         source: A run's folder, or its name under `cluster.storage`; its last checkpoint is taken.
-        log: Takes a line that tells which one that is.
+        log: Takes a line that says which one that is.
 
     Raises:
         ConfigError: There is no such run or checkpoint.

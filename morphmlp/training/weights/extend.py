@@ -11,8 +11,8 @@ from morphmlp.training.checkpoint.content import load_values
 from morphmlp.training.loop.recipe import learning_rate
 from morphmlp.training.loop.state import Checkpoint, TrainState, checkpoint_from, restore
 
-MAY_DIFFER = (*SCHEDULE, "optim.warmup_epochs", "train.epochs", "train.max_steps", "train.early_stopping")
-"""Fields of a run that extends another one; beside these, how it is tested, and what it started from itself."""
+_MAY_DIFFER = (*SCHEDULE, "optim.warmup_epochs", "train.epochs", "train.max_steps", "train.early_stopping")
+"""Fields of a run that extends another one; besides these, how it is tested, and what it started from itself."""
 
 
 def extended_training(config: ExperimentConfig) -> Checkpoint:
@@ -25,7 +25,7 @@ def extended_training(config: ExperimentConfig) -> Checkpoint:
     faults = [
         line
         for line in changed_fields(checkpoint.config, config)
-        if line.partition(":")[0] not in MAY_DIFFER and not line.startswith(("test.", "start_from"))
+        if line.partition(":")[0] not in _MAY_DIFFER and not line.startswith(("test.", "start_from"))
     ]
     if faults:
         raise ConfigError(

@@ -34,14 +34,14 @@ from morphmlp.training.checkpoint.content import FORMAT as CHECKPOINT_FORMAT
 from morphmlp.training.checkpoint.content import PickledCodeError, load_values, reason_of
 from morphmlp.training.weights.not_weights import SAVE_ALONE, is_safetensors, what_is_in_folder, what_it_is
 
-SAFETENSORS = ".safetensors"
+_SAFETENSORS = ".safetensors"
 PUBLISHED = ".pth"
 METADATA_KEY = "morphmlp"
 """Under it stands all that this project writes, as one JSON text: safetensors shuffles keys, a text stays as it is."""
 FORMAT = "morphmlp-weights-1"
 """Value of `format` in that text."""
 
-NESTS = ("model_state", "state_dict", "model_state_dict", "model", "module", "network", "net", "weights")
+_NESTS = ("model_state", "state_dict", "model_state_dict", "model", "module", "network", "net", "weights")
 """Keys under which training programs keep weights next to other things; the first is PySlowFast's."""
 
 Container = Literal["bare", "pyslowfast", "nested", "checkpoint", "safetensors"]
@@ -139,8 +139,8 @@ def write_weights(file: WeightsFile, path: Path, *, container: Literal["bare", "
     Raises:
         ConfigError: Another ending, or a place that can't be written to.
     """
-    if path.suffix not in (SAFETENSORS, PUBLISHED):
-        raise ConfigError([f"{path}: must end in {SAFETENSORS} or {PUBLISHED}, which says what form to write"])
+    if path.suffix not in (_SAFETENSORS, PUBLISHED):
+        raise ConfigError([f"{path}: must end in {_SAFETENSORS} or {PUBLISHED}, which says what form to write"])
     # Copies: views of one storage would be stored with all of it, and safetensors takes rows in order only.
     state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in file.state.items()}
     try:
@@ -155,7 +155,7 @@ def write_weights(file: WeightsFile, path: Path, *, container: Literal["bare", "
 
 
 def _write(file: WeightsFile, state: dict[str, Tensor], path: Path, *, form: str, container: Container) -> None:
-    if form == SAFETENSORS:
+    if form == _SAFETENSORS:
         save_file(state, path, metadata={METADATA_KEY: json.dumps(_metadata(file), sort_keys=True)})
     else:
         torch.save(state if container == "bare" else _pyslowfast(state, file.stated), path)
@@ -189,25 +189,25 @@ def _read_saved(path: Path, *, averaged: bool) -> _Content:
     if content.get("format") == CHECKPOINT_FORMAT:
         return _checkpoint(content, averaged=averaged)
     nest, weights = _unnested(content)
-    if nest == NESTS[0]:
+    if nest == _NESTS[0]:
         return _Content(container="pyslowfast", state=weights, stated=_stated_by_pyslowfast(content.get("cfg")))
     return _Content(container="nested" if nest else "bare", state=weights, stated=None, nest=nest)
 
 
 def _unnested(content: Mapping[str, object]) -> tuple[str, dict[str, Tensor]]:
     """The keys under which weights by name lie, joined by points; and these."""
-    for key in NESTS:
+    for key in _NESTS:
         inner = content.get(key)
         if isinstance(inner, dict) and inner:
             further, weights = _unnested(inner)
             return ".".join(filter(None, (key, further))), weights
-        if inner is not None and key == NESTS[0]:
+        if inner is not None and key == _NESTS[0]:
             _tensors(inner)  # refuses it
     if any(isinstance(value, Tensor) for value in content.values()):
         return "", _tensors(content)
     raise CheckpointError(
         f"holds {first_names([str(key) for key in content])}, in none of the known forms: weights by name, bare or "
-        f"under one of {', '.join(NESTS)}; {CHECKPOINT_FORMAT}"
+        f"under one of {', '.join(_NESTS)}; {CHECKPOINT_FORMAT}"
     )
 
 

@@ -20,7 +20,7 @@ from morphmlp.errors import ClusterError
 
 START_WAIT_S = 5.0
 """Within this time the CPUs of decode tasks that ended with the workers are free."""
-GROWTH_WAIT_S = 3.0
+_GROWTH_WAIT_S = 3.0
 NOTICE_S = 30.0
 """Within this time a cluster notices that a node is gone (13 s where its connections are refused)."""
 
@@ -76,7 +76,7 @@ class Capacity:
             more = self._placed().num_workers - now.num_workers
         except ClusterError:
             return 0
-        return places(now, more, wait_s=GROWTH_WAIT_S) if more > 0 else 0
+        return places(now, more, wait_s=_GROWTH_WAIT_S) if more > 0 else 0
 
     def _placed(self) -> Placement:
         """By the arithmetic of what all nodes have."""

@@ -22,7 +22,7 @@ from morphmlp.training.workers.ray_worker import TrainJob
 from morphmlp.training.workers.stops import Stop, StopReason
 from morphmlp.training.workers.supervision import Supervisor
 
-EVENT_WAIT_S = 5.0
+_EVENT_WAIT_S = 5.0
 """Time for the record to take an event before the workers start again."""
 
 
@@ -71,7 +71,7 @@ def train(
         # Where the store doesn't answer now, the record of the next workers passes it on.
         waiting = BufferedWriter(RunWriter(writer.uri, writer.run_id), folder.record_waiting, log=progress.line)
         record_event(waiting, RunEvents(folder.events).add(text))
-        waiting.close(EVENT_WAIT_S)
+        waiting.close(_EVENT_WAIT_S)
         progress.line(text)
 
     stop = Supervisor(
