@@ -181,7 +181,7 @@ def _draw_cost(axes: Axes, ranking: Ranking, cost: Cost, rows: Mapping[int, str]
         hovers.append((marks, [_point_text(point, cost, value) for point, value in own]))
     front = [(point, value) for point, value in known if cost.key in point.fronts]
     x, y = _places(front)
-    axes.scatter(x, y, s=110 if few else 36, color=FRONT, label="on the front", zorder=3)
+    axes.scatter(x, y, s=130 if few else 36, color=FRONT, label="on the front", zorder=3)
     values = [value for _, value in known]
     if max(values) / min(values) > LOG_FROM:
         axes.set_xscale("log")
