@@ -350,11 +350,15 @@ def look(*, config: Path, output: Path, videos: int, split: str, epoch: int, fie
     training = split == "train"
     manifest = read_manifest(experiment.data.train if training else experiment.data.val).available()
     with IsolatedVideos(experiment.ingest.decoder, decode_limits(experiment.ingest)) as opened:
+        clip, seed = experiment.clip, experiment.train.seed
         if training:
-            rows = list(training_rows(experiment, manifest, opened, count=videos, epoch=epoch))
+            found = training_rows(
+                manifest, opened, clip=clip, augment=experiment.augment, seed=seed, epoch=epoch, count=videos
+            )
         else:
-            rows = list(validation_rows(experiment, manifest, opened, count=videos))
-    of_epoch = f", epoch {epoch}, seed {experiment.train.seed}" if training else ""
+            found = validation_rows(manifest, opened, clip=clip, count=videos)
+        rows = list(found)
+    of_epoch = f", epoch {epoch}, seed {seed}" if training else ""
     figure = contact_sheet(rows, title=f"{experiment.name}: {split} clips{of_epoch}")
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output)

@@ -145,7 +145,15 @@ def _draw(recorded: "RecordedRun", step: "ReplayedStep", path: Path) -> None:
     rows = [video.row for batch in step.micro_batches for video in batch.videos]
     videos = Manifest(recorded.videos.table.take(rows), recorded.videos.class_names)
     opener = isolated_videos(config.ingest.decoder, decode_limits(config.ingest))
-    clips = training_rows(config, videos, opener, count=len(order), epoch=step.epoch - 1)
+    clips = training_rows(
+        videos,
+        opener,
+        clip=config.clip,
+        augment=config.augment,
+        seed=config.train.seed,
+        epoch=step.epoch - 1,
+        count=len(order),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet = contact_sheet(
         sorted(clips, key=lambda row: order.index(row.video_id)),

@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from morphmlp.config import ExperimentConfig
+from morphmlp.config.clip import AugmentConfig, ClipConfig
 from morphmlp.data.clips.augment import augment_clip
 from morphmlp.data.clips.draws import ClipKey, draw_fractions
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainFrames, ViewClips, clip_draws
@@ -50,10 +50,16 @@ class SheetRow:
 
 
 def training_rows(
-    config: ExperimentConfig, manifest: Manifest, videos: VideoOpener, *, count: int, epoch: int
+    manifest: Manifest,
+    videos: VideoOpener,
+    *,
+    clip: ClipConfig,
+    augment: AugmentConfig,
+    seed: int,
+    epoch: int,
+    count: int,
 ) -> Iterator[SheetRow]:
     """The clips of the first `count` videos of an epoch, as training gets them; one row per repeat."""
-    clip, augment, seed = config.clip, config.augment, config.train.seed
     source = TrainFrames(clip=clip, augment=augment)
     for video in _take(manifest, epoch_order(len(manifest), seed=seed, epoch=epoch)[:count]):
         key = ClipKey(seed=seed, epoch=epoch, video_id=video.video_id)
@@ -69,14 +75,12 @@ def training_rows(
         for repeat, draw in enumerate(draws):
             pixels = augment_clip(frames, draw, size=clip.crop_size).numpy()
             number = f"clip {repeat + 1} of {len(draws)}: " if len(draws) > 1 else ""
-            yield _row(config, video, reader.info, pixels=pixels, indices=indices, words=number + draw.describe())
+            yield _row(clip, video, reader.info, pixels=pixels, indices=indices, words=number + draw.describe())
 
 
-def validation_rows(
-    config: ExperimentConfig, manifest: Manifest, videos: VideoOpener, *, count: int
-) -> Iterator[SheetRow]:
+def validation_rows(manifest: Manifest, videos: VideoOpener, *, clip: ClipConfig, count: int) -> Iterator[SheetRow]:
     """The one view of the first `count` videos, as validation gets it."""
-    views = ViewClips(clip=config.clip, views=SINGLE_VIEW)
+    views = ViewClips(clip=clip, views=SINGLE_VIEW)
     for video in _take(manifest, np.arange(min(count, len(manifest)), dtype=np.int64)):
         try:
             reader = videos.open(video.path, num_frames=video.num_frames)
@@ -84,10 +88,10 @@ def validation_rows(
         except DecodeError as error:
             yield _broken_row(video, error)
             continue
-        size, edge = config.clip.crop_size, config.clip.short_edge
-        words = f"centre clip, short side scaled to {edge}, centre crop {size}x{size}"
-        (indices,) = view_indices(config.clip, reader.info, 1)
-        yield _row(config, video, reader.info, pixels=extracted.clips[0], indices=indices, words=words)
+        size = clip.crop_size
+        words = f"centre clip, short side scaled to {clip.short_edge}, centre crop {size}x{size}"
+        (indices,) = view_indices(clip, reader.info, 1)
+        yield _row(clip, video, reader.info, pixels=extracted.clips[0], indices=indices, words=words)
 
 
 def contact_sheet(rows: Sequence[SheetRow], *, title: str, pictures: int = 8) -> Figure:
@@ -136,11 +140,9 @@ def _take(manifest: Manifest, rows: Indices) -> Iterator[_Video]:
         )
 
 
-def _row(
-    config: ExperimentConfig, video: _Video, info: VideoInfo, *, pixels: Frames, indices: Indices, words: str
-) -> SheetRow:
+def _row(clip: ClipConfig, video: _Video, info: VideoInfo, *, pixels: Frames, indices: Indices, words: str) -> SheetRow:
     # Pictures are shown in true colours, whatever order the network takes.
-    shown = pixels[..., ::-1] if config.clip.channel_order == "bgr" else pixels
+    shown = pixels[..., ::-1] if clip.channel_order == "bgr" else pixels
     return SheetRow(
         video_id=video.video_id,
         label=video.label,

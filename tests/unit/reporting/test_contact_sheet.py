@@ -53,9 +53,14 @@ def first_videos(count, epoch):
     return [f"v{row}" for row in epoch_order(6, seed=CONFIG.train.seed, epoch=epoch)[:count]]
 
 
+def train_rows(config, videos, *, count, epoch):
+    sections = {"clip": config.clip, "augment": config.augment, "seed": config.train.seed}
+    return training_rows(MANIFEST, videos, **sections, count=count, epoch=epoch)
+
+
 def test_training_rows_are_the_clips_of_the_first_videos_of_the_epoch():
     config = config_with()
-    rows = list(training_rows(config, MANIFEST, Noise(), count=3, epoch=2))
+    rows = list(train_rows(config, Noise(), count=3, epoch=2))
     assert [row.video_id for row in rows] == [name for name in first_videos(3, 2) for _ in range(2)]
     extractor = TrainClips(clip=config.clip, augment=config.augment)
     for name, pair in zip(first_videos(3, 2), (rows[:2], rows[2:4], rows[4:]), strict=True):
@@ -64,7 +69,7 @@ def test_training_rows_are_the_clips_of_the_first_videos_of_the_epoch():
 
 
 def test_training_rows_say_what_was_drawn_and_from_what():
-    first, second, *_ = training_rows(config_with(), MANIFEST, Noise(), count=1, epoch=0)
+    first, second, *_ = train_rows(config_with(), Noise(), count=1, epoch=0)
     assert first.words.startswith("clip 1 of 2: ")
     assert second.words.startswith("clip 2 of 2: ")
     assert "crop" in first.words
@@ -76,7 +81,7 @@ def test_training_rows_say_what_was_drawn_and_from_what():
 
 
 def test_validation_rows_are_the_views_of_the_first_videos_of_the_manifest():
-    rows = list(validation_rows(config_with(), MANIFEST, Noise(), count=99))
+    rows = list(validation_rows(MANIFEST, Noise(), clip=CONFIG.clip, count=99))
     assert [row.video_id for row in rows] == [f"v{number}" for number in range(6)]
     extracted = ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW).extract(Noise())
     assert (rows[0].clip == extracted.clips[0]).all()
@@ -91,9 +96,9 @@ def test_colours_are_shown_as_they_are_whatever_the_network_takes(make):
     for order in ("rgb", "bgr"):
         config = dataclasses.replace(CONFIG, augment=plain, clip=dataclasses.replace(CONFIG.clip, channel_order=order))
         rows = (
-            training_rows(config, MANIFEST, Noise(), count=1, epoch=0)
+            train_rows(config, Noise(), count=1, epoch=0)
             if make == "training"
-            else validation_rows(config, MANIFEST, Noise(), count=1)
+            else validation_rows(MANIFEST, Noise(), clip=config.clip, count=1)
         )
         shown.append(next(iter(rows)).clip)
     assert (shown[0] == shown[1]).all()
@@ -104,9 +109,9 @@ def test_a_broken_video_has_a_row_that_says_why(make):
     name = first_videos(1, 0)[0] if make == "training" else "v0"
     videos = Noise(broken=f"{name}.mp4")
     rows = list(
-        training_rows(config_with(), MANIFEST, videos, count=2, epoch=0)
+        train_rows(config_with(), videos, count=2, epoch=0)
         if make == "training"
-        else validation_rows(config_with(), MANIFEST, videos, count=2)
+        else validation_rows(MANIFEST, videos, clip=CONFIG.clip, count=2)
     )
     assert (rows[0].video_id, rows[0].clip) == (name, None)
     assert rows[0].words == "can't be used: has no video stream"
@@ -119,7 +124,7 @@ def texts_of(figure):
 
 @pytest.mark.parametrize(("pictures", "shown"), [(8, ["16", "18", "20", "23"]), (2, ["16", "23"])])
 def test_a_sheet_shows_frames_from_the_first_to_the_last_with_their_numbers(pictures, shown, tmp_path):
-    rows = list(validation_rows(config_with(), MANIFEST, Noise(), count=3))
+    rows = list(validation_rows(MANIFEST, Noise(), clip=CONFIG.clip, count=3))
     figure = contact_sheet(rows, title="small: val clips", pictures=pictures)
     assert len(figure.axes) == 3 * len(shown)
     assert [axes.texts[0].get_text() for axes in figure.axes] == shown * 3
@@ -130,7 +135,7 @@ def test_a_sheet_shows_frames_from_the_first_to_the_last_with_their_numbers(pict
 
 
 def test_a_sheet_names_each_video_once_and_each_clip_s_draws():
-    rows = list(training_rows(config_with(), MANIFEST, Noise(), count=2, epoch=0))
+    rows = list(train_rows(config_with(), Noise(), count=2, epoch=0))
     texts = texts_of(contact_sheet(rows, title="small: train clips"))
     assert "small: train clips" in texts
     for name in first_videos(2, 0):
@@ -139,6 +144,6 @@ def test_a_sheet_names_each_video_once_and_each_clip_s_draws():
 
 
 def test_a_sheet_takes_rows_without_pictures_and_no_rows_at_all():
-    rows = list(validation_rows(config_with(), MANIFEST, Noise(broken="v0.mp4"), count=1))
+    rows = list(validation_rows(MANIFEST, Noise(broken="v0.mp4"), clip=CONFIG.clip, count=1))
     assert contact_sheet(rows, title="broken").axes == []
     assert contact_sheet([], title="nothing").axes == []
