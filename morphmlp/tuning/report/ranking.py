@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import fmean, median, variance
 from typing import Literal, get_args
 
@@ -188,9 +189,9 @@ class Ranking:
 
 def ranked(result: SweepResult) -> Ranking:
     """The points of a sweep in the order of their scores."""
-    trials, primary = result.trials, result.primary
+    primary = result.primary
     grouped: dict[str, list[Trial]] = {}
-    for trial in trials:
+    for trial in result.trials:
         grouped.setdefault(json.dumps(dict(trial.point), sort_keys=True), []).append(trial)
     points = [_point(own) for own in grouped.values()]
     spreads = {index: spread for index, point in enumerate(points) if (spread := _spread(point.finished)) is not None}
@@ -246,6 +247,7 @@ def interval(
     )
 
 
+@cache
 def t_quantile(freedom: int) -> float:
     """The 97.5 % quantile of Student's t."""
     return float(t.ppf(0.975, freedom))
@@ -266,7 +268,12 @@ def _unit(share: float, num_videos: int) -> float:
 
 def _typical(spreads: Sequence[tuple[int, float]]) -> float:
     """Median of thetas, each divided by the median of chi-squared over its degrees of freedom, which is below 1."""
-    return median(theta * freedom / chi2.median(freedom) for freedom, theta in spreads) if spreads else 0.0
+    return median(theta * freedom / _chi2_median(freedom) for freedom, theta in spreads) if spreads else 0.0
+
+
+@cache
+def _chi2_median(freedom: int) -> float:
+    return float(chi2.median(freedom))
 
 
 def _spread(finished: Sequence[Trial]) -> tuple[int, float] | None:
@@ -320,8 +327,9 @@ def _order(point: RankedPoint, primary: ScoreName) -> tuple[float, ...]:
     """By the mean; points without one by how far they came, and by their last validation."""
     if point.score is not None:
         return (0, -point.score.gains[1])
-    sign = 1 if primary.higher_is_better else -1
-    validated = [sign * value for value in _values(point.trials, lambda trial: trial.val_score) if math.isfinite(value)]
+    validated = [
+        primary.gain(value) for value in _values(point.trials, lambda trial: trial.val_score) if math.isfinite(value)
+    ]
     return (1, -max(trial.epochs for trial in point.trials), -max(validated, default=-math.inf))
 
 
