@@ -4,11 +4,11 @@ What the official annotations of a data set are is said by a `DataSet`; lists ar
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from morphmlp.data.datasets.delimited import as_table
 from morphmlp.data.datasets.kinetics_formats import (
     KINETICS_LAYOUTS,
     REPLACEMENTS,
@@ -16,8 +16,7 @@ from morphmlp.data.datasets.kinetics_formats import (
     read_kinetics_csv,
     read_kinetics_json,
 )
-from morphmlp.data.datasets.lines import AnnotatedVideo, Faults, lines_of, read_content, split_of
-from morphmlp.data.datasets.list_classes import with_class_ids
+from morphmlp.data.datasets.lines import AnnotatedVideo, Faults, as_table, composed, lines_of, read_content, split_of
 from morphmlp.data.datasets.list_formats import ListRows, read_list
 from morphmlp.data.datasets.list_paths import below_folder
 from morphmlp.data.datasets.matching import (
@@ -48,7 +47,7 @@ class OfficialRows:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """What is known of a data set, besides lists."""
+    """What is known of a data set, other than lists."""
 
     num_classes: int
     """Classes where a list of class ids comes without their names."""
@@ -70,7 +69,7 @@ def read_annotations(
     allow_missing: bool = False,
     frame_template: str | None = None,
 ) -> Annotations:
-    """Read a list or official annotations, told apart by what they hold.
+    """Read a list or official annotations, recognised by what they hold.
 
     Video ids of a list are its paths from the videos' folder on, without extension where that is enough to tell them
     apart. Those of official annotations are the data set's own.
@@ -135,7 +134,7 @@ def _labelled_list(
 ) -> LabelledRows:
     _refuse_hmdb_splits(faults.file, found.rows)
     rows, path_notes = below_folder(found.rows, folder)
-    rows, class_notes = with_class_ids(rows_without_repeats(rows, faults), class_names, faults)
+    rows, class_notes = _with_class_ids(rows_without_repeats(rows, faults), class_names, faults)
     if class_names is not None:
         names, order = class_names, "as given"
     elif found.has_names:
@@ -151,6 +150,74 @@ def _labelled_list(
         looked_for=endings_text("<path>", FRAMES) if found.form == "frame list" else None,
         warnings=(*_unlabelled_note(faults.file, rows), *path_notes, *class_notes),
     )
+
+
+def _with_class_ids(
+    rows: Sequence[AnnotatedVideo], class_names: Sequence[str] | None, faults: Faults
+) -> tuple[list[AnnotatedVideo], tuple[str, ...]]:
+    """The rows of a list with labels that fit the class names; and what to know of that.
+
+    Ids that count from 1 throughout, as UCF101's do, become those that count from 0. Ids that count in another order
+    than the names are faults. Names of classes that are written as folders (`riding_a_bike`) are brought into the form
+    of the class names.
+
+    Args:
+        rows: The videos.
+        class_names: Names in label order; None where there are none.
+        faults: Takes what is wrong, by line.
+    """
+    if class_names is None:
+        return list(rows), _from_1(rows, None)
+    known = {_folded(name): number for number, name in enumerate(class_names)}
+    named = [
+        replace(row, label=class_names[known[_folded(row.label)]])
+        if isinstance(row.label, str) and _folded(row.label) in known
+        else row
+        for row in rows
+    ]
+    shifts = {
+        place: row.label - known[folder]
+        for place, row in enumerate(named)
+        if isinstance(row.label, int) and (folder := _folded(_class_folder(row))) in known
+    }
+    counted = Counter(shifts.values())
+    if set(counted) == {1} and all(row.label != 0 for row in named):
+        lowered = [replace(row, label=row.label - 1) if isinstance(row.label, int) else row for row in named]
+        return lowered, ("class ids of the list count from 1, as its folders show; they are taken from 0 on",)
+    if counted[0] * 2 >= len(
+        shifts
+    ):  # in a list that was cleaned by hand, some videos may lie in another class's folder
+        others = len(shifts) - counted[0]
+        note = f"{others} of {len(shifts)} videos have another class than the folder in which they lie"
+        return named, ((note,) if others else ()) + (() if shifts else _from_1(named, class_names))
+    for place, shift in shifts.items():
+        if shift:
+            row, number = named[place], known[_folded(_class_folder(named[place]))]
+            faults.add(
+                row.line,
+                f"class id {row.label} isn't that of its folder {_class_folder(row)!r}, which is class {number} of "
+                "--classes; the list counts classes in another order",
+            )
+    return named, ()
+
+
+def _from_1(rows: Sequence[AnnotatedVideo], class_names: Sequence[str] | None) -> tuple[str, ...]:
+    """A word of caution where ids look as if they counted from 1."""
+    ids = {row.label for row in rows if isinstance(row.label, int)}
+    last = len(class_names) if class_names is not None else len(ids)
+    if len(ids) < 2 or min(ids) != 1 or max(ids) != last:
+        return ()
+    advice = "they must count from 0" if class_names else "where they count from 1, as UCF101's do, give --classes"
+    return (f"class ids go from 1 to {last}, and no video has 0; {advice}",)
+
+
+def _class_folder(row: AnnotatedVideo) -> str:
+    return row.names[0].rpartition("/")[0].rpartition("/")[2]
+
+
+def _folded(name: str) -> str:
+    """What a class's name and its folder's have in common."""
+    return composed(name).casefold().replace("_", " ").strip()
 
 
 def _refuse_hmdb_splits(path: Path, rows: Sequence[AnnotatedVideo]) -> None:

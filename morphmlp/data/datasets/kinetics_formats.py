@@ -1,14 +1,13 @@
 """The official annotations of Kinetics, CSV and JSON, and where copies of the data set keep their videos.
 
-Knows lines and their faults; asks nothing of the disk.
+The disk isn't looked at.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
 
-from morphmlp.data.datasets.delimited import Table
-from morphmlp.data.datasets.lines import SPLIT_WORDS, AnnotatedVideo, Faults, json_objects, json_text
+from morphmlp.data.datasets.lines import SPLIT_WORDS, AnnotatedVideo, Faults, Table, json_objects, json_text
 from morphmlp.data.datasets.video_folder import VIDEOS_OR_FRAMES
 from morphmlp.data.manifest import SPLITS
 

@@ -1,14 +1,15 @@
-"""What all annotation files have in common: their lines, their faults, and the videos that they speak of.
+"""What all annotation files have in common: lines, tables with a header, faults, and the videos that they speak of.
 
 Asks nothing of the disk but the text file itself. The formats are in `list_formats`, `kinetics_formats` and
-`something_formats`.
+`something`.
 """
 
 import codecs
+import csv
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def read_content(path: Path) -> bytes:
         try:
             content = content.decode("utf-16").encode()
         except UnicodeError:
-            raise ManifestError(f"{path}: {_NOT_TEXT}: it begins like UTF-16 and doesn't go on so") from None
+            raise ManifestError(f"{path}: {_NOT_TEXT}: it begins like UTF-16, and the rest isn't") from None
     if content.startswith(b"PAR1"):
         raise ManifestError(f"{path}: {_NOT_TEXT} but a Parquet file; a manifest is what is made of annotations")
     if b"\0" in content:
@@ -191,3 +192,45 @@ def split_of(path: Path) -> str | None:
     words = path.stem.lower().replace("-", "_").split("_")
     said = {SPLIT_WORDS[match[1]] for word in words if (match := _SPLIT_IN_NAME.fullmatch(word))}
     return said.pop() if len(said) == 1 else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file whose first line names the columns.
+
+    Attributes:
+        line: The number of that line.
+        header: The names, in small letters.
+        delimiter: What parts the fields.
+        body: The other lines with their numbers.
+    """
+
+    line: int
+    header: tuple[str, ...]
+    delimiter: str
+    body: Sequence[tuple[int, str]]
+
+    def rows(self, faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
+        """The lines as cells by column; what isn't such a line is a fault."""
+        for line, text in self.body:
+            try:
+                fields = next(csv.reader([text], delimiter=self.delimiter, strict=True))
+            except csv.Error as error:
+                faults.add(line, f"unreadable line {text[:120]!r}: {error}")
+                continue
+            if len(fields) != len(self.header):
+                faults.add(
+                    line, f"unreadable line {text[:120]!r}: {len(fields)} fields, the header has {len(self.header)}"
+                )
+                continue
+            yield line, dict(zip(self.header, map(str.strip, fields), strict=True))
+
+
+def as_table(lines: Sequence[tuple[int, str]]) -> Table | None:
+    """A file's lines as a table, parted by what its first line holds most of; None where that is one field."""
+    if not lines:
+        return None
+    line, text = lines[0]
+    delimiter = max(",;\t ", key=text.count)
+    names = tuple(name.strip().strip('"').lower() for name in text.split(delimiter))
+    return Table(line, names, delimiter, lines[1:]) if len(names) > 1 else None

@@ -1,7 +1,7 @@
 """The lists in which data sets are passed on, whatever their name: a path and what is said of it in each line.
 
 `<path> <class id>`, `<path> <frame count> <class id>`, paths whose folder is the class, or columns that a header names;
-parted by spaces, tabs, commas or semicolons. Knows lines and their faults; asks nothing of the disk.
+separated by spaces, tabs, commas or semicolons. The disk isn't looked at.
 """
 
 import re
@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from morphmlp.data.datasets.delimited import Table, as_table
-from morphmlp.data.datasets.lines import SPLIT_WORDS, AnnotatedVideo, Faults, require_split
+from morphmlp.data.datasets.lines import SPLIT_WORDS, AnnotatedVideo, Faults, Table, as_table, require_split
 from morphmlp.data.datasets.video_folder import FRAMES, without_extension
 from morphmlp.data.manifest import SPLITS
 

@@ -1,6 +1,6 @@
 """Matches the videos of annotations with class ids and with the files on disk, for every data set alike.
 
-Every fault is collected with its line. Knows no text format and opens no video.
+Every fault is collected with its line. No video is opened.
 """
 
 import difflib
@@ -129,7 +129,7 @@ def match_files(
                 list_of_faults.add(row.line, _missing_text(row, folder))
     hints = _hints(labelled, folder) if missing else []
     if missing and not allow_missing:
-        hints.append(f"{file}: {len(missing)} of {len(rows)} videos are missing; --allow-missing goes on without")
+        hints.append(f"{file}: {len(missing)} of {len(rows)} videos are missing; --allow-missing continues without")
     faults.raise_if_any(*hints)
     if not rows:
         raise ManifestError(f"{file}: holds no videos")

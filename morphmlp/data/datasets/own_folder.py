@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from morphmlp.data.datasets.delimited import as_table
-from morphmlp.data.datasets.lines import MAX_FAULTS, SPLIT_WORDS, Faults, composed, lines_of, read_content
+from morphmlp.data.datasets.lines import MAX_FAULTS, SPLIT_WORDS, Faults, as_table, composed, lines_of, read_content
 from morphmlp.data.datasets.list_formats import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS, column, video_by_path
 from morphmlp.data.datasets.list_paths import below_folder
 from morphmlp.data.datasets.matching import LabelledRows, label_ids, match_files, names_seen, rows_without_repeats

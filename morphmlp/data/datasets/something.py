@@ -5,27 +5,24 @@ with one template per line is put in that order, whatever its own: that of V1 ha
 templates that goes around.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from morphmlp.data.datasets.annotations import DataSet, OfficialRows, read_annotations
 from morphmlp.data.datasets.class_list import read_class_list
-from morphmlp.data.datasets.lines import Faults, split_of
+from morphmlp.data.datasets.lines import AnnotatedVideo, Faults, json_objects, json_text, require_split, split_of
 from morphmlp.data.datasets.list_formats import has_list_header
 from morphmlp.data.datasets.matching import Annotations, endings_text
-from morphmlp.data.datasets.something_formats import (
-    is_something_csv,
-    read_something_csv,
-    read_something_json,
-    without_brackets,
-)
 from morphmlp.data.datasets.video_folder import EXTENSIONS, FRAMES, VIDEOS_OR_FRAMES
 
 Version = Literal["ssv1", "ssv2"]
 NUM_CLASSES = 174
 _WEBM_FIRST = (".webm", *(ending for ending in VIDEOS_OR_FRAMES if ending != ".webm"))
 """Video files first, as V2 is distributed."""
+OFFICIAL_CSV = "<video id>;<template>"
+UNLABELLED = "it's the test list, which comes without labels and can't be scored; take the validation list"
 
 
 def read_templates(path: str | Path) -> tuple[str, ...]:
@@ -50,7 +47,7 @@ def read_something(
     allow_missing: bool = False,
     frame_template: str | None = None,
 ) -> Annotations:
-    """Read a list, the official CSV or the official JSON, told apart by what they hold.
+    """Read a list, the official CSV or the official JSON, recognised by what they hold.
 
     Videos of official annotations are folders of frames or packed frames (`<id>.zip`); for V2 they are `<id>.webm`, or
     the same video under another extension, first. For the rest see `read_annotations`.
@@ -79,17 +76,82 @@ def read_something(
     )
 
 
+def _is_something_csv(lines: Sequence[tuple[int, str]]) -> bool:
+    """Whether the lines are those of the official CSV: what follows the first semicolon is no number."""
+    if not lines:
+        return False
+    _, semicolon, template = lines[0][1].partition(";")
+    return bool(semicolon) and not template.strip(' "').isdecimal()
+
+
+def without_brackets(template: str) -> str:
+    """`Pushing [something]` as `Pushing something`: the form in which label files name a class."""
+    return template.replace("[", "").replace("]", "").strip()
+
+
+def _read_something_csv(
+    lines: Sequence[tuple[int, str]], split: str | None, faults: Faults, *, endings: tuple[str, ...]
+) -> list[AnnotatedVideo]:
+    """The videos of the official CSV; `endings` are those of the files that it speaks of."""
+    rows = []
+    require_split(split, lines[0][0], faults)
+    for line, text in lines:
+        # Templates may hold commas and are not quoted; the first semicolon ends the id.
+        video_id, semicolon, template = text.partition(";")
+        video_id, template = video_id.strip(), without_brackets(template.strip().strip('"'))
+        if video_id and template:
+            rows.append(AnnotatedVideo(line, video_id, template, split or "", (video_id,), endings))
+        elif semicolon and video_id:
+            faults.add(line, f"video {video_id} has no template; {UNLABELLED}")
+        else:
+            faults.add(line, f"unreadable line {text[:120]!r}; it must be `{OFFICIAL_CSV}`")
+    return rows
+
+
+def _read_something_json(
+    content: bytes, split: str | None, faults: Faults, *, endings: tuple[str, ...]
+) -> list[AnnotatedVideo]:
+    """The videos of the official JSON; `endings` are those of the files that it speaks of."""
+    rows: list[AnnotatedVideo] = []
+    if (text := json_text(content, faults)) is None:
+        return rows
+    try:
+        objects = [(line, video) for line, _, video in json_objects(text, named=False)]
+    except json.JSONDecodeError as error:
+        faults.add(error.lineno, f"not a JSON list of objects: {error.msg} at column {error.colno}")
+        return rows
+    if objects and not any(_field(video, "template") for _, video in objects):
+        faults.add(objects[0][0], f"not one of its {len(objects)} videos has a template: {UNLABELLED}")
+        return rows
+    if objects:
+        require_split(split, objects[0][0], faults)
+    for line, video in objects:
+        video_id, template = _field(video, "id"), _field(video, "template")
+        if video_id and template:
+            rows.append(AnnotatedVideo(line, video_id, without_brackets(template), split or "", (video_id,), endings))
+        else:
+            lacking = " and ".join(name for name in ("id", "template") if not _field(video, name))
+            faults.add(line, f"video {video_id or '?'} has no {lacking}; each object must have both, as text")
+    return rows
+
+
+def _field(video: Mapping[str, object], name: str) -> str:
+    """A field's text, or nothing; ids are text in the official files and numbers in some copies of them."""
+    value = video.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
 def _data_set(endings: tuple[str, ...], official_endings: tuple[str, ...]) -> DataSet:
     looked_for = endings_text("<id>", official_endings)
 
     def official_json(content: bytes, split: str | None, faults: Faults) -> OfficialRows:
-        rows = read_something_json(content, split or split_of(faults.file), faults, endings=official_endings)
+        rows = _read_something_json(content, split or split_of(faults.file), faults, endings=official_endings)
         return OfficialRows(form="official JSON", rows=rows, looked_for=looked_for)
 
     def official_csv(lines: Sequence[tuple[int, str]], split: str | None, faults: Faults) -> OfficialRows | None:
-        if not is_something_csv(lines) or has_list_header(lines):
+        if not _is_something_csv(lines) or has_list_header(lines):
             return None
-        rows = read_something_csv(lines, split or split_of(faults.file), faults, endings=official_endings)
+        rows = _read_something_csv(lines, split or split_of(faults.file), faults, endings=official_endings)
         return OfficialRows(form="official CSV", rows=rows, looked_for=looked_for)
 
     return DataSet(num_classes=NUM_CLASSES, endings=endings, official_json=official_json, official_csv=official_csv)

@@ -7,6 +7,7 @@ that sees no more than the stem's windows (three frames, every second one) sees 
 for both classes, and is right half of the time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +92,14 @@ def render(
         rng: Source of the camera noise; None renders without.
         noise: Standard deviation of the camera noise, grey levels.
     """
-    shift_x, shift_y, scale, opacity = _motion(scene, label)
+    return render_events(scene, CLASS_NAMES[label].split(" then "), rng=rng, noise=noise)
+
+
+def render_events(
+    scene: Scene, events: Sequence[str], *, rng: np.random.Generator | None = None, noise: float = 3.0
+) -> NDArray[np.uint8]:
+    """The frames of a scene with these of `EVENTS`, one after the other: `t h w 3`, RGB; see `render`."""
+    shift_x, shift_y, scale, opacity = _motion(scene, events)
     columns = np.arange(WIDTH)[None, None, :] + 0.5 - scene.centre[0] - shift_x[:, None, None]
     rows = np.arange(HEIGHT)[None, :, None] + 0.5 - scene.centre[1] - shift_y[:, None, None]
     distance = distance_from_shape(SHAPES[scene.shape], columns, rows, scene.radius * scale[:, None, None])
@@ -99,7 +107,7 @@ def render(
     return as_pixels(frames, rng=rng, noise=noise)
 
 
-def _motion(scene: Scene, label: int) -> tuple[NDArray[np.float64], ...]:
+def _motion(scene: Scene, events: Sequence[str]) -> tuple[NDArray[np.float64], ...]:
     """Shift across, shift down, scale and opacity of the shape, each by frame; at rest 0, 0, 1, 1."""
     shift_x, shift_y, scale, opacity = (
         np.zeros(NUM_FRAMES),
@@ -108,7 +116,7 @@ def _motion(scene: Scene, label: int) -> tuple[NDArray[np.float64], ...]:
         np.ones(NUM_FRAMES),
     )
     begin = scene.start
-    for event in CLASS_NAMES[label].split(" then "):
+    for event in events:
         during = slice(begin, begin + EVENT_FRAMES)
         if event == "wiggle across":
             shift_x[during] = (scene.reach, -scene.reach, scene.reach)

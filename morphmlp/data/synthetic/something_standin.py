@@ -23,8 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from morphmlp.data.datasets.something import Version, read_something, read_templates
-from morphmlp.data.datasets.something_formats import without_brackets
+from morphmlp.data.datasets.something import Version, read_something, read_templates, without_brackets
 from morphmlp.data.manifest import write_manifest
 from morphmlp.data.synthetic import something_scenes as scenes
 from morphmlp.data.synthetic.folder import fill_folder

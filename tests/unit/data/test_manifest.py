@@ -167,7 +167,7 @@ def test_all_faults_of_a_list_come_at_once_in_the_order_of_lines(tmp_path):
         assert line.startswith(f"{file}:{number}: ")
         assert fault in line
     assert any(":7: class id -1 is outside the 2 classes, 0 to 1" in line for line in lines)
-    assert lines[-1].endswith("--allow-missing goes on without")
+    assert lines[-1].endswith("--allow-missing continues without")
 
 
 def test_no_more_than_twenty_faults_are_named(tmp_path):

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphmlp.data.datasets.something import read_something, read_templates
-from morphmlp.data.datasets.something_formats import without_brackets
+from morphmlp.data.datasets.something import read_something, read_templates, without_brackets
 from morphmlp.data.manifest import read_manifest, write_manifest
 from morphmlp.errors import ManifestError
 
@@ -163,7 +162,7 @@ def test_all_faults_of_a_frame_list_come_at_once_in_the_order_of_lines(tmp_path)
         assert line.startswith(f"{path}:{number}: ")
         assert fault in line
     assert lines[-2] == f"{tmp_path}/v: looked for folders <path>, <path>.zip"
-    assert lines[-1].endswith("2 of 4 videos are missing; --allow-missing goes on without")
+    assert lines[-1].endswith("2 of 4 videos are missing; --allow-missing continues without")
 
 
 def test_all_faults_of_the_official_csv_come_at_once(tmp_path):

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morphmlp.data.datasets.something import read_something, read_templates
-from morphmlp.data.datasets.something_formats import without_brackets
+from morphmlp.data.datasets.something import read_something, read_templates, without_brackets
 from morphmlp.data.manifest import read_manifest
 from morphmlp.data.synthetic import something_scenes as scenes
 from morphmlp.data.synthetic.something_standin import write_standin
