@@ -55,6 +55,17 @@ def json_file(path: Path) -> Path:
     return path
 
 
+def writable_folder(path: Path, option: str) -> Path:
+    """A folder that a command fills, as an option names it; nothing is created.
+
+    Raises:
+        ConfigError: No file can be written there.
+    """
+    if fault := folder_fault(path):
+        raise ConfigError([f"{option}: {path}: {fault}; name another folder"])
+    return path
+
+
 def require_storage(config: ExperimentConfig, run_name: str) -> None:
     """Make sure that a run's folders can be made and written to; nothing stays behind.
 

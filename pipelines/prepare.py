@@ -29,6 +29,7 @@ from morphmlp.config.values import DecoderName
 from morphmlp.errors import RunStoppedError
 from morphmlp.preparation.transcode_settings import PRESETS
 from morphmlp.stop_signals import signal_of
+from morphmlp.targets import writable_folder
 
 if TYPE_CHECKING:
     from morphmlp.data.datasets.matching import Annotations
@@ -37,6 +38,14 @@ if TYPE_CHECKING:
 
 Version = Literal["ssv1", "ssv2"]
 SPLIT = click.Choice(["train", "val", "test"])
+output_folder = click.option(
+    "--output",
+    type=A_PATH,
+    required=True,
+    metavar="DIR",
+    callback=lambda context, option, path: writable_folder(path, "--output"),
+    help="folder to write",
+)
 manifest_argument = click.argument("manifest", type=A_PATH, metavar="MANIFEST")
 
 
@@ -178,7 +187,7 @@ def _write_and_report(found: "Annotations", source: Source) -> None:
 
 
 @main.command()
-@click.option("--output", type=A_PATH, required=True, help="folder to write")
+@output_folder
 @click.option("--train", type=int, default=2000, help="train videos")
 @click.option("--val", type=int, default=160, help="val videos")
 @click.option("--test", type=int, default=240, help="test videos")
@@ -195,7 +204,7 @@ def demo(*, output: Path, train: int, val: int, test: int, seed: int, real_size:
 
 @main.command()
 @click.argument("version", type=click.Choice(get_args(Version)))
-@click.option("--output", type=A_PATH, required=True, help="folder to write")
+@output_folder
 @click.option("--train", type=int, default=800, help="train videos")
 @click.option("--val", type=int, default=160, help="val videos")
 @click.option("--seed", type=int, default=0, help="root of every random draw")
@@ -259,7 +268,7 @@ def verify(
 
 @main.command()
 @manifest_argument
-@click.option("--output", type=A_PATH, required=True, metavar="DIR", help="folder for copies and manifest")
+@output_folder
 @click.option("--short-edge", type=int, default=320, help="shorter side at most, pixels; nothing is enlarged")
 @click.option("--gop", type=int, default=16, help="frames from key frame to key frame")
 @click.option("--b-frames", type=int, default=3, help="skippable frames in a row, 0-16")
@@ -280,7 +289,7 @@ def transcode(*, manifest: Path, output: Path, timeout_s: float, again: bool, **
 
 @main.command()
 @manifest_argument
-@click.option("--output", type=A_PATH, required=True, metavar="DIR", help="folder for archives and manifest")
+@output_folder
 def pack(*, manifest: Path, output: Path) -> None:
     """One archive for each folder of frames."""
     from morphmlp.preparation.copies import CopyFiles

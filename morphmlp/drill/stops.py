@@ -141,7 +141,7 @@ class LostLog(Stop):
         run.lose_reader()
 
     def proof(self, run: DemoRun, remains: Remains) -> str:
-        """The run went on with the same workers, and its end is in its own log only."""
+        """The run continued with the same workers, and its end is in its own log only."""
         continued(remains)
         words = f"{RUN_NAME}: test top-1"
         if any(words in line for line in run.said()):
@@ -186,7 +186,7 @@ class FullDisk(Stop):
                 raise DrillError("the last good checkpoint was removed while the disk was full")
 
     def proof(self, run: DemoRun, remains: Remains) -> str:
-        """The run said so, and went on with the same workers."""
+        """The run said so, and continued with the same workers."""
         continued(remains)
         return said(run, FAILED_SAVE)
 

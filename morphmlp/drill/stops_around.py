@@ -163,7 +163,7 @@ class SlowStorage(Stop):
                 yield Surroundings(overrides={"checkpoint.storage": f"s3://key:secret@drill/runs?{options}"})
 
     def strike(self, run: DemoRun, rng: random.Random) -> None:
-        """Slow the link down until the run has gone on past a checkpoint that it had to leave out."""
+        """Slow the link down until the run has passed a checkpoint over."""
         if self._link is None:
             raise DrillError("the object store hasn't been started")
         self._link.bytes_per_s = SLOW_BYTES_PER_S
@@ -172,9 +172,9 @@ class SlowStorage(Stop):
         self._link.bytes_per_s = None
 
     def proof(self, run: DemoRun, remains: Remains) -> str:
-        """The run said that checkpoints were passed over, and went on with the same workers."""
+        """The run said that checkpoints were passed over, and continued with the same workers."""
         if remains.attempts != 1:
-            raise DrillError(f"the run should have gone on; its workers started {remains.attempts} times")
+            raise DrillError(f"the run should have continued; its workers started {remains.attempts} times")
         return said(run, PASSED_OVER)
 
     def _while_slow(self, run: DemoRun) -> None:

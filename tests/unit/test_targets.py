@@ -8,7 +8,7 @@ import pytest
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.errors import ConfigError
-from morphmlp.targets import ascii_name, json_file, plain_name, require_storage
+from morphmlp.targets import ascii_name, json_file, plain_name, require_storage, writable_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,3 +120,11 @@ def test_every_command_checks_where_json_goes(script: str, tmp_path: Path):
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
     assert "is a folder; name a file" in ended.stderr
+
+
+def test_a_folder_below_a_file_is_refused_by_the_name_of_its_option(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    assert writable_folder(tmp_path / "new", "--output") == tmp_path / "new"
+    with pytest.raises(ConfigError, match=rf"^--output: {tmp_path}/file/x: {tmp_path}/file is a file; name another"):
+        writable_folder(tmp_path / "file" / "x", "--output")
+    assert not (tmp_path / "new").exists()
