@@ -25,8 +25,7 @@ from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_path
 from morphmlp.models.cost import model_cost
 from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics, Tags
-from morphmlp.reporting.figures import confusion_figure, loss_figure, score_figure
-from morphmlp.reporting.time_figure import time_figure
+from morphmlp.reporting.figures import confusion_figure, loss_figure, score_figure, time_figure
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tasks.classification import balanced_class_weights, class_weights_in_words
 from morphmlp.tasks.factory import task_of

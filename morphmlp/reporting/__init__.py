@@ -1,1 +1,1 @@
-"""From records to tables and figures."""
+"""Figures of runs, the contact sheet of clips, and the tables of published and measured numbers."""

@@ -1,6 +1,7 @@
-"""Figures of a run: loss, accuracy, confusion. Drawn with matplotlib's objects, without pyplot's global state.
+"""Figures of a run: loss, scores, confusion, and where its time went.
 
-Pure functions of recorded points and counts; knows no store.
+Pure functions of recorded points, counts and time windows, drawn with matplotlib's objects, without pyplot's global
+state.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.tasks.scores import ScoreName
+from morphmlp.training.record.time_windows import TimeWindow, without_repeats
 
 _DPI = 150
 _BLUE, _ORANGE, _GREY = "#2a6f97", "#c8553d", "#8d99ae"
@@ -22,8 +24,17 @@ _MOST_NAMES = 40
 _MOST_NUMBERS = 16
 """Classes up to which it writes its cells."""
 _MOST_PAIRS = 24
-"""Confused pairs listed beside a matrix without names."""
+"""Confused pairs listed next to a matrix without names."""
 _LONGEST_NAME = 28
+_PARTS = {
+    "computing": ("compute_s", "#2a6f97"),
+    "all-reduce, and waiting for slower workers": ("all_reduce_s", "#61a5c2"),
+    "waiting for data": ("wait_s", "#c8553d"),
+    "validation, snapshots, reports": ("other_s", "#c9ced6"),
+}
+_MOST_BARS = 150
+_HIGHEST = 2.5
+"""Height of the axis in median bars: a validation between few steps would hide all the others."""
 
 
 def loss_figure(history: Sequence[MetricPoint]) -> Figure:
@@ -78,7 +89,7 @@ def score_figure(history: Sequence[MetricPoint], names: Sequence[ScoreName]) -> 
 def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str]) -> Figure:
     """Share of each true class (row) that was predicted as each class (column), percent.
 
-    Few classes are named and their cells numbered; many are told by their index, and the pairs confused most often
+    Few classes are named and their cells numbered; many stand with their index, and the pairs confused most often
     are listed instead.
 
     Args:
@@ -92,6 +103,7 @@ def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
     k = len(class_names)
     if counts.shape != (k, k):
         raise ValueError(f"confusion matrix: shape {counts.shape} for {k} class names; it must be ({k}, {k})")
+    correct = 100 * float(np.trace(counts)) / max(int(counts.sum()), 1)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     named = k <= _MOST_NAMES
     side = min(4 + 0.35 * k, 12) if named else 9
@@ -102,7 +114,7 @@ def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
     image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
     axes.set(
-        title=f"Confusion, {k} classes, {counts.sum()} videos, top-1 {_share_right(counts):.1f} %",
+        title=f"Confusion, {k} classes, {counts.sum()} videos, {correct:.1f} % correct",
         xlabel="predicted class",
         ylabel="true class",
     )
@@ -112,6 +124,23 @@ def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
             _number_cells(axes, shares)
     else:
         _list_worst_pairs(figure.axes[1], counts, class_names)
+    return figure
+
+
+def time_figure(windows: Sequence[TimeWindow]) -> Figure:
+    """Seconds of each step by what they went into, over the run, with the changes of the number of workers.
+
+    Of steps that were repeated after a failure only the last time is drawn, and no start.
+    """
+    figure = Figure(figsize=(9, 4.2), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    _style(axes, title="Where the time of a step went", x="optimiser step", y="seconds per step")
+    windows = without_repeats(windows)
+    bars = _bars(windows)
+    if bars:
+        _draw_bars(axes, bars)
+        _mark_workers(axes, windows)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -141,10 +170,6 @@ def _lines(axes: Axes, history: Sequence[MetricPoint], metrics: dict[str, tuple[
 def _running_median(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """Median of the last `window` values, fewer at the start."""
     return np.array([np.median(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))])
-
-
-def _share_right(counts: NDArray[np.integer]) -> float:
-    return 100 * float(np.trace(counts)) / max(int(counts.sum()), 1)
 
 
 def _short(name: str) -> str:
@@ -179,3 +204,63 @@ def _list_worst_pairs(axes: Axes, counts: NDArray[np.integer], class_names: Sequ
     axes.axis("off")
     axes.set_title("Confused most often", loc="left")
     axes.text(0, 1, "\n".join(lines), va="top", ha="left", fontsize=8, linespacing=1.35, transform=axes.transAxes)
+
+
+def _bars(windows: Sequence[TimeWindow]) -> list[list[TimeWindow]]:
+    """Neighbouring windows together, so that a bar can be seen; each has steps."""
+    with_steps: list[list[TimeWindow]] = []
+    for window in windows:
+        if window.steps:
+            with_steps.append([window])
+        elif with_steps:
+            with_steps[-1].append(window)
+    at_once = -(-len(with_steps) // _MOST_BARS) or 1
+    groups = [with_steps[start : start + at_once] for start in range(0, len(with_steps), at_once)]
+    return [[window for windows in group for window in windows] for group in groups]
+
+
+def _draw_bars(axes: Axes, bars: Sequence[Sequence[TimeWindow]]) -> None:
+    steps = np.array([sum(window.steps for window in bar) for bar in bars])
+    ends = np.array([bar[-1].step for bar in bars])
+    seconds = {
+        label: np.array([sum(getattr(window, name) for window in bar) for bar in bars])
+        for label, (name, _) in _PARTS.items()
+    }
+    total_s = sum(part.sum() for part in seconds.values())
+    bottom = np.zeros(len(bars))
+    for label, part in seconds.items():
+        share = part.sum() / total_s if total_s else 0.0
+        axes.bar(
+            ends - steps,
+            part / steps,
+            width=steps,
+            bottom=bottom,
+            align="edge",
+            color=_PARTS[label][1],
+            linewidth=0,
+            label=f"{label}: {share:.0%}",
+        )
+        bottom += part / steps
+    axes.set_xlim((ends - steps)[0], ends[-1])
+    top = _HIGHEST * float(np.median(bottom))
+    if bottom.max() > top > 0:
+        axes.set_ylim(0, top)
+        cut = int((bottom > top).sum())
+        axes.set_title(f"{axes.get_title()} (bars cut: {cut} of {len(bars)}, up to {bottom.max():.3g} s)")
+
+
+def _mark_workers(axes: Axes, windows: Sequence[TimeWindow]) -> None:
+    before: TimeWindow | None = None
+    for window in windows:
+        if before is not None and window.workers != before.workers:
+            axes.axvline(before.step, color="#333333", linestyle="--", linewidth=1)
+            axes.annotate(
+                f" {before.workers} → {window.workers} workers",
+                (before.step, 1),
+                xycoords=("data", "axes fraction"),
+                va="top",
+                fontsize=8,
+                rotation=90,
+                ha="right",
+            )
+        before = window

@@ -70,7 +70,7 @@ def test_few_classes_are_named_and_numbered():
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["left", "right"]
     assert sorted(text.get_text() for text in axes.texts) == ["25", "75"]
-    assert axes.get_title() == "Confusion, 2 classes, 4 videos, top-1 75.0 %"
+    assert axes.get_title() == "Confusion, 2 classes, 4 videos, 75.0 % correct"
     png(figure)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from morphmlp.reporting.time_figure import time_figure
+from morphmlp.reporting.figures import time_figure
 from morphmlp.training.record.time_windows import TimeWindow
 
 WINDOW = TimeWindow(
