@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from morphmlp.data.synthetic.drawing import SHAPES, as_pixels, distance_from_shape, painted, smooth_background
 
-EVENTS = ("wiggle across", "wiggle down", "pulse", "blink")
 PAIRS = (
     ("wiggle across", "wiggle down"),
     ("pulse", "blink"),
@@ -81,40 +80,20 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     )
 
 
-def render(
-    scene: Scene, label: int, *, rng: np.random.Generator | None = None, noise: float = 3.0
-) -> NDArray[np.uint8]:
-    """The frames of a scene under a class: `t h w 3`, RGB.
-
-    Args:
-        scene: Everything but the order of events.
-        label: Index into `CLASS_NAMES`.
-        rng: Source of the camera noise; None renders without.
-        noise: Standard deviation of the camera noise, grey levels.
-    """
-    return render_events(scene, CLASS_NAMES[label].split(" then "), rng=rng, noise=noise)
-
-
-def render_events(
-    scene: Scene, events: Sequence[str], *, rng: np.random.Generator | None = None, noise: float = 3.0
-) -> NDArray[np.uint8]:
-    """The frames of a scene with these of `EVENTS`, one after the other: `t h w 3`, RGB; see `render`."""
-    shift_x, shift_y, scale, opacity = _motion(scene, events)
+def render(scene: Scene, label: int, *, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
+    """The frames of a scene under one of `CLASS_NAMES`: `t h w 3`, RGB; with camera noise where `rng` draws it."""
+    shift_x, shift_y, scale, opacity = _motion(scene, CLASS_NAMES[label].split(" then "))
     columns = np.arange(WIDTH)[None, None, :] + 0.5 - scene.centre[0] - shift_x[:, None, None]
     rows = np.arange(HEIGHT)[None, :, None] + 0.5 - scene.centre[1] - shift_y[:, None, None]
     distance = distance_from_shape(SHAPES[scene.shape], columns, rows, scene.radius * scale[:, None, None])
     frames = painted(scene.background, distance, scene.colour, opacity[:, None, None])
-    return as_pixels(frames, rng=rng, noise=noise)
+    return as_pixels(frames, rng=rng)
 
 
-def _motion(scene: Scene, events: Sequence[str]) -> tuple[NDArray[np.float64], ...]:
+def _motion(scene: Scene, events: Sequence[str]) -> NDArray[np.float64]:
     """Shift across, shift down, scale and opacity of the shape, each by frame; at rest 0, 0, 1, 1."""
-    shift_x, shift_y, scale, opacity = (
-        np.zeros(NUM_FRAMES),
-        np.zeros(NUM_FRAMES),
-        np.ones(NUM_FRAMES),
-        np.ones(NUM_FRAMES),
-    )
+    motion = np.repeat([[0.0], [0.0], [1.0], [1.0]], NUM_FRAMES, axis=1)
+    shift_x, shift_y, scale, opacity = motion
     begin = scene.start
     for event in events:
         during = slice(begin, begin + EVENT_FRAMES)
@@ -123,8 +102,8 @@ def _motion(scene: Scene, events: Sequence[str]) -> tuple[NDArray[np.float64], .
         elif event == "wiggle down":
             shift_y[during] = (scene.reach, -scene.reach, scene.reach)
         elif event == "pulse":
-            scale[during] = (1 + scene.growth, 1 + scene.growth, 1 + scene.growth)
+            scale[during] = 1 + scene.growth
         else:
-            opacity[during] = (0.0, 0.0, 0.0)
+            opacity[during] = 0.0
         begin += EVENT_FRAMES + scene.rest
-    return shift_x, shift_y, scale, opacity
+    return motion

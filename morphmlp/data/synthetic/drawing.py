@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Shape = Literal["disc", "square", "diamond"]
 SHAPES: tuple[Shape, ...] = ("disc", "square", "diamond")
+_NOISE = 3.0
+"""Standard deviation of the camera noise, grey levels."""
 
 
 def smooth_background(rng: np.random.Generator, level: float, *, height: int, width: int) -> NDArray[np.float32]:
@@ -43,10 +45,10 @@ def painted(
     return result
 
 
-def as_pixels(frames: NDArray[np.floating], *, rng: np.random.Generator | None, noise: float) -> NDArray[np.uint8]:
-    """Frames as uint8, with camera noise of this standard deviation (grey levels) where there's a source of it."""
+def as_pixels(frames: NDArray[np.floating], *, rng: np.random.Generator | None) -> NDArray[np.uint8]:
+    """Frames as uint8, with camera noise where there's a source of it."""
     if rng is not None:
-        frames = frames + noise * rng.standard_normal(frames.shape, dtype=np.float32)
+        frames = frames + _NOISE * rng.standard_normal(frames.shape, dtype=np.float32)
     pixels: NDArray[np.uint8] = np.clip(np.rint(frames), 0, 255).astype(np.uint8)
     return pixels
 

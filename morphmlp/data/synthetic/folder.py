@@ -25,16 +25,10 @@ def fill_folder(
     describe: Callable[[], None],
     threads: int | None,
 ) -> None:
-    """Write what isn't there yet.
+    """Write what isn't there yet: a folder that holds all that was `asked` for keeps its videos.
 
-    Args:
-        output: Folder; one that holds all of it already keeps its videos.
-        asked: What the videos follow from, in values that JSON knows.
-        videos: Those to write.
-        write: Writes one; called from several threads.
-        describe: Writes annotations and manifests. Called each time: a manifest holds full paths, and the folder may
-            have been moved.
-        threads: Writers at work; by default one per CPU.
+    `write` is called from several threads, by default one per CPU. `describe` writes annotations and manifests, each
+    time: a manifest holds full paths, and the folder may have been moved.
 
     Raises:
         ManifestError: No videos are asked for, or the folder holds something else.

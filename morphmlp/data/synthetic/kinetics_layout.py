@@ -55,13 +55,7 @@ def write_demo_dataset(
 ) -> None:
     """Write the demo task: so many videos per split, one class after the other, the same bytes for the same seed.
 
-    Args:
-        output: Folder; a complete one that was written with the same numbers is left as it is.
-        train: Training videos.
-        val: Validation videos.
-        test: Test videos.
-        seed: Root of every random draw.
-        threads: Encoders at work; by default one per CPU.
+    A complete folder that was written with the same numbers is left as it is.
 
     Raises:
         ManifestError: The folder holds something else.
@@ -87,7 +81,6 @@ def write_realistic_videos(
     class_names: Iterable[str] = realistic.CLASS_NAMES,
     seconds: int = 10,
     seed: int = 0,
-    threads: int | None = None,
 ) -> None:
     """Write videos of the size, length and coding of Kinetics, in the same layout; see `realistic`.
 
@@ -102,7 +95,7 @@ def write_realistic_videos(
     names = tuple(sorted(class_names))
     counts = {"train": train, "val": val, "test": test}
     asked = {"task": "moving texture", "classes": list(names), "seconds": seconds, "seed": seed, **counts}
-    _write_dataset(Path(output), counts, asked, write, class_names=names, seconds=seconds, seed=seed, threads=threads)
+    _write_dataset(Path(output), counts, asked, write, class_names=names, seconds=seconds, seed=seed)
 
 
 def write_video(
@@ -123,9 +116,8 @@ def write_video(
         container.mux(video.encode())
         if audio is not None and sound is not None:
             for start in range(0, sound.size, _AAC_FRAME):
-                block = av.AudioFrame.from_ndarray(
-                    sound[None, start : start + _AAC_FRAME], format="fltp", layout="mono"
-                )
+                samples = sound[None, start : start + _AAC_FRAME]
+                block = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
                 block.sample_rate, block.pts = realistic.SAMPLE_RATE, start
                 block.time_base = Fraction(1, realistic.SAMPLE_RATE)
                 container.mux(audio.encode(block))
@@ -153,7 +145,7 @@ def _write_dataset(
     class_names: tuple[str, ...],
     seconds: int,
     seed: int,
-    threads: int | None,
+    threads: int | None = None,
 ) -> None:
     if min(counts.values()) < 0:
         raise ManifestError(f"{output}: {dict(counts)} videos asked for; there can't be less than none")
@@ -169,10 +161,8 @@ def _write_dataset(
             if rows := [video for video in videos if video.split == split]:
                 annotations = output / "annotations" / f"{split}.csv"
                 _write_csv(annotations, rows)
-                write_manifest(
-                    read_annotations(annotations, videos=output, class_names=class_names).manifest,
-                    output / f"{split}.parquet",
-                )
+                found = read_annotations(annotations, videos=output, class_names=class_names)
+                write_manifest(found.manifest, output / f"{split}.parquet")
 
     fill_folder(output, asked=asked, videos=videos, write=write_one, describe=describe, threads=threads)
 

@@ -81,17 +81,8 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     )
 
 
-def render(
-    scene: Scene, label: int, *, rng: np.random.Generator | None = None, noise: float = 3.0
-) -> NDArray[np.uint8]:
-    """The frames of a scene under a class: `t h w 3`, RGB.
-
-    Args:
-        scene: Everything but the class.
-        label: Index into `TEMPLATES`.
-        rng: Source of the camera noise; None renders without.
-        noise: Standard deviation of the camera noise, grey levels.
-    """
+def render(scene: Scene, label: int, *, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
+    """The frames of a scene under one of `TEMPLATES`: `t h w 3`, RGB; with camera noise where `rng` draws it."""
     across, down, growth, hand_on_left = _motion(scene, label)
     columns = np.arange(WIDTH)[None, None, :] + 0.5 - (scene.centre[0] + across)[:, None, None]
     rows = np.arange(HEIGHT)[None, :, None] + 0.5 - (scene.centre[1] + down)[:, None, None]
@@ -100,7 +91,7 @@ def render(
     offset = (radius + _HAND_HALF_WIDTH) * (-1 if hand_on_left else 1)
     # An arm that comes in from below and ends in a fist next to the shape.
     hand = np.maximum(np.abs(columns - offset) - _HAND_HALF_WIDTH, -3.5 - rows)
-    return as_pixels(painted(frames, hand, scene.hand_colour), rng=rng, noise=noise)
+    return as_pixels(painted(frames, hand, scene.hand_colour), rng=rng)
 
 
 def _motion(scene: Scene, label: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], bool]:

@@ -37,7 +37,7 @@ _JPEG_QUALITY = 90
 _PLACEHOLDERS = {"disc": "a coin", "square": "a box", "diamond": "a tile"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Video:
     """A video to be written."""
 
@@ -56,13 +56,7 @@ def write_standin(
 ) -> None:
     """Write so many videos per split, one class after the other, the same bytes for the same seed; then the manifests.
 
-    Args:
-        output: Folder; a complete one that was written with the same numbers keeps its videos.
-        version: Whose formats.
-        train: Training videos.
-        val: Validation videos.
-        seed: Root of every random draw.
-        threads: Writers at work; by default one per CPU.
+    A complete folder that was written with the same numbers keeps its videos.
 
     Raises:
         ManifestError: The folder holds something else.
@@ -100,16 +94,10 @@ def _plan(counts: Mapping[str, int], seed: int) -> list[_Video]:
     videos: list[_Video] = []
     for split_number, (split, count) in enumerate(counts.items()):
         for number in range(count):
-            scene = scenes.draw_scene(np.random.default_rng([seed, split_number, number]))
-            videos.append(
-                _Video(
-                    video_id=str(ids[len(videos)]),
-                    split=split,
-                    label=number % len(scenes.TEMPLATES),
-                    scene=scene,
-                    noise_seed=(seed, split_number, number, 1),
-                )
-            )
+            key = (seed, split_number, number)
+            scene = scenes.draw_scene(np.random.default_rng(key))
+            label = number % len(scenes.TEMPLATES)
+            videos.append(_Video(str(ids[len(videos)]), split, label, scene, noise_seed=(*key, 1)))
     return videos
 
 
