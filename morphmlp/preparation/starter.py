@@ -28,7 +28,7 @@ RELEASED_WEIGHTS = "mlp_s16x4_k400.pth"
 _WIDTH = 110
 """Signs of a comment's line."""
 _SLOW_FPS = 10.0
-"""Below it the frames that `dense` wants between two of the video's own don't exist, and it would repeat each often."""
+"""Below it the frames that `dense` takes between two of the video's own don't exist, and it would repeat each often."""
 _LENGTH_SHARE = 0.1
 """The share of videos that may be shorter than a clip, whose last frame is then repeated."""
 

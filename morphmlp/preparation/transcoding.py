@@ -1,7 +1,7 @@
 """One video to its prepared copy: smaller, without sound, and cheap to cut training clips from.
 
 The copy keeps every frame, at its time from the first one on. It's made for a decoder that skips the frames nobody
-wants: short closed groups, and between the frames that others refer to a fixed number of frames that nobody refers to.
+needs: short closed groups, and between the frames that others refer to a fixed number of frames that nobody refers to.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a run meets them: it saves and ends; the same command goes on with the next step."""
+"""Ctrl-C, SIGTERM and SIGHUP as a run meets them: it saves and ends; the same command continues with the next step."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What long work prints where there is no terminal, lines with the time, none of them twice; and the log beside it."""
+"""What long work prints where there is no terminal, lines with the time, none of them twice; and the log next to it."""
 
 import errno
 import re

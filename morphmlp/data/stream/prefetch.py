@@ -67,7 +67,7 @@ def prefetch(items: Iterator[Item], *, depth: int) -> Iterator[Item]:
         if item.error is not None:
             raise item.error
     finally:
-        # The source must not be in use any more when the caller goes on to close what it reads from.
+        # The source must not be in use any more when the caller closes what it reads from.
         stop.set()
         thread.join()
 

@@ -51,7 +51,7 @@ def starting_from(config: ExperimentConfig, source: str, log: Callable[[str], No
 
 
 def extending(config: ExperimentConfig, source: str, log: Callable[[str], None]) -> ExperimentConfig:
-    """The experiment that takes over a run's training where it ended, and continues under a longer schedule.
+    """The experiment that continues a run's training where it ended, under a longer schedule.
 
     Args:
         config: The experiment: that of the run, but for its length and its schedule.

@@ -52,7 +52,7 @@ def broken(name):
         mtime=None,
         stage="val",
         error="DecodeError",
-        message="torn",
+        message="truncated",
         decoder="pyav",
         decoder_version="1",
     )

@@ -136,5 +136,5 @@ if __name__ == "__main__":
     folder = Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     sweep = synthetic_sweep(int(sys.argv[1]), widths="widths" in sys.argv)
-    note = "base experiment experiments/demo/morphmlp_demo.yaml; grid search, halving after one epoch"
+    note = "base experiment experiments/demo/morphmlp_demo.yaml; grid search, ASHA after one epoch"
     print(*write_report(sweep, folder, title="synthetic sweep, demo", note=note), sep="\n")

@@ -111,7 +111,7 @@ FRAME_LISTS = {
 def test_every_form_of_a_frame_list_gives_the_same_manifest(tmp_path, data_set, form, stored):
     ending = "/00001.jpg" if stored == "folders" else ".zip"
     touch(tmp_path / "videos", f"run_fast/one{ending}", f"walk/two{ending}")
-    # A file beside the frames may have others: its count isn't the list's.
+    # A file next to the frames may have others: its count isn't the list's.
     touch(tmp_path / "videos", "run_fast/one.mp4")
     (tmp_path / "val_list.txt").write_text(FRAME_LISTS[form])
     found = read(data_set, tmp_path / "val_list.txt", videos=tmp_path / "videos", class_names=CLASSES)
@@ -325,7 +325,7 @@ REFUSED = {
     "several classes in a column": ("path,labels\na/1.mp4,1 3\nb/2.mp4,0\n", 2, "labels is '1 3'; it must be one"),
     "several classes everywhere": ('path,labels\na/1.mp4,"1,3"\nb/2.mp4,"0,2"\n', 2, "labels is '1,3'; it must be one"),
     "a path without a class": ("a/1.mp4 0\nb/2.mp4\n", 2, "unreadable line 'b/2.mp4'"),
-    "a class beside paths without": ("a/1.mp4\nb/2.mp4 0\n", 1, "unreadable line 'a/1.mp4'"),
+    "a class among paths without": ("a/1.mp4\nb/2.mp4 0\n", 1, "unreadable line 'a/1.mp4'"),
     "half a class": ("a/1.mp4 0.5\n", 1, "unreadable line 'a/1.mp4 0.5'"),
     "an empty cell": ("path,label,x\na/1.mp4,0,1\n,0,1\n", 3, "path is '' and label '0'"),
     "an address": ("s3://bucket/a/1.mp4 0\n", 1, "s3://bucket/a/1.mp4 is an address"),

@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training: the newest waits, required ones are never passed over, failures are told."""
+"""Checkpoints written during the training: the newest waits, required ones are never passed over, failures are told."""
 
 import errno
 import gc

@@ -1,4 +1,4 @@
-"""A run that takes over another one's checkpoint goes on as that one would have, and survives a kill in between."""
+"""A run that continues from another one's checkpoint ends as that one would have, and survives a kill in between."""
 
 import shutil
 import subprocess

@@ -236,8 +236,8 @@ def test_other_files_and_folders_are_neither_listed_nor_removed(store):
     last = save(store, 2)
     store.prune(last, keep_last=1, best_by=None, log=pytest.fail)
     assert steps(store) == [2]
-    foreign = [".cache", ".step-1.unfinished", "checkpoint_000001", "notes.txt", "step-best"]
-    assert names_in(store) == sorted([*foreign, last.name])
+    others = [".cache", ".step-1.unfinished", "checkpoint_000001", "notes.txt", "step-best"]
+    assert names_in(store) == sorted([*others, last.name])
     assert saved.name not in names_in(store)
 
 
@@ -279,10 +279,10 @@ def test_pickled_code_is_never_run(store, tmp_path):
 @pytest.mark.parametrize("content", [{"model": {}}, {"format": "morphmlp-checkpoint-1"}, [1, 2]])
 def test_content_of_something_else_is_refused_by_name(content, store):
     save(store, 1)
-    foreign = with_content(store, lambda path: torch.save(content, path))
+    others = with_content(store, lambda path: torch.save(content, path))
     step, (line,) = newest(store)
     assert step == 1
-    assert f"{foreign.name}: not ours: its content isn't of format 'morphmlp-checkpoint-2'" in line
+    assert f"{others.name}: not ours: its content isn't of format 'morphmlp-checkpoint-2'" in line
 
 
 @pytest.mark.parametrize("room", [0, 1000, 300_000])

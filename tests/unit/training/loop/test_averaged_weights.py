@@ -153,14 +153,14 @@ def test_a_models_state_updated_with_the_averages_is_a_whole_one():
 
 def test_averages_of_another_model_are_refused_with_every_difference():
     averaged = AveragedWeights(network(), 0.9)
-    foreign = averaged.state_dict()
-    del foreign["0.bias"]
-    foreign["extra"] = torch.zeros(1)
-    foreign["3.weight"] = torch.zeros(5, 32)
+    others = averaged.state_dict()
+    del others["0.bias"]
+    others["extra"] = torch.zeros(1)
+    others["3.weight"] = torch.zeros(5, 32)
     with pytest.raises(
         CheckpointError, match=r"has 3\.weight of shape \[5, 32\] instead of \[2, 32\].*extra.*lacks 0\.bias"
     ):
-        averaged.load_state_dict(foreign)
+        averaged.load_state_dict(others)
 
 
 def test_a_step_after_validation_moves_the_models_own_weights():

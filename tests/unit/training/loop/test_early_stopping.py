@@ -1,4 +1,4 @@
-"""When training ends early: a table of scores, and that a resumed count goes on where it was."""
+"""When training ends early: a table of scores, and that a resumed count continues where it was."""
 
 from dataclasses import replace
 

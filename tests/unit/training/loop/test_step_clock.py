@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def now(monkeypatch):
-    """The clock of the host; it goes on only when a test says so."""
+    """The clock of the host; it advances only when a test says so."""
     moment = SimpleNamespace(s=100.0)
     monkeypatch.setattr(step_clock, "time", SimpleNamespace(perf_counter=lambda: moment.s))
     return moment

@@ -27,7 +27,7 @@ GMACS = 0.5
 
 @pytest.fixture(autouse=True)
 def now(monkeypatch):
-    """The clock of the host; it goes on with the steps, and when a test says so."""
+    """The clock of the host; it advances with the steps, and when a test says so."""
     moment = SimpleNamespace(s=100.0)
     clock = SimpleNamespace(perf_counter=lambda: moment.s, process_time=lambda: moment.s, time=time.time)
     monkeypatch.setattr(report, "time", clock)
