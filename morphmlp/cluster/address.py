@@ -32,8 +32,7 @@ def require_named_cluster() -> None:
 def require_cluster(address: str) -> None:
     """Make sure that a cluster answers, and that it takes this process.
 
-    Args:
-        address: Of the head as `host:port`, or `auto` for the Ray that runs on this machine.
+    The address is the head's `host:port`, or `auto` for the Ray that runs on this machine.
 
     Raises:
         ClusterError: It's no such address, nothing answers there, something else does, or a token is lacking.

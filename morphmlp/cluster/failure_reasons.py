@@ -28,11 +28,7 @@ _LONGEST_COMMAND = 50
 
 
 def failure_text(errors: Mapping[int, BaseException]) -> str:
-    """What failed on which worker; workers that only lost their connection to a failed one are left out.
-
-    Args:
-        errors: Exception of each failed worker, as Ray Train gives them.
-    """
+    """What failed on which worker; workers that only lost their connection to a failed one are left out."""
     reasons = {rank: failure_reason(error) for rank, error in sorted(errors.items())}
     causes = {rank: reason for rank, reason in reasons.items() if not _NOTICED.search(reason)} or reasons
     ranks_of: dict[str, list[int]] = {}

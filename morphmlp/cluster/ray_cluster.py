@@ -123,12 +123,6 @@ def ray_session(
 ) -> Iterator[Placement]:
     """Join the cluster that RAY_ADDRESS names, or start Ray on this machine; leave no process behind.
 
-    Args:
-        cluster: What is asked for.
-        ingest: Decoding's part of it.
-        micro_batches: Micro-batches of a step; more workers than that would be idle.
-        trials: Trainings that run at the same time.
-
     Raises:
         ClusterError: The cluster can't hold the run, with the arithmetic; nothing was started.
     """
@@ -149,8 +143,7 @@ def ray_session(
 def job_session(*, local_cpus: int | None = None) -> Iterator[None]:
     """Connect for plain tasks, without workers: join the cluster that RAY_ADDRESS names, or start Ray here.
 
-    Args:
-        local_cpus: CPUs of this machine to use where Ray is started on it; by default all that the process may use.
+    Ray started here uses `local_cpus` CPUs, by default all that the process may use.
 
     Raises:
         ClusterError: No cluster answers at RAY_ADDRESS.
@@ -182,12 +175,7 @@ def place(
 ) -> Placement:
     """Fit workers and ingest onto nodes.
 
-    Args:
-        nodes: The machines.
-        cluster: What is asked for.
-        ingest: Decoding's part of it.
-        micro_batches: Micro-batches of a step.
-        oversubscribe: Decode tasks may share CPUs with the workers (one machine); else they need their own.
+    `oversubscribe`: decode tasks may share CPUs with the workers (one machine); else they need their own.
 
     Raises:
         ClusterError: It doesn't fit; the message says what is there and what would fit.

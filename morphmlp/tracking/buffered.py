@@ -116,10 +116,7 @@ class BufferedWriter:
 def write_waiting(path: Path, writer: RunWriter, *, limit_s: float = LIMIT_S) -> None:
     """Write what a BufferedWriter left, and wait for one that is still writing.
 
-    Args:
-        path: The file of what waits; it needn't exist.
-        writer: The run; its retry policy is used.
-        limit_s: How long to wait for another process that owns the file.
+    Another process that owns the file is waited for as long as `limit_s`; the file needn't exist.
 
     Raises:
         TrackingError: The store can't be reached or used, or another process doesn't come to an end. Nothing is lost.
@@ -144,10 +141,7 @@ def write_waiting(path: Path, writer: RunWriter, *, limit_s: float = LIMIT_S) ->
 def end_early(writer: RunWriter, status: Status, waiting: Path) -> TrackingError | None:
     """Write what waits and end a run that failed or was stopped, without waiting for a store that doesn't answer.
 
-    Args:
-        writer: The run; its retry policy isn't used.
-        status: How the run ended.
-        waiting: The file of what waits.
+    The writer's retry policy isn't used.
 
     Returns:
         Why the record isn't complete, if it isn't. A later run of the same name completes it.

@@ -95,10 +95,8 @@ def read_runs(uri: str, *, experiment: str | None = None, dataset: str | None = 
     Columns: `run_id`, `run_name`, `dataset`, `start_time` (UTC), and as in `mlflow.search_runs` `tags.<name>`,
     `params.<name>` and `metrics.<name>` (the latest value).
 
-    Args:
-        uri: The store.
-        experiment: Only runs of the configuration of this name (tag `morphmlp.experiment`).
-        dataset: Only runs on this data set (MLflow's experiment).
+    With `experiment` only runs of the configuration of this name (tag `morphmlp.experiment`), with `dataset` only runs
+    on this data set (MLflow's experiment).
 
     Raises:
         TrackingError: The store can't be reached or used.

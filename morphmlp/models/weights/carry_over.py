@@ -56,12 +56,8 @@ def carried_over(
     - Branches that the file doesn't have start fresh, and where the branches differ what weighs them.
     - Tensors of another shape (other widths) start fresh.
 
-    Args:
-        state: The file's tensors.
-        expected: The network's tensors; only names and shapes count.
-        file: What the file's are.
-        asked: What the network is.
-        replace_head: The head starts fresh in any case.
+    Of the network's tensors, `expected`, only names and shapes count. With `replace_head` the head starts fresh in any
+    case.
 
     Returns:
         Those tensors, and lines for the user: how many they are, one for each rule that held, and what was assumed.

@@ -163,9 +163,7 @@ def describe_tensors(state: Mapping[str, Tensor], stated: Preset | None = None) 
     at the published widths a file is taken for one of 16 or 32 frames where it can be one; elsewhere several numbers
     may give the same shapes. Chunk lengths are in no shape.
 
-    Args:
-        state: The tensors.
-        stated: The network as the file itself states it: frames and chunk lengths are taken from there.
+    Where the file itself states its network, frames and chunk lengths are taken from there.
 
     Raises:
         CheckpointError: The tensors aren't those of a complete MorphMLP, or contradict what the file states.

@@ -65,12 +65,7 @@ def fit_weights(
 ) -> FittedWeights:
     """The tensors of a file for a network, changed as asked.
 
-    Args:
-        state: The file's tensors.
-        expected: The network's tensors; only names and shapes count.
-        file: What the file's are.
-        asked: What the network is.
-        changes: What may be done.
+    Of the network's tensors, `expected`, only names and shapes count.
 
     Raises:
         ConfigError: They don't fit: the differences in one line, the tensors in another.
@@ -168,11 +163,6 @@ def with_head_rows(state: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str
 
 def class_rows(order: Sequence[str], class_names: Sequence[str], *, where: str) -> list[int]:
     """The row of `order` that each class has; case, quotes, brackets, spaces and underscores make no difference.
-
-    Args:
-        order: Names by row.
-        class_names: Names by class.
-        where: Leads the faults.
 
     Raises:
         ConfigError: Names that stand twice, or on one side only; all of them.

@@ -73,10 +73,8 @@ class BackgroundSaver:
     def submit(self, content: Mapping[str, object], facts: CheckpointFacts, *, required: bool = False) -> None:
         """Hand over a snapshot and return at once.
 
-        Args:
-            content: As in `CheckpointStore.save`. Its tensors must not change afterwards.
-            facts: As in `CheckpointStore.save`.
-            required: It must not be passed over: the run ends with it, or a stop was asked for.
+        The content's tensors must not change afterwards. A required one must not be passed over: the run ends with it,
+        or a stop was asked for.
         """
         with self._changed:
             self._raise_defect()
@@ -113,10 +111,8 @@ class BackgroundSaver:
     ) -> None:
         """Wait until all is written; no snapshot is taken afterwards.
 
-        Args:
-            timeout_s: How long at most, seconds.
-            hurry: Whether storage that has refused twice isn't waited for.
-            log: Takes the lines for the user while this waits; otherwise they are in `notes`.
+        `hurry` says whether storage that has refused twice isn't waited for; `log` takes the lines for the user while
+        this waits, otherwise they are in `notes`.
 
         Raises:
             StorageError: A required checkpoint can't be written, or isn't in time.

@@ -43,12 +43,8 @@ def branch(
 
     Whatever the run had learnt itself is given up. Continuing it takes the new configuration from now on.
 
-    Args:
-        folder: The run's.
-        store: Its checkpoints.
-        donor: What it continues from; a checkpoint of the same experiment but for schedule fields, on the same data.
-        donor_store: Where that is.
-        config: The run's experiment from now on.
+    The donor is a checkpoint of the same experiment but for schedule fields, on the same data; `config` is the run's
+    from now on.
 
     Returns:
         The run's only checkpoint.

@@ -45,11 +45,6 @@ def write_content(stream: BinaryIO, content: Mapping[str, object]) -> tuple[int,
 def read_content(file: BinaryIO, *, size: int, sha256: str) -> dict[str, Any]:
     """Read a checkpoint from a seekable file.
 
-    Args:
-        file: Where it is.
-        size: Bytes that were written.
-        sha256: Of them.
-
     Raises:
         CheckpointError: The bytes are others, or they aren't a checkpoint; the message doesn't say which file.
         OSError: The file failed.

@@ -61,7 +61,6 @@ class Saving:
         recipe: Recipe,
         restored: StoredCheckpoint | None,
     ) -> None:
-        """Save nothing yet; `restored` is the checkpoint that the state was read from."""
         kept = config.checkpoint
         self._state = state
         self._config = config
@@ -81,10 +80,8 @@ class Saving:
     def after_epoch(self, epoch: int, *, score: float | None, last: bool = False) -> None:
         """Save if it is due after an epoch.
 
-        Args:
-            epoch: Epochs that are done.
-            score: Primary score of its validation; None where there was none.
-            last: Training ends here, though the plan doesn't.
+        `score` is the primary one of its validation, None where there was none. With `last` training ends here, though
+        the plan doesn't.
         """
         step = self._recipe.plan.step_of(self._state.cursor)
         last = last or step == self._recipe.total_steps
@@ -98,9 +95,8 @@ class Saving:
     def save(self, *, score: float | None = None, required: bool = False) -> None:
         """Copy the state and let it be written while training continues.
 
-        Args:
-            score: Validation's primary score, where this is the end of an epoch that had one.
-            required: Never leave this one out in favour of a later one.
+        A score belongs to the end of an epoch that was validated. A required one isn't left out in favour of a later
+        one.
         """
         content = snapshot(self._state, config=self._config, data_fingerprint=self._data_fingerprint)
         facts = CheckpointFacts(
@@ -116,9 +112,7 @@ class Saving:
     def finish(self, *, hurry: Callable[[], bool], log: Callable[[str], None]) -> None:
         """Wait until everything is written, for as long as `checkpoint.wait_for_storage_s` says.
 
-        Args:
-            hurry: Whether storage that refuses isn't waited for.
-            log: Takes lines for the user until then.
+        `hurry` says whether storage that refuses isn't waited for; `log` takes lines for the user until then.
 
         Raises:
             StorageError: The last checkpoint can't be written.
@@ -137,13 +131,6 @@ class CheckpointSchedule:
     def __init__(
         self, config: CheckpointConfig, *, total_steps: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Begin to count the minutes.
-
-        Args:
-            config: The section `checkpoint`.
-            total_steps: Of the whole run; after the last one a checkpoint is always due.
-            clock: Seconds from anywhere.
-        """
         self._config = config
         self._total_steps = total_steps
         self._clock = clock

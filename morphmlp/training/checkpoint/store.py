@@ -89,13 +89,6 @@ class CheckpointStore:
     """The checkpoints of one run."""
 
     def __init__(self, filesystem: FileSystem, root: str, *, location: str | None = None) -> None:
-        """Open the store in a folder of a file system; nothing is created before the first save.
-
-        Args:
-            filesystem: A folder's or an object store's.
-            root: Path in it.
-            location: What messages call it; by default the root.
-        """
         self._files = filesystem
         self._root = root
         self._renames = isinstance(filesystem, LocalFileSystem)
@@ -105,9 +98,7 @@ class CheckpointStore:
     def of(cls, storage: str, run_name: str) -> Self:
         """The store of a run, `<storage>/<run name>/checkpoints`.
 
-        Args:
-            storage: A path, or an address such as `s3://bucket/folder`.
-            run_name: A plain name.
+        The storage is a path, or an address such as `s3://bucket/folder`.
 
         Raises:
             CheckpointError: No such kind of storage, or it can't be reached.
@@ -118,9 +109,7 @@ class CheckpointStore:
     def save(self, content: Mapping[str, object], facts: CheckpointFacts) -> StoredCheckpoint:
         """Write a checkpoint, which is seen when it is complete; what dead writers left is removed before.
 
-        Args:
-            content: Nested dicts of plain values and tensors on the CPU, `format` among the keys.
-            facts: What to say of it.
+        The content is nested dicts of plain values and tensors on the CPU, `format` among the keys.
 
         Raises:
             StorageError: It is full or fails. Nothing of this one is seen, earlier ones are kept.
@@ -149,8 +138,7 @@ class CheckpointStore:
     def newest(self, log: Callable[[str], None]) -> _Found:
         """The newest checkpoint that is complete, and its content; None where there are none.
 
-        Args:
-            log: Takes a line for every checkpoint that is left out, with its name and the reason.
+        `log` takes a line for every checkpoint that is left out, with its name and the reason.
 
         Raises:
             CheckpointError: There are checkpoints, and none is complete.
@@ -161,9 +149,7 @@ class CheckpointStore:
     def best(self, score: ScoreName, log: Callable[[str], None]) -> _Found:
         """The complete checkpoint of the best validation score, and its content; None where none was validated.
 
-        Args:
-            score: By which checkpoints are ranked; of equals the later is the better.
-            log: As in `newest`.
+        Of equals the later is the better; `log` as in `newest`.
 
         Raises:
             CheckpointError: There are checkpoints, and none is complete.
@@ -209,12 +195,8 @@ class CheckpointStore:
     ) -> None:
         """Remove all but the newest ones and the best one.
 
-        Args:
-            newest: The one just saved. Those of later steps couldn't be read when the run continued; they aren't
-                counted and go.
-            keep_last: How many of the newest stay.
-            best_by: The score whose best checkpoint stays too; None: no further one stays.
-            log: Takes a line for what couldn't be removed.
+        Those of later steps than `newest`, the one just saved, couldn't be read when the run continued: they aren't
+        counted and go. Without `best_by` no best one stays; `log` takes a line for what couldn't be removed.
         """
         try:
             stored = self.stored()

@@ -31,14 +31,7 @@ class Ledger:
     """One worker's file of one attempt. Lines outlive the process, not a crash of its machine."""
 
     def __init__(self, folder: Path, *, worker: int, num_workers: int, first_step: int) -> None:
-        """Begin a file; every worker does it at the same time, since they agree on the attempt's name.
-
-        Args:
-            folder: `RunFolder.ledger`; made where it's missing.
-            worker: Rank of this worker.
-            num_workers: How many there are.
-            first_step: The step that comes next, over all epochs.
-        """
+        """Begin a file; every worker does it at the same time, since they agree on the attempt's name."""
         attempt = [f"{time.time_ns()}-{uuid.uuid4().hex[:8]}"]
         if dist.is_initialized():
             dist.broadcast_object_list(attempt, src=0)
@@ -48,14 +41,7 @@ class Ledger:
         self._write({"first_step": first_step, "worker": worker, "num_workers": num_workers})
 
     def add(self, *, step: int, epoch: int, videos: Sequence[str], broken: Sequence[str]) -> None:
-        """Write one step of this worker: the ids of the videos to train on, and of the broken ones left out.
-
-        Args:
-            step: Steps before this one, over all epochs.
-            epoch: Its epoch.
-            videos: May be empty.
-            broken: May be empty.
-        """
+        """Write a step (from 0, over all epochs): ids of the videos to train on, and of the broken ones left out."""
         self._write({"step": step, "epoch": epoch, "videos": list(videos), "broken": list(broken)})
 
     def close(self) -> None:
@@ -139,11 +125,7 @@ class Consumption:
 
 
 def read_history(folder: Path) -> History:
-    """Read a run's ledger; what a worker wrote half when it was killed is left out.
-
-    Args:
-        folder: `RunFolder.ledger`; one that doesn't exist is an empty history.
-    """
+    """Read a run's ledger, none where there is none; what a worker wrote half when it was killed is left out."""
     files: dict[tuple[int, str], list[Path]] = {}
     for path in folder.glob("*.jsonl"):
         if name := _FILE.fullmatch(path.name):

@@ -15,9 +15,6 @@ from morphmlp.errors import RunInUseError
 def run_lock(folder: "RunFolder") -> Iterator[None]:
     """Keep other commands off a run while this one works on it; the operating system ends the lock with the process.
 
-    Args:
-        folder: The run's; it must exist.
-
     Raises:
         RunInUseError: Another command works on it.
     """

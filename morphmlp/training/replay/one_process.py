@@ -19,7 +19,11 @@ from morphmlp.training.loop.step_guard import StepGuard
 
 
 class AllWorkersStepper(Stepper):
-    """Takes each step for all workers: `take` needs the micro-batches of the whole step, in order."""
+    """Takes each step for all workers: `take` needs the micro-batches of the whole step, in order.
+
+    `on_micro_batch` is called with each micro-batch and the sum of its losses, while the model's gradients are those of
+    this micro-batch alone, and still multiplied by the loss scale.
+    """
 
     def __init__(
         self,
@@ -30,16 +34,6 @@ class AllWorkersStepper(Stepper):
         num_workers: int,
         on_micro_batch: Callable[[MicroBatch, Tensor], None] = lambda batch, loss_sum: None,
     ) -> None:
-        """See `Stepper`.
-
-        Args:
-            state: Model, optimiser and cursor.
-            recipe: The experiment.
-            device: Where the model is.
-            num_workers: Workers of the run.
-            on_micro_batch: Called with each micro-batch and the sum of its losses, while the model's gradients are
-                those of this micro-batch alone, and still multiplied by the loss scale.
-        """
         super().__init__(state, state.model, recipe=recipe, device=device, guard=StepGuard())
         self.loss = self.grad_norm = float("nan")
         """Of the last step that was taken: mean over its clips, and before clipping; of a skipped step as well."""

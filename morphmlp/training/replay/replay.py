@@ -150,10 +150,6 @@ class RecordedRun:
 def open_run(run: str, *, storage: Path) -> RecordedRun:
     """Read what is known of a run.
 
-    Args:
-        run: Its folder, or its name.
-        storage: Folder of runs by name.
-
     Raises:
         ConfigError: There is no such run.
         ManifestError: Its training manifest can't be read.
@@ -177,13 +173,8 @@ def replay(
 ) -> ReplayedStep:
     """Take a step again.
 
-    Args:
-        run: The run.
-        number: Of the step, from 1.
-        device: Where to train; only the run's own kind gives the same numbers.
-        num_workers: Workers whose order of summation is followed; None: those of the skipped step, else as the ledger
-            has it, else as configured, else 1.
-        progress: Shows the steps that must be trained again first.
+    Only on the run's own kind of device it gives the same numbers. Followed is the order of summation of `num_workers`;
+    None: those of the skipped step, else as the ledger has it, else as configured, else 1.
 
     Raises:
         ConfigError: The run has no such step, or no use for so many workers.

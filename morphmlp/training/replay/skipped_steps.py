@@ -60,15 +60,7 @@ def save_skipped_step(
 ) -> list[str]:
     """Keep a step, before the state changes again; one worker does it for all.
 
-    Args:
-        folder: `RunFolder.skipped_steps`; made if it isn't there.
-        skipped: The step.
-        state: Its model and optimiser as the step met them; its cursor doesn't matter.
-        config: The experiment.
-        data_fingerprint: Of the training videos.
-        plan: Says which micro-batches the workers have.
-        videos: The training videos.
-        num_workers: Workers that share the step.
+    `state` has model and optimiser as the step met them; its cursor doesn't matter.
 
     Returns:
         A line for the user: what happened, and how to look into it. Where nothing could be written it says so; the run
@@ -106,12 +98,7 @@ def replay_hint(run: Path, number: int) -> str:
 
 
 def skipped_step_folder(folder: Path, number: int) -> Path:
-    """Where a skipped step is kept, whether it is or not.
-
-    Args:
-        folder: `RunFolder.skipped_steps`.
-        number: Of the step, from 1.
-    """
+    """Where a skipped step, counted from 1, is kept, whether it is or not."""
     return folder / f"step-{number:08d}"
 
 

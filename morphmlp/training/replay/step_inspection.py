@@ -63,14 +63,6 @@ class StepInspection:
     """Sees the micro-batches of one step; a context, so that the model is left without hooks."""
 
     def __init__(self, state: TrainState, *, recipe: Recipe, videos: Manifest, num_workers: int) -> None:
-        """Look at nothing yet.
-
-        Args:
-            state: What the step is taken with.
-            recipe: The experiment.
-            videos: The training videos.
-            num_workers: Workers that share the step.
-        """
         self.seen: list[SeenMicroBatch] = []
         """In the order in which they were trained on."""
         self._state, self._recipe, self._videos, self._num_workers = state, recipe, videos, num_workers

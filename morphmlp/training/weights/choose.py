@@ -24,11 +24,8 @@ def starting_from(config: ExperimentConfig, source: str, log: Callable[[str], No
     - The convolutions of an image model get a time axis where the experiment's network has one, at the middle step:
       a still clip then scores as the image does.
 
-    Args:
-        config: The experiment.
-        source: A file of weights, a run's folder, or the name of a run under `cluster.storage`; of a run the checkpoint
-            is taken that the run itself tested, or would test.
-        log: Takes lines that say what was chosen.
+    The source is a file of weights, a run's folder, or the name of a run under `cluster.storage`; of a run the
+    checkpoint is taken that the run itself tested, or would test.
 
     Raises:
         ConfigError: There are no weights.
@@ -53,10 +50,7 @@ def starting_from(config: ExperimentConfig, source: str, log: Callable[[str], No
 def extending(config: ExperimentConfig, source: str, log: Callable[[str], None]) -> ExperimentConfig:
     """The experiment that continues a run's training where it ended, under a longer schedule.
 
-    Args:
-        config: The experiment: that of the run, but for its length and its schedule.
-        source: A run's folder, or its name under `cluster.storage`; its last checkpoint is taken.
-        log: Takes a line that says which one that is.
+    The source is a run's folder, or its name under `cluster.storage`; its last checkpoint is taken.
 
     Raises:
         ConfigError: There is no such run or checkpoint.

@@ -93,9 +93,8 @@ class _Content:
 def read_weights(path: str | Path, *, averaged: bool = True) -> WeightsFile:
     """Read weights, and find out what network they belong to.
 
-    Args:
-        path: Safetensors, or what `torch.save` wrote; its content says which, whatever its ending.
-        averaged: Of a checkpoint that has them, take the moving averages.
+    What the file is its content says, whatever its ending. Of a checkpoint that has moving averages, `averaged` takes
+    them.
 
     Raises:
         CheckpointError: The file can't be read, holds no weights of a MorphMLP, or only running code could read it.
@@ -131,10 +130,7 @@ def read_weights(path: str | Path, *, averaged: bool = True) -> WeightsFile:
 def write_weights(file: WeightsFile, path: Path, *, container: Literal["bare", "pyslowfast"] = "bare") -> None:
     """Write weights under the published names, whole or not at all; what is stated about them goes along.
 
-    Args:
-        file: The weights.
-        path: Ends in .safetensors or .pth.
-        container: Form of a .pth file.
+    The path's ending, .safetensors or .pth, chooses the format; `container` is the form of a .pth file.
 
     Raises:
         ConfigError: Another ending, or a place that can't be written to.

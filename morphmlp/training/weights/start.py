@@ -25,11 +25,8 @@ _KINETICS_CLASSES, _SOMETHING_CLASSES = 400, 174
 def with_checked_weights(config: ExperimentConfig, class_names: Sequence[str]) -> ExperimentConfig:
     """The experiment with its starting weights named by content and by absolute paths; nothing to do without any.
 
-    Everything that can be wrong with them is found here, before anything starts.
-
-    Args:
-        config: The experiment.
-        class_names: Names of the manifest's classes, in label order.
+    Everything that can be wrong with them is found here, before anything starts. Class names are those of the
+    manifest, in label order.
 
     Raises:
         ConfigError: The weights can't be read or don't fit, or a file isn't the one whose SHA-256 is given.
@@ -56,12 +53,6 @@ def start(
 ) -> list[str]:
     """Begin a training with the weights that its experiment starts from, or with a whole training state.
 
-    Args:
-        state: Fresh.
-        config: The experiment.
-        class_names: Names of the manifest's classes, in label order.
-        data_fingerprint: Of the training manifest.
-
     Returns:
         Lines for the user; none where the weights stay fresh.
 
@@ -80,11 +71,6 @@ def start(
 def apply_start_weights(model: Backbone, config: ExperimentConfig, class_names: Sequence[str]) -> list[str]:
     """Put the weights of `start_from` into a network with fresh ones; nothing to do without any.
 
-    Args:
-        model: The experiment's network; what the file doesn't have stays as it is.
-        config: The experiment.
-        class_names: Names of the manifest's classes, in label order.
-
     Returns:
         Lines for the user: what was loaded, what was done to it, what stayed fresh.
 
@@ -102,10 +88,6 @@ def apply_start_weights(model: Backbone, config: ExperimentConfig, class_names: 
 
 def tensor_account(config: ExperimentConfig, class_names: Sequence[str]) -> dict[str, list[str]]:
     """Every tensor of the network and of the file, by what becomes of it: `taken`, `fresh`, or `left` in the file.
-
-    Args:
-        config: The experiment; its `start_from` names weights.
-        class_names: Names of the manifest's classes, in label order.
 
     Raises:
         ConfigError: As `with_checked_weights`.

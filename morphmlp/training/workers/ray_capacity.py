@@ -31,14 +31,6 @@ class Capacity:
     def __init__(
         self, placement: Placement, *, cluster: ClusterConfig, ingest: IngestConfig, micro_batches: int
     ) -> None:
-        """Begin with a placement.
-
-        Args:
-            placement: That of the first start.
-            cluster: What is asked for.
-            ingest: Decoding's part of it.
-            micro_batches: Micro-batches of a step.
-        """
         self.placement = placement
         workers = WorkerRange(min=placement.min_workers, max=placement.max_workers)
         self._cluster = replace(cluster, num_workers=workers, device=placement.device)

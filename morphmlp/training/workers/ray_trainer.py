@@ -36,12 +36,8 @@ def train(
 ) -> Placement:
     """Train to the end of the plan, or continue the run that `job.folder` holds; its store has the last checkpoint.
 
-    Args:
-        job: What the workers do; its placement is that of their first start.
-        writer: The record.
-        progress: Shows steps, losses and notes.
-        stops: Signals to this process, where it takes care of them.
-        on_epoch: Called with each validated epoch and its primary score.
+    The job's placement is that of the first start. `on_epoch` is called with each validated epoch and its primary
+    score.
 
     Returns:
         The place of the last workers; nodes may have come and gone.

@@ -40,12 +40,6 @@ class Budget:
     """Restarts that a run has left, failures and losses of nodes counted apart."""
 
     def __init__(self, *, max_failures: int, max_preemptions: int | None) -> None:
-        """Nothing is spent yet.
-
-        Args:
-            max_failures: Failures of workers that are survived.
-            max_preemptions: Losses of nodes that are survived; None: any number.
-        """
         self._max_failures = max_failures
         self._max_preemptions = max_preemptions
         self._failures = 0

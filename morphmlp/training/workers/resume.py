@@ -32,14 +32,7 @@ def resume_or_start(
 ) -> tuple[StoredCheckpoint | None, list[str]]:
     """Continue from the newest complete checkpoint, the same one on all workers; without one, begin as configured.
 
-    Args:
-        state: Fresh.
-        store: The run's checkpoints.
-        config: The experiment.
-        data_fingerprint: Of the training videos.
-        class_names: Of the training manifest, in label order.
-        progress: The run's progress file, for a line while storage is waited for.
-        first: Whether this is the first worker, which reads for all.
+    The first worker reads for all; the progress file takes a line while storage is waited for.
 
     Returns:
         The checkpoint, on the first worker; and lines for the user.

@@ -73,11 +73,6 @@ class StopWatch:
     """Looks for a stop request in the background, so that it costs a training step nothing."""
 
     def __init__(self, path: Path) -> None:
-        """Begin to look.
-
-        Args:
-            path: `RunFolder.stop_request`.
-        """
         self._path = path
         self._seen = threading.Event()
         threading.Thread(target=self._look, name="stop-watch", daemon=True).start()
