@@ -9,11 +9,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 import click
 import yaml
@@ -24,7 +24,6 @@ from morphmlp.config.faults import all_fields
 from morphmlp.config.field_help import help_sections
 from morphmlp.config.loading import parse_yaml
 from morphmlp.errors import ConfigError, MorphMLPError, RunStoppedError, storage_faults_reported
-from morphmlp.lasting_output import lasting_output
 from morphmlp.stop_signals import StopSignals, signal_of, undisturbed
 from morphmlp.targets import json_file, plain_name
 
@@ -53,7 +52,7 @@ def run(main: Callable[[], None] | click.Command, *, long: bool = False) -> NoRe
         main: The pipeline; a command reads its own arguments.
         long: It works for longer than a reader of its output may be there: what it prints never ends it.
     """
-    with lasting_output() if long else nullcontext():
+    with _lasting_output() if long else nullcontext():
         code = _exit_code(main)
     sys.exit(code)
 
@@ -87,6 +86,67 @@ def _exit_code(main: Callable[[], None] | click.Command) -> int:
         # The reader (`| head`) has gone; what it wanted has been printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+class _LastingStream:
+    """A text stream that drops what can't be written: the pipe's reader or the terminal is gone, the disk is full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.lost = False
+        """Whether anything was dropped."""
+
+    def write(self, text: str) -> int:
+        """Write, or drop."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self.lost = True
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or drop."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self.lost = True
+
+    def close_up(self) -> None:
+        """Let the process end well: what still waits in the stream would fail its last flush, and change its code."""
+        self.flush()
+        if self.lost:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            self.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _lasting_output() -> Iterator[None]:
+    """Let standard output and error outlast their readers: what a long command prints decides nothing about its work.
+
+    Ones that were closed before the command began lead nowhere.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    before = sys.stdout, sys.stderr
+    streams = [
+        _LastingStream(stream if stream is not None else os.fdopen(descriptor, "w", closefd=False))
+        for descriptor, stream in zip((1, 2), before, strict=True)
+    ]
+    sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in streams)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for stream in streams:
+            stream.close_up()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from morphmlp.config.clip import AugmentConfig
-from morphmlp.config.rand_augment import MAX_MAGNITUDE, RandAugmentPolicy, parse_rand_augment
+from morphmlp.config.clip import MAX_MAGNITUDE, AugmentConfig, RandAugmentPolicy, parse_rand_augment
 from morphmlp.data.stream.plan import random_generator
 
 OPERATIONS = (

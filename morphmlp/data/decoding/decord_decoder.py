@@ -6,14 +6,15 @@ report damage that its FFmpeg patches: only frames that it doesn't give at all a
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
 import numpy as np
 
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, VideoReader, require_content
+from morphmlp.data.decoding.protocol import Frames, VideoReader, require_content
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
-from morphmlp.data.decoding.stand_ins import count_missing, read_one_by_one
+from morphmlp.data.decoding.stand_ins import AllOrNoneReader
 from morphmlp.errors import DecodeError
 
 
@@ -43,53 +44,32 @@ class DecordDecoder:
         return _DecordReader(path)
 
 
-class _DecordReader:
+class _DecordReader(AllOrNoneReader):
     def __init__(self, path: str) -> None:
         import decord  # noqa: PLC0415 (no wheels outside x86-64 Linux)
 
-        self._failures = (RuntimeError, decord.DECORDError)
-        self._open = partial(decord.VideoReader, path, num_threads=1)
+        self.failures = (RuntimeError, decord.DECORDError)
+        self._make = partial(decord.VideoReader, path, num_threads=1)
         try:
-            reader = self._open()
-        except self._failures as error:
+            self.open()
+        except self.failures as error:
             raise DecodeError(f"not a readable video: {_last_line(error)}") from None
-        if not len(reader):
+        num_frames = len(self._reader)
+        if not num_frames:
             raise DecodeError("has a video stream without frames")
-        self._reader = reader
-        stamps = reader.get_frame_timestamp(np.arange(len(reader)))
+        stamps = self._reader.get_frame_timestamp(np.arange(num_frames))
         seen = PyAVDecoder().open(path).info  # decord knows neither codec nor size before it decodes
-        self.info = VideoInfo(
-            num_frames=len(reader),
-            fps=float(reader.get_avg_fps()),
-            pts_s=tuple(float(start) for start, _ in stamps),
-            width=seen.width,
-            height=seen.height,
-            codec=seen.codec,
-        )
+        pts_s = tuple(float(start) for start, _ in stamps)
+        self.info = replace(seen, num_frames=num_frames, fps=float(self._reader.get_avg_fps()), pts_s=pts_s)
 
-    def read(self, indices: Sequence[int]) -> DecodedFrames:
+    def open(self) -> None:
+        """Open the file (again)."""
+        self._reader = self._make()
+
+    def batch(self, indices: Sequence[int]) -> Frames:
         """The frames that decord returns for these indices."""
-        try:
-            return DecodedFrames(frames=self._batch(indices), concealed=0)
-        except self._failures:
-            self._reader = self._open()
-            return read_one_by_one(indices, self._frame_at, num_frames=self.info.num_frames)
-
-    def scan(self) -> int:
-        """Decode every frame; how many decord doesn't give."""
-        return count_missing(self._frame_at, num_frames=self.info.num_frames)
-
-    def _batch(self, indices: Sequence[int]) -> Frames:
         frames: Frames = self._reader.get_batch(list(indices)).asnumpy()
         return frames
-
-    def _frame_at(self, index: int) -> Frames | None:
-        try:
-            frame: Frames = self._batch([index])[0]
-        except self._failures:
-            self._reader = self._open()  # a failed one gives other frames than before
-            return None
-        return frame
 
 
 def _last_line(error: Exception) -> str:

@@ -1,11 +1,12 @@
-"""Which good frame stands in for one that a damaged file doesn't give. It knows indices, not how frames are decoded."""
+"""Which good frame stands in for one that a damaged file doesn't give; and readers for libraries that don't say so."""
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames, beat
+from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, beat
 from morphmlp.errors import DecodeError
 
 
@@ -16,51 +17,62 @@ def nearest(good: Sequence[int], index: int) -> int:
     return min(around, key=lambda other: abs(other - index))
 
 
-def read_one_by_one(
-    indices: Sequence[int], frame_at: Callable[[int], Frames | None], *, num_frames: int
-) -> DecodedFrames:
-    """Frames of a damaged file from a library that gives all wanted frames or none.
+class AllOrNoneReader(ABC):
+    """An open video in a library that gives all wanted frames or none."""
 
-    Args:
-        indices: Wanted frames.
-        frame_at: A frame, `[h w c]`, or None where it can't be decoded.
-        num_frames: Frames that the file should have.
+    info: VideoInfo
+    failures: tuple[type[Exception], ...]
+    """What the library raises where it gives none."""
 
-    Raises:
-        DecodeError: Not one frame could be decoded.
-    """
-    known: dict[int, Frames | None] = {}
+    @abstractmethod
+    def open(self) -> None:
+        """Open the file (again: after a failure a library gives other frames than before)."""
 
-    def known_frame(index: int) -> Frames | None:
-        if index not in known:
-            known[index] = frame_at(index)
-        return known[index]
+    @abstractmethod
+    def batch(self, indices: Sequence[int]) -> Frames:
+        """The frames at these indices, `[t h w c]`."""
 
-    def stand_in(index: int) -> Frames:
-        for other in sorted(range(num_frames), key=lambda other: abs(other - index)):
-            frame = known_frame(other)
-            if frame is not None:
-                return frame
-        raise DecodeError("not one frame could be decoded")
+    def read(self, indices: Sequence[int]) -> DecodedFrames:
+        """The frames at these display-order indices; in a damaged file the nearest good ones stand in.
 
-    frames = np.stack([stand_in(index) for index in indices])
-    return DecodedFrames(frames=frames, concealed=sum(known[index] is None for index in set(indices)))
+        Raises:
+            DecodeError: Not one frame could be decoded.
+        """
+        try:
+            return DecodedFrames(frames=self.batch(indices), concealed=0)
+        except self.failures:
+            self.open()
+        known: dict[int, Frames | None] = {}
 
+        def stand_in(index: int) -> Frames:
+            for other in sorted(range(self.info.num_frames), key=lambda other: abs(other - index)):
+                if other not in known:
+                    known[other] = self._frame_at(other)
+                if (frame := known[other]) is not None:
+                    return frame
+            raise DecodeError("not one frame could be decoded")
 
-def count_missing(frame_at: Callable[[int], Frames | None], *, num_frames: int) -> int:
-    """How many frames of a file can't be decoded, taken one after the other.
+        frames = np.stack([stand_in(index) for index in indices])
+        return DecodedFrames(frames=frames, concealed=sum(known[index] is None for index in set(indices)))
 
-    Args:
-        frame_at: A frame, `[h w c]`, or None where it can't be decoded.
-        num_frames: Frames that the file should have.
+    def scan(self) -> int:
+        """Take every frame by itself; how many the library doesn't give.
 
-    Raises:
-        DecodeError: Not one frame could be decoded.
-    """
-    missing = 0
-    for index in range(num_frames):
-        missing += frame_at(index) is None
-        beat()
-    if missing == num_frames:
-        raise DecodeError("not one frame could be decoded")
-    return missing
+        Raises:
+            DecodeError: It gives none.
+        """
+        missing = 0
+        for index in range(self.info.num_frames):
+            missing += self._frame_at(index) is None
+            beat()
+        if missing == self.info.num_frames:
+            raise DecodeError("not one frame could be decoded")
+        return missing
+
+    def _frame_at(self, index: int) -> Frames | None:
+        try:
+            frame: Frames = self.batch([index])[0]
+        except self.failures:
+            self.open()
+            return None
+        return frame

@@ -14,10 +14,8 @@ import numpy as np
 
 from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoReader, require_content
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
-from morphmlp.data.decoding.stand_ins import count_missing, read_one_by_one
+from morphmlp.data.decoding.stand_ins import AllOrNoneReader
 from morphmlp.errors import DecodeError
-
-_FAILURES = (RuntimeError, ValueError, IndexError)
 
 
 @cache
@@ -54,53 +52,40 @@ class TorchcodecDecoder:
         return _TorchcodecReader(path)
 
 
-class _TorchcodecReader:
+class _TorchcodecReader(AllOrNoneReader):
+    failures = (RuntimeError, ValueError, IndexError)
+
     def __init__(self, path: str) -> None:
         from torchcodec.decoders import VideoDecoder  # noqa: PLC0415
 
-        self._open = partial(VideoDecoder, path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+        self._make = partial(VideoDecoder, path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
         try:
-            decoder = self._open()
-        except _FAILURES as error:
+            self.open()
+        except self.failures as error:
             raise DecodeError(f"not a readable video: {_first_line(error)}") from None
-        num_frames = len(decoder)
+        num_frames = len(self._decoder)
         if not num_frames:
             raise DecodeError("has a video stream without frames")
-        self._decoder = decoder
-        seen = PyAVDecoder().open(path).info  # torchcodec gives times with decoded frames only
-        if num_frames == seen.num_frames:
-            self.info = seen
-            return
-        # Files without times, which it counts in another way.
-        fps = float(decoder.metadata.average_fps or seen.fps)
-        pts_s = tuple(seen.pts_s[0] + index / fps for index in range(num_frames))
-        self.info = replace(seen, num_frames=num_frames, fps=fps, pts_s=pts_s)
+        self.info = PyAVDecoder().open(path).info  # torchcodec gives times with decoded frames only
+        if num_frames != self.info.num_frames:  # files without times, which it counts in another way
+            fps = float(self._decoder.metadata.average_fps or self.info.fps)
+            pts_s = tuple(self.info.pts_s[0] + index / fps for index in range(num_frames))
+            self.info = replace(self.info, num_frames=num_frames, fps=fps, pts_s=pts_s)
+
+    def open(self) -> None:
+        """Open the file (again)."""
+        self._decoder = self._make()
 
     def read(self, indices: Sequence[int]) -> DecodedFrames:
         """The frames at these display-order indices."""
-        if min(indices) < 0 or max(indices) >= self.info.num_frames:
+        if min(indices) < 0 or max(indices) >= self.info.num_frames:  # it counts indices below 0 from the end
             raise IndexError(f"frames {min(indices)}..{max(indices)} of a video with {self.info.num_frames}")
-        try:
-            return DecodedFrames(frames=self._batch(indices), concealed=0)
-        except _FAILURES:
-            self._decoder = self._open()
-            return read_one_by_one(indices, self._frame_at, num_frames=self.info.num_frames)
+        return super().read(indices)
 
-    def scan(self) -> int:
-        """Decode every frame; how many torchcodec doesn't give."""
-        return count_missing(self._frame_at, num_frames=self.info.num_frames)
-
-    def _batch(self, indices: Sequence[int]) -> Frames:
+    def batch(self, indices: Sequence[int]) -> Frames:
+        """The frames that torchcodec returns for these indices."""
         frames: Frames = self._decoder.get_frames_at(list(indices)).data.numpy()
         return np.ascontiguousarray(frames)
-
-    def _frame_at(self, index: int) -> Frames | None:
-        try:
-            frame: Frames = self._batch([index])[0]
-        except _FAILURES:
-            self._decoder = self._open()  # a failed one gives other frames than before
-            return None
-        return frame
 
 
 def _first_line(error: Exception) -> str:

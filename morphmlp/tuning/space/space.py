@@ -16,8 +16,7 @@ from morphmlp.config.shapes import shape_faults
 from morphmlp.config.sweep import Range, SweepConfig
 from morphmlp.data.stream.plan import random_generator
 from morphmlp.errors import ConfigError
-from morphmlp.models.cost import ModelCost
-from morphmlp.models.cost_formula import planned_cost
+from morphmlp.models.cost import ModelCost, planned_cost
 from morphmlp.tuning.space.assembly import Assembly
 from morphmlp.tuning.space.fitting import (
     Sizes,

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphmlp.config import ModelConfig
-from morphmlp.models.cost import model_cost
-from morphmlp.models.cost_formula import planned_cost
+from morphmlp.models.cost import model_cost, planned_cost
 from morphmlp.models.presets import model_names, preset
 
 BRANCHES = (None, ("height",), ("channel",), ("height", "width"), ("width", "channel"))

@@ -24,7 +24,6 @@ from morphmlp.data.decoding.isolation.wire import (
     OpenVideo,
     Outcome,
     ReadFrames,
-    Ready,
     Request,
     ScanVideo,
     SharedFrames,
@@ -55,7 +54,7 @@ def main() -> None:
     videos = AnyVideo(make_decoder(arguments.decoder))
     if arguments.memory_mb is not None:  # only now: what imports take is no video's fault
         _limit_memory(arguments.memory_mb)
-    send(channel, Ready(own_bytes=own_bytes()))
+    send(channel, own_bytes())  # the first word, once everything is imported
     limit = "there is" if arguments.memory_mb is None else f"the {arguments.memory_mb} MB of {arguments.memory_name}"
     Server(channel, videos, decoder=arguments.decoder, memory_limit=limit).serve()
     os._exit(0)  # nothing is left to save, and destructors of native libraries may hang

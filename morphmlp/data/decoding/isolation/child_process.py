@@ -16,7 +16,6 @@ from typing import cast
 from morphmlp.data.decoding.isolation.wire import (
     Answer,
     OpenVideo,
-    Ready,
     Request,
     TimedRequest,
     Working,
@@ -85,7 +84,7 @@ class ChildProcess:
             self.kill()
             reason = self._said() or repr(error)
             raise DecoderStartError(f"the process of the {decoder} decoder didn't start: {reason}") from None
-        self.own_bytes_at_start = cast(Ready, ready).own_bytes
+        self.own_bytes_at_start = cast(int, ready)
         """Memory that it alone held when it was ready."""
 
     @property

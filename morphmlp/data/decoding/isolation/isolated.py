@@ -116,17 +116,11 @@ class IsolatedVideos:
             frames = self._memories[number].frames(written.shape)
         return DecodedFrames(frames=frames, concealed=written.concealed)
 
-    def scan(self, reader: "IsolatedReader") -> int:
-        """Damaged frames of a video that was opened here; for its reader."""
+    def look_at(self, reader: "IsolatedReader", request: ScanVideo | InspectVideo) -> object:
+        """What is to be known of a video that was opened here; for its reader."""
         with self._lock:
             self._make_current(reader)
-            return cast(int, self._ask(reader, ScanVideo()))
-
-    def inspect(self, reader: "IsolatedReader") -> Inspection:
-        """All that is to be known of a video that was opened here; for its reader."""
-        with self._lock:
-            self._make_current(reader)
-            return cast(Inspection, self._ask(reader, InspectVideo()))
+            return self._ask(reader, request)
 
     def forget(self) -> None:
         """After a fork: leave the child, and the memory shared with it, to the parent process."""
@@ -221,11 +215,11 @@ class IsolatedReader:
 
     def scan(self) -> int:
         """Decode every frame once; returns how many are damaged."""
-        return self._videos.scan(self)
+        return cast(int, self._videos.look_at(self, ScanVideo()))
 
     def inspect(self) -> Inspection:
         """Decode every frame, and hold a sample of the reads against that (see `inspection`)."""
-        return self._videos.inspect(self)
+        return cast(Inspection, self._videos.look_at(self, InspectVideo()))
 
 
 def isolated_videos(decoder: str, limits: Limits) -> IsolatedVideos:

@@ -94,13 +94,6 @@ class Working:
     """The answer will take its time, but the decoder isn't standing still."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ready:
-    """The child's first word, once everything is imported."""
-
-    own_bytes: int
-
-
 def send(channel: socket.socket, message: object, *, descriptor: int | None = None) -> None:
     """Send a message, and a file descriptor with it.
 

@@ -18,6 +18,9 @@ from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
 from morphmlp.data.decoding.stand_ins import nearest
 from morphmlp.errors import DecodeError
 
+_Picture = tuple[Frames, bool]
+"""A frame, and whether it is damaged."""
+
 
 @dataclass(kw_only=True)
 class _Stretch:
@@ -27,12 +30,6 @@ class _Stretch:
     stop: int
     wanted: dict[int, int] = field(default_factory=dict)
     """Display index by place."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Picture:
-    frame: Frames
-    is_damaged: bool
 
 
 class DirectReader:
@@ -81,8 +78,8 @@ class DirectReader:
         there = sorted(found)
         pictures = {index: found[nearest(there, other)] for index, other in in_place.items()}
         return DecodedFrames(
-            frames=np.stack([pictures[index].frame for index in indices]),
-            concealed=sum(index not in found or found[index].is_damaged for index in wanted),
+            frames=np.stack([pictures[index][0] for index in indices]),
+            concealed=sum(index not in found or found[index][1] for index in wanted),
         )
 
     def scan(self) -> int:
@@ -166,4 +163,4 @@ class DirectReader:
         """Keep a frame as it is shown."""
         picture = self._stream.rgb(frame)
         if picture is not None:
-            found[index] = _Picture(frame=picture, is_damaged=frame.is_corrupt)
+            found[index] = picture, frame.is_corrupt

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
-from morphmlp.config.clip import AugmentConfig
-from morphmlp.config.rand_augment import RandAugmentPolicy, parse_rand_augment
+from morphmlp.config.clip import AugmentConfig, RandAugmentPolicy, parse_rand_augment
 from morphmlp.data.clips.draws import (
     ERASE_ASPECT,
     OPERATIONS,
