@@ -147,11 +147,12 @@ def ssv2(**source: Unpack[Source]) -> None:
 
 
 def _something(version: Version, source: Source) -> None:
-    from morphmlp.data.datasets.something import read_something, read_templates
+    from morphmlp.data.datasets.annotations import read_annotations
+    from morphmlp.data.datasets.something import SOMETHING, read_templates
 
-    found = read_something(
+    found = read_annotations(
         source["annotations"],
-        version=version,
+        data_set=SOMETHING[version],
         videos=source["videos"],
         split=source["split"],
         class_names=read_templates(source["classes"]) if source["classes"] else None,
@@ -258,11 +259,12 @@ def verify(
         keeps_cut_short=cut_short == "keep",
     )
     target = output or manifest
-    with _job(VerifyFiles(manifest=target).log) as progress:
+    files = VerifyFiles(manifest=target)
+    with _job(files.log) as progress:
         done = verify_manifest(manifest, target, task, again=again, progress=progress)
         progress.keep(done.text)
     print(done.text)
-    for path in (done.files.manifest, done.files.quarantine, done.files.found, done.files.picture):
+    for path in (files.manifest, files.quarantine, files.found, files.picture):
         print(path)
 
 
@@ -303,11 +305,12 @@ def _make_copies(manifest: Path, task: "CopyTask", *, again: bool) -> None:
     from morphmlp.preparation.ray_copies import copy_job, make_copies
 
     job = copy_job(manifest, task, again=again)
-    with _job(task.files.log) as progress:
+    files = task.files
+    with _job(files.log) as progress:
         done = make_copies(job, progress=progress)
         progress.keep(done.text)
     print(done.text)
-    for path in (done.files.manifest, done.files.quarantine, done.files.found):
+    for path in (files.manifest, files.quarantine, files.found):
         print(path)
 
 

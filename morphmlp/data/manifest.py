@@ -7,6 +7,7 @@ is done on whole Arrow columns, so that ten million videos take seconds.
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -126,7 +127,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     metadata |= {_TASK: manifest.task.encode(), _ITEMS: manifest.items.encode()}
     if manifest.prepared is not None:
         metadata[_PREPARED] = manifest.prepared.encode()
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             atomic_file(path) as unfinished,
@@ -134,6 +135,13 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         ):
             for piece in _pieces(table, order):
                 file.write_table(piece)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise a ManifestError where what is written in the block can't be."""
+    try:
+        yield
     except OSError as error:
         raise ManifestError(f"{path}: can't be written: {error.strerror or error}") from None
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import JsonValue
 
-from morphmlp.data import columns
 from morphmlp.data.columns import TIME
-from morphmlp.data.manifest import Manifest
+from morphmlp.data.manifest import Manifest, writing
 from morphmlp.errors import ManifestError
 from morphmlp.files import UNFINISHED, atomic_write
+from morphmlp.preparation.findings import FACTS, with_columns
 from morphmlp.preparation.work_folder import RESULT
 
 COPIED = pa.schema(
@@ -28,12 +28,7 @@ COPIED = pa.schema(
         pa.field("stored_bytes", pa.int64()),
         pa.field("output_mtime", TIME),
         pa.field("crc32", pa.int64()),
-        pa.field("num_frames", pa.int32()),
-        pa.field("fps", pa.float64()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("codec", pa.string()),
-        pa.field("duration_s", pa.float64()),
+        *FACTS,
         pa.field("damaged_frames", pa.int32()),
         pa.field("cut_short", pa.string()),
     ]
@@ -141,11 +136,9 @@ def claim_folder(
     taken = files.manifest.exists() or (files.videos.is_dir() and any(files.videos.iterdir()))
     if taken and not marker.exists():
         raise ManifestError(f"{files.folder}: holds something else by the name of {files.name}; {_ELSEWHERE}")
-    try:
+    with writing(files.folder):
         files.videos.mkdir(parents=True, exist_ok=True)
         atomic_write(marker, json.dumps(made, indent=2) + "\n")
-    except OSError as error:
-        raise ManifestError(f"{files.folder}: can't be written: {error.strerror or error}") from None
 
 
 def copies_manifest(source: Manifest, copied: pa.Table, made: Mapping[str, JsonValue]) -> Manifest:
@@ -158,18 +151,15 @@ def copies_manifest(source: Manifest, copied: pa.Table, made: Mapping[str, JsonV
         copied: Rows of `COPIED`, in the order of the source.
         made: What `making` says of them.
     """
-    table = source.table
     new = {
-        "path": pc.coalesce(copied["output"], table["path"]),
+        "path": pc.coalesce(copied["output"], source.table["path"]),
         "available": copied["output"].is_valid(),
         "size_bytes": copied["output_bytes"],
         "mtime": copied["output_mtime"],
-        **{name: copied[name] for name in ("crc32", "num_frames", "fps", "width", "height", "codec", "duration_s")},
+        "crc32": copied["crc32"],
+        **{field.name: copied[field.name] for field in FACTS},
     }
-    for name, cells in new.items():
-        field = columns.MANIFEST.field(name)
-        table = table.set_column(table.schema.get_field_index(name), field, cells.cast(field.type).combine_chunks())
-    return replace(source, table=table, prepared=json.dumps(made, sort_keys=True))
+    return replace(with_columns(source, new), prepared=json.dumps(made, sort_keys=True))
 
 
 def remove_unfinished(files: CopyFiles) -> None:

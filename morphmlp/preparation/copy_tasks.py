@@ -7,15 +7,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-import pyarrow as pa
 from pydantic import JsonValue
 
-from morphmlp.data.decoding.protocol import VideoInfo, require_content
+from morphmlp.data.decoding.protocol import require_content
 from morphmlp.data.decoding.sources import file_crc32, holds_frame_files, holds_frames
 from morphmlp.data.decoding.stored_frames.frame_names import stored_path
 from morphmlp.data.decoding.stored_frames.frame_stores import SUFFIX, open_packed_frames, pack_frames
-from morphmlp.errors import DecodeError, DecodeTimeoutError, ManifestError
+from morphmlp.data.manifest import writing
+from morphmlp.errors import DecodeError, DecodeTimeoutError
 from morphmlp.preparation.copies import COPIED, CopyFiles
+from morphmlp.preparation.findings import facts_of
 from morphmlp.preparation.likeness import least_psnr_db
 from morphmlp.preparation.subprocess_call import SubprocessCall
 from morphmlp.preparation.transcode_settings import TranscodeSettings
@@ -35,11 +36,7 @@ class TranscodeTask:
     how = "transcode"
     with_what = "pyav"
     version = version("av")
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Columns of the results, `COPIED`."""
-        return COPIED
+    schema = COPIED
 
     def settings(self) -> dict[str, JsonValue]:
         """What the copies depend on."""
@@ -64,7 +61,7 @@ class TranscodeTask:
             raise DecodeTimeoutError(f"{error} (--timeout-s)") from None
         return {
             **_written(path, target),
-            **_facts(copy.info),
+            **facts_of(copy.info),
             "crc32": file_crc32(str(target)),
             "damaged_frames": copy.lost,
             "cut_short": copy.cut_short,
@@ -80,11 +77,7 @@ class PackTask:
     how = "pack"
     with_what = "frames"
     version = ""
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Columns of the results, `COPIED`."""
-        return COPIED
+    schema = COPIED
 
     def settings(self) -> dict[str, JsonValue]:
         """What is done besides copying: archives of other makings weren't looked at."""
@@ -103,10 +96,8 @@ class PackTask:
         if not holds_frame_files(path):
             raise DecodeError("isn't a folder of frames")
         target = _place(self.files, video, SUFFIX)
-        try:
+        with writing(target):
             pack_frames(path, target)
-        except OSError as error:
-            raise ManifestError(f"{target}: can't be written: {error.strerror or error}") from None
         try:
             packed = open_packed_frames(str(target), num_frames=promised)
             damaged = packed.scan()
@@ -115,7 +106,7 @@ class PackTask:
             raise
         return {
             **_written(path, target),
-            **_facts(packed.info),
+            **facts_of(packed.info),
             "crc32": None,  # the archive has one for each frame
             "damaged_frames": damaged,
             "cut_short": "",
@@ -144,22 +135,9 @@ def _isolated_transcode() -> SubprocessCall:
 
 def _place(files: CopyFiles, video: Mapping[str, object], suffix: str) -> Path:
     target = files.copy_of(str(video["video_id"]), suffix)
-    try:
+    with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ManifestError(f"{target.parent}: can't be written: {error.strerror or error}") from None
     return target
-
-
-def _facts(info: VideoInfo) -> dict[str, object]:
-    return {
-        "num_frames": info.num_frames,
-        "fps": info.fps,
-        "width": info.width,
-        "height": info.height,
-        "codec": info.codec,
-        "duration_s": info.num_frames / info.fps,
-    }
 
 
 def _written(source: str, target: Path) -> dict[str, object]:

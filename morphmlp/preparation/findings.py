@@ -5,14 +5,45 @@ Works on the results of any job over a data set.
 
 import datetime
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from morphmlp.data import columns
+from morphmlp.data.decoding.protocol import VideoInfo
+from morphmlp.data.manifest import Manifest, writing
 from morphmlp.data.quarantine import BrokenVideo, Quarantine
-from morphmlp.errors import ManifestError
+
+FACTS = tuple(columns.MANIFEST.field(name) for name in ("num_frames", "fps", "width", "height", "codec", "duration_s"))
+"""Columns for what a video holds, in results as in manifests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a job over a data set."""
+
+    text: str
+    """The closing table."""
+    videos: int
+    broken: int
+
+
+def facts_of(info: VideoInfo) -> dict[str, object]:
+    """The cells of `FACTS`."""
+    seen = {field.name: getattr(info, field.name) for field in FACTS if field.name != "duration_s"}
+    return seen | {"duration_s": info.num_frames / info.fps}
+
+
+def with_columns(manifest: Manifest, new: Mapping[str, pa.ChunkedArray]) -> Manifest:
+    """The manifest with these columns in place of its own."""
+    table = manifest.table
+    for name, cells in new.items():
+        field = columns.MANIFEST.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, cells.cast(field.type).combine_chunks())
+    return replace(manifest, table=table)
 
 
 def write_quarantine(
@@ -28,8 +59,8 @@ def write_quarantine(
         found: Rows that begin with `morphmlp.preparation.work_folder.RESULT`.
         stage: What the job is called.
         decoder: Name of the decoder.
-        version: Its library's version.
-        now: When this was; it names the run.
+        version: Of the decoder's library.
+        now: Names the run.
 
     Raises:
         ManifestError: The table can't be written.
@@ -44,10 +75,8 @@ def write_quarantine(
     quarantine.replace(
         stage, (BrokenVideo(**row, stage=stage, decoder=decoder, decoder_version=version) for row in rows)
     )
-    try:
+    with writing(path):
         quarantine.write(path, run=f"{stage} {now:%Y-%m-%d %H:%M:%S} UTC", earlier=before)
-    except OSError as error:
-        raise ManifestError(f"{path}: can't be written: {error.strerror or error}") from None
 
 
 def broken_videos(found: pa.Table) -> pa.Table:

@@ -58,13 +58,7 @@ class Sample:
     """Block means of some of a source's frames."""
 
     def __init__(self, num_frames: int, *, width: int, height: int) -> None:
-        """Choose the frames.
-
-        Args:
-            num_frames: Of the source.
-            width: Columns of the copy, pixels.
-            height: Rows.
-        """
+        """Choose the frames, of so many of the source; the copy has this width and height, pixels."""
         block = max(min(width, height) / _BLOCKS, _SMALLEST_BLOCK)
         self._grid = max(round(width / block), 1), max(round(height / block), 1)
         self._wanted = set(np.linspace(0, num_frames - 1, _FRAMES).round().astype(int).tolist())

@@ -12,7 +12,7 @@ from morphmlp.data.datasets.splits import SplitRule, assign_splits, groups_by_pa
 from morphmlp.data.datasets.video_folder import sizes_bytes
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
 from morphmlp.data.decoding.protocol import VideoInfo
-from morphmlp.data.manifest import SPLITS, Manifest, manifest_from_rows, read_manifest, write_manifest
+from morphmlp.data.manifest import SPLITS, Manifest, manifest_from_rows, read_manifest, write_manifest, writing
 from morphmlp.errors import DecodeError, ManifestError
 from morphmlp.files import atomic_write
 from morphmlp.models.presets import Preset
@@ -305,7 +305,7 @@ def _write(
         stated=job.stated,
     )
     notes: list[str] = []
-    try:
+    with writing(job.output):
         job.output.mkdir(parents=True, exist_ok=True)
         atomic_write(job.output / _SETTINGS, json.dumps(_settings(job), indent=2) + "\n")
         atomic_write(job.output / CLASSES, "".join(f"{name}\n" for name in names))
@@ -316,8 +316,6 @@ def _write(
             notes.append(f"{experiment} is kept as it is; remove it, and the same command writes a new one")
         else:
             atomic_write(experiment, text)
-    except OSError as error:
-        raise ManifestError(f"{job.output}: can't be written: {error.strerror or error}") from None
     return [*paths.values(), job.output / CLASSES, experiment], notes
 
 

@@ -10,9 +10,10 @@ from pydantic import JsonValue
 
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
 from morphmlp.errors import ManifestError
-from morphmlp.preparation.copies import COPIED, CopyFiles, claim_folder, copies_manifest, making, remove_unfinished
+from morphmlp.preparation.copies import COPIED, claim_folder, copies_manifest, making, remove_unfinished
 from morphmlp.preparation.copy_tasks import CopyTask
 from morphmlp.preparation.findings import (
+    Outcome,
     broken_videos,
     cut_short_videos,
     damaged_videos,
@@ -26,17 +27,6 @@ from morphmlp.preparation.work_folder import WorkFolder
 from morphmlp.progress import Progress
 
 _REASONS_SHOWN = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Copies:
-    """What came of it."""
-
-    files: CopyFiles
-    text: str
-    """The closing table."""
-    videos: int
-    broken: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +44,6 @@ class CopyJob:
 def copy_job(source: Path, task: CopyTask, *, again: bool = False) -> CopyJob:
     """Read the manifest, and mark the folder as that of these copies.
 
-    Args:
-        source: The originals' manifest.
-        task: What to make of each video, and where.
-        again: Copies of copies are meant.
-
     Raises:
         ManifestError: The manifest can't be read, or the folder may not take the copies or can't be written.
     """
@@ -68,12 +53,8 @@ def copy_job(source: Path, task: CopyTask, *, again: bool = False) -> CopyJob:
     return CopyJob(source=source, manifest=manifest, task=task, made=made)
 
 
-def make_copies(job: CopyJob, *, progress: Progress) -> Copies:
+def make_copies(job: CopyJob, *, progress: Progress) -> Outcome:
     """Copy every video in the running Ray session.
-
-    Args:
-        job: What is to be done.
-        progress: Gets how far it is.
 
     Raises:
         ManifestError: Not one video could be copied, or the copies can't be written.
@@ -112,5 +93,4 @@ def make_copies(job: CopyJob, *, progress: Progress) -> Copies:
         f"{'broken':<9}{broken:>9,}  not copied; their rows stay, marked as not available",
         *reason_lines(copied, shown=_REASONS_SHOWN),
     ]
-    text = "\n".join(lines)
-    return Copies(files=files, text=text, videos=copied.num_rows, broken=broken)
+    return Outcome(text="\n".join(lines), videos=copied.num_rows, broken=broken)

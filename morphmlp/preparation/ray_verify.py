@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from morphmlp.data.manifest import read_manifest, write_manifest
+from morphmlp.data.manifest import read_manifest, write_manifest, writing
 from morphmlp.errors import ManifestError
 from morphmlp.files import atomic_file
-from morphmlp.preparation.findings import broken_videos, write_quarantine
+from morphmlp.preparation.findings import Outcome, broken_videos, write_quarantine
 from morphmlp.preparation.overview import overview_figure
 from morphmlp.preparation.ray_jobs import do_with_every_video
 from morphmlp.preparation.verification import VERIFIED, VerifyTask, filled_manifest, summary, without_cut_short
@@ -52,20 +52,9 @@ class VerifyFiles:
         return self.manifest.with_name(f".{self.manifest.stem}.verify")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verification:
-    """What came of it."""
-
-    files: VerifyFiles
-    text: str
-    """The closing table."""
-    videos: int
-    broken: int
-
-
 def verify_manifest(
     source: Path, output: Path, task: VerifyTask, *, again: bool = False, progress: Progress
-) -> Verification:
+) -> Outcome:
     """Decode every video of a manifest in the running Ray session.
 
     Args:
@@ -101,8 +90,7 @@ def verify_manifest(
         )
         _draw(judged, manifest.table["label"], manifest.class_names, files)
         work.close(found)
-    return Verification(
-        files=files,
+    return Outcome(
         text=summary(judged, num_classes=len(manifest.class_names)),
         videos=found.num_rows,
         broken=broken_videos(judged).num_rows,
@@ -111,8 +99,5 @@ def verify_manifest(
 
 def _draw(found: pa.Table, labels: pa.ChunkedArray, class_names: tuple[str, ...], files: VerifyFiles) -> None:
     figure = overview_figure(found, labels.to_numpy(), class_names, title=files.manifest.stem)
-    try:
-        with atomic_file(files.picture) as unfinished:
-            figure.savefig(unfinished, format="png")
-    except OSError as error:
-        raise ManifestError(f"{files.picture}: can't be written: {error.strerror or error}") from None
+    with writing(files.picture), atomic_file(files.picture) as unfinished:
+        figure.savefig(unfinished, format="png")

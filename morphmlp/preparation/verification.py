@@ -1,12 +1,11 @@
 """What a full decode of every video shows, and what becomes of it: manifest, quarantine, summary."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from morphmlp.data import columns
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.inspection import SAMPLED, is_short
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
@@ -14,12 +13,15 @@ from morphmlp.data.decoding.sources import file_crc32, holds_frames
 from morphmlp.data.manifest import Manifest
 from morphmlp.errors import DecodeError
 from morphmlp.preparation.findings import (
+    FACTS,
     broken_videos,
     cut_short_videos,
     damaged_videos,
+    facts_of,
     reason_lines,
     total_length_text,
     total_size_text,
+    with_columns,
     wrong_videos,
 )
 from morphmlp.preparation.work_folder import RESULT, stored_bytes
@@ -29,12 +31,7 @@ VERIFIED = pa.schema(
         *RESULT,
         pa.field("stored_bytes", pa.int64()),
         pa.field("crc32", pa.int64()),
-        pa.field("num_frames", pa.int32()),
-        pa.field("fps", pa.float64()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("codec", pa.string()),
-        pa.field("duration_s", pa.float64()),
+        *FACTS,
         pa.field("damaged_frames", pa.int32()),
         pa.field("compared_frames", pa.int32()),
         pa.field("wrong_frames", pa.int32()),
@@ -45,8 +42,6 @@ VERIFIED = pa.schema(
 `damaged_frames` counts those of `num_frames` that are damaged or don't come out; `wrong_frames` those of a sample
 (`compared_frames`) that the decoder gave otherwise than a plain decode does; `cut_short` says where a file ends too
 early, and is empty where nothing shows that it does. What isn't known of a broken video is null."""
-
-_FACTS = ("crc32", "num_frames", "fps", "width", "height", "codec", "duration_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +56,7 @@ class VerifyTask:
     keeps_cut_short: bool = True
     """Whether files that end too early are used up to there; else they count among those that can't be used."""
 
-    @property
-    def schema(self) -> pa.Schema:
-        """Columns of the results, `VERIFIED`."""
-        return VERIFIED
+    schema = VERIFIED
 
     def __call__(self, video: Mapping[str, object]) -> dict[str, object]:
         """Everything about a video that can be used.
@@ -82,12 +74,7 @@ class VerifyTask:
         return {
             "stored_bytes": stored_bytes(path),
             "crc32": None if holds_frames(path) else file_crc32(path),
-            "num_frames": info.num_frames,
-            "fps": info.fps,
-            "width": info.width,
-            "height": info.height,
-            "codec": info.codec,
-            "duration_s": length_s,
+            **facts_of(info),
             "damaged_frames": seen.damaged,
             "compared_frames": seen.compared,
             "wrong_frames": seen.wrong,
@@ -130,18 +117,15 @@ def filled_manifest(manifest: Manifest, found: pa.Table) -> Manifest:
     A video that can't be used loses what was known of its content, but for the number of frames that its list promises;
     a file that isn't there is no longer available, nor is one that is left out for being cut short.
     """
-    table = manifest.table
     left_out = pc.and_(pc.not_equal(pc.fill_null(found["cut_short"], ""), ""), pc.not_equal(found["error"], ""))
     there = pc.and_(found["size_bytes"].is_valid(), pc.invert(left_out))
-    new = {name: found[name] for name in _FACTS}
-    new["num_frames"] = pc.coalesce(found["num_frames"], table["num_frames"])
+    new = {field.name: found[field.name] for field in FACTS}
+    new["crc32"] = found["crc32"]
+    new["num_frames"] = pc.coalesce(found["num_frames"], manifest.table["num_frames"])
     new["size_bytes"] = pc.coalesce(found["stored_bytes"], found["size_bytes"])
     new["mtime"] = found["mtime"]
     new["available"] = there
-    for name, cells in new.items():
-        field = columns.MANIFEST.field(name)
-        table = table.set_column(table.schema.get_field_index(name), field, cells.cast(field.type).combine_chunks())
-    return replace(manifest, table=table)
+    return with_columns(manifest, new)
 
 
 def without_cut_short(found: pa.Table) -> pa.Table:

@@ -26,6 +26,7 @@ from pydantic import JsonValue
 
 from morphmlp.data.columns import TIME
 from morphmlp.data.decoding.stored_frames.frame_names import stored_path
+from morphmlp.data.manifest import writing
 from morphmlp.errors import ManifestError
 from morphmlp.files import UNFINISHED, atomic_file
 
@@ -102,11 +103,9 @@ class WorkFolder:
         Raises:
             ManifestError: Another process is at work there, or it can't be written.
         """
-        try:
+        with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = (self._folder / "lock").open("w")
-        except OSError as error:
-            raise ManifestError(f"{self._folder}: can't be written: {error.strerror or error}") from None
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,17 +193,11 @@ class WorkFolder:
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file, complete or not at all.
-
-    Raises:
-        ManifestError: It can't be written.
-    """
-    try:
+    """Write a Parquet file, complete or not at all."""
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as unfinished:
             pq.write_table(table, unfinished)
-    except OSError as error:
-        raise ManifestError(f"{path}: can't be written: {error.strerror or error}") from None
 
 
 def _places(wanted: pa.ChunkedArray, known: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -23,7 +23,7 @@ from morphmlp.preparation.copies import CopyFiles
 from morphmlp.preparation.copy_tasks import PackTask, TranscodeTask
 from morphmlp.preparation.ray_copies import copy_job, make_copies
 from morphmlp.preparation.ray_jobs import do_with_every_video
-from morphmlp.preparation.ray_verify import verify_manifest
+from morphmlp.preparation.ray_verify import VerifyFiles, verify_manifest
 from morphmlp.preparation.transcode_settings import TranscodeSettings
 from morphmlp.preparation.verification import VerifyTask
 from morphmlp.preparation.work_folder import WorkFolder
@@ -88,7 +88,7 @@ def manifest(tmp_path):
 @pytest.mark.usefixtures("placement")
 def test_a_verification_fills_the_manifest_and_lists_what_is_broken(manifest):
     before = read_manifest(manifest)
-    done = verify_manifest(manifest, manifest, VERIFY, progress=Notes())
+    done, files = verify_manifest(manifest, manifest, VERIFY, progress=Notes()), VerifyFiles(manifest=manifest)
     after = read_manifest(manifest)
     assert after.fingerprint() == before.fingerprint()
     assert after.table["label"].equals(before.table["label"])
@@ -100,20 +100,20 @@ def test_a_verification_fills_the_manifest_and_lists_what_is_broken(manifest):
     assert [name for name, row in rows.items() if not row["available"]] == ["gone"]
     assert rows["empty"]["num_frames"] is None
 
-    quarantine = pq.read_table(done.files.quarantine).to_pylist()
+    quarantine = pq.read_table(files.quarantine).to_pylist()
     assert [row["video_id"] for row in quarantine] == ["empty", "gone", "text"]
     assert {row["stage"] for row in quarantine} == {"verify"}
     assert quarantine[0]["message"] == "the file is empty (0 bytes)"
     assert quarantine[1]["size_bytes"] is None
 
-    found = {row["video_id"]: row["damaged_frames"] for row in pq.read_table(done.files.found).to_pylist()}
+    found = {row["video_id"]: row["damaged_frames"] for row in pq.read_table(files.found).to_pylist()}
     assert found["video0"] == 0
     assert found["video5"] > 0
     assert (done.videos, done.broken) == (9, 3)
     assert "the file is empty (0 bytes)" in done.text
     assert f"of {rows['video5']['path']}" in done.text
-    assert done.files.picture.read_bytes().startswith(b"\x89PNG")
-    assert not done.files.work.exists()
+    assert files.picture.read_bytes().startswith(b"\x89PNG")
+    assert not files.work.exists()
 
 
 @pytest.mark.usefixtures("placement")

@@ -17,7 +17,7 @@ from morphmlp.data.datasets.kinetics_formats import (
     read_kinetics_json,
 )
 from morphmlp.data.datasets.lines import AnnotatedVideo, Faults, as_table, composed, lines_of, read_content, split_of
-from morphmlp.data.datasets.list_formats import ListRows, read_list
+from morphmlp.data.datasets.list_formats import FoundRows, read_list
 from morphmlp.data.datasets.list_paths import below_folder
 from morphmlp.data.datasets.matching import (
     Annotations,
@@ -28,21 +28,11 @@ from morphmlp.data.datasets.matching import (
     names_seen,
     rows_without_repeats,
 )
-from morphmlp.data.datasets.video_folder import FRAMES, VIDEOS_OR_FRAMES, VideoFolder
+from morphmlp.data.datasets.video_folder import VIDEOS_OR_FRAMES, VideoFolder
 from morphmlp.errors import ManifestError
 
 _JSON = re.compile(rb'\s*(\{\s*["}]|\[\s*[{\]])')
 _HMDB_SPLIT = re.compile(r".+_test_split[123]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfficialRows:
-    """The videos of official annotations; labels are names of classes."""
-
-    form: str
-    rows: Sequence[AnnotatedVideo]
-    looked_for: str
-    """Under which names they are looked for, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +43,9 @@ class DataSet:
     """Classes where a list of class ids comes without their names."""
     endings: tuple[str, ...]
     """What may follow a path that is written without an extension, the most wanted first."""
-    official_json: Callable[[bytes, str | None, Faults], OfficialRows]
+    official_json: Callable[[bytes, str | None, Faults], FoundRows]
     """Reads the official JSON: its bytes, the split where something says it, the faults."""
-    official_csv: Callable[[Sequence[tuple[int, str]], str | None, Faults], OfficialRows | None]
+    official_csv: Callable[[Sequence[tuple[int, str]], str | None, Faults], FoundRows | None]
     """Reads the official CSV, in the same way by its lines; gives None where they are no official CSV."""
 
 
@@ -91,7 +81,7 @@ def read_annotations(
     path, data_set = Path(path), data_set or KINETICS
     faults, content = Faults(path), read_content(path)
     if _JSON.match(content):
-        official: OfficialRows | None = data_set.official_json(content, split, faults)
+        official: FoundRows | None = data_set.official_json(content, split, faults)
         lines: Sequence[tuple[int, str]] = ()
     else:
         lines = lines_of(content, faults)
@@ -111,7 +101,7 @@ def read_annotations(
     return replace(found, warnings=(*found.warnings, *_notes_on_places(found, folder)))
 
 
-def _labelled_official(official: OfficialRows, class_names: Sequence[str] | None, faults: Faults) -> LabelledRows:
+def _labelled_official(official: FoundRows, class_names: Sequence[str] | None, faults: Faults) -> LabelledRows:
     rows = rows_without_repeats(official.rows, faults)
     names, order = (class_names, "as given") if class_names is not None else names_seen(rows)
     return LabelledRows(
@@ -125,7 +115,7 @@ def _labelled_official(official: OfficialRows, class_names: Sequence[str] | None
 
 
 def _labelled_list(
-    found: ListRows,
+    found: FoundRows,
     class_names: Sequence[str] | None,
     folder: VideoFolder,
     *,
@@ -147,7 +137,7 @@ def _labelled_list(
         class_names=names,
         form=found.form,
         class_order=order,
-        looked_for=endings_text("<path>", FRAMES) if found.form == "frame list" else None,
+        looked_for=found.looked_for,
         warnings=(*_unlabelled_note(faults.file, rows), *path_notes, *class_notes),
     )
 
@@ -160,11 +150,6 @@ def _with_class_ids(
     Ids that count from 1 throughout, as UCF101's do, become those that count from 0. Ids that count in another order
     than the names are faults. Names of classes that are written as folders (`riding_a_bike`) are brought into the form
     of the class names.
-
-    Args:
-        rows: The videos.
-        class_names: Names in label order; None where there are none.
-        faults: Takes what is wrong, by line.
     """
     if class_names is None:
         return list(rows), _from_1(rows, None)
@@ -248,20 +233,20 @@ def _notes_on_places(found: Annotations, folder: VideoFolder) -> tuple[str, ...]
     return tuple(notes)
 
 
-def _kinetics_json(content: bytes, split: str | None, faults: Faults) -> OfficialRows:
+def _kinetics_json(content: bytes, split: str | None, faults: Faults) -> FoundRows:
     return _of_kinetics("official Kinetics JSON", read_kinetics_json(content, split, faults))
 
 
-def _kinetics_csv(lines: Sequence[tuple[int, str]], split: str | None, faults: Faults) -> OfficialRows | None:
+def _kinetics_csv(lines: Sequence[tuple[int, str]], split: str | None, faults: Faults) -> FoundRows | None:
     table = as_table(lines)
     if table is None or not is_kinetics_table(table):
         return None
     return _of_kinetics("official Kinetics CSV", read_kinetics_csv(table, split, faults))
 
 
-def _of_kinetics(form: str, rows: Sequence[AnnotatedVideo]) -> OfficialRows:
+def _of_kinetics(form: str, rows: Sequence[AnnotatedVideo]) -> FoundRows:
     looked_for = f"{', '.join(KINETICS_LAYOUTS)} with {endings_text('', VIDEOS_OR_FRAMES)}"
-    return OfficialRows(form=form, rows=rows, looked_for=looked_for)
+    return FoundRows(form=form, rows=rows, looked_for=looked_for)
 
 
 KINETICS = DataSet(num_classes=400, endings=VIDEOS_OR_FRAMES, official_json=_kinetics_json, official_csv=_kinetics_csv)

@@ -3,11 +3,10 @@
 The disk isn't looked at.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 
-from morphmlp.data.datasets.lines import SPLIT_WORDS, AnnotatedVideo, Faults, Table, json_objects, json_text
+from morphmlp.data.datasets.lines import SPLIT_WORDS, AnnotatedVideo, Faults, Table, json_objects
 from morphmlp.data.datasets.video_folder import VIDEOS_OR_FRAMES
 from morphmlp.data.manifest import SPLITS
 
@@ -46,13 +45,7 @@ def read_kinetics_csv(table: Table, split: str | None, faults: Faults) -> list[A
 def read_kinetics_json(content: bytes, split: str | None, faults: Faults) -> list[AnnotatedVideo]:
     """The videos of the official JSON, `{<youtube id>: {annotations: {label, segment}, subset}}`."""
     rows: list[AnnotatedVideo] = []
-    if (text := json_text(content, faults)) is None:
-        return rows
-    try:
-        videos = list(json_objects(text, named=True))
-    except json.JSONDecodeError as error:
-        faults.add(error.lineno, f"not a JSON object of Kinetics' videos: {error.msg} at column {error.colno}")
-        return rows
+    videos = json_objects(content, faults, named=True, what="object of Kinetics' videos")
     if videos and not any("annotations" in video or "subset" in video for _, _, video in videos):
         form = "{<youtube id>: {annotations: {label, segment}, subset}}"
         faults.add(videos[0][0], f"not the official JSON of Kinetics, which is {form}")
@@ -82,7 +75,7 @@ def _kinetics_video(line: int, cells: Mapping[str, str], split: str | None, faul
     before = len(faults)
     if not label or not youtube_id:
         faults.add(line, f"unreadable line: label is {label!r} and youtube_id {youtube_id!r}; both must be given")
-    if not all(_is_seconds(time) for time in times):
+    if not all(map(_SECONDS.fullmatch, times)):
         faults.add(line, f"unreadable line: time_start is {times[0]!r} and time_end {times[1]!r}; both must be seconds")
     if said not in SPLIT_WORDS:
         faults.add(line, f"split is {said!r}; it must be one of {', '.join(SPLITS)}")
@@ -110,7 +103,3 @@ def _places(name: str, youtube_id: str, label: str, splits: Sequence[str] | Mapp
         name,
         youtube_id,
     )
-
-
-def _is_seconds(text: str) -> bool:
-    return _SECONDS.fullmatch(text) is not None

@@ -124,27 +124,28 @@ def composed(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def json_text(content: bytes, faults: Faults) -> str | None:
-    """A JSON file's text; None, with a fault, where it isn't UTF-8."""
-    try:
-        return composed(content.decode())
-    except UnicodeDecodeError as error:
-        faults.add(content.count(b"\n", 0, error.start) + 1, "unreadable line; it must be UTF-8 text")
-        return None
-
-
-def json_objects(text: str, *, named: bool) -> Iterator[tuple[int, str, Mapping[str, object]]]:
+def json_objects(
+    content: bytes, faults: Faults, *, named: bool, what: str
+) -> list[tuple[int, str, Mapping[str, object]]]:
     """The objects of a JSON list, or of an object that names them, each with the line on which it begins.
 
-    `json.load` doesn't tell the lines, and of a name that stands there twice it keeps one.
-
     Args:
-        text: Of the file.
+        content: Of the file; where it's something else that is a fault, and there are none.
+        faults: Takes it.
         named: Whether it's an object, whose entries have names; those of a list come with an empty one.
-
-    Raises:
-        json.JSONDecodeError: It's something else.
+        what: What it must be, in words.
     """
+    try:
+        return list(_json_objects(composed(content.decode()), named=named))
+    except UnicodeDecodeError as error:
+        faults.add(content.count(b"\n", 0, error.start) + 1, "unreadable line; it must be UTF-8 text")
+    except json.JSONDecodeError as error:
+        faults.add(error.lineno, f"not a JSON {what}: {error.msg} at column {error.colno}")
+    return []
+
+
+def _json_objects(text: str, *, named: bool) -> Iterator[tuple[int, str, Mapping[str, object]]]:
+    """By hand: `json.load` doesn't tell the lines, and of a name that stands there twice it keeps one."""
     # Whole numbers stay text: here they are ids and seconds, and Python refuses to make numbers of very long ones.
     decoder, (opening, closing) = json.JSONDecoder(parse_int=str), "{}" if named else "[]"
     place = _after_space(text, 0)

@@ -7,9 +7,9 @@ separated by spaces, tabs, commas or semicolons. The disk isn't looked at.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from morphmlp.data.datasets.lines import SPLIT_WORDS, AnnotatedVideo, Faults, Table, as_table, require_split
+from morphmlp.data.datasets.matching import endings_text
 from morphmlp.data.datasets.video_folder import FRAMES, without_extension
 from morphmlp.data.manifest import SPLITS
 
@@ -40,22 +40,22 @@ _WHOLE = re.compile(r"-?[0-9]{1,9}")
 """Class ids and counts as far as a manifest's columns hold them."""
 _QUOTED = re.compile(r'"((?:[^"]|"")+)"(.*)')
 
-Form = Literal["path list", "frame list", "list of paths in class folders", "list with a header"]
 
-
-@dataclass(frozen=True)
-class ListRows:
-    """The videos of a list.
+@dataclass(frozen=True, kw_only=True)
+class FoundRows:
+    """The videos of annotations.
 
     Attributes:
-        form: What the list is, in words.
-        rows: Its videos, their paths as they are written.
+        form: What the annotations are, in words.
+        rows: Their videos; paths of a list are as they are written.
         has_names: Whether labels are names of classes, not ids.
+        looked_for: Under which names videos are looked for, in words; None where the annotations name files.
     """
 
-    form: Form
-    rows: list[AnnotatedVideo]
-    has_names: bool = False
+    form: str
+    rows: Sequence[AnnotatedVideo]
+    has_names: bool = True
+    looked_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def read_list(
     *,
     endings: tuple[str, ...],
     usual_split: str | None = None,
-) -> ListRows:
+) -> FoundRows:
     """The videos of a list; its first line that can be read tells which kind it is.
 
     Args:
@@ -110,14 +110,18 @@ def read_list(
     parsed = [(line, text, _fields(text)) for line, text in lines]
     numbered = next((fields for _, _, fields in parsed if fields.numbers), None)
     reader = _LineReader(split or "", faults, endings)
-    form: Form = "path list"
-    read = reader.path_row
+    form, read, looked_for = "path list", reader.path_row, None
     if numbered is not None and len(numbered.numbers) > 1 and not numbered.is_file:
-        form, read = "frame list", reader.frame_row
+        form, read, looked_for = "frame list", reader.frame_row, endings_text("<path>", FRAMES)
     elif numbered is None and parsed and parsed[0][2].is_file and parsed[0][2].class_folder:
         form, read = "list of paths in class folders", reader.folder_row
     rows = [row for line, text, fields in parsed if (row := read(line, text, fields)) is not None]
-    return ListRows(form, _without_addresses(rows, faults), has_names=form == "list of paths in class folders")
+    return FoundRows(
+        form=form,
+        rows=_without_addresses(rows, faults),
+        has_names=form == "list of paths in class folders",
+        looked_for=looked_for,
+    )
 
 
 def _without_addresses(rows: Sequence[AnnotatedVideo], faults: Faults) -> list[AnnotatedVideo]:
@@ -222,7 +226,7 @@ class _LineReader:
 
 def _read_table(
     table: Table, split: str | None, faults: Faults, *, endings: tuple[str, ...], usual_split: str | None
-) -> ListRows:
+) -> FoundRows:
     """A list whose header names at least a path and a class."""
     columns = [column(table, names) or "" for names in (PATH_COLUMNS, LABEL_COLUMNS, _COUNTS, SPLIT_COLUMNS)]
     usual_split = split or (None if columns[-1] else usual_split)
@@ -249,7 +253,7 @@ def _read_table(
             rows.append(_frames_by_path(line, path, its_label, its_split, int(count)))
         else:
             rows.append(video_by_path(line, path, its_label, its_split, endings))
-    return ListRows("list with a header", _without_addresses(rows, faults), has_names)
+    return FoundRows(form="list with a header", rows=_without_addresses(rows, faults), has_names=has_names)
 
 
 def video_by_path(line: int, path: str, label: int | str, split: str, endings: tuple[str, ...]) -> AnnotatedVideo:

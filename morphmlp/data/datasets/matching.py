@@ -108,13 +108,6 @@ def match_files(
 ) -> Annotations:
     """Look for the videos and make the manifest.
 
-    Args:
-        labelled: The videos.
-        folder: Where they lie.
-        file: The annotations.
-        faults: What was wrong so far.
-        allow_missing: Keep videos that aren't there, marked, instead of refusing.
-
     Raises:
         ManifestError: All faults with their lines, at most `MAX_FAULTS` of them named.
     """

@@ -5,16 +5,15 @@ with one template per line is put in that order, whatever its own: that of V1 ha
 templates that goes around.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from morphmlp.data.datasets.annotations import DataSet, OfficialRows, read_annotations
+from morphmlp.data.datasets.annotations import DataSet
 from morphmlp.data.datasets.class_list import read_class_list
-from morphmlp.data.datasets.lines import AnnotatedVideo, Faults, json_objects, json_text, require_split, split_of
-from morphmlp.data.datasets.list_formats import has_list_header
-from morphmlp.data.datasets.matching import Annotations, endings_text
+from morphmlp.data.datasets.lines import AnnotatedVideo, Faults, json_objects, require_split, split_of
+from morphmlp.data.datasets.list_formats import FoundRows, has_list_header
+from morphmlp.data.datasets.matching import endings_text
 from morphmlp.data.datasets.video_folder import EXTENSIONS, FRAMES, VIDEOS_OR_FRAMES
 
 Version = Literal["ssv1", "ssv2"]
@@ -35,45 +34,6 @@ def read_templates(path: str | Path) -> tuple[str, ...]:
         ManifestError: All faults with their lines.
     """
     return read_class_list(path, unnumbered="alphabetical", clean=without_brackets)
-
-
-def read_something(
-    path: str | Path,
-    *,
-    version: Version,
-    videos: str | Path,
-    split: str | None = None,
-    class_names: Sequence[str] | None = None,
-    allow_missing: bool = False,
-    frame_template: str | None = None,
-) -> Annotations:
-    """Read a list, the official CSV or the official JSON, recognised by what they hold.
-
-    Videos of official annotations are folders of frames or packed frames (`<id>.zip`); for V2 they are `<id>.webm`, or
-    the same video under another extension, first. For the rest see `read_annotations`.
-
-    Args:
-        path: The annotations.
-        version: Of the data set.
-        videos: Folder that holds the videos.
-        split: train, val or test; by default what the file's name says.
-        class_names: Templates in label order, see `read_templates`; by default those of this file in alphabetical
-            order, or the numbers 0 to 173 for a list of class ids.
-        allow_missing: Keep videos that aren't there, marked, instead of refusing.
-        frame_template: How frames are named in folders of frames, where that isn't to be found out.
-
-    Raises:
-        ManifestError: All faults with their lines, at most `MAX_FAULTS` of them named.
-    """
-    return read_annotations(
-        path,
-        videos=videos,
-        data_set=_DATA_SETS[version],
-        split=split,
-        class_names=class_names,
-        allow_missing=allow_missing,
-        frame_template=frame_template,
-    )
 
 
 def _is_something_csv(lines: Sequence[tuple[int, str]]) -> bool:
@@ -113,13 +73,7 @@ def _read_something_json(
 ) -> list[AnnotatedVideo]:
     """The videos of the official JSON; `endings` are those of the files that it speaks of."""
     rows: list[AnnotatedVideo] = []
-    if (text := json_text(content, faults)) is None:
-        return rows
-    try:
-        objects = [(line, video) for line, _, video in json_objects(text, named=False)]
-    except json.JSONDecodeError as error:
-        faults.add(error.lineno, f"not a JSON list of objects: {error.msg} at column {error.colno}")
-        return rows
+    objects = [(line, video) for line, _, video in json_objects(content, faults, named=False, what="list of objects")]
     if objects and not any(_field(video, "template") for _, video in objects):
         faults.add(objects[0][0], f"not one of its {len(objects)} videos has a template: {UNLABELLED}")
         return rows
@@ -144,20 +98,22 @@ def _field(video: Mapping[str, object], name: str) -> str:
 def _data_set(endings: tuple[str, ...], official_endings: tuple[str, ...]) -> DataSet:
     looked_for = endings_text("<id>", official_endings)
 
-    def official_json(content: bytes, split: str | None, faults: Faults) -> OfficialRows:
+    def official_json(content: bytes, split: str | None, faults: Faults) -> FoundRows:
         rows = _read_something_json(content, split or split_of(faults.file), faults, endings=official_endings)
-        return OfficialRows(form="official JSON", rows=rows, looked_for=looked_for)
+        return FoundRows(form="official JSON", rows=rows, looked_for=looked_for)
 
-    def official_csv(lines: Sequence[tuple[int, str]], split: str | None, faults: Faults) -> OfficialRows | None:
+    def official_csv(lines: Sequence[tuple[int, str]], split: str | None, faults: Faults) -> FoundRows | None:
         if not _is_something_csv(lines) or has_list_header(lines):
             return None
         rows = _read_something_csv(lines, split or split_of(faults.file), faults, endings=official_endings)
-        return OfficialRows(form="official CSV", rows=rows, looked_for=looked_for)
+        return FoundRows(form="official CSV", rows=rows, looked_for=looked_for)
 
     return DataSet(num_classes=NUM_CLASSES, endings=endings, official_json=official_json, official_csv=official_csv)
 
 
-_DATA_SETS = {
+SOMETHING: Mapping[Version, DataSet] = {
     "ssv1": _data_set((*FRAMES, *EXTENSIONS), official_endings=FRAMES),
     "ssv2": _data_set(_WEBM_FIRST, official_endings=_WEBM_FIRST),
 }
+"""What `read_annotations` must know of them. Videos of official annotations are folders of frames or packed frames
+(`<id>.zip`); for V2 they are `<id>.webm`, or the same video under another extension, first."""

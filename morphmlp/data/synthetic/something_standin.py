@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from morphmlp.data.datasets.something import Version, read_something, read_templates, without_brackets
+from morphmlp.data.datasets.annotations import read_annotations
+from morphmlp.data.datasets.something import SOMETHING, Version, read_templates, without_brackets
 from morphmlp.data.manifest import write_manifest
 from morphmlp.data.synthetic import something_scenes as scenes
 from morphmlp.data.synthetic.folder import fill_folder
@@ -79,8 +80,11 @@ def write_standin(
     def describe() -> None:
         annotations = _write_ssv1(output, videos, seed) if version == "ssv1" else _write_ssv2(output, videos)
         for split, path in annotations.items():
-            found = read_something(
-                path, version=version, videos=folder, class_names=read_templates(output / _labels_file(version))
+            found = read_annotations(
+                path,
+                data_set=SOMETHING[version],
+                videos=folder,
+                class_names=read_templates(output / _labels_file(version)),
             )
             write_manifest(found.manifest, output / f"{split}.parquet")
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from morphmlp.data.datasets.annotations import read_annotations
 from morphmlp.data.datasets.lines import split_of
-from morphmlp.data.datasets.something import read_something
+from morphmlp.data.datasets.something import SOMETHING
 from morphmlp.data.decoding.stored_frames.frame_stores import open_packed_frames
 from morphmlp.data.manifest import write_manifest
 from morphmlp.errors import ManifestError
@@ -37,7 +37,7 @@ def touch(folder, *names):
 def read(data_set, path, **options):
     if data_set == "k400":
         return read_annotations(path, **options)
-    return read_something(path, version=data_set, **options)
+    return read_annotations(path, data_set=SOMETHING[data_set], **options)
 
 
 def rows_of(found):

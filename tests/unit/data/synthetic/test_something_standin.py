@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morphmlp.data.datasets.something import read_something, read_templates, without_brackets
+from morphmlp.data.datasets.annotations import read_annotations
+from morphmlp.data.datasets.something import SOMETHING, read_templates, without_brackets
 from morphmlp.data.manifest import read_manifest
 from morphmlp.data.synthetic import something_scenes as scenes
 from morphmlp.data.synthetic.something_standin import write_standin
@@ -101,8 +102,11 @@ def test_the_csv_of_v1_and_its_label_file_whose_order_is_another_say_what_the_li
     labels = (ssv1 / "something-something-v1-labels.csv").read_text().splitlines()
     assert labels != sorted(labels)
     templates = read_templates(ssv1 / "something-something-v1-labels.csv")
-    found = read_something(
-        ssv1 / "something-something-v1-validation.csv", version="ssv1", videos=ssv1 / V1, class_names=templates
+    found = read_annotations(
+        ssv1 / "something-something-v1-validation.csv",
+        data_set=SOMETHING["ssv1"],
+        videos=ssv1 / V1,
+        class_names=templates,
     )
     assert found.manifest.fingerprint() == read_manifest(ssv1 / "val.parquet").fingerprint()
 
