@@ -15,6 +15,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
+from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models.weights.carry_over import carried_over
 from morphmlp.models.weights.describe import (
@@ -26,24 +27,6 @@ from morphmlp.models.weights.describe import (
     differences,
     first_names,
 )
-
-Inflation = Literal["repeat", "centre"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsChanges:
-    """What is asked for; the options of `start_from`."""
-
-    inflate: Inflation | None = None
-    """How 2-D convolutions get a time axis."""
-    replace_head: bool = False
-    """Leave the head fresh, also where there are as many classes."""
-    head_rows: Sequence[int] | None = None
-    """The file's row for each class of the network; None: row for row."""
-    reverse_channels: bool = False
-    """Swap the first convolution's input channels."""
-    only_fitting: bool = False
-    """Take what means the same in both networks, and leave the rest fresh."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,83 +44,54 @@ def fit_weights(
     *,
     file: WeightsDescription,
     asked: WeightsDescription,
-    changes: WeightsChanges,
+    start: StartConfig,
+    head_rows: Sequence[int] | None = None,
 ) -> FittedWeights:
-    """The tensors of a file for a network, changed as asked.
+    """The tensors of a file for a network, changed as the options of `start_from` ask.
 
-    Of the network's tensors, `expected`, only names and shapes count.
+    Of the network's tensors, `expected`, only names and shapes count. `head_rows` are the file's rows for the classes
+    of the network; None: row for row.
 
     Raises:
         ConfigError: They don't fit: the differences in one line, the tensors in another.
     """
-    if changes.only_fitting:
-        return _fit_partly(state, expected, file=file, asked=asked, changes=changes)
-    faults = [*differences(file, asked), *_bridge_faults(file, asked, changes)]
-    fresh = _fresh(expected, file, asked, changes)
+    partly = start.carry == "fitting"
+    if partly:
+        faults = [*_inflate_faults(file, asked, start), *_class_order_faults(file, head_rows)]
+    else:
+        faults = [*differences(file, asked), *_bridge_faults(file, asked, start, head_rows)]
+    fresh = _fresh(expected, file, asked, start)
     result, done = dict(state), []
-    if changes.inflate is not None and file.kind == "image":
-        done.append(f"{inflate(result, expected, changes.inflate)} convolutions got a time axis ({changes.inflate})")
+    if start.inflate is not None:
+        done.append(f"{inflate(result, expected, start.inflate)} convolutions got a time axis ({start.inflate})")
     if faults:
         needed = {name: value for name, value in expected.items() if name in state or name not in fresh}
+        tensors = [] if partly else [compare_keys(result, needed).in_words]
         raise ConfigError(
-            [
-                f"it is {file.in_words}; the experiment needs {asked.in_words}: {'; '.join(faults)}",
-                compare_keys(result, needed).in_words,
-            ]
+            [f"it is {file.in_words}; the experiment needs {asked.in_words}: {'; '.join(faults)}", *tensors]
         )
-    _refuse_damaged(state)
-    if changes.reverse_channels:
-        result[FIRST_CONVOLUTION] = result[FIRST_CONVOLUTION].flip(1)
-        done.append("the first convolution's colours were reversed")
-    if _head_is_fresh(file, asked, changes):
-        result = {name: value for name, value in result.items() if name not in HEAD}
-    elif changes.head_rows is not None:
-        result = with_head_rows(result, changes.head_rows)
-    report = compare_keys(result, {name: value for name, value in expected.items() if name not in fresh})
-    if not report.clean:
-        raise ConfigError([report.in_words])
-    notes = (
-        f"{report.fitting} of {len(expected)} tensors are the file's",
-        *done,
-        *_head_notes(file, asked, changes),
-        *_other_notes(fresh, file, asked),
-        *_dtype_notes(result, expected),
-    )
-    return FittedWeights(state=result, notes=notes)
-
-
-def _fit_partly(
-    state: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    *,
-    file: WeightsDescription,
-    asked: WeightsDescription,
-    changes: WeightsChanges,
-) -> FittedWeights:
-    """The tensors of a file of another network, as far as they carry over."""
-    _refuse_damaged(state)
-    if faults := [*_inflate_faults(file, asked, changes), *_class_order_faults(file, changes)]:
-        raise ConfigError([f"it is {file.in_words}; the experiment needs {asked.in_words}: {'; '.join(faults)}"])
-    result, done = dict(state), []
-    if changes.inflate is not None:
-        done.append(f"{inflate(result, expected, changes.inflate)} convolutions got a time axis ({changes.inflate})")
-    if changes.reverse_channels:
-        result[FIRST_CONVOLUTION] = result[FIRST_CONVOLUTION].flip(1)
-        done.append("the first convolution's colours were reversed")
-    if changes.head_rows is not None:
-        result = with_head_rows(result, changes.head_rows)
-    fits, notes = carried_over(result, expected, file=file, asked=asked, replace_head=changes.replace_head)
-    if HEAD[0] in fits:
-        done += _head_notes(file, asked, changes)
-    return FittedWeights(state=fits, notes=(*notes, *done, *_dtype_notes(fits, expected)))
-
-
-def _refuse_damaged(state: Mapping[str, Tensor]) -> None:
     if damaged := [name for name, value in state.items() if not value.isfinite().all()]:
         raise ConfigError([f"{len(damaged)} tensors hold numbers that aren't finite ({first_names(damaged)})"])
+    if start.reverse_channels:
+        result[FIRST_CONVOLUTION] = result[FIRST_CONVOLUTION].flip(1)
+        done.append("the first convolution's colours were reversed")
+    if head_rows is not None:
+        result = with_head_rows(result, head_rows)
+    head_notes = _head_notes(file, asked, start, head_rows)
+    if partly:
+        result, carried = carried_over(result, expected, file=file, asked=asked, replace_head=start.replace_head)
+        notes = [*carried, *done, *(head_notes if HEAD[0] in result else [])]
+    else:
+        result = {name: value for name, value in result.items() if not (name in HEAD and name in fresh)}
+        report = compare_keys(result, {name: value for name, value in expected.items() if name not in fresh})
+        if not report.clean:
+            raise ConfigError([report.in_words])
+        taken = f"{report.fitting} of {len(expected)} tensors are the file's"
+        notes = [taken, *done, *head_notes, *_other_notes(fresh, file, asked)]
+    return FittedWeights(state=result, notes=(*notes, *_dtype_notes(result, expected)))
 
 
-def inflate(state: dict[str, Tensor], expected: Mapping[str, Tensor], how: Inflation) -> int:
+def inflate(state: dict[str, Tensor], expected: Mapping[str, Tensor], how: Literal["repeat", "centre"]) -> int:
     """Give each 2-D convolution the time axis that the network's has, in place; returns how many there were.
 
     `repeat`: the kernel at every time step, divided by their number; a clip that stands still gives the image's result,
@@ -189,56 +143,56 @@ def _repeated(names: Sequence[str]) -> list[str]:
     return [name for name in names if counts[_plain(name)] > 1]
 
 
-def _bridge_faults(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> list[str]:
+def _bridge_faults(
+    file: WeightsDescription, asked: WeightsDescription, start: StartConfig, head_rows: Sequence[int] | None
+) -> list[str]:
     """Differences of kind and classes that no option bridges, and options that have nothing to bridge."""
-    faults = _inflate_faults(file, asked, changes)
+    faults = _inflate_faults(file, asked, start)
     if faults:
         pass  # they say how the kinds differ
-    elif file.kind == "image" and asked.kind != "image" and changes.inflate is None:
+    elif file.kind == "image" and asked.kind != "image" and start.inflate is None:
         faults.append("its convolutions have no time axis, start_from.inflate (repeat or centre) gives them one")
     elif file.kind != "image" and asked.kind == "image":
         faults.append("its convolutions have a time axis, an image network's have none")
     elif file.kind == "video" and asked.kind != "video":
         faults.append("it has temporal layers, with model.temporal: averaged there are none")
-    if file.num_classes != asked.num_classes and not changes.replace_head:
+    if file.num_classes != asked.num_classes and not start.replace_head:
         faults.append(
             f"classes {file.num_classes or 'none'} against {asked.num_classes}, "
             "start_from.replace_head: true starts with a fresh head"
         )
-    return [*faults, *_class_order_faults(file, changes)]
+    return [*faults, *_class_order_faults(file, head_rows)]
 
 
-def _inflate_faults(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> list[str]:
-    if changes.inflate is None or (file.kind == "image" and asked.kind != "image"):
+def _inflate_faults(file: WeightsDescription, asked: WeightsDescription, start: StartConfig) -> list[str]:
+    if start.inflate is None or (file.kind == "image" and asked.kind != "image"):
         return []
-    return [f"start_from.inflate is {changes.inflate}, but there are no 2-D weights for a video network"]
+    return [f"start_from.inflate is {start.inflate}, but there are no 2-D weights for a video network"]
 
 
-def _class_order_faults(file: WeightsDescription, changes: WeightsChanges) -> list[str]:
-    if changes.head_rows is None or len(changes.head_rows) == file.num_classes:
+def _class_order_faults(file: WeightsDescription, head_rows: Sequence[int] | None) -> list[str]:
+    if head_rows is None or len(head_rows) == file.num_classes:
         return []
-    return [f"start_from.class_order names {len(changes.head_rows)} rows"]
-
-
-def _head_is_fresh(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> bool:
-    return changes.replace_head or file.num_classes != asked.num_classes
+    return [f"start_from.class_order names {len(head_rows)} rows"]
 
 
 def _fresh(
-    expected: Mapping[str, Tensor], file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges
+    expected: Mapping[str, Tensor], file: WeightsDescription, asked: WeightsDescription, start: StartConfig
 ) -> list[str]:
     """The network's tensors that the file can't have, or that aren't taken from it."""
     temporal = asked.kind == "video" and file.kind != "video"
-    head = _head_is_fresh(file, asked, changes)
+    head = start.replace_head or file.num_classes != asked.num_classes
     return [name for name in expected if (temporal and TEMPORAL_LAYER.match(name)) or (head and name in HEAD)]
 
 
-def _head_notes(file: WeightsDescription, asked: WeightsDescription, changes: WeightsChanges) -> list[str]:
+def _head_notes(
+    file: WeightsDescription, asked: WeightsDescription, start: StartConfig, head_rows: Sequence[int] | None
+) -> list[str]:
     if file.num_classes != asked.num_classes:
         return [f"fresh: the head ({file.num_classes or 'no'} classes in the file, {asked.num_classes} here)"]
-    if changes.replace_head:
+    if start.replace_head:
         return [f"fresh: the head (start_from.replace_head; {asked.num_classes} classes in the file and here)"]
-    if changes.head_rows is not None:
+    if head_rows is not None:
         return ["the head's rows were brought into the manifest's order (start_from.class_order)"]
     return ["the head's rows are taken to be in the manifest's order"]
 

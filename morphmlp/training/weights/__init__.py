@@ -1,1 +1,1 @@
-"""Files of weights: read and written (`file`), and what a training starts from (`start`, `choose`, `extend`)."""
+"""Files of weights: read and written (`file`), and what a training starts from (`start`, `choose`)."""

@@ -1,4 +1,7 @@
-"""Carries out `start_from`: reads the file, checks that it fits the experiment, puts its weights into the network."""
+"""Carries out `start_from`: reads the file, checks that it fits the experiment, puts its weights into the network.
+
+With `training_state` it is another run's whole training state, continued under a longer schedule.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,18 +11,23 @@ from pathlib import Path
 from torch import Tensor
 
 from morphmlp.config import ExperimentConfig
+from morphmlp.config.loading import changed_fields
 from morphmlp.config.start import StartConfig
+from morphmlp.config.sweep import SCHEDULE
 from morphmlp.data.datasets.class_list import read_class_list
-from morphmlp.errors import ConfigError, MorphMLPError
+from morphmlp.errors import CheckpointError, ConfigError, MorphMLPError
 from morphmlp.models.backbone import Backbone
 from morphmlp.models.weights.describe import describe_model, expected_state
-from morphmlp.models.weights.fit import FittedWeights, WeightsChanges, class_rows, fit_weights
-from morphmlp.training.loop.state import TrainState
-from morphmlp.training.weights.extend import extend_training, extended_training, run_and_step
+from morphmlp.models.weights.fit import FittedWeights, class_rows, fit_weights
+from morphmlp.training.checkpoint.content import load_values
+from morphmlp.training.loop.recipe import learning_rate
+from morphmlp.training.loop.state import Checkpoint, TrainState, checkpoint_from, restore
 from morphmlp.training.weights.file import WeightsFile, read_weights
 
 _KINETICS_CLASSES, _SOMETHING_CLASSES = 400, 174
 """A released file doesn't name its data set; the number of rows of its head does."""
+_MAY_DIFFER = (*SCHEDULE, "optim.warmup_epochs", "train.epochs", "train.max_steps", "train.early_stopping")
+"""Fields of a run that extends another one; besides these, how it is tested, and what it started from itself."""
 
 
 def with_checked_weights(config: ExperimentConfig, class_names: Sequence[str]) -> ExperimentConfig:
@@ -36,7 +44,7 @@ def with_checked_weights(config: ExperimentConfig, class_names: Sequence[str]) -
         return config
     file, _ = _fitted(start, config, class_names)
     if start.training_state:
-        extended_training(config)
+        _extended_training(config)
     order = None if start.class_order is None else Path(start.class_order).absolute()
     named = replace(
         start,
@@ -61,7 +69,7 @@ def start(
         CheckpointError: The training state is of other videos, or of another arithmetic.
     """
     if config.start_from is not None and config.start_from.training_state:
-        return extend_training(state, config, data_fingerprint=data_fingerprint)
+        return _extend_training(state, config, data_fingerprint=data_fingerprint)
     notes = apply_start_weights(state.model, config, class_names)
     if state.averaged is not None:
         state.averaged.restart()
@@ -117,21 +125,16 @@ def _fitted(
         raise ConfigError([f"start_from.weights: {line}" for line in str(error).splitlines()]) from None
     if start.sha256 not in (None, file.sha256):
         raise ConfigError([f"start_from.sha256: {start.weights} has {file.sha256}, not {start.sha256}"])
-    changes = WeightsChanges(
-        inflate=start.inflate,
-        replace_head=start.replace_head,
-        head_rows=None if start.class_order is None else _head_rows(start, class_names),
-        reverse_channels=start.reverse_channels,
-        only_fitting=start.carry == "fitting",
-    )
     model, clip = config.model, config.clip
+    head_rows = None if start.class_order is None else _head_rows(start, class_names)
     try:
         fitted = fit_weights(
             file.state,
             expected_state(model, num_frames=clip.num_frames, crop_size=clip.crop_size),
             file=file.description,
             asked=describe_model(model, num_frames=clip.num_frames),
-            changes=changes,
+            start=start,
+            head_rows=head_rows,
         )
     except ConfigError as error:
         raise ConfigError([f"start_from.weights: {start.weights}: {line}" for line in error.faults]) from None
@@ -177,4 +180,84 @@ def start_tag(start_from: StartConfig) -> str:
         "training_state": start_from.training_state,
     }
     used = [name for name, on in options.items() if on]
-    return " ".join([run_and_step(start_from.weights), f"sha256:{str(start_from.sha256)[:12]}", *used])
+    return " ".join([_run_and_step(start_from.weights), f"sha256:{str(start_from.sha256)[:12]}", *used])
+
+
+def _extended_training(config: ExperimentConfig) -> Checkpoint:
+    """The checkpoint that `start_from` names, once it fits the experiment.
+
+    Raises:
+        ConfigError: It isn't a checkpoint, is of another experiment, or has no epochs left under the new length.
+    """
+    checkpoint = _read_checkpoint(config)
+    faults = [
+        line
+        for line in changed_fields(checkpoint.config, config)
+        if line.partition(":")[0] not in _MAY_DIFFER and not line.startswith(("test.", "start_from"))
+    ]
+    if faults:
+        raise ConfigError(
+            [
+                "start_from.training_state: continues the same experiment with another length, schedule or test only; "
+                f"undo: {'; '.join(faults)}"
+            ]
+        )
+    if checkpoint.cursor.epoch >= config.train.epochs:
+        raise ConfigError(
+            [
+                f"train.epochs: {config.train.epochs} epochs, of which {checkpoint.cursor.epoch} are done in "
+                f"{_start_of(config)[0]}; set more to extend it"
+            ]
+        )
+    return checkpoint
+
+
+def _extend_training(state: TrainState, config: ExperimentConfig, *, data_fingerprint: str) -> list[str]:
+    """Put the whole training state of `start_from` into a fresh one; returns lines for the user.
+
+    Raises:
+        ConfigError: As `with_checked_weights`.
+        CheckpointError: It was trained on other videos, or in another arithmetic.
+    """
+    checkpoint = _extended_training(config)
+    # Early stopping counts from here: the other run may have ended by it.
+    count = {} if state.early_stopping is None else {"early_stopping": state.early_stopping.state_dict()}
+    continued = replace(checkpoint, config=config, parts={**checkpoint.parts, **count})
+    restore(state, continued, config=config, data_fingerprint=data_fingerprint)
+    for group in state.optimizer.param_groups:
+        if group["kind"] == "decayed":
+            group["weight_decay"] = config.optim.weight_decay
+    begun, done = checkpoint.config, checkpoint.cursor
+    before = learning_rate(done.epoch, epochs=begun.train.epochs, optim=begun.optim)
+    after = learning_rate(done.epoch, epochs=config.train.epochs, optim=config.optim)
+    within = f" and {done.step} steps" if done.step else ""
+    return [
+        f"start_from: continues {_start_of(config)[1]} after {done.epoch} epochs{within}, up to {config.train.epochs}; "
+        f"the learning rate there was {before:.2e} of {begun.train.epochs} epochs and is {after:.2e} now"
+    ]
+
+
+def _start_of(config: ExperimentConfig) -> tuple[str, str]:
+    """The file that `start_from` names, and in few words."""
+    path = "" if config.start_from is None else config.start_from.weights
+    return path, _run_and_step(path)
+
+
+def _run_and_step(path: str) -> str:
+    """`my-first/step-00000123-1a2b3c4d` of a run's checkpoint; the name of any other file."""
+    place = Path(path)
+    if place.parent.parent.name == "checkpoints":
+        return f"{place.parents[2].name}/{place.parent.name}"
+    return place.name
+
+
+def _read_checkpoint(config: ExperimentConfig) -> Checkpoint:
+    path, _ = _start_of(config)
+    try:
+        with Path(path).open("rb") as file:
+            content = load_values(file)
+        return checkpoint_from(content if isinstance(content, dict) else {})
+    except OSError as error:
+        raise ConfigError([f"start_from.weights: {path}: can't be read: {error.strerror}"]) from None
+    except CheckpointError as error:
+        raise ConfigError([f"start_from.training_state: {path}: {error}"]) from None

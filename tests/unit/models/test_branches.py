@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from morphmlp.config import ModelConfig, load_config
+from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
 from morphmlp.models.cost import model_cost
 from morphmlp.models.weights.describe import describe_model, describe_tensors
-from morphmlp.models.weights.fit import WeightsChanges, fit_weights
+from morphmlp.models.weights.fit import fit_weights
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
 TINY = ModelConfig(
@@ -109,7 +110,7 @@ def test_a_file_with_all_branches_does_not_fit_a_network_of_some():
             network("height", "channel").state_dict(),
             file=describe_tensors(state),
             asked=describe_model(some, num_frames=2),
-            changes=WeightsChanges(),
+            start=StartConfig(weights="w.pth"),
         )
     networks, tensors = caught.value.faults
     assert networks.endswith(": branches [height, width, channel] against [height, channel]")

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from morphmlp.config import ModelConfig
+from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
 from morphmlp.models.presets import preset
 from morphmlp.models.weights.carry_over import carried_over
 from morphmlp.models.weights.describe import HEAD, describe_model, describe_tensors, expected_state
-from morphmlp.models.weights.fit import WeightsChanges, fit_weights
+from morphmlp.models.weights.fit import fit_weights
 
 TINY = ModelConfig(
     depths=(1, 2, 1, 1),
@@ -24,9 +25,10 @@ TINY = ModelConfig(
     temporal="mixed",
     init="random_projection",
 )
+FITTING = StartConfig(weights="w.pth", carry="fitting")
 
 
-def fitted(there=TINY, here=TINY, *, frames=(4, 4), told=True, **changes):
+def fitted(there=TINY, here=TINY, *, frames=(4, 4), told=True, head_rows=None, **changes):
     """What a file of one network gives another; `told`: the file tells its chunk lengths, as own checkpoints do."""
     torch.manual_seed(0)
     state = MorphMLP(there, num_frames=frames[0], crop_size=32).state_dict()
@@ -36,7 +38,8 @@ def fitted(there=TINY, here=TINY, *, frames=(4, 4), told=True, **changes):
         MorphMLP(here, num_frames=frames[1], crop_size=32).state_dict(),
         file=file,
         asked=describe_model(here, num_frames=frames[1]),
-        changes=WeightsChanges(only_fitting=True, **changes),
+        start=StartConfig(weights="w.pth", carry="fitting", **changes),
+        head_rows=head_rows,
     )
 
 
@@ -234,4 +237,4 @@ def test_numbers_that_are_not_finite_are_refused():
     state["norm.bias"][0] = float("nan")
     asked = describe_model(TINY, num_frames=4)
     with pytest.raises(ConfigError, match=r"1 tensors hold numbers that aren't finite \(norm.bias\)"):
-        fit_weights(state, state, file=asked, asked=asked, changes=WeightsChanges(only_fitting=True))
+        fit_weights(state, state, file=asked, asked=asked, start=FITTING)

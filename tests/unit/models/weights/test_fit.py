@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from morphmlp.config import ModelConfig
+from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
 from morphmlp.models.weights.describe import TEMPORAL_LAYER, describe_model, describe_tensors
-from morphmlp.models.weights.fit import WeightsChanges, class_rows, fit_weights, inflate
+from morphmlp.models.weights.fit import class_rows, fit_weights, inflate
 
 TINY = ModelConfig(
     depths=(1, 2, 1, 1),
@@ -44,10 +45,11 @@ def network(model=TINY, *, seed=0, num_frames=FRAMES):
     return built
 
 
-def fitted(state, model=TINY, *, num_frames=FRAMES, **changes):
+def fitted(state, model=TINY, *, num_frames=FRAMES, head_rows=None, **changes):
     expected = MorphMLP(model, num_frames=num_frames, crop_size=32).state_dict()
     asked = describe_model(model, num_frames=num_frames)
-    return fit_weights(state, expected, file=describe_tensors(state), asked=asked, changes=WeightsChanges(**changes))
+    start, file = StartConfig(weights="w.pth", **changes), describe_tensors(state)
+    return fit_weights(state, expected, file=file, asked=asked, start=start, head_rows=head_rows)
 
 
 def faults_of(state, model=TINY, **changes):
