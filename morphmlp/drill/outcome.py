@@ -1,6 +1,7 @@
 """What is left of a run after a stop, held against the plan and against the undisturbed run."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,13 +9,13 @@ import torch
 from torch import Tensor
 
 from morphmlp.data.manifest import read_manifest
-from morphmlp.data.stream.plan import TrainPlan
+from morphmlp.data.stream.plan import Cursor, TrainPlan
 from morphmlp.drill.demo_run import RUN_NAME, DemoRun
 from morphmlp.errors import DrillError
 from morphmlp.record import Metrics
 from morphmlp.tracking import RunWriter, find_run
 from morphmlp.training.checkpoint.store import CheckpointStore
-from morphmlp.training.record.ledger import consumption
+from morphmlp.training.record.ledger import History, StepVideos
 
 Losses = Mapping[int, tuple[float, ...]]
 """Recorded losses by step."""
@@ -42,6 +43,20 @@ class Remains:
     """Every tensor of the last checkpoint: model, averages, optimiser."""
     losses: Losses
     """Points of the training loss in the record, by step: one each where nothing is lost or doubled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consumption:
+    """A history held against the plan. A run that loses nothing has four times zero and its broken videos."""
+
+    repeated: int
+    """How often a video was trained on again in the same epoch."""
+    lost: int
+    """Videos that their epoch planned and no step of it consumed."""
+    out_of_place: int
+    """How often a video was consumed by a step that plans others."""
+    broken: int
+    """Planned, but they couldn't be decoded: nobody took their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +98,44 @@ def remains_of(run: DemoRun) -> Remains:
         weights=dict(tensors_of(content)),
         losses=_recorded_losses(run, config.dataset),
     )
+
+
+def consumption(history: History, plan: TrainPlan, video_ids: Sequence[str], *, total_steps: int) -> Consumption:
+    """Hold a history against the plan of the run.
+
+    Args:
+        history: Of the whole run.
+        plan: Of the run.
+        video_ids: Of the available training videos, in the manifest's order.
+        total_steps: Steps that the run was to take.
+    """
+    repeated = lost = out_of_place = broken = 0
+    steps = {**{step: StepVideos() for step in range(total_steps)}, **history.steps}
+    for epoch in sorted({step // plan.steps_per_epoch for step in steps}):
+        first = epoch * plan.steps_per_epoch
+        planned: Counter[str] = Counter()
+        trained: Counter[str] = Counter()
+        left_out: Counter[str] = Counter()
+        own = _planned_ids(plan, epoch, video_ids)
+        for step in (step for step in steps if first <= step < first + plan.steps_per_epoch):
+            wanted = own[step - first] if step < total_steps else set()
+            found = steps[step]
+            planned.update(wanted)
+            trained.update(found.videos)
+            left_out.update(found.broken)
+            out_of_place += sum(name not in wanted for name in (*found.videos, *found.broken))
+        repeated += sum(count - 1 for count in trained.values())
+        lost += sum(name not in trained and name not in left_out for name in planned)
+        broken += len(left_out)
+    return Consumption(repeated=repeated, lost=lost, out_of_place=out_of_place, broken=broken)
+
+
+def _planned_ids(plan: TrainPlan, epoch: int, video_ids: Sequence[str]) -> list[set[str]]:
+    """The ids of every step of an epoch."""
+    found: list[set[str]] = [set() for _ in range(plan.steps_per_epoch)]
+    for micro_batch in plan.micro_batches(Cursor(epoch=epoch), worker=0, num_workers=1):
+        found[micro_batch.step].update(video_ids[row] for row in micro_batch.rows.tolist())
+    return found
 
 
 def tensors_of(content: object, path: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -47,12 +47,12 @@ from morphmlp.training.record.accounting import (
     RunFacts,
     account_table,
     epoch_points,
+    read_windows,
     run_account,
     training_cpu_s,
 )
 from morphmlp.training.record.report import read_points
 from morphmlp.training.record.run_folder import RunFolder, run_lock
-from morphmlp.training.record.time_windows import read_windows
 from morphmlp.training.weights.start import with_checked_weights
 from morphmlp.training.workers.ray_trainer import train
 from morphmlp.training.workers.ray_worker import TrainJob

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.tasks.scores import ScoreName
-from morphmlp.training.record.time_windows import TimeWindow, without_repeats
+from morphmlp.training.record.accounting import TimeWindow, without_repeats
 
 _DPI = 150
 _BLUE, _ORANGE, _GREY = "#2a6f97", "#c8553d", "#8d99ae"

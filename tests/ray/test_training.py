@@ -22,7 +22,7 @@ from morphmlp.record import Metrics, RunSummary, Tags
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import TOP1
 from morphmlp.tracking import RunWriter, find_run, tracking_uri
-from morphmlp.training.checkpoint.store import read_checkpoint
+from morphmlp.training.checkpoint.content import load_values
 from morphmlp.training.loop.state import checkpoint_from
 from morphmlp.training.record.run_events import read_events
 
@@ -121,7 +121,8 @@ def test_the_record_holds_what_defines_the_run(two_workers: Finished) -> None:
 def test_the_last_checkpoint_loads(two_workers: Finished) -> None:
     import torch
 
-    checkpoint = checkpoint_from(read_checkpoint(two_workers.result.checkpoint))
+    with (Path(two_workers.result.checkpoint) / "checkpoint.pt").open("rb") as file:
+        checkpoint = checkpoint_from(load_values(file))
     network = task_of(checkpoint.config).network().eval()
     network.load_state_dict(checkpoint.model)
     with torch.inference_mode():

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeAlias
+from urllib.parse import urlsplit
 
+import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 from pydantic import ConfigDict, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -23,7 +25,6 @@ from morphmlp.errors import CheckpointError, StorageError
 from morphmlp.files import fsync, fsync_folder
 from morphmlp.tasks.scores import ScoreName
 from morphmlp.training.checkpoint.content import FORMAT, read_content, reason_of, write_content
-from morphmlp.training.checkpoint.file_systems import open_storage
 
 CONTENT_FILE = "checkpoint.pt"
 _MARKER_FILE = "complete.json"
@@ -103,7 +104,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: No such kind of storage, or it can't be reached.
         """
-        filesystem, root, shown = open_storage(storage)
+        filesystem, root, shown = _open_storage(storage)
         return cls(filesystem, f"{root}/{run_name}/checkpoints", location=f"{shown}/{run_name}/checkpoints")
 
     def save(self, content: Mapping[str, object], facts: CheckpointFacts) -> StoredCheckpoint:
@@ -353,15 +354,18 @@ class CheckpointStore:
                     self._files.delete_dir(self._path(name))
 
 
-def read_checkpoint(location: str) -> dict[str, Any]:
-    """The content of the checkpoint in a folder or at an address, `.../checkpoints/step-00000123-1a2b3c4d`.
-
-    Raises:
-        CheckpointError: There is none, it is truncated, or it is something else.
-    """
-    filesystem, path, shown = open_storage(location)
-    folder, _, name = path.rpartition("/")
-    return CheckpointStore(filesystem, folder, location=shown.rpartition("/")[0]).read(name)
+def _open_storage(location: str) -> tuple[FileSystem, str, str]:
+    """The file system of a path or address, the path in it, and the location without credentials and options."""
+    if "://" not in location:
+        path = str(Path(location).absolute())
+        return LocalFileSystem(), path, path
+    parts = urlsplit(location)
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+    try:
+        filesystem, path = FileSystem.from_uri(location)
+    except (OSError, pa.ArrowException) as error:
+        raise CheckpointError(f"{shown}: can't be used as storage: {reason_of(error)}") from None
+    return filesystem, path.rstrip("/"), shown
 
 
 def _by_score(stored: Iterable[StoredCheckpoint], score: ScoreName) -> list[StoredCheckpoint]:

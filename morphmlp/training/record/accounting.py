@@ -1,17 +1,15 @@
-"""What a run used and what held it up: hours, cost, rates, shares of its time, and a verdict in words.
-
-Pure functions of time windows and a few facts.
-"""
+"""Where a run's time went, what it used and what held it up: hours, cost, rates, shares, and a verdict in words."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
+from morphmlp.line_file import read_json_lines
 from morphmlp.record import MetricPoint, Metrics
-from morphmlp.training.record.time_windows import TimeWindow
 
 _STALL_LIMIT = 0.10
 """Share of the time waiting for data up to which ingest keeps up: a cure would gain less than the tenth that
@@ -27,6 +25,70 @@ _JUDGED_S = 60.0
 up, and one slow batch is a tenth of all."""
 TRAINING_PASSES = 3
 """A training step computes about three forward passes: the gradients of activations and of weights take one each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeWindow:
+    """From one report of the first worker to the next; its times, seconds, stand for all workers of the group.
+
+    Windows stand in the run's progress file, repeated and skipped steps included. MLflow's points don't have it all: of
+    a step that was repeated after a failure they hold the first time only.
+    """
+
+    epoch: int
+    """Counted from 1."""
+    step: int
+    """Steps taken at its end, over all epochs."""
+    steps: int
+    """Steps in it; none after a validation, say."""
+    workers: int
+    clips: float
+    """Clips trained on, over all workers."""
+    wall_s: float
+    start_s: float
+    """Of it: until the worker group's first batch was there."""
+    wait_s: float
+    """Of it: waiting for later batches."""
+    compute_s: float
+    all_reduce_s: float
+    """Of it: exchanging gradients, and waiting for slower workers."""
+    decode_cpu_s: float
+    """CPU seconds that decoding the steps' videos took, over all workers."""
+    worker_cpu_s: float = 0.0
+    """CPU seconds of all workers' processes, their start included, and of decoding validation videos."""
+
+    @property
+    def other_s(self) -> float:
+        """The rest: validation, snapshots for checkpoints, reports."""
+        return max(self.wall_s - self.start_s - self.wait_s - self.compute_s - self.all_reduce_s, 0.0)
+
+    def to_plain(self) -> dict[str, float]:
+        """As it stands in a report."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, numbers: Mapping[str, float]) -> Self:
+        """Back from a report."""
+        counts = {field.name for field in fields(cls) if field.type is int}
+        return cls(**{name: int(value) if name in counts else value for name, value in numbers.items()})  # type: ignore[arg-type]  # by the field's own type
+
+
+def without_repeats(windows: Sequence[TimeWindow]) -> list[TimeWindow]:
+    """The windows that led to the end: those whose steps were taken again after a failure are left out."""
+    kept: list[TimeWindow] = []
+    for window in windows:
+        while kept and kept[-1].step > window.step - window.steps:
+            kept.pop()
+        kept.append(window)
+    return kept
+
+
+def read_windows(progress: Path) -> list[TimeWindow]:
+    """The windows of a run in order, over all its starts, from its progress file (`RunFolder.progress`).
+
+    Without a file there are none.
+    """
+    return [TimeWindow.from_plain(line["window"]) for line in read_json_lines(progress) if line.get("window")]
 
 
 @dataclass(frozen=True, kw_only=True)

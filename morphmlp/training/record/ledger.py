@@ -110,20 +110,6 @@ class History:
         return sum(taken.values()) - len(taken)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Consumption:
-    """A history held against the plan. A run that loses nothing has four times zero and its broken videos."""
-
-    repeated: int
-    """How often a video was trained on again in the same epoch."""
-    lost: int
-    """Videos that their epoch planned and no step of it consumed."""
-    out_of_place: int
-    """How often a video was consumed by a step that plans others."""
-    broken: int
-    """Planned, but they couldn't be decoded: nobody took their place."""
-
-
 def read_history(folder: Path) -> History:
     """Read a run's ledger, none where there is none; what a worker wrote half when it was killed is left out."""
     files: dict[tuple[int, str], list[Path]] = {}
@@ -137,44 +123,6 @@ def read_history(folder: Path) -> History:
         steps = {step: videos for step, videos in steps.items() if step < attempt.first_step}
         steps.update(attempt.steps)
     return History(attempts=attempts, steps=steps)
-
-
-def consumption(history: History, plan: TrainPlan, video_ids: Sequence[str], *, total_steps: int) -> Consumption:
-    """Hold a history against the plan of the run.
-
-    Args:
-        history: Of the whole run.
-        plan: Of the run.
-        video_ids: Of the available training videos, in the manifest's order.
-        total_steps: Steps that the run was to take.
-    """
-    repeated = lost = out_of_place = broken = 0
-    steps = {**{step: StepVideos() for step in range(total_steps)}, **history.steps}
-    for epoch in sorted({step // plan.steps_per_epoch for step in steps}):
-        first = epoch * plan.steps_per_epoch
-        planned: Counter[str] = Counter()
-        trained: Counter[str] = Counter()
-        left_out: Counter[str] = Counter()
-        own = _planned_ids(plan, epoch, video_ids)
-        for step in (step for step in steps if first <= step < first + plan.steps_per_epoch):
-            wanted = own[step - first] if step < total_steps else set()
-            found = steps[step]
-            planned.update(wanted)
-            trained.update(found.videos)
-            left_out.update(found.broken)
-            out_of_place += sum(name not in wanted for name in (*found.videos, *found.broken))
-        repeated += sum(count - 1 for count in trained.values())
-        lost += sum(name not in trained and name not in left_out for name in planned)
-        broken += len(left_out)
-    return Consumption(repeated=repeated, lost=lost, out_of_place=out_of_place, broken=broken)
-
-
-def _planned_ids(plan: TrainPlan, epoch: int, video_ids: Sequence[str]) -> list[set[str]]:
-    """The ids of every step of an epoch."""
-    found: list[set[str]] = [set() for _ in range(plan.steps_per_epoch)]
-    for micro_batch in plan.micro_batches(Cursor(epoch=epoch), worker=0, num_workers=1):
-        found[micro_batch.step].update(video_ids[row] for row in micro_batch.rows.tolist())
-    return found
 
 
 def _read_attempt(paths: Sequence[Path]) -> Attempt | None:

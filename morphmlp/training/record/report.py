@@ -18,8 +18,7 @@ from morphmlp.line_file import read_json_lines
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.tasks.task import Counts
 from morphmlp.training.loop.loop import EpochSummary, Recipe, StepSummary, StepTotals
-from morphmlp.training.record.accounting import TRAINING_PASSES
-from morphmlp.training.record.time_windows import TimeWindow
+from morphmlp.training.record.accounting import TRAINING_PASSES, TimeWindow
 
 
 class Report(TypedDict, total=False):

@@ -33,78 +33,47 @@ def run_lock(folder: "RunFolder") -> Iterator[None]:
         yield
 
 
+class _In:
+    """A file's path, by its name in the folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "RunFolder", owner: type) -> Path:
+        return folder.root / self._name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where a run's files are."""
 
     root: Path
 
-    @property
-    def experiment(self) -> Path:
-        """The resolved experiment file."""
-        return self.root / "experiment.yaml"
-
-    @property
-    def data(self) -> Path:
-        """Fingerprints of the videos that the run began with, by split."""
-        return self.root / "data.json"
-
-    @property
-    def start_weights(self) -> Path:
-        """Names of tensors: taken from the weights that the run started from, fresh, and left in their file."""
-        return self.root / "start-from.json"
-
-    @property
-    def progress(self) -> Path:
-        """One JSON line per report of the workers."""
-        return self.root / "progress.jsonl"
-
-    @property
-    def quarantine(self) -> Path:
-        """Broken videos met so far."""
-        return self.root / "quarantine.parquet"
-
-    @property
-    def predictions(self) -> Path:
-        """Per-view logits of the test."""
-        return self.root / "predictions.parquet"
-
-    @property
-    def lock(self) -> Path:
-        """Locked by the command that works on the run; names it."""
-        return self.root / "lock"
-
-    @property
-    def log(self) -> Path:
-        """What the run's commands said, with the time."""
-        return self.root / "log.txt"
-
-    @property
-    def stop_request(self) -> Path:
-        """While it exists, the workers save and stop; its text is the reason."""
-        return self.root / "stop-requested"
-
-    @property
-    def places(self) -> Path:
-        """What holds the places of the workers at work, in Ray's form; for whoever has to free them."""
-        return self.root / "places"
-
-    @property
-    def ledger(self) -> Path:
-        """Which videos every step consumed, with `execution.ledger`."""
-        return self.root / "ledger"
-
-    @property
-    def skipped_steps(self) -> Path:
-        """Steps whose loss or gradient wasn't finite, each with what `pipelines/replay.py` needs."""
-        return self.root / "skipped-steps"
-
-    @property
-    def record_waiting(self) -> Path:
-        """Points and tags that the tracking store hasn't got yet; empty when it has everything."""
-        return self.root / "record-waiting.jsonl"
-
-    @property
-    def events(self) -> Path:
-        """Restarts, resizes and the like, one JSON line each."""
-        return self.root / "events.jsonl"
+    experiment = _In("experiment.yaml")
+    """The resolved experiment file."""
+    data = _In("data.json")
+    """Fingerprints of the videos that the run began with, by split."""
+    start_weights = _In("start-from.json")
+    """Names of tensors: taken from the weights that the run started from, fresh, and left in their file."""
+    progress = _In("progress.jsonl")
+    """One JSON line per report of the workers."""
+    quarantine = _In("quarantine.parquet")
+    """Broken videos met so far."""
+    predictions = _In("predictions.parquet")
+    """Per-view logits of the test."""
+    lock = _In("lock")
+    """Locked by the command that works on the run; names it."""
+    log = _In("log.txt")
+    """What the run's commands said, with the time."""
+    stop_request = _In("stop-requested")
+    """While it exists, the workers save and stop; its text is the reason."""
+    places = _In("places")
+    """What holds the places of the workers at work, in Ray's form; for whoever has to free them."""
+    ledger = _In("ledger")
+    """Which videos every step consumed, with `execution.ledger`."""
+    skipped_steps = _In("skipped-steps")
+    """Steps whose loss or gradient wasn't finite, each with what `pipelines/replay.py` needs."""
+    record_waiting = _In("record-waiting.jsonl")
+    """Points and tags that the tracking store hasn't got yet; empty when it has everything."""
+    events = _In("events.jsonl")
+    """Restarts, resizes and the like, one JSON line each."""

@@ -16,7 +16,7 @@ from morphmlp.training.workers.ray_capacity import NOTICE_S, alive_nodes, free_p
 from morphmlp.training.workers.ray_process_group import ProcessGroupConfig
 from morphmlp.training.workers.ray_record import RecordReports
 from morphmlp.training.workers.ray_worker import TrainJob, train_worker
-from morphmlp.training.workers.restarts import End, Ending
+from morphmlp.training.workers.supervision import End, Ending
 
 _NEVER_STARTED = (
     "WorkerGroupStartupTimeoutError",

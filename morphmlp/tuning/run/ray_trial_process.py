@@ -19,8 +19,7 @@ from morphmlp.experiment.data_splits import read_splits
 from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.record import Tags
 from morphmlp.tasks.scores import primary_score
-from morphmlp.training.record.accounting import training_cpu_s
-from morphmlp.training.record.time_windows import read_windows
+from morphmlp.training.record.accounting import read_windows, training_cpu_s
 from morphmlp.training.workers.stops import Stop, StopReason, requested_stop, write_stop_request
 from morphmlp.tuning.run.decisions import carry_out_exploit
 from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog

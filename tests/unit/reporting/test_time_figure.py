@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from morphmlp.reporting.figures import time_figure
-from morphmlp.training.record.time_windows import TimeWindow
+from morphmlp.training.record.accounting import TimeWindow
 
 WINDOW = TimeWindow(
     epoch=1,

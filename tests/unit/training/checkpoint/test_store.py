@@ -16,7 +16,7 @@ from object_storage import ObjectStorage
 from morphmlp.errors import CheckpointError, StorageError
 from morphmlp.tasks.scores import TOP1, ScoreName
 from morphmlp.training.checkpoint.content import FORMAT, write_content
-from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore, read_checkpoint
+from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
 
 WHAT_IS_KEPT = ["checkpoint.pt", "complete.json"]
 
@@ -97,14 +97,6 @@ def test_a_checkpoint_lies_in_the_run_s_folder(store, tmp_path):
     assert names_in(store) == [saved.name]
     marker = json.loads((folder / "complete.json").read_text())
     assert marker["size"] == (folder / "checkpoint.pt").stat().st_size
-
-
-def test_a_checkpoint_of_another_run_is_read_by_its_location(store, tmp_path, monkeypatch):
-    saved = save(store, 4)
-    monkeypatch.chdir(tmp_path)
-    assert read_checkpoint(saved.location)["step"] == 4
-    assert read_checkpoint(f"demo/checkpoints/{saved.name}/")["step"] == 4
-    assert read_checkpoint(f"file://{saved.location}")["step"] == 4
 
 
 def test_a_relative_storage_stays_where_it_was_when_it_was_opened(tmp_path, monkeypatch):

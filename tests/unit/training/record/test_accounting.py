@@ -6,9 +6,17 @@ from dataclasses import replace
 import pytest
 
 from morphmlp.record import Metrics
-from morphmlp.training.record.accounting import RunFacts, account_table, epoch_points, run_account, training_cpu_s
+from morphmlp.training.record.accounting import (
+    RunFacts,
+    TimeWindow,
+    account_table,
+    epoch_points,
+    read_windows,
+    run_account,
+    training_cpu_s,
+    without_repeats,
+)
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.record.time_windows import TimeWindow, read_windows, without_repeats
 
 FACTS = RunFacts(
     device="cuda", gmacs_per_view=10.0, cpus_per_worker=2, ingest_cpus=4, gpu_hour_price=None, cpu_hour_price=None

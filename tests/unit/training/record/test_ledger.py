@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.plan import Cursor, TrainPlan
-from morphmlp.training.record.ledger import Consumption, Ledger, RecordedClips, consumption, read_history
+from morphmlp.drill.outcome import Consumption, consumption
+from morphmlp.training.record.ledger import Ledger, RecordedClips, read_history
 
 TOTAL = 8
 PLAN = TrainPlan(num_videos=23, global_batch_size=6, micro_batch_size=2, seed=3)

@@ -18,8 +18,8 @@ from morphmlp.training.loop import step_clock
 from morphmlp.training.loop.loop import EpochSummary, StepSummary
 from morphmlp.training.loop.step_clock import StepClock
 from morphmlp.training.record import report
+from morphmlp.training.record.accounting import TimeWindow
 from morphmlp.training.record.report import Report, Reporter, broken_of, points_of
-from morphmlp.training.record.time_windows import TimeWindow
 
 GMACS = 0.5
 """Of one view, in these tests."""

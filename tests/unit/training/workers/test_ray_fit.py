@@ -11,7 +11,7 @@ from ray.train import ControllerError, WorkerGroupError
 from morphmlp.errors import CheckpointError, ClusterError, StorageError
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.workers import ray_fit
-from morphmlp.training.workers.restarts import Ending
+from morphmlp.training.workers.supervision import Ending
 
 OUT_OF_MEMORY = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, \
 ID: 46760525) was 22.43GB used / 23.54GB limit (0.953219)

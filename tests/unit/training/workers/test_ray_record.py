@@ -7,10 +7,9 @@ import pytest
 from morphmlp.data.quarantine import BrokenVideo, Quarantine, broken_to_plain
 from morphmlp.record import Metrics, Tags
 from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, write_waiting
-from morphmlp.training.record.accounting import training_cpu_s
+from morphmlp.training.record.accounting import TimeWindow, read_windows, training_cpu_s
 from morphmlp.training.record.run_events import RunEvents, read_events
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.record.time_windows import TimeWindow, read_windows
 from morphmlp.training.workers.ray_record import RecordReports
 
 NOBODY = "http://127.0.0.1:1"

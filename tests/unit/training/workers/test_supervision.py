@@ -18,9 +18,8 @@ from morphmlp.stop_signals import Interrupted, StopSignals
 from morphmlp.tasks.scores import TOP1
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.workers import stops, supervision
-from morphmlp.training.workers.restarts import End, Ending
 from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop, requested_stop, write_stop_request
-from morphmlp.training.workers.supervision import Supervisor
+from morphmlp.training.workers.supervision import End, Ending, Supervisor
 
 RETURNED = End(ending=Ending.RETURNED)
 FAILED = End(ending=Ending.FAILED, reason="worker 1 is gone")
