@@ -37,12 +37,8 @@ class BufferedWriter:
     ) -> None:
         """Start writing what an earlier process left.
 
-        Args:
-            writer: The run; nobody else may write its metrics until `close`.
-            path: The file of what waits.
-            log: Takes a line when the store stops taking the record, and one when it takes it again; called from
-                the writing thread.
-            longest_pause_s: Between two attempts.
+        Nobody else may write the run's metrics until `close`. `log` takes a line when the store stops taking the
+        record, and one when it takes it again, from the writing thread.
         """
         self._writer = writer
         self._path = path

@@ -34,14 +34,9 @@ def open_run(
     A resumed run takes the new tags and keeps its first parameters (MLflow can't change them); values that differ now
     are noted in tags `morphmlp.resumed_with.<parameter>`. Without a fingerprint among the tags nothing is resumed.
 
-    Args:
-        uri: A prepared store.
-        experiment: MLflow's experiment: the data set's name.
-        run_name: Name of the run inside the experiment.
-        tags: See `Tags`.
-        params: `flat_fields` of the configuration. Strings are kept, everything else becomes JSON. Values too long
-            for MLflow are cut, with the full text in the artifact `params/<name>.json`.
-        parent_run_id: The sweep that the run belongs to.
+    The store must be prepared; its experiment is the data set's name. Parameters are `flat_fields` of the
+    configuration: strings are kept, everything else becomes JSON. Values too long for MLflow are cut, with the full
+    text in the artifact `params/<name>.json`.
 
     Raises:
         TrackingError: The store can't be reached or used.

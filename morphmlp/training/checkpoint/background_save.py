@@ -44,12 +44,8 @@ class BackgroundSaver:
     ) -> None:
         """Start the thread.
 
-        Args:
-            store: Where to save.
-            keep_last: Newest checkpoints that stay after a save.
-            best_by: The score whose best checkpoint stays too; None: no further one stays.
-            restored: The checkpoint that the run continues from.
-            retry_after_s: Pause before the second try of a required one, seconds; doubled before each further one.
+        After a save the `keep_last` newest checkpoints stay, and the best one by `best_by`, if given. The second try of
+        a required one comes after `retry_after_s`, doubled before each further one.
         """
         self.last_saved = restored
         """The last good checkpoint: the one that was saved last, or that the run continues from."""

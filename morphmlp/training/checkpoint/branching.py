@@ -46,9 +46,6 @@ def branch(
     The donor is a checkpoint of the same experiment but for schedule fields, on the same data; `config` is the run's
     from now on.
 
-    Returns:
-        The run's only checkpoint.
-
     Raises:
         CheckpointError: The donor's checkpoint is gone or truncated, the experiments differ in other fields, or the
             storage fails; the run is as it was, or `recover_branch` makes it so.
@@ -87,9 +84,7 @@ def recover_branch(folder: RunFolder, store: CheckpointStore) -> StoredCheckpoin
     """Finish a branch that a kill cut short: it is undone where its checkpoint isn't complete, else completed.
 
     Called with the run's lock held, before experiment or checkpoints are read; without such a branch nothing happens.
-
-    Returns:
-        The run's checkpoint, where a branch was completed.
+    Returns the run's checkpoint where one was completed.
 
     Raises:
         CheckpointError: The storage fails; the next call tries again.

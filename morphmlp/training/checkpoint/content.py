@@ -23,10 +23,7 @@ class PickledCodeError(CheckpointError):
 
 
 def write_content(stream: BinaryIO, content: Mapping[str, object]) -> tuple[int, str]:
-    """Write a checkpoint to a stream that needn't seek; no second copy of it is made.
-
-    Returns:
-        Bytes written, and their SHA-256.
+    """Write a checkpoint to a stream that needn't seek; no second copy of it is made. Bytes written, and their SHA-256.
 
     Raises:
         OSError: The stream failed.

@@ -22,7 +22,6 @@ class AveragedWeights:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Begin with the model's weights as they are."""
         self._share = 1 - decay
         self._weights = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
         self._averages = {name: parameter.detach().clone() for name, parameter in self._weights.items()}
@@ -36,9 +35,8 @@ class AveragedWeights:
     def update(self, moved: Tensor) -> None:
         """Move the average after a step.
 
-        Args:
-            moved: Scalar on the model's device: 1 after a step, 0 after a skipped one, which then leaves the average as
-                it was. It isn't read on the host.
+        `moved` is a scalar on the model's device: 1 after a step, 0 after a skipped one, which leaves the average as it
+        was. It isn't read on the host.
         """
         averages = list(self._averages.values())
         differences = torch._foreach_sub(list(self._weights.values()), averages)

@@ -53,9 +53,8 @@ class RunningStatistics:
     def end_step(self, sums: Tensor, weight: Tensor) -> None:
         """Move the running statistics towards the step's mean.
 
-        Args:
-            sums: The flat sums of all workers.
-            weight: Clips of all workers, a scalar; 0 leaves the statistics as they were.
+        `sums` are the flat sums of all workers, `weight` is a scalar, the clips of all workers: 0 leaves the statistics
+        as they were.
         """
         means = torch.split(sums, [buffer.numel() for buffer in self._buffers])
         momenta = [momentum for momentum in self._momenta for _ in ("mean", "variance")]

@@ -40,15 +40,7 @@ def prepare_network(
 ) -> list[str]:
     """Set up activation checkpointing and compilation on the model, before it is wrapped for data parallelism.
 
-    Args:
-        config: The experiment; `execution` has the choices.
-        model: On its device.
-        device: The worker's.
-        precision: As agreed upon.
-        local_workers: Workers that share this machine's memory, where they have no GPUs.
-
-    Returns:
-        Lines for the user about the choices that `auto` made.
+    Returns lines for the user; `local_workers` share this machine's memory, where they have no GPUs.
 
     Raises:
         ConfigError: Blocks shall be compiled on a CPU, and there is no C++ compiler.

@@ -14,7 +14,6 @@ class EarlyStopping:
     """
 
     def __init__(self, config: EarlyStoppingConfig, score: ScoreName) -> None:
-        """See no score yet; `score` is the one that counts."""
         self._config = config
         self._score = score
         self.best: float | None = None
@@ -38,12 +37,7 @@ class EarlyStopping:
         )
 
     def add(self, epoch: int, score: float) -> None:
-        """Take in an epoch's score.
-
-        Args:
-            epoch: Epochs that are done.
-            score: The primary one.
-        """
+        """Take in the primary score after so many epochs."""
         self.last_epoch = epoch
         if self.best is None or self._score.gain(score) - self._score.gain(self.best) > self._config.min_delta:
             self.best, self.best_epoch = score, epoch

@@ -84,13 +84,7 @@ class Recipe:
 
     @classmethod
     def of(cls, config: ExperimentConfig, *, plan: TrainPlan, task: Task) -> Self:
-        """The recipe of an experiment.
-
-        Args:
-            config: The experiment.
-            plan: Over its training videos.
-            task: What the network is trained for.
-        """
+        """The recipe of an experiment."""
         return cls(
             plan=plan,
             task=task,
@@ -164,13 +158,8 @@ def fit(
 ) -> Iterator[StepSummary | EpochSummary]:
     """Train from the state's cursor to the end; the state is ready to be saved at every yield.
 
-    Args:
-        state: Model, optimiser and cursor.
-        network: The state's model, wrapped for data parallelism where there are several workers.
-        clips: This worker's micro-batches.
-        recipe: The experiment.
-        device: Where the model is.
-        guard: Checks each step; by default nobody hears of skipped steps.
+    The network is the state's model, wrapped for data parallelism where there are several workers. Without a guard
+    nobody hears of skipped steps.
     """
     plan = recipe.plan
     stepper = Stepper(state, network, recipe=recipe, device=device, guard=guard or StepGuard())
@@ -197,7 +186,6 @@ class Stepper:
     def __init__(
         self, state: TrainState, network: nn.Module, *, recipe: Recipe, device: torch.device, guard: StepGuard
     ) -> None:
-        """See `fit`."""
         self.state = state
         self.guard = guard
         self._network = network
@@ -212,9 +200,7 @@ class Stepper:
     def take(self, micro_batches: Sequence[MicroBatch], *, wait_s: float = 0.0) -> StepSummary:
         """The step at the state's cursor.
 
-        Args:
-            micro_batches: This worker's.
-            wait_s: Seconds that were spent waiting for them.
+        The micro-batches are this worker's, for which it has waited `wait_s` seconds.
         """
         self._clock.begin(wait_s)
         state, plan, cursor = self.state, self._recipe.plan, self.state.cursor

@@ -104,12 +104,7 @@ def new_state(
 ) -> TrainState:
     """A fresh model and optimiser, the same for the same seed on every worker.
 
-    Args:
-        task: Makes the model.
-        train: Its seed, `freeze`, `ema_decay` and `early_stopping` count here.
-        optim: The optimiser's settings.
-        device: Where to train.
-        precision: What `train.precision` means there.
+    The precision is what `train.precision` means on the device.
     """
     torch.manual_seed(random_seed(train.seed, "init"))
     model = task.network().to(device)

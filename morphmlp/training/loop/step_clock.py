@@ -59,7 +59,6 @@ class StepClock:
     """Takes the times of step after step. Per step: `begin`, forward and backward, `reduced`, `end`."""
 
     def __init__(self, device: torch.device) -> None:
-        """Count time where `device` counts it: in its stream, or by the host's clock."""
         self._device = device
         self._began_s = self._asked_s = 0.0
         self._begin: Mark = 0.0
@@ -75,11 +74,7 @@ class StepClock:
         network.register_comm_hook(self, _average)
 
     def begin(self, wait_s: float) -> None:
-        """The step's batch is there.
-
-        Args:
-            wait_s: Time that the host has waited for it, seconds.
-        """
+        """The step's batch is there; the host has waited for it so many seconds."""
         self._began_s, self._asked_s = time.perf_counter(), wait_s
         self._begin = self._mark()
         self._ready = self._reduced = None

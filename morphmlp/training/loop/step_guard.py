@@ -68,12 +68,9 @@ class StepGuard:
     ) -> None:
         """Watch nothing yet.
 
-        Args:
-            max_in_a_row: Skipped steps in a row that end the run.
-            loss_scaling: Whether a gradient may overflow until the loss scale is found (fp16); such steps are skipped
-                but not given to `on_skipped`.
-            wants_to_stop: Whether this worker has been asked to stop; asked once a step.
-            on_skipped: Called with each skipped step while the state is as the step met it.
+        `max_in_a_row` skipped steps end the run. With `loss_scaling` (fp16) a gradient may overflow until the loss
+        scale is found; such steps are skipped but not given to `on_skipped`, which is called while the state is as the
+        step met it.
         """
         self.wants_to_stop = wants_to_stop
         self.stop_requested = False

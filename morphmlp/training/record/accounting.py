@@ -202,21 +202,29 @@ class RunAccount:
                 f"mostly start-up: {self.start_share:.0%} of the time went by before the first batch; "
                 "too short a run to judge its speed"
             )
+        communication = (
+            f"communication-bound: {self.all_reduce_share:.0%} of the time went into exchanging gradients and waiting "
+            "for slower workers: use fewer workers, a number that divides the micro-batches, or a faster network"
+        )
+        other = (
+            f"held up outside of steps: {self.other_share:.0%} of the time went into validation, snapshots and "
+            "reports: raise execution.validate_every_epochs or checkpoint.every_minutes"
+        )
         limits = [
-            (self.stall_share, _STALL_LIMIT, self._waits_for_data),
-            (self.all_reduce_share, _ALL_REDUCE_LIMIT, self._waits_for_workers),
-            (self.other_share, _OTHER_LIMIT, self._does_other_things),
+            (self.stall_share, _STALL_LIMIT, self._waits_for_data()),
+            (self.all_reduce_share, _ALL_REDUCE_LIMIT, communication),
+            (self.other_share, _OTHER_LIMIT, other),
         ]
         over = [(share, words) for share, limit, words in limits if share > limit]
         judged_s = self.wall_s * (1 - self.start_share)
         if over and judged_s < _JUDGED_S:
             needed = f"{_JUDGED_S:.0f} are needed"
             return f"too short a run to judge its speed: {judged_s:.0f} s after its first batch, {needed}"
-        return max(over, key=lambda found: found[0])[1]() if over else self._computes()
+        return max(over, key=lambda found: found[0])[1] if over else self._computes()
 
     def _waits_for_data(self) -> str:
         waiting = f"training waited for data {self.stall_share:.0%} of the time"
-        rate = self._rate_without_stall()
+        rate = self.clips_per_s * (1 - self.start_share) / max(1 - self.start_share - self.stall_share, 1e-9)
         needed, held = self.cpu_s_per_clip * rate, self.facts.ingest_cpus
         each = f"{_number(self.cpu_s_per_clip)} CPU-seconds a clip"
         estimate = f"{each} x {_number(rate)} clips/s without waiting = {needed:.1f}"
@@ -229,21 +237,6 @@ class RunAccount:
         return (
             f"decode-bound: {waiting}; {estimate} cores, {held} now: add about {more} {_cores(more)} per worker "
             "or transcode (`python pipelines/prepare.py transcode`)"
-        )
-
-    def _rate_without_stall(self) -> float:
-        return self.clips_per_s * (1 - self.start_share) / max(1 - self.start_share - self.stall_share, 1e-9)
-
-    def _waits_for_workers(self) -> str:
-        return (
-            f"communication-bound: {self.all_reduce_share:.0%} of the time went into exchanging gradients and waiting "
-            "for slower workers: use fewer workers, a number that divides the micro-batches, or a faster network"
-        )
-
-    def _does_other_things(self) -> str:
-        return (
-            f"held up outside of steps: {self.other_share:.0%} of the time went into validation, snapshots and "
-            "reports: raise execution.validate_every_epochs or checkpoint.every_minutes"
         )
 
     def _computes(self) -> str:

@@ -39,7 +39,6 @@ from morphmlp.training.record.ledger import read_history
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.replay.one_process import AllWorkersStepper
 from morphmlp.training.replay.skipped_steps import (
-    StoredStep,
     read_skipped_state,
     read_skipped_step,
     skipped_step_folder,
@@ -188,7 +187,8 @@ def replay(
         raise ConfigError([f"--workers {num_workers}: a step has {most} micro-batches; use 1 to {most} workers"])
     stored = read_skipped_step(skipped_step_folder(run.folder.skipped_steps, number))
     if stored is not None:
-        state, origin = _state_of_skipped(run, stored, device), f"the state that was kept in {stored.folder}"
+        checkpoint = _checkpoint(read_skipped_state(stored.folder), where=str(stored.folder))
+        state, origin = _restored(run, checkpoint, device), f"the state that was kept in {stored.folder}"
         num_workers = num_workers or stored.num_workers
         recorded: tuple[float | None, float | None] = (stored.loss, stored.grad_norm)
     else:
@@ -245,11 +245,6 @@ def _train_again(
     for done in range(1, steps + 1):
         stepper.take(run.micro_batches(state.cursor, device))
         progress.update(done, f"loss {stepper.loss:.3f}")
-
-
-def _state_of_skipped(run: RecordedRun, stored: StoredStep, device: torch.device) -> TrainState:
-    checkpoint = _checkpoint(read_skipped_state(stored.folder), where=str(stored.folder))
-    return _restored(run, checkpoint, device)
 
 
 def _state_before(run: RecordedRun, number: int, device: torch.device, progress: Progress) -> tuple[TrainState, str]:

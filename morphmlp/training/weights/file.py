@@ -144,17 +144,13 @@ def write_weights(file: WeightsFile, path: Path, *, container: Literal["bare", "
         with atomic_file(path) as unfinished:
             unfinished.touch()  # a place that can't be written to is reported in the system's own words
             mode = unfinished.stat().st_mode
-            _write(file, state, unfinished, form=path.suffix, container=container)
+            if path.suffix == _SAFETENSORS:
+                save_file(state, unfinished, metadata={METADATA_KEY: json.dumps(_metadata(file), sort_keys=True)})
+            else:
+                torch.save(state if container == "bare" else _pyslowfast(state, file.stated), unfinished)
             unfinished.chmod(mode)  # safetensors makes files that only their owner can read
     except OSError as error:
         raise ConfigError([f"{path}: can't be written: {reason_of(error)}"]) from None
-
-
-def _write(file: WeightsFile, state: dict[str, Tensor], path: Path, *, form: str, container: Container) -> None:
-    if form == _SAFETENSORS:
-        save_file(state, path, metadata={METADATA_KEY: json.dumps(_metadata(file), sort_keys=True)})
-    else:
-        torch.save(state if container == "bare" else _pyslowfast(state, file.stated), path)
 
 
 def _read_safetensors(path: Path) -> _Content:

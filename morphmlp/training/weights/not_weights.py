@@ -1,8 +1,10 @@
 """What a file is that was given for weights and isn't, from its bytes, in words that say what would be right."""
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+
+from morphmlp.models.weights.describe import first_names
 
 SAVE_ALONE = "where it was made, torch.save(model.state_dict(), FILE) saves the weights alone"
 """What whoever has the weights inside something larger must do, or ask of its maker."""
@@ -10,7 +12,6 @@ SAVE_ALONE = "where it was made, torch.save(model.state_dict(), FILE) saves the 
 _HEAD_BYTES = 1024
 _LONGEST_SAFETENSORS_HEADER = 100_000_000
 _TEXT_SHOWN = 40
-_NAMES_SHOWN = 3
 _LFS = b"version https://git-lfs.github.com/spec/"
 _ANNEX = b"/annex/objects/"
 _ZIP = b"PK\x03\x04"
@@ -108,7 +109,7 @@ def _what_zip_it_is(path: Path) -> str | None:
         return f"is a program of torch.export, code and weights in one; {SAVE_ALONE}"
     if "data.pkl" in inside:
         return None
-    return f"is a zip archive ({_first(names)}); unpack it and name the file of weights inside"
+    return f"is a zip archive ({first_names(names) or 'empty'}); unpack it and name the file of weights inside"
 
 
 def _what_text_it_is(head: bytes) -> str | None:
@@ -127,8 +128,3 @@ def _what_text_it_is(head: bytes) -> str | None:
         return None
     first = " ".join(text.split())[:_TEXT_SHOWN]
     return f"is a text, not weights; it begins {first!r}"
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return (", ".join(names[:_NAMES_SHOWN]) or "empty") + more

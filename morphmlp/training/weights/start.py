@@ -59,10 +59,7 @@ def with_checked_weights(config: ExperimentConfig, class_names: Sequence[str]) -
 def start(
     state: TrainState, config: ExperimentConfig, class_names: Sequence[str], *, data_fingerprint: str
 ) -> list[str]:
-    """Begin a training with the weights that its experiment starts from, or with a whole training state.
-
-    Returns:
-        Lines for the user; none where the weights stay fresh.
+    """Begin a training with the weights or the whole state that its experiment names; returns lines for the user.
 
     Raises:
         ConfigError: As `with_checked_weights`.
@@ -77,10 +74,7 @@ def start(
 
 
 def apply_start_weights(model: Backbone, config: ExperimentConfig, class_names: Sequence[str]) -> list[str]:
-    """Put the weights of `start_from` into a network with fresh ones; nothing to do without any.
-
-    Returns:
-        Lines for the user: what was loaded, what was done to it, what stayed fresh.
+    """Put the weights of `start_from` into a network with fresh ones; returns lines for the user, none without any.
 
     Raises:
         ConfigError: As `with_checked_weights`.

@@ -99,12 +99,10 @@ def note_places(path: Path) -> None:
 
 
 def free_places(path: Path) -> bool:
-    """Free the places that workers held, whose controller died without doing it; they die with it.
+    """Free the places that workers held, whose controller died without doing it; whether it was known what held them.
 
     Ray frees them only at the end of the whole session, or of a dashboard's helper, which there is none of.
-
-    Returns:
-        Whether it was known what held them.
+    The workers die with their places.
     """
     try:
         remove_placement_group(pickle.loads(path.read_bytes()))

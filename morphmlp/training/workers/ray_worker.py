@@ -131,7 +131,6 @@ class _Worker:
         workers: int,
         device: torch.device,
     ) -> None:
-        """See `train_worker`; `saving` is the first worker's."""
         self._job, self._state, self._clips, self._saving = job, state, clips, saving
         self._workers, self._device = workers, device
         self.recipe = Recipe.of(job.config, plan=clips.plan, task=job.task)
@@ -146,7 +145,7 @@ class _Worker:
         self._epoch_videos, self._broken_before = 0, 0.0
         """Training videos planned in this epoch's steps so far, over all workers; broken ones of earlier epochs."""
         self._too_many_broken: Stop | None = None
-        """Where the last step or epoch found so many that the run can't go on."""
+        """Where the last step or epoch found so many that the run can't continue."""
         self._notes: list[str] = []
         self._progress = LineFile(job.folder.progress)
 

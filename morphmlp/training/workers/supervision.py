@@ -165,16 +165,8 @@ class Supervisor:
     ) -> None:
         """Prepare.
 
-        Args:
-            start: Starts as many workers as `capacity` has places for.
-            capacity: How many can run.
-            cluster: Budgets and waiting times.
-            folder: The run's files.
-            score: The primary score of the run's task.
-            progress: Shows what happens.
-            stops: Signals to this process.
-            note_event: Takes what belongs into the record; called while no workers run.
-            on_epoch: Called with each validated epoch and its primary score.
+        `start` starts as many workers as `capacity` has places for. `note_event` takes what belongs into the record,
+        while no workers run; `on_epoch` each validated epoch and its primary score.
         """
         self._start = start
         self._capacity = capacity
@@ -187,10 +179,7 @@ class Supervisor:
         self._budget = Budget(max_failures=cluster.max_failures, max_preemptions=cluster.max_preemptions)
 
     def run(self) -> Stop | None:
-        """Train until the workers come to an end that needs no restart.
-
-        Returns:
-            Why they gave up before the plan's end, if they did.
+        """Train until the workers come to an end that needs no restart; why it was before the plan's end, if it was.
 
         Raises:
             RunStoppedError: A stop was asked for; the workers have saved.

@@ -76,7 +76,7 @@ FOREIGN = {
     "noise": (b"\x01\x00\xfe" * 500, "is of no form that is known; its first bytes are 01 00 fe 01"),
     "zip": (
         archive("zip", "a/readme.txt", "b.pth", "c", "d", "e"),
-        "is a zip archive (a/readme.txt, b.pth, c and 2 more); unpack it and name the file of weights inside",
+        "is a zip archive (a/readme.txt, b.pth, c, and 2 more); unpack it and name the file of weights inside",
     ),
     "empty zip": (archive("zip"), "is of no form that is known"),
     "NumPy's zip": (numpy_archive(), "is a zip archive (array.npy); unpack it"),
