@@ -24,22 +24,14 @@ from morphmlp.experiment.ray_shared_files import require_shared_files
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
 from morphmlp.models.cost import model_cost
 from morphmlp.progress import LoggedProgress, Progress
-from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.record import MetricPoint, Metrics, Status, Tags
 from morphmlp.reporting.figures import confusion_figure, loss_figure, score_figure, time_figure
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tasks.classification import balanced_class_weights, class_weights_in_words
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import ScoreName
 from morphmlp.tasks.task import Counts, Task
-from morphmlp.tracking import (
-    RetryPolicy,
-    RunWriter,
-    Status,
-    end_early,
-    open_run,
-    ready_store,
-    write_waiting,
-)
+from morphmlp.tracking import RetryPolicy, RunWriter, end_early, open_run, ready_store, write_waiting
 from morphmlp.training.checkpoint.saving import checkpoint_to_test
 from morphmlp.training.loop.state import Checkpoint, checkpoint_from
 from morphmlp.training.record.accounting import (

@@ -11,11 +11,12 @@ from pathlib import Path
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import changed_fields, config_to_yaml, fingerprint
 from morphmlp.data.decoding.backends import decoder_by_name
+from morphmlp.environment import environment_tags
 from morphmlp.errors import CheckpointError
 from morphmlp.experiment.data_splits import SPLIT_TAGS, DataSplits
 from morphmlp.files import atomic_write
 from morphmlp.record import RunSummary, Tags
-from morphmlp.tracking import environment_tags, find_run, ready_store
+from morphmlp.tracking import find_run, ready_store
 from morphmlp.training.checkpoint.branching import recover_branch
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.record.run_folder import RunFolder, run_lock

@@ -1,7 +1,7 @@
 """The record: runs in MLflow, written in batches by one writer and read back as tables.
 
-The only package that imports mlflow. It must not know Ray, torch, or what is trained. The embedded store is SQLite
-under `mlruns/` of the working directory; `MLFLOW_TRACKING_URI` names a server or another database.
+The only package that imports mlflow. The embedded store is SQLite under `mlruns/` of the working directory;
+`MLFLOW_TRACKING_URI` names a server or another database.
 
 Example:
     >>> uri = tracking_uri()
@@ -17,8 +17,6 @@ import os
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
 
-from morphmlp.environment import environment_tags
-from morphmlp.record import MetricPoint, Metrics, RunSummary, Status, Tags
 from morphmlp.tracking.buffered import BufferedWriter, end_early, write_waiting
 from morphmlp.tracking.runs import find_run, open_run, read_children, read_run, read_runs, read_text, ready_store
 from morphmlp.tracking.store import prepare_store, tracking_uri
@@ -26,15 +24,9 @@ from morphmlp.tracking.writer import RetryPolicy, RunWriter
 
 __all__ = [
     "BufferedWriter",
-    "MetricPoint",
-    "Metrics",
     "RetryPolicy",
-    "RunSummary",
     "RunWriter",
-    "Status",
-    "Tags",
     "end_early",
-    "environment_tags",
     "find_run",
     "open_run",
     "prepare_store",

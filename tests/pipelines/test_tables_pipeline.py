@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tasks.scores import TOP1
-from morphmlp.tracking import MetricPoint, Metrics, RunWriter, Tags, open_run, prepare_store
+from morphmlp.tracking import RunWriter, open_run, prepare_store
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "tables.py"
 

@@ -119,7 +119,7 @@ def train_worker(job: TrainJob) -> None:
 
 
 class _Worker:
-    """What a worker does around the loop: save, validate, report, and find out whether to stop."""
+    """What a worker does around the loop: save (the first one), validate, report, and find out whether to stop."""
 
     def __init__(
         self,

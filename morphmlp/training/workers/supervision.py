@@ -60,7 +60,7 @@ class End:
 
 
 class Budget:
-    """Restarts that a run has left, failures and losses of nodes counted apart."""
+    """Restarts that a run has left, failures and losses of nodes counted apart; None: any number of losses."""
 
     def __init__(self, *, max_failures: int, max_preemptions: int | None) -> None:
         self._max_failures = max_failures

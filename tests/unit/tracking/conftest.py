@@ -6,7 +6,8 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
-from morphmlp.tracking import MetricPoint, RunWriter, open_run, prepare_store
+from morphmlp.record import MetricPoint
+from morphmlp.tracking import RunWriter, open_run, prepare_store
 
 
 class SpoiledStore:

@@ -5,15 +5,8 @@ import mlflow
 import pytest
 
 from morphmlp.errors import StoreAwayError, TrackingError
-from morphmlp.tracking import (
-    BufferedWriter,
-    MetricPoint,
-    RetryPolicy,
-    RunWriter,
-    end_early,
-    find_run,
-    write_waiting,
-)
+from morphmlp.record import MetricPoint
+from morphmlp.tracking import BufferedWriter, RetryPolicy, RunWriter, end_early, find_run, write_waiting
 
 NOBODY = "http://127.0.0.1:1"
 """A port that nothing listens on."""

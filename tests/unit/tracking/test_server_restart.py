@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from morphmlp.errors import StoreAwayError
-from morphmlp.tracking import BufferedWriter, RunWriter, Tags, find_run, open_run, prepare_store
+from morphmlp.record import Tags
+from morphmlp.tracking import BufferedWriter, RunWriter, find_run, open_run, prepare_store
 
 START_S = 90
 

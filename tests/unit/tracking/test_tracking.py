@@ -13,19 +13,9 @@ from mlflow import MlflowClient
 
 from morphmlp.environment import environment_tags
 from morphmlp.errors import StoreAwayError, TrackingError
+from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tasks.scores import TOP1
-from morphmlp.tracking import (
-    MetricPoint,
-    Metrics,
-    RunWriter,
-    Tags,
-    find_run,
-    open_run,
-    prepare_store,
-    read_runs,
-    ready_store,
-    tracking_uri,
-)
+from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, read_runs, ready_store, tracking_uri
 
 FINGERPRINT = {Tags.FINGERPRINT: "0123456789ab", Tags.EXPERIMENT: "demo-s"}
 
