@@ -18,24 +18,13 @@ _WORDS_FOR_BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false
 
 
 def fault_lines(error: ValidationError, schema: type) -> list[str]:
-    """All faults that pydantic found, a line each, led by its dotted path.
-
-    Args:
-        error: What it raised.
-        schema: The dataclass that it held the mapping against; its fields are proposed for ones that it hasn't.
-    """
+    """All faults that pydantic found, a line each, led by its dotted path; the schema's fields are proposed."""
     names = all_fields(schema)
     return [line for detail in _reported_once(error.errors()) for line in _lines(detail, names)]
 
 
 def unknown_field(dotted: str, known: Collection[str], *, where: str = "") -> str:
-    """The line for a field that there isn't, with the one that may have been meant.
-
-    Args:
-        dotted: The field.
-        known: The fields that there are.
-        where: Leads the field, as in `space.`.
-    """
+    """The line for a field that there isn't, with the one that may have been meant; `where` leads it (`space.`)."""
     meant = proposed(dotted, known)
     return f"{where}{dotted}: unknown field" + (f"; did you mean {' or '.join(meant)}?" if meant else "")
 

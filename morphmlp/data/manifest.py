@@ -149,9 +149,7 @@ def writing(path: Path) -> Iterator[None]:
 def read_manifest(path: str | Path, *, only: Collection[str] | None = None) -> Manifest:
     """Read and check a manifest; its rows come in the order of the video ids.
 
-    Args:
-        path: The file.
-        only: Columns to read besides `ALWAYS_READ`; by default all. What isn't read isn't checked.
+    Of `only` some columns those are read besides `ALWAYS_READ`; what isn't read isn't checked.
 
     Raises:
         ManifestError: No such file, not a manifest, or without a single video that is there.

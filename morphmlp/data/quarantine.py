@@ -89,13 +89,7 @@ class Quarantine:
             raise self.limit_error(stage, excess, limit=limit)
 
     def limit_error(self, stage: str, excess: str, *, limit: float) -> QuarantineLimitError:
-        """The error that ends a run, in one line: how many, where to look, and which field to change.
-
-        Args:
-            stage: Whose videos are broken.
-            excess: How many, as `too_many_broken` says it.
-            limit: Greatest share that may be.
-        """
+        """The error that ends a run, in one line: how many, where to look, and which field to change."""
         first = next(iter(self.videos(stage)), None)
         if first is not None and limit == 0:
             return QuarantineLimitError(
@@ -119,10 +113,7 @@ class Quarantine:
     def write(self, path: Path, *, run: str, earlier: Iterable[BrokenVideo] = ()) -> None:
         """Write the table (columns: `morphmlp.data.columns.QUARANTINE`).
 
-        Args:
-            path: The file.
-            run: Name of the run that met those videos which don't say another.
-            earlier: What is known of the data set's videos; a file that is still the same keeps its first run.
+        Videos get `run` as the first that met them, unless `earlier` entries know the same state of their file.
         """
         known = {video.file: video.first_run for video in earlier}
         for key, video in self._videos.items():
@@ -155,12 +146,7 @@ def too_many_broken(stage: str, broken: int, *, num_videos: int, limit: float, d
     The share over the whole split decides. Of videos that were drawn at random it's known long before the last of them:
     a split within its limit has next to never so many more broken ones among the first as to be stopped here.
 
-    Args:
-        stage: The split.
-        broken: Its broken videos so far.
-        num_videos: Videos of the split.
-        limit: Greatest share that may be broken.
-        drawn: Videos looked at so far, where their order is a random one.
+    `drawn` says how many were looked at so far, where their order is a random one.
     """
     if broken > limit * num_videos:
         return f"{broken} of {num_videos} {stage} videos"

@@ -82,12 +82,7 @@ class ExperimentResult:
     """Training clips per second, all workers, ingest included: median over the run's reports."""
 
     def in_words(self, views: str, names: Sequence[ScoreName]) -> str:
-        """In a line.
-
-        Args:
-            views: Those of a test video, in words.
-            names: The task's scores.
-        """
+        """In a line; `views` are those of a test video, in words."""
         scores = ", ".join(f"{name.title} {self.scores[name.key]:.2f}" for name in names)
         return (
             f"{self.run_name}: test {scores} of {self.num_videos} videos "

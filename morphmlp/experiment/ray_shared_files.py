@@ -26,11 +26,6 @@ def require_shared_files(config: ExperimentConfig, splits: Iterable[DataSplits],
 
     A node without such a part needn't see anything. Of a cluster of one node only its clip cache is looked at.
 
-    Args:
-        config: The experiment; its storage is a folder.
-        splits: The videos.
-        placement: What the workers need, and where they don't go.
-
     Raises:
         ClusterError: One line for each node and field: what it doesn't see, and what would be right.
     """

@@ -78,11 +78,8 @@ def claim(config: ExperimentConfig, data: DataSplits, folder: RunFolder, uri: st
 def require_same_data(begun: Mapping[str, str], data: DataSplits, paths: Mapping[str, str], where: str) -> None:
     """Refuse to continue with other videos than a run began with.
 
-    Args:
-        begun: Fingerprints that are known of its splits.
-        data: The videos that it would continue with.
-        paths: The manifests that these come from.
-        where: The run, for the message.
+    `begun` are the fingerprints that are known of its splits, `paths` the manifests of the videos that it would
+    continue with.
 
     Raises:
         CheckpointError: Which splits differ.

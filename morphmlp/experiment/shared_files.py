@@ -46,10 +46,7 @@ class Answer:
 
 @contextmanager
 def marked(folders: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """A fresh file in each of these folders, gone at the end with those that machines wrote next to it.
-
-    Args:
-        folders: By the field that names them; they are made.
+    """A fresh file in each of these folders (by field; made if need be), gone at the end with what was put next to it.
 
     Raises:
         ClusterError: A folder can't be written to.
@@ -96,12 +93,7 @@ def answer(question: Question) -> Answer:
 
 
 def faults_of(answers: Sequence[tuple[str, Answer]], here: Mapping[str, Sequence[str]]) -> list[str]:
-    """One line for each field and machine that isn't as the others are.
-
-    Args:
-        answers: Each with the name of its machine.
-        here: Videos that the asking machine can read, by field.
-    """
+    """A line for each field and machine that isn't as the others are; `here` are videos that this machine can read."""
     found = []
     for node, given in answers:
         described = dict(given.faults)

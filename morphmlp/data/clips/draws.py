@@ -128,13 +128,8 @@ def draw_clip(
 ) -> ClipDraw:
     """Draw one clip.
 
-    Args:
-        augment: What is switched on, and its ranges.
-        key: Of the video's clips.
-        repeat: Which of them.
-        height: Rows of the frames that RandomResizedCrop cuts, pixels.
-        width: Columns of these frames, pixels.
-        crop_size: Side of the finished crop, pixels.
+    Height and width are those of the frames that RandomResizedCrop cuts, `crop_size` the side of the finished crop,
+    pixels.
     """
 
     def rng(purpose: str) -> np.random.Generator:

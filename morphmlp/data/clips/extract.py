@@ -141,13 +141,9 @@ def clips_on_device(
 ) -> UInt8[Tensor, "r t h w c"]:
     """The augmented clips of a video's frames, one per repeat.
 
-    Args:
-        frames: From `TrainFrames`; not changed, and may be read-only.
-        key: Of the video's clips.
-        clip: Size of the crop.
-        augment: What is drawn.
-        device: Where the clips are made and stay. All draws are the same on any; pixels are the same on CPUs, and on a
-            GPU up to the rounding of its resizing and warping.
+    `frames` come from `TrainFrames`; they aren't changed and may be read-only. The clips are made and stay on
+    `device`. All draws are the same on any; pixels are the same on CPUs, and on a GPU up to the rounding of its
+    resizing and warping.
     """
     source = frames.to(device)
     draws = clip_draws(source, key, clip=clip, augment=augment)
@@ -173,11 +169,7 @@ def _read(
     Large frames are read and made smaller a part at a time. The result is the same: what is made of a frame doesn't
     depend on its neighbours.
 
-    Args:
-        reader: The video.
-        indices: Its frames.
-        clip: For the channel order.
-        made_of: Stacks of one picture for each of the frames `[t h w c]` that it's given.
+    `made_of` gives stacks of one picture for each of the frames `[t h w c]` that it gets.
     """
     frame_bytes = reader.info.height * reader.info.width * 3
     if len(indices) * frame_bytes <= PART_BYTES:

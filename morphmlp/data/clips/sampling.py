@@ -31,11 +31,8 @@ TARGET_FPS = 30.0
 def train_indices(clip: ClipConfig, info: VideoInfo, fractions: Sequence[float] | npt.NDArray[np.float64]) -> Indices:
     """Frames of a training clip, `[t]`.
 
-    Args:
-        clip: Policy and length.
-        info: The video.
-        fractions: `num_frames` numbers in [0, 1): `segments` places each frame by its own, the dense policies place
-            their window by the first.
+    Of the `num_frames` fractions in [0, 1), `segments` places each frame by its own, the dense policies their window
+    by the first.
     """
     window = _window(clip, info)
     if isinstance(window, Segments):

@@ -64,10 +64,7 @@ def inspect_stored_frames(reader: VideoReader) -> Inspection:
 def inspect_file(reader: VideoReader, path: str, *, is_same_library: bool) -> Inspection:
     """Look at a video file.
 
-    Args:
-        reader: The file, just opened by the decoder that is to read it.
-        path: The file.
-        is_same_library: Whether that decoder is PyAV, as the plain decode is: pixels are then equal.
+    `is_same_library` says that the reader, just opened, is PyAV's, as the plain decode is: pixels are then equal.
 
     Raises:
         DecodeError: Not one frame could be decoded, or the decoder refuses those that were asked for.

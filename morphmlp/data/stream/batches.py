@@ -91,14 +91,8 @@ def assemble(
 ) -> Iterator[MicroBatch]:
     """Divide a stream of decoded rows (`columns.DECODED`) into the planned micro-batches.
 
-    Args:
-        tables: Decoded rows in planned order, in pieces of any size.
-        plans: The micro-batches to make of them.
-        manifest: The videos.
-        stage: For the quarantine: `train`, `val` or `test`.
-        shape: What each video becomes.
-        finish: Makes clips of what was decoded; None where the rows hold clips already.
-        pin_memory: Put clips where a GPU can fetch them by itself.
+    Rows come in pieces of any size. `finish` makes clips of what was decoded; without it the rows hold clips already.
+    With `pin_memory` a GPU can fetch them by itself.
 
     Raises:
         RuntimeError: The stream isn't the planned one; ingest must never repeat, drop or reorder in silence.

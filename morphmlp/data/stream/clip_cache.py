@@ -56,12 +56,7 @@ class ClipCache:
     """Most that the clips may take up; the least recently used go."""
 
     def get(self, address: str, decode: Callable[[], ExtractedClips]) -> ExtractedClips:
-        """The clips of an address, decoded where they aren't there yet.
-
-        Args:
-            address: See `clip_address`.
-            decode: Makes them; whatever it raises passes through, and nothing is kept.
-        """
+        """The clips of a `clip_address`, decoded where they aren't there yet; what `decode` raises passes through."""
         path = self._path(address)
         if (found := _read(path)) is not None:
             return found

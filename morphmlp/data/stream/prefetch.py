@@ -12,10 +12,7 @@ Part = TypeVar("Part", bound=Sized)
 def chain_early(parts: Iterator[Part], start: Callable[[Part], Iterator[Item]], *, early: int) -> Iterator[Item]:
     """The items of one part after the other; the next part starts while the last items of this one are still made.
 
-    Args:
-        parts: Each as long as the items that it gives; taken from one at a time.
-        start: Begins to make a part's items.
-        early: So many items before its end the next part starts.
+    The next part starts `early` items before the end of this one; parts are as long as the items that they give.
     """
 
     def next_part() -> tuple[int, Iterator[Item]] | None:

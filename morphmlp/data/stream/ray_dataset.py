@@ -60,13 +60,7 @@ def stream_micro_batches(
 ) -> Iterator[MicroBatch]:
     """The planned micro-batches, in order, decoded ahead by Ray Data tasks.
 
-    Args:
-        manifest: The videos.
-        plans: The micro-batches, read as they are needed.
-        extractor: What decode tasks make of a video.
-        share: What they may use.
-        stage: For the quarantine: `train` or `val`.
-        device: Where `TrainFrames` become clips, in this process.
+    Plans are read as they are needed. `TrainFrames` become clips in this process, on `device`.
     """
     to_make, to_decode = tee(plans)  # both are read in one thread, that of `prefetch`
     groups = task_groups(to_decode, share.videos_per_task)

@@ -50,10 +50,6 @@ class FileSample:
 def require_files(videos: Mapping[str, Manifest], ingest: IngestConfig) -> None:
     """Refuse a run whose videos aren't there, as far as a sample shows, seen from a machine that decodes.
 
-    Args:
-        videos: The available ones of each split.
-        ingest: How they will be read.
-
     Raises:
         ManifestError: A line for each split of which too many files are missing, empty or out of reach.
     """

@@ -102,11 +102,7 @@ class ChildProcess:
     ) -> Answer:
         """Send a request and wait for its answer.
 
-        Args:
-            request: What to do.
-            seconds: How long to wait.
-            descriptor: Of a file that goes with it.
-            follow_work: Wait so long after each sign of progress, not in all.
+        With `follow_work` it waits so many seconds after each sign of progress, not in all.
 
         Raises:
             TimeoutError: There was none in time; the child is ended.

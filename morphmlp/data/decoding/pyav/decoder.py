@@ -25,9 +25,8 @@ class PyAVDecoder:
     def __init__(self, *, held_bytes: int = HELD_BYTES) -> None:
         """Make the decoder.
 
-        Args:
-            held_bytes: Packets of one file that may be held in memory, and as much in frames where it must be decoded
-                whole; a longer file is read again for each read.
+        Packets of one file up to `held_bytes` may be held in memory, and as much in frames where it must be decoded
+        whole; a longer file is read again for each read.
         """
         self._held_bytes = held_bytes
 

@@ -36,12 +36,7 @@ class DirectReader:
     """One open file."""
 
     def __init__(self, stream: StreamDecoder, order: Sequence[int]) -> None:
-        """Decode nothing yet.
-
-        Args:
-            stream: The file.
-            order: Places of its packets in display order.
-        """
+        """Decode nothing yet; `order` has the places of the packets in display order."""
         self._stream = stream
         packets = stream.packets
         self._rank = {place: rank for rank, place in enumerate(order)}

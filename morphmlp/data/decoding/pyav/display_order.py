@@ -34,12 +34,6 @@ def proven_order(
 
     None where it isn't certain that each packet gives one frame, that this is their order, and that decoding can start
     at the key packets.
-
-    Args:
-        container: The open file.
-        context: The codec, before or after it has decoded.
-        packets: Of its video.
-        is_interlaced: Whether a decoded frame says that it is.
     """
     if not packets.keys or packets.keys[0] != 0:
         return None  # captured from the middle: a decoder gives nothing before the first key packet
@@ -110,11 +104,8 @@ def frame_times(
     a time is missing, isn't after the last one, or jumps as no video does, the frame follows the last one at the
     usual distance, and so do those behind it.
 
-    Args:
-        candidates: What the file says, each for all frames; the one that ascends best is taken.
-        per_s: How many units of it are a second.
-        declared_fps: Rate, where the times give none.
-        can_be_joined: Whether the container is one whose files can be cut and joined anywhere.
+    Each of `candidates` is what the file says of all frames, in units of which `per_s` are a second; the one that
+    ascends best is taken. The declared rate serves where the times give none.
     """
     longest = per_s * (_JOINED_GAP_S if can_be_joined else _LONGEST_GAP_S)
     choices = []

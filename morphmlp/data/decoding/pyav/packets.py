@@ -66,14 +66,7 @@ class Packets:
     """
 
     def __init__(self, path: str, container: InputContainer, stream: VideoStream, *, held_bytes: int) -> None:
-        """Go through the file once.
-
-        Args:
-            path: The file, to read it again.
-            container: The file, just opened.
-            stream: Its video stream.
-            held_bytes: Packets that may be held in memory.
-        """
+        """Go through the file, just opened, once; up to `held_bytes` of its packets stay in memory."""
         self._path = path
         self._held: list[Packet[VideoStream]] | None = []
         self.pts: list[int | None] = []

@@ -33,11 +33,7 @@ class StreamDecoder:
     """One open file and its codec, in one thread."""
 
     def __init__(self, path: str, *, held_bytes: int) -> None:
-        """Open a file and read its packets.
-
-        Args:
-            path: The file.
-            held_bytes: Packets, and as much again in frames, that may be held in memory.
+        """Open a file and read its packets; these, and as much again in frames, may take `held_bytes` of memory.
 
         Raises:
             DecodeError: It can't be used, with the reason.
@@ -73,11 +69,7 @@ class StreamDecoder:
         return self._stream.time_base or Fraction(1)
 
     def info(self, *stamps: list[int | None]) -> VideoInfo:
-        """What the file holds, in the end: one frame for each time.
-
-        Args:
-            stamps: Times of all frames in display order, as `frame_times` takes them.
-        """
+        """What the file holds, in the end: one frame for each time, in display order, as `frame_times` takes them."""
         declared_fps = float(self._stream.average_rate or self._stream.guessed_rate or 30)
         pts_s = frame_times(
             *stamps,
@@ -101,10 +93,7 @@ class StreamDecoder:
     ) -> Generator[VideoFrame, None, None]:
         """What the packets between two places give, in the codec's order; a frame's `pts` is its packet's place.
 
-        Args:
-            start: First place.
-            stop: Place after the last one; by default the file's end.
-            wanted: Places. With it, frames that those don't need are left out; only in H.264.
+        With `wanted` places, frames that those don't need are left out; only in H.264.
         """
         needed = wanted if self.codec == "h264" else None
         is_skipping = False

@@ -27,9 +27,7 @@ _READABLE = 0o100644 << 16
 def open_frame_folder(path: str, *, num_frames: int | None = None) -> VideoReader:
     """Open a folder of frames; it's listed once.
 
-    Args:
-        path: The folder, and a template of the frames' names where there is one (`DIR/img_%05d.jpg`).
-        num_frames: Frames that the list promises, and then uses: there must be at least as many. None: all.
+    `num_frames` of them are used, where the list promises a number; a template of their names may end the path.
 
     Raises:
         DecodeError: The folder can't be read, or its frames don't make a video.
@@ -84,9 +82,7 @@ def is_pack(path: str) -> bool:
 def open_packed_frames(path: str, *, num_frames: int | None = None) -> VideoReader:
     """Open an archive of frames.
 
-    Args:
-        path: The archive.
-        num_frames: Frames that the list promises, and then uses: there must be at least as many. None: all.
+    `num_frames` of them are used, where the list promises a number.
 
     Raises:
         DecodeError: It's missing, no archive, a compressed one, or its frames don't make a video (see `stills`).

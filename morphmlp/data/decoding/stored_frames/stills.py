@@ -33,13 +33,7 @@ class StillsReader:
     """An open video whose frames are files of their own, of the kind that their names say."""
 
     def __init__(self, names: Sequence[str], load: Callable[[str], bytes], *, where: str) -> None:
-        """Look at the first frame for the size.
-
-        Args:
-            names: Of the frames, first to last.
-            load: Gives the bytes of a named frame; may raise `DecodeError`.
-            where: Folder or archive, for the messages.
-        """
+        """Look at the first frame for the size; `load` gives the bytes of a named one, or raises `DecodeError`."""
         self._names, self._load, self._where = names, load, where
         width, height = self._of_frame(0, _still_size)
         self.info = VideoInfo(

@@ -12,7 +12,7 @@ from PIL import Image
 from morphmlp.data.datasets.annotations import read_annotations
 from morphmlp.data.datasets.something import SOMETHING, read_templates, without_brackets
 from morphmlp.data.manifest import read_manifest
-from morphmlp.data.synthetic import something_scenes as scenes
+from morphmlp.data.synthetic import something_standin as scenes
 from morphmlp.data.synthetic.something_standin import write_standin
 from morphmlp.errors import ManifestError
 
