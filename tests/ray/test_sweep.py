@@ -110,7 +110,7 @@ def test_a_trial_that_had_ended_is_not_run_again(swept):
 
 def test_a_trial_that_was_given_up_stopped_and_handed_its_workers_to_the_next(swept):
     _, _, before, _ = swept
-    assert '"state": "stopped", "reason": "given up by the test"' in before[2]
+    assert '"state": "stopped", "error": "given up by the test"' in before[2]
     assert "test, 1 clip x 1 crop" not in before[2]
     assert "starting 1 training worker(s)" in before[3]
 

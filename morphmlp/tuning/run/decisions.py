@@ -16,8 +16,8 @@ from morphmlp.training.checkpoint.branching import branch, newest_at, recover_br
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 from morphmlp.training.workers.stops import Stop, StopReason, write_stop_request
-from morphmlp.tuning.run.trial_log import TrialEnd
 from morphmlp.tuning.run.trial_queue import TrialJob, TrialQueue
+from morphmlp.tuning.run.trials import TrialEnd
 from morphmlp.tuning.search.scheduler import Exploit, GiveUp, SweepScheduler
 
 _EXPLOIT = "exploit.json"
@@ -48,7 +48,7 @@ def replay(queue: TrialQueue, scheduler: SweepScheduler) -> None:
         if entry.view.end is not None or decided is None:
             continue
         if isinstance(decided, GiveUp):
-            queue.end(entry, TrialEnd(state="stopped", reason=decided.reason))
+            queue.end(entry, TrialEnd(state="stopped", error=decided.reason))
         elif not _was_carried_out(entry.job, decided):
             _prepare(queue, entry.job, decided)
 

@@ -38,12 +38,12 @@ from morphmlp.tuning.run.kept_checkpoints import KeptCheckpoints
 from morphmlp.tuning.run.ray_trials import run_trials
 from morphmlp.tuning.run.sweep_folder import SweepFolder
 from morphmlp.tuning.run.sweep_record import TrialRecorder, open_sweep_run, write_sweep
-from morphmlp.tuning.run.trial_queue import Entry, ListedPoints, PointSource, TrialJobs, TrialQueue
+from morphmlp.tuning.run.trial_queue import Entry, TrialJobs, TrialQueue
 from morphmlp.tuning.run.trials import SweepResult
 from morphmlp.tuning.search.optuna_search import OptunaPoints
 from morphmlp.tuning.search.population import Population
 from morphmlp.tuning.search.ray_asha_pruner import AshaPruner
-from morphmlp.tuning.search.scheduler import NoPruning, SweepScheduler
+from morphmlp.tuning.search.scheduler import PointSource, SweepScheduler
 from morphmlp.tuning.space.space import Planner, Space
 
 
@@ -63,7 +63,7 @@ def run_sweep(
     A trial that fails stops no other; it stands in the result with its reason. A sweep that is refused leaves nothing.
 
     Args:
-        sweep: The sweep.
+        sweep: What to do.
         base: Content of its base experiment's file.
         space: Its points, as far as they are known before it starts.
         folder: Where its files go; `<folder>-<number>-<values>` are the trials' names.
@@ -255,11 +255,8 @@ class _OpenSweep:
         """Write table, report and winners, and end the record."""
         folder, parent = self._folder, self._parent
         result = self._kept.when_done(self._result(wall_s), self.queue.entries)
-        importances = None
-        if isinstance(self._source, OptunaPoints):
-            importances = self._source.importances()
-            for note in self._source.notes:
-                self._progress.line(note)
+        for note in self._source.notes:
+            self._progress.line(note)
         checkpoints = checkpoints_summary(result)
         if checkpoints is not None:
             self._progress.line(f"sweep: {checkpoints}")
@@ -268,7 +265,7 @@ class _OpenSweep:
         parent.artifact(folder.table)
         title = f"{self._sweep.name}, {self._space.points[0].config.dataset}"
         note = _question(self._sweep)
-        for file in write_report(result, folder.root, title=title, importances=importances, note=note):
+        for file in write_report(result, folder.root, title=title, importances=self._source.importances(), note=note):
             parent.artifact(file)
         configs = {entry.point.title: entry.point.config for entry in self.queue.entries}
         for file in write_winners(result, configs, folder.winners):
@@ -281,14 +278,13 @@ class _OpenSweep:
         return result
 
     def _result(self, wall_s: float) -> SweepResult:
-        proposed = self._source.impossible if isinstance(self._source, OptunaPoints) else ()
         return SweepResult(
             parent_run_id=self._parent.run_id,
             run_name=self._folder.root.name,
             wall_s=wall_s,
             task=self._space.points[0].config.task,
             trials=tuple(map(self._recorder.trial, self.queue.entries)),
-            impossible=(*self._space.impossible, *proposed),
+            impossible=(*self._space.impossible, *self._source.impossible),
         )
 
 
@@ -296,7 +292,7 @@ def _source(sweep: SweepConfig, space: Space, planner: Planner, folder: SweepFol
     if sweep.search.kind == "optuna":
         score = primary_score(space.points[0].config.task)
         return OptunaPoints(sweep.search, sweep.space, score, planner, folder.journal)
-    return ListedPoints(space.points)
+    return PointSource(space.points)
 
 
 def _scheduler(sweep: SweepConfig, space: Space, planner: Planner, queue: TrialQueue) -> SweepScheduler:
@@ -306,7 +302,7 @@ def _scheduler(sweep: SweepConfig, space: Space, planner: Planner, queue: TrialQ
         return Population(sweep.search, sweep.space, space.points, score=score, epochs=epochs, make_point=planner.point)
     if isinstance(sweep.scheduler, Asha):
         return AshaPruner(sweep.scheduler, score, epochs=epochs, point_of=queue.point_of)
-    return NoPruning()
+    return SweepScheduler()
 
 
 def _question(sweep: SweepConfig) -> str:

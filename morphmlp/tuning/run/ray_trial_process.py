@@ -22,8 +22,9 @@ from morphmlp.tasks.scores import primary_score
 from morphmlp.training.record.accounting import read_windows, training_cpu_s
 from morphmlp.training.workers.stops import Stop, StopReason, requested_stop, write_stop_request
 from morphmlp.tuning.run.decisions import carry_out_exploit
-from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog
+from morphmlp.tuning.run.trial_log import TrialLog
 from morphmlp.tuning.run.trial_queue import TrialJob
+from morphmlp.tuning.run.trials import TrialEnd
 
 EPOCH, SCORE = "epoch", "score"
 """What a trial reports to Tune after each epoch."""
@@ -43,7 +44,7 @@ def run_trial(config: dict[str, TrialJob], *, placement: Placement) -> None:
 
     def end_early(state: Any, reason: str) -> None:
         spent = training_cpu_s(read_windows(job.folder.progress)) + time.process_time() - cpu
-        log.ended(TrialEnd(state=state, reason=reason, wall_s=time.monotonic() - began, cpu_s=spent))
+        log.ended(TrialEnd(state=state, error=reason, wall_s=time.monotonic() - began, cpu_s=spent))
 
     try:
         with _time_limit(job):

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop
 from morphmlp.training.workers.supervision import STOP_WAIT_S
 from morphmlp.tuning.run import decisions
 from morphmlp.tuning.run.ray_trial_process import EPOCH, SCORE, run_trial
-from morphmlp.tuning.run.trial_log import TrialEnd, show_all
+from morphmlp.tuning.run.trial_log import show_all
 from morphmlp.tuning.run.trial_queue import Entry, TrialJob, TrialQueue
+from morphmlp.tuning.run.trials import TrialEnd
 from morphmlp.tuning.search.scheduler import SweepScheduler
 
 POLL_S = 0.5
@@ -70,7 +72,7 @@ def run_trials(
     """
     progress.phase("sweep", total=total, unit="trials")
     searcher = _Trials(queue, scheduler)
-    tuning = _TuneThread(_tuner(searcher, _Scores(queue, scheduler), placement, at_once=at_once, folder=folder))
+    tuning = _in_thread(_tuner(searcher, _Scores(queue, scheduler), placement, at_once=at_once, folder=folder).fit)
 
     def hear() -> None:
         show_all([entry.view for entry in queue.entries], progress)
@@ -79,17 +81,17 @@ def run_trials(
 
     with stops.saving_first():
         asked: float | None = None
-        while tuning.is_alive():
+        while not tuning.done():
             hear()
             if stops.received is not None:
                 asked = asked or searcher.end(stops.received, progress)
                 if time.monotonic() - asked > STOP_WAIT_S:
                     break
                 _ask_all_to_stop(queue, Stop(reason=StopReason.SWEEP_STOPS, detail=NAMES[stops.received]))
-            tuning.join(POLL_S)
+            wait([tuning], POLL_S)
     if stops.received is not None:
         raise Interrupted(stops.received)
-    _end_the_silent(queue, tuning.errors())
+    _end_the_silent(queue, _errors(tuning))
     hear()
 
 
@@ -99,7 +101,7 @@ def _end_the_silent(queue: TrialQueue, errors: Mapping[str, str]) -> None:
         entry.view.read()
         if entry.view.end is None:
             reason = errors.get(ascii_name(entry.job.run_name), "its process died without a word")
-            queue.end(entry, TrialEnd(state="failed", reason=reason))
+            queue.end(entry, TrialEnd(state="failed", error=reason))
 
 
 def _ask_all_to_stop(queue: TrialQueue, stop: Stop) -> None:
@@ -166,7 +168,7 @@ class _Trials(Searcher):
             if reason is None:
                 self._started[trial_id] = entry
                 return {"job": entry.job}
-            self._queue.end(entry, TrialEnd(state="stopped", reason=reason, wall_s=0.0, cpu_s=0.0))
+            self._queue.end(entry, TrialEnd(state="stopped", error=reason, wall_s=0.0, cpu_s=0.0))
         return Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -201,30 +203,27 @@ class _Scores(FIFOScheduler):
         return train_on
 
 
-class _TuneThread(threading.Thread):
-    """`tuner.fit()` next to the main thread, which stays free for progress and Ctrl-C."""
+def _in_thread(fit: Callable[[], tune.ResultGrid]) -> Future[tune.ResultGrid]:
+    """Call a function next to the main thread, which stays free for progress and Ctrl-C, and never waits at exit."""
+    outcome: Future[tune.ResultGrid] = Future()
 
-    def __init__(self, tuner: tune.Tuner) -> None:
-        super().__init__(name="tune", daemon=True)
-        self._tuner = tuner
-        self._results: tune.ResultGrid | None = None
-        self._error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
+    def run() -> None:
         try:
-            self._results = self._tuner.fit()
+            outcome.set_result(fit())
         except BaseException as error:  # noqa: BLE001 (raised in the main thread)
-            self._error = error
+            outcome.set_exception(error)
 
-    def errors(self) -> dict[str, str]:
-        """Why trials failed, by the names that Ray has of them, as far as Tune knows.
+    threading.Thread(target=run, name="tune", daemon=True).start()
+    return outcome
 
-        Raises:
-            ClusterError: Tune itself failed.
-        """
-        self.join()
-        if self._results is None:
-            raise ClusterError(f"the sweep failed: {failure_reason(self._error or RuntimeError('no result'))}")
-        found = [self._results[index] for index in range(len(self._results))]
-        return {Path(result.path).name: failure_reason(result.error) for result in found if result.error is not None}
+
+def _errors(tuning: Future[tune.ResultGrid]) -> dict[str, str]:
+    """Why trials failed, by the names that Ray has of them, as far as Tune knows.
+
+    Raises:
+        ClusterError: Tune itself failed.
+    """
+    if (error := tuning.exception()) is not None:
+        raise ClusterError(f"the sweep failed: {failure_reason(error)}")
+    found = [tuning.result()[index] for index in range(len(tuning.result()))]
+    return {Path(result.path).name: failure_reason(result.error) for result in found if result.error is not None}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -14,61 +13,31 @@ from morphmlp.files import atomic_write
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 
 
-@dataclass(frozen=True, kw_only=True)
 class SweepFolder:
     """The files of a sweep, under `<cluster.storage>/<run name>/`; next to them a folder for each trial."""
 
-    root: Path
-
-    @property
-    def sweep(self) -> Path:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.sweep = root / "sweep.yaml"
         """The resolved sweep file."""
-        return self.root / "sweep.yaml"
-
-    @property
-    def base(self) -> Path:
+        self.base = root / "base.yaml"
         """The base experiment as it was when the sweep began."""
-        return self.root / "base.yaml"
-
-    @property
-    def trials(self) -> Path:
+        self.trials = root / "trials.jsonl"
         """Every trial so far, one JSON line each."""
-        return self.root / "trials.jsonl"
-
-    @property
-    def journal(self) -> Path:
+        self.journal = root / "optuna.jsonl"
         """What Optuna knows."""
-        return self.root / "optuna.jsonl"
-
-    @property
-    def tune(self) -> Path:
+        self.tune = root / "tune"
         """What Ray Tune writes for itself while it runs."""
-        return self.root / "tune"
-
-    @property
-    def clips(self) -> Path:
+        self.clips = root / "clips"
         """Decoded clips that the trials share; removed when the sweep is done."""
-        return self.root / "clips"
-
-    @property
-    def log(self) -> Path:
+        self.log = root / "log.txt"
         """What the sweep's commands said, with the time."""
-        return self.root / "log.txt"
-
-    @property
-    def freed(self) -> Path:
+        self.freed = root / "freed.jsonl"
         """Trials whose checkpoints were removed, with the bytes that these took, one JSON line each."""
-        return self.root / "freed.jsonl"
-
-    @property
-    def table(self) -> Path:
+        self.table = root / "sweep_table.md"
         """The closing table."""
-        return self.root / "sweep_table.md"
-
-    @property
-    def winners(self) -> Path:
+        self.winners = root / "winners"
         """Experiment files of the best points."""
-        return self.root / "winners"
 
     def require_new(self) -> None:
         """Refuse a folder that is there already.

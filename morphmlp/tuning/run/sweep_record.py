@@ -21,9 +21,8 @@ from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tasks.scores import ScoreName, primary_score
 from morphmlp.tracking import RetryPolicy, RunWriter, find_run, open_run, read_text
 from morphmlp.tuning.run.sweep_folder import SweepFolder
-from morphmlp.tuning.run.trial_log import TrialEnd
 from morphmlp.tuning.run.trial_queue import Entry
-from morphmlp.tuning.run.trials import SweepResult, Trial
+from morphmlp.tuning.run.trials import SweepResult, Trial, TrialEnd
 from morphmlp.tuning.space.space import short_names
 
 RESULT_FILE = "sweep_result.json"
@@ -96,28 +95,19 @@ class TrialRecorder:
         """What became of a trial."""
         job, point, epochs = entry.job, entry.point, entry.view.epochs
         end = entry.view.end or TrialEnd(state="failed")
-        run_id = end.run_id
-        if run_id is None and (known := find_run(self._uri, run_name=job.run_name, experiment=self._experiment)):
-            run_id = known.run_id
+        if end.run_id is None and (known := find_run(self._uri, run_name=job.run_name, experiment=self._experiment)):
+            end = dataclasses.replace(end, run_id=known.run_id)
         return Trial(
+            **vars(end),
             number=job.number,
             point=point.values,
             title=point.title,
             seed=entry.seed,
-            state=end.state,
-            run_id=run_id,
             run_name=job.run_name,
-            score=end.score,
-            scores=end.scores,
-            num_videos=end.num_videos,
             val_score=epochs[max(epochs)] if epochs else None,
             epochs=len(epochs),
             gmacs=point.cost.gmacs,
             params=point.cost.params,
-            clips_per_s=end.clips_per_s,
-            wall_s=end.wall_s,
-            cpu_s=end.cpu_s,
-            error=end.reason,
             replaces=point.replaces,
         )
 

@@ -14,29 +14,9 @@ from typing import Any
 
 from morphmlp.line_file import JsonLines, remove_truncated_line
 from morphmlp.progress import Progress
-from morphmlp.tuning.run.trials import TrialState
+from morphmlp.tuning.run.trials import TrialEnd
 
 UPDATE_EVERY_S = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialEnd:
-    """How a trial ended."""
-
-    state: TrialState
-    reason: str | None = None
-    """Why it ended early."""
-    score: float | None = None
-    """Of a finished trial: the primary score of its test."""
-    scores: Mapping[str, float] = field(default_factory=dict)
-    """All scores of its test by key."""
-    num_videos: int | None = None
-    """Test videos scored."""
-    clips_per_s: float | None = None
-    """Training clips per second."""
-    run_id: str | None = None
-    wall_s: float | None = None
-    cpu_s: float | None = None
 
 
 class TrialLog:
@@ -153,7 +133,7 @@ class TrialView:
                 self.scores.append((event["epoch"], event["score"], event["time"]))
             case "end":
                 self.end = TrialEnd(**event)
-                return None if self.end.reason is None else f"{self.end.state.replace('_', ' ')}: {self.end.reason}"
+                return None if self.end.error is None else f"{self.end.state.replace('_', ' ')}: {self.end.error}"
             case "again":
                 self.end, self._doing = None, ""
         return None

@@ -2,11 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Protocol
 
 from pydantic import JsonValue
 
@@ -16,34 +15,10 @@ from morphmlp.errors import CheckpointError
 from morphmlp.line_file import LineFile, read_json_lines, remove_truncated_line
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.tuning.run.sweep_folder import SweepFolder
-from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog, TrialView
+from morphmlp.tuning.run.trial_log import TrialLog, TrialView
+from morphmlp.tuning.run.trials import TrialEnd
+from morphmlp.tuning.search.scheduler import PointSource
 from morphmlp.tuning.space.space import ImpossiblePoint, Point
-
-
-class PointSource(Protocol):
-    """Proposes points."""
-
-    def next(self) -> Point | None:
-        """The next point to try; None where there is none any more."""
-        ...
-
-    def tell(self, point: Point, score: float | None) -> None:
-        """Learn what a point came to: its score, the mean over its seeds; None where it failed."""
-        ...
-
-
-class ListedPoints:
-    """Points that are all known at the start."""
-
-    def __init__(self, points: Iterable[Point]) -> None:
-        self._points = iter(points)
-
-    def next(self) -> Point | None:
-        """The next of them."""
-        return next(self._points, None)
-
-    def tell(self, point: Point, score: float | None) -> None:
-        """Nothing follows from results."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What became of a sweep's trials: values that the record, the table and the report are made of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import JsonValue
@@ -15,8 +15,30 @@ TrialState = Literal["finished", "stopped", "timed_out", "diverged", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One training of one point with one seed; numbers are missing where it didn't get so far."""
+class TrialEnd:
+    """How a trial ended; numbers are missing where it didn't get so far."""
+
+    state: TrialState
+    run_id: str | None = None
+    """MLflow run; none where the trial ended before it was opened."""
+    score: float | None = None
+    """The task's primary score in the test, over `num_videos`; it ranks."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """All scores of the test by key; none where it wasn't tested."""
+    num_videos: int | None = None
+    """Test videos scored."""
+    clips_per_s: float | None = None
+    """Training clips per second, ingest included."""
+    wall_s: float | None = None
+    cpu_s: float | None = None
+    """CPU core-seconds of all its processes."""
+    error: str | None = None
+    """Why it ended early, in one line; none where it finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(TrialEnd):
+    """One training of one point with one seed, and how it ended."""
 
     number: int
     """From 1, in the order of the plan."""
@@ -25,16 +47,7 @@ class Trial:
     title: str
     """The point's values as people read them, the same for all its seeds."""
     seed: int
-    state: TrialState
-    run_id: str | None
-    """MLflow run; none where the trial ended before it was opened."""
     run_name: str
-    score: float | None
-    """The task's primary score in the test, over `num_videos`; it ranks."""
-    scores: Mapping[str, float]
-    """All scores of the test by key; none where it wasn't tested."""
-    num_videos: int | None
-    """Test videos scored."""
     val_score: float | None
     """The primary score at its last validation."""
     epochs: int
@@ -42,13 +55,6 @@ class Trial:
     gmacs: float
     """Billion multiply-accumulates of one view."""
     params: int
-    clips_per_s: float | None
-    """Training clips per second, ingest included."""
-    wall_s: float | None
-    cpu_s: float | None
-    """CPU core-seconds of all its processes."""
-    error: str | None
-    """Why it ended early, in one line; none where it finished."""
     replaces: Mapping[str, JsonValue] | None = None
     """The values that the search chose, where others took their place."""
 

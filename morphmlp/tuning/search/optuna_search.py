@@ -18,6 +18,7 @@ from pydantic import JsonValue
 from morphmlp.config.sweep import OptunaSearch, Range
 from morphmlp.line_file import remove_truncated_line
 from morphmlp.tasks.scores import ScoreName
+from morphmlp.tuning.search.scheduler import PointSource
 from morphmlp.tuning.space.space import ImpossiblePoint, Planner, Point
 
 IMPOSSIBLE_IN_A_ROW = 200
@@ -33,7 +34,7 @@ TRIALS_TO_WEIGH = 8
 _STUDY = "sweep"
 
 
-class OptunaPoints:
+class OptunaPoints(PointSource):
     """Asks Optuna's tree-structured Parzen estimator for points, and tells it what they came to."""
 
     def __init__(
@@ -44,15 +45,8 @@ class OptunaPoints:
         planner: Planner,
         journal: Path,
     ) -> None:
-        """Continue a journal, or begin one.
-
-        Args:
-            search: The sweep's.
-            space: Its fields with their values.
-            score: What points are compared by.
-            planner: Says which points are possible.
-            journal: File for what is known; no other process may work with it.
-        """
+        """Continue a journal, with which no other process may work, or begin one; points are compared by `score`."""
+        super().__init__(())
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         _repair(journal)
         # Draws differ from start to start: the same seed again would propose the first points again.
@@ -70,10 +64,6 @@ class OptunaPoints:
             load_if_exists=True,
         )
         self._numbers: dict[str, int] = {}
-        self.impossible: list[ImpossiblePoint] = []
-        """Proposals that couldn't run, each once, since this object was made."""
-        self.notes: list[str] = []
-        """Lines for the user, where the search ended early."""
         self._waiting: list[Point] = []
         self._learnt = self._take_up(self._study.get_trials(deepcopy=False))
 

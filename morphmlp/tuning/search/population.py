@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from morphmlp.config.sweep import PopulationSearch, Range
 from morphmlp.data.stream.plan import random_generator
 from morphmlp.tasks.scores import ScoreName
-from morphmlp.tuning.search.scheduler import Exploit
+from morphmlp.tuning.search.scheduler import Exploit, SweepScheduler
 from morphmlp.tuning.space.space import ImpossiblePoint, Point, drawn
 
 FACTORS = (0.8, 1.2)
@@ -33,7 +33,7 @@ class _Report:
     """Higher is better, whatever the score; minus infinity where it diverged."""
 
 
-class Population:
+class Population(SweepScheduler):
     """The members' values and last reports. Members are numbered from 1, in the order of their first points."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Population:
             points: The first one of each member, as `expand` finds them.
             score: What members are compared by.
             epochs: Of a whole training.
-            make_point: A point of these values (`Planner.point`).
+            make_point: `Planner.point`.
         """
         self._search, self._space = search, space
         self._sign, self._epochs, self._make_point = 1 if score.higher_is_better else -1, epochs, make_point
@@ -90,9 +90,6 @@ class Population:
         del self._reports[number]
         given = self._reports[donor]
         return Exploit(donor=donor, donor_epoch=given.epoch, donor_score=given.score, values=dict(self._values[number]))
-
-    def given_up(self, number: int) -> None:
-        """No member is given up."""
 
     def _is_donor(self, donor: int, member: int) -> bool:
         """Better, and not at its end: from there nothing could be learnt any more."""

@@ -15,12 +15,12 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from morphmlp.config.sweep import Asha
 from morphmlp.tasks.scores import ScoreName
-from morphmlp.tuning.search.scheduler import GiveUp
+from morphmlp.tuning.search.scheduler import GiveUp, SweepScheduler
 
 _EPOCH, _SCORE = "epoch", "score"
 
 
-class AshaPruner:
+class AshaPruner(SweepScheduler):
     """Decides after each epoch of a trial whether it trains on."""
 
     def __init__(self, scheduler: Asha, score: ScoreName, *, epochs: int, point_of: Callable[[int], str] = str) -> None:

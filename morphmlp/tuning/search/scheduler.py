@@ -1,10 +1,33 @@
-"""What a sweep asks its scheduler: whether a trial that has just been validated trains on as it is."""
+"""What a sweep asks its search: which point is next; and its scheduler: whether a validated trial trains on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from pydantic import JsonValue
+
+from morphmlp.tuning.space.space import ImpossiblePoint, Point
+
+
+class PointSource:
+    """Says which point is next; here all are known at the start, and nothing follows from results."""
+
+    def __init__(self, points: Iterable[Point]) -> None:
+        self._points = iter(points)
+        self.impossible: list[ImpossiblePoint] = []
+        """Points that were found while the sweep ran and couldn't run."""
+        self.notes: list[str] = []
+        """Lines for the user, where the search ended early."""
+
+    def next(self) -> Point | None:
+        """The next point to try; None where there is none any more."""
+        return next(self._points, None)
+
+    def tell(self, point: Point, score: float | None) -> None:
+        """Learn what a point came to: its score, the mean over its seeds; None where it failed."""
+
+    def importances(self) -> dict[str, float] | None:
+        """How much each field matters, where the search weighs them and has enough results."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +56,8 @@ class Exploit:
         return f"trial {self.donor} has {self.donor_score:.1f} at epoch {self.donor_epoch}"
 
 
-class SweepScheduler(Protocol):
-    """Hears each validation score of a sweep's trials, and decides.
+class SweepScheduler:
+    """Hears each validation score of a sweep's trials, and decides; this one lets every trial train to its end.
 
     The same scores in the same order lead to the same decisions, so that a resumed sweep can replay them.
     """
@@ -47,18 +70,8 @@ class SweepScheduler(Protocol):
             epoch: Epochs that its weights were trained.
             score: The task's primary score; NaN where training diverged.
         """
-        ...
+        return None
 
     def given_up(self, number: int) -> str | None:
-        """Why a trial needn't start, whatever it would score."""
-        ...
-
-
-class NoPruning:
-    """Every trial trains to its end."""
-
-    def on_score(self, number: int, epoch: int, score: float) -> None:
-        """No score stops a trial."""
-
-    def given_up(self, number: int) -> None:
-        """No trial is given up."""
+        """Why a trial needn't start, or train on, whatever it would score."""
+        return None

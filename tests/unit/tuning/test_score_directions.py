@@ -8,8 +8,9 @@ import pytest
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import Asha, OptunaSearch, PopulationSearch, Range, SweepConfig
 from morphmlp.tasks.scores import ScoreName
-from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog
+from morphmlp.tuning.run.trial_log import TrialLog
 from morphmlp.tuning.run.trial_queue import TrialQueue
+from morphmlp.tuning.run.trials import TrialEnd
 from morphmlp.tuning.search.optuna_search import OptunaPoints
 from morphmlp.tuning.search.population import Population
 from morphmlp.tuning.search.ray_asha_pruner import AshaPruner

@@ -14,7 +14,7 @@ from morphmlp.tasks.scores import TOP1
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.workers.stops import StopReason, requested_stop
 from morphmlp.tuning.run import decisions
-from morphmlp.tuning.run.trial_log import TrialEnd
+from morphmlp.tuning.run.trials import TrialEnd
 from morphmlp.tuning.search.ray_asha_pruner import AshaPruner
 from morphmlp.tuning.search.scheduler import Exploit, GiveUp
 

@@ -15,7 +15,7 @@ from morphmlp.training.record.run_folder import RunFolder, run_lock
 from morphmlp.tuning.report.summary import checkpoints_summary
 from morphmlp.tuning.run.kept_checkpoints import KeptCheckpoints
 from morphmlp.tuning.run.sweep_folder import SweepFolder
-from morphmlp.tuning.run.trial_log import TrialEnd
+from morphmlp.tuning.run.trials import TrialEnd
 
 SMALL = Path(__file__).parents[2] / "small_experiment.yaml"
 SPACE = {"optim.lr": (0.1, 0.2)}

@@ -47,7 +47,7 @@ def test_a_trial_whose_point_was_given_up_does_not_start_and_ends_as_stopped(que
     assert handed_out(queue, {2: "another seed was behind"}) == [1, 3]
     ends = [entry.view.end for entry in queue.entries]
     assert (ends[0], ends[2]) == (None, None)
-    assert (ends[1].state, ends[1].reason, ends[1].wall_s, ends[1].cpu_s) == (
+    assert (ends[1].state, ends[1].error, ends[1].wall_s, ends[1].cpu_s) == (
         "stopped",
         "another seed was behind",
         0,

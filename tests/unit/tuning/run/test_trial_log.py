@@ -1,6 +1,7 @@
 """What a trial writes is what its driver shows."""
 
-from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog, TrialView, show_all
+from morphmlp.tuning.run.trial_log import TrialLog, TrialView, show_all
+from morphmlp.tuning.run.trials import TrialEnd
 
 
 class Screen:
@@ -57,14 +58,14 @@ def test_updates_are_written_once_a_second_at_most_but_the_last_always(tmp_path)
 
 def test_an_early_end_carries_its_reason(tmp_path):
     log, view, screen = TrialLog(tmp_path / "t.jsonl"), TrialView(name="t1", path=tmp_path / "t.jsonl"), Screen()
-    log.ended(TrialEnd(state="timed_out", reason="too slow"))
+    log.ended(TrialEnd(state="timed_out", error="too slow"))
     show_all([view], screen)
-    assert (view.end.reason, screen.lines) == ("too slow", ["t1: timed out: too slow"])
+    assert (view.end.error, screen.lines) == ("too slow", ["t1: timed out: too slow"])
 
 
 def test_a_trial_that_is_tried_again_has_not_ended(tmp_path):
     log, view = TrialLog(tmp_path / "t.jsonl"), TrialView(name="t1", path=tmp_path / "t.jsonl")
-    log.ended(TrialEnd(state="failed", reason="no disk"))
+    log.ended(TrialEnd(state="failed", error="no disk"))
     log.again()
     view.read_silently()
     assert view.end is None

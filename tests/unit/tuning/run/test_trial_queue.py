@@ -9,8 +9,10 @@ import pytest
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import SweepConfig
 from morphmlp.errors import CheckpointError
-from morphmlp.tuning.run.trial_log import TrialEnd, TrialLog
-from morphmlp.tuning.run.trial_queue import ListedPoints, TrialJob, TrialQueue
+from morphmlp.tuning.run.trial_log import TrialLog
+from morphmlp.tuning.run.trial_queue import TrialJob, TrialQueue
+from morphmlp.tuning.run.trials import TrialEnd
+from morphmlp.tuning.search.scheduler import PointSource
 from morphmlp.tuning.space.space import ImpossiblePoint, Planner, expand
 
 SMALL = Path(__file__).parents[2] / "small_experiment.yaml"
@@ -167,13 +169,13 @@ def test_each_end_is_reported_once_and_none_from_before_a_stop(queue):
     assert one.newly_ended() == []
     again, _ = queue()
     assert again.newly_ended() == []
-    again.end(again.entries[1], TrialEnd(state="failed", reason="a reason"))
+    again.end(again.entries[1], TrialEnd(state="failed", error="a reason"))
     assert [named(entry) for entry in again.newly_ended()] == [named(second)]
 
 
 def test_listed_points_come_once_each_and_in_their_order_whatever_they_scored():
     sweep = SweepConfig(name="s", experiment=str(SMALL), overrides={}, space={"optim.lr": (0.3, 0.1, 0.2)})
-    source = ListedPoints(expand(sweep, read_yaml(SMALL)).points)
+    source = PointSource(expand(sweep, read_yaml(SMALL)).points)
     found = []
     while (point := source.next()) is not None:
         found.append(point.values["optim.lr"])
