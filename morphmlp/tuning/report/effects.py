@@ -4,7 +4,7 @@ A marginal mean averages the test score of all points that have a value, whateve
 functions of a ranking.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -79,8 +79,8 @@ def effects(ranking: Ranking) -> tuple[Effect, ...]:
     for field, name in zip(fields, names, strict=True):
         values = [point.point[field] for point in ranking.points]
         columns: list[tuple[int | None, Sequence[JsonValue]]] = [(None, values)]
-        if _list_length(values) and not _is_one_number(values):
-            columns = list(enumerate(zip(*map(_numbers, values), strict=True), start=1))
+        if (table := _table(values)) is not None and not _is_one_number(table):
+            columns = list(enumerate(table.T.tolist(), start=1))
         for stage, column in columns:
             effect = _effect(ranking.points, column, field=field, name=name, stage=stage)
             found += [effect] if effect is not None else []
@@ -99,11 +99,10 @@ def shares(found: Sequence[Effect], importances: Mapping[str, float] | None = No
 
 def unvaried_stages(ranking: Ranking, field: str) -> tuple[tuple[int, str], ...]:
     """Stages, from 1, at which a list of numbers is the same in all points, with that number; they have no effect."""
-    lists = [point.point[field] for point in ranking.points]
-    if not _list_length(lists):
+    table = _table([point.point[field] for point in ranking.points])
+    if table is None:
         return ()
-    columns = zip(*(_numbers(value) for value in lists), strict=True)
-    return tuple((stage, f"{column[0]:g}") for stage, column in enumerate(columns, start=1) if len(set(column)) == 1)
+    return tuple((stage, f"{column[0]:g}") for stage, column in enumerate(table.T, start=1) if np.ptp(column) == 0)
 
 
 def varying_together(ranking: Ranking) -> tuple[str, ...]:
@@ -111,14 +110,12 @@ def varying_together(ranking: Ranking) -> tuple[str, ...]:
     lines = []
     fields = list(ranking.points[0].point) if ranking.points else []
     for field, name in zip(fields, short_names(fields), strict=True):
-        lists = [point.point[field] for point in ranking.scored]
-        length = _list_length(lists)
-        if not length or len(lists) < 3 or _is_one_number(lists):
+        table = _table([point.point[field] for point in ranking.scored])
+        if table is None or len(table) < 3 or _is_one_number(table):
             continue
-        table = np.array([_numbers(value) for value in lists])
         pairs = [
             f"{one + 1} and {other + 1} ({correlation:+.1f})"
-            for one, other in combinations(range(length), 2)
+            for one, other in combinations(range(table.shape[1]), 2)
             if abs(correlation := _rank_correlation(table[:, one], table[:, other])) >= TOGETHER
         ]
         if pairs:
@@ -199,7 +196,8 @@ def _levels(values: Sequence[JsonValue]) -> tuple[list[str], NDArray[np.int64]]:
             return labels, np.searchsorted(kept, bins)
         return [f"{number:g}" for number in distinct], np.searchsorted(distinct, numbers)
     texts = [text_of(value) for value in values]
-    ordered = sorted(values, key=_numbers) if _list_length(values) else values
+    table = _table(values)
+    ordered = values if table is None else [values[row] for row in np.lexsort(table.T[::-1])]
     order = list(dict.fromkeys(text_of(value) for value in ordered))
     return order, np.array([order.index(text) for text in texts])
 
@@ -230,25 +228,20 @@ def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> f
     return float(spearmanr(one, other).statistic)
 
 
-def _list_length(values: Sequence[JsonValue]) -> int:
-    """How many numbers each of the lists has; 0 where they aren't lists of equally many numbers."""
-    lengths: set[Hashable] = {
-        len(value) if isinstance(value, list) and all(_is_number(number) for number in value) else 0 for value in values
-    }
-    (length,) = lengths if len(lengths) == 1 else (0,)
-    return length if isinstance(length, int) and length <= LONGEST_LIST else 0
+def _table(values: Sequence[JsonValue]) -> NDArray[np.float64] | None:
+    """Lists of equally many numbers, a row each; None where the values are something else."""
+    lists = [value for value in values if isinstance(value, list) and all(map(_is_number, value))]
+    lengths = set(map(len, lists))
+    if len(lists) < len(values) or len(lengths) != 1 or not 0 < max(lengths) <= LONGEST_LIST:
+        return None
+    return np.array(lists, dtype=float)
 
 
-def _is_one_number(lists: Sequence[JsonValue]) -> bool:
+def _is_one_number(table: NDArray[np.float64]) -> bool:
     """Whether lists vary as a whole: each stage that varies determines the others."""
-    table = np.array([_numbers(value) for value in lists])
     whole = len(np.unique(table, axis=0))
     counts = [len(np.unique(column)) for column in table.T]
     return sum(count > 1 for count in counts) > 1 and all(count in (1, whole) for count in counts)
-
-
-def _numbers(value: JsonValue) -> list[float]:
-    return [float(number) for number in value] if isinstance(value, list) else []  # type: ignore[arg-type]
 
 
 def _is_number(value: JsonValue) -> bool:

@@ -2,22 +2,20 @@
 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from morphmlp.tuning.report import panels
 from morphmlp.tuning.report.effects import Effect, shares, unvaried_stages, varying_together
-from morphmlp.tuning.report.ranking import RankedPoint, Ranking
+from morphmlp.tuning.report.ranking import Ranking
 from morphmlp.tuning.report.summary import (
     GROUP_TITLES,
     STATES,
     answer,
     checkpoints_summary,
-    counted,
+    costs_text,
     field_titles,
     impossible_groups,
     length_text,
@@ -26,8 +24,8 @@ from morphmlp.tuning.report.summary import (
     state_counts,
     states_text,
 )
-from morphmlp.tuning.run.trials import SweepResult, Trial
-from morphmlp.tuning.space.space import text_of, title_of
+from morphmlp.tuning.run.trials import SweepResult
+from morphmlp.tuning.space.space import counted, text_of, title_of
 
 MOST_ROWS = 50
 """Points that the table shows at once; a tick shows the others."""
@@ -68,6 +66,8 @@ def page(
     points = ranking.points
     scores = [point.score for point in ranking.scored if point.score is not None]
     unit, per_hour = ranking.time_unit
+    rows = {id(point): f"#point-{place}" for place, point in enumerate(points, start=1)}
+    weights = shares(effects, importances)
     return _TEMPLATES.get_template("page.html").render(
         result=result,
         ranking=ranking,
@@ -82,19 +82,22 @@ def page(
         low=min((score.low for score in scores), default=0.0),
         high=max((score.high for score in scores), default=100.0),
         time_unit=unit,
-        costs_of=partial(_costs_of, per_hour=per_hour),
-        cost_panels=_cost_panels(ranking),
+        costs_of=partial(costs_text, per_hour=per_hour),
+        cost_panels=[panels.cost_panel(ranking, cost, rows) for cost in ranking.shown_costs()],
         same_costs=_same_costs(ranking),
         stage_effects=list(_stage_effects(ranking, effects)),
         whole_effects=[
-            (effect, _effect_panel(ranking, effect, panels.common_span([effect]), False))
+            (effect, panels.effect_panel(ranking, effect, span=panels.common_span([effect]), strongest=False))
             for effect in effects
             if effect.stage is None
         ],
         warnings=varying_together(ranking),
-        shares=_shares(effects, importances),
+        shares=panels.shares_panel(weights) if len(weights) > 1 else None,
         weighed=bool(importances),
-        states=[(STATES[state], _of_state(result, state)) for state, _ in state_counts(result.trials)],
+        states=[
+            (STATES[state], [trial for trial in result.trials if trial.state == state])
+            for state, _ in state_counts(result.trials)
+        ],
         impossible=impossible_groups(result),
         replaced=_replaced(result),
         checkpoints=checkpoints_summary(result),
@@ -139,17 +142,6 @@ def _asked(ranking: Ranking) -> dict[str, list[str]]:
     return {field: list(dict.fromkeys(text_of(point.point[field]) for point in ranking.points)) for field in fields}
 
 
-def _costs_of(point: RankedPoint, *, per_hour: float) -> list[str]:
-    time = None if point.hours is None else point.hours * per_hour
-    costs = (point.gmacs, point.params / 1e6, point.clips_per_s, time, point.cpu_s)
-    return ["" if cost is None else number(cost) for cost in costs]
-
-
-def _cost_panels(ranking: Ranking) -> list[Markup]:
-    rows = {id(point): f"#point-{place}" for place, point in enumerate(ranking.points, start=1)}
-    return [Markup(panels.cost_panel(ranking, cost, rows)) for cost in ranking.shown_costs()]
-
-
 def _same_costs(ranking: Ranking) -> list[str]:
     """Exact costs in which no points differ, with their number."""
     if not ranking.scored:
@@ -160,21 +152,8 @@ def _same_costs(ranking: Ranking) -> list[str]:
     return [f"{title} ({number(value)})" for key, (title, value) in costs.items() if key not in keys]
 
 
-def _shares(effects: Sequence[Effect], importances: Mapping[str, float] | None) -> Markup | None:
-    weights = shares(effects, importances)
-    return Markup(panels.shares_panel(weights)) if len(weights) > 1 else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _StageEffects:
-    """A list of numbers, stage by stage: its verdict, its panels, and the stages that never vary."""
-
-    title: str
-    panels: list[tuple[Effect, Markup]]
-    unvaried: tuple[tuple[int, str], ...]
-
-
-def _stage_effects(ranking: Ranking, effects: Sequence[Effect]) -> Iterator[_StageEffects]:
+def _stage_effects(ranking: Ranking, effects: Sequence[Effect]) -> Iterator[dict[str, object]]:
+    """For each list of numbers its verdict, the panels of its stages, and the stages that never vary."""
     staged = [effect for effect in effects if effect.stage is not None]
     for field in dict.fromkeys(effect.field for effect in staged):
         own = [effect for effect in staged if effect.field == field]
@@ -184,19 +163,14 @@ def _stage_effects(ranking: Ranking, effects: Sequence[Effect]) -> Iterator[_Sta
         if strongest is not None:
             verdict = f"stage {strongest.stage} matters most"
         span = panels.common_span(own)
-        yield _StageEffects(
-            title=f"{own[0].name} per stage: {verdict}",
-            panels=[(effect, _effect_panel(ranking, effect, span, effect is strongest)) for effect in own],
-            unvaried=unvaried_stages(ranking, field),
-        )
-
-
-def _effect_panel(ranking: Ranking, effect: Effect, span: tuple[float, float], strongest: bool) -> Markup:
-    return Markup(panels.effect_panel(ranking, effect, span=span, strongest=strongest))
-
-
-def _of_state(result: SweepResult, state: str) -> list[Trial]:
-    return [trial for trial in result.trials if trial.state == state]
+        yield {
+            "title": f"{own[0].name} per stage: {verdict}",
+            "panels": [
+                (effect, panels.effect_panel(ranking, effect, span=span, strongest=effect is strongest))
+                for effect in own
+            ],
+            "unvaried": unvaried_stages(ranking, field),
+        }
 
 
 def _replaced(result: SweepResult) -> list[str]:

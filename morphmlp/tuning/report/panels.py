@@ -12,6 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -47,7 +48,7 @@ Hovers = list[tuple[Artist, list[str]]]
 """Marks and their hover texts, in the marks' order."""
 
 
-def cost_panel(ranking: Ranking, cost: Cost, rows: Mapping[int, str]) -> str:
+def cost_panel(ranking: Ranking, cost: Cost, rows: Mapping[int, str]) -> Markup:
     """The score of all points against what they cost, as SVG.
 
     Args:
@@ -63,7 +64,7 @@ def cost_panel(ranking: Ranking, cost: Cost, rows: Mapping[int, str]) -> str:
         return _svg(figure, hovers, f"test {ranking.primary.title} against {cost.title}")
 
 
-def effect_panel(ranking: Ranking, effect: Effect, *, span: tuple[float, float], strongest: bool) -> str:
+def effect_panel(ranking: Ranking, effect: Effect, *, span: tuple[float, float], strongest: bool) -> Markup:
     """The score of the points by a field's value with the marginal means, as SVG; `span` is its axis."""
     size, characters = ((6.4, 4.2), 60) if effect.stage is None else ((4.6, 4), 42)
     colour = COLOURS["best" if strongest else "indistinguishable"]
@@ -76,7 +77,7 @@ def effect_panel(ranking: Ranking, effect: Effect, *, span: tuple[float, float],
         return _svg(figure, hovers, f"{ranking.primary.title} by {effect.title}")
 
 
-def shares_panel(pairs: Sequence[tuple[str, float]]) -> str:
+def shares_panel(pairs: Sequence[tuple[str, float]]) -> Markup:
     """How much each field matters, as bars with numbers in an SVG."""
     with _style(11):
         figure = Figure(figsize=(6.4, 0.3 + 0.3 * len(pairs)), layout="constrained")
@@ -236,7 +237,7 @@ def _draw_effect(
     return [(marks, [_level_text(ranking, level) for level in known])]
 
 
-def _svg(figure: Figure, hovers: Hovers, label: str) -> str:
+def _svg(figure: Figure, hovers: Hovers, label: str) -> Markup:
     """A figure as an element of a page: it fills its place, and its marks have their hover texts."""
     for index, (marks, _) in enumerate(hovers):
         marks.set_gid(f"hover-{index}")
@@ -263,7 +264,7 @@ def _svg(figure: Figure, hovers: Hovers, label: str) -> str:
     for name in ("width", "height"):
         root.attrib.pop(name)
     root.attrib |= {"role": "img", "aria-label": label}
-    return ElementTree.tostring(root, encoding="unicode")
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # which escapes what is a user's
 
 
 def _marks(group: ElementTree.Element) -> Iterator[ElementTree.Element]:

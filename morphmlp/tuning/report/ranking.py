@@ -29,6 +29,7 @@ from scipy.stats import chi2, norm, t
 
 from morphmlp.tasks.scores import ScoreName
 from morphmlp.tuning.run.trials import SweepResult, Trial
+from morphmlp.tuning.space.space import counted
 
 Z = float(norm.ppf(0.975))
 """The 97.5 % quantile: 95 % of a normal distribution lie within so many standard deviations."""
@@ -70,9 +71,8 @@ class Score:
         return mean - other_mean > math.hypot(mean - worst, other_best - other_mean)
 
     def __str__(self) -> str:
-        seeds = f"{self.seeds} seed{'' if self.seeds == 1 else 's'}"
         alone = "" if self.with_spread else ", test set's error alone"
-        return f"{self.mean:.1f} (95 % interval {self.low:.1f}-{self.high:.1f}, {seeds}{alone})"
+        return f"{self.mean:.1f} (95 % interval {self.low:.1f}-{self.high:.1f}, {counted(self.seeds, 'seed')}{alone})"
 
 
 @dataclass(frozen=True, kw_only=True)

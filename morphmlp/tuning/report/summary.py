@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from morphmlp.tuning.report.ranking import Group, RankedPoint, Ranking, ranked
 from morphmlp.tuning.run.trials import SweepResult, Trial, TrialState
-from morphmlp.tuning.space.space import short_names, text_of
+from morphmlp.tuning.space.space import counted, short_names, text_of
 
 MOST_NAMED = 4
 """Trials that the table names for a reason."""
@@ -93,9 +93,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
-def counted(count: int, word: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
+def costs_text(point: RankedPoint, *, per_hour: float) -> list[str]:
+    """GMAC, million parameters, clips/s, time of a trial, and CPU-seconds; empty where they aren't known."""
+    time = None if point.hours is None else point.hours * per_hour
+    costs = (point.gmacs, point.params / 1e6, point.clips_per_s, time, point.cpu_s)
+    return ["" if cost is None else number(cost) for cost in costs]
 
 
 def checkpoints_summary(result: SweepResult) -> str | None:
@@ -150,14 +152,12 @@ def impossible_groups(result: SweepResult) -> list[tuple[str, list[tuple[str, st
 def _row(point: RankedPoint, per_hour: float) -> list[str]:
     score = point.score
     mark = " =" if point.group == "indistinguishable" else ""
-    time = None if point.hours is None else point.hours * per_hour
-    costs = (point.gmacs, point.params / 1e6, point.clips_per_s, time)
     return [
         f"{point.rank or ''}{mark}",
         *(_cell(text_of(value)) for value in point.point.values()),
         f"{len(point.finished)}/{len(point.trials)}",
         "" if score is None else f"{score.mean:.1f} ({score.low:.1f}-{score.high:.1f})",
-        *("" if value is None else number(value) for value in costs),
+        *costs_text(point, per_hour=per_hour)[:4],
         _cell(states_text(point.trials)),
     ]
 

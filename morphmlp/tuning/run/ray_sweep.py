@@ -11,6 +11,7 @@ import io
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import ray
 from pydantic import JsonValue
@@ -227,7 +228,7 @@ class _OpenSweep:
             self._source,
             seeds=sweep.seeds,
             file=folder.trials,
-            make_point=planner.known_point,
+            make_point=partial(planner.point, measure=False),
             make_job=TrialJobs(sweep=sweep, folder=folder, parent_run_id=self._parent.run_id, uri=uri).make,
         )
         self.scheduler = _scheduler(sweep, space, planner, self.queue)

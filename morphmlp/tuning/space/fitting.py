@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import repeat
 from statistics import median
+from typing import Any, Literal
 
 import torch
 from pydantic import JsonValue
@@ -22,7 +23,6 @@ SCALES = tuple(sorted((2 ** (step / 24) for step in range(-72, 73)), key=lambda 
 WARM_UP = 2
 ROUNDS = 5
 """Passes of a network whose latency is measured."""
-Four = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,6 @@ def nearest_values(values: Mapping[str, JsonValue], sizes: Sizes) -> dict[str, J
     """The values with chunk lengths, or else widths, moved to the nearest that keep the shape rules.
 
     Only fields that are swept are moved; distances are between logarithms, and of two alike the smaller is taken.
-
-    Args:
-        values: The swept fields.
-        sizes: The network with them; it may break the rules.
     """
     moved = dict(values)
     tokens = [grid * grid for grid in stage_grids(sizes.crop_size)]
@@ -58,21 +54,6 @@ def nearest_values(values: Mapping[str, JsonValue], sizes: Sizes) -> dict[str, J
     elif "model.embed_dims" in values:
         moved["model.embed_dims"] = [_nearest_multiple(channels, chunk) for channels, chunk, _ in stages]
     return moved
-
-
-def divisors(number: int) -> list[int]:
-    """All divisors, ascending."""
-    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
-
-
-def widened(sizes: Sizes, factor: float) -> Sizes:
-    """The network with its stages' channels times a factor, each rounded to a multiple of its `width_unit`."""
-    return _with_widths(sizes, _times(sizes.model.embed_dims, _width_units(sizes), factor))
-
-
-def deepened(sizes: Sizes, factor: float) -> Sizes:
-    """The network with its stages' blocks times a factor, at least one each."""
-    return _with_depths(sizes, _times(sizes.model.depths, (1, 1, 1, 1), factor))
 
 
 @lru_cache(maxsize=4096)
@@ -97,28 +78,52 @@ def width_unit(channels: int, chunk: int, tokens: int | None) -> int:
     return smallest
 
 
+def scaled(sizes: Sizes, adjust: Literal["depths", "embed_dims"], factors: Iterable[float] = SCALES) -> Iterator[Sizes]:
+    """The network with its stages' blocks, or channels, times each of the factors, in their order, none twice.
+
+    There is at least one block in each stage, and channels are rounded to multiples of the stage's `width_unit`.
+    """
+    model = sizes.model
+    units: tuple[int, ...] = (1, 1, 1, 1)
+    if adjust == "embed_dims":
+        tokens = temporal_tokens(sizes.num_frames) if model.temporal == "mixed" else None
+        units = tuple(map(width_unit, model.embed_dims, model.chunk_lengths, repeat(tokens)))
+    numbers = getattr(model, adjust)
+    for changed in dict.fromkeys(tuple(map(_scaled_number, numbers, units, repeat(factor))) for factor in factors):
+        changes: dict[str, Any] = {adjust: changed}
+        yield replace(sizes, model=replace(model, **changes))
+
+
 def brought_inside(sizes: Sizes, budget: BudgetConfig, cost: Callable[[Sizes], ModelCost]) -> Sizes | None:
-    """The network deepened or widened (`budget.adjust`) by the factor nearest to 1 that meets the budget.
+    """The network scaled by the factor nearest to 1 that meets the budget; None where no factor does.
 
     Args:
         sizes: The network; it keeps the shape rules.
         budget: The bounds on GMAC and parameters, and what to change.
         cost: What a network costs.
-
-    Returns:
-        None where no factor meets them.
     """
-    return next((scaled for scaled in _scaled(sizes, budget) if not budget_faults(cost(scaled), budget)), None)
+    return next((found for found in _adjusted(sizes, budget) if not budget_faults(cost(found), budget)), None)
 
 
 def nearest_to_budget(sizes: Sizes, budget: BudgetConfig, cost: Callable[[Sizes], ModelCost]) -> Sizes:
-    """The network deepened or widened to be the least outside of the budget, as ratios; arguments as above."""
-    return min(_scaled(sizes, budget), key=lambda scaled: _distance(cost(scaled), budget))
+    """The network scaled to be the least outside of the budget, as ratios; arguments as above."""
+
+    def distance(found: Sizes) -> float:
+        outside = [
+            ratio for *_, taken, (low, high) in _bounds(cost(found), budget) for ratio in (taken / high, low / taken)
+        ]
+        return max(1.0, *outside)
+
+    return min(_adjusted(sizes, budget), key=distance)
 
 
 def budget_faults(cost: ModelCost, budget: BudgetConfig) -> list[str]:
     """Which bounds a network's cost lies outside of, each as a line led by its field."""
-    return list(_outside(cost, budget))
+    return [
+        f"budget.{field}: {taken:.4g} {unit} lie outside of [{low:g}, {high:g}]"
+        for field, unit, taken, (low, high) in _bounds(cost, budget)
+        if not low <= taken <= high
+    ]
 
 
 def measured_latency_ms(sizes: Sizes) -> float:
@@ -135,59 +140,23 @@ def measured_latency_ms(sizes: Sizes) -> float:
     return median(times[WARM_UP:])
 
 
-def _scaled(sizes: Sizes, budget: BudgetConfig) -> Iterator[Sizes]:
-    """All that `budget.adjust` can make of a network, the least changed first, none twice."""
-    model, deepen = sizes.model, budget.adjust == "depths"
-    numbers, units = (model.depths, (1, 1, 1, 1)) if deepen else (model.embed_dims, _width_units(sizes))
-    for scaled in dict.fromkeys(_times(numbers, units, factor) for factor in SCALES):
-        yield _with_depths(sizes, scaled) if deepen else _with_widths(sizes, scaled)
+def _adjusted(sizes: Sizes, budget: BudgetConfig) -> Iterator[Sizes]:
+    assert budget.adjust is not None
+    return scaled(sizes, budget.adjust)
 
 
-def _times(numbers: Four, units: Four, factor: float) -> Four:
-    first, second, third, last = map(_scaled_number, numbers, units, repeat(factor))
-    return first, second, third, last
-
-
-def _with_widths(sizes: Sizes, widths: Four) -> Sizes:
-    return replace(sizes, model=replace(sizes.model, embed_dims=widths))
-
-
-def _with_depths(sizes: Sizes, depths: Four) -> Sizes:
-    return replace(sizes, model=replace(sizes.model, depths=depths))
-
-
-def _width_units(sizes: Sizes) -> Four:
-    model = sizes.model
-    tokens = temporal_tokens(sizes.num_frames) if model.temporal == "mixed" else None
-    first, second, third, last = map(width_unit, model.embed_dims, model.chunk_lengths, repeat(tokens))
-    return first, second, third, last
-
-
-def _outside(cost: ModelCost, budget: BudgetConfig) -> Iterator[str]:
-    if budget.gmacs is not None and not budget.gmacs[0] <= cost.gmacs <= budget.gmacs[1]:
-        yield f"budget.gmacs: {cost.gmacs:.4g} GMAC lie outside of [{budget.gmacs[0]:g}, {budget.gmacs[1]:g}]"
-    millions = cost.params / 1e6
-    if budget.params is not None and not budget.params[0] <= millions <= budget.params[1]:
-        yield (
-            f"budget.params: {millions:.4g} million parameters lie outside of "
-            f"[{budget.params[0]:g}, {budget.params[1]:g}]"
-        )
-
-
-def _distance(cost: ModelCost, budget: BudgetConfig) -> float:
-    """How far outside of the budget a cost is: the greatest logarithm of its ratio to a bound; 0 inside."""
-    distance = 0.0
-    for taken, bound in ((cost.gmacs, budget.gmacs), (cost.params / 1e6, budget.params)):
-        if bound is not None and taken > bound[1]:
-            distance = max(distance, math.log(taken / bound[1]))
-        elif bound is not None and taken < bound[0]:
-            distance = max(distance, math.log(bound[0] / taken))
-    return distance
+def _bounds(cost: ModelCost, budget: BudgetConfig) -> list[tuple[str, str, float, tuple[float, float]]]:
+    """Field, unit, what the network takes, and its least and most, of each bound that the budget has."""
+    known = [
+        ("gmacs", "GMAC", cost.gmacs, budget.gmacs),
+        ("params", "million parameters", cost.params / 1e6, budget.params),
+    ]
+    return [(field, unit, taken, bound) for field, unit, taken, bound in known if bound is not None]
 
 
 @lru_cache(maxsize=4096)
 def _nearest_divisor(number: int, of: int) -> int:
-    return _nearest(number, divisors(of))
+    return _nearest(number, [candidate for candidate in range(1, of + 1) if of % candidate == 0])
 
 
 @lru_cache(maxsize=65536)

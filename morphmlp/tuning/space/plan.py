@@ -1,11 +1,10 @@
 """What a sweep will do and how long it takes, in words, before anything starts."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-from pydantic import JsonValue
+from tabulate import tabulate
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import NoScheduler, SweepConfig
@@ -15,7 +14,7 @@ from morphmlp.errors import MorphMLPError
 from morphmlp.record import Metrics, Tags
 from morphmlp.tracking import read_runs, tracking_uri
 from morphmlp.training.record.accounting import TRAINING_PASSES
-from morphmlp.tuning.space.space import ImpossiblePoint, Point, Space, short_names, text_of
+from morphmlp.tuning.space.space import ImpossiblePoint, Point, Space, counted, named, short_names, text_of
 
 SHOWN_POINTS = 40
 SHOWN_IMPOSSIBLE = 12
@@ -59,11 +58,7 @@ def num_videos(manifest: str) -> int | None:
 def plan_text(space: Space, sweep: SweepConfig, *, speed: TrainingSpeed | None, videos: int | None) -> str:
     """The plan: points with their cost and time, then what is moved, what is left out, and why.
 
-    Args:
-        space: The points.
-        sweep: The sweep.
-        speed: How fast trials train; None where no run shows it.
-        videos: How many the training manifest has; None where there is none yet.
+    Where no run shows how fast trials train, or there is no training manifest to count videos of, hours stay unknown.
     """
     seeds = len(sweep.seeds)
     proposed = sweep.search.kind == "optuna"
@@ -81,14 +76,14 @@ def plan_text(space: Space, sweep: SweepConfig, *, speed: TrainingSpeed | None, 
         for point, taken in zip(space.points[:SHOWN_POINTS], hours, strict=False)
     ]
     headers = [name.replace("_", " ") for name in short_names(list(space.points[0].values))]
-    table = pd.DataFrame(rows, columns=[*headers, "GMAC", "params (M)", "hours"])
     align = ["left"] * len(headers) + ["right"] * 3
+    headers += ["GMAC", "params (M)", "hours"]
     lines = [
         f"{sweep.search.kind} search, {number} points x {seeds} seed(s) = {number * seeds} trials, "
         f"{sweep.max_concurrent_trials} at a time",
         "",
         *(["The points are proposed from results; one of them could be:", ""] if proposed else []),
-        table.to_markdown(index=False, disable_numparse=True, colalign=align),
+        tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align),
         *([f"... and {len(space.points) - len(rows)} more"] if len(space.points) > len(rows) else []),
         "",
         _time_line(sweep, speed, hours, number=number),
@@ -127,14 +122,7 @@ def _clips_of(config: ExperimentConfig, videos: int) -> int:
 
 
 def _time_line(sweep: SweepConfig, speed: TrainingSpeed | None, hours: Sequence[float | None], *, number: int) -> str:
-    """How long the sweep takes.
-
-    Args:
-        sweep: The sweep.
-        speed: How fast trials train.
-        hours: A trial of each point that is known.
-        number: Points that will be.
-    """
+    """How long the sweep of so many points takes, from the hours of a trial of each that is known."""
     if speed is None:
         return "Hours are unknown: no finished run of this data set on this hardware is recorded yet."
     known = [taken for taken in hours if taken is not None]
@@ -157,7 +145,7 @@ def _moved(points: Sequence[Point]) -> list[str]:
     moved = [point for point in points if point.replaces is not None]
     if not moved:
         return []
-    lines = [f"- {_words(point.replaces or {})} -> {_words(point.values)}" for point in moved[:SHOWN_IMPOSSIBLE]]
+    lines = [f"- {named(point.replaces or {})} -> {named(point.values)}" for point in moved[:SHOWN_IMPOSSIBLE]]
     more = [f"- and {len(moved) - len(lines)} more"] if len(moved) > len(lines) else []
     return ["", f"Moved to what is possible and in the budget: {len(moved)}", "", *lines, *more]
 
@@ -170,7 +158,7 @@ def _left_out(impossible: Sequence[ImpossiblePoint]) -> list[str]:
     if len(impossible) <= SHOWN_IMPOSSIBLE:
         return head + [f"- {point.title}: {reason}" for point in impossible for reason in point.reasons]
     reasons = Counter(reason for point in impossible for reason in dict.fromkeys(point.reasons)).most_common()
-    lines = [f"- {_points(count)}: {reason}" for reason, count in reasons[:SHOWN_IMPOSSIBLE]]
+    lines = [f"- {counted(count, 'point')}: {reason}" for reason, count in reasons[:SHOWN_IMPOSSIBLE]]
     rest = {reason for reason, _ in reasons[SHOWN_IMPOSSIBLE:]}
     if rest:
         fields = Counter(
@@ -178,18 +166,9 @@ def _left_out(impossible: Sequence[ImpossiblePoint]) -> list[str]:
             for point in impossible
             for field in {reason.partition(": ")[0] for reason in point.reasons if reason in rest}
         )
-        kinds = ", ".join(f"{field} ({_points(count)})" for field, count in sorted(fields.items()))
+        kinds = ", ".join(f"{field} ({counted(count, 'point')})" for field, count in sorted(fields.items()))
         lines.append(f"- and {len(rest)} more reasons, by field: {kinds}")
     return head + lines
-
-
-def _points(count: int) -> str:
-    return f"{count} point{'' if count == 1 else 's'}"
-
-
-def _words(values: Mapping[str, JsonValue]) -> str:
-    names = short_names(list(values))
-    return ", ".join(f"{name} {text_of(value)}" for name, value in zip(names, values.values(), strict=True))
 
 
 def _text(hours: float | None) -> str:

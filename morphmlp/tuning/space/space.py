@@ -94,11 +94,7 @@ class Planner:
     """Says of a sweep's values whether they can run, and at what cost; some ten thousand a second."""
 
     def __init__(self, sweep: SweepConfig, base: Mapping[str, JsonValue]) -> None:
-        """Take the base experiment.
-
-        Args:
-            sweep: The sweep.
-            base: Content of its base experiment's file.
+        """Take the sweep, and the content of its base experiment's file.
 
         Raises:
             ConfigError: The base experiment itself has faults.
@@ -113,15 +109,11 @@ class Planner:
         self._fitted: dict[Sizes, Sizes] = {}
         self._latencies: dict[Sizes, float] = {}
 
-    def known_point(self, values: Mapping[str, JsonValue]) -> Point | ImpossiblePoint:
-        """A point that was found before: its latency was inside of the budget then, and isn't measured again."""
-        return self._point(values, measure=False)
+    def point(self, values: Mapping[str, JsonValue], *, measure: bool = True) -> Point | ImpossiblePoint:
+        """The point of these values, moved to possible ones or into the budget where the sweep asks for that.
 
-    def point(self, values: Mapping[str, JsonValue]) -> Point | ImpossiblePoint:
-        """The point of these values, moved to possible ones or into the budget where the sweep asks for that."""
-        return self._point(values, measure=True)
-
-    def _point(self, values: Mapping[str, JsonValue], *, measure: bool) -> Point | ImpossiblePoint:
+        Of a point that was found before, the latency needn't be measured again.
+        """
         asked, values = values, dict(values)
         sizes, faults = self._checked(values)
         if faults and sizes is not None and self._sweep.impossible == "nearest":
@@ -292,8 +284,11 @@ def drawn(choices: Sequence[JsonValue] | Range, rng: np.random.Generator) -> Jso
 
 def title_of(values: Mapping[str, JsonValue]) -> str:
     """`[8 4 4 1]` where one field is swept, `chunk_lengths [8 4 4 1], lr 0.001` where several are."""
-    if len(values) == 1:
-        return text_of(next(iter(values.values())))
+    return text_of(next(iter(values.values()))) if len(values) == 1 else named(values)
+
+
+def named(values: Mapping[str, JsonValue]) -> str:
+    """`chunk_lengths [8 4 4 1], lr 0.001`."""
     names = short_names(list(values))
     return ", ".join(f"{name} {text_of(value)}" for name, value in zip(names, values.values(), strict=True))
 
@@ -311,6 +306,11 @@ def text_of(value: JsonValue) -> str:
     if isinstance(value, list):
         return f"[{' '.join(text_of(item) for item in value)}]"
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def counted(count: int, word: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def short_names(fields: Sequence[str]) -> list[str]:

@@ -74,9 +74,7 @@ def by_the_queue(folder, score):
     def make_job(number, point, seed):
         return SimpleNamespace(number=number, log=folder / f"t{number}" / "trial.jsonl")
 
-    queue = TrialQueue(
-        source, seeds=(0,), file=folder / "trials.jsonl", make_point=planner.known_point, make_job=make_job
-    )
+    queue = TrialQueue(source, seeds=(0,), file=folder / "trials.jsonl", make_point=planner.point, make_job=make_job)
     for value in SCORES:
         entry = queue.next()
         if value in (SCORES[0], SCORES[-1]):

@@ -17,16 +17,22 @@ from morphmlp.tuning.space.fitting import (
     SCALES,
     Sizes,
     brought_inside,
-    deepened,
-    divisors,
     nearest_to_budget,
     nearest_values,
-    widened,
+    scaled,
     width_unit,
 )
 
 S = load_config(Path(__file__).parents[4] / "experiments" / "k400" / "morphmlp_s_16x4.yaml")
 SIZES = Sizes.of(S)
+
+
+def deepened(sizes, factor):
+    return next(scaled(sizes, "depths", [factor]))
+
+
+def widened(sizes, factor):
+    return next(scaled(sizes, "embed_dims", [factor]))
 
 
 def cost(sizes):
@@ -61,10 +67,6 @@ def test_widths_are_moved_where_chunk_lengths_stay():
     dims = [110, 220, 390, 780]
     moved = nearest_values({"model.embed_dims": dims}, with_model(embed_dims=tuple(dims)))
     assert moved == {"model.embed_dims": [112, 224, 392, 784]}
-
-
-def test_divisors_ascend():
-    assert divisors(28) == [1, 2, 4, 7, 14, 28]
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.0, 1.3, 2.0])
