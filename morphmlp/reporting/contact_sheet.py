@@ -4,7 +4,7 @@ Drawn with matplotlib's objects, without pyplot's global state.
 """
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from morphmlp.data.clips.augment import augment_clip
 from morphmlp.data.clips.draws import ClipKey, draw_fractions
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainFrames, ViewClips, clip_draws
 from morphmlp.data.clips.sampling import Indices, train_indices, view_indices
-from morphmlp.data.decoding.protocol import Frames, VideoInfo, VideoOpener
+from morphmlp.data.decoding.protocol import Frames, VideoOpener, VideoReader
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.plan import epoch_order
 from morphmlp.errors import DecodeError
@@ -61,37 +61,30 @@ def training_rows(
 ) -> Iterator[SheetRow]:
     """The clips of the first `count` videos of an epoch, as training gets them; one row per repeat."""
     source = TrainFrames(clip=clip, augment=augment)
-    for video in _take(manifest, epoch_order(len(manifest), seed=seed, epoch=epoch)[:count]):
-        key = ClipKey(seed=seed, epoch=epoch, video_id=video.video_id)
-        try:
-            reader = videos.open(video.path, num_frames=video.num_frames)
-            extracted = source.extract(reader, key)
-        except DecodeError as error:
-            yield _broken_row(video, error)
-            continue
+
+    def shown(reader: VideoReader, video_id: str) -> Iterator[_Shown]:
+        key = ClipKey(seed=seed, epoch=epoch, video_id=video_id)
+        frames = torch.from_numpy(source.extract(reader, key).clips[0])
         indices = train_indices(clip, reader.info, draw_fractions(clip.num_frames, key))
-        frames = torch.from_numpy(extracted.clips[0])
         draws = clip_draws(frames, key, clip=clip, augment=augment)
         for repeat, draw in enumerate(draws):
-            pixels = augment_clip(frames, draw, size=clip.crop_size).numpy()
             number = f"clip {repeat + 1} of {len(draws)}: " if len(draws) > 1 else ""
-            yield _row(clip, video, reader.info, pixels=pixels, indices=indices, words=number + draw.describe())
+            yield augment_clip(frames, draw, size=clip.crop_size).numpy(), indices, number + draw.describe()
+
+    rows = epoch_order(len(manifest), seed=seed, epoch=epoch)[:count]
+    return _rows(manifest, videos, rows.tolist(), clip, shown)
 
 
 def validation_rows(manifest: Manifest, videos: VideoOpener, *, clip: ClipConfig, count: int) -> Iterator[SheetRow]:
     """The one view of the first `count` videos, as validation gets it."""
-    views = ViewClips(clip=clip, views=SINGLE_VIEW)
-    for video in _take(manifest, np.arange(min(count, len(manifest)), dtype=np.int64)):
-        try:
-            reader = videos.open(video.path, num_frames=video.num_frames)
-            extracted = views.extract(reader)
-        except DecodeError as error:
-            yield _broken_row(video, error)
-            continue
-        size = clip.crop_size
-        words = f"centre clip, short side scaled to {clip.short_edge}, centre crop {size}x{size}"
-        (indices,) = view_indices(clip, reader.info, 1)
-        yield _row(clip, video, reader.info, pixels=extracted.clips[0], indices=indices, words=words)
+    views, size = ViewClips(clip=clip, views=SINGLE_VIEW), clip.crop_size
+    words = f"centre clip, short side scaled to {clip.short_edge}, centre crop {size}x{size}"
+
+    def shown(reader: VideoReader, _video_id: str) -> Iterator[_Shown]:
+        pixels = views.extract(reader).clips[0]
+        yield pixels, view_indices(clip, reader.info, 1)[0], words
+
+    return _rows(manifest, videos, range(min(count, len(manifest))), clip, shown)
 
 
 def contact_sheet(rows: Sequence[SheetRow], *, title: str, pictures: int = 8) -> Figure:
@@ -121,47 +114,33 @@ def contact_sheet(rows: Sequence[SheetRow], *, title: str, pictures: int = 8) ->
     return figure
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Video:
-    path: str
-    video_id: str
-    label: str
-    num_frames: int | None
+_Shown = tuple[Frames, Indices, str]
+"""Pixels of a clip, its source frames, and how it was made of the video."""
 
 
-def _take(manifest: Manifest, rows: Indices) -> Iterator[_Video]:
-    for row in rows.tolist():
+def _rows(
+    manifest: Manifest,
+    videos: VideoOpener,
+    rows: Iterable[int],
+    clip: ClipConfig,
+    shown: Callable[[VideoReader, str], Iterator[_Shown]],
+) -> Iterator[SheetRow]:
+    """A row for each clip that `shown` makes of a video, or one that says why the video can't be used."""
+    for row in rows:
         (cells,) = manifest.table.slice(row, 1).to_pylist()
-        yield _Video(
-            path=cells["path"],
-            video_id=cells["video_id"],
-            label=manifest.class_names[cells["label"]],
-            num_frames=cells.get("num_frames"),
-        )
-
-
-def _row(clip: ClipConfig, video: _Video, info: VideoInfo, *, pixels: Frames, indices: Indices, words: str) -> SheetRow:
-    # Pictures are shown in true colours, whatever order the network takes.
-    shown = pixels[..., ::-1] if clip.channel_order == "bgr" else pixels
-    return SheetRow(
-        video_id=video.video_id,
-        label=video.label,
-        clip=shown,
-        indices=tuple(indices.tolist()),
-        source=f"{info.num_frames} frames {info.width}x{info.height} at {info.fps:.4g} per second, {info.codec}",
-        words=words,
-    )
-
-
-def _broken_row(video: _Video, error: DecodeError) -> SheetRow:
-    return SheetRow(
-        video_id=video.video_id,
-        label=video.label,
-        clip=None,
-        indices=(),
-        source=video.path,
-        words=f"can't be used: {error}",
-    )
+        video_id, label = cells["video_id"], manifest.class_names[cells["label"]]
+        try:
+            reader = videos.open(cells["path"], num_frames=cells.get("num_frames"))
+            info = reader.info
+            source = f"{info.num_frames} frames {info.width}x{info.height} at {info.fps:.4g} per second, {info.codec}"
+            for pixels, indices, words in shown(reader, video_id):
+                # Pictures are shown in true colours, whatever order the network takes.
+                colours = pixels[..., ::-1] if clip.channel_order == "bgr" else pixels
+                frames = tuple(indices.tolist())
+                yield SheetRow(video_id=video_id, label=label, clip=colours, indices=frames, source=source, words=words)
+        except DecodeError as error:
+            words = f"can't be used: {error}"
+            yield SheetRow(video_id=video_id, label=label, clip=None, indices=(), source=cells["path"], words=words)
 
 
 def _write_words(figure: Figure, row: SheetRow, *, top: float, again: bool) -> None:
