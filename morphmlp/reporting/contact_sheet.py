@@ -88,13 +88,7 @@ def validation_rows(manifest: Manifest, videos: VideoOpener, *, clip: ClipConfig
 
 
 def contact_sheet(rows: Sequence[SheetRow], *, title: str, pictures: int = 8) -> Figure:
-    """Draw clips in rows: words on the left, `pictures` frames evenly picked from first to last on the right.
-
-    Args:
-        rows: Clips of one size.
-        title: Headline.
-        pictures: Frames of each clip that are shown, all where a clip has fewer.
-    """
+    """Draw clips in rows: words on the left, `pictures` frames evenly picked from first to last on the right."""
     width = _TEXT_INCHES + _ROW_INCHES * pictures + 0.1
     height = _HEAD_INCHES + _ROW_INCHES * max(len(rows), 1)
     figure = Figure(figsize=(width, height), dpi=_DPI)

@@ -55,13 +55,7 @@ def page(
 ) -> str:
     """The whole page as HTML.
 
-    Args:
-        result: The sweep.
-        ranking: Its points.
-        effects: Of its fields.
-        title: The page's heading.
-        importances: By dotted field, where a search weighed them.
-        note: A line about what was asked.
+    `importances` are by dotted field, where the search weighed them; `note` is a line about what was asked.
     """
     points = ranking.points
     scores = [point.score for point in ranking.scored if point.score is not None]

@@ -222,11 +222,7 @@ def interval(
 ) -> Score:
     """Mean and 95 % interval of a point's score, as this module describes.
 
-    Args:
-        scores: Percent, of each seed.
-        num_videos: Test videos.
-        others: Degrees of freedom and theta of other points.
-        higher_is_better: Of the score.
+    `scores` are percent, of each seed; `others` are degrees of freedom and theta of the other points.
     """
     count, share = len(scores), fmean(scores) / 100
     own = (count - 1, variance(scores) / 1e4 / _unit(share, num_videos)) if count > 1 else (0, 0.0)

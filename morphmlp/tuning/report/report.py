@@ -31,12 +31,7 @@ def write_report(
 ) -> tuple[Path, ...]:
     """Write the page and the picture; both say the same.
 
-    Args:
-        result: The sweep.
-        folder: Where they go; it exists.
-        title: Their heading.
-        importances: By dotted field, where the search weighed them.
-        note: A line about what was asked.
+    `importances` are by dotted field, where the search weighed them; `note` is a line about what was asked.
     """
     ranking = ranked(result)
     found = effects(ranking)
@@ -51,10 +46,7 @@ def write_winners(result: SweepResult, configs: Mapping[str, ExperimentConfig], 
 
     Files are called `<rank>_<values>.yaml`; comments on top say where the values come from.
 
-    Args:
-        result: The sweep.
-        configs: Each point's experiment by the point's title.
-        folder: Made where it's missing; only where there is something to write.
+    `configs` has each point's experiment by the point's title.
 
     Raises:
         SweepError: A point's experiment isn't given.

@@ -39,7 +39,7 @@ from morphmlp.tuning.run.kept_checkpoints import KeptCheckpoints
 from morphmlp.tuning.run.ray_trials import run_trials
 from morphmlp.tuning.run.sweep_folder import SweepFolder
 from morphmlp.tuning.run.sweep_record import TrialRecorder, open_sweep_run, write_sweep
-from morphmlp.tuning.run.trial_queue import Entry, TrialJobs, TrialQueue
+from morphmlp.tuning.run.trial_queue import Entry, TrialQueue, make_job
 from morphmlp.tuning.run.trials import SweepResult
 from morphmlp.tuning.search.optuna_search import OptunaPoints
 from morphmlp.tuning.search.population import Population
@@ -229,7 +229,7 @@ class _OpenSweep:
             seeds=sweep.seeds,
             file=folder.trials,
             make_point=partial(planner.point, measure=False),
-            make_job=TrialJobs(sweep=sweep, folder=folder, parent_run_id=self._parent.run_id, uri=uri).make,
+            make_job=partial(make_job, sweep=sweep, folder=folder, parent_run_id=self._parent.run_id, uri=uri),
         )
         self.scheduler = _scheduler(sweep, space, planner, self.queue)
         decisions.replay(self.queue, self.scheduler)

@@ -115,11 +115,6 @@ class TrialRecorder:
 def write_trial(writer: RunWriter, trial: Trial, *, task: str) -> None:
     """Complete a trial's run; may be repeated, also after the trial was tried again and ended otherwise.
 
-    Args:
-        writer: Of its run.
-        trial: What became of it.
-        task: Of its experiment.
-
     Raises:
         TrackingError: The store can't be reached or used.
     """

@@ -51,40 +51,34 @@ class TrialJob:
         return self.folder.root / "trial.jsonl"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrialJobs:
-    """Makes the jobs of a sweep's trials."""
+def make_job(
+    number: int, point: Point, seed: int, *, sweep: SweepConfig, folder: SweepFolder, parent_run_id: str, uri: str
+) -> TrialJob:
+    """The job of a trial: its point's experiment with this seed, and its files inside the sweep's folder.
 
-    sweep: SweepConfig
-    folder: SweepFolder
-    parent_run_id: str
-    uri: str
-
-    def make(self, number: int, point: Point, seed: int) -> TrialJob:
-        """The job of a trial: its point's experiment with this seed."""
-        replica = f"-seed{seed}" if len(self.sweep.seeds) > 1 else ""
-        return TrialJob(
-            number=number,
-            config=self._placed(point.config, seed),
-            run_name=f"{self.folder.root.name}-{number:03d}-{point.label}{replica}",
-            parent_run_id=self.parent_run_id,
-            point=dict(point.values),
-            uri=self.uri,
-            working_folder=str(Path.cwd()),
-            max_minutes=self.sweep.max_trial_minutes,
-            is_member=self.sweep.search.kind == "population",
-        )
-
-    def _placed(self, config: ExperimentConfig, seed: int) -> ExperimentConfig:
-        """The experiment with its files inside the sweep's folder; nothing else that it computes changes."""
-        ingest = config.ingest
-        if self.sweep.share_clips and ingest.clip_cache is None:
-            ingest = dataclasses.replace(
-                ingest, clip_cache=str(self.folder.clips.absolute()), clip_cache_gb=self.sweep.clip_cache_gb
-            )
-        cluster = dataclasses.replace(config.cluster, storage=str(self.folder.root))
-        train = dataclasses.replace(config.train, seed=seed)
-        return dataclasses.replace(config, train=train, cluster=cluster, ingest=ingest)
+    Nothing else that it computes changes.
+    """
+    config, ingest = point.config, point.config.ingest
+    if sweep.share_clips and ingest.clip_cache is None:
+        clips = str(folder.clips.absolute())
+        ingest = dataclasses.replace(ingest, clip_cache=clips, clip_cache_gb=sweep.clip_cache_gb)
+    replica = f"-seed{seed}" if len(sweep.seeds) > 1 else ""
+    return TrialJob(
+        number=number,
+        config=dataclasses.replace(
+            config,
+            train=dataclasses.replace(config.train, seed=seed),
+            cluster=dataclasses.replace(config.cluster, storage=str(folder.root)),
+            ingest=ingest,
+        ),
+        run_name=f"{folder.root.name}-{number:03d}-{point.label}{replica}",
+        parent_run_id=parent_run_id,
+        point=dict(point.values),
+        uri=uri,
+        working_folder=str(Path.cwd()),
+        max_minutes=sweep.max_trial_minutes,
+        is_member=sweep.search.kind == "population",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,12 +105,7 @@ class TrialQueue:
     ) -> None:
         """Continue with the trials that the file lists, none at first.
 
-        Args:
-            source: Where points come from.
-            seeds: Every point runs once with each.
-            file: Lists the trials, one JSON line each.
-            make_point: A point of these values.
-            make_job: The job of a number, a point and a seed.
+        The file has one JSON line for each trial; every point runs once with each of the seeds.
 
         Raises:
             CheckpointError: A trial of the file isn't possible any more.

@@ -48,7 +48,9 @@ class OptunaPoints(PointSource):
         """Continue a journal, with which no other process may work, or begin one; points are compared by `score`."""
         super().__init__(())
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        _repair(journal)
+        # A killed process may have left its lock, for which Optuna waits, and a line that it didn't end.
+        Path(f"{journal}.lock").unlink(missing_ok=True)
+        remove_truncated_line(journal)
         # Draws differ from start to start: the same seed again would propose the first points again.
         seed = search.seed + (len(journal.read_bytes().splitlines()) if journal.exists() else 0)
         self._guided: BaseSampler = TPESampler(n_startup_trials=RANDOM_POINTS, seed=seed)
@@ -170,9 +172,3 @@ def _value(values: tuple[JsonValue, ...] | Range, param: object) -> JsonValue:
         return value
     assert isinstance(param, int | float)
     return param if values.count is None else values.number(int(param))
-
-
-def _repair(journal: Path) -> None:
-    """Remove what a killed process may have left: a line that it didn't end, and Optuna's lock (which it waits for)."""
-    Path(f"{journal}.lock").unlink(missing_ok=True)
-    remove_truncated_line(journal)

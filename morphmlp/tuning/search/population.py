@@ -48,13 +48,7 @@ class Population(SweepScheduler):
     ) -> None:
         """Begin; the known reports in their order bring the state back after a stop.
 
-        Args:
-            search: The sweep's.
-            space: Its fields with their values.
-            points: The first one of each member, as `expand` finds them.
-            score: What members are compared by.
-            epochs: Of a whole training.
-            make_point: `Planner.point`.
+        `points` are the members' first ones, and `epochs` those of a whole training.
         """
         self._search, self._space = search, space
         self._sign, self._epochs, self._make_point = 1 if score.higher_is_better else -1, epochs, make_point

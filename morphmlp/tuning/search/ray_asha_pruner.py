@@ -26,11 +26,8 @@ class AshaPruner(SweepScheduler):
     def __init__(self, scheduler: Asha, score: ScoreName, *, epochs: int, point_of: Callable[[int], str] = str) -> None:
         """Begin without knowledge.
 
-        Args:
-            scheduler: The sweep's.
-            score: What trials are compared by.
-            epochs: Of a whole training; a trial that has come so far isn't stopped any more.
-            point_of: The point of a trial's number, the same for all its seeds; by default each has one of its own.
+        `epochs` are those of a whole training; a trial that has come so far isn't stopped any more. `point_of` gives
+        the point of a trial's number, the same for all its seeds; by default each trial has one of its own.
         """
         self._score, self._epochs, self._point_of = score, epochs, point_of
         self._share = 1 / scheduler.reduction_factor

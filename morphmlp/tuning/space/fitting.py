@@ -95,24 +95,18 @@ def scaled(sizes: Sizes, adjust: Literal["depths", "embed_dims"], factors: Itera
 
 
 def brought_inside(sizes: Sizes, budget: BudgetConfig, cost: Callable[[Sizes], ModelCost]) -> Sizes | None:
-    """The network scaled by the factor nearest to 1 that meets the budget; None where no factor does.
-
-    Args:
-        sizes: The network; it keeps the shape rules.
-        budget: The bounds on GMAC and parameters, and what to change.
-        cost: What a network costs.
-    """
+    """The network scaled by the factor nearest to 1 that meets the budget; None where no factor does."""
     return next((found for found in _adjusted(sizes, budget) if not budget_faults(cost(found), budget)), None)
 
 
 def nearest_to_budget(sizes: Sizes, budget: BudgetConfig, cost: Callable[[Sizes], ModelCost]) -> Sizes:
-    """The network scaled to be the least outside of the budget, as ratios; arguments as above."""
+    """The network scaled to be the least outside of the budget, as ratios."""
 
     def distance(found: Sizes) -> float:
         outside = [
             ratio for *_, taken, (low, high) in _bounds(cost(found), budget) for ratio in (taken / high, low / taken)
         ]
-        return max(1.0, *outside)
+        return max([1.0, *outside])
 
     return min(_adjusted(sizes, budget), key=distance)
 

@@ -214,10 +214,6 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
 
     With a search that proposes points from results, only an example: the first of its space that can run.
 
-    Args:
-        sweep: The sweep.
-        base: Content of its base experiment's file.
-
     Raises:
         ConfigError: The base experiment itself has faults, or no point at all is possible.
     """
