@@ -295,14 +295,14 @@ def _values(trials: Sequence[Trial], value: Callable[[Trial], float | None]) -> 
     return [found for trial in trials if (found := value(trial)) is not None]
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None
+def _mean(trials: Sequence[Trial], value: Callable[[Trial], float | None]) -> float | None:
+    return fmean(values) if (values := _values(trials, value)) else None
 
 
 def _point(trials: Sequence[Trial]) -> RankedPoint:
     first = trials[0]
     finished = tuple(t for t in trials if t.state == "finished" and t.score is not None and t.num_videos)
-    wall_s = _mean(_values(finished, lambda trial: trial.wall_s))
+    wall_s = _mean(finished, lambda trial: trial.wall_s)
     return RankedPoint(
         point=first.point,
         title=first.title,
@@ -314,8 +314,8 @@ def _point(trials: Sequence[Trial]) -> RankedPoint:
         gmacs=first.gmacs,
         params=first.params,
         hours=None if wall_s is None else wall_s / 3600,
-        clips_per_s=_mean(_values(finished, lambda trial: trial.clips_per_s)),
-        cpu_s=_mean(_values(finished, lambda trial: trial.cpu_s)),
+        clips_per_s=_mean(finished, lambda trial: trial.clips_per_s),
+        cpu_s=_mean(finished, lambda trial: trial.cpu_s),
     )
 
 

@@ -53,8 +53,9 @@ class KeptCheckpoints:
             end = entry.view.end
             if end is not None and end.state in ("finished", *_GIVEN_UP) and entry.job.number not in winners:
                 self._clear(entry)
+        freed = sum(line["bytes"] for line in read_json_lines(self._file))
         kept = tuple(entry.job.run_name for entry in entries if self._has_any(entry))
-        return dataclasses.replace(result, with_checkpoints=kept, freed_bytes=self._freed())
+        return dataclasses.replace(result, with_checkpoints=kept, freed_bytes=freed)
 
     def _clear(self, entry: Entry) -> None:
         folder = entry.job.folder
@@ -75,9 +76,6 @@ class KeptCheckpoints:
             return bool(run_store(entry.job.config.checkpoint, entry.job.folder).stored())
         except CheckpointError:
             return True  # nothing was removed from storage that can't be read
-
-    def _freed(self) -> int:
-        return sum(line["bytes"] for line in read_json_lines(self._file))
 
 
 def _remove_states(folder: RunFolder) -> int:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import get_type_hints
 
 import numpy as np
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from morphmlp.config import ExperimentConfig, ModelConfig, config_from_mapping, with_overrides
 from morphmlp.config.clip import ClipConfig
@@ -17,7 +18,6 @@ from morphmlp.config.sweep import Range, SweepConfig
 from morphmlp.data.stream.plan import random_generator
 from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost, planned_cost
-from morphmlp.tuning.space.assembly import Assembly
 from morphmlp.tuning.space.fitting import (
     Sizes,
     brought_inside,
@@ -27,6 +27,11 @@ from morphmlp.tuning.space.fitting import (
     nearest_values,
 )
 
+_EXPERIMENT = TypeAdapter(ExperimentConfig)
+_SECTIONS: dict[str, TypeAdapter[object]] = {
+    section: TypeAdapter(kind) for section, kind in get_type_hints(ExperimentConfig, include_extras=True).items()
+}
+_FAULTY = object()
 LONGEST_LABEL = 80
 DRAWS_PER_POINT = 200
 """Random draws after which a space has no more new points, for each point that the search needs."""
@@ -88,6 +93,57 @@ class Space:
         """Points that the sweep runs, as far as is known."""
         proposed = sweep.num_points if sweep.search.kind == "optuna" else None
         return proposed or len(self.points)
+
+
+class Assembly:
+    """Makes experiments that differ from one another in some dotted fields, out of sections that are validated once.
+
+    They are what `config_from_mapping` makes of the complete content, made faster where many share their sections.
+    What they share needn't be valid without the fields that differ.
+    """
+
+    def __init__(self, shared: Mapping[str, JsonValue]) -> None:
+        self._shared = shared
+        self._known: dict[str, object] = {}
+        self._unchanged = {section: self._section(section, {}) for section in shared}
+
+    def parts(self, values: Mapping[str, JsonValue]) -> dict[str, object]:
+        """The sections with these values; those that have faults of their own are left out."""
+        changes: dict[str, dict[str, JsonValue]] = {}
+        for dotted, value in values.items():
+            changes.setdefault(_section_of(dotted), {})[dotted] = value
+        changed = {section: self._section(section, fields) for section, fields in changes.items()}
+        return {name: part for name, part in {**self._unchanged, **changed}.items() if part is not _FAULTY}
+
+    def config(self, values: Mapping[str, JsonValue], parts: Mapping[str, object] | None = None) -> ExperimentConfig:
+        """The experiment with these values, of which `parts` may be at hand.
+
+        Raises:
+            ConfigError: All its faults, each led by its dotted path.
+        """
+        parts = self.parts(values) if parts is None else parts
+        if parts.keys() >= self._unchanged.keys() and all(_section_of(dotted) in parts for dotted in values):
+            try:
+                return _EXPERIMENT.validate_python(parts)
+            except ValidationError:
+                pass  # raised below with all faults, as for a file
+        return config_from_mapping(with_overrides(self._shared, values))
+
+    def _section(self, section: str, changes: Mapping[str, JsonValue]) -> object:
+        key = f"{section} {changes!r}"  # where 1, 1.0 and True are different
+        if key not in self._known:
+            self._known[key] = self._validated(section, changes)
+        return self._known[key]
+
+    def _validated(self, section: str, changes: Mapping[str, JsonValue]) -> object:
+        if section not in _SECTIONS:
+            return _FAULTY
+        own = {section: self._shared[section]} if section in self._shared else {}
+        try:
+            content = with_overrides(own, changes)
+            return _SECTIONS[section].validate_json(json.dumps(content[section]), strict=True)
+        except (ConfigError, ValidationError, TypeError):
+            return _FAULTY
 
 
 class Planner:
@@ -313,3 +369,7 @@ def short_names(fields: Sequence[str]) -> list[str]:
     """Fields without their sections, as long as that keeps them distinct."""
     leaves = [field.rpartition(".")[2] for field in fields]
     return leaves if len(set(leaves)) == len(leaves) else list(fields)
+
+
+def _section_of(dotted: str) -> str:
+    return dotted.partition(".")[0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from morphmlp.config import config_from_mapping, with_overrides
 from morphmlp.config.loading import read_yaml
 from morphmlp.errors import ConfigError
-from morphmlp.tuning.space.assembly import Assembly
+from morphmlp.tuning.space.space import Assembly
 
 BASE = read_yaml(Path(__file__).parents[2] / "small_experiment.yaml")
 CHOICES = {
