@@ -118,17 +118,18 @@ def test_a_verification_fills_the_manifest_and_lists_what_is_broken(manifest):
 
 @pytest.mark.usefixtures("placement")
 def test_a_second_verification_decodes_what_has_changed_or_was_broken_and_remembers_since_when(manifest):
-    first = verify_manifest(manifest, manifest, VERIFY, progress=Notes())
-    runs = {row["video_id"]: row["first_run"] for row in pq.read_table(first.files.quarantine).to_pylist()}
+    quarantine = VerifyFiles(manifest=manifest).quarantine
+    verify_manifest(manifest, manifest, VERIFY, progress=Notes())
+    runs = {row["video_id"]: row["first_run"] for row in pq.read_table(quarantine).to_pylist()}
     folder = manifest.parent
     write_video(folder / "video0.mp4", [np.zeros((64, 64, 3), dtype=np.uint8)] * 5)
     (folder / "text.mp4").write_text("another text")
     time.sleep(1)  # names of runs count seconds
-    second = verify_manifest(manifest, manifest, VERIFY, progress=(notes := Notes()))
+    verify_manifest(manifest, manifest, VERIFY, progress=(notes := Notes()))
     assert notes.totals["verify"] == 4
     rows = {row["video_id"]: row for row in read_manifest(manifest).table.to_pylist()}
     assert rows["video0"]["num_frames"] == 5
-    again = {row["video_id"]: row["first_run"] for row in pq.read_table(second.files.quarantine).to_pylist()}
+    again = {row["video_id"]: row["first_run"] for row in pq.read_table(quarantine).to_pylist()}
     assert again["empty"] == runs["empty"]
     assert again["text"] > runs["text"]
 
