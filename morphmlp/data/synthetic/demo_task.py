@@ -82,7 +82,12 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 def render(scene: Scene, label: int, *, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
     """The frames of a scene under one of `CLASS_NAMES`: `t h w 3`, RGB; with camera noise where `rng` draws it."""
-    shift_x, shift_y, scale, opacity = _motion(scene, CLASS_NAMES[label].split(" then "))
+    return render_events(scene, CLASS_NAMES[label].split(" then "), rng=rng)
+
+
+def render_events(scene: Scene, events: Sequence[str], *, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
+    """The frames of a scene with these events (names in `PAIRS`) one after the other, as `render`."""
+    shift_x, shift_y, scale, opacity = _motion(scene, events)
     columns = np.arange(WIDTH)[None, None, :] + 0.5 - scene.centre[0] - shift_x[:, None, None]
     rows = np.arange(HEIGHT)[None, :, None] + 0.5 - scene.centre[1] - shift_y[:, None, None]
     distance = distance_from_shape(SHAPES[scene.shape], columns, rows, scene.radius * scale[:, None, None])

@@ -10,7 +10,7 @@ from io import BytesIO
 from typing import Literal, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, beat
 from morphmlp.data.decoding.stored_frames.frame_names import shown
@@ -27,6 +27,17 @@ _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _SIGNATURE_BYTES, _CHUNK_HEAD_BYTES, _CRC_BYTES = 8, 8, 4
 _EIGHT_BITS = frozenset(("RGB", "RGBA", "L", "LA", "P", "PA", "1", "CMYK", "YCCK"))
 """Pillow's modes of pictures that it brings to 8-bit RGB without a change of levels."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture of an EXIF orientation upright; Pillow turns against the clock."""
+_ON_A_SIDE = frozenset((5, 6, 7, 8))
 
 
 class StillsReader:
@@ -107,7 +118,7 @@ def _kind_of(name: str) -> Kind:
 
 
 def decode_still(data: bytes, kind: Kind) -> Frames:
-    """RGB pixels of a picture, `[h w c]`. An orientation tag isn't looked at: tools that cut videos write none.
+    """RGB pixels of a picture, `[h w c]`, turned as a JPEG's EXIF orientation says: phones store photos lying down.
 
     Raises:
         DecodeError: It's empty, of another kind, damaged so that it shows, cut short, or has more than 8 bits a colour.
@@ -117,8 +128,10 @@ def decode_still(data: bytes, kind: Kind) -> Frames:
     with _opened(data, kind) as image:
         if image.mode not in _EIGHT_BITS:
             raise DecodeError(f"has pixels of kind {image.mode}; they must have 8 bits a colour")
+        turn = _TURNS.get(_orientation(image, kind))
         opaque = image.convert("RGBA") if "transparency" in image.info else image
-        pixels = np.asarray(opaque.convert("RGB"))
+        upright = opaque.convert("RGB") if turn is None else opaque.convert("RGB").transpose(turn)
+        pixels = np.asarray(upright)
     # A JPEG whose tail was never written and reads as zeros decodes without an error: zeros are valid codes. The two
     # marks can't occur in coded pixels, so that the last of each are those of the image itself.
     if kind == "JPEG" and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN):
@@ -127,13 +140,27 @@ def decode_still(data: bytes, kind: Kind) -> Frames:
 
 
 def _still_size(data: bytes, kind: Kind) -> tuple[int, int]:
-    """Width and height from a picture's head, pixels.
+    """Width and height of the upright picture from its head, pixels.
 
     Raises:
         DecodeError: It's empty or of another kind.
     """
     with _opened(data, kind) as image:
-        return image.size
+        width, height = image.size
+        return (height, width) if _orientation(image, kind) in _ON_A_SIDE else (width, height)
+
+
+def _orientation(image: Image.Image, kind: Kind) -> int:
+    """The EXIF orientation of a JPEG, 1 (upright) where there is none that can be read; a PNG's isn't looked at.
+
+    Pillow would decode a whole PNG to find it, and cameras write none.
+    """
+    if kind == "PNG" or "exif" not in image.info:
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 (a damaged tag raises several types, and the pixels are sound)
+        return 1
 
 
 def _require_sound_png(data: bytes) -> None:

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from morphmlp.data.decoding.sources import AnyVideo
 from morphmlp.data.decoding.stored_frames.frame_names import ordered_names, printf_template, split_template
-from morphmlp.data.decoding.stored_frames.frame_stores import open_frame_folder, open_packed_frames, pack_frames
+from morphmlp.data.decoding.stored_frames.frame_stores import (
+    open_frame_folder,
+    open_image,
+    open_packed_frames,
+    pack_frames,
+)
 from morphmlp.data.decoding.stored_frames.stills import decode_still
 from morphmlp.errors import DecodeError
 
@@ -462,3 +467,21 @@ def test_what_a_path_is_decides_who_opens_it(tmp_path):
     assert videos.open(str(tmp_path / "VIDEO.ZIP"), num_frames=6).info.num_frames == 6
     with pytest.raises(DecodeError, match=r"asked for video\.mp4"):
         videos.open(str(tmp_path / "video.mp4"), num_frames=None)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_as_its_exif_orientation_says(orientation, tmp_path):
+    photo = Image.fromarray(picture(0))
+    exif = photo.getexif()
+    exif[ExifTags.Base.Orientation] = orientation
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    with Image.open(tmp_path / "photo.jpg") as stored:
+        upright = np.asarray(ImageOps.exif_transpose(stored))
+    opened = open_image(str(tmp_path / "photo.jpg"))
+    assert (opened.info.height, opened.info.width) == upright.shape[:2]
+    assert np.array_equal(opened.read([0]).frames[0], upright)
+
+
+def test_a_photo_whose_exif_is_damaged_is_taken_as_it_is():
+    data = jpeg(0, exif=b"Exif\0\0no tags")
+    assert np.array_equal(decode_still(data, "JPEG"), decode_still(jpeg(0), "JPEG"))
