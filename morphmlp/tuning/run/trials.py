@@ -19,6 +19,8 @@ class TrialEnd:
     """How a trial ended; numbers are missing where it didn't get so far."""
 
     state: TrialState
+    error: str | None = None
+    """Why it ended early, in one line; none where it finished."""
     run_id: str | None = None
     """MLflow run; none where the trial ended before it was opened."""
     score: float | None = None
@@ -32,8 +34,6 @@ class TrialEnd:
     wall_s: float | None = None
     cpu_s: float | None = None
     """CPU core-seconds of all its processes."""
-    error: str | None = None
-    """Why it ended early, in one line; none where it finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
