@@ -164,9 +164,11 @@ def _report(found: "OwnVideos", done: "PreparedOwnData") -> None:
     print(f"found: {len(found.videos)} {found.items}; passed over: {rest or 'nothing'}")
     for split, manifest in done.manifests.items():
         classes = Counter(manifest.table["label"].to_pylist())
+        fewest, most = min(classes.values()), max(classes.values())
+        each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         print(
-            f"{split}: {len(manifest)} {found.items} of {len(classes)} classes, {min(classes.values())} to "
-            f"{max(classes.values())} each, fingerprint {manifest.fingerprint()}"
+            f"{split}: {len(manifest)} {found.items} of {len(classes)} classes, {each} each, "
+            f"fingerprint {manifest.fingerprint()}"
         )
     for note in done.notes:
         print(f"note: {note}")

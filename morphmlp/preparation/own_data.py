@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from morphmlp.config.operation import IngestConfig
 from morphmlp.data.datasets.class_list import read_class_list
 from morphmlp.data.datasets.own_folder import Items, OwnVideo, OwnVideos
 from morphmlp.data.datasets.splits import SplitRule, assign_splits, groups_by_pattern
@@ -76,13 +77,19 @@ def prepare_own_data(found: OwnVideos, job: OwnDataJob, *, progress: Progress) -
     splits = kept if None not in kept else assign_splits(job.rule, groups=groups, classes=labels, kept=kept)
     divided = [replace(video, split=split) for video, split in zip(found.videos, splits, strict=True)]
     notes = [*found.notes, *_notes_on_copies(found.items, copies), *_notes_on_splits(divided, names, job.rule)]
-    if empty := sum(size == 0 for size in sizes):
-        notes.append(f"{empty} files are empty; `prepare.py verify` leaves them out")
+    empty = sum(size == 0 for size in sizes)
+    if empty:
+        notes.append(f"empty files: {empty}")
     infos, failed = _look_at([video.path for video in divided], job.look_at, progress, found.items)
     if failed:
         notes.append(
-            f"{len(failed)} of {len(infos) + len(failed)} {found.items} looked at can't be used, as {failed[0]}; they "
-            "stay in the manifests until `prepare.py verify` leaves them out, with all reasons"
+            f"{len(failed)} of {len(infos) + len(failed)} {found.items} looked at can't be used, as {failed[0]}"
+        )
+    if empty or failed:
+        notes.append(
+            "such files stay in the manifests; a run leaves them out, and stops where they are more than "
+            f"{IngestConfig().max_quarantined_share:.0%} of a split (ingest.max_quarantined_share). "
+            "`prepare.py verify` lists all with reasons: remove or repair them, then prepare again"
         )
     if not infos:
         raise ManifestError(f"not one of {len(failed)} {found.items} could be opened, as {failed[0]}")
@@ -217,7 +224,7 @@ def _notes_on_copies(items: Items, copies: Sequence[Sequence[int]]) -> list[str]
     if not copies:
         return []
     count = sum(len(places) - 1 for places in copies)
-    return [f"{count} {items} are copies of others, byte for byte; copies are in the same split as the first"]
+    return [f"copies of other {items}, byte for byte: {count}; each is in the same split as the first"]
 
 
 def _notes_on_splits(videos: Sequence[OwnVideo], names: Sequence[str], rule: SplitRule) -> list[str]:

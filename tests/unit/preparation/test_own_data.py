@@ -161,7 +161,7 @@ def test_copies_stay_in_one_split_and_are_counted(tmp_path):
     (root / "run" / "link.mp4").symlink_to(root / "run" / "0.mp4")
     done = prepare(root, tmp_path / "out")
     assert len({placed(done)[f"run/{name}.mp4"] for name in ("0", "copy 0", "copy 1", "copy 2", "link")}) == 1
-    assert "4 videos are copies of others, byte for byte; copies are in the same split as the first" in done.notes
+    assert "copies of other videos, byte for byte: 4; each is in the same split as the first" in done.notes
 
 
 def test_one_file_of_two_classes_is_refused(tmp_path):
@@ -221,8 +221,9 @@ def test_files_that_can_not_be_opened_stay_for_verify_and_are_counted(tmp_path):
     (root / "sit" / "5.mp4").write_bytes(b"no video")
     done = prepare(root, tmp_path / "out")
     assert sum(map(len, done.manifests.values())) == 12
-    assert "1 files are empty; `prepare.py verify` leaves them out" in done.notes
+    assert "empty files: 1" in done.notes
     assert any(note.startswith("2 of 12 videos looked at can't be used, as ") for note in done.notes)
+    assert any("stops where they are more than 1% of a split" in note for note in done.notes)
 
 
 def test_where_not_one_can_be_opened_nothing_is_written(tmp_path):
