@@ -63,7 +63,7 @@ def test_released_weights_go_to_safetensors_and_back(state, command, tmp_path):
     assert described.startswith(
         "released.pth (bare weights): a MorphMLP of depths [1, 1, 2, 1], widths [16, 16, 32, 32]"
     )
-    assert chunks == "its chunk lengths aren't in the file, and no shape tells them"
+    assert chunks == "its chunk lengths aren't in the file, and can't be read from any shape"
     assert written.startswith(f"ours.safetensors: {len(state)} tensors, sha256 ")
     assert equal(load_file(tmp_path / "ours.safetensors"), state)
     result = json.loads((tmp_path / "out" / "description.json").read_text())
