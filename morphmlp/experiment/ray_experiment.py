@@ -232,7 +232,7 @@ def _train_and_test(
     account = _record_training(job, run)
     for line in account_table(account).splitlines() if not run.is_trial else [account.verdict()]:
         progress.line(line)
-    checkpoint, content, which = checkpoint_to_test(config, folder, progress.line)
+    checkpoint, content, which = checkpoint_to_test(config, folder, task.scores[0], progress.line)
     writer.tags({Tags.TESTED: which})
     tested = run_test(task, checkpoint_from(content), data.test, config=config, placement=placement, progress=progress)
     counts = record_test(tested, data.test, task=task, config=config, writer=writer, folder=folder)

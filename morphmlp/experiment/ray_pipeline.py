@@ -56,12 +56,12 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
     kept = Path(config.cluster.storage) / arguments.run_name
     again = f"the same command and --run-name {arguments.run_name} ({kept})"
     try:
-        with (
-            stops.installed(),
-            TerminalProgress() as progress,
-            ray_session(config.cluster, config.ingest, micro_batches=micro_batches) as placement,
-        ):
-            return run_experiment(config, data, placement, run_name=arguments.run_name, progress=progress, stops=stops)
+        with stops.installed(), TerminalProgress() as progress:
+            progress.line(f"{arguments.run_name}: {len(data.train)} training videos; starting Ray")
+            with ray_session(config.cluster, config.ingest, micro_batches=micro_batches) as placement:
+                return run_experiment(
+                    config, data, placement, run_name=arguments.run_name, progress=progress, stops=stops
+                )
     except (KeyboardInterrupt, RunStoppedError) as stop:
         how = str(stop) if isinstance(stop, RunStoppedError) else f"stopped by {NAMES[signal_of(stop)]}"
         raise RunStoppedError(f"{how}; continue with {again}", signum=signal_of(stop)) from None

@@ -78,7 +78,7 @@ def _values(table: pa.Table, name: str) -> npt.NDArray[np.generic]:
 def _style(axes: Axes, title: str, *, grid: str) -> None:
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color="#e5e5e5", linewidth=0.6)  # type: ignore[arg-type, unused-ignore]
+    axes.grid(axis=grid, color="#e5e5e5", linewidth=0.6)  # type: ignore[arg-type, unused-ignore]  # stubs by version
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)
 

@@ -28,7 +28,7 @@ def scaled_size(width: int, height: int, *, short_edge: int) -> tuple[int, int]:
     shorter = min(width, height)
     if shorter <= short_edge:
         return max(width // 2 * 2, 2), max(height // 2 * 2, 2)
-    return tuple(max(round(side * short_edge / shorter / 2) * 2, 2) for side in (width, height))  # type: ignore[return-value]
+    return tuple(max(round(side * short_edge / shorter / 2) * 2, 2) for side in (width, height))  # type: ignore[return-value]  # of two
 
 
 class Pictures:

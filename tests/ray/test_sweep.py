@@ -112,7 +112,7 @@ def test_a_trial_that_was_given_up_stopped_and_handed_its_workers_to_the_next(sw
     _, _, before, _ = swept
     assert '"state": "stopped", "error": "given up by the test"' in before[2]
     assert "test, 1 clip x 1 crop" not in before[2]
-    assert "starting 1 training worker(s)" in before[3]
+    assert "starting 1 training worker on" in before[3]
 
 
 def test_only_trials_that_cannot_win_lose_their_checkpoints(swept):

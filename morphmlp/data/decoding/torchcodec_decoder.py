@@ -56,7 +56,7 @@ class _TorchcodecReader(AllOrNoneReader):
     failures = (RuntimeError, ValueError, IndexError)
 
     def __init__(self, path: str) -> None:
-        from torchcodec.decoders import VideoDecoder  # noqa: PLC0415
+        from torchcodec.decoders import VideoDecoder  # noqa: PLC0415 (not installed everywhere)
 
         self._make = partial(VideoDecoder, path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
         try:

@@ -8,7 +8,7 @@ from typing import Any
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.operation import CheckpointConfig
 from morphmlp.errors import CheckpointError
-from morphmlp.tasks.scores import ScoreName, primary_score
+from morphmlp.tasks.scores import ScoreName
 from morphmlp.training.checkpoint.background_save import BackgroundSaver
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore, StoredCheckpoint
 from morphmlp.training.loop.loop import Recipe
@@ -26,15 +26,15 @@ def run_store(checkpoint: CheckpointConfig, folder: RunFolder) -> CheckpointStor
 
 
 def checkpoint_to_test(
-    config: ExperimentConfig, folder: RunFolder, log: Callable[[str], None]
+    config: ExperimentConfig, folder: RunFolder, score: ScoreName, log: Callable[[str], None]
 ) -> tuple[StoredCheckpoint, dict[str, Any], str]:
-    """The checkpoint that `test.checkpoint` names, its content, and words for which one that is.
+    """The checkpoint that `test.checkpoint` names, by this score, its content, and words for which one that is.
 
     Raises:
         CheckpointError: There is none, or none is complete.
         StorageError: The storage can't be read.
     """
-    store, score = run_store(config.checkpoint, folder), primary_score(config.task)
+    store = run_store(config.checkpoint, folder)
     kind, found = "best", store.best(score, log) if config.test.checkpoint == "best" else None
     if found is None:
         kind, found = "last", store.newest(log)

@@ -11,6 +11,7 @@ from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError, MorphMLPError
 from morphmlp.models.weights.describe import describe_model
+from morphmlp.tasks.scores import primary_score
 from morphmlp.training.checkpoint.saving import checkpoint_to_test, run_store
 from morphmlp.training.checkpoint.store import CONTENT_FILE
 from morphmlp.training.record.run_folder import RunFolder
@@ -79,7 +80,7 @@ def _weights_of(
             found = store.newest(log)
             stored, which = (None, "") if found is None else (found[0], "last checkpoint")
         else:
-            stored, _, which = checkpoint_to_test(its_own, folder, log)
+            stored, _, which = checkpoint_to_test(its_own, folder, primary_score(its_own.task), log)
     except MorphMLPError as error:
         raise ConfigError([f"{option}: {error}"]) from None
     if stored is None:

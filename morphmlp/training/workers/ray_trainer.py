@@ -10,7 +10,6 @@ from morphmlp.data.stream.plan import TrainPlan
 from morphmlp.errors import DivergenceError, MorphMLPError
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import StopSignals
-from morphmlp.tasks.scores import primary_score
 from morphmlp.tracking import BufferedWriter, RunWriter
 from morphmlp.training.record.run_events import RunEvents, read_events, record_event
 from morphmlp.training.record.run_folder import RunFolder
@@ -59,7 +58,8 @@ def train(
 
     def start() -> Fit:
         now = capacity.placement
-        progress.line(f"starting {now.num_workers} training worker(s) on {now.device}")
+        workers = "1 training worker" if now.num_workers == 1 else f"{now.num_workers} training workers"
+        progress.line(f"starting {workers} on {now.device}")
         record = RecordReports(writer, folder, manifests=(config.data.train, config.data.val))
         return Fit(replace(job, placement=now), record)
 
@@ -75,7 +75,7 @@ def train(
         capacity,
         cluster=config.cluster,
         folder=folder,
-        score=primary_score(config.task),
+        score=job.task.scores[0],
         progress=progress,
         stops=stops or StopSignals(),
         note_event=note_event,

@@ -154,7 +154,10 @@ class _Worker:
         self._reporter.add_start(self._workers, self.recipe.plan.step_of(self._state.cursor))
         report = self._reporter.take()
         if self._saving is not None:
-            report |= {"notes": notes, "facts": _facts(self._device, self._workers, self._state.precision)}
+            report |= {
+                "notes": [*notes, "workers are ready; decoding the first batches"],
+                "facts": _facts(self._device, self._workers, self._state.precision),
+            }
         ray.train.report(report)
 
     def on_step(self, summary: StepSummary) -> None:

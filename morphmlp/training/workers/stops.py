@@ -66,7 +66,7 @@ class Stop:
         Raises:
             TypeError, ValueError, KeyError: It isn't what `to_plain` gives.
         """
-        return cls(**{**fields, "reason": StopReason(fields["reason"])})  # type: ignore[arg-type]
+        return cls(**{**fields, "reason": StopReason(fields["reason"])})  # type: ignore[arg-type]  # JSON's values; checked here
 
 
 class StopWatch:

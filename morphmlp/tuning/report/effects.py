@@ -186,7 +186,7 @@ def _level(label: str, points: Sequence[RankedPoint], scale: float | None) -> Le
 def _levels(values: Sequence[JsonValue]) -> tuple[list[str], NDArray[np.int64]]:
     """The levels' labels in order, and the number of each value's level."""
     if all(_is_number(value) for value in values):
-        numbers = np.array([float(value) for value in values])  # type: ignore[arg-type]
+        numbers = np.array([float(value) for value in values])  # type: ignore[arg-type]  # all are numbers
         distinct = np.unique(numbers)
         if len(distinct) > MOST_LEVELS:
             edges = np.unique(np.quantile(numbers, np.linspace(0, 1, NUM_BINS + 1)))

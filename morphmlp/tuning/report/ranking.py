@@ -181,9 +181,10 @@ class Ranking:
 
     def _time(self, cost: Cost) -> Cost:
         unit, per_hour = self.time_unit
-        shown: Callable[[RankedPoint], float | None] = lambda point: (  # noqa: E731
-            None if point.hours is None else point.hours * per_hour
-        )
+
+        def shown(point: RankedPoint) -> float | None:
+            return None if point.hours is None else point.hours * per_hour
+
         return replace(cost, title=f"{unit} of one trial", shown=shown)
 
 

@@ -7,6 +7,7 @@ from morphmlp.config import load_config
 from morphmlp.config.loading import config_from_mapping, config_to_mapping, with_overrides
 from morphmlp.config.operation import CheckpointConfig
 from morphmlp.errors import CheckpointError
+from morphmlp.tasks.scores import TOP1
 from morphmlp.training.checkpoint.content import FORMAT
 from morphmlp.training.checkpoint.saving import CheckpointSchedule, Saving, checkpoint_to_test, run_store
 from morphmlp.training.checkpoint.store import CheckpointFacts
@@ -45,7 +46,7 @@ def to_test(folder, checkpoint, *score):
     for epoch, percent in enumerate(score, start=1):
         facts = CheckpointFacts(epoch=epoch, step=10 * epoch, score=percent)
         store.save({"format": FORMAT, "epoch": epoch}, facts)
-    _, content, words = checkpoint_to_test(config, RunFolder(folder / "run"), lines.append)
+    _, content, words = checkpoint_to_test(config, RunFolder(folder / "run"), TOP1, lines.append)
     return content["epoch"], words, lines
 
 
