@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
@@ -185,8 +185,7 @@ def experiment_arguments(
         None, params=options, add_help_option=False, context_settings={"ignore_unknown_options": True}
     )
     known = command.make_context(Path(sys.argv[0]).name, list(sys.argv[1:] if argv is None else argv)).params
-    overrides = parse_overrides([] if known["help"] else known["rest"])
-    refuse_mistaken_options(overrides, options)
+    overrides = parse_overrides([] if known["help"] else known["rest"], options)
     path = known["config"] or (HELP_CONFIG if known["help"] else None)
     if path is None:
         raise ConfigError(["--config FILE: is missing; it names the experiment file to train"])
@@ -206,14 +205,16 @@ def experiment_arguments(
     )
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, JsonValue]:
+def parse_overrides(arguments: Sequence[str], parameters: Collection[click.Parameter] = ()) -> dict[str, JsonValue]:
     """`--model.chunk-lengths 8 4 4 1` or `--model.chunk_lengths=[8,4,4,1]` as `{dotted field: value}`.
 
-    Values are read as YAML; several values make a list.
+    Values are read as YAML; several values make a list. What is like an option of the command, whose parameters these
+    are, is taken for that option, misspelt.
 
     Raises:
-        ConfigError: A value without a field, a field without a value, or one given twice.
+        ConfigError: A value without a field, a field without a value, one given twice, or a misspelt option.
     """
+    _refuse_misspelt([argument for argument in arguments if argument.startswith("--")], parameters)
     overrides: dict[str, JsonValue] = {}
     faults: list[str] = []
     values: list[str] = []
@@ -243,20 +244,16 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, JsonValue]:
     return overrides
 
 
-def refuse_mistaken_options(overrides: Mapping[str, JsonValue], parameters: Collection[click.Parameter]) -> None:
-    """Refuse what was taken for a field of the experiment, but is like an option of the command.
-
-    Raises:
-        ConfigError: Such options, each with the one that may have been meant.
-    """
+def _refuse_misspelt(written: Sequence[str], parameters: Collection[click.Parameter]) -> None:
     options = [option for parameter in parameters for option in parameter.opts if option.startswith("--")]
+    fields = all_fields(ExperimentConfig)
     faults = []
-    for field in overrides.keys() - all_fields(ExperimentConfig):
-        written = f"--{field.replace('_', '-')}"
-        if "." not in field and (close := get_close_matches(written, options, n=1, cutoff=0.7)):
-            faults.append(f"{written}: unknown option; did you mean {close[0]}?")
+    for name in sorted({argument.partition("=")[0].replace("_", "-") for argument in written}):
+        close = get_close_matches(name, options, n=1, cutoff=0.7)
+        if close and "." not in name and name[2:].replace("-", "_") not in fields:
+            faults.append(f"{name}: unknown option; did you mean {close[0]}?")
     if faults:
-        raise ConfigError(sorted(faults))
+        raise ConfigError(faults)
 
 
 def write_json(path: Path | None, result: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import JsonValue
 
-from morphmlp.cli import SETTINGS, json_option, parse_overrides, refuse_mistaken_options, run, write_json
+from morphmlp.cli import SETTINGS, json_option, parse_overrides, run, write_json
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import SweepConfig, load_sweep
 from morphmlp.errors import ConfigError, RunStoppedError, SweepError
@@ -59,8 +59,7 @@ def main(
         raise ConfigError(["--resume: name the sweep's run, as in --resume demo-chunk-length-20260102-030405"])
     if retry_failed and resume is None:
         raise ConfigError(["--retry-failed: goes with --resume"])
-    overrides = parse_overrides(fields)
-    refuse_mistaken_options(overrides, context.command.params)
+    overrides = parse_overrides(fields, context.command.params)
     if resume is not None:
         folder = _stopped_sweep(resume or str(run_name), overrides)
         sweep, base = folder.read()

@@ -75,11 +75,6 @@ class StopResult:
     """Why there is no result."""
 
     @property
-    def explanation(self) -> str:
-        """The fault, or what shows that the stop happened."""
-        return self.fault or self.proof
-
-    @property
     def passed(self) -> bool:
         """Nothing repeated, nothing lost, nothing doubled, the same weights."""
         return (

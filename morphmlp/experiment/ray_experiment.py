@@ -27,7 +27,6 @@ from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics, Status, Tags
 from morphmlp.reporting.figures import confusion_figure, loss_figure, score_figure, time_figure
 from morphmlp.stop_signals import StopSignals
-from morphmlp.tasks.classification import balanced_class_weights, class_weights_in_words
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import ScoreName
 from morphmlp.tasks.task import Counts, Task
@@ -222,11 +221,8 @@ def _train_and_test(
             config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size
         ).gmacs,
     )
-    for note in data.notes:
+    for note in (*data.notes, *task.notes(data.train)):
         progress.line(note)
-    if config.train.class_weights == "balanced":
-        weights = balanced_class_weights(data.train, num_classes=config.model.num_classes)
-        progress.line(f"train.class_weights: {class_weights_in_words(weights, data.train)}")
     placement = train(job, writer, progress, stops=stops, on_epoch=on_epoch)
     write_waiting(folder.record_waiting, writer)
     account = _record_training(job, run)

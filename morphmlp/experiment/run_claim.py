@@ -24,7 +24,9 @@ from morphmlp.training.weights.start import start_tag, tensor_account, with_chec
 
 
 def require_free(config: ExperimentConfig, data: DataSplits, run_name: str) -> None:
-    """Make sure, before Ray starts, that a run of this name can be recorded, and begun or continued; writes nothing.
+    """Make sure, before Ray starts, that a run of this name can be recorded, and begun or continued.
+
+    It claims nothing; a branch that a kill cut short is completed or undone, as by any command that opens the run.
 
     Raises:
         TrackingError: The record can't be kept.

@@ -23,7 +23,7 @@ from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost, model_cost
 from morphmlp.models.presets import preset
 from morphmlp.record import Metrics, Tags
-from morphmlp.tasks.scores import TOP1, ScoreName, scores_of
+from morphmlp.tasks.scores import SCORES, TOP1, ScoreName, scores_of
 
 Style = Literal["markdown", "csv", "latex"]
 Cell = TypeVar("Cell")
@@ -145,8 +145,8 @@ def load_published(path: str | Path) -> Published:
 def published_table(rows: Iterable[PublishedVideo], runs: pd.DataFrame) -> pd.DataFrame:
     """Published rows, each with the latest run of the same network, clip, views and epochs on its data.
 
-    A sweep's trial, a run stopped by `train.max_steps`, or one without its test's video count or its fingerprint,
-    doesn't count.
+    A sweep's trial, a run that `train.max_steps` or `train.early_stopping` may have ended, or one without its test's
+    video count or its fingerprint, doesn't count.
     """
     measured = [run for run in _measured(runs) if Tags.PARENT not in run.tags]
     cells = []
@@ -213,6 +213,8 @@ def _measured(runs: pd.DataFrame) -> list[_Measured]:
             tags=_under("tags.", cells),
             metrics=_under("metrics.", cells),
         )
+        if run.params["task"] not in SCORES:  # recorded by another version
+            continue
         if {run.scores[0].test_metric, Metrics.TEST_NUM_VIDEOS} <= run.metrics.keys() and Tags.FINGERPRINT in run.tags:
             found.append(run)
     return found
@@ -252,6 +254,7 @@ def _expected_params(row: PublishedVideo) -> dict[str, JsonValue]:
         "test.checkpoint": "last",
         "train.epochs": row.epochs,
         "train.max_steps": None,
+        "train.early_stopping": None,
     }
 
 

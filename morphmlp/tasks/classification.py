@@ -20,7 +20,7 @@ from morphmlp.config.schema import MixingConfig, ModelConfig
 from morphmlp.data.columns import PREDICTIONS
 from morphmlp.data.manifest import Manifest
 from morphmlp.models import MorphMLP
-from morphmlp.tasks.scores import TOP1, TOP5, ScoreName
+from morphmlp.tasks.scores import TOP1, TOP5, ScoreName, scores_of
 from morphmlp.tasks.task import Counts, Scores, ViewOutputs, share, zero
 
 
@@ -50,7 +50,7 @@ class Classification:
     class_weights: tuple[float, ...] | None = None
     """Weights of the classes in the training loss; None: all alike."""
 
-    scores: tuple[ScoreName, ...] = (TOP1, TOP5)
+    scores: tuple[ScoreName, ...] = scores_of("classification")
 
     def network(self) -> MorphMLP:
         """Backbone, mean over all tokens, linear head."""
@@ -59,6 +59,12 @@ class Classification:
     def targets(self, labels: Int[Tensor, "b"]) -> Float[Tensor, "b k"]:
         """Smoothed one-hot targets."""
         return soft_targets(labels, num_classes=self.model.num_classes, label_smoothing=self.mixing.label_smoothing)
+
+    def notes(self, videos: Manifest) -> list[str]:
+        """The least and the greatest class weight with their classes."""
+        if self.class_weights is None:
+            return []
+        return [f"train.class_weights: {class_weights_in_words(self.class_weights, videos)}"]
 
     def mix(
         self, clips: Float[Tensor, "b c *t h w"], targets: Float[Tensor, "b k"], rng: np.random.Generator

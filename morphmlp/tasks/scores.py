@@ -32,12 +32,13 @@ class ScoreName:
 TOP1 = ScoreName(key="top1", title="top-1")
 TOP5 = ScoreName(key="top5", title="top-5")
 
-_SCORES = {"classification": (TOP1, TOP5)}
+SCORES = {"classification": (TOP1, TOP5)}
+"""By task, the primary one first."""
 
 
 def scores_of(task: str) -> tuple[ScoreName, ...]:
     """All scores of a task, the primary one first."""
-    return _SCORES[task]
+    return SCORES[task]
 
 
 def primary_score(task: str) -> ScoreName:

@@ -104,6 +104,10 @@ class Task(Protocol):
         """
         ...
 
+    def notes(self, videos: Manifest) -> list[str]:
+        """Lines for the user on how these training videos are learnt from, where that isn't as usual."""
+        ...
+
     def mix(self, clips: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Mix the clips of a micro-batch with each other, and their targets alike; the inputs stay as they are."""
         ...

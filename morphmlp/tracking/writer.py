@@ -126,7 +126,7 @@ class RunWriter:
         self._do(lambda client: client.log_figure(self.run_id, figure, file))
 
     def finish(self, status: Status) -> None:
-        """End the run; `open_run` and `reopen` can take it up again."""
+        """End the run; `open_run` can take it up again."""
         self._do(lambda client: client.set_terminated(self.run_id, status))
 
     def _do(self, action: Callable[[MlflowClient], T]) -> T:

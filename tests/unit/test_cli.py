@@ -106,6 +106,10 @@ def test_what_was_meant_by_a_misspelt_argument_is_proposed(argument, fault):
     assert faults_of(lambda: arguments_of(argument, "1")) == [fault]
 
 
+def test_a_misspelt_option_is_proposed_though_its_value_is_missing():
+    assert faults_of(lambda: arguments_of("--run-nam")) == ["--run-nam: unknown option; did you mean --run-name?"]
+
+
 def test_a_run_without_a_name_is_named_after_its_experiment_and_the_time():
     assert re.fullmatch(r"small-\d{8}-\d{6}", arguments_of().run_name)
 

@@ -16,6 +16,7 @@ from morphmlp.config.sweep import SCHEDULE
 from morphmlp.errors import CheckpointError
 from morphmlp.files import atomic_write
 from morphmlp.training.checkpoint.store import CheckpointStore, StoredCheckpoint
+from morphmlp.training.loop.early_stopping import nothing_counted
 from morphmlp.training.loop.state import Checkpoint, checkpoint_from
 from morphmlp.training.record.run_events import RunEvents, read_events
 from morphmlp.training.record.run_folder import RunFolder, run_lock
@@ -127,12 +128,13 @@ def _make_only(store: CheckpointStore, kept: StoredCheckpoint) -> None:
 
 
 def _under(content: Mapping[str, Any], config: ExperimentConfig) -> dict[str, Any]:
-    """A checkpoint's content under another schedule; tensors are shared."""
+    """A checkpoint's content under another schedule; tensors are shared, and early stopping counts from here."""
     optimizer = {**content["optimizer"], "param_groups": copy.deepcopy(content["optimizer"]["param_groups"])}
     for group in optimizer["param_groups"]:
         if group["kind"] == "decayed":
             group["weight_decay"] = config.optim.weight_decay
-    return {**content, "config": config_to_mapping(config), "optimizer": optimizer}
+    count = nothing_counted(config.train.early_stopping)
+    return {**content, "config": config_to_mapping(config), "optimizer": optimizer, **count}
 
 
 def _schedule_sections(config: ExperimentConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 
 from morphmlp.errors import CheckpointError
 
-FORMAT = "morphmlp-checkpoint-2"
+FORMAT = "morphmlp-checkpoint-3"
 """Value of the content's key `format`."""
 _TRUNCATED = "is truncated, or not what torch.save writes"
 _UNFLUSHED_BYTES = 64 * 2**20

@@ -5,6 +5,13 @@ from typing import Any
 from morphmlp.config.schema import EarlyStoppingConfig
 from morphmlp.tasks.scores import ScoreName
 
+_NOTHING_COUNTED: dict[str, Any] = {"best": None, "best_epoch": 0, "last_epoch": 0}
+
+
+def nothing_counted(config: EarlyStoppingConfig | None) -> dict[str, Any]:
+    """What a checkpoint holds of early stopping before the first score; nothing where it isn't asked for."""
+    return {} if config is None else {"early_stopping": dict(_NOTHING_COUNTED)}
+
 
 class EarlyStopping:
     """Counts the epochs since the best score.

@@ -37,7 +37,7 @@ def starting_from(config: ExperimentConfig, source: str, log: Callable[[str], No
         file = read_weights(path).description
     except MorphMLPError as error:
         raise ConfigError([f"--start-from: {line}" for line in str(error).splitlines()]) from None
-    start = config.start_from or StartConfig(weights=str(path))
+    start = replace(config.start_from or StartConfig(weights=str(path)), weights=str(path), training_state=False)
     network = describe_model(config.model, num_frames=config.clip.num_frames)
     if file.num_classes != network.num_classes and not start.replace_head:
         log(f"{option}: {file.num_classes or 'no'} classes there, {network.num_classes} here: the head starts fresh")
@@ -45,7 +45,7 @@ def starting_from(config: ExperimentConfig, source: str, log: Callable[[str], No
     if file.kind == "image" and network.kind != "image" and start.inflate is None:
         log(f"{option}: weights of an image model: its convolutions get a time axis (start_from.inflate: centre)")
         start = replace(start, inflate="centre")
-    return replace(config, start_from=replace(start, weights=str(path), sha256=None))
+    return replace(config, start_from=replace(start, sha256=None))
 
 
 def extending(config: ExperimentConfig, source: str, log: Callable[[str], None]) -> ExperimentConfig:

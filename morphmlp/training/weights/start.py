@@ -20,14 +20,16 @@ from morphmlp.models.backbone import Backbone
 from morphmlp.models.weights.describe import describe_model, expected_state
 from morphmlp.models.weights.fit import FittedWeights, class_rows, fit_weights
 from morphmlp.training.checkpoint.content import load_values
+from morphmlp.training.loop.early_stopping import nothing_counted
 from morphmlp.training.loop.recipe import learning_rate
 from morphmlp.training.loop.state import Checkpoint, TrainState, checkpoint_from, restore
 from morphmlp.training.weights.file import WeightsFile, read_weights
 
 _KINETICS_CLASSES, _SOMETHING_CLASSES = 400, 174
 """A released file doesn't name its data set; the number of rows of its head does."""
-_MAY_DIFFER = (*SCHEDULE, "optim.warmup_epochs", "train.epochs", "train.max_steps", "train.early_stopping")
-"""Fields of a run that extends another one; besides these, how it is tested, and what it started from itself."""
+_MAY_DIFFER = (*SCHEDULE, "optim.warmup_epochs", "train.epochs", "train.max_steps")
+_SECTIONS_MAY_DIFFER = ("test", "start_from", "train.early_stopping")
+"""Fields and sections of a run that extends another one."""
 
 
 def with_checked_weights(config: ExperimentConfig, class_names: Sequence[str]) -> ExperimentConfig:
@@ -82,7 +84,9 @@ def apply_start_weights(model: Backbone, config: ExperimentConfig, class_names: 
     if config.start_from is None:
         return []
     file, fitted = _fitted(config.start_from, config, class_names)
-    model.load_state_dict(fitted.state, strict=False)  # `fit_weights` has compared all names
+    # Fresh tensors stay as they are; names were compared with those of `config.model`, which a task may not follow.
+    if unknown := model.load_state_dict(fitted.state, strict=False).unexpected_keys:
+        raise ConfigError([f"start_from.weights: the task's network has no {', '.join(unknown)}"])
     counts = {what: len(names) for what, names in _account(model.state_dict(), file, fitted).items()}
     account = f"tensors: {counts['taken']} taken, {counts['fresh']} fresh, {counts['left']} of the file left"
     return [f"start_from: {line}" for line in (file.in_words, *fitted.notes, *_remarks(file, config), account)]
@@ -187,7 +191,7 @@ def _extended_training(config: ExperimentConfig) -> Checkpoint:
     faults = [
         line
         for line in changed_fields(checkpoint.config, config)
-        if line.partition(":")[0] not in _MAY_DIFFER and not line.startswith(("test.", "start_from"))
+        if line.partition(":")[0] not in _MAY_DIFFER and not line.startswith(_SECTIONS_MAY_DIFFER)
     ]
     if faults:
         raise ConfigError(
@@ -214,8 +218,8 @@ def _extend_training(state: TrainState, config: ExperimentConfig, *, data_finger
         CheckpointError: It was trained on other videos, or in another arithmetic.
     """
     checkpoint = _extended_training(config)
-    # Early stopping counts from here: the other run may have ended by it.
-    count = {} if state.early_stopping is None else {"early_stopping": state.early_stopping.state_dict()}
+    # The other run may have ended by it.
+    count = nothing_counted(config.train.early_stopping)
     continued = replace(checkpoint, config=config, parts={**checkpoint.parts, **count})
     restore(state, continued, config=config, data_fingerprint=data_fingerprint)
     for group in state.optimizer.param_groups:

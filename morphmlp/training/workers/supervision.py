@@ -21,7 +21,7 @@ from morphmlp.progress import Progress
 from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
 from morphmlp.tasks.scores import ScoreName
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop, write_stop_request
+from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop, requested_stop, write_stop_request
 
 POLL_S = 0.2
 ENDS = (StopReason.TOO_MANY_BROKEN, StopReason.DIVERGED, StopReason.NO_IMPROVEMENT)
@@ -247,8 +247,8 @@ class Supervisor:
         return time.monotonic()
 
     def _ask_to_grow(self) -> int:
-        """Ask the workers to save and stop if more can start; how many more."""
-        if not (more := self._capacity.more()):
+        """Ask the workers to save and stop if more can start and nobody has asked for a stop; how many more."""
+        if self._folder.stop_request.exists() or not (more := self._capacity.more()):
             return 0
         try:
             write_stop_request(self._folder.stop_request, Stop(reason=StopReason.MORE_WORKERS))
@@ -265,6 +265,7 @@ class Supervisor:
             raise RunStoppedError(f"stopped by {NAMES[self._stops.received]}{failed}", signum=self._stops.received)
         if end.ending is not Ending.RETURNED:
             self._budget.charge(end)
+            self._end_if_asked_to_stop()  # the next start removes the request
             return end.reason
         if stop is None or stop.reason in ENDS:
             return None
@@ -289,9 +290,14 @@ class Supervisor:
             if time.monotonic() - reminded >= REMIND_EVERY_S:
                 reminded = time.monotonic()
                 self._progress.line(f"waiting for workers, {reminded - lost:.0f} s so far: {lacking}")
-            if self._folder.stop_request.exists():
-                raise RunStoppedError(f"stopped by {self._folder.stop_request}", signum=SIGINT)
+            self._end_if_asked_to_stop()
             time.sleep(POLL_S)
+
+    def _end_if_asked_to_stop(self) -> None:
+        """Obey a request that the workers didn't live to see; our own, to save and grow, is none."""
+        asked = requested_stop(self._folder.stop_request)
+        if asked is not None and asked.reason is not StopReason.MORE_WORKERS:
+            raise RunStoppedError(f"stopped by {self._folder.stop_request}", signum=SIGINT)
 
     def _end_if_waited_too_long(self, lost: float, lacking: str) -> None:
         waited = time.monotonic() - lost

@@ -124,14 +124,15 @@ class TrialQueue:
             self._add(point, known["seed"])
         for entry in self.entries:
             entry.view.read_silently()
-        self._waiting: Iterator[Entry] = iter([entry for entry in self.entries if entry.view.end is None])
+        self._waiting: Iterator[Entry] = iter(list(self.entries))
         self._known_ends = {entry.job.number for entry in self.entries if entry.view.end is not None}
         for entry in self.entries:
             self.note_end(entry)
 
     def next(self) -> Entry | None:
         """The next trial to run; None where there are no more for now."""
-        while (entry := next(self._waiting, None)) is None:
+        # Asked now, not when the queue was read: the replay of decisions ends trials in between.
+        while (entry := next((waiting for waiting in self._waiting if waiting.view.end is None), None)) is None:
             point = self._source.next()
             if point is None:
                 return None

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from morphmlp.config.loading import flat_fields, load_config
+from morphmlp.config.schema import EarlyStoppingConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models.presets import PRESETS, preset
 from morphmlp.record import Metrics, Tags
@@ -93,6 +94,16 @@ def test_a_run_of_the_same_network_clip_and_views_fills_its_row(k400):
 def test_the_latest_run_counts(k400):
     newer = {TOP1.test_metric: 70.0, Metrics.TEST_NUM_VIDEOS: 1.0}
     assert measured(run_row(k400), run_row(k400, minute=1, metrics=newer), run_row(k400))["measured top-1"] == "70.0"
+
+
+def test_a_run_that_may_have_ended_early_leaves_the_row_empty(k400):
+    early = replace(k400, train=replace(k400.train, early_stopping=EarlyStoppingConfig(epochs=3)))
+    assert measured(run_row(early))["measured top-1"] == ""
+
+
+def test_a_run_of_a_task_that_is_not_known_here_is_passed_over(k400):
+    cells = measured(run_row(k400, minute=1, task="toy"), run_row(k400))
+    assert cells["measured top-1"] == "78.2"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +194,7 @@ def test_the_demo_lists_the_latest_run_of_each_experiment(k400):
 
 def test_a_run_of_another_task_is_shown_with_its_own_scores(k400, monkeypatch):
     miou = (ScoreName(key="miou", title="mIoU"), ScoreName(key="macc", title="mean accuracy"))
-    monkeypatch.setitem(scores._SCORES, "segmentation", miou)
+    monkeypatch.setitem(scores.SCORES, "segmentation", miou)
     metrics = {"test/miou": 41.26, Metrics.TEST_NUM_VIDEOS: 200.0}
     own = replace(k400, dataset="mine", name="own")
     table = measured_table(pd.DataFrame([run_row(own, metrics=metrics, task="segmentation")]), "mine")

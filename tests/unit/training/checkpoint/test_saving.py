@@ -112,3 +112,17 @@ def test_what_the_last_step_of_an_epoch_owes_is_due_with_the_epoch():
     schedule = schedule_of(every_steps=5)
     assert [epoch for epoch in range(1, 4) if schedule.due_after_epoch(epoch, step=6 * epoch)] == []
     assert schedule.due_after_epoch(3, step=15)
+
+
+def test_the_end_of_a_training_that_ends_early_is_saved_though_it_was_not_due_or_best(tmp_path):
+    changes = {"checkpoint.every_epochs": None, "checkpoint.every_minutes": None, "cluster.storage": str(tmp_path)}
+    config = config_from_mapping(with_overrides(config_to_mapping(tiny.CONFIG), changes))
+    store = run_store(config.checkpoint, RunFolder(tmp_path / "run"))
+    state, recipe = tiny.new_state(config, tiny.CPU), tiny.recipe_of()
+    saving = Saving(state, store, config=config, data_fingerprint="x", recipe=recipe, restored=None)
+    for epoch, (score, last) in enumerate(((50.0, False), (20.0, True)), start=1):
+        for _ in range(recipe.plan.steps_per_epoch):
+            state.cursor = recipe.plan.advance(state.cursor)
+        saving.after_epoch(epoch, score=score, last=last)
+    saving.finish(hurry=lambda: False, log=pytest.fail)
+    assert [(one.facts.step, one.facts.score) for one in store.stored()] == [(4, 20.0)]

@@ -164,9 +164,9 @@ def test_a_run_does_not_start_afresh_over_checkpoints_that_cannot_be_read(store)
 
 GARBLED = {
     "empty": "",
-    "half": '{"format": "morphmlp-checkpoint-2", "size": 12',
+    "half": '{"format": "morphmlp-checkpoint-3", "size": 12',
     "no object": "12",
-    "too little": '{"format": "morphmlp-checkpoint-2"}',
+    "too little": '{"format": "morphmlp-checkpoint-3"}',
 }
 
 
@@ -191,7 +191,7 @@ def test_a_marker_of_another_format_is_left_out_by_name(store):
     marker = Path(save(store, 2).location, "complete.json")
     marker.write_text(marker.read_text().replace(FORMAT, "morphmlp-checkpoint-9"))
     assert steps(store) == []
-    with pytest.raises(CheckpointError, match="'morphmlp-checkpoint-9', not 'morphmlp-checkpoint-2'"):
+    with pytest.raises(CheckpointError, match="'morphmlp-checkpoint-9', not 'morphmlp-checkpoint-3'"):
         newest(store)
 
 
@@ -274,7 +274,7 @@ def test_content_of_something_else_is_refused_by_name(content, store):
     others = with_content(store, lambda path: torch.save(content, path))
     step, (line,) = newest(store)
     assert step == 1
-    assert f"{others.name}: not ours: its content isn't of format 'morphmlp-checkpoint-2'" in line
+    assert f"{others.name}: not ours: its content isn't of format 'morphmlp-checkpoint-3'" in line
 
 
 @pytest.mark.parametrize("room", [0, 1000, 300_000])

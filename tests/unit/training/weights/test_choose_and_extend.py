@@ -178,3 +178,30 @@ def test_a_training_state_is_taken_as_it_is():
     assert caught.value.faults == (
         "start_from.training_state takes everything as it is, replace_head would change it; choose one of them",
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, {"epochs": 2, "min_delta": 0.0}),
+        ({"epochs": 1, "min_delta": 0.0}, None),
+        ({"epochs": 1, "min_delta": 0.0}, {"epochs": 5, "min_delta": 0.5}),
+    ],
+)
+def test_an_extended_run_has_the_patience_that_it_asks_for_and_counts_from_there(before, after, here):
+    config = config_with({"train.epochs": 2, "train.early_stopping": before}, here)
+    finished_run(config, scores=(2.0, 1.0))
+    longer = config_with({"train.epochs": 4, "train.early_stopping": after}, config)
+    checked = with_checked_weights(chosen(extending, longer, "first")[0], NAMES)
+    state = tiny.new_state(checked, tiny.CPU)
+    start(state, checked, NAMES, data_fingerprint=DATA)
+    assert (state.early_stopping is None) is (after is None)
+    assert state.early_stopping is None or (state.early_stopping.best, state.early_stopping.ended) == (None, False)
+
+
+def test_starting_from_weights_gives_up_a_whole_training_state_that_the_file_names(here):
+    config = config_with({"train.epochs": 2}, here)
+    finished_run(config, scores=(1.0, 2.0))
+    whole, _ = chosen(extending, config_with({"train.epochs": 4}, config), "first")
+    weights, _ = chosen(starting_from, whole, "first")
+    assert (whole.start_from.training_state, weights.start_from.training_state) == (True, False)

@@ -382,3 +382,35 @@ def test_a_stop_request_ends_the_wait_for_workers(stage: Stage) -> None:
     with pytest.raises(RunStoppedError):
         stage.run([group], capacity)
     assert time.monotonic() - began < 60  # not wait_for_workers_s
+
+
+@pytest.mark.parametrize("ends", [FAILED, NODE_LOST, NOT_STARTED], ids=lambda end: end.ending.name)
+@pytest.mark.parametrize("content", ["", "later", json.dumps(Stop(reason=StopReason.PRUNED).to_plain())])
+def test_a_stop_request_that_the_workers_did_not_live_to_see_is_obeyed(stage: Stage, ends: End, content: str) -> None:
+    group = stage.group(ends)
+    group.each_poll = lambda: group.reports or stage.folder.stop_request.write_text(content)
+    with pytest.raises(RunStoppedError, match=r"stopped by .*stop-requested"):
+        stage.run([group])
+    assert stage.starts == 1
+
+
+@pytest.mark.parametrize("ends", [RETURNED, FAILED, NODE_LOST], ids=lambda end: end.ending.name)
+def test_the_own_request_to_grow_is_no_stop_where_places_are_lacking_for_a_while(stage: Stage, ends: End) -> None:
+    class Hesitant(FakeCapacity):
+        looks = 0
+
+        def look(self) -> str | None:
+            self.looks += 1
+            return "none there" if self.looks == 1 else super().look()
+
+    capacity = Hesitant([1, 3], free=2)
+    groups = [stage.group(ends, until_asked=True), stage.group(RETURNED)]
+    assert stage.run(groups, capacity, resize_check_s=0.01) is None
+    assert stage.starts == 2
+
+
+def test_a_request_to_stop_is_not_overwritten_by_the_wish_to_grow(stage: Stage) -> None:
+    group = stage.group(RETURNED, until_asked=True, reports=50)
+    group.each_poll = lambda: group.reports == 49 and stage.folder.stop_request.write_text("later") and None
+    with pytest.raises(RunStoppedError, match=r"stopped by .*stop-requested"):
+        stage.run([group], FakeCapacity([1, 3], free=2), resize_check_s=0.0001)

@@ -178,7 +178,8 @@ def test_the_page_names_the_stage_that_matters_most():
 def test_a_stage_that_never_varies_is_named_in_place_of_a_picture():
     shown = read(synthetic_sweep(80)).text
     assert "The same in all points, so not drawn: stage 4 (1)." in shown
-    assert "chunk lengths in stage 4" not in shown
+    assert "chunk lengths, stage 1" in shown
+    assert "chunk lengths, stage 4" not in shown
 
 
 def test_the_searchs_importances_stand_on_the_page():
@@ -189,7 +190,7 @@ def test_the_searchs_importances_stand_on_the_page():
 
 
 def test_the_page_speaks_of_the_tasks_own_score(monkeypatch):
-    monkeypatch.setitem(scores._SCORES, "segmentation", (scores.ScoreName(key="miou", title="mIoU"),))
+    monkeypatch.setitem(scores.SCORES, "segmentation", (scores.ScoreName(key="miou", title="mIoU"),))
     sweep = dataclasses.replace(synthetic_sweep(12), task="segmentation")
     html = page(sweep)
     assert "Test mIoU against cost" in html

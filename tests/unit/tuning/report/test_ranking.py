@@ -127,7 +127,7 @@ def test_a_lucky_point_of_which_a_seed_was_stopped_is_no_winner():
 
 
 def test_where_less_is_better_order_intervals_and_fronts_turn_around(monkeypatch):
-    monkeypatch.setitem(scores._SCORES, "e", (scores.ScoreName(key="error", title="error", higher_is_better=False),))
+    monkeypatch.setitem(scores.SCORES, "e", (scores.ScoreName(key="error", title="error", higher_is_better=False),))
     trials = [*seeds([1], [10, 11], gmacs=2.0), *seeds([2], [40, 41], gmacs=1.0), *seeds([4], [60, 61], gmacs=1.5)]
     ranking = ranked(result_of([*trials, *seeds([8], [10.5, 11], gmacs=2.5)], task="e"))
     assert [(point.title, point.group) for point in ranking.points] == [

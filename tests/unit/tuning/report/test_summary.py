@@ -100,7 +100,7 @@ def test_without_a_finished_trial_there_is_no_winner():
 
 
 def test_table_and_answer_speak_of_the_tasks_own_score(monkeypatch):
-    monkeypatch.setitem(scores._SCORES, "segmentation", (scores.ScoreName(key="miou", title="mIoU"),))
+    monkeypatch.setitem(scores.SCORES, "segmentation", (scores.ScoreName(key="miou", title="mIoU"),))
     result = result_of([trial(1, score=45.0)], task="segmentation")
     assert "mIoU (95 %)" in trial_table(result)
     assert answer(ranked(result)).startswith("Best: [8 8 4 1], mIoU 45.0 (")

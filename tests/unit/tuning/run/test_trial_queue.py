@@ -182,3 +182,12 @@ def test_listed_points_come_once_each_and_in_their_order_whatever_they_scored():
         source.tell(point, None)
     assert found == [0.3, 0.1, 0.2]
     assert source.next() is None
+
+
+def test_a_trial_that_a_replay_ends_after_the_queue_was_read_is_not_run(queue):
+    trials, _ = queue()
+    for _ in range(3):
+        trials.next()
+    trials, _ = queue()
+    trials.end(trials.entries[1], TrialEnd(state="stopped"))
+    assert [entry.job.number for entry in (trials.next(), trials.next())] == [1, 3]
