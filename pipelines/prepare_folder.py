@@ -5,6 +5,7 @@ python pipelines/prepare.py folder --train DIR --val DIR [--test DIR] --output D
 python pipelines/prepare.py folder DIR --csv FILE --output DIR2
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
-from morphmlp.cli import A_PATH, COUNT, SETTINGS
+from morphmlp.cli import A_PATH, COUNT, SETTINGS, run
 from morphmlp.errors import ConfigError, MorphMLPError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def folder(**given: Unpack[Given]) -> None:
         dataset=dataset,
         source={name: str(path.absolute()) for name, path in source.items() if path is not None},
         rule=rule,
+        group_column=given["group_column"],
         group_pattern=given["group_pattern"],
         classes=given["classes"],
         starter=given["starter"] or ("scratch" if given["weights"] is None else "finetune"),
@@ -103,6 +105,7 @@ def _option_faults(given: Given, by_split: Mapping[str, Path]) -> list[str]:
     """Options that contradict each other, or lack another one."""
     table = given["csv"]
     own = given["folder"] is not None or table is not None
+    class_folders = [path for path in (given["folder"], *by_split.values()) if path is not None and table is None]
     faults = {
         "DIR: is missing; name a folder of class folders, or --train DIR --val DIR, or --csv FILE": (
             not own and not by_split
@@ -116,6 +119,9 @@ def _option_faults(given: Given, by_split: Mapping[str, Path]) -> list[str]:
         "--group-column: is a column of --csv, which isn't given": given["group_column"] is not None and table is None,
         "--group-column, --group-pattern: only one of them can name the sources": (
             given["group_column"] is not None and given["group_pattern"] is not None
+        ),
+        f"--output: {given['output']} lies among the class folders and would be one; name a folder elsewhere": (
+            any(given["output"].resolve().is_relative_to(path.resolve()) for path in class_folders)
         ),
         "--weights: are for --starter finetune": given["weights"] is not None and given["starter"] == "scratch",
         "--items: is for class folders; a CSV lists what is meant": given["items"] is not None and table is not None,
@@ -174,4 +180,8 @@ def _report(found: "OwnVideos", done: "PreparedOwnData") -> None:
         print(f"note: {note}")
     for path in done.files:
         print(path)
-    print(f"next: python pipelines/train.py --config {done.files[-1]}")
+    print(f"next: python pipelines/train.py --config {shlex.quote(str(done.files[-1]))}")
+
+
+if __name__ == "__main__":
+    run(folder)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +39,8 @@ class OwnDataJob:
     source: Mapping[str, str]
     """What the files come from, in words that JSON knows: another source needs another output."""
     rule: SplitRule
+    group_column: str | None = None
+    """Column that the groups of the videos come from."""
     group_pattern: str | None = None
     classes: Path | None = None
     """File with the names in label order; by default that of an earlier preparation, then the alphabetical order."""
@@ -76,7 +78,8 @@ def prepare_own_data(found: OwnVideos, job: OwnDataJob, *, progress: Progress) -
     labels = [video.label for video in found.videos]
     splits = kept if None not in kept else assign_splits(job.rule, groups=groups, classes=labels, kept=kept)
     divided = [replace(video, split=split) for video, split in zip(found.videos, splits, strict=True)]
-    notes = [*found.notes, *_notes_on_copies(found.items, copies), *_notes_on_splits(divided, names, job.rule)]
+    by_rule = {video.label for video in found.videos if video.split is None}
+    notes = [*found.notes, *_notes_on_copies(found.items, copies), *_notes_on_splits(divided, names, by_rule)]
     empty = sum(size == 0 for size in sizes)
     if empty:
         notes.append(f"empty files: {empty}")
@@ -102,6 +105,8 @@ def prepare_own_data(found: OwnVideos, job: OwnDataJob, *, progress: Progress) -
         for split in SPLITS
         if split in {video.split for video in divided}
     }
+    if gone := [split for split in SPLITS if split not in manifests and (job.output / f"{split}.parquet").exists()]:
+        raise ManifestError(f"{job.output}: holds {gone[0]}.parquet, which would be empty now; choose another --output")
     files, more_notes = _write(manifests, infos, found.items, job)
     return PreparedOwnData(manifests=manifests, files=files, notes=[*notes, *more_notes])
 
@@ -122,19 +127,24 @@ class _Before:
                     f"{job.output}: holds {there[0]}.parquet of something else; choose another --output"
                 )
             return cls(split_of={})
-        said, asked = json.loads(path.read_text(encoding="utf-8")), _settings(job)
+        try:
+            said, asked = dict(json.loads(path.read_text(encoding="utf-8"))), _settings(job)
+        except (TypeError, ValueError):
+            raise ManifestError(f"{path}: is damaged; choose another --output, or remove {job.output}") from None
         if said != asked:
             differ = [name for name in asked if said.get(name) != asked[name]]
             what = ", ".join(f"{name} {said.get(name)}, asked for {asked[name]}" for name in differ)
             raise ManifestError(
                 f"{job.output}: was prepared otherwise ({what}); choose another --output, or remove it to divide anew"
             )
+        names: Sequence[str] = ()
         split_of: dict[str, str] = {}
-        for split in SPLITS:
-            if (manifest := job.output / f"{split}.parquet").exists():
-                ids = read_manifest(manifest, only=()).table["video_id"].to_pylist()
-                split_of |= dict.fromkeys(ids, split)
-        return cls(class_names=read_class_list(job.output / CLASSES), split_of=split_of)
+        for split in SPLITS:  # none, where the command was stopped before it had written one
+            if (path := job.output / f"{split}.parquet").exists():
+                manifest = read_manifest(path, only=())
+                split_of |= dict.fromkeys(manifest.table["video_id"].to_pylist(), split)
+                names = manifest.class_names
+        return cls(class_names=names, split_of=split_of)
 
 
 def _settings(job: OwnDataJob) -> dict[str, object]:
@@ -142,6 +152,7 @@ def _settings(job: OwnDataJob) -> dict[str, object]:
         "source": dict(job.source),
         "split": "/".join(map(str, job.rule.shares)),
         "seed": job.rule.seed,
+        "group_column": job.group_column,
         "group_pattern": job.group_pattern,
     }
 
@@ -158,9 +169,10 @@ def _class_names(videos: Sequence[OwnVideo], before: Sequence[str], job: OwnData
         if len(names) > 1
     ]
     given = read_class_list(job.classes) if job.classes is not None else before
-    where = job.classes or job.output / CLASSES
+    where = job.classes or job.output
     if gone := [name for name in given if name not in found]:
-        faults.append(f"{where}: {_named(gone)} {_have(gone)} no videos")
+        way_out = "; choose another --output to leave it out" if job.classes is None else ""
+        faults.append(f"{where}: {_named(gone)} {_have(gone)} no videos{way_out}")
     new = sorted(found - set(given), key=_by_number if all(name.isdecimal() for name in found) else str)
     if job.classes is not None and new:
         faults.append(f"{where}: doesn't have {_named(new)}")
@@ -227,8 +239,8 @@ def _notes_on_copies(items: Items, copies: Sequence[Sequence[int]]) -> list[str]
     return [f"copies of other {items}, byte for byte: {count}; each is in the same split as the first"]
 
 
-def _notes_on_splits(videos: Sequence[OwnVideo], names: Sequence[str], rule: SplitRule) -> list[str]:
-    """What is thin; raises where a split or a class is missing.
+def _notes_on_splits(videos: Sequence[OwnVideo], names: Sequence[str], by_rule: Collection[str]) -> list[str]:
+    """What is thin; raises where a split or a class is missing. `by_rule` are the classes that weren't divided already.
 
     Raises:
         ManifestError: No training or validation videos, a class without training videos, or one with fewer videos
@@ -240,7 +252,7 @@ def _notes_on_splits(videos: Sequence[OwnVideo], names: Sequence[str], rule: Spl
     used = [split for split in SPLITS if counts[split]]
     total = Counter(video.label for video in videos)
     faults = []
-    if few := [name for name in names if total[name] < len(used)]:
+    if few := [name for name in names if name in by_rule and total[name] < len(used)]:
         faults.append(
             f"{_named(few)} {_have(few)} fewer than the {len(used)} videos that {len(used)} splits need; add some, "
             "remove the class, or divide by two: --split 80/20"

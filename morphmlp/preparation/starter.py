@@ -5,6 +5,7 @@ those of the published experiments, or those of the demo where frames are as sma
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,7 +132,8 @@ def starter_experiment(facts: DataFacts, *, starter: Starter, weights: str | Non
 def _fine_tuned(facts: DataFacts, stated: Preset | None) -> tuple[Preset, int, str]:
     """The network that weights are of, the frames' shorter side, and why."""
     if stated is not None:
-        return stated, stated.crop_size * 8 // 7 // 2 * 2, "The network that the weights are of"
+        short_edge = stated.crop_size * 8 // 7 // 2 * 2
+        return _still_if_images(stated, facts), short_edge, "The network that the weights are of"
     released = _still_if_images(preset("morphmlp_s_16x4"), facts)
     return released, 256, "The network that the weights are of; its chunk lengths fix the crop"
 
@@ -222,5 +224,6 @@ def _number(value: float) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text as YAML, in quotes where it needs them."""
-    return text if parse_yaml(f"x: {text}") == {"x": text} and "#" not in text else json.dumps(text, ensure_ascii=False)
+    """A text as YAML, in quotes unless it is a plain name or path that isn't read as something else, as `null` is."""
+    is_plain = re.fullmatch(r"[A-Za-z][\w./-]*", text) and parse_yaml(text) == text
+    return text if is_plain else json.dumps(text, ensure_ascii=False)

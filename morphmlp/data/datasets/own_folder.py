@@ -72,9 +72,21 @@ class _Found:
         ]
 
     @property
+    def frame_folders(self) -> list[str]:
+        """Folders of pictures without a video file: pictures next to one are its cover or the like, no frames."""
+        with_videos = {path.rpartition("/")[0] for path in self.videos}
+        return [folder for folder in self.picture_folders if folder not in with_videos]
+
+    @property
     def all_videos(self) -> list[str]:
         """Video files, archives and folders of frames."""
-        return [*self.videos, *self.picture_folders]
+        return [*self.videos, *self.frame_folders]
+
+    @property
+    def other_pictures(self) -> list[str]:
+        """Pictures that belong to no video."""
+        frames = set(self.frame_folders)
+        return [path for path in self.images if path.rpartition("/")[0] not in frames]
 
 
 def read_class_folders(root: Path, *, items: Items | None = None, split: str | None = None) -> OwnVideos:
@@ -99,7 +111,7 @@ def read_class_folders(root: Path, *, items: Items | None = None, split: str | N
     for name, each in found.items():
         if items is None:
             faults.extend(_faults_of_frames(root / name, each))
-        paths, other = (each.images, each.videos) if taken == "images" else (each.all_videos, each.pictures)
+        paths, other = (each.images, each.videos) if taken == "images" else (each.all_videos, each.other_pictures)
         if other:
             passed_over["videos" if taken == "images" else "pictures"] += len(other)
         if not paths:
@@ -205,7 +217,7 @@ def _files(class_folder: Path, passed_over: Counter[str]) -> Iterator[tuple[str,
 
 def _items_of(root: Path, found: dict[str, _Found]) -> Items:
     """Videos or images: what there is."""
-    videos = sum(len(each.videos) + len(each.picture_folders) for each in found.values())
+    videos = sum(len(each.all_videos) for each in found.values())
     images = sum(len(each.pictures) for each in found.values())
     if videos and images:
         raise ManifestError(
@@ -216,7 +228,7 @@ def _items_of(root: Path, found: dict[str, _Found]) -> Items:
 
 
 def _faults_of_frames(class_folder: Path, found: _Found) -> Iterator[str]:
-    for folder in found.picture_folders:
+    for folder in found.frame_folders:
         try:
             frame_names(f"{class_folder}/{folder}")
         except DecodeError as error:

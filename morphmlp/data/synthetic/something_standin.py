@@ -47,8 +47,6 @@ TEMPLATES = (
     "Pushing [something] from right to left",
 )
 """In label order, which is alphabetical."""
-MIRRORED = {4: 5, 5: 4, 6: 7, 7: 6}
-"""The classes that a mirror turns into each other; it leaves all others as they are."""
 
 WIDTH, HEIGHT = 48, 36
 FRAME_RATE = 12

@@ -263,5 +263,63 @@ def test_what_was_asked_for_is_written_down(tmp_path):
         "source": {"folder": str(root)},
         "split": "1/1/1",
         "seed": 0,
+        "group_column": None,
         "group_pattern": None,
     }
+
+
+@pytest.mark.parametrize(
+    "names", [("0 jump", "1 run"), ("1 jump", "2 run"), ("level 1", "stage 2"), ("A, 0", "B, 1"), ('"quoted"', "plain")]
+)
+def test_a_second_run_takes_the_names_as_the_first_one_did_whatever_they_look_like(names, tmp_path):
+    root = folder_of(tmp_path / "videos", **dict.fromkeys(names, 3))
+    first = prepare(root, tmp_path / "out")
+    again = prepare(root, tmp_path / "out")
+    assert again.manifests["train"].class_names == first.manifests["train"].class_names == tuple(sorted(names))
+
+
+def test_a_preparation_that_was_stopped_before_its_manifests_is_continued(tmp_path):
+    root = folder_of(tmp_path / "videos", a=3, b=3)
+    first = placed(prepare(root, tmp_path / "out"))
+    for path in (tmp_path / "out").iterdir():
+        if path.name != "prepared.json":
+            path.unlink()
+    assert placed(prepare(root, tmp_path / "out")) == first
+    (tmp_path / "out" / "prepared.json").write_text('{"source"')
+    with pytest.raises(ManifestError, match=r"prepared\.json: is damaged; choose another --output, or remove"):
+        prepare(root, tmp_path / "out")
+
+
+def test_another_column_of_groups_is_another_division(tmp_path):
+    root = folder_of(tmp_path / "videos", a=3, b=3)
+    prepare(root, tmp_path / "out")
+    with pytest.raises(ManifestError, match=r"was prepared otherwise .group_column None, asked for who"):
+        prepare(root, tmp_path / "out", group_column="who")
+
+
+def given_splits(root, **splits):
+    """A CSV that says of each video in which split it is."""
+    rows = [f"{name}/{number}.mp4,{name},{split}" for name, said in splits.items() for number, split in enumerate(said)]
+    (root / "list.csv").write_text("\n".join(["path,label,split", *rows, ""]))
+    return read_own_csv(root / "list.csv", root=root)
+
+
+def test_a_split_that_is_gone_does_not_leave_its_manifest_behind(tmp_path):
+    root = folder_of(tmp_path / "videos", a=3, b=3)
+    prepare(root, tmp_path / "out", found=given_splits(root, a=["train", "val", "test"], b=["train", "val", "test"]))
+    with pytest.raises(ManifestError, match=r"holds test\.parquet, which would be empty now"):
+        prepare(root, tmp_path / "out", found=given_splits(root, a=["train", "val", "val"], b=["train", "val", "val"]))
+
+
+def test_a_class_of_few_videos_that_are_divided_already_is_noted_and_not_refused(tmp_path):
+    root = folder_of(tmp_path / "videos", a=3, z=2)
+    done = prepare(root, tmp_path / "out", found=given_splits(root, a=["train", "val", "test"], z=["train", "val"]))
+    assert "test has no videos of class 'z'" in done.notes
+
+
+def test_a_picture_next_to_a_video_is_passed_over_and_no_video_of_frames(tmp_path):
+    for seed, name in enumerate(("jump/s0", "jump/s1", "run/s0", "run/s1")):
+        place = video(tmp_path / "videos" / name / "v.mp4", seed=seed).parent
+        Image.new("RGB", (8, 8)).save(place / "cover1.jpg")
+    found = read_class_folders(tmp_path / "videos")
+    assert (found.items, len(found.videos), found.passed_over["pictures"]) == ("videos", 4, 4)

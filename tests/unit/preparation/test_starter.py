@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from morphmlp.data.decoding.protocol import VideoInfo
 from morphmlp.data.decoding.stored_frames.frame_stores import open_image
 from morphmlp.data.manifest import read_manifest
 from morphmlp.data.synthetic.kinetics_layout import write_video
-from morphmlp.preparation.starter import DataFacts, starter_experiment
+from morphmlp.models.presets import preset
+from morphmlp.preparation.starter import DataFacts, _quoted, starter_experiment
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.task import network_input
 from morphmlp.training.loop.state import new_state, snapshot
@@ -141,3 +143,53 @@ def test_class_folders_of_photos_train_a_network_of_one_frame(tmp_path):
     state.optimizer.step()
     assert any(not torch.equal(value, before[name]) for name, value in state.model.named_parameters())
     assert all(value.isfinite().all() for value in state.model.parameters())
+
+
+@pytest.mark.parametrize(
+    "text", ["@x", "%x", "- x", "my: videos", "[x", "rel,eased.pth", "null", "1.5", "a # b", "true"]
+)
+def test_any_path_can_be_written_as_a_value_in_block_and_flow(text):
+    assert parse_yaml(f"x: {_quoted(text)}") == {"x": text}
+    assert parse_yaml(f"x: {{y: {_quoted(text)}, z: 1}}") == {"x": {"y": text, "z": 1}}
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "stride", "clips"),
+    [(300, 30.0, 4, 4), (90, 30.0, 4, 1), (40, 30.0, 2, 1), (16, 30.0, 1, 1), (150, 15.0, 4, 4)],
+)
+def test_clips_are_no_longer_than_the_videos_and_cover_them_together(frames, fps, stride, clips):
+    info = replace(facts().seen[0], num_frames=frames, fps=fps, pts_s=tuple(frame / fps for frame in range(frames)))
+    text = starter_experiment(replace(facts(), seen=[info] * 3), starter="scratch", weights=None, stated=None)
+    config = config_from_mapping(parse_yaml(text))
+    assert (config.clip.num_frames, config.clip.frame_stride, config.test.num_clips) == (16, stride, clips)
+    assert 16 * stride / 30 <= frames / fps
+
+
+@pytest.mark.parametrize(
+    ("starter", "share", "most", "steps"), [("scratch", 1, 200, 12_000), ("finetune", 0.25, 30, 3_000)]
+)
+@pytest.mark.parametrize("videos", [6, 60, 600, 6000, 60_000])
+def test_batches_rates_and_epochs_follow_from_the_number_of_videos(videos, starter, share, most, steps):
+    text = starter_experiment(facts(counts=(videos // 3,) * 3), starter=starter, weights=None, stated=None)
+    config = config_from_mapping(parse_yaml(text))
+    batch, epochs = config.train.global_batch_size, config.train.epochs
+    assert batch <= min(videos, 64)
+    assert batch <= 8 or videos >= 16 * batch  # some 16 steps an epoch
+    assert config.optim.lr == pytest.approx(share * 4e-4 * batch / 64, rel=0.01)
+    assert config.optim.warmup_epochs == max(1, round(epochs / 10)) <= epochs <= most
+    assert epochs == most or epochs * (videos // batch) >= steps
+
+
+def test_weights_of_a_video_network_fine_tune_on_images_as_an_image_network():
+    stated = preset("morphmlp_s_16x4")
+    text = starter_experiment(facts(items="images"), starter="finetune", weights="w.pth", stated=stated)
+    config = config_from_mapping(parse_yaml(text))
+    assert (config.model.temporal, config.clip.num_frames) == ("none", 1)
+
+
+def test_an_output_among_the_class_folders_is_refused(tmp_path):
+    (tmp_path / "videos" / "a").mkdir(parents=True)
+    command = [sys.executable, str(ROOT / "pipelines" / "prepare.py"), "folder", "videos", "--output", "videos/out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --output: videos/out lies among the class folders")

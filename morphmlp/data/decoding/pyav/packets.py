@@ -108,11 +108,6 @@ class Packets:
         """How many there are."""
         return len(self.pts)
 
-    @property
-    def are_held(self) -> bool:
-        """Whether they are in memory; else the file is read again, from its start."""
-        return self._held is not None
-
     def between(self, start: int, stop: int) -> Iterator["Packet[VideoStream]"]:
         """The packets at the places from `start` up to `stop`."""
         if self._held is not None:

@@ -17,7 +17,9 @@ from morphmlp.data.synthetic.something_standin import write_standin
 from morphmlp.errors import ManifestError
 
 LABELS = range(len(scenes.TEMPLATES))
-SIDEWAYS = sorted(scenes.MIRRORED)
+MIRRORED = {4: 5, 5: 4, 6: 7, 7: 6}
+"""The classes that a mirror turns into each other; it leaves all others as they are."""
+SIDEWAYS = sorted(MIRRORED)
 V1, V2 = "20bn-something-something-v1", "20bn-something-something-v2"
 
 
@@ -61,7 +63,7 @@ def test_a_mirrored_video_is_one_of_the_class_that_the_mirror_makes_of_it(label)
     for seed in range(10):
         scene = scenes.draw_scene(np.random.default_rng(seed))
         shown = scenes.render(scene, label)[:, :, ::-1]
-        meant = scenes.render(mirrored_scene(scene), scenes.MIRRORED.get(label, label))
+        meant = scenes.render(mirrored_scene(scene), MIRRORED.get(label, label))
         # Rounding of a column's place may tip a grey level over.
         assert np.abs(shown.astype(int) - meant).max() <= 1
 

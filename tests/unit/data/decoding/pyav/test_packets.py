@@ -17,7 +17,7 @@ from morphmlp.errors import DecodeError
 )
 def test_a_file_whose_packets_are_not_held_gives_the_same_frames(kind, coded, true_frames):
     reader, expected = PyAVDecoder(held_bytes=1000).open(str(coded(kind))), true_frames(kind)
-    assert not reader._stream.packets.are_held
+    assert reader._stream.packets._held is None
     for indices in ([20, 3], [len(expected) - 1], range(len(expected)), [0]):
         assert (reader.read(indices).frames == expected[list(indices)]).all()
     assert reader.scan() == 0
@@ -33,7 +33,7 @@ def test_a_damaged_file_whose_packets_are_not_held_is_concealed_alike(damaged):
 def test_packets_between_two_places_are_the_same_held_or_not(coded):
     path = str(coded("open groups with 8 B-frames"))
     held, not_held = (Packets(path, *open_video(path), held_bytes=size) for size in (10**9, 0))
-    assert (held.are_held, not_held.are_held) == (True, False)
+    assert (held._held is None, not_held._held is None) == (False, True)
     assert held.pts == not_held.pts
     for start, stop in ((0, 5), (10, 48), (47, 48), (3, 3)):
         ours, theirs = ([bytes(packet) for packet in side.between(start, stop)] for side in (held, not_held))
