@@ -48,9 +48,7 @@ json_option = click.option(
 def run(main: Callable[[], None] | click.Command, *, long: bool = False) -> NoReturn:
     """Run a pipeline's `main` and leave the process with its exit code.
 
-    Args:
-        main: The pipeline; a command reads its own arguments.
-        long: It works for longer than a reader of its output may be there: what it prints never ends it.
+    `long`: it works for longer than a reader of its output may be there; what it prints never ends it.
     """
     with _lasting_output() if long else nullcontext():
         code = _exit_code(main)

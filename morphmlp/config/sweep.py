@@ -17,14 +17,7 @@ from pydantic.dataclasses import dataclass
 from morphmlp.config.faults import all_fields, unknown_field, value_fields
 from morphmlp.config.loading import read_yaml, to_yaml, validated
 from morphmlp.config.schema import ExperimentConfig
-from morphmlp.config.values import (
-    STRICT,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    name_faults,
-)
+from morphmlp.config.values import STRICT, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, name_faults
 
 FIXED = ("name", "dataset", "execution", "checkpoint", "ingest", "cluster")
 """Fields and sections that all trials share: they name the record, or place the trials on the cluster."""

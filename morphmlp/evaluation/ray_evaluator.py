@@ -70,17 +70,8 @@ def score_views(
 ) -> TestResult:
     """Score every video of a manifest on all its views; ends where more are broken than may be.
 
-    Args:
-        task: Makes each scorer's network, and the predictions.
-        weights: The network's state dict.
-        manifest: The available videos to score.
-        clip: How clips are cut.
-        views: Clips and crops per video.
-        pool: The scorers.
-        share: What decoding may use of the cluster, all scorers together.
-        videos_at_once: Videos per decode task and per forward pass.
-        broken_limit: Share of the videos that may be broken.
-        progress: Called with the number of videos done so far.
+    `share` is what decoding may use of the cluster, all scorers together; `videos_at_once` are decoded by a task and go
+    through the network in one pass. At most `broken_limit` of the videos may be broken (a share, 0-1).
 
     Raises:
         EvaluationError: A video was neither scored nor quarantined.

@@ -32,12 +32,7 @@ def score_single_views(
 ) -> tuple[Counts, list[BrokenVideo]]:
     """Count over micro-batches with one view per video.
 
-    Args:
-        model: The network.
-        batches: The videos.
-        task: Tells what to count.
-        device: Where the model is.
-        too_many: Whether so many broken videos end it before all are scored.
+    `too_many` says whether so many broken videos end it before all are scored.
     """
     counts, broken = task.no_counts(), list[BrokenVideo]()
     for batch in batches:

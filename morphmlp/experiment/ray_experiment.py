@@ -106,17 +106,9 @@ def run_experiment(
 ) -> ExperimentResult:
     """Train, test and record one experiment, or continue it where a run of this name stopped.
 
-    Args:
-        config: The experiment.
-        data: Its videos.
-        placement: Its place on the cluster.
-        run_name: Name of the run and of its folder under `cluster.storage`.
-        progress: Shows what happens.
-        tags: More tags for the record.
-        parent_run_id: The sweep that the run belongs to.
-        stops: Signals to this process, where it takes care of them.
-        on_epoch: Called with each validated epoch (from 1) and its score, while training continues.
-        task: What the network is trained for; None: the task that the experiment names.
+    `run_name` also names its folder under `cluster.storage`; `parent_run_id` is the sweep that it belongs to. `stops`
+    are signals to this process, where it takes care of them. `on_epoch` is called with each validated epoch (from 1)
+    and its score, while training continues.
 
     Raises:
         MorphMLPError: Whatever the user can fix.
@@ -187,13 +179,7 @@ def _open(
             f"the record of {folder.root.name} isn't there any more; it's written anew from {folder.progress}"
         )
         writer.metrics(earlier)
-    return _OpenRun(
-        folder=folder,
-        writer=writer,
-        began=began,
-        cpu_s=cpu_s,
-        is_trial=parent_run_id is not None,
-    )
+    return _OpenRun(folder=folder, writer=writer, began=began, cpu_s=cpu_s, is_trial=parent_run_id is not None)
 
 
 def _train_and_test(
@@ -309,13 +295,7 @@ def run_test(
 
 
 def record_test(
-    tested: TestResult,
-    videos: Manifest,
-    *,
-    task: Task,
-    config: ExperimentConfig,
-    writer: RunWriter,
-    folder: RunFolder,
+    tested: TestResult, videos: Manifest, *, task: Task, config: ExperimentConfig, writer: RunWriter, folder: RunFolder
 ) -> Counts:
     """Count the scores, and write them with predictions, confusion matrix and quarantine to the record.
 

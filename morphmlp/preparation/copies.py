@@ -108,12 +108,8 @@ def claim_folder(
 ) -> None:
     """Make sure that the folder may take these copies, and mark it as theirs.
 
-    Args:
-        files: Where they are to go.
-        made: What `making` says of them.
-        source: The source's manifest.
-        prepared: How the source was made itself; None for originals.
-        again: Copies of copies are meant.
+    `made` is what `making` says of them, `prepared` how the source was made itself (None: originals); with `again`
+    copies of copies are meant.
 
     Raises:
         ManifestError: They may not go there, or would be copies of copies.
@@ -144,12 +140,8 @@ def claim_folder(
 def copies_manifest(source: Manifest, copied: pa.Table, made: Mapping[str, JsonValue]) -> Manifest:
     """The manifest of the copies: same ids, labels, splits and classes, so the same fingerprint.
 
-    A video without a copy keeps its row, and its path is that of the source; it isn't available.
-
-    Args:
-        source: The originals.
-        copied: Rows of `COPIED`, in the order of the source.
-        made: What `making` says of them.
+    A video without a copy keeps its row, and its path is that of the source; it isn't available. `copied` are rows of
+    `COPIED`, in the order of the source.
     """
     new = {
         "path": pc.coalesce(copied["output"], source.table["path"]),

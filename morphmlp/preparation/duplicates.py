@@ -16,10 +16,6 @@ def same_content(paths: Sequence[str], progress: Progress) -> list[list[int]]:
 
     Only what has the same size is read: files, and folders of frames by their number and the sizes of their ends. What
     can't be read is like nothing else.
-
-    Args:
-        paths: Video files, images, or folders of frames.
-        progress: Gets how many were read.
     """
     by_size: dict[Hashable, list[int]] = defaultdict(list)
     for place, path in enumerate(paths):

@@ -52,15 +52,8 @@ def write_quarantine(
     """List the videos that can't be used, as `columns.QUARANTINE`.
 
     A video that was listed before keeps its `first_run` while its file is what it was; what other stages have found
-    stays.
-
-    Args:
-        path: The table, which an earlier job may have written.
-        found: Rows that begin with `morphmlp.preparation.work_folder.RESULT`.
-        stage: What the job is called.
-        decoder: Name of the decoder.
-        version: Of the decoder's library.
-        now: Names the run.
+    stays. The rows begin with `morphmlp.preparation.work_folder.RESULT`; `now` names the run, and the version is that
+    of the decoder's library.
 
     Raises:
         ManifestError: The table can't be written.

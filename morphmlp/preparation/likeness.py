@@ -38,9 +38,7 @@ def least_psnr_db(crf: int) -> float:
 def require_same_times(copy: VideoInfo, source_s: Sequence[float]) -> None:
     """Compare frame count and times, counted from the first frame on.
 
-    Args:
-        copy: What the decoder finds in the copy.
-        source_s: Presentation times of the source's frames that the copy should hold, ascending, seconds.
+    `source_s` are the presentation times of the source's frames that the copy should hold, ascending, seconds.
 
     Raises:
         CopyError: They differ by half the shortest time between two frames or more.

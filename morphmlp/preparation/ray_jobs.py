@@ -89,12 +89,7 @@ def do_with_every_video(
 ) -> pa.Table:
     """Do a task with all videos that aren't finished, in the running Ray session.
 
-    Args:
-        videos: Rows of a manifest, with `video_id` and `path` and what else the task reads.
-        task: What to do with each.
-        work: An opened work folder; what is finished there is not done again.
-        title: What is being done, as in `verify`.
-        progress: Gets how far it is.
+    Videos are rows of a manifest, with `video_id`, `path` and what else the task reads; the work folder must be open.
 
     Returns:
         The result of every video, in the order of `videos`; columns `task.schema`.

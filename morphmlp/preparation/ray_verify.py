@@ -57,12 +57,8 @@ def verify_manifest(
 ) -> Outcome:
     """Decode every video of a manifest in the running Ray session.
 
-    Args:
-        source: The manifest.
-        output: Where to write it with what was found; the other files stand next to it. May be the source.
-        task: How to decode.
-        again: Decode also those whose file hasn't changed since an earlier verification.
-        progress: Gets how far it is.
+    The filled manifest goes to `output`, which may be the source; the other files stand next to it. With `again` videos
+    are decoded whose file hasn't changed since an earlier verification.
 
     Raises:
         ManifestError: It can't be read or written, or not one of its videos is there.

@@ -35,8 +35,7 @@ class SubprocessCall:
     def __init__(self, function: str) -> None:
         """Start nothing yet: the process starts with the first call.
 
-        Args:
-            function: `module:function`; it takes one value that pickles and returns one.
+        The function takes one value that pickles and returns one.
         """
         self._function = function
         self._process: subprocess.Popen[bytes] | None = None

@@ -56,10 +56,7 @@ class Copy:
 def transcode(source: str, target: Path, settings: TranscodeSettings) -> Copy:
     """Write a prepared copy and compare it with its source; under the target's name there's never half a file.
 
-    Args:
-        source: Any video file that FFmpeg reads; it's only read.
-        target: The copy, an mp4 file; its folder must be there.
-        settings: How.
+    The source is any file that FFmpeg reads; the target, an mp4 file, needs a folder that is there.
 
     Raises:
         DecodeError: The source can't be decoded.

@@ -141,10 +141,7 @@ def without_cut_short(found: pa.Table) -> pa.Table:
 def summary(found: pa.Table, *, num_classes: int, shown: int = 10) -> str:
     """The closing table: what there is, what's broken and why, what's damaged, wrong or cut short.
 
-    Args:
-        found: Rows of `VERIFIED`.
-        num_classes: Classes of the manifest.
-        shown: Reasons, and videos of each kind, to name.
+    `shown` reasons are named, and as many videos of each kind.
     """
     broken, damaged, wrong, short = (
         part(found) for part in (broken_videos, damaged_videos, wrong_videos, cut_short_videos)

@@ -80,11 +80,8 @@ def stored_bytes(path: str) -> int:
 class WorkFolder:
     """Parts of a job that isn't through yet, and the table of an earlier one that is.
 
-    Args:
-        folder: Where the parts are kept; one process at a time may work in it.
-        table: All results of a finished job; need not exist.
-        schema: Columns of the results, `RESULT` first.
-        settings: What the results depend on. Results of other settings don't count.
+    One process at a time may work in the folder. The table, all results of a finished job, need not exist. The schema
+    begins with `RESULT`; results of other settings don't count.
     """
 
     def __init__(self, folder: Path, *, table: Path, schema: pa.Schema, settings: Mapping[str, JsonValue]) -> None:
@@ -97,8 +94,7 @@ class WorkFolder:
     def opened(self, *, again: bool = False) -> Iterator[None]:
         """Hold the folder while a job runs.
 
-        Args:
-            again: Forget what an earlier job that is through has found; an unfinished one continues.
+        With `again` what an earlier job that is through has found is forgotten; an unfinished one continues.
 
         Raises:
             ManifestError: Another process is at work there, or it can't be written.

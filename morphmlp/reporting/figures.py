@@ -62,9 +62,7 @@ def loss_figure(history: Sequence[MetricPoint]) -> Figure:
 def score_figure(history: Sequence[MetricPoint], names: Sequence[ScoreName]) -> Figure:
     """Validation scores by epoch; the test's primary score as a line across, where there is one.
 
-    Args:
-        history: Points of a run.
-        names: Scores of its task, the primary one first.
+    The first of the names is the primary score.
     """
     figure = Figure(figsize=(5.5, 3.6), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
@@ -89,12 +87,8 @@ def score_figure(history: Sequence[MetricPoint], names: Sequence[ScoreName]) -> 
 def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str]) -> Figure:
     """Share of each true class (row) that was predicted as each class (column), percent.
 
-    Few classes are named and their cells numbered; many stand with their index, and the pairs confused most often
-    are listed instead.
-
-    Args:
-        matrix: Counts of videos, `k` true classes by `k` predicted ones.
-        class_names: The `k` names in label order.
+    Few classes are named and their cells numbered; many stand with their index, and the pairs confused most often are
+    listed instead. The matrix counts videos, `k` true classes by `k` predicted ones.
 
     Raises:
         ValueError: The matrix isn't `k` by `k`.

@@ -9,9 +9,7 @@ from morphmlp.tasks.task import Task
 def task_of(config: ExperimentConfig, *, train: Manifest | None = None) -> Task:
     """The task that an experiment names.
 
-    Args:
-        config: The experiment.
-        train: Its training videos, by which `train.class_weights: balanced` weighs; None where nothing is trained.
+    `train` are its training videos, by which `train.class_weights: balanced` weighs; None where nothing is trained.
     """
     weights = config.train.class_weights
     if weights == "balanced":

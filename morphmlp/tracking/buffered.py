@@ -28,12 +28,7 @@ class BufferedWriter:
     """
 
     def __init__(
-        self,
-        writer: RunWriter,
-        path: Path,
-        *,
-        log: Callable[[str], None],
-        longest_pause_s: float = LONGEST_PAUSE_S,
+        self, writer: RunWriter, path: Path, *, log: Callable[[str], None], longest_pause_s: float = LONGEST_PAUSE_S
     ) -> None:
         """Start writing what an earlier process left.
 

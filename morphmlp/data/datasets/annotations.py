@@ -62,18 +62,11 @@ def read_annotations(
     """Read a list or official annotations, recognised by what they hold.
 
     Video ids of a list are its paths from the videos' folder on, without extension where that is enough to tell them
-    apart. Those of official annotations are the data set's own.
-
-    Args:
-        path: The annotations.
-        videos: Folder that holds the videos.
-        data_set: Whose official annotations they may be; by default Kinetics'.
-        split: train, val or test; by default what the annotations or their file's name say.
-        class_names: Names in label order; by default the labels of the file in alphabetical order, or numbers where
-            it has class ids.
-        allow_missing: Keep videos that aren't there, marked, instead of refusing.
-        frame_template: How frames are named in folders of frames, as `img_%05d.jpg`; by default that is found out when
-            they are read.
+    apart. Those of official annotations are the data set's own. Kinetics is the `data_set` by default, `split` what the
+    annotations or their file's name say, `class_names` (in label order) the labels of the file alphabetically, or
+    numbers where it has class ids. Videos that aren't there are marked with `allow_missing`, else refused.
+    `frame_template` says how frames are named in folders of frames, as `img_%05d.jpg`; by default that is found out
+    when they are read.
 
     Raises:
         ManifestError: All faults with their lines, at most `MAX_FAULTS` of them named.
@@ -115,12 +108,7 @@ def _labelled_official(official: FoundRows, class_names: Sequence[str] | None, f
 
 
 def _labelled_list(
-    found: FoundRows,
-    class_names: Sequence[str] | None,
-    folder: VideoFolder,
-    *,
-    num_classes: int,
-    faults: Faults,
+    found: FoundRows, class_names: Sequence[str] | None, folder: VideoFolder, *, num_classes: int, faults: Faults
 ) -> LabelledRows:
     _refuse_hmdb_splits(faults.file, found.rows)
     rows, path_notes = below_folder(found.rows, folder)

@@ -47,12 +47,8 @@ def read_class_list(
     Numbers in a list are the ids, from 0: `name<TAB>id` as in the published list of Kinetics-400, whose order is not
     alphabetical, `id,name` as in a CSV, `id name`, or the other way round; in JSON an object `{name: id}`, as the label
     file of Something-Something V2, or `{id: name}`. One name per line, or a JSON list, counts from 0. Quotes around a
-    name are left out. A manifest (.parquet) gives the names it carries.
-
-    Args:
-        path: The list.
-        unnumbered: How names without ids are counted.
-        clean: Brings a name of a text file into the form in which annotations have it.
+    name are left out. A manifest (.parquet) gives the names it carries. `unnumbered` says how names without ids are
+    counted, and `clean` brings a name of a text file into the form in which annotations have it.
 
     Raises:
         ManifestError: All faults with their lines; ids that count from 1 are one.

@@ -129,11 +129,7 @@ def json_objects(
 ) -> list[tuple[int, str, Mapping[str, object]]]:
     """The objects of a JSON list, or of an object that names them, each with the line on which it begins.
 
-    Args:
-        content: Of the file; where it's something else that is a fault, and there are none.
-        faults: Takes it.
-        named: Whether it's an object, whose entries have names; those of a list come with an empty one.
-        what: What it must be, in words.
+    Something else is a fault, in the words of `what`, and holds none. Entries of a list have an empty name.
     """
     try:
         return list(_json_objects(composed(content.decode()), named=named))

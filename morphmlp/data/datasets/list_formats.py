@@ -94,12 +94,8 @@ def read_list(
 ) -> FoundRows:
     """The videos of a list; its first line that can be read tells which kind it is.
 
-    Args:
-        lines: Of the file.
-        split: train, val or test for all videos, whatever the list says.
-        faults: Takes what is wrong, by line.
-        endings: What may follow a path that is written without an extension, the most wanted first.
-        usual_split: The split where the list says none.
+    `split` is that of all videos, whatever the list says; `usual_split` where it says none. `endings` may follow a path
+    without an extension, the most wanted first.
     """
     table = as_table(lines)
     if table is not None and has_list_header(lines):

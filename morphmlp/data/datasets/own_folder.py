@@ -92,10 +92,7 @@ class _Found:
 def read_class_folders(root: Path, *, items: Items | None = None, split: str | None = None) -> OwnVideos:
     """The videos or images of class folders, in the order of their paths.
 
-    Args:
-        root: Folder of class folders.
-        items: What to take; by default what is there, and it may not be both.
-        split: Of all of them; their ids then begin with it.
+    By default they are what is there, which may not be both. With a `split` all are of it, and their ids begin with it.
 
     Raises:
         ManifestError: What can't be used, all at once.
@@ -241,12 +238,8 @@ def _faults_of_frames(class_folder: Path, found: _Found) -> Iterator[str]:
 def read_own_csv(path: Path, *, root: Path, group_column: str | None = None) -> OwnVideos:
     """The videos or images of a CSV with a header: `path`, `label`, and if wanted `split` and a column of groups.
 
-    Labels are names, also where they are numbers. An empty cell of `split` leaves the video to be divided.
-
-    Args:
-        path: The CSV; commas, semicolons or tabs part its columns.
-        root: Where its paths begin.
-        group_column: Name of the column of groups.
+    Labels are names, also where they are numbers. An empty cell of `split` leaves the video to be divided. Commas,
+    semicolons or tabs part its columns, and its paths begin at the root.
 
     Raises:
         ManifestError: All faults with their lines.

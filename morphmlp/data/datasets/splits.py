@@ -57,13 +57,8 @@ def assign_splits(
 
     Groups are placed whole, the largest first, those of one size in the order of their hashes: each goes where its
     classes are furthest below their share. The last groups of a class go to splits that have none of it yet, so that a
-    class with as many groups as there are splits is in all of them.
-
-    Args:
-        rule: Shares and seed.
-        groups: Of each video; those of one group get one split.
-        classes: Of each video.
-        kept: The split that a video has already, with which its whole group goes; None where it has none.
+    class with as many groups as there are splits is in all of them. Videos of one group get one split: the one that a
+    video of it has already (`kept`; None where it has none).
     """
     members: dict[str, list[int]] = defaultdict(list)
     for place, group in enumerate(groups):

@@ -47,10 +47,8 @@ class Wanted(Protocol):
 class VideoFolder:
     """A folder of videos; symbolic links are followed.
 
-    Args:
-        root: The folder.
-        frame_template: How frames are named in folders of frames, where that isn't to be found out; the paths of these
-            folders end in it.
+    `frame_template` says how frames are named in folders of frames, where that isn't to be found out; the paths of
+    these folders end in it.
 
     Raises:
         ManifestError: There's no such folder, or the template is none.

@@ -99,11 +99,7 @@ class BackgroundSaver:
         return notes
 
     def finish(
-        self,
-        timeout_s: float,
-        *,
-        hurry: Callable[[], bool] = lambda: False,
-        log: Callable[[str], None] | None = None,
+        self, timeout_s: float, *, hurry: Callable[[], bool] = lambda: False, log: Callable[[str], None] | None = None
     ) -> None:
         """Wait until all is written; no snapshot is taken afterwards.
 

@@ -93,15 +93,7 @@ class StepGuard:
         )
 
     def watch(
-        self,
-        *,
-        step: int,
-        epoch: int,
-        loss_sum: Tensor,
-        clips: Tensor,
-        grad_norm: Tensor,
-        broken: Tensor,
-        stop: Tensor,
+        self, *, step: int, epoch: int, loss_sum: Tensor, clips: Tensor, grad_norm: Tensor, broken: Tensor, stop: Tensor
     ) -> None:
         """Take a step's numbers over all workers, after its update; those of the step before have been checked."""
         numbers = StepNumbers(torch.stack([loss_sum, clips, grad_norm, broken, stop]).detach())

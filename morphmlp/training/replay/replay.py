@@ -17,13 +17,7 @@ from morphmlp.data.clips.extract import TrainFrames, train_extractor
 from morphmlp.data.manifest import Manifest, read_manifest
 from morphmlp.data.quarantine import Quarantine
 from morphmlp.data.stream.batches import ClipShape, MicroBatch, assemble
-from morphmlp.data.stream.decode_task import (
-    REQUEST_COLUMNS,
-    DecodePolicy,
-    DecodeTask,
-    decode_limits,
-    request_table,
-)
+from morphmlp.data.stream.decode_task import REQUEST_COLUMNS, DecodePolicy, DecodeTask, decode_limits, request_table
 from morphmlp.data.stream.plan import Cursor, TrainPlan
 from morphmlp.errors import CheckpointError, ConfigError, ManifestError
 from morphmlp.line_file import read_json_lines
@@ -106,9 +100,7 @@ class RecordedRun:
         config = self.config
         extractor = train_extractor(config.clip, config.augment)
         policy = DecodePolicy(
-            decoder=config.ingest.decoder,
-            retry_with=config.ingest.retry_with,
-            limits=decode_limits(config.ingest),
+            decoder=config.ingest.decoder, retry_with=config.ingest.retry_with, limits=decode_limits(config.ingest)
         )
         task = DecodeTask(extractor=extractor, policy=policy)
         finish = extractor.finish_on(device) if isinstance(extractor, TrainFrames) else None
@@ -282,11 +274,7 @@ def _restored(run: RecordedRun, checkpoint: Checkpoint, device: torch.device) ->
             f"{checkpoint.data_fingerprint}), so the step would take others; put the run's manifest back"
         )
     state = new_state(
-        run.recipe.task,
-        train=run.config.train,
-        optim=run.config.optim,
-        device=device,
-        precision=checkpoint.precision,
+        run.recipe.task, train=run.config.train, optim=run.config.optim, device=device, precision=checkpoint.precision
     )
     restore(state, checkpoint, config=run.config, data_fingerprint=found)
     return state

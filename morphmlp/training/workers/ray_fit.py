@@ -80,12 +80,7 @@ class Fit(threading.Thread):
         reason = f"the controller of the workers failed: {failure_reason(failure)}"
         if isinstance(error, RayError) and not free_places(self._job.folder.places):
             raise ClusterError(f"training failed: {reason}; the same command continues from the last checkpoint")
-        return End(
-            ending=Ending.FAILED,
-            reason=reason,
-            fault=users_fault(failure),
-            recorded=False,
-        )
+        return End(ending=Ending.FAILED, reason=reason, fault=users_fault(failure), recorded=False)
 
     def _lost_node(self, failures: list[BaseException]) -> bool:
         if any(getattr(failure, "preempted", False) for failure in failures):

@@ -75,9 +75,7 @@ class RecordReports(UserCallback):
     def _record(self) -> BufferedWriter:
         progress = self._progress  # made here, before another thread uses it
         return BufferedWriter(
-            self._writer,
-            self._folder.record_waiting,
-            log=lambda note: progress.append(json.dumps({"notes": [note]})),
+            self._writer, self._folder.record_waiting, log=lambda note: progress.append(json.dumps({"notes": [note]}))
         )
 
     @cached_property

@@ -51,10 +51,7 @@ Hovers = list[tuple[Artist, list[str]]]
 def cost_panel(ranking: Ranking, cost: Cost, rows: Mapping[int, str]) -> Markup:
     """The score of all points against what they cost, as SVG.
 
-    Args:
-        ranking: The points.
-        cost: The panel's horizontal axis.
-        rows: What a point's mark leads to, by the point's `id`.
+    `rows` has what a point's mark leads to, by the point's `id`.
     """
     with _style(11):
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")

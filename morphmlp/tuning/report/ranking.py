@@ -133,12 +133,7 @@ COSTS = (
         of_trial=lambda trial: trial.clips_per_s,
         more_is_better=True,
     ),
-    Cost(
-        key="time",
-        title="hours of one trial",
-        shown=lambda point: point.hours,
-        of_trial=lambda trial: trial.wall_s,
-    ),
+    Cost(key="time", title="hours of one trial", shown=lambda point: point.hours, of_trial=lambda trial: trial.wall_s),
 )
 
 
@@ -215,11 +210,7 @@ def ranked(result: SweepResult) -> Ranking:
 
 
 def interval(
-    scores: Sequence[float],
-    num_videos: int,
-    others: Sequence[tuple[int, float]] = (),
-    *,
-    higher_is_better: bool = True,
+    scores: Sequence[float], num_videos: int, others: Sequence[tuple[int, float]] = (), *, higher_is_better: bool = True
 ) -> Score:
     """Mean and 95 % interval of a point's score, as this module describes.
 

@@ -62,16 +62,9 @@ def run_sweep(
     """Train and test the points of a sweep with every seed, and record all of them.
 
     A trial that fails stops no other; it stands in the result with its reason. A sweep that is refused leaves nothing.
-
-    Args:
-        sweep: What to do.
-        base: Content of its base experiment's file.
-        space: Its points, as far as they are known before it starts.
-        folder: Where its files go; `<folder>-<number>-<values>` are the trials' names.
-        progress: Shows what happens.
-        stops: Signals to this process, where it takes care of them.
-        resume: Continue with what the folder holds; otherwise it must be new.
-        retry_failed: Run trials again that had ended with an error.
+    `base` is the content of its base experiment's file; trials are named `<folder>-<number>-<values>`. `resume`
+    continues with what the folder holds, which must be new otherwise; `retry_failed` runs trials again that had ended
+    with an error.
 
     Raises:
         MorphMLPError: Whatever the user can fix, before any trial starts.

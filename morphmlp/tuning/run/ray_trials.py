@@ -55,16 +55,8 @@ def run_trials(
 ) -> None:
     """Run all trials to their ends, `at_once` at a time; each ends up in its view.
 
-    Args:
-        queue: The trials.
-        placement: What each trial may use.
-        scheduler: Says which trials stop early, or exploit another.
-        at_once: Trials at a time.
-        total: Trials in all, as far as is known.
-        folder: For Tune's own files, which nobody needs afterwards.
-        progress: Shows what the trials do.
-        on_end: Called, in this thread, for each trial that has ended.
-        stops: Signals to this process.
+    `total` are the trials in all, as far as is known; `folder` is for Tune's own files, which nobody needs afterwards.
+    `on_end` is called, in this thread, for each trial that has ended.
 
     Raises:
         Interrupted: A signal came; the trials at work have saved, or had time to.

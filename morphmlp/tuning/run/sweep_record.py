@@ -40,13 +40,7 @@ _RESULT = TypeAdapter(SweepResult)
 
 
 def open_sweep_run(
-    sweep: SweepConfig,
-    folder: SweepFolder,
-    *,
-    uri: str,
-    dataset: str,
-    task: str,
-    data_tags: Mapping[str, str],
+    sweep: SweepConfig, folder: SweepFolder, *, uri: str, dataset: str, task: str, data_tags: Mapping[str, str]
 ) -> RunWriter:
     """Open the sweep's own run, or the one that it had before it was stopped."""
     params: dict[str, JsonValue] = {

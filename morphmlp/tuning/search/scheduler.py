@@ -65,10 +65,8 @@ class SweepScheduler:
     def on_score(self, number: int, epoch: int, score: float) -> GiveUp | Exploit | None:
         """Take in a score; what the trial does instead of training on.
 
-        Args:
-            number: The trial's, from 1.
-            epoch: Epochs that its weights were trained.
-            score: The task's primary score; NaN where training diverged.
+        Numbers of trials count from 1; the weights were trained for so many epochs. The score is the task's primary
+        one, NaN where training diverged.
         """
         return None
 

@@ -62,12 +62,7 @@ def width_unit(channels: int, chunk: int, tokens: int | None) -> int:
 
     An even multiple of the chunk length. Where frames are mixed it also divides the channels and keeps more than half
     of their temporal groups, if there is such a one: with few groups the temporal layers would be out of all
-    proportion.
-
-    Args:
-        channels: Of the stage now.
-        chunk: Its chunk length.
-        tokens: Time steps that the temporal layers mix; None where there are none.
+    proportion. `tokens` are the time steps that the temporal layers mix; None where there are none.
     """
     smallest = math.lcm(chunk, 2)
     if tokens is not None:

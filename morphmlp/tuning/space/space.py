@@ -189,10 +189,7 @@ class Planner:
         if budget.adjust is not None:  # in every point, so that all have the same fields
             values |= {f"model.{budget.adjust}": list(getattr(sizes.model, budget.adjust))}
         return Point(
-            values=values,
-            cost=self._cost(sizes),
-            replaces=asked if changed else None,
-            make_config=self.config,
+            values=values, cost=self._cost(sizes), replaces=asked if changed else None, make_config=self.config
         )
 
     def config(self, values: Mapping[str, JsonValue]) -> ExperimentConfig:

@@ -13,15 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from morphmlp.data.decoding.isolation.wire import (
-    Answer,
-    OpenVideo,
-    Request,
-    TimedRequest,
-    Working,
-    receive,
-    send,
-)
+from morphmlp.data.decoding.isolation.wire import Answer, OpenVideo, Request, TimedRequest, Working, receive, send
 from morphmlp.errors import DecoderStartError
 
 _START_SECONDS = 120.0

@@ -57,9 +57,7 @@ class IsolatedVideos:
     def __init__(self, decoder: str, limits: Limits) -> None:
         """Start nothing yet: the child starts with the first video.
 
-        Args:
-            decoder: Name of a decoder, or `module:function` of a function without arguments that returns one.
-            limits: What one video may take.
+        The decoder is named, or `module:function` of a function without arguments that returns one.
         """
         self._decoder, self._limits = decoder, limits
         self.cpu_s = 0.0
