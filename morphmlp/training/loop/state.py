@@ -14,7 +14,7 @@ from torch import Tensor
 from morphmlp.config import ExperimentConfig, config_from_mapping
 from morphmlp.config.loading import changed_fields, config_to_mapping
 from morphmlp.config.schema import OptimConfig, TrainConfig
-from morphmlp.data.stream.plan import Cursor, random_seed
+from morphmlp.data.stream.plan import Cursor, TrainPlan, random_seed
 from morphmlp.errors import CheckpointError
 from morphmlp.models.backbone import Backbone
 from morphmlp.models.parts import freeze
@@ -87,6 +87,12 @@ class Checkpoint:
         """The model's state dict."""
         model: dict[str, Tensor] = self.parts["model"]
         return model
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps taken, over all epochs; the fingerprint begins with the number of training videos."""
+        num_videos = int(self.data_fingerprint.partition(":")[0])
+        return TrainPlan.of(self.config.train, num_videos=num_videos).step_of(self.cursor)
 
     @property
     def averaged(self) -> dict[str, Tensor] | None:

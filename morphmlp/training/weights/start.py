@@ -185,7 +185,7 @@ def _extended_training(config: ExperimentConfig) -> Checkpoint:
     """The checkpoint that `start_from` names, once it fits the experiment.
 
     Raises:
-        ConfigError: It isn't a checkpoint, is of another experiment, or has no epochs left under the new length.
+        ConfigError: It isn't a checkpoint, is of another experiment, or has no epochs or steps left under the new length.
     """
     checkpoint = _read_checkpoint(config)
     faults = [
@@ -200,13 +200,19 @@ def _extended_training(config: ExperimentConfig) -> Checkpoint:
                 f"undo: {'; '.join(faults)}"
             ]
         )
+    path, done, limit = _start_of(config)[0], checkpoint.steps, config.train.max_steps
     if checkpoint.cursor.epoch >= config.train.epochs:
-        raise ConfigError(
-            [
-                f"train.epochs: {config.train.epochs} epochs, of which {checkpoint.cursor.epoch} are done in "
-                f"{_start_of(config)[0]}; set more to extend it"
-            ]
+        faults.append(
+            f"train.epochs: {config.train.epochs} epochs, of which {checkpoint.cursor.epoch} are done in {path}; "
+            "set more to extend it"
         )
+    if limit is not None and done >= limit:
+        faults.append(
+            f"train.max_steps: {limit} steps, and {done} are done in {path}; set more to extend it, or null for all "
+            f"{config.train.epochs} epochs"
+        )
+    if faults:
+        raise ConfigError(faults)
     return checkpoint
 
 

@@ -144,6 +144,8 @@ def test_an_extended_run_follows_its_own_schedule_from_there(here):
     ("changes", "fault"),
     [
         ({"train.epochs": 2}, "train.epochs: 2 epochs, of which 2 are done in "),
+        ({"train.max_steps": 3}, "train.max_steps: 3 steps, and 4 are done in .*; set more to extend it, or null"),
+        ({"train.max_steps": 4}, "train.max_steps: 4 steps, and 4 are done in "),
         ({"model.drop_path_rate": 0.3}, r"undo: model.drop_path_rate: 0.1 -> 0.3"),
         ({"train.seed": 1}, r"undo: train.seed: 0 -> 1"),
         ({"train.freeze": ["stem"]}, r"undo: train.freeze: None -> \['stem'\]"),
@@ -154,6 +156,14 @@ def test_only_length_schedule_and_test_may_differ(changes, fault, here):
     finished_run(config, scores=(1.0, 2.0))
     longer = config_with({"train.epochs": 4, **changes}, config)
     with pytest.raises(ConfigError, match=fault):
+        with_checked_weights(chosen(extending, longer, "first")[0], NAMES)
+
+
+def test_a_limit_of_steps_that_leaves_some_is_no_fault(here):
+    config = config_with({"train.epochs": 2, "train.max_steps": 4}, here)
+    finished_run(config, scores=(1.0, 2.0))
+    for limit in (5, None):
+        longer = config_with({"train.epochs": 4, "train.max_steps": limit}, config)
         with_checked_weights(chosen(extending, longer, "first")[0], NAMES)
 
 
