@@ -23,6 +23,7 @@ from morphmlp.line_file import LineFile
 from morphmlp.record import Tags
 from morphmlp.tasks.task import Counts, Task
 from morphmlp.training.checkpoint.saving import Saving, run_store
+from morphmlp.training.checkpoint.store import CheckpointFacts
 from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
 from morphmlp.training.loop.loop import EpochSummary, Recipe, StepSummary, TrainClips, fit
 from morphmlp.training.loop.state import Precision, TrainState, new_state
@@ -32,7 +33,7 @@ from morphmlp.training.record.report import Report, Reporter
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.replay.skipped_steps import save_skipped_step
 from morphmlp.training.workers.ray_capacity import note_places
-from morphmlp.training.workers.resume import resume_or_start
+from morphmlp.training.workers.resume import agreed, resume_or_start
 from morphmlp.training.workers.stops import Stop, StopReason, StopWatch, requested_stop
 
 
@@ -99,7 +100,7 @@ def train_worker(job: TrainJob) -> None:
         )
     worker = _Worker(job, state, clips, saving, workers=workers, device=device)
     worker.report_start(notes)
-    if (stop := worker.ended_early()) is not None:  # by a command that was killed before it could say so
+    if (stop := worker.catch_up(None if restored is None else restored.facts)) is not None:
         worker.save_and_stop(stop)
         return
     source = _recorded(job, clips, first_step=clips.plan.step_of(state.cursor))
@@ -146,6 +147,8 @@ class _Worker:
         """Training videos planned in this epoch's steps so far, over all workers; broken ones of earlier epochs."""
         self._too_many_broken: Stop | None = None
         """Where the last step or epoch found so many that the run can't continue."""
+        self._score: float | None = None
+        """The primary score of these very weights, where they were validated."""
         self._notes: list[str] = []
         self._progress = LineFile(job.folder.progress)
 
@@ -160,8 +163,23 @@ class _Worker:
             }
         ray.train.report(report)
 
+    def catch_up(self, restored: CheckpointFacts | None) -> Stop | None:
+        """Do what an earlier command owes of the epoch that it ended; returns why the run stops all the same.
+
+        Where too many videos were broken it stopped between the epoch's last step and its score, and it may have been
+        killed before it could say that training ended early. `restored` is known to the first worker alone.
+        """
+        cursor, step = self._state.cursor, self.recipe.plan.step_of(self._state.cursor)
+        epoch = cursor.epoch + (cursor.step > 0)  # `max_steps` ends a run inside an epoch
+        at_end = step == self.recipe.total_steps or cursor.step == 0
+        unscored = restored is not None and step > 0 and restored.score is None
+        if agreed(unscored) and at_end and self._validation_is_due(epoch, step):
+            self._close_epoch(epoch, step)
+        return self._too_many_broken or self.ended_early()
+
     def on_step(self, summary: StepSummary) -> None:
         """Count a step, and save if it is due."""
+        self._score = None
         self._reporter.add_step(summary)
         self._epoch_videos += self.recipe.plan.videos_per_step
         self._too_many_broken = self._broken_train()
@@ -174,15 +192,8 @@ class _Worker:
         self._reporter.add_epoch(summary)
         self._too_many_broken = self._broken_train()
         self._epoch_videos, self._broken_before = 0, self.guard.broken_videos
-        if self._too_many_broken is not None:
-            return
-        epoch, score = summary.epoch + 1, None
-        if summary.step == self.recipe.total_steps or epoch % self._job.config.execution.validate_every_epochs == 0:
-            score = self._validate(epoch)
-        if score is not None and self._state.early_stopping is not None:
-            self._state.early_stopping.add(epoch, score)
-        if self._saving is not None:
-            self._saving.after_epoch(epoch, score=score, last=self.ended_early() is not None)
+        if self._too_many_broken is None:
+            self._close_epoch(summary.epoch + 1, summary.step)
 
     def should_stop(self, summary: StepSummary | EpochSummary) -> Stop | None:
         """Why all workers stop here; decided from numbers over all of them, so that they agree."""
@@ -239,7 +250,7 @@ class _Worker:
     def _save_at_stop(self, saving: Saving, stop: Stop) -> None:
         """Storage that fails keeps no run from ending; a restart with more workers would take steps again."""
         grows = stop.reason is StopReason.MORE_WORKERS
-        saving.save(required=True)
+        saving.save(score=self._score, required=True)
         try:
             saving.finish(hurry=lambda: not grows or self._is_to_end(), log=self._log_now)
         except StorageError as error:
@@ -259,6 +270,18 @@ class _Worker:
     def _ends_epoch(self, summary: StepSummary) -> bool:
         """Whether an epoch's end follows this step."""
         return self._state.cursor.step == 0 or summary.step + 1 == self.recipe.total_steps
+
+    def _validation_is_due(self, epoch: int, step: int) -> bool:
+        return step == self.recipe.total_steps or epoch % self._job.config.execution.validate_every_epochs == 0
+
+    def _close_epoch(self, epoch: int, step: int) -> None:
+        """Validate where it is due, and save."""
+        if self._validation_is_due(epoch, step):
+            self._score = self._validate(epoch)
+        if self._score is not None and self._state.early_stopping is not None:
+            self._state.early_stopping.add(epoch, self._score)
+        if self._saving is not None:
+            self._saving.after_epoch(epoch, score=self._score, last=self.ended_early() is not None)
 
     def _validate(self, epoch: int) -> float | None:
         """The primary score over all workers; none where nothing was scored or too many videos are broken."""

@@ -65,7 +65,7 @@ def newest_for_all(
             if time.monotonic() - begun >= patience_s:
                 raise
             fault = str(error)
-        name, waits = _agreed((None if found is None else found[0].name, fault is not None))
+        name, waits = agreed((None if found is None else found[0].name, fault is not None))
         if not waits:
             notes += lines
             return found, name
@@ -76,7 +76,7 @@ def newest_for_all(
         time.sleep(min(READ_AGAIN_S, patience_s))
 
 
-def _agreed(value: Value) -> Value:
+def agreed(value: Value) -> Value:
     """The first worker's value, on all workers."""
     values = [value]
     if dist.is_initialized():

@@ -75,9 +75,9 @@ class Training:
         self.job = job
         self.worker = ray_worker._Worker(job, self.state, self.clips, self.saving, workers=1, device=tiny.CPU)
 
-    def run(self):
+    def run(self, restored=None):
         """Train to the end, or until the worker stops."""
-        if (stop := self.worker.ended_early()) is not None:
+        if (stop := self.worker.catch_up(restored)) is not None:
             self.worker.save_and_stop(stop)
             return
         steps = fit(
@@ -144,7 +144,7 @@ def test_whoever_is_asked_to_stop_at_the_last_step_of_an_epoch_validates_first(r
     training.worker.guard.wants_to_stop = lambda: next(calls, False)
     write_stop_request(folder.stop_request, STOP)
     training.run()
-    assert training.saving.saved == [(1, None), (2, 25.0), (2, None)]  # the last one is that of the stop
+    assert training.saving.saved == [(1, None), (2, 25.0), (2, 25.0)]  # the last one is that of the stop
     assert reports[-1] == {"stopped": {"reason": "requested", "detail": "SIGTERM"}}
     assert {point.key for report in reports for point in points_of(report)} >= {TOP1.val_metric}
 
@@ -310,6 +310,31 @@ def test_broken_videos_of_an_epoch_are_weighed_before_its_validation(reports, fo
     }
 
 
+@pytest.mark.parametrize(
+    ("score", "epochs", "saved"),
+    [
+        (None, 2, [(2, 25.0), (3, None), (4, 50.0)]),
+        (None, 1, [(2, 25.0)]),
+        (20.0, 2, [(3, None), (4, 25.0)]),  # stopped for another reason, with its score
+    ],
+)
+def test_a_run_stopped_for_broken_videos_at_an_epochs_end_validates_that_epoch_when_it_continues(
+    score, epochs, saved, reports, folder
+):
+    fields = {"train.epochs": epochs}
+    stopped = Training(folder, broken=range(12), **fields, **{"ingest.max_quarantined_share": 0.75})
+    stopped.run()
+    assert stopped.saving.saved == [(1, None), (2, None)]
+    content = snapshot(stopped.state, config=stopped.job.config, data_fingerprint="12:abc")
+    resumed = Training(folder, **fields)
+    restore(resumed.state, checkpoint_from(content), config=resumed.job.config, data_fingerprint="12:abc")
+    reports.clear()
+    resumed.run(CheckpointFacts(epoch=1, step=2, score=score))
+    assert resumed.saving.saved == saved
+    scores = [point.step for report in reports for point in points_of(report) if point.key == TOP1.val_metric]
+    assert scores == list(range(1 if score is None else 2, epochs + 1))
+
+
 def test_the_share_of_broken_videos_begins_anew_with_each_epoch(reports, folder):
     training = Training(folder, broken=[3, 5], **{"ingest.max_quarantined_share": 0.25})
     training.run()
@@ -338,6 +363,7 @@ def test_a_validation_with_too_many_broken_videos_gives_no_score_and_ends_the_ru
     training.run()
     assert reports[-1] == {"stopped": {"reason": "too_many_broken", "split": "val", "detail": "2 of 4 val videos"}}
     assert training.saving.saved[-2:] == [(2, None), (2, None)]  # never the best one
+    assert training.worker.catch_up(CheckpointFacts(epoch=1, step=2, score=None)).split == "val"  # not yet repaired
     assert not {point.key for report in reports for point in points_of(report)} & {TOP1.val_metric, Metrics.VAL_LOSS}
 
 
