@@ -19,7 +19,8 @@ _LOG = logging.getLogger(__name__)
 class LineFile:
     """Appends complete lines to a file; what the disk refuses is kept and goes before the next line.
 
-    For one process; its threads may share it.
+    Threads may share it, and several processes append to one file: each locks it for its lines, since one that the disk
+    takes in part is cut off again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,6 +38,8 @@ class LineFile:
                 self._held.refused(error)
                 return
             try:
+                with suppress(OSError):  # where the file system has no locks, lines are still written
+                    fcntl.flock(file, fcntl.LOCK_EX)
                 self._held.spill(file)
             finally:
                 os.close(file)

@@ -1,4 +1,5 @@
 import os
+import threading
 
 import pytest
 
@@ -59,6 +60,26 @@ def test_what_a_full_disk_refuses_is_neither_lost_nor_truncated(tmp_path, full_d
     lines.add("second")
     assert (tmp_path / "log").read_text() == "first\nsecond\n"
     assert drained(lines) == ["first", "second"]
+
+
+def test_what_another_writer_appends_meanwhile_is_not_cut_off_with_a_refused_line(tmp_path, monkeypatch):
+    log, other = LineFile(tmp_path / "log"), LineFile(tmp_path / "log")
+    write, others = os.write, threading.Thread(target=other.append, args=("other",))
+
+    def half(file, text):
+        if text == b"other\n":
+            return write(file, text)
+        others.start()
+        others.join(0.2)  # it waits for the first one's lock
+        return write(file, text[: len(text) // 2])
+
+    monkeypatch.setattr("morphmlp.line_file.os.write", half)
+    log.append("first")
+    others.join()
+    monkeypatch.undo()
+    assert (tmp_path / "log").read_text() == "other\n"
+    log.append("second")
+    assert (tmp_path / "log").read_text() == "other\nfirst\nsecond\n"
 
 
 def test_lines_taken_from_memory_may_reach_the_disk_before_they_are_dropped(tmp_path, full_disk):
