@@ -185,7 +185,7 @@ def _extended_training(config: ExperimentConfig) -> Checkpoint:
     """The checkpoint that `start_from` names, once it fits the experiment.
 
     Raises:
-        ConfigError: It isn't a checkpoint, is of another experiment, or has no epochs or steps left under the new length.
+        ConfigError: It isn't a checkpoint, is of another experiment, or has nothing left to train.
     """
     checkpoint = _read_checkpoint(config)
     faults = [
