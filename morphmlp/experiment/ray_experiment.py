@@ -67,6 +67,8 @@ class ExperimentResult:
     """Test videos scored."""
     num_quarantined: int
     """Test videos that couldn't be scored."""
+    quarantined: Mapping[str, int]
+    """Videos that couldn't be used, by split."""
     unscored: tuple[str, ...]
     """Each of them, with its reason."""
     checkpoint: str
@@ -83,9 +85,10 @@ class ExperimentResult:
     def in_words(self, views: str, names: Sequence[ScoreName]) -> str:
         """In a line; `views` are those of a test video, in words."""
         scores = ", ".join(f"{name.title} {self.scores[name.key]:.2f}" for name in names)
+        broken = ", ".join(f"{count} of {split}" for split, count in self.quarantined.items() if count) or "none"
         return (
             f"{self.run_name}: test {scores} of {self.num_videos} videos "
-            f"({views}; {self.tested}; {self.num_quarantined} quarantined), {self.wall_s:.0f} s, "
+            f"({views}; {self.tested}; quarantined: {broken}), {self.wall_s:.0f} s, "
             f"MLflow run {self.run_id}"
         )
 
@@ -234,6 +237,7 @@ def _train_and_test(
         scores=scores,
         num_videos=int(counts.num_videos),
         num_quarantined=len(tested.broken),
+        quarantined={split: len(Quarantine.read(folder.quarantine).videos(split)) for split in data.by_split()},
         unscored=tuple(f"{video.video_id} ({video.path}): {video.message}" for video in tested.broken),
         wall_s=wall_s,
         cpu_s=cpu_s,

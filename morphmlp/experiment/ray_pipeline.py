@@ -1,5 +1,6 @@
 """The body of the training pipelines: arguments to result, with Ray started, watched and stopped."""
 
+import shlex
 from pathlib import Path
 
 from morphmlp.cli import ExperimentArguments, write_json
@@ -29,6 +30,8 @@ def train_pipeline(arguments: ExperimentArguments) -> None:
         print(f"not scored: {line}")
     if len(result.unscored) > UNSCORED_SHOWN:
         print(f"not scored: and {len(result.unscored) - UNSCORED_SHOWN} more, see quarantine.parquet of the run")
+    if config.train.max_steps is None:  # tables leave the others out
+        print(f"next to earlier runs: python pipelines/tables.py --dataset {shlex.quote(config.dataset)}")
     write_json(arguments.json, result)
 
 

@@ -1,5 +1,6 @@
 """What is wrong with an experiment is told before Ray starts."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from morphmlp.cli import ExperimentArguments
 from morphmlp.config import load_config
 from morphmlp.errors import ClusterError, ConfigError, QuarantineLimitError
 from morphmlp.experiment import ray_pipeline
+from morphmlp.experiment.ray_experiment import ExperimentResult
 from morphmlp.tasks.factory import task_of
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
@@ -63,6 +65,44 @@ def test_a_run_that_ends_for_its_broken_videos_says_how_it_goes_on_once_they_are
     assert str(caught.value) == (
         "8 of 384 train videos can't be used; then continue with the same command and --run-name run (runs/run)"
     )
+
+
+RESULT = ExperimentResult(
+    run_id="0a1b",
+    run_name="first",
+    fingerprint="f",
+    score=50.0,
+    scores={"top1": 50.0, "top5": 75.0},
+    num_videos=4,
+    num_quarantined=1,
+    quarantined={"train": 3, "val": 0, "test": 1},
+    unscored=("v (v.mp4): no frames",),
+    checkpoint="c",
+    tested="last checkpoint, step 4",
+    wall_s=61.4,
+    cpu_s=1.0,
+    clips_per_s=1.0,
+)
+
+
+@pytest.mark.parametrize(("max_steps", "points_to_tables"), [(None, True), (2, False)])
+def test_a_run_ends_with_its_result_what_was_left_out_and_the_way_to_its_table(
+    max_steps, points_to_tables, monkeypatch, capsys
+):
+    config = load_config(SMALL, {"dataset": "my own", "train.max_steps": max_steps})
+    monkeypatch.setattr(ray_pipeline, "train_and_report", lambda arguments: RESULT)
+    ray_pipeline.train_pipeline(ExperimentArguments(config=config, run_name="first", json=None))
+    assert capsys.readouterr().out.splitlines() == [
+        f"first: test top-1 50.00, top-5 75.00 of 4 videos ({config.test.in_words}; last checkpoint, step 4; "
+        "quarantined: 3 of train, 1 of test), 61 s, MLflow run 0a1b",
+        "not scored: v (v.mp4): no frames",
+        *["next to earlier runs: python pipelines/tables.py --dataset 'my own'"] * points_to_tables,
+    ]
+
+
+def test_of_sound_videos_none_is_quarantined():
+    sound = replace(RESULT, quarantined={"train": 0, "val": 0, "test": 0})
+    assert "; quarantined: none)" in sound.in_words("1 clip x 1 crop", task_of(load_config(SMALL)).scores)
 
 
 def test_a_cluster_that_does_not_answer_is_told_before_anything_else(monkeypatch):
