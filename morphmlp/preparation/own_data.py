@@ -266,6 +266,12 @@ def _notes_on_splits(videos: Sequence[OwnVideo], names: Sequence[str], by_rule: 
         for split in used[1:]
         if (without := [name for name in names if not counts[split][name]])
     ]
+    notes += [
+        f"{split} has one video{' each' if len(single) > 1 else ''} of {_named(single)}: right or wrong, it moves the "
+        f"score by {100 / counts[split].total():.1f} points"
+        for split in used[1:]
+        if (single := [name for name in names if counts[split][name] == 1])
+    ]
     if thin := [name for name in names if counts["train"][name] < 5]:
         notes.append(f"{_named(thin)} {_have(thin)} fewer than 5 training videos; don't expect much of them")
     most, fewest = max(counts["train"].values()), min(counts["train"][name] for name in names)

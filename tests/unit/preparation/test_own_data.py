@@ -241,6 +241,8 @@ def test_two_shares_leave_the_test_to_the_validation_videos(tmp_path):
     assert config.data.test == config.data.val
     assert config.test.checkpoint == "last"
     assert any("fewer than 5 training videos" in note for note in done.notes)
+    single = "val has one video each of classes 'run', 'sit': right or wrong, it moves the score by 50.0 points"
+    assert single in done.notes
 
 
 def test_images_are_videos_of_one_frame_for_a_network_without_time(tmp_path):
@@ -315,6 +317,7 @@ def test_a_class_of_few_videos_that_are_divided_already_is_noted_and_not_refused
     root = folder_of(tmp_path / "videos", a=3, z=2)
     done = prepare(root, tmp_path / "out", found=given_splits(root, a=["train", "val", "test"], z=["train", "val"]))
     assert "test has no videos of class 'z'" in done.notes
+    assert "test has one video of class 'a': right or wrong, it moves the score by 100.0 points" in done.notes
 
 
 def test_a_picture_next_to_a_video_is_passed_over_and_no_video_of_frames(tmp_path):
