@@ -20,6 +20,7 @@ help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 install: $(STAMP) ## Create .venv with everything in it; the other targets do this themselves
+	@echo "$(VENV) is ready; next: make demo, make test, or the list of make help"
 
 # The stamp comes last, so that an interrupted installation is taken up again.
 $(STAMP): pyproject.toml

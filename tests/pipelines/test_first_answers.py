@@ -1,6 +1,7 @@
 """Help, and the refusal of a field that isn't there, come before anything heavy is imported."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,12 @@ def test_a_wrong_field_is_refused_without_heavy_imports(name):
     returncode, said, heavy = answer(name, *arguments)
     assert (returncode, heavy) == (2, set())
     assert word in said
+
+
+def test_an_installation_that_is_complete_says_what_comes_next(tmp_path):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".installed").touch()
+    done = subprocess.run(["make", "install"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == ".venv is ready; next: make demo, make test, or the list of make help\n"
