@@ -13,13 +13,20 @@ from morphmlp.errors import ConfigError
 
 Style = Literal["markdown", "csv", "latex"]
 PUBLISHED = Path(__file__).parents[1] / "experiments" / "published.yaml"
-TITLES = {"k400": "Kinetics-400", "ssv1": "Something-Something V1", "ssv2": "Something-Something V2"}
-"""Data sets with published numbers; the others' tables hold what was measured here alone."""
-NOTE = (
-    "Published: MTLab/MorphMLP README at commit 62ebe80, trained from ImageNet-1K weights. GMAC: multiply-accumulates "
-    "of one view, params and GMAC computed here. Top-1 in percent over all views. Commit with +: uncommitted changes."
-)
-MEASURED_NOTE = "Latest run of each experiment. Scores over all views, in percent where no unit stands with them."
+NOTES = {
+    "videos": (
+        "Published: MTLab/MorphMLP README at commit 62ebe80, top-5 of arXiv 2111.12527v1, trained from ImageNet-1K "
+        "weights. GMAC: multiply-accumulates of one view, params and GMAC computed here. Scores in percent over all "
+        "views. Commit with +: uncommitted changes."
+    ),
+    "images": (
+        "Published: arXiv 2111.12527v1, Table 2, trained on ImageNet-1K alone, 300 epochs. Params and GMAC (billion "
+        "multiply-accumulates) are computed here, next to what is printed. Scores in percent on one centre crop. "
+        "Commit with +: uncommitted changes."
+    ),
+    "measured": "Latest run of each experiment. Scores over all views, in percent where no unit stands with them.",
+    "others": "As printed in the paper, in percent; GFLOPs over all views.",
+}
 
 
 @click.command(context_settings=SETTINGS)
@@ -52,24 +59,28 @@ def tables(dataset: str | None, *, style: Style) -> str:
     from morphmlp.tracking import read_runs, tracking_uri
 
     runs = read_runs(tracking_uri())
+
+    from morphmlp.reporting.published import ADE20K, TITLES, load_published
+    from morphmlp.reporting.tables import measured_table, others_table, published_table, render
+
     recorded = set() if runs.empty else set(runs["dataset"])
-    if dataset not in (None, *TITLES, *recorded):
-        known = ", ".join((*TITLES, *sorted(recorded - TITLES.keys())))
-        raise ConfigError([f"--dataset {dataset}: no run on it is recorded; there are {known}"])
-
-    from morphmlp.reporting.tables import load_published, measured_table, other_table, published_table, render
-
+    every = (*TITLES, *sorted(recorded - TITLES.keys()))
+    if dataset not in (None, *every):
+        raise ConfigError([f"--dataset {dataset}: no run on it is recorded; there are {', '.join(every)}"])
     published = load_published(PUBLISHED)
     parts = []
-    every = (*TITLES, *sorted(recorded - TITLES.keys()))
     for name in every if dataset is None else (dataset,):
-        rows = [row for row in published.videos if row.dataset == name]
-        table = published_table(rows, runs) if name in TITLES else measured_table(runs, name)
-        title, note = (TITLES[name], NOTE) if name in TITLES else (f"Data set {name}", MEASURED_NOTE)
-        parts.append(titled(render(table, style=style), title, note, style=style))
+        rows = published.models(name)
+        table = published_table(rows, runs) if rows else measured_table(runs, name)
+        kind = "measured" if not rows else "images" if name == "imagenet" else "videos"
+        title = TITLES.get(name, f"Data set {name}")
+        parts.append(titled(render(table, style=style), title, NOTES[kind], style=style))
+        if rows and style != "csv":
+            others = render(others_table(published.others, name), style=style)
+            parts.append(titled(others, f"{title}: other networks", NOTES["others"], style=style))
     if dataset is None:
-        text = render(other_table(published.others), style=style)
-        parts.append(titled(text, "Published, not measured here", "", style=style))
+        text = render(others_table(published.others, ADE20K), style=style)
+        parts.append(titled(text, "Published, not measured here: ADE20K", NOTES["others"], style=style))
     return "\n".join(parts)
 
 

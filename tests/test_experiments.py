@@ -12,7 +12,7 @@ from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import RandomSearch, load_sweep
 from morphmlp.models.cost import model_cost
 from morphmlp.models.presets import preset
-from morphmlp.reporting.tables import load_published
+from morphmlp.reporting.published import load_published
 from morphmlp.tuning.space.space import expand
 
 ROOT = Path(__file__).parents[1]

@@ -202,8 +202,8 @@ class ExperimentConfig:
     name: str
     """Name of the experiment; runs are named after it."""
     dataset: str
-    """Name of the data set: runs are recorded and stand in tables under it. Only `k400`, `ssv1` and `ssv2` stand next
-    to published numbers there."""
+    """Name of the data set: runs are recorded and stand in tables under it. Only `k400`, `ssv1`, `ssv2` and
+    `imagenet` stand next to published numbers there."""
     task: Literal["classification"] = "classification"
     """What the network is trained for; it decides head, loss and scores. Set it where a file should say so itself."""
     model: ModelConfig

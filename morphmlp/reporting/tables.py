@@ -6,98 +6,36 @@ stands without its number of videos and its fingerprint, and a cell that nobody 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass as plain_dataclass
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import pandas as pd
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from tabulate import tabulate
 
-from morphmlp.config.loading import read_yaml
 from morphmlp.config.schema import ModelConfig
-from morphmlp.config.values import STRICT, PositiveFloat, PositiveInt
 from morphmlp.errors import ConfigError
-from morphmlp.models.cost import ModelCost, model_cost
+from morphmlp.models.cost import ModelCost, planned_cost
 from morphmlp.models.presets import preset
 from morphmlp.record import Metrics, Tags
-from morphmlp.tasks.scores import SCORES, TOP1, ScoreName, scores_of
+from morphmlp.reporting.published import ADE20K, Others, PublishedImage, PublishedModel, PublishedVideo
+from morphmlp.tasks.scores import SCORES, TOP1, TOP5, ScoreName, scores_of
 
 Style = Literal["markdown", "csv", "latex"]
 Cell = TypeVar("Cell")
-Percent = Annotated[float, Field(ge=0, le=100)]
 
-PUBLISHED_COLUMNS = (
-    *("model", "frames", "views", "params (M)", "GMAC/view", "published top-1", "measured top-1", "delta"),
-    *("n videos", "fingerprint", "commit", "run"),
+_SCORED = ("published top-1", "published top-5", "measured top-1", "delta", "measured top-5")
+_RUN = ("fingerprint", "commit", "run")
+VIDEO_COLUMNS = ("model", "frames", "views", "params (M)", "GMAC/view", *_SCORED, "n videos", *_RUN)
+IMAGE_COLUMNS = (
+    *("model", "resolution", "params (M)", "printed (M)", "GMAC", "printed GFLOPs"),
+    *(*_SCORED, "n images", *_RUN),
 )
-OTHER_COLUMNS = ("data set", "metric", "published", "source")
-_TEXT_COLUMNS = {
-    *("model", "views", "fingerprint", "commit", "run", "experiment", "temporal", "data set", "metric", "source")
-}
+_TEXT_COLUMNS = {"model", "views", *_RUN, "experiment", "temporal", "source"}
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class PublishedVideo:
-    """One published number of a video model."""
-
-    dataset: Literal["k400", "ssv1", "ssv2"]
-    """Data set whose validation split was scored."""
-    model: str
-    """Name in print."""
-    preset: str
-    """The same network in `models.presets`."""
-    frames: PositiveInt
-    """Frames per clip."""
-    frame_stride: PositiveInt | None
-    """Source frames between two clip frames; null where frames come from equal segments."""
-    epochs: PositiveInt
-    """Length of the published training; a run of another length isn't compared with the number."""
-    views: Annotated[str, Field(pattern=r"^\d+ clips? x \d+ crops?$")]
-    """Views of a video, in words."""
-    top1: Percent
-    """Top-1, percent."""
-    top5: Percent | None
-    """Top-5, percent; null where the source has none."""
-    gflops_total: PositiveFloat
-    """Multiply-accumulates over all views as printed, billions."""
-    source: str
-    """Where the row can be read."""
-    note: str | None
-    """What to know before relying on it."""
-
-    @property
-    def num_views(self) -> tuple[int, int]:
-        """Clips and crops per video."""
-        clips, _, _, crops, _ = self.views.split()
-        return int(clips), int(crops)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class PublishedOther:
-    """A published number of a task that isn't measured here."""
-
-    dataset: Literal["in1k", "ade20k"]
-    """Data set."""
-    metric: str
-    """What the number is, with its unit."""
-    value: Percent
-    """The number."""
-    source: str
-    """Where it can be read."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Published:
-    """Everything in `experiments/published.yaml`."""
-
-    videos: tuple[PublishedVideo, ...]
-    others: tuple[PublishedOther, ...]
-
-
-@plain_dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Measured:
     """A finished run that was tested whole."""
 
@@ -114,12 +52,16 @@ class _Measured:
         return scores_of(str(self.params["task"]))
 
     @property
+    def is_image(self) -> bool:
+        """Whether its network takes images."""
+        return self.params.get("model.temporal") == "none"
+
+    @property
     def commit(self) -> str:
         dirty = self.tags.get(Tags.GIT_DIRTY) == "true"
         return self.tags.get(Tags.GIT_COMMIT, "")[:7] + ("+" if dirty else "")
 
 
-_PUBLISHED = TypeAdapter(Published)
 _MODEL = TypeAdapter(ModelConfig)
 _LATER_PARAMS: Mapping[str, JsonValue] = {
     "task": "classification",
@@ -129,21 +71,8 @@ _LATER_PARAMS: Mapping[str, JsonValue] = {
 """Parameters that older runs were recorded without, with their values then."""
 
 
-def load_published(path: str | Path) -> Published:
-    """Read `published.yaml`.
-
-    Raises:
-        ConfigError: The file is missing or holds something else; all faults together.
-    """
-    try:
-        return _PUBLISHED.validate_json(json.dumps(read_yaml(path)), strict=True)
-    except ValidationError as error:
-        places = ((".".join(str(part) for part in detail["loc"]), detail["msg"]) for detail in error.errors())
-        raise ConfigError([f"{path}: {place}: {message}" for place, message in places]) from None
-
-
-def published_table(rows: Iterable[PublishedVideo], runs: pd.DataFrame) -> pd.DataFrame:
-    """Published rows, each with the latest run of the same network, clip, views and epochs on its data.
+def published_table(rows: Sequence[PublishedVideo | PublishedImage], runs: pd.DataFrame) -> pd.DataFrame:
+    """Published rows of one data set, each with the latest run of the same network, clip, views and epochs on its data.
 
     A sweep's trial, a run that `train.max_steps` or `train.early_stopping` may have ended, or one without its test's
     video count or its fingerprint, doesn't count.
@@ -152,19 +81,26 @@ def published_table(rows: Iterable[PublishedVideo], runs: pd.DataFrame) -> pd.Da
     cells = []
     for row in rows:
         chosen = preset(row.preset)
-        cost = _cost(chosen.model, chosen.num_frames, chosen.crop_size)
-        expected = _expected_params(row)
+        params, gmacs = _cost_cells(_cost(chosen.model, chosen.num_frames, chosen.crop_size))
+        expected = row.expected_params()
         run = next(
             (run for run in measured if run.dataset == row.dataset and expected.items() <= run.params.items()), None
         )
-        cells.append(
-            (row.model, str(row.frames), row.views, *_cost_cells(cost), f"{row.top1:.1f}", *_measured_cells(row, run))
-        )
-    return pd.DataFrame(cells, columns=list(PUBLISHED_COLUMNS), dtype=str)
+        network: tuple[str, ...]
+        if isinstance(row, PublishedImage):
+            network = str(row.resolution), params, f"{row.params_m:g}", gmacs, f"{row.gflops:.1f}"
+        else:
+            network = str(row.frames), row.views, params, gmacs
+        cells.append((row.model, *network, _percent(row.top1), _percent(row.top5), *_measured_cells(row, run)))
+    columns = IMAGE_COLUMNS if any(isinstance(row, PublishedImage) for row in rows) else VIDEO_COLUMNS
+    return pd.DataFrame(cells, columns=list(columns), dtype=str)
 
 
 def measured_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """The latest tested run of each experiment on a data set, by name; no trials, none stopped by `train.max_steps`."""
+    """The latest tested run of each experiment on a data set, by name; no trials, none stopped by `train.max_steps`.
+
+    Where all are of image networks, nothing is said of frames and views.
+    """
     latest: dict[str, _Measured] = {}
     for run in _measured(runs):
         if run.dataset == dataset and Tags.PARENT not in run.tags and run.params.get("train.max_steps") is None:
@@ -172,19 +108,33 @@ def measured_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
     scores = tuple(dict.fromkeys(score for run in latest.values() for score in run.scores)) or scores_of(
         "classification"
     )
+    images = bool(latest) and all(run.is_image for run in latest.values())
+    network = ("params (M)", "GMAC", "resolution") if images else ("temporal", "params (M)", "GMAC/view", "views")
     columns = [
-        *("experiment", "temporal", "params (M)", "GMAC/view", "views"),
+        *("experiment", *network),
         *(score.title if score.unit == "%" else f"{score.title} ({score.unit})" for score in scores),
-        *("n videos", "train loss", "fingerprint", "commit", "wall time (min)"),
+        *("n images" if images else "n videos", "train loss", "fingerprint", "commit", "wall time (min)"),
     ]
-    cells = [(name, *_cells_alone(run, scores)) for name, run in sorted(latest.items())]
+    cells = [(name, *_cells_alone(run, scores, images=images)) for name, run in sorted(latest.items())]
     return pd.DataFrame(cells, columns=columns, dtype=str)
 
 
-def other_table(rows: Iterable[PublishedOther]) -> pd.DataFrame:
-    """Published numbers of tasks that aren't measured here."""
-    cells = [(row.dataset, row.metric, f"{row.value:.1f}", row.source) for row in rows]
-    return pd.DataFrame(cells, columns=list(OTHER_COLUMNS), dtype=str)
+def others_table(groups: Iterable[Others], dataset: str) -> pd.DataFrame:
+    """Published numbers on one data set that aren't measured here; columns that no row fills are left out."""
+    rows = [(row, group.source) for group in groups if group.dataset == dataset for row in group.rows]
+    score = "mIoU" if dataset == ADE20K else "top-1"
+    table = pd.DataFrame(
+        {
+            "model": [row.model for row, _ in rows],
+            "params (M)": ["" if row.params_m is None else f"{row.params_m:g}" for row, _ in rows],
+            "GFLOPs": ["" if row.gflops_total is None else f"{row.gflops_total:g}" for row, _ in rows],
+            score: [_percent(row.score) for row, _ in rows],
+            "top-5": [_percent(row.top5) for row, _ in rows],
+            "source": [source for _, source in rows],
+        },
+        dtype=str,
+    )
+    return table.loc[:, (table != "").any()]
 
 
 def render(table: pd.DataFrame, *, style: Style) -> str:
@@ -233,34 +183,9 @@ def _parsed(text: str) -> JsonValue:
     return value
 
 
-def _expected_params(row: PublishedVideo) -> dict[str, JsonValue]:
-    """The parameters that a run must have to stand next to a published row.
-
-    The published one-crop test takes the centre on Kinetics, the left crop on Something-Something. A checkpoint that
-    was chosen by validation, whose videos these data sets test on, reads higher and doesn't stand there.
-    """
-    chosen = preset(row.preset)
-    clips, crops = row.num_views
-    model = {f"model.{name}": value for name, value in _MODEL.dump_python(chosen.model, mode="json").items()}
-    dense: dict[str, JsonValue] = {"clip.sampling": "dense", "clip.frame_stride": row.frame_stride}
-    return {
-        **model,
-        **(dense if row.frame_stride is not None else {"clip.sampling": "segments"}),
-        "clip.num_frames": chosen.num_frames,
-        "clip.crop_size": chosen.crop_size,
-        "test.num_clips": clips,
-        "test.num_crops": crops,
-        **({"test.single_crop": "centre" if row.dataset == "k400" else "left"} if crops == 1 else {}),
-        "test.checkpoint": "last",
-        "train.epochs": row.epochs,
-        "train.max_steps": None,
-        "train.early_stopping": None,
-    }
-
-
 @cache
 def _cost(model: ModelConfig, num_frames: int, crop_size: int) -> ModelCost:
-    return model_cost(model, num_frames=num_frames, crop_size=crop_size)
+    return planned_cost(model, num_frames=num_frames, crop_size=crop_size)
 
 
 def _cost_cells(cost: ModelCost | None) -> tuple[str, str]:
@@ -271,13 +196,18 @@ def _cost_cells(cost: ModelCost | None) -> tuple[str, str]:
     )
 
 
-def _measured_cells(row: PublishedVideo, run: _Measured | None) -> tuple[str, ...]:
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _measured_cells(row: PublishedModel, run: _Measured | None) -> tuple[str, ...]:
     if run is None:
-        return ("",) * 6
+        return ("",) * 7
     top1 = run.metrics[TOP1.test_metric]
     return (
-        f"{top1:.1f}",
+        _percent(top1),
         f"{top1 - row.top1:+.1f}",
+        _percent(run.metrics.get(TOP5.test_metric)),
         f"{run.metrics[Metrics.TEST_NUM_VIDEOS]:.0f}",
         run.tags[Tags.FINGERPRINT],
         run.commit,
@@ -285,15 +215,14 @@ def _measured_cells(row: PublishedVideo, run: _Measured | None) -> tuple[str, ..
     )
 
 
-def _cells_alone(run: _Measured, scores: Sequence[ScoreName]) -> tuple[str, ...]:
+def _cells_alone(run: _Measured, scores: Sequence[ScoreName], *, images: bool) -> tuple[str, ...]:
     loss = run.metrics.get(Metrics.TRAIN_EPOCH_LOSS, run.metrics.get(Metrics.TRAIN_LOSS))
     wall_s = run.metrics.get(Metrics.RUN_WALL_S)
-    tested = [run.metrics.get(score.test_metric) for score in scores]
+    cost = _cost_cells(_run_cost(run))
+    temporal, resolution = (str(run.params.get(name, "")) for name in ("model.temporal", "clip.crop_size"))
     return (
-        str(run.params.get("model.temporal", "")),
-        *_cost_cells(_run_cost(run)),
-        _views(run),
-        *("" if value is None else f"{value:.1f}" for value in tested),
+        *((*cost, resolution) if images else (temporal, *cost, _views(run))),
+        *(_percent(run.metrics.get(score.test_metric)) for score in scores),
         f"{run.metrics[Metrics.TEST_NUM_VIDEOS]:.0f}",
         "" if loss is None else f"{loss:.3f}",
         run.tags[Tags.FINGERPRINT],

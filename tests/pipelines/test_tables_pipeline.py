@@ -31,10 +31,10 @@ def command(folder, *arguments, uri=None):
 def test_without_any_run_all_published_rows_are_printed_and_nothing_is_created(tmp_path):
     done = command(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("| MorphMLP-") == 12
-    for gmac_a_view, rows in (("66.4", 4), ("133.3", 2), ("97.8", 3), ("196.7", 3)):
+    assert done.stdout.count("| MorphMLP-") == 12 + 4 + 3  # videos, images, segmentation
+    for gmac_a_view, rows in (("66.4", 4), ("133.3", 2), ("97.8", 3), ("196.7", 3), ("12.5", 2)):
         assert done.stdout.count(f" {gmac_a_view} |") == rows
-    for title in ("Kinetics-400", "Something-Something V1", "Something-Something V2"):
+    for title in ("Kinetics-400", "Something-Something V1", "Something-Something V2", "ImageNet-1K"):
         assert f"## {title}\n" in done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -62,7 +62,7 @@ def test_a_store_that_does_not_answer_is_one_clear_line(tmp_path):
     assert line.startswith("error: tracking store http://127.0.0.1:")
 
 
-@pytest.mark.parametrize("arguments", [["--format", "csv"], ["--dataset", "imagenet"]])
+@pytest.mark.parametrize("arguments", [["--format", "csv"], ["--dataset", "places365"]])
 def test_arguments_that_do_not_fit_exit_with_2(tmp_path, arguments):
     done = command(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")

@@ -8,16 +8,10 @@ import pytest
 
 from morphmlp.config.loading import flat_fields, load_config
 from morphmlp.config.schema import EarlyStoppingConfig
-from morphmlp.errors import ConfigError
-from morphmlp.models.presets import PRESETS, preset
+from morphmlp.models.presets import preset
 from morphmlp.record import Metrics, Tags
-from morphmlp.reporting.tables import (
-    load_published,
-    measured_table,
-    other_table,
-    published_table,
-    render,
-)
+from morphmlp.reporting.published import load_published
+from morphmlp.reporting.tables import measured_table, others_table, published_table, render
 from morphmlp.tasks import scores
 from morphmlp.tasks.scores import TOP1, TOP5, ScoreName
 from morphmlp.tracking.writer import param_text
@@ -54,31 +48,12 @@ def measured(*rows):
     return cells
 
 
-def test_twelve_video_models_are_published_with_source_and_without_top5():
-    assert len(PUBLISHED.videos) == 12
-    assert all("commit 62ebe80" in row.source and row.top5 is None for row in PUBLISHED.videos)
-
-
-def test_published_rows_agree_with_their_presets():
-    classes = {"k400": 400, "ssv1": 174, "ssv2": 174}
-    for row in PUBLISHED.videos:
-        assert row.preset in PRESETS
-        assert preset(row.preset).num_frames == row.frames
-        assert preset(row.preset).model.num_classes == classes[row.dataset]
-        assert (row.frame_stride is None) == (row.dataset != "k400")
-
-
-def test_printed_arithmetic_is_that_of_our_networks_times_the_views():
-    # GMAC a view as tests of models.cost pin them; the head's classes change the fifth digit only.
-    ours = {("MorphMLP-S", 16): 66.36, ("MorphMLP-S", 32): 133.34, ("MorphMLP-B", 16): 97.83, ("MorphMLP-B", 32): 196.7}
-    for row in PUBLISHED.videos:
-        clips, crops = row.num_views
-        assert ours[row.model, row.frames] * clips * crops == pytest.approx(row.gflops_total, rel=0.015)
-
-
 def test_without_runs_the_measured_cells_are_empty():
     [cells] = published_table(K400_S16, NO_RUNS).to_dict("records")
-    assert list(cells.values()) == ["MorphMLP-S", "16", "4 clips x 1 crop", "47.0", "66.4", "78.7", *[""] * 6]
+    assert list(cells.values()) == [
+        *("MorphMLP-S", "16", "4 clips x 1 crop", "47.0", "66.4", "78.7", "93.8"),
+        *[""] * 7,
+    ]
 
 
 def test_a_run_of_the_same_network_clip_and_views_fills_its_row(k400):
@@ -213,11 +188,11 @@ def test_tables_render_with_digits_as_printed(k400):
     table = published_table(K400_S16, pd.DataFrame([run_row(k400)]))
     markdown = render(table, style="markdown").splitlines()
     assert len(markdown) == 3
-    assert all(line.count("|") == 13 for line in markdown)
+    assert all(line.count("|") == 15 for line in markdown)
     [row] = csv.DictReader(io.StringIO(render(table, style="csv")))
     assert row == table.to_dict("records")[0]
     latex = render(table, style="latex")
-    assert latex.startswith("\\begin{tabular}{lrlrrrrrrlll}\n\\toprule")
+    assert latex.startswith("\\begin{tabular}{lrlrrrrrrrrlll}\n\\toprule")
     assert "47.0" in latex
 
 
@@ -226,19 +201,86 @@ def test_a_table_without_rows_renders_its_header(style):
     assert "experiment" in render(measured_table(NO_RUNS, "demo"), style=style)
 
 
-def test_other_tasks_carry_their_source():
-    table = other_table(PUBLISHED.others)
-    assert table["published"].tolist() == ["83.4", "45.9"]
-    assert table["source"].str.contains("wizwand.com").all()
+def test_numbers_of_other_networks_stand_with_their_source_and_without_empty_columns():
+    table = others_table(PUBLISHED.others, "ssv2")
+    assert list(table.columns) == ["model", "GFLOPs", "top-1", "top-5", "source"]
+    assert table.to_dict("records")[-1] == {
+        **{"model": "MViT-B 32x3", "GFLOPs": "1365", "top-1": "67.7", "top-5": "90.9"},
+        "source": "arXiv 2111.12527v1, Tables 3-5",
+    }
+    segmentation = others_table(PUBLISHED.others, "ade20k")
+    assert list(segmentation.columns) == ["model", "params (M)", "mIoU", "source"]
+    assert segmentation["mIoU"].tolist()[-3:] == ["43.0", "44.7", "45.9"]
 
 
-def test_faults_of_the_published_file_are_named_together(tmp_path):
-    text = (ROOT / "experiments" / "published.yaml").read_text()
-    file = tmp_path / "published.yaml"
-    file.write_text(text.replace("top1: 78.7", "top1: 787").replace("1 clip x 1 crop", "one view"))
-    with pytest.raises(ConfigError) as caught:
-        load_published(file)
-    assert [fault.split(": ")[1] for fault in caught.value.faults] == ["videos.0.top1", "videos.4.views"]
+@pytest.fixture(scope="module")
+def imagenet(k400):
+    """An experiment like the published image training, as far as a table looks at it."""
+    chosen = preset("morphmlp_s_image")
+    return replace(
+        k400,
+        name="in1k-s",
+        dataset="imagenet",
+        model=chosen.model,
+        clip=replace(k400.clip, sampling="segments", num_frames=1, frame_stride=None),
+        train=replace(k400.train, epochs=300),
+        test=replace(k400.test, num_clips=1),
+    )
+
+
+def image_row(*rows):
+    images = [row for row in PUBLISHED.images if row.preset == "morphmlp_s_image"]
+    [cells] = published_table(images, pd.DataFrame(rows)).to_dict("records")
+    return cells
+
+
+def test_an_image_row_has_what_is_printed_of_its_size_and_says_nothing_of_frames_and_views():
+    assert image_row() == {
+        **{"model": "MorphMLP-S", "resolution": "224", "params (M)": "40.5", "printed (M)": "38"},
+        **{"GMAC": "7.0", "printed GFLOPs": "7.0", "published top-1": "82.6", "published top-5": ""},
+        **dict.fromkeys(("measured top-1", "delta", "measured top-5", "n images", "fingerprint", "commit", "run"), ""),
+    }
+
+
+def test_a_run_of_the_published_image_training_fills_its_row(imagenet):
+    metrics = {TOP1.test_metric: 82.0, TOP5.test_metric: 96.04, Metrics.TEST_NUM_VIDEOS: 50000.0}
+    cells = image_row(run_row(imagenet, metrics=metrics))
+    assert (cells["measured top-1"], cells["delta"], cells["measured top-5"]) == ("82.0", "-0.6", "96.0")
+    assert (cells["n images"], cells["run"]) == ("50000", "in1k-s (abcdef01)")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train__epochs": 100},
+        {"clip__crop_size": 256},
+        {"test__num_crops": 3},
+        {"test__single_crop": "left"},
+        {"model__chunk_lengths": [28, 28, 28, 49]},
+        {"dataset": "k400"},
+    ],
+)
+def test_another_image_training_leaves_the_row_empty(imagenet, change):
+    dataset = change.pop("dataset", "imagenet")
+    assert image_row(run_row(replace(imagenet, dataset=dataset), **change))["measured top-1"] == ""
+
+
+def test_another_data_set_of_images_has_a_table_of_its_own_without_views(imagenet):
+    metrics = {TOP1.test_metric: 91.25, Metrics.TEST_NUM_VIDEOS: 10000.0}
+    own = replace(imagenet, dataset="fashion_mnist", name="fashion")
+    [cells] = measured_table(pd.DataFrame([run_row(own, metrics=metrics)]), "fashion_mnist").to_dict("records")
+    assert cells == {
+        **{"experiment": "fashion", "params (M)": "40.5", "GMAC": "7.0"},
+        **{"resolution": "224", "top-1": "91.2", "top-5": "", "n images": "10000", "train loss": ""},
+        **{"fingerprint": "0123456789ab", "commit": "fffffff", "wall time (min)": ""},
+    }
+
+
+def test_runs_of_images_and_of_videos_on_one_data_set_share_the_table_of_videos(imagenet, k400):
+    rows = [run_row(replace(imagenet, dataset="mine")), run_row(replace(k400, dataset="mine"))]
+    table = measured_table(pd.DataFrame(rows), "mine")
+    assert table["temporal"].tolist() == ["none", "mixed"]
+    assert "n videos" in table.columns
 
 
 def test_a_trial_of_a_few_epochs_does_not_stand_next_to_a_published_number(k400):

@@ -1,0 +1,237 @@
+"""Published numbers as `experiments/published.yaml` holds them, and which runs and points they stand next to."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from morphmlp.config import ExperimentConfig
+from morphmlp.config.loading import flat_fields, read_yaml
+from morphmlp.config.schema import ModelConfig
+from morphmlp.config.values import STRICT, PositiveFloat, PositiveInt
+from morphmlp.errors import ConfigError
+from morphmlp.models.presets import preset
+
+TITLES = {
+    "k400": "Kinetics-400",
+    "ssv1": "Something-Something V1",
+    "ssv2": "Something-Something V2",
+    "imagenet": "ImageNet-1K",
+}
+"""Data sets with published numbers that runs are held against, and their names in print."""
+ADE20K = "ade20k"
+"""Published too, but not measured here; its score is mIoU."""
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PublishedModel:
+    """One published number of a MorphMLP."""
+
+    dataset: str
+    """Data set whose validation split was scored."""
+    model: str
+    """Name in print."""
+    preset: str
+    """The same network in `models.presets`."""
+    epochs: PositiveInt
+    """Length of the published training; a run of another length isn't compared with the number."""
+    top1: Percent
+    """Top-1, percent."""
+    top5: Percent | None
+    """Top-5, percent; null where the source has none."""
+    source: str
+    """Where the row can be read."""
+    note: str | None
+    """What to know before relying on it."""
+
+    def expected_params(self) -> dict[str, JsonValue]:
+        """The parameters that a run must have to stand next to the number.
+
+        A checkpoint that was chosen by validation, whose videos these data sets test on, reads higher and doesn't.
+        """
+        chosen = preset(self.preset)
+        return {
+            **{f"model.{name}": value for name, value in _MODEL.dump_python(chosen.model, mode="json").items()},
+            "clip.num_frames": chosen.num_frames,
+            "clip.crop_size": chosen.crop_size,
+            "test.checkpoint": "last",
+            "train.epochs": self.epochs,
+            "train.max_steps": None,
+            "train.early_stopping": None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PublishedVideo(PublishedModel):
+    """One published number of a video model."""
+
+    dataset: Literal["k400", "ssv1", "ssv2"]
+    frames: PositiveInt
+    """Frames per clip."""
+    frame_stride: PositiveInt | None
+    """Source frames between two clip frames; null where frames come from equal segments."""
+    views: Annotated[str, Field(pattern=r"^\d+ clips? x \d+ crops?$")]
+    """Views of a video, in words."""
+    gflops_total: PositiveFloat
+    """Multiply-accumulates over all views as printed, billions."""
+
+    @property
+    def num_views(self) -> tuple[int, int]:
+        """Clips and crops per video."""
+        clips, _, _, crops, _ = self.views.split()
+        return int(clips), int(crops)
+
+    def expected_params(self) -> dict[str, JsonValue]:
+        """See `PublishedModel`; the published one-crop test takes the centre on Kinetics, else the left crop."""
+        clips, crops = self.num_views
+        dense: dict[str, JsonValue] = {"clip.sampling": "dense", "clip.frame_stride": self.frame_stride}
+        return {
+            **super().expected_params(),
+            **(dense if self.frame_stride is not None else {"clip.sampling": "segments"}),
+            "test.num_clips": clips,
+            "test.num_crops": crops,
+            **({"test.single_crop": "centre" if self.dataset == "k400" else "left"} if crops == 1 else {}),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PublishedImage(PublishedModel):
+    """One published number of an image model, tested on one centre crop."""
+
+    dataset: Literal["imagenet"]
+    resolution: PositiveInt
+    """Rows and columns of the input, pixels."""
+    params_m: PositiveFloat
+    """Parameters as printed, millions."""
+    gflops: PositiveFloat
+    """Multiply-accumulates as printed, billions."""
+
+    def expected_params(self) -> dict[str, JsonValue]:
+        """See `PublishedModel`."""
+        views: dict[str, JsonValue] = {"test.num_clips": 1, "test.num_crops": 1, "test.single_crop": "centre"}
+        return {**super().expected_params(), **views, "clip.crop_size": self.resolution}
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Variant:
+    """One row of an ablation."""
+
+    variant: str
+    """What it is, in words."""
+    fields: dict[str, JsonValue] | None
+    """Dotted fields of an experiment that make it here; null where none do."""
+    top1: Percent
+    """Top-1, percent."""
+    miou: Percent | None = None
+    """mIoU on ADE20K with Semantic FPN, percent."""
+    params_m: PositiveFloat | None = None
+    """Parameters as printed, millions."""
+    gflops: PositiveFloat | None = None
+    """Multiply-accumulates as printed, billions."""
+    images_per_s: PositiveFloat | None = None
+    """Images per second as printed."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Ablation:
+    """One of the paper's ablation tables."""
+
+    table: PositiveInt
+    """Its number in arXiv 2111.12527v1."""
+    title: str
+    """What is varied."""
+    dataset: Literal["imagenet", "ssv1"]
+    """Data set whose validation split was scored."""
+    network: str
+    """Name in print."""
+    epochs: PositiveInt | None
+    """Length of the trainings; null where none is printed."""
+    rows: tuple[Variant, ...]
+
+    @model_validator(mode="after")
+    def _rows_have_the_same_fields(self) -> Self:
+        if len({tuple(row.fields) for row in self.rows if row.fields is not None}) > 1:
+            raise ValueError(f"rows of table {self.table} have different fields; name the same ones in each")
+        return self
+
+    def printed(self, config: ExperimentConfig, swept: Sequence[str]) -> str | None:
+        """What is printed for the variant that an experiment is, where nothing else of it is swept."""
+        fields = flat_fields(config)
+        for row in self.rows:
+            if row.fields and row.fields.keys() >= set(swept) and row.fields.items() <= fields.items():
+                return f"{row.top1:.1f} ({self.network}, {TITLES[self.dataset]}, Table {self.table})"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Other:
+    """A number of a network that isn't measured here."""
+
+    model: str
+    """Name in print."""
+    score: Percent
+    """Top-1, on ADE20K mIoU, percent."""
+    top5: Percent | None = None
+    """Top-5, percent."""
+    params_m: PositiveFloat | None = None
+    """Parameters, millions."""
+    gflops_total: PositiveFloat | None = None
+    """Multiply-accumulates over all views, billions."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Others:
+    """Numbers on one data set from one place."""
+
+    dataset: Literal["k400", "ssv1", "ssv2", "imagenet", "ade20k"]
+    source: str
+    """Where they can be read."""
+    rows: tuple[Other, ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Published:
+    """Everything in `experiments/published.yaml`."""
+
+    videos: tuple[PublishedVideo, ...]
+    images: tuple[PublishedImage, ...]
+    ablations: tuple[Ablation, ...]
+    others: tuple[Others, ...]
+
+    def models(self, dataset: str) -> tuple[PublishedVideo | PublishedImage, ...]:
+        """The published models of a data set."""
+        every: tuple[PublishedVideo | PublishedImage, ...] = (*self.videos, *self.images)
+        return tuple(row for row in every if row.dataset == dataset)
+
+
+_PUBLISHED = TypeAdapter(Published)
+_MODEL = TypeAdapter(ModelConfig)
+
+
+def load_published(path: str | Path) -> Published:
+    """Read `published.yaml`.
+
+    Raises:
+        ConfigError: The file is missing or holds something else; all faults together.
+    """
+    try:
+        return _PUBLISHED.validate_json(json.dumps(read_yaml(path)), strict=True)
+    except ValidationError as error:
+        places = ((".".join(str(part) for part in detail["loc"]), detail["msg"]) for detail in error.errors())
+        raise ConfigError([f"{path}: {place}: {message}" for place, message in places]) from None
+
+
+def printed_numbers(
+    ablations: Sequence[Ablation], config: ExperimentConfig, point: Mapping[str, JsonValue]
+) -> str | None:
+    """The paper's numbers for a sweep's point, `79.6 (MorphMLP-T, ImageNet-1K, Table 7)`; None where it has none.
+
+    A point has one where all that is swept is what a table varies, and its experiment has the values of a row there.
+    """
+    found = [printed for table in ablations if (printed := table.printed(config, list(point))) is not None]
+    return "; ".join(found) or None
