@@ -10,6 +10,16 @@ UNFINISHED = ".unfinished"
 """How the hidden names end that files have while they are written; a killed process leaves one behind."""
 
 
+class FilePath:
+    """The path of one of an object's files, by a pattern over the object's fields."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+
+    def __get__(self, owner: object, kind: type) -> Path:
+        return Path(self._pattern.format(**vars(owner)))
+
+
 @contextmanager
 def atomic_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Write a file in any way that needs a path: it takes its name when the block ends well, else it is removed.

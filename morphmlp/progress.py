@@ -22,15 +22,12 @@ class Progress(Protocol):
 
     def phase(self, title: str, *, total: int, unit: str) -> None:
         """A new piece of work begins."""
-        ...
 
     def update(self, done: int, note: str = "") -> None:
         """So much of it is done (absolute, not an increment)."""
-        ...
 
     def line(self, text: str) -> None:
         """Something worth keeping on the screen."""
-        ...
 
 
 class TerminalProgress:

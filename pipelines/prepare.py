@@ -249,8 +249,7 @@ def verify(
     again: bool,
 ) -> None:
     """Decode every video: fill the manifest, list what's broken, draw it."""
-    from morphmlp.preparation.ray_verify import VerifyFiles, verify_manifest
-    from morphmlp.preparation.verification import VerifyTask
+    from morphmlp.preparation.ray_verify import VerifyFiles, VerifyTask, verify_manifest
 
     task = VerifyTask(
         decoder=decoder,

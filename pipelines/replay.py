@@ -20,8 +20,8 @@ from morphmlp.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
+    from morphmlp.training.replay.one_process import SeenMicroBatch
     from morphmlp.training.replay.replay import RecordedRun, ReplayedStep
-    from morphmlp.training.replay.step_inspection import SeenMicroBatch
 
 PICTURES = (".png", ".pdf", ".svg")
 

@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from morphmlp.data.columns import TIME
 from morphmlp.data.manifest import Manifest, writing
 from morphmlp.errors import ManifestError
-from morphmlp.files import UNFINISHED, atomic_write
+from morphmlp.files import UNFINISHED, FilePath, atomic_write
 from morphmlp.preparation.findings import FACTS, with_columns
 from morphmlp.preparation.work_folder import RESULT
 
@@ -52,35 +52,18 @@ class CopyFiles:
     folder: Path
     name: str
 
-    @property
-    def manifest(self) -> Path:
-        """Manifest of the copies."""
-        return self.folder / f"{self.name}.parquet"
-
-    @property
-    def quarantine(self) -> Path:
-        """Videos of which no copy could be made."""
-        return self.folder / f"{self.name}.quarantine.parquet"
-
-    @property
-    def found(self) -> Path:
-        """One row per video with all that's known of its copy."""
-        return self.folder / f"{self.name}.copies.parquet"
-
-    @property
-    def log(self) -> Path:
-        """What the command said, with the time."""
-        return self.folder / f"{self.name}.log.txt"
-
-    @property
-    def videos(self) -> Path:
-        """The copies."""
-        return self.folder / self.name
-
-    @property
-    def work(self) -> Path:
-        """Results of a job that isn't through."""
-        return self.folder / f".{self.name}.work"
+    manifest = FilePath("{folder}/{name}.parquet")
+    """Manifest of the copies."""
+    quarantine = FilePath("{folder}/{name}.quarantine.parquet")
+    """Videos of which no copy could be made."""
+    found = FilePath("{folder}/{name}.copies.parquet")
+    """One row per video with all that's known of its copy."""
+    log = FilePath("{folder}/{name}.log.txt")
+    """What the command said, with the time."""
+    videos = FilePath("{folder}/{name}")
+    """The copies."""
+    work = FilePath("{folder}/.{name}.work")
+    """Results of a job that isn't through."""
 
     def copy_of(self, video_id: str, suffix: str) -> Path:
         """Where a video's copy lies: a readable name, whatever characters the id has."""

@@ -44,7 +44,7 @@ _LOG_COUNTS_FROM = 0.6
 def overview_figure(
     found: pa.Table, labels: npt.NDArray[np.integer], class_names: Sequence[str], *, title: str
 ) -> Figure:
-    """Draw the data set: rows of `morphmlp.preparation.verification.VERIFIED`, and the class id of each."""
+    """Draw the data set: rows of `morphmlp.preparation.ray_verify.VERIFIED`, and the class id of each."""
     figure = Figure(figsize=(12, 9), dpi=_DPI, layout=ConstrainedLayoutEngine(hspace=0.06, wspace=0.03))
     grid = figure.add_gridspec(3, 6, height_ratios=(1, 1, 1.15))
     usable = found.filter(pc.equal(found["error"], ""))

@@ -37,22 +37,14 @@ class VideoTask(Protocol):
     @property
     def schema(self) -> pa.Schema:
         """Columns of its results, those of `morphmlp.preparation.work_folder.RESULT` first."""
-        ...
 
     def __call__(self, video: Mapping[str, object]) -> Mapping[str, object]:
-        """Do it.
-
-        Args:
-            video: The video's cells of the manifest.
-
-        Returns:
-            Cells of `schema` beyond the video's own and the error's; those that are left out are null.
+        """Do it with the video of these cells of a manifest; gives cells of `schema` (those left out are null).
 
         Raises:
             ManifestError: Nothing can be written any more, which is no video's fault; it ends the job.
             Exception: Whatever is wrong with this video; it becomes a row with its class and text.
         """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +79,9 @@ class _TaskOfVideos:
 def do_with_every_video(
     videos: pa.Table, task: VideoTask, work: WorkFolder, *, title: str, progress: Progress
 ) -> pa.Table:
-    """Do a task with all videos that aren't finished, in the running Ray session.
+    """Do a task with all videos that aren't finished, in the running Ray session; the results of all, in their order.
 
     Videos are rows of a manifest, with `video_id`, `path` and what else the task reads; the work folder must be open.
-
-    Returns:
-        The result of every video, in the order of `videos`; columns `task.schema`.
 
     Raises:
         ManifestError: Raised by the task; what is finished by then is kept.
@@ -109,24 +98,21 @@ def do_with_every_video(
     try:
         while start < len(rows):
             cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]  # it may grow
-            segment = rows[start : start + _segment_rows(cpus)]
+            size = min(max(_SEGMENT_ROWS, _SEGMENT_ROWS_PER_CPU * cpus), _MOST_SEGMENT_ROWS)
+            segment = rows[start : start + size]
             for results in _done(videos.take(pa.array(segment)).combine_chunks(), task, cpus=cpus):
                 good = results.filter(pc.not_equal(results["error"], ManifestError.__name__))
                 keeper.take(good)
                 meter.add(good)
                 if good.num_rows < results.num_rows:
-                    raise ManifestError(_first_message(results))
+                    stopping = results.filter(pc.equal(results["error"], ManifestError.__name__))
+                    raise ManifestError(str(stopping["message"][0]))
             keeper.keep()
             work.compact()
             start += len(segment)
     finally:
         keeper.keep()
     return work.results(videos["video_id"])
-
-
-def _segment_rows(cpus: int) -> int:
-    """Videos that are in Ray's hands at a time."""
-    return min(max(_SEGMENT_ROWS, _SEGMENT_ROWS_PER_CPU * cpus), _MOST_SEGMENT_ROWS)
 
 
 def videos_per_task(videos: int, cpus: int) -> int:
@@ -152,11 +138,6 @@ def _done(videos: pa.Table, task: VideoTask, *, cpus: int) -> Iterator[pa.Table]
     context.execution_options.verbose_progress = False
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield cast(pa.Table, batch)
-
-
-def _first_message(results: pa.Table) -> str:
-    stopping = results.filter(pc.equal(results["error"], ManifestError.__name__))
-    return str(stopping["message"][0])
 
 
 class _Keeper:

@@ -8,22 +8,23 @@ import errno
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from morphmlp.data.decoding.inspection import cut_short
-from morphmlp.data.decoding.protocol import VideoInfo
+from morphmlp.data.decoding.protocol import Frames, VideoInfo
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder, reader_of
 from morphmlp.data.decoding.pyav.packets import HELD_BYTES
-from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
+from morphmlp.data.decoding.pyav.stream_decoder import Orientation, StreamDecoder
 from morphmlp.errors import CopyError, DecodeError, ManifestError
 from morphmlp.files import atomic_file
 from morphmlp.preparation.likeness import Sample, least_psnr_db, require_same_times
-from morphmlp.preparation.pictures import Pictures, scaled_size
 from morphmlp.preparation.transcode_settings import TranscodeSettings
 
 _NO_VIDEOS_FAULT = (
@@ -38,6 +39,18 @@ _LONGEST_STEP = 2**31
 """Units of time from one frame to the next that an mp4 file can hold."""
 _LIMITED_RANGE = 1
 """FFmpeg's `AVCOL_RANGE_MPEG`."""
+_MATRICES = {
+    1: Colorspace.ITU709,
+    2: Colorspace.ITU601,  # unspecified: FFmpeg's scaler takes it so, in the source as in the copy
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}
+"""By FFmpeg's number of a matrix (`AVColorSpace`) the scaler's, for those that a copy can keep."""
+_BT601 = 6
+_PIXELS = "yuv420p"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +113,82 @@ def _x264_options(settings: TranscodeSettings) -> dict[str, str]:
             f"bframes={settings.b_frames}:b-adapt=0:b-pyramid=none:threads=1"
         ),
     }
+
+
+def scaled_size(width: int, height: int, *, short_edge: int) -> tuple[int, int]:
+    """Width and height of a copy: both even, as 4:2:0 needs them, the shorter one at most `short_edge`."""
+    shorter = min(width, height)
+    if shorter <= short_edge:
+        return max(width // 2 * 2, 2), max(height // 2 * 2, 2)
+    return tuple(max(round(side * short_edge / shorter / 2) * 2, 2) for side in (width, height))  # type: ignore[return-value]  # of two
+
+
+class Pictures:
+    """Makes a copy's pictures: all of one size, range and matrix, whatever the source changes to on its way."""
+
+    def __init__(self, first: VideoFrame, *, width: int, height: int, orientation: Orientation) -> None:
+        """Choose what all have in common, by the source's first frame.
+
+        A picture as it is shown has so many columns and rows, both even; stored planes are turned to that.
+        """
+        self._width, self._height, self._orientation = width, height, orientation
+        self._stored_size = orientation.shown_size(width, height)  # there as back
+        self.matrix = _BT601 if _has_no_matrix(first) else first.colorspace
+        """How YCbCr is made of RGB, by FFmpeg's number: as in the source where a copy can keep that."""
+        self._reformatter = VideoReformatter()
+
+    def cut_size(self, width: int, height: int) -> tuple[int, int]:
+        """Columns and rows of a stored frame that are used: all but one too many, as scaling by a pixel would blur."""
+        across, down = self._stored_size
+        return (across, down) if 0 <= width - across <= 1 and 0 <= height - down <= 1 else (width, height)
+
+    def picture(self, frame: VideoFrame) -> VideoFrame:
+        """One frame's, without its time.
+
+        Raises:
+            FFmpegError: It can't be converted.
+        """
+        if _has_no_matrix(frame):
+            # By way of RGB, as the decoder sees it; straight to 4:2:0 every other pixel's colour would be left out.
+            frame = self._reformatter.reformat(frame, format="rgb24", threads=1)
+            frame = self._reformatter.reformat(
+                frame,
+                format="yuv444p",
+                dst_colorspace=_MATRICES[self.matrix],
+                dst_color_range=ColorRange.MPEG,
+                threads=1,
+            )
+        is_scaled = self.cut_size(frame.width, frame.height) != self._stored_size
+        width, height = self._stored_size if is_scaled else (frame.width, frame.height)
+        converted = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format=_PIXELS,
+            dst_colorspace=None if frame.colorspace == self.matrix else _MATRICES[self.matrix],
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.LANCZOS if is_scaled else Interpolation.AREA,
+            threads=1,
+        )
+        if self._orientation == Orientation() and (converted.width, converted.height) == (self._width, self._height):
+            return converted
+        planes = [np.ascontiguousarray(self._orientation.shown(plane)).ravel() for plane in self._planes(converted)]
+        rows = self._height * 3 // 2
+        return VideoFrame.from_ndarray(np.concatenate(planes).reshape(rows, self._width), format=_PIXELS)
+
+    def _planes(self, frame: VideoFrame) -> list[Frames]:
+        """Luma and both chroma planes, cut to an even size."""
+        width, height = self._stored_size
+        sizes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
+        return [
+            np.frombuffer(cast("memoryview[int]", plane), np.uint8).reshape(-1, plane.line_size)[:rows, :columns]
+            for plane, (rows, columns) in zip(frame.planes, sizes, strict=True)
+        ]
+
+
+def _has_no_matrix(frame: VideoFrame) -> bool:
+    """Whether it's RGB, or of a matrix that the scaler doesn't know."""
+    return frame.format.is_rgb or frame.colorspace not in _MATRICES
 
 
 class _Written:
@@ -168,12 +257,10 @@ class _Written:
             raise CopyError(f"its copy can't be read back: {error}") from None
         return copy.info
 
-    def _rate(self) -> Fraction:
-        """Only a hint: every frame has its time."""
-        return max(Fraction(self._info.fps).limit_denominator(1001), Fraction(1, 1001))
-
     def _begun(self, first: VideoFrame, pictures: Pictures) -> VideoStream:
-        stream = self._container.add_stream("libx264", rate=self._rate(), options=_x264_options(self._settings))
+        # Only a hint: every frame has its time.
+        rate = max(Fraction(self._info.fps).limit_denominator(1001), Fraction(1, 1001))
+        stream = self._container.add_stream("libx264", rate=rate, options=_x264_options(self._settings))
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = self._width, self._height, "yuv420p"
         context.time_base = stream.time_base = self._time_base

@@ -40,11 +40,7 @@ class Sums:
         return torch.cat([getattr(self, field.name).flatten() for field in fields(self)])
 
     def unpack(self, packed: Tensor) -> Self:
-        """The same fields with the values of a packed tensor, or of several along its leading axes.
-
-        Args:
-            packed: `[... n]`, where `n` is the length of `pack()`.
-        """
+        """The same fields with the values of `[... n]`: a packed tensor of length `n`, or several."""
         shapes = {field.name: getattr(self, field.name).shape for field in fields(self)}
         parts = torch.split(packed, [shape.numel() for shape in shapes.values()], dim=-1)
         return type(self)(
@@ -90,68 +86,42 @@ class Task(Protocol):
     @property
     def scores(self) -> tuple[ScoreName, ...]:
         """Names of the scores; the first one ranks checkpoints, trials and runs."""
-        ...
 
     def network(self) -> Backbone:
         """The network with fresh weights, from clips to outputs."""
-        ...
 
     def targets(self, labels: Tensor) -> Tensor:
-        """What the loss compares outputs with.
-
-        Args:
-            labels: Those of a micro-batch (`MicroBatch.labels`), on the training device.
-        """
-        ...
+        """What the loss compares outputs with, of a micro-batch's labels on the training device."""
 
     def notes(self, videos: Manifest) -> list[str]:
         """Lines for the user on how these training videos are learnt from, where that isn't as usual."""
-        ...
 
     def mix(self, clips: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Mix the clips of a micro-batch with each other, and their targets alike; the inputs stay as they are."""
-        ...
 
     def loss_sum(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss summed over clips, computed in fp32."""
-        ...
 
     def no_counts(self) -> Counts:
         """The counts of no video."""
-        ...
 
     def counts(self, outputs: Tensor, labels: Tensor) -> Counts:
         """Counts of videos from their outputs (in validation one view each, in the test as `predictions` sums them)."""
-        ...
 
     def predictions(self, manifest: Manifest, outputs: Mapping[int, ViewOutputs]) -> pa.Table:
-        """The test's table, one row per scored video in manifest order.
-
-        Args:
-            manifest: The test videos.
-            outputs: All views' outputs by manifest row.
-        """
-        ...
+        """The test's table, one row per scored video in manifest order; outputs are those of all views by row."""
 
     def count_predictions(self, table: pa.Table) -> Counts:
         """Counts of a table that `predictions` made."""
-        ...
 
     def confusion(self, table: pa.Table) -> npt.NDArray[np.int64] | None:
         """True classes (rows) by predicted ones in such a table; None where a task has no classes to confuse."""
-        ...
 
 
 def network_input(clips: Tensor, network: Backbone, device: torch.device) -> Tensor:
-    """Clips as a network takes them: on the device and on its scale. All that a network ever sees is made here.
+    """Clips (uint8, `[b t h w c]`) as a network takes them: on the device and on its scale.
 
-    Args:
-        clips: uint8, `[b t h w c]`.
-        network: Whose input it is.
-        device: Where the network is.
-
-    Returns:
-        `[b c t h w]`; `[b c h w]` for a network that takes images.
+    `[b c t h w]`, or `[b c h w]` for a network that takes images. All that a network ever sees is made here.
     """
     scaled = normalise(clips.to(device, non_blocking=True))
     return scaled.squeeze(2) if network.is_image else scaled

@@ -1,4 +1,7 @@
-"""Runs of a store: opened or resumed by name, found, and read as a table."""
+"""Runs of a store: opened or resumed by name, found, and read as a table.
+
+Every function raises TrackingError where the store can't be reached or used, or has no such run.
+"""
 
 import tempfile
 from collections.abc import Mapping
@@ -37,9 +40,6 @@ def open_run(
     The store must be prepared; its experiment is the data set's name. Parameters are `flat_fields` of the
     configuration: strings are kept, everything else becomes JSON. Values too long for MLflow are cut, with the full
     text in the artifact `params/<name>.json`.
-
-    Raises:
-        TrackingError: The store can't be reached or used.
     """
     texts = {name: param_text(value) for name, value in params.items()}
     with faults(uri), short_http_timeouts():
@@ -74,11 +74,7 @@ def ready_store(experiment: str) -> str:
 
 
 def find_run(uri: str, *, run_name: str, experiment: str | None = None) -> RunSummary | None:
-    """The newest run of this name, in one MLflow experiment or in all.
-
-    Raises:
-        TrackingError: The store can't be reached or used.
-    """
+    """The newest run of this name, in one MLflow experiment or in all."""
     with faults(uri), short_http_timeouts():
         runs = _search(uri, experiment, f"attributes.run_name = {quoted(run_name)}")
     return runs[0] if runs else None
@@ -92,9 +88,6 @@ def read_runs(uri: str, *, experiment: str | None = None, dataset: str | None = 
 
     With `experiment` only runs of the configuration of this name (tag `morphmlp.experiment`), with `dataset` only runs
     on this data set (MLflow's experiment).
-
-    Raises:
-        TrackingError: The store can't be reached or used.
     """
     file = sqlite_file(uri)
     if file is not None and not file.exists():
@@ -112,11 +105,7 @@ def read_runs(uri: str, *, experiment: str | None = None, dataset: str | None = 
 
 
 def read_run(uri: str, run_id: str) -> RunSummary:
-    """One run, whatever its status.
-
-    Raises:
-        TrackingError: The store can't be reached or used, or has no such run.
-    """
+    """One run, whatever its status."""
     with faults(uri), short_http_timeouts():
         client = MlflowClient(uri)
         run = client.get_run(run_id)
@@ -124,22 +113,14 @@ def read_run(uri: str, run_id: str) -> RunSummary:
 
 
 def read_children(uri: str, parent_run_id: str) -> list[RunSummary]:
-    """All runs of a sweep, whatever their status, newest first.
-
-    Raises:
-        TrackingError: The store can't be reached or used, or has no such parent.
-    """
+    """All runs of a sweep, whatever their status, newest first."""
     parent = read_run(uri, parent_run_id)
     with faults(uri), short_http_timeouts():
         return _search(uri, parent.experiment, f"tags.`{Tags.PARENT}` = {quoted(parent_run_id)}")
 
 
 def read_text(uri: str, run_id: str, file: str) -> str | None:
-    """A text among a run's artifacts; None where it has no such file.
-
-    Raises:
-        TrackingError: The store can't be reached or used, or has no such run.
-    """
+    """A text among a run's artifacts; None where it has no such file."""
     with faults(uri), short_http_timeouts(), tempfile.TemporaryDirectory() as folder:
         client = MlflowClient(uri)
         parent = str(PurePosixPath(file).parent)

@@ -23,9 +23,8 @@ from morphmlp.preparation.copies import CopyFiles
 from morphmlp.preparation.copy_tasks import PackTask, TranscodeTask
 from morphmlp.preparation.ray_copies import copy_job, make_copies
 from morphmlp.preparation.ray_jobs import do_with_every_video
-from morphmlp.preparation.ray_verify import VerifyFiles, verify_manifest
+from morphmlp.preparation.ray_verify import VerifyFiles, VerifyTask, verify_manifest
 from morphmlp.preparation.transcode_settings import TranscodeSettings
-from morphmlp.preparation.verification import VerifyTask
 from morphmlp.preparation.work_folder import WorkFolder
 
 ROOT = Path(__file__).parents[2]

@@ -18,10 +18,10 @@ from morphmlp.data.datasets.kinetics_formats import (
 )
 from morphmlp.data.datasets.lines import AnnotatedVideo, Faults, as_table, composed, lines_of, read_content, split_of
 from morphmlp.data.datasets.list_formats import FoundRows, read_list
-from morphmlp.data.datasets.list_paths import below_folder
 from morphmlp.data.datasets.matching import (
     Annotations,
     LabelledRows,
+    below_folder,
     endings_text,
     label_ids,
     match_files,

@@ -14,8 +14,14 @@ from typing import Literal
 
 from morphmlp.data.datasets.lines import MAX_FAULTS, SPLIT_WORDS, Faults, as_table, composed, lines_of, read_content
 from morphmlp.data.datasets.list_formats import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS, column, video_by_path
-from morphmlp.data.datasets.list_paths import below_folder
-from morphmlp.data.datasets.matching import LabelledRows, label_ids, match_files, names_seen, rows_without_repeats
+from morphmlp.data.datasets.matching import (
+    LabelledRows,
+    below_folder,
+    label_ids,
+    match_files,
+    names_seen,
+    rows_without_repeats,
+)
 from morphmlp.data.datasets.video_folder import VIDEOS_OR_FRAMES, VideoFolder, is_text, without_extension
 from morphmlp.data.decoding.stored_frames.frame_names import PICTURES, shown
 from morphmlp.data.decoding.stored_frames.frame_stores import frame_names

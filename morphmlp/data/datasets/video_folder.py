@@ -36,12 +36,10 @@ class Wanted(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """Paths from the folder on, or absolute ones, without their endings."""
-        ...
 
     @property
     def endings(self) -> Sequence[str]:
         """Extensions, `FOLDER`, or nothing for a file that has the name alone."""
-        ...
 
 
 class VideoFolder:

@@ -59,7 +59,6 @@ class VideoReader(Protocol):
         Raises:
             DecodeError: Not one frame could be decoded.
         """
-        ...
 
     def scan(self) -> int:
         """Decode every frame once; returns how many of `info.num_frames` are damaged or don't come out.
@@ -67,7 +66,6 @@ class VideoReader(Protocol):
         Raises:
             DecodeError: Not one frame could be decoded.
         """
-        ...
 
 
 class Decoder(Protocol):
@@ -78,7 +76,6 @@ class Decoder(Protocol):
     @property
     def version(self) -> str:
         """Version of the library behind it, recorded with every run."""
-        ...
 
     def open(self, path: str) -> VideoReader:
         """Open a file.
@@ -86,7 +83,6 @@ class Decoder(Protocol):
         Raises:
             DecodeError: The file is missing, empty, not a video, or has no video stream.
         """
-        ...
 
 
 class VideoOpener(Protocol):
@@ -104,7 +100,6 @@ class VideoOpener(Protocol):
         Raises:
             DecodeError: It can't be used, with the reason.
         """
-        ...
 
 
 def require_content(path: str) -> None:

@@ -111,7 +111,6 @@ class TrainClips(Protocol):
 
     def train(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
         """One item per step, from the cursor to the end of its epoch: this worker's micro-batches."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

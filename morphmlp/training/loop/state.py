@@ -34,11 +34,9 @@ class Stateful(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """All that it needs to resume."""
-        ...
 
     def load_state_dict(self, state_dict: Any, /) -> object:
         """Resume from there."""
-        ...
 
 
 @dataclass

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from morphmlp.errors import RunInUseError
+from morphmlp.files import FilePath
 
 
 @contextmanager
@@ -33,47 +34,37 @@ def run_lock(folder: "RunFolder") -> Iterator[None]:
         yield
 
 
-class _In:
-    """A file's path, by its name in the folder."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, folder: "RunFolder", owner: type) -> Path:
-        return folder.root / self._name
-
-
 @dataclass(frozen=True)
 class RunFolder:
     """Where a run's files are."""
 
     root: Path
 
-    experiment = _In("experiment.yaml")
+    experiment = FilePath("{root}/experiment.yaml")
     """The resolved experiment file."""
-    data = _In("data.json")
+    data = FilePath("{root}/data.json")
     """Fingerprints of the videos that the run began with, by split."""
-    start_weights = _In("start-from.json")
+    start_weights = FilePath("{root}/start-from.json")
     """Names of tensors: taken from the weights that the run started from, fresh, and left in their file."""
-    progress = _In("progress.jsonl")
+    progress = FilePath("{root}/progress.jsonl")
     """One JSON line per report of the workers."""
-    quarantine = _In("quarantine.parquet")
+    quarantine = FilePath("{root}/quarantine.parquet")
     """Broken videos met so far."""
-    predictions = _In("predictions.parquet")
+    predictions = FilePath("{root}/predictions.parquet")
     """Per-view logits of the test."""
-    lock = _In("lock")
+    lock = FilePath("{root}/lock")
     """Locked by the command that works on the run; names it."""
-    log = _In("log.txt")
+    log = FilePath("{root}/log.txt")
     """What the run's commands said, with the time."""
-    stop_request = _In("stop-requested")
+    stop_request = FilePath("{root}/stop-requested")
     """While it exists, the workers save and stop; its text is the reason."""
-    places = _In("places")
+    places = FilePath("{root}/places")
     """What holds the places of the workers at work, in Ray's form; for whoever has to free them."""
-    ledger = _In("ledger")
+    ledger = FilePath("{root}/ledger")
     """Which videos every step consumed, with `execution.ledger`."""
-    skipped_steps = _In("skipped-steps")
+    skipped_steps = FilePath("{root}/skipped-steps")
     """Steps whose loss or gradient wasn't finite, each with what `pipelines/replay.py` needs."""
-    record_waiting = _In("record-waiting.jsonl")
+    record_waiting = FilePath("{root}/record-waiting.jsonl")
     """Points and tags that the tracking store hasn't got yet; empty when it has everything."""
-    events = _In("events.jsonl")
+    events = FilePath("{root}/events.jsonl")
     """Restarts, resizes and the like, one JSON line each."""

@@ -31,14 +31,13 @@ from morphmlp.training.loop.loop import Recipe
 from morphmlp.training.loop.state import Checkpoint, TrainState, checkpoint_from, new_state, restore
 from morphmlp.training.record.ledger import read_history
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.replay.one_process import AllWorkersStepper
+from morphmlp.training.replay.one_process import AllWorkersStepper, SeenMicroBatch, StepInspection
 from morphmlp.training.replay.skipped_steps import (
     read_skipped_state,
     read_skipped_step,
     skipped_step_folder,
     step_plans,
 )
-from morphmlp.training.replay.step_inspection import SeenMicroBatch, StepInspection
 from morphmlp.training.weights.start import start
 
 

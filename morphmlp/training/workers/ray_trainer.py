@@ -1,28 +1,44 @@
-"""The driver's side of training: Ray's workers and the record put under supervision."""
+"""The driver's side of training: starts of Ray's workers, what kind of end each had, and the record, under supervision.
 
+Ray Train restarts nothing here: what to do next is decided in `supervision.py`.
+"""
+
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+import ray.train
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+from ray.train.torch import TorchTrainer
+
+from morphmlp.cluster.failure_reasons import failure_reason, failure_text, root_failure, users_fault
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config.operation import IngestConfig
 from morphmlp.data.quarantine import Quarantine, broken_limit
 from morphmlp.data.stream.plan import TrainPlan
-from morphmlp.errors import DivergenceError, MorphMLPError
+from morphmlp.errors import ClusterError, DivergenceError, MorphMLPError
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import StopSignals
+from morphmlp.targets import ascii_name
 from morphmlp.tracking import BufferedWriter, RunWriter
 from morphmlp.training.record.run_events import RunEvents, read_events, record_event
 from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.replay.skipped_steps import replay_hint
-from morphmlp.training.workers.ray_capacity import Capacity
-from morphmlp.training.workers.ray_fit import Fit
+from morphmlp.training.workers.ray_capacity import NOTICE_S, Capacity, alive_nodes, free_places, lost_node
+from morphmlp.training.workers.ray_process_group import ProcessGroupConfig
 from morphmlp.training.workers.ray_record import RecordReports
-from morphmlp.training.workers.ray_worker import TrainJob
+from morphmlp.training.workers.ray_worker import TrainJob, train_worker
 from morphmlp.training.workers.stops import Stop, StopReason
-from morphmlp.training.workers.supervision import Supervisor
+from morphmlp.training.workers.supervision import End, Ending, Supervisor
 
 _EVENT_WAIT_S = 5.0
 """Time for the record to take an event before the workers start again."""
+_NEVER_STARTED = (
+    "WorkerGroupStartupTimeoutError",
+    "WorkerGroupStartupFailedError",
+    "InsufficientClusterResourcesError",
+)
+"""Names of the controller's reasons that mean: no workers. Ray keeps the classes to itself."""
 
 
 def train(
@@ -100,3 +116,101 @@ def _fault(stop: Stop, folder: RunFolder, *, ingest: IngestConfig, max_skipped: 
         f"{max_skipped} steps in a row had a loss or gradient that isn't finite "
         f"(execution.max_skipped_steps){last}; lower optim.lr or optim.clip_norm, and use another --run-name"
     )
+
+
+class Fit(threading.Thread):
+    """Runs the workers next to the main thread, which stays free for progress and signals."""
+
+    def __init__(self, job: TrainJob, record: RecordReports) -> None:
+        """Start the workers that `job.placement` has."""
+        super().__init__(name="fit", daemon=True)
+        self._job = job
+        self._record = record
+        self._error: BaseException | None = None
+        self._nodes = alive_nodes()
+        job.folder.places.unlink(missing_ok=True)
+        self.start()
+
+    def run(self) -> None:
+        """Stay in `fit`; its error is kept for `end`."""
+        try:
+            _trainer(self._job, self._record).fit()
+        except BaseException as error:  # noqa: BLE001 (judged in the main thread)
+            self._error = error
+
+    def end(self) -> End:
+        """How it ended; waits for the end, and for the cluster's word on its nodes.
+
+        Raises:
+            ClusterError: The workers' controller failed before it was known which places it holds.
+            Exception: A defect outside the workers.
+        """
+        self.join()
+        error = self._error
+        if error is None:
+            return End(ending=Ending.RETURNED)
+        if isinstance(error, ray.train.PreemptionError):
+            return End(ending=Ending.NODE_LOST, reason="a node was taken away")
+        if not isinstance(error, ray.train.WorkerGroupError):
+            return self._end_of_controller(error)
+        failures = [root_failure(failure) for failure in error.worker_failures.values()]
+        if self._lost_node(failures):
+            return End(ending=Ending.NODE_LOST, reason="a node is gone")
+        return End(
+            ending=Ending.FAILED,
+            reason=failure_text(error.worker_failures),
+            fault=next(filter(None, map(users_fault, failures)), None),
+        )
+
+    def _end_of_controller(self, error: BaseException) -> End:
+        """The workers ended with what leads them: Ray Train's controller, or what it needs of Ray."""
+        failure = root_failure(error)
+        if type(failure).__name__ in _NEVER_STARTED:
+            return End(ending=Ending.NOT_STARTED, reason=str(failure).strip().splitlines()[0])
+        if not isinstance(error, ray.train.ControllerError | RayError):
+            raise error
+        reason = f"the controller of the workers failed: {failure_reason(failure)}"
+        if isinstance(error, RayError) and not free_places(self._job.folder.places):
+            raise ClusterError(f"training failed: {reason}; the same command continues from the last checkpoint")
+        return End(ending=Ending.FAILED, reason=reason, fault=users_fault(failure), recorded=False)
+
+    def _lost_node(self, failures: list[BaseException]) -> bool:
+        if any(getattr(failure, "preempted", False) for failure in failures):
+            return True
+        if any(isinstance(failure, MorphMLPError) for failure in failures):
+            return False
+        # A dead process is known at once. A silent one, and a survivor's broken connection (a RuntimeError), can mean
+        # that its node is gone; the cluster notices that later.
+        unclear = self._job.placement.on_cluster and not any(isinstance(error, ActorDiedError) for error in failures)
+        broken = unclear and any(isinstance(error, RuntimeError | ActorUnavailableError) for error in failures)
+        return lost_node(self._nodes, wait_s=NOTICE_S if broken else 0)
+
+
+def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
+    placement, root = job.placement, job.folder.root
+    return TorchTrainer(
+        _run_job,
+        train_loop_config={"job": job},
+        torch_config=ProcessGroupConfig(backend="nccl" if placement.device == "cuda" else "gloo"),
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # Ray's hints name Train v1's
+            num_workers=placement.num_workers,
+            use_gpu=placement.device == "cuda",
+            # A worker holds its CPUs for the whole run; decoding needs others (docs/decisions/0003).
+            resources_per_worker=placement.worker_resources,
+            label_selector=dict(placement.worker_labels) or None,
+        ),
+        run_config=ray.train.RunConfig(
+            # Ray fails at other names. What it writes here is only the mark that it could.
+            name=ascii_name(root.name),
+            storage_path=str(root.resolve() / ".ray"),
+            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]  # as above
+                max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+            ),
+            callbacks=[record],  # type: ignore[list-item]  # as above
+        ),
+    )
+
+
+def _run_job(config: dict[str, TrainJob]) -> None:
+    # Ray Train hands a dictionary to every worker.
+    train_worker(config["job"])

@@ -107,15 +107,12 @@ class Workers(Protocol):
 
     def is_alive(self) -> bool:
         """Whether it hasn't ended."""
-        ...
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end, so many seconds at most."""
-        ...
 
     def end(self) -> End:
         """How it ended."""
-        ...
 
 
 class Capacity(Protocol):
@@ -124,15 +121,12 @@ class Capacity(Protocol):
     @property
     def workers(self) -> int:
         """How many the next start has."""
-        ...
 
     def look(self) -> str | None:
         """Find out how many workers can start now; what is lacking where there aren't enough."""
-        ...
 
     def more(self) -> int:
         """How many more could run."""
-        ...
 
 
 @dataclass

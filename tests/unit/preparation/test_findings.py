@@ -14,7 +14,7 @@ from morphmlp.errors import ManifestError
 from morphmlp.preparation.copies import COPIED, CopyFiles, claim_folder, copies_manifest, making, remove_unfinished
 from morphmlp.preparation.findings import broken_reasons, broken_videos, write_quarantine
 from morphmlp.preparation.overview import overview_figure
-from morphmlp.preparation.verification import VERIFIED, filled_manifest, summary, without_cut_short
+from morphmlp.preparation.ray_verify import VERIFIED, filled_manifest, summary, without_cut_short
 
 THEN = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
 NOW = datetime.datetime(2024, 5, 6, 7, 8, 9, tzinfo=datetime.UTC)

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.errors import ConfigError, CopyError, DecodeError, DecoderCrashError, DecodeTimeoutError, ManifestError
-from morphmlp.preparation.pictures import Pictures, scaled_size
 from morphmlp.preparation.subprocess_call import SubprocessCall
 from morphmlp.preparation.transcode_settings import TranscodeSettings
-from morphmlp.preparation.transcoding import transcode
+from morphmlp.preparation.transcoding import Pictures, scaled_size, transcode
 
 NUM_FRAMES = 50
 

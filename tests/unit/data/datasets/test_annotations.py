@@ -22,7 +22,7 @@ from morphmlp.data.manifest import write_manifest
 from morphmlp.errors import ManifestError
 from morphmlp.preparation.copies import CopyFiles
 from morphmlp.preparation.copy_tasks import PackTask
-from morphmlp.preparation.verification import VerifyTask
+from morphmlp.preparation.ray_verify import VerifyTask
 
 DATA_SETS = ("k400", "ssv1", "ssv2")
 CLASSES = ("run fast", "walk")

@@ -9,10 +9,10 @@ import pytest
 from synthetic_sweeps import HOSTILE, result_of, synthetic_sweep, trial
 
 from morphmlp.tasks import scores
-from morphmlp.tuning.report import page as pages
+from morphmlp.tuning.report import report as pages
 from morphmlp.tuning.report.effects import effects
-from morphmlp.tuning.report.page import MOST_ROWS
 from morphmlp.tuning.report.ranking import ranked
+from morphmlp.tuning.report.report import MOST_ROWS
 from morphmlp.tuning.report.summary import STATES
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}

@@ -10,7 +10,7 @@ from ray.train import ControllerError, WorkerGroupError
 
 from morphmlp.errors import CheckpointError, ClusterError, StorageError
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.workers import ray_fit
+from morphmlp.training.workers import ray_trainer
 from morphmlp.training.workers.supervision import Ending
 
 OUT_OF_MEMORY = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, \
@@ -28,9 +28,9 @@ class WorkerGroupStartupTimeoutError(Exception):
 @pytest.fixture
 def end_of(monkeypatch, tmp_path):
     """The end of workers whose `fit` raises an error."""
-    monkeypatch.setattr(ray_fit, "alive_nodes", dict)
-    monkeypatch.setattr(ray_fit, "lost_node", lambda nodes, wait_s: False)
-    monkeypatch.setattr(ray_fit, "free_places", Path.exists)
+    monkeypatch.setattr(ray_trainer, "alive_nodes", dict)
+    monkeypatch.setattr(ray_trainer, "lost_node", lambda nodes, wait_s: False)
+    monkeypatch.setattr(ray_trainer, "free_places", Path.exists)
     folder = RunFolder(tmp_path)
     job = SimpleNamespace(placement=SimpleNamespace(on_cluster=False), folder=folder)
 
@@ -40,8 +40,8 @@ def end_of(monkeypatch, tmp_path):
                 folder.places.touch()
             raise error
 
-        monkeypatch.setattr(ray_fit, "_trainer", lambda job, record: SimpleNamespace(fit=fail))
-        return ray_fit.Fit(job, None).end()
+        monkeypatch.setattr(ray_trainer, "_trainer", lambda job, record: SimpleNamespace(fit=fail))
+        return ray_trainer.Fit(job, None).end()
 
     return end_of
 

@@ -4,7 +4,7 @@ import pytest
 from coded_videos import CODINGS, NUM_FRAMES, write_video
 
 from morphmlp.data.decoding.isolation.isolated import isolated_videos
-from morphmlp.preparation.verification import VerifyTask
+from morphmlp.preparation.ray_verify import VerifyTask
 
 TASK = VerifyTask(decoder="pyav", timeout_s=20.0)
 
