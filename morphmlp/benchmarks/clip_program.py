@@ -24,6 +24,7 @@ from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
 from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo, VideoOpener, VideoReader
 from morphmlp.data.decoding.sources import AnyVideo
+from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.errors import DecodeError
 
 Answer = dict[str, object]
@@ -101,9 +102,11 @@ def _cpu_s(videos: VideoOpener) -> float:
 class _PlainDecord:
     """decord as its own documentation uses it, with one thread: what this project is compared with."""
 
-    def open(self, path: str, *, num_frames: int | None, crc32: int | None = None) -> VideoReader:
+    def open(
+        self, path: str, *, num_frames: int | None, crc32: int | None = None, image: StoredImage | None = None
+    ) -> VideoReader:
         """Open a file."""
-        del num_frames, crc32
+        del num_frames, crc32, image
         import decord  # noqa: PLC0415 (no wheels outside x86-64 Linux)
 
         return _PlainDecordReader(decord.VideoReader(path, num_threads=1))

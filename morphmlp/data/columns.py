@@ -27,7 +27,22 @@ a template of their names (`DIR/img_%05d.jpg`). `available` is false where it wa
 `size_bytes` is then null. From `mtime` on a column may be absent: it's filled by `prepare.py verify`, `num_frames` also
 by lists that state it. `crc32`, of a video file's bytes, is checked whenever it is read; frames that are stored one by
 one have none. The schema's metadata carries `class_names`, a JSON list in label order, `task` (what labels are for),
-`items` (what a row is), and of prepared copies how they were made."""
+`items` (what a row is), and of prepared copies how they were made. Images that lie in larger files have the columns
+`IMAGE` too."""
+
+IMAGE = pa.schema(
+    [
+        pa.field("member", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64()),
+        pa.field("blocks_offset", pa.int64()),
+        pa.field("blocks_length", pa.int64()),
+        pa.field("blocks_unpacked", pa.int64()),
+        pa.field("as_stored", pa.bool_()),
+    ]
+)
+"""Further columns of a manifest of images, absent in others: `StoredImage` says what they mean. `path` is then the file
+that holds the image, and `size_bytes` and `crc32` are those of the image's own bytes."""
 
 QUARANTINE = pa.schema(
     [

@@ -6,7 +6,7 @@ is done on whole Arrow columns, so that ten million videos take seconds.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,8 @@ HOW_TO_PREPARE = (
 """Ends the message where a manifest isn't there."""
 ALWAYS_READ = ("video_id", "label", "available")
 """Columns that a manifest in memory always has."""
-_MAY_BE_ABSENT = frozenset(columns.MANIFEST.names[columns.MANIFEST.get_field_index("mtime") :])
+_MAY_BE_ABSENT = frozenset((*columns.MANIFEST.names[columns.MANIFEST.get_field_index("mtime") :], *columns.IMAGE.names))
+_FIELDS = {field.name: field for field in (*columns.MANIFEST, *columns.IMAGE)}
 _CLASS_NAMES = b"class_names"
 _PREPARED, _TASK, _ITEMS = b"prepared", b"task", b"items"
 _OPTIONAL = (_PREPARED, _TASK, _ITEMS)
@@ -42,8 +43,9 @@ class Manifest:
     """Labelled videos and the names of their classes.
 
     Attributes:
-        table: One row per video, columns `columns.MANIFEST` or those that were asked for; each column in one piece, so
-            that rows are taken from it at once (several pieces only beyond the 2 GB that Arrow's strings hold).
+        table: One row per video, columns `columns.MANIFEST`, and of images `columns.IMAGE`, or those that were asked
+            for; each column in one piece, so that rows are taken from it at once (several pieces only beyond the 2 GB
+            that Arrow's strings hold).
         class_names: Names in label order.
         prepared: Where the videos are copies that `prepare.py` made: how, and of what, as JSON; else None.
         task: What the labels are for, as an experiment's `task`.
@@ -88,6 +90,7 @@ def manifest_from_rows(
     class_names: Sequence[str],
     num_frames: Sequence[int | None] | None = None,
     items: str = "videos",
+    images: Mapping[str, Sequence[object]] | None = None,
 ) -> Manifest:
     """A manifest from one sequence per column.
 
@@ -100,6 +103,7 @@ def manifest_from_rows(
         class_names: Names in label order.
         num_frames: Frames of each video where the annotations state them.
         items: What a row is: `videos` or `images`.
+        images: Of images in larger files some of the columns `columns.IMAGE`.
     """
     sizes = pa.array(sizes_bytes, pa.int64())
     content = {
@@ -110,8 +114,10 @@ def manifest_from_rows(
         "available": sizes.is_valid(),
         "size_bytes": sizes,
         "num_frames": num_frames,
+        **(images or {}),
     }
-    return Manifest(_with_all_columns(content, columns.MANIFEST.names, len(sizes)), tuple(class_names), items=items)
+    table = _with_all_columns(content, [*columns.MANIFEST.names, *(images or {})], len(sizes))
+    return Manifest(table, tuple(class_names), items=items)
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
@@ -155,8 +161,13 @@ def read_manifest(path: str | Path, *, only: Collection[str] | None = None) -> M
         ManifestError: No such file, not a manifest, or without a single video that is there.
     """
     path = Path(path)
-    names = [name for name in columns.MANIFEST.names if only is None or name in {*ALWAYS_READ, *only}]
     with _opened(path) as file:
+        names = [
+            *columns.MANIFEST.names,
+            # What no row has isn't there: empty columns of ten million videos would take memory.
+            *(name for name in columns.IMAGE.names if name in file.schema_arrow.names),
+        ]
+        names = [name for name in names if only is None or name in {*ALWAYS_READ, *only}]
         class_names = _class_names(file, path)
         said = file.schema_arrow.metadata or {}
         _refuse(_schema_faults(file.schema_arrow), path)
@@ -167,7 +178,7 @@ def read_manifest(path: str | Path, *, only: Collection[str] | None = None) -> M
         [
             f"column {name} has empty cells"
             for name, cells in content.items()
-            if not columns.MANIFEST.field(name).nullable and cells.null_count
+            if not _FIELDS[name].nullable and cells.null_count
         ],
         path,
     )
@@ -216,7 +227,7 @@ def _class_names(file: pq.ParquetFile, path: Path) -> tuple[str, ...]:
 
 
 def _schema_faults(schema: pa.Schema) -> list[str]:
-    expected = {field.name: field.type for field in columns.MANIFEST}
+    expected = {name: field.type for name, field in _FIELDS.items()}
     found = {field.name: field.type for field in schema}
     return [
         *(f"has no column {name}" for name in expected if name not in found and name not in _MAY_BE_ABSENT),
@@ -243,7 +254,7 @@ def _column(file: pq.ParquetFile, name: str, path: Path) -> pa.ChunkedArray:
 
 def _with_all_columns(content: dict[str, object], names: Sequence[str], rows: int) -> pa.Table:
     """The named columns in their types; one that has no content is null in every row."""
-    schema = pa.schema([columns.MANIFEST.field(name) for name in names])
+    schema = pa.schema([_FIELDS[name] for name in names])
     arrays = []
     for field in schema:
         cells = content.get(field.name)

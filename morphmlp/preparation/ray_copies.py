@@ -48,6 +48,8 @@ def copy_job(source: Path, task: CopyTask, *, again: bool = False) -> CopyJob:
         ManifestError: The manifest can't be read, or the folder may not take the copies or can't be written.
     """
     manifest = read_manifest(source)
+    if manifest.items == "images":
+        raise ManifestError(f"{source}: holds images; {task.how} copies videos, and images are read where they lie")
     made = making(task.how, task.settings(), manifest)
     claim_folder(task.files, made, source=source, prepared=manifest.prepared, again=again)
     return CopyJob(source=source, manifest=manifest, task=task, made=made)

@@ -1,6 +1,8 @@
 """Verify a manifest over the cluster: decode everything, fill the manifest, list what's broken, draw it."""
 
 import datetime
+import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.inspection import SAMPLED, is_short
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
 from morphmlp.data.decoding.sources import file_crc32, holds_frames
+from morphmlp.data.decoding.stored_frames.image_bytes import IMAGE_CELLS, StoredImage, image_bytes
+from morphmlp.data.decoding.stored_frames.stills import oddities
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest, writing
 from morphmlp.errors import DecodeError, ManifestError
 from morphmlp.files import FilePath, atomic_file
@@ -45,12 +49,14 @@ VERIFIED = pa.schema(
         pa.field("compared_frames", pa.int32()),
         pa.field("wrong_frames", pa.int32()),
         pa.field("cut_short", pa.string()),
+        pa.field("oddities", pa.list_(pa.string())),
     ]
 )
 """One row per video, all that was found. `stored_bytes` is the file's size, or that of all frames in a folder together;
 `damaged_frames` counts those of `num_frames` that are damaged or don't come out; `wrong_frames` those of a sample
 (`compared_frames`) that the decoder gave otherwise than a plain decode does; `cut_short` says where a file ends too
-early, and is empty where nothing shows that it does. What isn't known of a broken video is null."""
+early, and is empty where nothing shows that it does; `oddities` names what is unusual about an image of a data set.
+What isn't known of a broken video is null."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +82,13 @@ class VerifyTask:
         path, promised = str(video["path"]), video.get("num_frames")
         videos = isolated_videos(self.decoder, self.limits())
         # The number of frames that the list promises holds for frames stored one by one; a video file knows its own.
-        reader = videos.open(path, num_frames=None if promised is None else int(str(promised)))
+        image = StoredImage.of(video)
+        reader = videos.open(path, num_frames=None if promised is None else int(str(promised)), image=image)
         info = reader.info
         seen = reader.inspect()
         length_s = info.num_frames / info.fps
         return {
-            "stored_bytes": stored_bytes(path),
-            "crc32": None if holds_frames(path) else file_crc32(path),
+            **_stored(path, image),
             **facts_of(info),
             "damaged_frames": seen.damaged,
             "compared_frames": seen.compared,
@@ -108,6 +114,14 @@ class VerifyTask:
             "timeout_s": self.timeout_s,
             "compares": SAMPLED,
         }
+
+
+def _stored(path: str, image: StoredImage | None) -> dict[str, object]:
+    """Size and checksum of what is stored, and what an image of a data set is."""
+    if image is None:
+        return {"stored_bytes": stored_bytes(path), "crc32": None if holds_frames(path) else file_crc32(path)}
+    data = image_bytes(path, image)
+    return {"stored_bytes": len(data), "crc32": zlib.crc32(data), "oddities": oddities(data, image.member or path)}
 
 
 def _less_than_listed(video: Mapping[str, object], num_frames: int, length_s: float) -> str:
@@ -152,7 +166,8 @@ def verify_manifest(
     files = VerifyFiles(manifest=output)
     settings = task.settings()
     work = WorkFolder(files.work, table=files.found, schema=VERIFIED, settings=settings)
-    videos = manifest.table.select(["video_id", "path", "num_frames", "duration_s"])
+    of_images = [name for name in IMAGE_CELLS if name in manifest.table.column_names]
+    videos = manifest.table.select(["video_id", "path", "num_frames", "duration_s", *of_images])
     with work.opened(again=again):
         found = do_with_every_video(videos, task, work, title=_STAGE, progress=progress)
         if not pc.any(found["size_bytes"].is_valid()).as_py():
@@ -224,6 +239,8 @@ def summary(found: pa.Table, *, num_classes: int, shown: int = 10) -> str:
         f"{'cut short':<9}{short.num_rows:>9,}  usable up to where they end too early",
         f"{'broken':<9}{broken.num_rows:>9,}  can't be used",
     ]
+    odd = Counter(oddity for of_image in found["oddities"].drop_null().to_pylist() for oddity in of_image)
+    lines += [f"  {oddity}: {count:,} images, read as they are" for oddity, count in odd.most_common()]
     lines += reason_lines(found, shown=shown)
     for kind, videos, words in (
         ("damaged", damaged, "{damaged_frames} of {num_frames} frames of {path}"),

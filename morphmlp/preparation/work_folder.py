@@ -225,9 +225,13 @@ def _states(paths: pa.ChunkedArray, threads: ThreadPoolExecutor) -> tuple[npt.ND
 
 def _piece_states(paths: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     states = np.full((len(paths), 2), -1, dtype=np.int64)
+    place_of: dict[str, int] = {}
     for place, path in enumerate(paths.to_pylist()):
         with suppress(OSError):
-            if path is not None:
+            if path in place_of:  # a file that holds many images
+                states[place] = states[place_of[path]]
+            elif path is not None:
+                place_of[path] = place
                 status = os.stat(stored_path(path))  # noqa: PTH116 (the same)
                 fraction, seconds = math.modf(status.st_mtime)  # rounded as `datetime` does it
                 states[place] = status.st_size, int(seconds) * 1_000_000 + round(fraction * 1e6)

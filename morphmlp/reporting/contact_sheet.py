@@ -18,6 +18,7 @@ from morphmlp.data.clips.draws import ClipKey, draw_fractions
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainFrames, ViewClips, clip_draws
 from morphmlp.data.clips.sampling import Indices, train_indices, view_indices
 from morphmlp.data.decoding.protocol import Frames, VideoOpener, VideoReader
+from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.plan import epoch_order
 from morphmlp.errors import DecodeError
@@ -124,7 +125,7 @@ def _rows(
         (cells,) = manifest.table.slice(row, 1).to_pylist()
         video_id, label = cells["video_id"], manifest.class_names[cells["label"]]
         try:
-            reader = videos.open(cells["path"], num_frames=cells.get("num_frames"))
+            reader = videos.open(cells["path"], num_frames=cells.get("num_frames"), image=StoredImage.of(cells))
             info = reader.info
             source = f"{info.num_frames} frames {info.width}x{info.height} at {info.fps:.4g} per second, {info.codec}"
             for pixels, indices, words in shown(reader, video_id):

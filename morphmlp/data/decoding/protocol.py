@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.errors import DecodeError
 
 Frames = npt.NDArray[np.uint8]
@@ -88,7 +89,9 @@ class Decoder(Protocol):
 class VideoOpener(Protocol):
     """Opens whatever a manifest names: a video file, a folder of frames, or frames packed into one file."""
 
-    def open(self, path: str, *, num_frames: int | None, crc32: int | None = None) -> VideoReader:
+    def open(
+        self, path: str, *, num_frames: int | None, crc32: int | None = None, image: StoredImage | None = None
+    ) -> VideoReader:
         """Open a video.
 
         Args:
@@ -96,6 +99,7 @@ class VideoOpener(Protocol):
             num_frames: Frames that the manifest promises. Frames that are stored one by one must be at least as many;
                 for a video file it doesn't matter.
             crc32: Of the file's bytes, as the manifest has it; None: not checked.
+            image: Which image of the file is meant, and how it's shown; None: what the path's own name says.
 
         Raises:
             DecodeError: It can't be used, with the reason.

@@ -11,6 +11,7 @@ from morphmlp.data.decoding.stored_frames.frame_stores import (
     open_image,
     open_packed_frames,
 )
+from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.errors import DecodeError
 
 
@@ -36,12 +37,16 @@ class AnyVideo:
         """Take the decoder for video files."""
         self._decoder = decoder
 
-    def open(self, path: str, *, num_frames: int | None, crc32: int | None = None) -> VideoReader:
+    def open(
+        self, path: str, *, num_frames: int | None, crc32: int | None = None, image: StoredImage | None = None
+    ) -> VideoReader:
         """Open what a path names: a folder of frames, `.zip` packed frames, a picture an image, all else a video file.
 
         Raises:
             DecodeError: It can't be used, with the reason.
         """
+        if image is not None:
+            return open_image(path, image, crc32=crc32)
         if holds_frame_files(path):
             return open_frame_folder(path, num_frames=num_frames)
         if is_pack(path):

@@ -30,6 +30,7 @@ from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips, ViewClips
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.stored_frames.frame_names import split_template
+from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.files import UNFINISHED, atomic_file
 
 FORMAT = 1
@@ -96,7 +97,14 @@ class ClipCache:
 
 
 def clip_address(
-    extractor: ClipExtractor, key: ClipKey, decoder: str, *, path: str, num_frames: int | None, crc32: int | None
+    extractor: ClipExtractor,
+    key: ClipKey,
+    decoder: str,
+    *,
+    path: str,
+    num_frames: int | None,
+    crc32: int | None,
+    image: StoredImage | None = None,
 ) -> str:
     """The address of what an extractor makes of a video, 64 hex digits.
 
@@ -112,6 +120,7 @@ def clip_address(
         "extractor": [type(extractor).__name__, asdict(extractor)],
         "draws": draws,
         "video": [num_frames, crc32, status.st_size, status.st_mtime_ns, *([template] if template else [])],
+        **({} if image is None else {"image": asdict(image)}),
         "made_with": [decoder, _version(decoder), torch.__version__],  # torch resizes and augments
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

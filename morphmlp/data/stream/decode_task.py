@@ -22,20 +22,22 @@ from morphmlp.data.columns import DECODED
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
 from morphmlp.data.decoding.stored_frames.frame_names import stored_path
+from morphmlp.data.decoding.stored_frames.image_bytes import IMAGE_CELLS, StoredImage
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.clip_cache import ClipCache, clip_address
 from morphmlp.data.stream.plan import MicroBatchPlan
 from morphmlp.errors import DecoderStartError
 
-REQUEST_COLUMNS = ("video_id", "path", "label", "num_frames", "crc32")
-"""Columns of a manifest that decoding reads."""
+REQUEST_COLUMNS = ("video_id", "path", "label", "num_frames", "crc32", *IMAGE_CELLS)
+"""Columns of a manifest that decoding reads, those of images where there are any."""
 
 
 def request_table(manifest: Manifest, group: Sequence[MicroBatchPlan]) -> pa.Table:
     """What a decode task needs to know of its videos: rows of the manifest with the seed and epoch of their draws."""
     rows = np.concatenate([plan.rows for plan in group]).astype(np.int64)
     counts = [len(plan.rows) for plan in group]
-    table = manifest.table.select(REQUEST_COLUMNS).take(pa.array(rows)).combine_chunks()
+    known = [name for name in REQUEST_COLUMNS if name in manifest.table.column_names]
+    table = manifest.table.select(known).take(pa.array(rows)).combine_chunks()
     for name, cells in (
         ("row", rows),
         ("seed", np.repeat([plan.seed for plan in group], counts)),
@@ -80,7 +82,7 @@ class DecodeTask:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Extract every video's clips; a video that can't be used leaves no bytes and its reason."""
         torch.set_num_threads(1)  # one CPU is reserved for the task
-        videos = table.select(["seed", "epoch", "video_id", "path", "num_frames", "crc32"]).to_pylist()
+        videos = table.drop_columns(["row", "label"]).to_pylist()
         results = [self._timed(video) for video in videos]
         clips = [result.pop("clips") for result in results]
         columns = {
@@ -117,7 +119,7 @@ class DecodeTask:
     def _extract(self, decoder: str, video: Mapping[str, Any]) -> ExtractedClips:
         """What a decoder makes of a video, now or before."""
         key = ClipKey(seed=video["seed"], epoch=video["epoch"], video_id=video["video_id"])
-        file = {name: video[name] for name in ("path", "num_frames", "crc32")}
+        file = {name: video[name] for name in ("path", "num_frames", "crc32")} | {"image": StoredImage.of(video)}
 
         def decode() -> ExtractedClips:
             return self.extractor.extract(isolated_videos(decoder, self.policy.limits).open(**file), key)

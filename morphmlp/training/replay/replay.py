@@ -115,8 +115,10 @@ class RecordedRun:
     def _require_same_files(self, cursor: Cursor) -> None:
         faults = []
         for plan in step_plans(self.recipe.plan, cursor):
-            for video in self.videos.table.select(["video_id", "path", "size_bytes"]).take(plan.rows).to_pylist():
+            for video in self.videos.table.take(plan.rows).to_pylist():
                 path = Path(video["path"])
+                if video.get("offset") is not None:  # one image of many in the file; its checksum says the rest
+                    continue
                 if path.is_file() and (found := path.stat().st_size) != video["size_bytes"]:
                     faults.append(
                         f"{path} (video {video['video_id']}) has {found} bytes, the manifest says "

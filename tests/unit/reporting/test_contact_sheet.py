@@ -35,7 +35,7 @@ class Noise:
     def __init__(self, broken=""):
         self.broken = broken
 
-    def open(self, path, *, num_frames, crc32=None):
+    def open(self, path, *, num_frames, crc32=None, image=None):
         if path == self.broken:
             raise DecodeError("has no video stream")
         return self

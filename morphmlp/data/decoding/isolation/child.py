@@ -75,7 +75,7 @@ class Server:
         self._channel, self._videos = channel, videos
         self._decoder, self._memory_limit = decoder, memory_limit
         self._reader: VideoReader | None = None
-        self._path = ""
+        self._opened: OpenVideo | None = None
         self._memories: dict[int, SharedFrames] = {}
         self._counted_cpu_s = time.process_time()
 
@@ -129,8 +129,11 @@ class Server:
 
     def _carry_out(self, request: Request) -> Outcome:
         if isinstance(request, OpenVideo):
-            self._reader, self._path = None, request.path  # closed before the next one takes memory
-            self._reader = self._videos.open(request.path, num_frames=request.num_frames, crc32=request.crc32)
+            self._reader = None  # closed before the next one takes memory
+            self._opened = request
+            self._reader = self._videos.open(
+                request.path, num_frames=request.num_frames, crc32=request.crc32, image=request.image
+            )
             return self._reader.info
         if self._reader is None:
             raise DecodeError("was given up before")
@@ -140,9 +143,10 @@ class Server:
             return FramesWritten(shape=decoded.frames.shape, concealed=decoded.concealed)
         if isinstance(request, ScanVideo):
             return self._reader.scan()
-        if holds_frames(self._path):
+        assert self._opened is not None
+        if self._opened.image is not None or holds_frames(self._opened.path):
             return inspect_stored_frames(self._reader)
-        return inspect_file(self._reader, self._path, is_same_library=self._decoder == "pyav")
+        return inspect_file(self._reader, self._opened.path, is_same_library=self._decoder == "pyav")
 
 
 def _limit_memory(megabytes: int) -> None:

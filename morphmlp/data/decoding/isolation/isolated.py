@@ -25,6 +25,7 @@ from morphmlp.data.decoding.isolation.wire import (
     SharedFrames,
 )
 from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
+from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.errors import DecoderCrashError, DecodeTimeoutError
 
 MOST_GROWTH_MB = 512
@@ -71,7 +72,9 @@ class IsolatedVideos:
         """Process id of the child; None while there is none."""
         return None if self._child is None else self._child.pid
 
-    def open(self, path: str, *, num_frames: int | None, crc32: int | None = None) -> "IsolatedReader":
+    def open(
+        self, path: str, *, num_frames: int | None, crc32: int | None = None, image: StoredImage | None = None
+    ) -> "IsolatedReader":
         """Open a video. See `VideoOpener`.
 
         Raises:
@@ -79,7 +82,7 @@ class IsolatedVideos:
             DecoderCrashError: The decoder died.
             DecodeError: The decoder's own reason, or too much memory.
         """
-        request = OpenVideo(path=path, num_frames=num_frames, crc32=crc32)
+        request = OpenVideo(path=path, num_frames=num_frames, crc32=crc32, image=image)
         reader = IsolatedReader(self, request, self._limits.timeout_s)
         with self._lock:
             reader.info = self._opened(reader)

@@ -20,6 +20,7 @@ import numpy as np
 
 from morphmlp.data.decoding.inspection import Inspection
 from morphmlp.data.decoding.protocol import Frames, VideoInfo
+from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 
 _LENGTH = struct.Struct("!Q")
 
@@ -31,6 +32,7 @@ class OpenVideo:
     path: str
     num_frames: int | None
     crc32: int | None
+    image: StoredImage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

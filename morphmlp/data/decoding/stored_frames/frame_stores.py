@@ -13,7 +13,8 @@ from pathlib import Path
 
 from morphmlp.data.decoding.protocol import VideoReader, require_content
 from morphmlp.data.decoding.stored_frames.frame_names import ordered_names, shown, split_template
-from morphmlp.data.decoding.stored_frames.stills import StillsReader
+from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage, image_bytes
+from morphmlp.data.decoding.stored_frames.stills import ImageReader, StillsReader
 from morphmlp.errors import DecodeError
 from morphmlp.files import atomic_file
 
@@ -37,14 +38,26 @@ def open_frame_folder(path: str, *, num_frames: int | None = None) -> VideoReade
     return StillsReader(names, lambda name: _load_frame(folder, name), where=folder)
 
 
-def open_image(path: str) -> VideoReader:
-    """Open a single JPEG or PNG file as a video of one frame.
+def open_image(path: str, image: StoredImage | None = None, *, crc32: int | None = None) -> VideoReader:
+    """Open an image as a video of one frame, whatever its name says of its kind.
+
+    Args:
+        path: The file that is it, or holds it.
+        image: Where in the file it lies, and how it's shown; None: the file is the image, and shown upright.
+        crc32: What its bytes must have; None: not checked.
 
     Raises:
-        DecodeError: The file can't be read, or isn't what its name says.
+        DecodeError: It can't be read, or isn't an image.
     """
     folder, _, name = path.rpartition("/")
-    return StillsReader((name,), lambda name: _load_frame(folder or ".", name), where=folder or ".")
+    where = f"{folder or '.'}: {shown(name)}"
+    if image is not None and image.member is not None:
+        where = f"{path}: {shown(image.member)}"
+    try:
+        data = image_bytes(path, image, crc32=crc32)
+    except DecodeError as error:
+        raise DecodeError(f"{where} {error}") from None
+    return ImageReader(data, shown="as stored" if image is not None and image.as_stored else "upright", where=where)
 
 
 def frame_names(path: str, *, num_frames: int | None = None) -> tuple[str, ...]:

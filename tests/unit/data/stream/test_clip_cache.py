@@ -13,6 +13,7 @@ from morphmlp.config import load_config
 from morphmlp.config.schema import TestConfig as ViewsConfig
 from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import ExtractedClips, TrainClips, ViewClips
+from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.data.stream import clip_cache
 from morphmlp.data.stream.clip_cache import ClipCache, clip_address
 
@@ -31,8 +32,9 @@ def refuse():
     raise AssertionError("decoded though it was there")
 
 
-def address(extractor, decoder, *, path, num_frames, crc32, **key):
-    return clip_address(extractor, ClipKey(**key), decoder, path=path, num_frames=num_frames, crc32=crc32)
+def address(extractor, decoder, *, path, num_frames, crc32, image=None, **key):
+    file = {"path": path, "num_frames": num_frames, "crc32": crc32, "image": image}
+    return clip_address(extractor, ClipKey(**key), decoder, **file)
 
 
 @pytest.fixture
@@ -104,6 +106,8 @@ def test_nothing_unfinished_stays_behind(cache, monkeypatch):
         {"seed": 1},
         {"num_frames": 31},
         {"crc32": 8},
+        {"image": StoredImage(offset=512, length=9)},
+        {"image": StoredImage(as_stored=True)},
     ],
 )
 def test_another_video_epoch_or_seed_has_another_address(video, change):
