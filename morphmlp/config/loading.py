@@ -22,7 +22,7 @@ from morphmlp.errors import ConfigError
 _OPERATIONAL_SECTIONS = ("execution", "checkpoint", "ingest", "cluster")
 _OPERATIONAL_FIELDS = ("augment.on", "start_from.weights", "start_from.class_order")
 """Single fields of other sections that don't define the result. Of two paths `sha256` stands for the content."""
-_LEFT_OUT_AT: dict[str, JsonValue] = {
+LATER_FIELDS: dict[str, JsonValue] = {
     "task": "classification",
     "start_from": None,
     "train.ema_decay": None,
@@ -32,12 +32,16 @@ _LEFT_OUT_AT: dict[str, JsonValue] = {
     "optim.layer_decay": 1.0,
     "optim.head_lr_factor": 1.0,
     "model.branches": None,
+    "model.branch_sum": "weighted",
+    "model.group_width": 1.0,
+    "model.block_order": "temporal_first",
+    "model.block_skip": "published",
     "start_from.carry": None,
     "start_from.training_state": False,
     "test.checkpoint": "last",
 }
-"""Fields that came after the first recorded fingerprints. At these values, their defaults, they are left out,
-so that the fingerprints of older experiments stay as they are."""
+"""Fields that came after the first recorded fingerprints, with their defaults, which are what older runs did. At these
+values they are left out, so that the fingerprints of older experiments stay as they are."""
 _EXPERIMENT = TypeAdapter(ExperimentConfig)
 
 Value = TypeVar("Value")
@@ -165,12 +169,12 @@ def fingerprint(config: ExperimentConfig) -> str:
     mapping = config_to_mapping(config)
     for section in ("name", "data", *_OPERATIONAL_SECTIONS):
         del mapping[section]
-    for dotted in (*_OPERATIONAL_FIELDS, *_LEFT_OUT_AT):
+    for dotted in (*_OPERATIONAL_FIELDS, *LATER_FIELDS):
         *sections, field = dotted.split(".")
         place: JsonValue = mapping
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
-        if isinstance(place, dict) and (dotted in _OPERATIONAL_FIELDS or place.get(field) == _LEFT_OUT_AT[dotted]):
+        if isinstance(place, dict) and (dotted in _OPERATIONAL_FIELDS or place.get(field) == LATER_FIELDS[dotted]):
             place.pop(field, None)
     return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -12,11 +12,14 @@ from pydantic.dataclasses import dataclass
 
 from morphmlp.config.clip import AugmentConfig, ClipConfig
 from morphmlp.config.operation import CheckpointConfig, ClusterConfig, ExecutionConfig, IngestConfig, WorkerRange
-from morphmlp.config.shapes import shape_faults
+from morphmlp.config.shapes import GROUP_WIDTHS, shape_faults
 from morphmlp.config.start import StartConfig
 from morphmlp.config.values import (
     STRICT,
+    BlockOrder,
+    BlockSkip,
     Branch,
+    BranchSum,
     FourInts,
     NonNegativeFloat,
     Part,
@@ -50,15 +53,48 @@ class ModelConfig:
     branches: tuple[Branch, ...] | None = None
     """Branches of the spatial layers, as in `[height, channel]`; null: all three, as published. In stage 4, whose one
     token branch sees the whole frame, `height` or `width` stand for that one."""
+    branch_sum: BranchSum = "weighted"
+    """`weighted`: each clip and channel weighs the branches by a softmax, as in the published source. `plain`: they are
+    added, as in the paper's formula, and the layers that weigh aren't there. Change it to ablate them (Table 9)."""
+    group_width: PositiveFloat = 1.0
+    """Channels of a group in stages 1-3 as a multiple of C / L, C being the stage's channels and L its chunk length: 1
+    as published. Set 0.5 or 2 to ablate it (Table 8): the layers over chunks are half or twice as wide then."""
+    block_order: BlockOrder = "temporal_first"
+    """Which of a block's two token layers comes first, the temporal one as published; `parallel`: both take the block's
+    input. Change it to ablate the order in video networks (Table 11)."""
+    block_skip: BlockSkip = "published"
+    """`published`: the running sum goes around the first of the two token layers, whose result reaches the output only
+    through the second. `standard`: a residual sum around each. Change it to ablate the skip (Table 11)."""
     init: Literal["published", "random_projection"]
     """`published`: temporal FC 0 and its projection all ones, as released (a saddle point: the temporal path starts
     through float noise). `random_projection`: the same with a random projection, so that it learns from step one."""
 
     @model_validator(mode="after")
-    def _branches_are_few_and_different(self) -> Self:
+    def _ablations_are_possible(self) -> Self:
+        faults = []
         if self.branches is not None and (not self.branches or len(set(self.branches)) < len(self.branches)):
-            raise ValueError(f"branches is {list(self.branches)}; name one to three different ones, or null for all")
+            faults.append(f"branches is {list(self.branches)}; name one to three different ones, or null for all")
+        if self.group_width not in GROUP_WIDTHS:
+            faults.append(f"group_width is {self.group_width:g}; it must be 0.5, 1 or 2")
+        if self.block_order == "parallel" and self.block_skip == "published":
+            faults.append("block_skip is published, which goes around the first of two layers; parallel needs standard")
+        if self.temporal != "mixed" and (self.block_order, self.block_skip) != ("temporal_first", "published"):
+            faults.append(
+                f"block_order is {self.block_order} and block_skip {self.block_skip}; with temporal: {self.temporal} "
+                "there are no temporal layers to order, so leave them out"
+            )
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
+
+    def shape_faults(self, crop_size: int) -> list[str]:
+        """What keeps the network from being built for a crop, each fault led by its dotted field."""
+        return shape_faults(
+            embed_dims=self.embed_dims,
+            chunk_lengths=self.chunk_lengths,
+            crop_size=crop_size,
+            group_width=self.group_width,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -226,11 +262,7 @@ class ExperimentConfig:
         faults = [
             *name_faults(self.name),
             *name_faults(self.dataset, "dataset"),
-            *shape_faults(
-                embed_dims=self.model.embed_dims,
-                chunk_lengths=self.model.chunk_lengths,
-                crop_size=self.clip.crop_size,
-            ),
+            *self.model.shape_faults(self.clip.crop_size),
             *self._batch_faults(),
             *self._fine_tuning_faults(),
         ]

@@ -18,6 +18,9 @@ Stage = Annotated[int, Field(ge=1, le=4)]
 Branch = Literal["height", "width", "channel"]
 Part = Literal["stem", "stage1", "stage2", "stage3", "stage4", "head"]
 Temporal = Literal["mixed", "averaged", "none"]
+BlockOrder = Literal["temporal_first", "spatial_first", "parallel"]
+BlockSkip = Literal["published", "standard"]
+BranchSum = Literal["weighted", "plain"]
 DecoderName = Literal["pyav", "decord", "torchcodec"]
 
 

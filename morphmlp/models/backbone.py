@@ -16,7 +16,14 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from morphmlp.config import ModelConfig
-from morphmlp.config.shapes import NUM_STAGES, STEM_TEMPORAL_STRIDE, shape_faults, temporal_groups, temporal_tokens
+from morphmlp.config.shapes import (
+    NUM_STAGES,
+    STEM_TEMPORAL_STRIDE,
+    channel_groups,
+    temporal_groups,
+    temporal_tokens,
+)
+from morphmlp.config.values import BlockOrder, BlockSkip
 from morphmlp.errors import ConfigError
 from morphmlp.models.morphfc import ALL_BRANCHES, FrameMorphFC, Mlp, SpatialMorphFC, TemporalMorphFC
 
@@ -81,17 +88,28 @@ class Downsample(nn.Module):
 class Block(nn.Module):
     """One residual unit: time, space, channels.
 
-    The running sum goes around the temporal layer: its result reaches the output through the spatial layer only,
-    as drawn in the paper and coded in the published source. It is never dropped.
+    As published, the running sum goes around the temporal layer: its result reaches the output through the spatial
+    layer only, as drawn in the paper and coded in the published source. `order` and `skip` give the paper's other
+    wirings (Table 11). The temporal layer is never dropped, the others are wherever their results are added.
 
     Drop path is drawn outside (`draw_kept`), so that the unit itself is a pure function: recomputed or compiled, it
     drops the same branches. (torch 2.15's Inductor draws with the rate of the block that it compiled first.)
     """
 
     def __init__(
-        self, channels: int, *, spatial: nn.Module, temporal: nn.Module | None, hidden: int, drop_path_rate: float
+        self,
+        channels: int,
+        *,
+        spatial: nn.Module,
+        temporal: nn.Module | None,
+        hidden: int,
+        drop_path_rate: float,
+        order: BlockOrder = "temporal_first",
+        skip: BlockSkip = "published",
     ) -> None:
         super().__init__()
+        self.order = order
+        self.skip = skip
         if temporal is not None:
             self.t_norm1 = nn.LayerNorm(channels)
         self.t_fc = temporal
@@ -112,12 +130,28 @@ class Block(nn.Module):
         self, x: Float[Tensor, "b t h w c"], kept: Float[Tensor, "2 b 1 1 1 1"] | None = None
     ) -> Float[Tensor, "b t h w c"]:
         """The map after this block; `kept` is what `draw_kept` gave."""
-        u = x if self.t_fc is None else x + self.t_fc(self.t_norm1(x))
-        spatial = self.fc(self.norm1(u))
-        y = x + (spatial if kept is None else spatial * kept[0])
+        if self.t_fc is None:
+            y = x + self._spatial(x, kept)
+        elif self.order == "parallel":
+            y = x + self._temporal(x) + self._spatial(x, kept)
+        elif self.order == "temporal_first":
+            u = x + self._temporal(x)
+            y = (x if self.skip == "published" else u) + self._spatial(u, kept)
+        else:
+            u = x + self._spatial(x, kept)
+            y = (x if self.skip == "published" else u) + self._temporal(u)
         channel = self.mlp(self.norm2(y))
         z: Tensor = y + (channel if kept is None else channel * kept[1])
         return z
+
+    def _temporal(self, x: Tensor) -> Tensor:
+        assert self.t_fc is not None
+        y: Tensor = self.t_fc(self.t_norm1(x))
+        return y
+
+    def _spatial(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        y: Tensor = self.fc(self.norm1(x))
+        return y if kept is None else y * kept[0]
 
 
 class Backbone(nn.Module):
@@ -136,8 +170,7 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, *, num_frames: int, crop_size: int) -> None:
-        faults = shape_faults(embed_dims=config.embed_dims, chunk_lengths=config.chunk_lengths, crop_size=crop_size)
-        if faults:
+        if faults := config.shape_faults(crop_size):
             raise ConfigError(faults)
         super().__init__()
         self.config = config
@@ -282,22 +315,32 @@ def drop_path_rates(rate: float, depths: tuple[int, ...]) -> tuple[float, ...]:
 
 def _stage_blocks(config: ModelConfig, *, stage: int, tokens: int | None) -> nn.ModuleList:
     """The blocks of one stage, counted from 0; `tokens` is None where no temporal layer is wanted."""
-    channels, chunk_length = config.embed_dims[stage], config.chunk_lengths[stage]
-    spatial = FrameMorphFC if stage == NUM_STAGES - 1 else SpatialMorphFC
+    channels = config.embed_dims[stage]
     start = (0, *accumulate(config.depths))[stage]
     rates = drop_path_rates(config.drop_path_rate, config.depths)[start : start + config.depths[stage]]
     return nn.ModuleList(
         Block(
             channels,
-            spatial=spatial(channels, chunk_length=chunk_length, branches=config.branches or ALL_BRANCHES),
+            spatial=_spatial_layer(config, stage=stage),
             temporal=None
             if tokens is None
             else TemporalMorphFC(channels, tokens=tokens, groups=temporal_groups(channels, tokens)),
             hidden=int(channels * config.mlp_ratio),
             drop_path_rate=rate,
+            order=config.block_order,
+            skip=config.block_skip,
         )
         for rate in rates
     )
+
+
+def _spatial_layer(config: ModelConfig, *, stage: int) -> SpatialMorphFC | FrameMorphFC:
+    channels, length = config.embed_dims[stage], config.chunk_lengths[stage]
+    branches, weighted = config.branches or ALL_BRANCHES, config.branch_sum == "weighted"
+    if stage == NUM_STAGES - 1:
+        return FrameMorphFC(channels, chunk_length=length, branches=branches, weighted=weighted)
+    groups = int(channel_groups(length, config.group_width, stage=stage + 1))
+    return SpatialMorphFC(channels, chunk_length=length, groups=groups, branches=branches, weighted=weighted)
 
 
 def _halving_conv(

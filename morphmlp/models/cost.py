@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from morphmlp.config import ModelConfig
-from morphmlp.config.shapes import NUM_STAGES, stage_grids, temporal_groups, temporal_tokens
+from morphmlp.config.shapes import NUM_STAGES, channel_groups, stage_grids, temporal_groups, temporal_tokens
 from morphmlp.config.values import Part
 from morphmlp.models.backbone import INPUT_CHANNELS, MorphMLP
 from morphmlp.models.morphfc import ALL_BRANCHES, REWEIGHT_REDUCTION
@@ -110,14 +110,15 @@ def planned_cost(config: ModelConfig, *, num_frames: int, crop_size: int) -> Mod
             total.conv(dims[stage - 1], channels, (3, 3), sites)
             total.norm(channels, sites)
         tokens = steps if config.temporal == "mixed" else None
-        total.add(_block(config, channels, sites=sites, tokens=tokens, last=stage == len(dims) - 1).times(depth))
+        total.add(_block(config, stage, sites=sites, tokens=tokens).times(depth))
     total.norm(dims[-1], steps * grids[-1] ** 2)
     total.linear(dims[-1], config.num_classes, 1)
     return ModelCost(params=total.params, gmacs=total.macs / 1e9)
 
 
-def _block(config: ModelConfig, channels: int, *, sites: int, tokens: int | None, last: bool) -> _Sum:
-    block = _Sum()
+def _block(config: ModelConfig, stage: int, *, sites: int, tokens: int | None) -> _Sum:
+    """Of a block of a stage, counted from 0."""
+    block, channels, last = _Sum(), config.embed_dims[stage], stage == NUM_STAGES - 1
     if tokens is not None:
         groups = temporal_groups(channels, tokens)
         size = tokens * (channels // groups)
@@ -127,9 +128,14 @@ def _block(config: ModelConfig, channels: int, *, sites: int, tokens: int | None
     block.norm(channels, sites)
     names = set(config.branches or ALL_BRANCHES)
     branches = len(names) - (last and {"height", "width"} <= names)  # stage 4 has one for both
-    for _ in range(branches):
+    chunk = config.chunk_lengths[stage]
+    groups = int(channel_groups(chunk, config.group_width, stage=stage + 1))
+    size = chunk * (channels // groups)
+    for _ in range(branches - ("channel" in names)):
+        block.linear(size, size, groups * sites // chunk)
+    if "channel" in names:
         block.linear(channels, channels, sites)
-    if branches > 1:
+    if branches > 1 and config.branch_sum == "weighted":
         block.linear(channels, channels // REWEIGHT_REDUCTION, 1)
         block.linear(channels // REWEIGHT_REDUCTION, branches * channels, 1)
     block.linear(channels, channels, sites)

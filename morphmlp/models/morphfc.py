@@ -57,20 +57,30 @@ class Mlp(nn.Module):
 class SpatialMorphFC(nn.Module):
     """MorphFC_s of stages 1-3: a height, a width and a channel branch, weighted per clip and channel.
 
-    `chunk_length` is both the tokens of a chunk and the number of channel groups, so every branch is one
+    As published `chunk_length` is both the tokens of a chunk and the number of channel `groups`, so every branch is one
     `channels` x `channels` layer. A chunk may be part of a row, a row, or several (stage 3: two rows of 14).
 
     With some of the branches only (an ablation) the layers of the others aren't there, and the weights are over those
     that are. A single one isn't weighted: its weight would always be 1, and the layer that makes it couldn't learn.
     """
 
-    def __init__(self, channels: int, *, chunk_length: int, branches: Collection[Branch] = ALL_BRANCHES) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        chunk_length: int,
+        groups: int | None = None,
+        branches: Collection[Branch] = ALL_BRANCHES,
+        weighted: bool = True,
+    ) -> None:
         super().__init__()
         self.chunk_length = chunk_length
-        self.mlp_h = nn.Linear(channels, channels) if "height" in branches else None
-        self.mlp_w = nn.Linear(channels, channels) if "width" in branches else None
+        self.groups = groups or chunk_length
+        size = chunk_length * (channels // self.groups)
+        self.mlp_h = nn.Linear(size, size) if "height" in branches else None
+        self.mlp_w = nn.Linear(size, size) if "width" in branches else None
         self.mlp_c = nn.Linear(channels, channels) if "channel" in branches else None
-        self.reweight = _reweight(channels, branches=len(branches))
+        self.reweight = _reweight(channels, branches=len(branches)) if weighted else None
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
@@ -85,13 +95,12 @@ class SpatialMorphFC(nn.Module):
             branches.append(rearrange(rows, FROM_ROWS, h=height, w=width))
         if self.mlp_c is not None:
             branches.append(self.mlp_c(x))
-        y: Tensor = self.proj(weighted_sum(branches, self.reweight))
+        y: Tensor = self.proj(branch_sum(branches, self.reweight))
         return y
 
     def _mix_chunks(self, tokens: Float[Tensor, "b t m c"], fc: nn.Linear) -> Float[Tensor, "b t m c"]:
-        size = self.chunk_length
-        mixed: Tensor = fc(rearrange(tokens, TO_CHUNKS, l=size, g=size))
-        return rearrange(mixed, FROM_CHUNKS, l=size, g=size)
+        mixed: Tensor = fc(rearrange(tokens, TO_CHUNKS, l=self.chunk_length, g=self.groups))
+        return rearrange(mixed, FROM_CHUNKS, l=self.chunk_length, g=self.groups)
 
 
 class FrameMorphFC(nn.Module):
@@ -102,13 +111,20 @@ class FrameMorphFC(nn.Module):
     Of `branches`, `height` or `width` stand for the one over the frame; see `SpatialMorphFC`.
     """
 
-    def __init__(self, channels: int, *, chunk_length: int, branches: Collection[Branch] = ALL_BRANCHES) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        chunk_length: int,
+        branches: Collection[Branch] = ALL_BRANCHES,
+        weighted: bool = True,
+    ) -> None:
         super().__init__()
         self.chunk_length = chunk_length
         tokens, channel = "height" in branches or "width" in branches, "channel" in branches
         self.mlp_h = nn.Linear(channels, channels) if tokens else None
         self.mlp_c = nn.Linear(channels, channels) if channel else None
-        self.reweight = _reweight(channels, branches=tokens + channel)
+        self.reweight = _reweight(channels, branches=tokens + channel) if weighted else None
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
@@ -121,7 +137,7 @@ class FrameMorphFC(nn.Module):
             branches.append(rearrange(tokens, FROM_ROWS, h=height, w=width))
         if self.mlp_c is not None:
             branches.append(self.mlp_c(x))
-        y: Tensor = self.proj(weighted_sum(branches, self.reweight))
+        y: Tensor = self.proj(branch_sum(branches, self.reweight))
         return y
 
 
@@ -152,15 +168,15 @@ def _reweight(channels: int, *, branches: int) -> Mlp | None:
     return None if branches == 1 else Mlp(channels, channels // REWEIGHT_REDUCTION, branches * channels)
 
 
-def weighted_sum(branches: Sequence[Float[Tensor, "b t h w c"]], reweight: Mlp | None) -> Float[Tensor, "b t h w c"]:
-    """Sum branches with weights that add to 1 for each clip and channel.
+def branch_sum(branches: Sequence[Float[Tensor, "b t h w c"]], reweight: Mlp | None) -> Float[Tensor, "b t h w c"]:
+    """Sum branches, with weights that add to 1 for each clip and channel where there is something to weigh them.
 
     The paper's formula adds the branches; its ablation (Table 9) and the published source, whose checkpoints load here,
     weight them: 79.6 against 79.3 % on ImageNet.
-    `reweight` maps the pooled sum, `[b, c]`, to `[b, c * len(branches)]`; it is missing where there is one branch.
+    `reweight` maps the pooled sum, `[b, c]`, to `[b, c * len(branches)]`.
     """
     if reweight is None:
-        return branches[0]
+        return sum(branches[1:], start=branches[0])
     pooled = torch.stack([reduce(branch, "b t h w c -> b c", "mean") for branch in branches]).sum(dim=0)
     weights = rearrange(reweight(pooled), "b (c k) -> k b 1 1 1 c", k=len(branches)).softmax(dim=0)
     total: Tensor = weights[0] * branches[0]

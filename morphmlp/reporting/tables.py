@@ -14,6 +14,7 @@ import pandas as pd
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from tabulate import tabulate
 
+from morphmlp.config.loading import LATER_FIELDS
 from morphmlp.config.schema import ModelConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost, planned_cost
@@ -64,9 +65,8 @@ class _Measured:
 
 _MODEL = TypeAdapter(ModelConfig)
 _LATER_PARAMS: Mapping[str, JsonValue] = {
-    "task": "classification",
+    **{name: value for name, value in LATER_FIELDS.items() if value is not None},  # null may stand for a section
     "test.single_crop": "centre",
-    "test.checkpoint": "last",
 }
 """Parameters that older runs were recorded without, with their values then."""
 

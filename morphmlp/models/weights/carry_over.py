@@ -50,7 +50,8 @@ def carried_over(
     """The tensors of a file that mean the same in a network.
 
     - Blocks beyond the file's number in a stage start fresh; surplus ones of the file are left behind.
-    - Temporal layers start fresh where the file has none, and a head of other classes, or one that is to be replaced.
+    - Temporal layers start fresh where the file has none or wires them otherwise (`block_order`, `block_skip`), and a
+      head of other classes, or one that is to be replaced.
     - Where a stage's chunk length differs, its height and width layers (stage 4: the one over the frame) start fresh.
     - Where clips have another number of time steps, the layers that mix them start fresh.
     - Branches that the file doesn't have start fresh, and where the branches differ what weighs them.
@@ -120,8 +121,14 @@ def _further_blocks(expected: Iterable[str], file: WeightsDescription, asked: We
 
 def _temporal_layers(expected: Iterable[str], file: WeightsDescription, asked: WeightsDescription) -> _Rule:
     lacking = asked.kind == "video" and file.kind != "video"
-    names = frozenset(name for name in expected if lacking and TEMPORAL_LAYER.match(name))
-    return _Rule(names=names, what="tensors of the temporal layers", why="the file has none")
+    differs = None not in (file.wiring, asked.wiring) and file.wiring != asked.wiring
+    names = frozenset(name for name in expected if (lacking or differs) and TEMPORAL_LAYER.match(name))
+    why = (
+        "the file has none"
+        if lacking
+        else f"order and skip of blocks {', '.join(file.wiring or ())} -> {', '.join(asked.wiring or ())}"
+    )
+    return _Rule(names=names, what="tensors of the temporal layers", why=why)
 
 
 def _head(file: WeightsDescription, asked: WeightsDescription, *, replace_head: bool) -> _Rule:
@@ -173,6 +180,7 @@ def _other_shapes(
         for what, old, new in (
             ("widths", file.embed_dims, asked.embed_dims),
             ("hidden channels", file.mlp_hidden, asked.mlp_hidden),
+            ("width of groups", (file.group_width,), (asked.group_width,)),
         )
         if old != new
     ]

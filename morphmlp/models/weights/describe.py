@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from morphmlp.config import ModelConfig
-from morphmlp.config.shapes import NUM_STAGES, STEM_TEMPORAL_STRIDE, temporal_groups, temporal_tokens
-from morphmlp.config.values import Branch, Temporal
+from morphmlp.config.shapes import GROUP_WIDTHS, NUM_STAGES, STEM_TEMPORAL_STRIDE, temporal_groups, temporal_tokens
+from morphmlp.config.values import BlockOrder, BlockSkip, Branch, BranchSum, Temporal
 from morphmlp.errors import CheckpointError
 from morphmlp.models.backbone import MorphMLP
 from morphmlp.models.morphfc import ALL_BRANCHES
@@ -29,6 +29,9 @@ TEMPORAL_LAYER = re.compile(r"blocks\d\.\d+\.(t_fc|t_norm1)\.")
 """Beginning of the names of MorphFC_t's tensors, its norm's included."""
 _BRANCH_LAYER = re.compile(r"blocks[1-3]\.\d+\.fc\.mlp_([hwc])\.")
 """Layers of one branch; the group is the branch's first letter. In stage 4 `mlp_h` stands for height or width."""
+_CHUNK_LAYER = re.compile(r"blocks1\.\d+\.fc\.mlp_[hw]\.weight")
+"""Layers over chunks of the first stage, whose size over its channels is the width of groups."""
+PUBLISHED_WIRING: tuple[BlockOrder, BlockSkip] = ("temporal_first", "published")
 _PUBLISHED_FRAMES = (16, 32)
 """Frames of the released models; at their widths some other numbers of frames give the same shapes."""
 
@@ -61,6 +64,12 @@ class WeightsDescription:
     """None: the file doesn't say, and no shape does."""
     branches: tuple[Branch, ...] = ALL_BRANCHES
     """Branches of the spatial layers, in the order of all."""
+    branch_sum: BranchSum | None = "weighted"
+    """None: there is one branch, whose sum is itself."""
+    group_width: float | None = 1.0
+    """Channels of a group over C / L; None: there are no layers over chunks in stages 1-3."""
+    wiring: tuple[BlockOrder, BlockSkip] | None = None
+    """Order of the token layers and the skip; None: the file doesn't say, or there are no temporal layers."""
 
     @property
     def size(self) -> str:
@@ -82,6 +91,12 @@ class WeightsDescription:
         frames = [f"{self.frames_in_words} frames"] if self.possible_frames else []
         head = "no head" if self.num_classes is None else f"{self.num_classes} classes"
         only = [] if self.branches == ALL_BRANCHES else [f"branches {_listed(self.branches)} only"]
+        if self.branch_sum == "plain":
+            only.append("branches added unweighted")
+        if self.group_width not in (None, 1):
+            only.append(f"groups {self.group_width:g} times as wide")
+        if self.wiring not in (None, PUBLISHED_WIRING):
+            only.append(" with skip ".join(self.wiring))
         return ", ".join([f"{self.size} ({self.kind})", *frames, head, *only])
 
 
@@ -183,7 +198,7 @@ def describe_tensors(state: Mapping[str, Tensor], stated: Preset | None = None) 
     if contradictions:
         raise CheckpointError(f"its tensors contradict the network that it states: {'; '.join(contradictions)}")
     frames = stated.num_frames if found.kind == "video" else None
-    return replace(found, num_frames=frames, chunk_lengths=said.chunk_lengths)
+    return replace(found, num_frames=frames, chunk_lengths=said.chunk_lengths, wiring=said.wiring)
 
 
 def describe_model(model: ModelConfig, *, num_frames: int) -> WeightsDescription:
@@ -198,7 +213,10 @@ def describe_model(model: ModelConfig, *, num_frames: int) -> WeightsDescription
         num_frames=num_frames if kind == "video" else None,
         possible_frames=(num_frames,) if kind == "video" else (),
         chunk_lengths=model.chunk_lengths,
-        branches=tuple(branch for branch in ALL_BRANCHES if branch in (model.branches or ALL_BRANCHES)),
+        branches=(branches := tuple(branch for branch in ALL_BRANCHES if branch in (model.branches or ALL_BRANCHES))),
+        branch_sum=model.branch_sum if len(branches) > 1 else None,
+        group_width=model.group_width if branches != ("channel",) else None,
+        wiring=(model.block_order, model.block_skip) if kind == "video" else None,
     )
 
 
@@ -212,8 +230,11 @@ def differences(file: WeightsDescription, asked: WeightsDescription) -> list[str
             ("hidden channels", file.mlp_hidden, asked.mlp_hidden),
             ("chunk lengths", file.chunk_lengths, asked.chunk_lengths),
             ("branches", file.branches, asked.branches),
+            ("sum of branches", (file.branch_sum,), (asked.branch_sum,)),
+            ("width of groups", (file.group_width,), (asked.group_width,)),
+            ("order and skip of blocks", file.wiring, asked.wiring),
         )
-        if there is not None and here is not None and there != here
+        if there is not None and here is not None and there != here and None not in (*there, *here)
     ]
     if file.kind == "video" and asked.num_frames is not None:
         possible = file.possible_frames if file.num_frames is None else (file.num_frames,)
@@ -237,6 +258,8 @@ def _deduced(state: Mapping[str, Tensor]) -> WeightsDescription:
     published = dims in {preset.model.embed_dims for preset in PRESETS.values()}
     letters = {found[1] for name in state if (found := _BRANCH_LAYER.match(name))}
     likely = [count for count in _PUBLISHED_FRAMES if published and count in frames] or frames
+    branches = tuple(branch for branch in ALL_BRANCHES if branch[0] in letters) or ALL_BRANCHES
+    over_chunks = [value for name, value in state.items() if _CHUNK_LAYER.fullmatch(name) and value.ndim == 2]
     return WeightsDescription(
         kind=kind,
         depths=_four(len(list(stage)) for _, stage in groupby(blocks, key=lambda block: block[0])),
@@ -246,7 +269,11 @@ def _deduced(state: Mapping[str, Tensor]) -> WeightsDescription:
         num_frames=likely[0] if len(likely) == 1 else None,
         possible_frames=frames,
         chunk_lengths=None,
-        branches=tuple(branch for branch in ALL_BRANCHES if branch[0] in letters) or ALL_BRANCHES,
+        branches=branches,
+        branch_sum=("weighted" if any(".reweight." in name for name in state) else "plain")
+        if len(branches) > 1
+        else None,
+        group_width=over_chunks[0].shape[0] / dims[0] if over_chunks else None,
     )
 
 
@@ -271,15 +298,19 @@ def _complete_network(found: WeightsDescription) -> dict[str, Tensor]:
     ratio = max(hidden / channels for hidden, channels in zip(found.mlp_hidden, found.embed_dims, strict=True))
     if any(int(c * ratio) != hidden for c, hidden in zip(found.embed_dims, found.mlp_hidden, strict=True)):
         ratio = math.nextafter(ratio, math.inf)  # int(49 * (1 / 49)) is 0
+    width = found.group_width if found.group_width in GROUP_WIDTHS else 1.0  # of others the shapes will differ
+    chunk = max(int(width), 1)
     model = ModelConfig(
         depths=found.depths,
         embed_dims=found.embed_dims,
-        chunk_lengths=(1, 1, 1, 1),
+        chunk_lengths=(chunk, chunk, chunk, 1),
         mlp_ratio=ratio,
         drop_path_rate=0.0,
         num_classes=found.num_classes or 1,
         temporal=next(temporal for temporal, kind in _KINDS.items() if kind == found.kind),
         branches=found.branches,
+        branch_sum=found.branch_sum or "weighted",
+        group_width=width,
         init="published",
     )
     frames = found.num_frames or next(iter(found.possible_frames or _PUBLISHED_FRAMES))

@@ -21,6 +21,7 @@ from morphmlp.models.weights.carry_over import carried_over
 from morphmlp.models.weights.describe import (
     FIRST_CONVOLUTION,
     HEAD,
+    PUBLISHED_WIRING,
     TEMPORAL_LAYER,
     WeightsDescription,
     compare_keys,
@@ -204,6 +205,8 @@ def _other_notes(fresh: Sequence[str], file: WeightsDescription, asked: WeightsD
         notes.append(f"fresh: {len(temporal)} tensors of the temporal layers ({first_names(temporal)})")
     if file.chunk_lengths is None and asked.chunk_lengths is not None:
         notes.append(f"chunk lengths aren't in the file: taken to be the experiment's {list(asked.chunk_lengths)}")
+    if file.kind == "video" and file.wiring is None and asked.wiring not in (None, PUBLISHED_WIRING):
+        notes.append(f"order and skip of blocks aren't in the file: taken to be {' with skip '.join(asked.wiring)}")
     if file.kind == "video" and file.num_frames is None:
         notes.append(f"the shapes fit {file.frames_in_words} frames: taken to be the experiment's {asked.num_frames}")
     return notes

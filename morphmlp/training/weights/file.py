@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from morphmlp.config import ModelConfig
-from morphmlp.config.loading import parse_yaml, validated
+from morphmlp.config.loading import LATER_FIELDS, parse_yaml, validated
 from morphmlp.errors import CheckpointError, ConfigError
 from morphmlp.files import atomic_file
 from morphmlp.models.morphfc import ALL_BRANCHES
@@ -263,11 +263,7 @@ def _stated_by_pyslowfast(cfg: object) -> Preset | None:
 
 def _pyslowfast(state: Mapping[str, Tensor], stated: Preset | None) -> dict[str, object]:
     """PySlowFast's container without a training state; `epoch` is left out so that none is looked for."""
-    if (
-        stated is None
-        or stated.model.temporal != "mixed"
-        or set(stated.model.branches or ALL_BRANCHES) < set(ALL_BRANCHES)
-    ):
+    if stated is None or not _is_published_form(stated.model):
         return {"model_state": dict(state)}  # a network that PySlowFast's configuration can't state
     model = stated.model
     cfg = {
@@ -282,6 +278,14 @@ def _pyslowfast(state: Mapping[str, Tensor], stated: Preset | None) -> dict[str,
         "MODEL": {"NUM_CLASSES": model.num_classes},
     }
     return {"model_state": dict(state), "cfg": yaml.safe_dump(cfg, sort_keys=False)}
+
+
+def _is_published_form(model: ModelConfig) -> bool:
+    """Whether it has no ablation in it, but perhaps other sizes."""
+    values = {f"model.{name}": value for name, value in _MODEL.dump_python(model, mode="json").items()}
+    if set(model.branches or ALL_BRANCHES) == set(ALL_BRANCHES):
+        values["model.branches"] = None
+    return model.temporal == "mixed" and all(values.get(name, value) == value for name, value in LATER_FIELDS.items())
 
 
 def _metadata(file: WeightsFile) -> dict[str, JsonValue]:

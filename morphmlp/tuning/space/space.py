@@ -13,7 +13,6 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from morphmlp.config import ExperimentConfig, ModelConfig, config_from_mapping, with_overrides
 from morphmlp.config.clip import ClipConfig
-from morphmlp.config.shapes import shape_faults
 from morphmlp.config.sweep import Range, SweepConfig
 from morphmlp.data.stream.plan import random_generator
 from morphmlp.errors import ConfigError
@@ -208,9 +207,7 @@ class Planner:
         if isinstance(model, ModelConfig) and isinstance(clip, ClipConfig):
             sizes = Sizes(model=model, num_frames=clip.num_frames, crop_size=clip.crop_size)
             # Shape rules alone are checked in no time; most impossible points break them.
-            if faults := shape_faults(
-                embed_dims=model.embed_dims, chunk_lengths=model.chunk_lengths, crop_size=clip.crop_size
-            ):
+            if faults := model.shape_faults(clip.crop_size):
                 return sizes, tuple(faults)
         try:
             config = self._assembly.config(values, parts)
@@ -223,7 +220,7 @@ class Planner:
         # Chunk lengths cost nothing.
         key = (
             *(model.embed_dims, model.depths, model.mlp_ratio, model.num_classes, model.temporal, model.branches),
-            *(frames, crop),
+            *(model.branch_sum, model.group_width, frames, crop),
         )
         if key not in self._costs:
             self._costs[key] = planned_cost(model, num_frames=frames, crop_size=crop)

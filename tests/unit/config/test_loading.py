@@ -65,6 +65,10 @@ OTHER_RESULT = {
     "optim.layer_decay": 0.75,
     "optim.head_lr_factor": 10.0,
     "model.branches": ["height"],
+    "model.branch_sum": "plain",
+    "model.group_width": 2.0,
+    "model.block_order": "spatial_first",
+    "model.block_skip": "standard",
     "train.seed": 1,
     "train.max_steps": 10,
     "test.num_clips": 3,
@@ -209,7 +213,7 @@ def test_equal_values_written_otherwise_have_one_fingerprint():
     ids=["small", "results", "operational", "starting weights"],
 )
 def test_a_resolved_experiment_written_as_yaml_reads_back_equal(overrides, tmp_path):
-    config = load_config(SMALL, {**overrides, "clip.crop_size": 32})
+    config = load_config(SMALL, {**overrides, "clip.crop_size": 32, "model.temporal": "mixed"})
     (tmp_path / "again.yaml").write_text(config_to_yaml(config))
     assert load_config(tmp_path / "again.yaml") == config
 

@@ -272,6 +272,10 @@ FIELDS_WITHOUT_DEFAULT = [
         "test.checkpoint",
         "augment.on",
         "model.branches",
+        "model.branch_sum",
+        "model.group_width",
+        "model.block_order",
+        "model.block_skip",
     )
 ]
 

@@ -31,7 +31,7 @@ CHECKED = [
         *((cls, ("forward",)) for cls in CLASSES),
         (morphfc.SpatialMorphFC, ("_mix_chunks",)),
         (backbone.MorphMLP, ("forward_features", "forward_head")),
-        (morphfc, ("weighted_sum",)),
+        (morphfc, ("branch_sum",)),
     ]
     for name in names
 ]

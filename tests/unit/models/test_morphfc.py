@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 from torch import nn
 
 from morphmlp.models import morphfc
-from morphmlp.models.morphfc import FrameMorphFC, Mlp, SpatialMorphFC, TemporalMorphFC, weighted_sum
+from morphmlp.models.morphfc import FrameMorphFC, Mlp, SpatialMorphFC, TemporalMorphFC, branch_sum
 
 SIZES = st.integers(1, 4)
 
@@ -104,7 +104,7 @@ def test_the_branch_weights_are_a_softmax_over_branches_for_each_clip_and_channe
         share = scores[b, 3 * c : 3 * c + 3].softmax(0)
         for k in range(3):
             expected[b, ..., c] += share[k] * branches[k][b, ..., c]
-    torch.testing.assert_close(weighted_sum(branches, reweight), expected)
+    torch.testing.assert_close(branch_sum(branches, reweight), expected)
 
 
 def test_shape_annotations_are_checked_in_these_tests():
