@@ -3,7 +3,8 @@
     python pipelines/train.py --config experiments/k400/morphmlp_s_16x4.yaml
     python pipelines/train.py --config data/mine/experiment.yaml --train.epochs 5 --run-name first
 
-`train_k400.py`, `train_ssv1.py`, `train_ssv2.py` and `train_demo.py` do the same with an experiment by default.
+`train_k400.py`, `train_ssv1.py`, `train_ssv2.py`, `train_imagenet.py` and `train_demo.py` do the same with an
+experiment by default.
 """
 
 from morphmlp.cli import experiment_arguments, run

@@ -5,6 +5,7 @@ threads (JSON), each further line a number of steps; each answer is one JSON num
 """
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -121,7 +122,7 @@ def plain_steps(config: ExperimentConfig, *, device: torch.device) -> Iterator[T
             loss_sum = task.loss_sum(logits, targets)
             torch.autograd.backward(scaler.scale(loss_sum / clips_per_step))
         scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm)
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm or math.inf)
         scaler.step(optimizer)
         scaler.update()
         yield loss_sum.detach()

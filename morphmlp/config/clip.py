@@ -6,9 +6,14 @@ from typing import Literal, Self
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
-from morphmlp.config.values import STRICT, PositiveFloat, PositiveInt, Share
+from morphmlp.config.values import STRICT, Colour, PositiveFloat, PositiveInt, Share, ThreePositive, ThreeShares
 
 MAX_MAGNITUDE = 10.0
+DEFAULT_OPERATIONS = "2"
+"""Operations that timm draws where its notation has no `n`."""
+PIXEL_MEAN: ThreeShares = (0.45, 0.45, 0.45)
+PIXEL_STD: ThreePositive = (0.225, 0.225, 0.225)
+"""Published normalisation of pixels in [0, 1] for video."""
 _FIELD = re.compile(r"(mstd|inc|m|n)(\d+(?:\.\d+)?)")
 
 
@@ -31,6 +36,14 @@ class ClipConfig:
     channel_order: Literal["rgb", "bgr"]
     """Order of the colours that augmentation and network see. `bgr` is that of the released Something-Something
     weights, whose frames came from OpenCV."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How frames are scaled to a short side: `bilinear`, as published for video. Set `bicubic` for images, as DeiT."""
+    pixel_mean: ThreeShares = PIXEL_MEAN
+    """What normalisation subtracts from pixels in [0, 1], for each colour in `channel_order`: 0.45, as published for
+    video. Set `[0.485, 0.456, 0.406]` for ImageNet."""
+    pixel_std: ThreePositive = PIXEL_STD
+    """What normalisation divides by, for each colour: 0.225, as published for video. Set `[0.229, 0.224, 0.225]` for
+    ImageNet."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -49,22 +62,38 @@ class ClipConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AugmentConfig:
-    """Training augmentation of a clip, in this order; one draw holds for all its frames."""
+    """Training augmentation of a clip, in this order; one draw holds for all its frames.
+
+    The defaults are the video recipe's. DeiT's image recipe crops first and erases last, after normalisation.
+    """
 
     repeats: PositiveInt
     """Augmented clips cut from each decoded video per epoch (repeated augmentation)."""
     short_edge: PositiveInt | None
     """Frames with a longer short side are scaled down to it first, pixels; null: they stay as decoded."""
     rand_augment: str | None
-    """RandAugment in timm's notation, as in `rand-m7-n4-mstd0.5-inc1`; null switches it off."""
+    """RandAugment in timm's notation, as in `rand-m7-n4-mstd0.5-inc1`; `n` is 2 where it's left out. Null switches it
+    off."""
+    rand_augment_on: Literal["frames", "crop"] = "frames"
+    """What RandAugment works on: the whole `frames` before they are cropped, as published for video, or the flipped
+    `crop`. Set `crop` for images, as DeiT."""
+    fill: Colour = (128, 128, 128)
+    """Colour that RandAugment's warps bring in from outside, in `channel_order`: grey, as published for video. Set
+    `[124, 116, 104]`, ImageNet's mean, for images, as DeiT."""
     scale: tuple[PositiveFloat, PositiveFloat]
     """RandomResizedCrop: least and greatest share of the frame's area."""
     aspect: tuple[PositiveFloat, PositiveFloat]
     """RandomResizedCrop: least and greatest width / height."""
+    interpolation: Literal["bilinear", "bicubic", "random"] = "bilinear"
+    """How RandomResizedCrop scales its box: `bilinear`, as published for video. `random`: a fair coin, for each of
+    RandAugment's warps too, which are bicubic otherwise (timm's `random`). Set `bicubic` for images, as DeiT."""
     flip: Share
     """Probability of a horizontal flip."""
     erase: Share
     """Probability of random erasing: one box for all frames, filled with fresh noise in each."""
+    erase_on: Literal["pixels", "normalised"] = "pixels"
+    """What random erasing works on. `pixels`: the noise is rounded and held inside 0 to 255. `normalised`: it stays
+    standard normal, drawn on the training device for each micro-batch. Set `normalised` for images, as DeiT."""
     on: Literal["ingest", "worker"] = "ingest"
     """Where it is carried out: in the decode tasks (`ingest`), or in batches on the training device (`worker`). Set
     `worker` where a GPU waits for decode CPUs: RandAugment costs them as much as decoding. The draws are the same."""
@@ -111,7 +140,9 @@ def parse_rand_augment(text: str) -> RandAugmentPolicy:
         raise ValueError("; ".join(faults))
     values = _values(text)
     return RandAugmentPolicy(
-        magnitude=float(values["m"]), num_ops=int(values["n"]), magnitude_std=float(values.get("mstd", "0"))
+        magnitude=float(values["m"]),
+        num_ops=int(values.get("n", DEFAULT_OPERATIONS)),
+        magnitude_std=float(values.get("mstd", "0")),
     )
 
 
@@ -128,8 +159,9 @@ def rand_augment_faults(text: str) -> list[str]:
         faults.append("a field is given twice")
     if "m" not in values or not 0 <= float(values["m"]) <= MAX_MAGNITUDE:
         faults.append(f"m (the magnitude) must be there, 0 to {MAX_MAGNITUDE:g}")
-    if "n" not in values or not values["n"].isdecimal() or int(values["n"]) < 1:
-        faults.append("n (the number of operations) must be there, a whole number from 1")
+    operations = values.get("n", DEFAULT_OPERATIONS)
+    if not operations.isdecimal() or int(operations) < 1:
+        faults.append("n (the number of operations) must be a whole number from 1")
     if values.get("inc") != "1":
         faults.append("only policies whose severity rises with the magnitude are known: end it with inc1")
     return faults

@@ -15,6 +15,7 @@ from typing import TypeVar
 import yaml
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.config.faults import fault_lines
 from morphmlp.config.schema import ExperimentConfig
 from morphmlp.errors import ConfigError
@@ -25,6 +26,19 @@ _OPERATIONAL_FIELDS = ("augment.on", "start_from.weights", "start_from.class_ord
 LATER_FIELDS: dict[str, JsonValue] = {
     "task": "classification",
     "start_from": None,
+    "clip.interpolation": "bilinear",
+    "clip.pixel_mean": list(PIXEL_MEAN),
+    "clip.pixel_std": list(PIXEL_STD),
+    "augment.rand_augment_on": "frames",
+    "augment.fill": [128, 128, 128],
+    "augment.interpolation": "bilinear",
+    "augment.erase_on": "pixels",
+    "mixing.prob": 1.0,
+    "mixing.switch_prob": 0.5,
+    "optim.warmup_lr": None,
+    "optim.schedule": "steps",
+    "train.copies": 1,
+    "test.weights": "averaged",
     "train.ema_decay": None,
     "train.freeze": None,
     "train.class_weights": None,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from morphmlp.config.clip import AugmentConfig, ClipConfig
+from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD, AugmentConfig, ClipConfig
 from morphmlp.config.operation import CheckpointConfig, ClusterConfig, ExecutionConfig, IngestConfig, WorkerRange
 from morphmlp.config.shapes import GROUP_WIDTHS, shape_faults
 from morphmlp.config.start import StartConfig
@@ -26,6 +26,7 @@ from morphmlp.config.values import (
     PositiveFloat,
     PositiveInt,
     Rate,
+    Share,
     Temporal,
     name_faults,
 )
@@ -111,7 +112,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MixingConfig:
-    """Label mixing inside a micro-batch; MixUp or CutMix with equal chance when both are above 0."""
+    """Label mixing inside a micro-batch: MixUp or CutMix, by a coin where both are above 0."""
 
     mixup: NonNegativeFloat
     """Beta parameter of MixUp; 0 switches it off."""
@@ -119,22 +120,33 @@ class MixingConfig:
     """Beta parameter of CutMix; 0 switches it off."""
     label_smoothing: Rate
     """Share of the target spread evenly over all classes."""
+    prob: Share = 1.0
+    """Chance that a micro-batch is mixed at all: always, as published. Lower it to train on some whole clips too."""
+    switch_prob: Share = 0.5
+    """Chance of CutMix where both are above 0, as published. Set it where one of the two should come more often."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OptimConfig:
-    """AdamW with per-step linear warm-up and half-cosine decay."""
+    """AdamW with linear warm-up and half-cosine decay."""
 
     lr: PositiveFloat
     """Learning rate after warm-up."""
     min_lr: NonNegativeFloat
-    """Learning rate at the first step and at the end of the last epoch."""
+    """Learning rate at the end of the last epoch, and where `warmup_lr` is null at the first step."""
     warmup_epochs: NonNegativeFloat
-    """Epochs of linear warm-up from `min_lr` to `lr`."""
+    """Epochs of linear warm-up to `lr`."""
     weight_decay: NonNegativeFloat
     """Decay of weights with two or more dimensions; biases and norms have none."""
-    clip_norm: PositiveFloat
-    """Greatest global L2 norm of the gradient."""
+    clip_norm: PositiveFloat | None
+    """Greatest global L2 norm of the gradient; null: it isn't clipped."""
+    warmup_lr: NonNegativeFloat | None = None
+    """Learning rate at which warm-up begins; null, as published for video: `min_lr`. Set 1e-6 for images, as DeiT."""
+    schedule: Literal["steps", "epochs", "deit"] = "steps"
+    """`steps`, as published for video: the rate changes with each step, and the cosine begins where warm-up ends.
+    `epochs`: timm's, the same for all steps of an epoch; its cosine runs from epoch 0, so that after warm-up it sets in
+    a little below `lr`. `deit`: timm's as DeiT's code drives it, one epoch late. Set `deit` to repeat a run of DeiT's
+    code step by step."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning rates fall towards the input by this factor a layer (stem, each block), as BEiT and MAE are fine-tuned;
     the last norm and the head have the whole rate. 1, as published: one rate for all. Set 0.65 to 0.9 to fine-tune."""
@@ -172,8 +184,14 @@ class TrainConfig:
     """Arithmetic of the forward pass; `auto` is bf16 on a GPU that has it and fp32 elsewhere, recorded in the run.
     `fp16` scales the loss, as published; a step that overflows is skipped and the scale halved."""
     ema_decay: Rate | None = None
-    """Keep a moving average of the weights that moves by `1 - ema_decay` a step; validation and test then use it.
-    Null, as published: the weights themselves. Set it, as in 0.999, for noisy validation scores at small batches."""
+    """Keep a moving average of the weights that moves by `1 - ema_decay` a step; validation and test then use it unless
+    `test.weights` says otherwise. Null, as published: the weights themselves. Set it, as in 0.999, for noisy validation
+    scores at small batches."""
+    copies: PositiveInt = 1
+    """Times that each video stands in an epoch's order, next to each other: DeiT's repeated augmentation. An epoch
+    stays as long as the manifest, so that it sees a part of the videos, each so often, decoded and augmented anew, in
+    other micro-batches where there are enough. 1, as published for video, whose repeats (`augment.repeats`) come from
+    one decode and count extra. Set 3 for images, as DeiT."""
     freeze: Literal["backbone"] | tuple[Part, ...] | None = None
     """Parts that keep the weights they start with, as in `[stem, stage1]`; `backbone`: all but the head. They run as in
     evaluation: BatchNorm keeps its statistics and drop path drops nothing. An unbroken row of parts from the stem on
@@ -222,6 +240,9 @@ class TestConfig:
     """Whose weights are tested: the last checkpoint's, as published, or those of the validated epoch with the best
     primary score (of equals the later). Set `best` where training overfits at its end; such an epoch is then saved
     whatever `checkpoint.every_epochs` says."""
+    weights: Literal["averaged", "raw"] = "averaged"
+    """Which weights are validated and tested where `train.ema_decay` keeps averages. Set `raw` to keep them in the
+    checkpoints and score the weights themselves, as DeiT reports them."""
 
     @property
     def in_words(self) -> str:
@@ -266,6 +287,12 @@ class ExperimentConfig:
             *self._batch_faults(),
             *self._fine_tuning_faults(),
         ]
+        default_scale = (self.clip.pixel_mean, self.clip.pixel_std) == (PIXEL_MEAN, PIXEL_STD)
+        if self.augment.erase and self.augment.erase_on == "pixels" and not default_scale:
+            faults.append(
+                f"augment.erase_on: pixels have noise for clip.pixel_mean {PIXEL_MEAN[0]} and clip.pixel_std "
+                f"{PIXEL_STD[0]} only; with other ones write normalised"
+            )
         if self.model.temporal == "none" and self.clip.num_frames != 1:
             faults.append(
                 f"clip.num_frames: is {self.clip.num_frames}; with model.temporal: none the network takes one frame, "
@@ -308,6 +335,7 @@ class ExperimentConfig:
             )
         if self.optim.warmup_epochs > train.epochs:
             faults.append(f"optim.warmup_epochs: {self.optim.warmup_epochs} is more than train.epochs {train.epochs}")
-        if self.optim.min_lr > self.optim.lr:
-            faults.append(f"optim.min_lr: {self.optim.min_lr} is more than optim.lr {self.optim.lr}")
+        for name, rate in (("min_lr", self.optim.min_lr), ("warmup_lr", self.optim.warmup_lr)):
+            if rate is not None and rate > self.optim.lr:
+                faults.append(f"optim.{name}: {rate} is more than optim.lr {self.optim.lr}")
         return faults

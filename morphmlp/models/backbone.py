@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from morphmlp.config import ModelConfig
+from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.config.shapes import (
     NUM_STAGES,
     STEM_TEMPORAL_STRIDE,
@@ -176,6 +177,8 @@ class Backbone(nn.Module):
         self.config = config
         self.is_image = config.temporal == "none"
         self.input_shape = (INPUT_CHANNELS, *(() if self.is_image else (num_frames,)), crop_size, crop_size)
+        self.pixel_mean, self.pixel_std = PIXEL_MEAN, PIXEL_STD
+        """Normalisation of pixels in [0, 1] that the input has had; a task sets its experiment's."""
         self.recomputed_stages: frozenset[int] = frozenset()
         self._compiled = False
         tokens = temporal_tokens(num_frames) if config.temporal == "mixed" else None

@@ -16,7 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.config.schema import MixingConfig, ModelConfig
+from morphmlp.config.values import ThreePositive, ThreeShares
 from morphmlp.data.columns import PREDICTIONS
 from morphmlp.data.manifest import Manifest
 from morphmlp.models import MorphMLP
@@ -47,6 +49,8 @@ class Classification:
     num_frames: int
     crop_size: int
     mixing: MixingConfig
+    pixel_mean: ThreeShares = PIXEL_MEAN
+    pixel_std: ThreePositive = PIXEL_STD
     class_weights: tuple[float, ...] | None = None
     """Weights of the classes in the training loss; None: all alike."""
 
@@ -54,7 +58,9 @@ class Classification:
 
     def network(self) -> MorphMLP:
         """Backbone, mean over all tokens, linear head."""
-        return MorphMLP(self.model, num_frames=self.num_frames, crop_size=self.crop_size)
+        network = MorphMLP(self.model, num_frames=self.num_frames, crop_size=self.crop_size)
+        network.pixel_mean, network.pixel_std = self.pixel_mean, self.pixel_std
+        return network
 
     def targets(self, labels: Int[Tensor, "b"]) -> Float[Tensor, "b k"]:
         """Smoothed one-hot targets."""
@@ -133,9 +139,12 @@ def mix(
 ) -> tuple[Float[Tensor, "b c *t h w"], Float[Tensor, "b k"]]:
     """MixUp or CutMix over one micro-batch; clip i is mixed with clip `b - 1 - i`.
 
-    Published: a fair coin chooses between the two; one share and one box hold for all clips and frames.
+    Published, for video as in timm's `batch` mode: a coin chooses between the two; one share and one box hold for all
+    clips and frames. In an odd number of clips (timm refuses it) the middle one is its own partner.
     """
-    use_cutmix = mixing.cutmix > 0 and (mixing.mixup == 0 or rng.random() < 0.5)
+    if mixing.prob < 1 and rng.random() >= mixing.prob:
+        return clips, targets
+    use_cutmix = mixing.cutmix > 0 and (mixing.mixup == 0 or rng.random() < mixing.switch_prob)
     if use_cutmix:
         box = cutmix_box(rng.beta(mixing.cutmix, mixing.cutmix), height=clips.shape[-2], width=clips.shape[-1], rng=rng)
         rows, columns = box

@@ -19,5 +19,7 @@ def task_of(config: ExperimentConfig, *, train: Manifest | None = None) -> Task:
         num_frames=config.clip.num_frames,
         crop_size=config.clip.crop_size,
         mixing=config.mixing,
+        pixel_mean=config.clip.pixel_mean,
+        pixel_std=config.clip.pixel_std,
         class_weights=weights,
     )

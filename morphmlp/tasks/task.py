@@ -88,7 +88,7 @@ class Task(Protocol):
         """Names of the scores; the first one ranks checkpoints, trials and runs."""
 
     def network(self) -> Backbone:
-        """The network with fresh weights, from clips to outputs."""
+        """The network with fresh weights, from clips to outputs; `pixel_mean` and `pixel_std` are the experiment's."""
 
     def targets(self, labels: Tensor) -> Tensor:
         """What the loss compares outputs with, of a micro-batch's labels on the training device."""
@@ -123,7 +123,8 @@ def network_input(clips: Tensor, network: Backbone, device: torch.device) -> Ten
 
     `[b c t h w]`, or `[b c h w]` for a network that takes images. All that a network ever sees is made here.
     """
-    scaled = normalise(clips.to(device, non_blocking=True))
+    pixels = clips.to(device, non_blocking=True)
+    scaled = normalise(pixels, mean=network.pixel_mean, std=network.pixel_std)
     return scaled.squeeze(2) if network.is_image else scaled
 
 

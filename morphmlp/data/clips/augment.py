@@ -1,11 +1,13 @@
 """Resizing, cropping and augmenting a clip, and the network's input scale.
 
 Frames stay uint8 until they are on the training device. One draw holds for all frames of a clip. The same code runs in
-decode tasks and on the training device. Resizing is bilinear with antialiasing on uint8 (docs/decisions/0007): torch's
-own kernel, which is the one that torchvision calls, without torchvision's seconds of start-up in each decode process.
+decode tasks and on the training device. Resizing is bilinear or bicubic with antialiasing on uint8
+(docs/decisions/0007): torch's own kernel, which is the one that torchvision calls, without torchvision's seconds of
+start-up in each decode process.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,25 +16,26 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from morphmlp.data.clips.draws import Box, ClipDraw, Key
+from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
+from morphmlp.data.clips.draws import Box, ClipDraw, Interpolation, Key
 from morphmlp.data.clips.rand_augment import rand_augment
 from morphmlp.data.decoding.protocol import Frames
 from morphmlp.data.stream.plan import random_generator
-
-PIXEL_MEAN = 0.45
-PIXEL_STD = 0.225
-"""Published normalisation of pixels in [0, 1], the same for all channels."""
 
 
 def augment_clip(frames: UInt8[Tensor, "t h w c"], draw: ClipDraw, *, size: int) -> UInt8[Tensor, "t s s c"]:
     """Carry out one clip's draws in the published order; the frames that come in stay as they are.
 
-    RandAugment on whole frames, RandomResizedCrop, flip, random erasing.
+    RandAugment on whole frames, RandomResizedCrop, flip, random erasing of pixels; for images RandAugment follows the
+    flip.
     """
-    clip = crop_and_resize(rand_augment(frames, draw.operations), draw.box, size=size)
+    first, last = (draw.operations, ()) if draw.operations_on == "frames" else ((), draw.operations)
+    whole = rand_augment(frames, first, fill=draw.fill)
+    clip = crop_and_resize(whole, draw.box, size=size, interpolation=draw.interpolation)
     if draw.flip:
         clip = clip.flip(2)
-    if draw.erase is not None:
+    clip = rand_augment(clip, last, fill=draw.fill)
+    if draw.erase is not None and draw.erase.on == "pixels":
         box = draw.erase.box
         noise = erase_noise(draw.erase.key, (len(clip), box.height, box.width, clip.shape[3]))
         clip = clip.clone()
@@ -49,22 +52,36 @@ def erase_noise(key: Key, shape: tuple[int, ...]) -> Frames:
     255, which about 3 % of it would leave (below -2 and above 2.44 on the network's scale).
     """
     noise = random_generator(*key).standard_normal(shape, dtype=np.float32)
-    pixels: Frames = np.rint(255 * (PIXEL_MEAN + PIXEL_STD * noise)).clip(0, 255).astype(np.uint8)
+    pixels: Frames = np.rint(255 * (PIXEL_MEAN[0] + PIXEL_STD[0] * noise)).clip(0, 255).astype(np.uint8)
     return pixels
 
 
-def crop_and_resize(frames: UInt8[Tensor, "t h w c"], box: Box, *, size: int) -> UInt8[Tensor, "t s s c"]:
+def erase_normalised(clips: Float[Tensor, "b c *t h w"], boxes: Sequence[Box | None]) -> None:
+    """Fill a box of each clip that has one with standard normal noise, in place; it comes from the device's generator.
+
+    timm's `pixel` mode: fresh noise for each pixel, colour and frame.
+    """
+    for clip, box in zip(clips, boxes, strict=True):
+        if box is not None:
+            clip[..., box.top : box.top + box.height, box.left : box.left + box.width].normal_()
+
+
+def crop_and_resize(
+    frames: UInt8[Tensor, "t h w c"], box: Box, *, size: int, interpolation: Interpolation = "bilinear"
+) -> UInt8[Tensor, "t s s c"]:
     """Cut a box from every frame and scale it to a square."""
     cut = frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
-    return resize(cut, height=size, width=size)
+    return resize(cut, height=size, width=size, interpolation=interpolation)
 
 
-def scale_down(frames: UInt8[Tensor, "t h w c"], short_edge: int | None) -> UInt8[Tensor, "t h2 w2 c"]:
+def scale_down(
+    frames: UInt8[Tensor, "t h w c"], short_edge: int | None, interpolation: Interpolation = "bilinear"
+) -> UInt8[Tensor, "t h2 w2 c"]:
     """Scale frames whose short side is longer than `short_edge` down to it; others stay, as all do without a number."""
     height, width = frames.shape[1:3]
     if short_edge is None or min(height, width) <= short_edge:
         return frames
-    return _scale_short_edge(frames, short_edge)
+    return _scale_short_edge(frames, short_edge, interpolation)
 
 
 def evaluation_crops(
@@ -74,6 +91,7 @@ def evaluation_crops(
     crop_size: int,
     num_crops: int,
     single_crop: Literal["centre", "left"] = "centre",
+    interpolation: Interpolation = "bilinear",
 ) -> list[UInt8[Tensor, "t s s c"]]:
     """Scale the short side and cut squares: one, or left, centre and right along the long side.
 
@@ -83,7 +101,7 @@ def evaluation_crops(
 
     Crops are views of the scaled frames.
     """
-    scaled = _scale_short_edge(frames, short_edge if num_crops == 1 else crop_size)
+    scaled = _scale_short_edge(frames, short_edge if num_crops == 1 else crop_size, interpolation)
     height, width = scaled.shape[1:3]
     rows, columns = height - crop_size, width - crop_size
     centre = math.ceil(rows / 2), math.ceil(columns / 2)
@@ -96,31 +114,37 @@ def evaluation_crops(
     return [scaled[:, top : top + crop_size, left : left + crop_size] for top, left in corners]
 
 
-def resize(frames: UInt8[Tensor, "t h w c"], *, height: int, width: int) -> UInt8[Tensor, "t h2 w2 c"]:
-    """Bilinear with antialiasing; frames that have the size already are given back."""
+def resize(
+    frames: UInt8[Tensor, "t h w c"], *, height: int, width: int, interpolation: Interpolation = "bilinear"
+) -> UInt8[Tensor, "t h2 w2 c"]:
+    """Scale with antialiasing; frames that have the size already are given back."""
     if frames.shape[1:3] == (height, width):
         return frames
     # A view: the kernel for three colours next to each other is the fastest one.
     first = frames.permute(0, 3, 1, 2)
     if frames.is_cuda:  # has the antialiasing kernel for floats only
-        scaled = _interpolate(first.float(), height, width).round_().clamp_(0, 255).to(torch.uint8)
+        scaled = _interpolate(first.float(), height, width, interpolation).round_().clamp_(0, 255).to(torch.uint8)
     else:
-        scaled = _interpolate(first, height, width)
+        scaled = _interpolate(first, height, width, interpolation)
     return scaled.permute(0, 2, 3, 1)
 
 
-def normalise(clips: UInt8[Tensor, "b t h w c"]) -> Float[Tensor, "b c t h w"]:
+def normalise(
+    clips: UInt8[Tensor, "b t h w c"], *, mean: Sequence[float] = PIXEL_MEAN, std: Sequence[float] = PIXEL_STD
+) -> Float[Tensor, "b c t h w"]:
     """Pixels to the network's scale, on whatever device they are."""
     scaled = clips.permute(0, 4, 1, 2, 3).contiguous().float()
-    return scaled.div_(255 * PIXEL_STD).sub_(PIXEL_MEAN / PIXEL_STD)
+    for colour, centre, unit in zip(scaled.unbind(1), mean, std, strict=True):
+        colour.div_(255 * unit).sub_(centre / unit)
+    return scaled
 
 
-def _scale_short_edge(frames: Tensor, edge: int) -> Tensor:
+def _scale_short_edge(frames: Tensor, edge: int, interpolation: Interpolation) -> Tensor:
     height, width = frames.shape[1:3]
     if height <= width:
-        return resize(frames, height=edge, width=width * edge // height)
-    return resize(frames, height=height * edge // width, width=edge)
+        return resize(frames, height=edge, width=width * edge // height, interpolation=interpolation)
+    return resize(frames, height=height * edge // width, width=edge, interpolation=interpolation)
 
 
-def _interpolate(frames: Tensor, height: int, width: int) -> Tensor:
-    return functional.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)
+def _interpolate(frames: Tensor, height: int, width: int, interpolation: Interpolation) -> Tensor:
+    return functional.interpolate(frames, size=(height, width), mode=interpolation, antialias=True)

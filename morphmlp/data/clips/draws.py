@@ -2,17 +2,19 @@
 
 Each choice comes from a counter-based key (`ClipKey`, repeat, purpose) and the size of the frames, never from shared
 state, so that decode tasks and training workers draw alike, and switching one augmentation off leaves the draws of the
-others as they are. Ranges and odds are those of the published recipe (MTLab/MorphMLP, which takes
-RandAugment and random erasing from timm by way of PySlowFast). No pixels and no torch here: a table of draws is read in
-milliseconds.
+others as they are. Ranges and odds are those of the published recipes: for video MTLab/MorphMLP, which takes
+RandAugment and random erasing from timm by way of PySlowFast, for images DeiT, which takes them from timm. No pixels
+and no torch here: a table of draws is read in milliseconds.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from morphmlp.config.clip import MAX_MAGNITUDE, AugmentConfig, RandAugmentPolicy, parse_rand_augment
+from morphmlp.config.values import Colour
 from morphmlp.data.stream.plan import random_generator
 
 OPERATIONS = (
@@ -43,9 +45,11 @@ ERASE_ASPECT = (0.3, 1 / 0.3)
 """Random erasing: least and greatest height / width."""
 CROP_TRIES = 10
 ERASE_TRIES = 100
-"""Boxes that are drawn before a clip stays whole; the published number for boxes that hold through time."""
+"""Boxes that are drawn before a clip stays whole; the published number for boxes that hold through time. (timm draws
+10 for images: docs/decisions/0018.)"""
 
 Key = tuple[int | str, ...]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +61,13 @@ class ClipKey:
     epoch: int
     """Pass over the manifest."""
     video_id: str
+    copy: int = 0
+    """Which of the places that the video has in the epoch (`train.copies`)."""
 
     def of(self, *purpose: int | str) -> Key:
         """The key of one choice, such as that of a repeat's crop."""
-        return (self.seed, self.epoch, self.video_id, *purpose)
+        copy = ("copy", self.copy) if self.copy else ()
+        return (self.seed, self.epoch, self.video_id, *copy, *purpose)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +94,13 @@ class Operation:
     """Degrees (rotate), bits that stay (posterize), threshold (solarize), grey levels (solarize_add), factor (color,
     contrast, brightness, sharpness), columns per row or rows per column (shear), share of the side (translate); 0 for
     those that take none."""
+    interpolation: Interpolation = "bicubic"
+    """How a warp reads between pixels."""
 
     def describe(self) -> str:
         """The operation in words, as in `rotate -21.3 deg`."""
-        return _WORDS.get(self.name, self.name).format(self.argument)
+        way = " (bilinear)" if self.interpolation == "bilinear" and self.name in _GREATEST else ""
+        return _WORDS.get(self.name, self.name).format(self.argument) + way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +109,9 @@ class Erasing:
 
     box: Box
     key: Key
-    """Key of the noise, which is fresh in each frame."""
+    """Key of the noise of pixels, which is fresh in each frame."""
+    on: Literal["pixels", "normalised"] = "pixels"
+    """`normalised`: it is left to the training loop, where the micro-batch is normalised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,19 +119,27 @@ class ClipDraw:
     """One augmented clip's draws, in the order in which they are carried out."""
 
     operations: tuple[Operation, ...]
+    """Of RandAugment, on whole frames or, with `operations_on: crop`, after the flip."""
     box: Box
     """What RandomResizedCrop cuts from the frames."""
     flip: bool
     erase: Erasing | None
+    operations_on: Literal["frames", "crop"] = "frames"
+    fill: Colour = (128, 128, 128)
+    """Colour that warps bring in."""
+    interpolation: Interpolation = "bilinear"
+    """How the box is scaled."""
 
     def describe(self) -> str:
         """All draws in one line, for contact sheets and logs."""
-        parts = [operation.describe() for operation in self.operations]
-        parts.append(f"crop {self.box.describe()}")
+        operations = [operation.describe() for operation in self.operations]
+        parts = [f"crop {self.box.describe()}" + (" (bicubic)" if self.interpolation == "bicubic" else "")]
         if self.flip:
             parts.append("flip")
+        parts = [*operations, *parts] if self.operations_on == "frames" else [*parts, *operations]
         if self.erase is not None:
-            parts.append(f"erase {self.erase.box.describe()}")
+            after = " after normalisation" if self.erase.on == "normalised" else ""
+            parts.append(f"erase {self.erase.box.describe()}{after}")
         return ", ".join(parts)
 
 
@@ -135,13 +155,38 @@ def draw_clip(
     def rng(purpose: str) -> np.random.Generator:
         return random_generator(*key.of(repeat, purpose))
 
+    def interpolation(purpose: str) -> Interpolation:
+        return "bilinear" if rng(purpose).random() < 0.5 else "bicubic"
+
     operations: tuple[Operation, ...] = ()
     if augment.rand_augment is not None:
         operations = draw_operations(rng("rand_augment"), policy=parse_rand_augment(augment.rand_augment))
+    if augment.interpolation == "random":
+        operations = tuple(
+            replace(operation, interpolation=interpolation(f"warp {number}"))
+            for number, operation in enumerate(operations)
+        )
     box = random_resized_box(rng("crop"), height=height, width=width, scale=augment.scale, aspect=augment.aspect)
     flip = bool(rng("flip").random() < augment.flip)
-    erase = _draw_erasing(augment.erase, key.of(repeat), crop_size)
-    return ClipDraw(operations=operations, box=box, flip=flip, erase=erase)
+    return ClipDraw(
+        operations=operations,
+        box=box,
+        flip=flip,
+        erase=draw_erasing(augment, key, repeat=repeat, crop_size=crop_size),
+        operations_on=augment.rand_augment_on,
+        fill=augment.fill,
+        interpolation=interpolation("scaling") if augment.interpolation == "random" else augment.interpolation,
+    )
+
+
+def draw_erasing(augment: AugmentConfig, key: ClipKey, *, repeat: int, crop_size: int) -> Erasing | None:
+    """What random erasing does to one clip; it follows from the key alone, without the video."""
+    own = key.of(repeat)
+    rng = random_generator(*own, "erase")
+    if not rng.random() < augment.erase:
+        return None
+    box = erase_box(rng, size=crop_size)
+    return None if box is None else Erasing(box=box, key=(*own, "noise"), on=augment.erase_on)
 
 
 def draw_fractions(count: int, key: ClipKey) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -206,14 +251,6 @@ def erase_box(rng: np.random.Generator, *, size: int) -> Box | None:
         if 0 < box_height < size and 0 < box_width < size:
             return _place(rng, box_height, box_width, height=size, width=size)
     return None
-
-
-def _draw_erasing(odds: float, key: Key, crop_size: int) -> Erasing | None:
-    rng = random_generator(*key, "erase")
-    if not rng.random() < odds:
-        return None
-    box = erase_box(rng, size=crop_size)
-    return None if box is None else Erasing(box=box, key=(*key, "noise"))
 
 
 def _place(rng: np.random.Generator, box_height: int, box_width: int, *, height: int, width: int) -> Box:

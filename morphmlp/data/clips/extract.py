@@ -61,7 +61,10 @@ class TrainFrames:
         """
         indices = train_indices(self.clip, reader.info, draw_fractions(self.clip.num_frames, key)).tolist()
         (frames,), concealed = _read(
-            reader, indices, self.clip, lambda frames: [scale_down(frames, self.augment.short_edge)]
+            reader,
+            indices,
+            self.clip,
+            lambda frames: [scale_down(frames, self.augment.short_edge, self.clip.interpolation)],
         )
         return ExtractedClips(clips=frames.contiguous().numpy()[None], concealed=concealed)
 
@@ -125,6 +128,7 @@ class ViewClips:
             crop_size=self.clip.crop_size,
             num_crops=self.views.num_crops,
             single_crop=self.views.single_crop,
+            interpolation=self.clip.interpolation,
         )
 
 

@@ -5,29 +5,39 @@ and a test holds each to PIL: grey levels are the same, warped ones at most one 
 arguments is drawn elsewhere (`draws`). Colours are taken as the first, second and third channel, whatever they hold, as
 published.
 
-Warps are bicubic with a grey border, as `PIL.Image.transform` makes them. Every frame of a clip is warped alike, so
-that a pixel's source places and weights are worked out once and then summed over all frames at a time (an embedding bag
-over a table of pixels).
+Warps are bicubic or bilinear with a border of one colour, as `PIL.Image.transform` makes them. Every frame of a clip is
+warped alike, so that a pixel's source places and weights are worked out once and then summed over all frames at a time
+(an embedding bag over a table of pixels).
 """
 
 import math
 from collections.abc import Callable, Iterable
 
 import torch
-from jaxtyping import Float, Float32, Float64, Int32, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int32, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from morphmlp.data.clips.draws import Operation
+from morphmlp.config.values import Colour
+from morphmlp.data.clips.draws import Interpolation, Operation
 
 _LUMA = (19595, 38470, 7471)
 """PIL's weights of red, green and blue in a grey picture, of 2^16."""
 
 
-def rand_augment(frames: UInt8[Tensor, "t h w c"], operations: Iterable[Operation]) -> UInt8[Tensor, "t h w c"]:
-    """Carry out operations one after the other; the frames that come in stay as they are."""
+def rand_augment(
+    frames: UInt8[Tensor, "t h w c"], operations: Iterable[Operation], *, fill: Colour = (128, 128, 128)
+) -> UInt8[Tensor, "t h w c"]:
+    """Carry out operations one after the other; the frames that come in stay as they are.
+
+    `fill` is the colour of what warps bring in from outside a frame.
+    """
     for operation in operations:
-        frames = _KERNELS[operation.name](frames, operation.argument)
+        if operation.name in _MATRICES:
+            matrix = _MATRICES[operation.name](operation.argument, frames.shape[1], frames.shape[2])
+            frames = _warp(frames, matrix, fill=fill, interpolation=operation.interpolation)
+        else:
+            frames = _KERNELS[operation.name](frames, operation.argument)
     return frames
 
 
@@ -59,10 +69,6 @@ def _equalize(frames: Tensor, _unused: float) -> Tensor:
 
 def _invert(frames: Tensor, _unused: float) -> Tensor:
     return frames.bitwise_not()
-
-
-def _rotate(frames: Tensor, degrees: float) -> Tensor:
-    return _warp(frames, _rotation(degrees, height=frames.shape[1], width=frames.shape[2]))
 
 
 def _posterize(frames: Tensor, bits: float) -> Tensor:
@@ -118,27 +124,10 @@ def _sharpness(frames: Tensor, factor: float) -> Tensor:
     return sharp
 
 
-def _shear_x(frames: Tensor, slope: float) -> Tensor:
-    return _warp(frames, (1, slope, 0, 0, 1, 0))
-
-
-def _shear_y(frames: Tensor, slope: float) -> Tensor:
-    return _warp(frames, (1, 0, 0, slope, 1, 0))
-
-
-def _translate_x(frames: Tensor, share: float) -> Tensor:
-    return _warp(frames, (1, 0, share * frames.shape[2], 0, 1, 0))
-
-
-def _translate_y(frames: Tensor, share: float) -> Tensor:
-    return _warp(frames, (1, 0, 0, 0, 1, share * frames.shape[1]))
-
-
 _KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "autocontrast": _autocontrast,
     "equalize": _equalize,
     "invert": _invert,
-    "rotate": _rotate,
     "posterize": _posterize,
     "solarize": _solarize,
     "solarize_add": _solarize_add,
@@ -146,10 +135,6 @@ _KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "contrast": _contrast,
     "brightness": _brightness,
     "sharpness": _sharpness,
-    "shear_x": _shear_x,
-    "shear_y": _shear_y,
-    "translate_x": _translate_x,
-    "translate_y": _translate_y,
 }
 
 
@@ -191,11 +176,10 @@ def _blend(base: Tensor, picture: Tensor, factor: float) -> Tensor:
     return (picture - base).mul_(factor).add_(base).clamp_(0, 255).to(torch.uint8)
 
 
-_FILL = 128
-"""Grey level where the source lies outside the frame, published."""
-
 _Matrix = tuple[float, float, float, float, float, float]
 """From a place (x, y) of the result to its source: `(a x + b y + c, d x + e y + f)`; pixels, centres at halves."""
+
+_Taps = Callable[..., tuple[Tensor, Tensor]]
 
 _ROWS = 32
 """Rows of the result that are worked out at a time, so that sums stay in a CPU's cache."""
@@ -205,25 +189,40 @@ _ROUNDING = 2.0**-12
 this."""
 
 
-def _rotation(degrees: float, *, height: int, width: int) -> _Matrix:
+def _rotation(degrees: float, height: int, width: int) -> _Matrix:
     """Counter-clockwise about the centre, as `PIL.Image.rotate`."""
     cos, sin = (round(turn(-math.radians(degrees)), 15) for turn in (math.cos, math.sin))
     x, y = width / 2, height / 2
     return cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y
 
 
-def _warp(frames: UInt8[Tensor, "t h w c"], matrix: _Matrix) -> UInt8[Tensor, "t h w c"]:
+_MATRICES: dict[str, Callable[[float, int, int], _Matrix]] = {
+    "rotate": _rotation,
+    "shear_x": lambda slope, _height, _width: (1, slope, 0, 0, 1, 0),
+    "shear_y": lambda slope, _height, _width: (1, 0, 0, slope, 1, 0),
+    "translate_x": lambda share, _height, width: (1, 0, share * width, 0, 1, 0),
+    "translate_y": lambda share, height, _width: (1, 0, 0, 0, 1, share * height),
+}
+"""The warps, by argument, height and width of a frame."""
+
+
+def _warp(
+    frames: UInt8[Tensor, "t h w c"], matrix: _Matrix, *, fill: Colour, interpolation: Interpolation
+) -> UInt8[Tensor, "t h w c"]:
     """Move every frame; values are truncated to whole grey levels as PIL does (at most one level apart)."""
     count, height, width, channels = frames.shape
     # One row per pixel, all frames and colours next to each other. Turning bytes round is cheaper than floats.
     turned = frames.reshape(count, height * width, channels).transpose(0, 1).flatten(1)
     table = turned.to(torch.float32, memory_format=torch.contiguous_format)
     columns = torch.arange(width, device=frames.device, dtype=torch.float64) + 0.5
+    taps = _cubic_taps if interpolation == "bicubic" else _linear_taps
+    border = torch.tensor(fill, device=frames.device, dtype=torch.uint8).repeat(count)
     moved = torch.empty_like(frames, memory_format=torch.contiguous_format)
     for top in range(0, height, _ROWS):
         bottom = min(top + _ROWS, height)
         rows = torch.arange(top, bottom, device=frames.device, dtype=torch.float64)[:, None] + 0.5
-        pixels = _sums(table, matrix, columns, rows, height=height, width=width)
+        pixels, outside = _sums(table, matrix, columns, rows, size=(height, width), taps=taps)
+        pixels = torch.where(outside[:, None], border, pixels)
         moved[:, top:bottom] = pixels.view(bottom - top, width, count, channels).permute(2, 0, 1, 3)
     return moved
 
@@ -234,23 +233,23 @@ def _sums(
     columns: Float64[Tensor, "w"],
     rows: Float64[Tensor, "h 1"],
     *,
-    height: int,
-    width: int,
-) -> UInt8[Tensor, "m d"]:
-    """Some rows of the result, one row of the answer for each of their pixels."""
+    size: tuple[int, int],
+    taps: _Taps,
+) -> tuple[UInt8[Tensor, "m d"], Bool[Tensor, "m"]]:
+    """Some rows of the result, one row of the answer for each of their pixels, and which of them lie outside."""
     a, b, c, d, e, f = matrix
+    height, width = size
     x, y = (a * columns + b * rows + c).flatten(), (d * columns + e * rows + f).flatten()
-    x_place, x_weight = _taps(x, width, whole=(a, b) == (1, 0) and c == int(c))
-    y_place, y_weight = _taps(y, height, whole=(d, e) == (0, 1) and f == int(f))
+    x_place, x_weight = taps(x, width, whole=(a, b) == (1, 0) and c == int(c))
+    y_place, y_weight = taps(y, height, whole=(d, e) == (0, 1) and f == int(f))
     places = (y_place[:, None] * width + x_place).flatten(0, 1).t().contiguous()
     weights = (y_weight[:, None] * x_weight).flatten(0, 1).t().contiguous()
     sums = functional.embedding_bag(places, table, mode="sum", per_sample_weights=weights)
     pixels = sums.add_(_ROUNDING).clamp_(0, 255).to(torch.uint8)
-    outside = ~((x >= 0) & (x < width) & (y >= 0) & (y < height))
-    return pixels.index_fill_(0, outside.nonzero()[:, 0], _FILL)
+    return pixels, ~((x >= 0) & (x < width) & (y >= 0) & (y < height))
 
 
-def _taps(
+def _cubic_taps(
     place: Float64[Tensor, "n"], size: int, *, whole: bool
 ) -> tuple[Int32[Tensor, "k n"], Float32[Tensor, "k n"]]:
     """Source pixels of places along one axis, held inside the frame, and their weights.
@@ -264,4 +263,15 @@ def _taps(
     rest = 1 - d
     weights = torch.stack([-d * rest * rest, 1 - d * d * (1 + rest), d * (1 + d * rest), -d * d * rest])
     steps = torch.arange(-1, 3, device=place.device, dtype=torch.int32)[:, None]
+    return (first.to(torch.int32) + steps).clamp_(0, size - 1), weights.float()
+
+
+def _linear_taps(
+    place: Float64[Tensor, "n"], size: int, *, whole: bool
+) -> tuple[Int32[Tensor, "k n"], Float32[Tensor, "k n"]]:
+    """The same with PIL's linear kernel, two taps."""
+    first = torch.floor(place - 0.5)
+    second = place - 0.5 - first
+    steps = torch.arange(0, 1 if whole else 2, device=place.device, dtype=torch.int32)[:, None]
+    weights = torch.stack([1 - second, second])[: len(steps)]
     return (first.to(torch.int32) + steps).clamp_(0, size - 1), weights.float()

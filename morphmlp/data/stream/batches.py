@@ -1,6 +1,6 @@
 """The micro-batch: the unit of work that ingest hands to training and evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,8 +10,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from morphmlp.data.clips.draws import ClipKey
-from morphmlp.data.clips.extract import ClipExtractor, FinishClips
+from morphmlp.config.clip import AugmentConfig
+from morphmlp.data.clips.draws import Box, ClipKey, draw_erasing
+from morphmlp.data.clips.extract import ClipExtractor, FinishClips, ViewClips
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.plan import MicroBatchPlan
@@ -29,6 +30,8 @@ class MicroBatch:
     rows: npt.NDArray[np.int64]
     """Manifest rows of the videos that are here, `[b / clips per video]`."""
     broken: tuple[BrokenVideo, ...]
+    erased: tuple[Box | None, ...] = ()
+    """What training fills with noise once the clips are normalised, one entry a clip; empty: nothing."""
     concealed: int = 0
     """Decoded frames that stand in for damaged ones."""
     retried: int = 0
@@ -44,15 +47,29 @@ class ClipShape:
     clips_per_video: int
     num_frames: int
     crop_size: int
+    erasing: AugmentConfig | None = None
+    """Where random erasing waits for normalisation: its augmentation."""
 
     @classmethod
     def of(cls, extractor: ClipExtractor) -> Self:
         """What a video becomes whose clips this makes."""
+        augment = None if isinstance(extractor, ViewClips) else extractor.augment
         return cls(
             clips_per_video=extractor.clips_per_video,
             num_frames=extractor.clip.num_frames,
             crop_size=extractor.clip.crop_size,
+            erasing=augment if augment and augment.erase and augment.erase_on == "normalised" else None,
         )
+
+    def erased(self, key: ClipKey) -> list[Box | None]:
+        """The boxes of a video's clips that are erased after normalisation."""
+        if self.erasing is None:
+            return []
+        drawn = [
+            draw_erasing(self.erasing, key, repeat=repeat, crop_size=self.crop_size)
+            for repeat in range(self.clips_per_video)
+        ]
+        return [None if erasing is None else erasing.box for erasing in drawn]
 
 
 def broken_videos(table: pa.Table, manifest: Manifest, *, stage: str) -> tuple[BrokenVideo, ...]:
@@ -109,7 +126,8 @@ def assemble(
         # A broken video leaves its place empty. Nobody moves up: every other video keeps its step and its draws.
         broken = broken_videos(taken, manifest, stage=stage)
         good = np.array([not error for error in taken["error"].to_pylist()], dtype=bool)
-        clips = _finished(taken, plan, manifest, shape, finish) if finish is not None else _stored(taken, shape)
+        keys = _clip_keys(plan, manifest)
+        clips = _finished(taken, keys, shape, finish) if finish is not None else _stored(taken, shape)
         labels = torch.from_numpy(np.repeat(taken["label"].to_numpy()[good].astype(np.int64), shape.clips_per_video))
         yield MicroBatch(
             plan=plan,
@@ -117,6 +135,7 @@ def assemble(
             labels=labels.pin_memory() if pin_memory else labels,
             rows=plan.rows[good].astype(np.int64),
             broken=broken,
+            erased=tuple(box for key, used in zip(keys, good, strict=True) if used for box in shape.erased(key)),
             concealed=int(taken["concealed"].to_numpy().sum()),
             retried=int(taken["retried"].to_numpy(zero_copy_only=False).sum()),
             cpu_s=float(taken["cpu_s"].to_numpy().sum()),
@@ -128,15 +147,20 @@ def _stored(table: pa.Table, shape: ClipShape) -> Tensor:
     return clip_bytes(table["clips"]).view(-1, shape.num_frames, size, size, 3)
 
 
-def _finished(
-    table: pa.Table, plan: MicroBatchPlan, manifest: Manifest, shape: ClipShape, finish: FinishClips
-) -> Tensor:
-    video_ids = manifest.table["video_id"].take(table["row"]).to_pylist()
+def _clip_keys(plan: MicroBatchPlan, manifest: Manifest) -> list[ClipKey]:
+    video_ids = manifest.table["video_id"].take(pa.array(plan.rows)).to_pylist()
+    return [
+        ClipKey(seed=plan.seed, epoch=plan.epoch, video_id=video_id, copy=copy)
+        for video_id, copy in zip(video_ids, plan.copy_numbers.tolist(), strict=True)
+    ]
+
+
+def _finished(table: pa.Table, keys: Sequence[ClipKey], shape: ClipShape, finish: FinishClips) -> Tensor:
     parts = []
     for place, video in enumerate(table.select(["height", "width", "error"]).to_pylist()):
         if not video["error"]:
             frames = clip_bytes(table["clips"].slice(place, 1)).view(-1, video["height"], video["width"], 3)
-            parts.append(finish(frames, ClipKey(seed=plan.seed, epoch=plan.epoch, video_id=video_ids[place])))
+            parts.append(finish(frames, keys[place]))
     size = shape.crop_size
     return torch.cat(parts) if parts else torch.empty(0, shape.num_frames, size, size, 3, dtype=torch.uint8)
 

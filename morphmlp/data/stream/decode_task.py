@@ -42,6 +42,7 @@ def request_table(manifest: Manifest, group: Sequence[MicroBatchPlan]) -> pa.Tab
         ("row", rows),
         ("seed", np.repeat([plan.seed for plan in group], counts)),
         ("epoch", np.repeat([plan.epoch for plan in group], counts)),
+        ("copy", np.concatenate([plan.copy_numbers for plan in group])),
     ):
         table = table.append_column(name, pa.array(cells))
     return table
@@ -118,7 +119,7 @@ class DecodeTask:
 
     def _extract(self, decoder: str, video: Mapping[str, Any]) -> ExtractedClips:
         """What a decoder makes of a video, now or before."""
-        key = ClipKey(seed=video["seed"], epoch=video["epoch"], video_id=video["video_id"])
+        key = ClipKey(seed=video["seed"], epoch=video["epoch"], video_id=video["video_id"], copy=video["copy"])
         file = {name: video[name] for name in ("path", "num_frames", "crc32")} | {"image": StoredImage.of(video)}
 
         def decode() -> ExtractedClips:

@@ -38,6 +38,13 @@ class MicroBatchPlan:
     """Root of the draws of its clips; views draw nothing."""
     rows: npt.NDArray[np.int64]
     """Rows of the manifest, a copy: a micro-batch that waits somewhere doesn't keep the epoch's order in memory."""
+    copies: npt.NDArray[np.int64] | None = None
+    """Which of its places in the epoch each row has here; None: its only one."""
+
+    @property
+    def copy_numbers(self) -> npt.NDArray[np.int64]:
+        """`copies`, with 0 where each row has one place."""
+        return np.zeros_like(self.rows) if self.copies is None else self.copies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +55,8 @@ class TrainPlan:
     global_batch_size: int
     micro_batch_size: int
     seed: int
+    copies: int = 1
+    """Places of a video in an epoch that it has at all (`train.copies`)."""
 
     @classmethod
     def of(cls, train: TrainConfig, *, num_videos: int) -> Self:
@@ -57,6 +66,7 @@ class TrainPlan:
             global_batch_size=train.global_batch_size,
             micro_batch_size=train.micro_batch_size,
             seed=train.seed,
+            copies=train.copies,
         )
 
     @property
@@ -66,7 +76,10 @@ class TrainPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch; a last step that couldn't be filled is left out, as published."""
+        """Steps of an epoch; a last step that couldn't be filled is left out, as published.
+
+        With copies an epoch has no more: the first videos of its order fill it.
+        """
         return self.num_videos // self.videos_per_step
 
     @property
@@ -87,16 +100,28 @@ class TrainPlan:
     def micro_batches(self, cursor: Cursor, *, worker: int, num_workers: int) -> Iterator[MicroBatchPlan]:
         """A worker's micro-batches from the cursor to the end of its epoch, made as they are asked for.
 
-        Micro-batch `index` of each step belongs to worker `index % num_workers`.
+        Micro-batch `index` of each step belongs to worker `index % num_workers`. Copies stand next to each other in the
+        epoch's order, and micro-batch `index` takes every K-th place of it from the `index`-th on, as DeiT's sampler
+        deals them to its K processes (RASampler); so copies of a video don't meet in a micro-batch where K isn't less.
         """
         order = epoch_order(self.num_videos, seed=self.seed, epoch=cursor.epoch)
         size = self.videos_per_step
         for step in range(cursor.step, self.steps_per_epoch):
-            rows = order[step * size : (step + 1) * size]
+            end = (step + 1) * size
             for index in range(worker, self.micro_batches_per_step, num_workers):
-                start = index * self.micro_batch_size
-                own = rows[start : start + self.micro_batch_size].astype(np.int64)
-                yield MicroBatchPlan(epoch=cursor.epoch, step=step, index=index, seed=self.seed, rows=own)
+                if self.copies > 1:
+                    places = np.arange(step * size + index, end, self.micro_batches_per_step)
+                else:
+                    start = step * size + index * self.micro_batch_size
+                    places = np.arange(start, min(start + self.micro_batch_size, end))
+                yield MicroBatchPlan(
+                    epoch=cursor.epoch,
+                    step=step,
+                    index=index,
+                    seed=self.seed,
+                    rows=order[places // self.copies].astype(np.int64),
+                    copies=places % self.copies,
+                )
 
 
 def epoch_order(num_videos: int, *, seed: int, epoch: int) -> npt.NDArray[np.signedinteger]:

@@ -5,6 +5,7 @@ micro-batch, so the loss curve doesn't depend on how many workers share the step
 finite changes nothing but the cursor.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from morphmlp.config.schema import ExperimentConfig, OptimConfig
+from morphmlp.data.clips.augment import erase_normalised
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, TrainPlan, random_generator, random_seed
@@ -266,7 +268,8 @@ class Stepper:
         # The losses were divided by the planned clips; where videos are broken, fewer took part.
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         torch._foreach_mul_(gradients, self._recipe.planned_clips / trained_clips.clamp(min=1))
-        return nn.utils.clip_grad_norm_(self._parameters, self._recipe.optim.clip_norm)
+        limit = self._recipe.optim.clip_norm
+        return nn.utils.clip_grad_norm_(self._parameters, math.inf if limit is None else limit)
 
     def _move(self, lr: float, *, finite: Tensor) -> None:
         """Move weights and moments, unless the step is skipped; the device decides, without the host."""
@@ -296,6 +299,10 @@ def forward_backward(
         torch.autograd.backward(state.scaler.scale(outputs.sum() * 0.0))
         return torch.zeros((), device=device)
     task, clips = recipe.task, network_input(batch.clips, state.model, device)
+    if batch.erased:
+        seed_draws(random_seed(*key, "erasing"), device)
+        erase_normalised(clips, batch.erased)
+        seed_draws(random_seed(*key, "drop path"), device)
     targets = task.targets(batch.labels.to(device, non_blocking=True))
     clips, targets = task.mix(clips, targets, random_generator(*key, "mixing"))
     with autocast(device, state.precision):

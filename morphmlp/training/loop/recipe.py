@@ -1,6 +1,7 @@
 """The published optimisation as small functions: parameter groups and learning rate.
 
-Sources: MorphMLP reference code (MTLab/MorphMLP, commit 62ebe80), which builds on PySlowFast.
+Sources: MorphMLP reference code (MTLab/MorphMLP, commit 62ebe80), which builds on PySlowFast; for images DeiT
+(facebookresearch/deit, commit 7e160fe), which builds on timm.
 """
 
 import math
@@ -72,9 +73,19 @@ def lr_factors(model: nn.Module, optim: OptimConfig) -> dict[int, float]:
 
 
 def learning_rate(epoch: float, *, epochs: int, optim: OptimConfig) -> float:
-    """The learning rate at a fractional epoch: linear from `min_lr` to `lr`, then half a cosine back to `min_lr`."""
+    """The learning rate at a fractional epoch: linear to `lr`, then the rest of half a cosine to `min_lr`.
+
+    With `schedule: steps` the cosine begins where warm-up ends. timm's (`CosineLRScheduler` without `warmup_prefix`)
+    runs from epoch 0 on and changes at whole epochs: after 20 warm-up epochs of 300 it sets in at 0.989 of `lr`. DeiT
+    steps it after an epoch by the number of that epoch, so that each has the rate of the one before, and the first two
+    the rate at which warm-up begins.
+    """
+    cosine_start = optim.warmup_epochs
+    if optim.schedule != "steps":
+        epoch, cosine_start = max(math.floor(epoch) - (optim.schedule == "deit"), 0), 0.0
     if epoch < optim.warmup_epochs:
-        return optim.min_lr + (optim.lr - optim.min_lr) * epoch / optim.warmup_epochs
-    length = max(epochs - optim.warmup_epochs, 1e-9)
-    progress = min((epoch - optim.warmup_epochs) / length, 1.0)
+        start = optim.min_lr if optim.warmup_lr is None else optim.warmup_lr
+        return start + (optim.lr - start) * epoch / optim.warmup_epochs
+    length = max(epochs - cosine_start, 1e-9)
+    progress = min((epoch - cosine_start) / length, 1.0)
     return optim.min_lr + (optim.lr - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))

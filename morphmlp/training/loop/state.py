@@ -99,8 +99,9 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Those that are validated and tested: averaged ones where the experiment keeps them."""
-        return {**self.model, **(self.averaged or {})}
+        """Those that are validated and tested: averaged ones where the experiment keeps and scores them."""
+        averaged = self.averaged if self.config.test.weights == "averaged" else None
+        return {**self.model, **(averaged or {})}
 
 
 def new_state(

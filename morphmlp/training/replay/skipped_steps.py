@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from morphmlp.config import ExperimentConfig
+from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan
 from morphmlp.errors import CheckpointError
@@ -198,9 +199,12 @@ def _videos_of(batch: MicroBatchPlan, videos: Manifest, *, seed: int, repeats: i
         {
             "row": row,
             **cells,
-            "clip_keys": [[seed, batch.epoch, cells["video_id"], repeat] for repeat in range(repeats)],
+            "clip_keys": [
+                ClipKey(seed=seed, epoch=batch.epoch, video_id=cells["video_id"], copy=copy).of(repeat)
+                for repeat in range(repeats)
+            ],
         }
-        for row, cells in zip(batch.rows.tolist(), names, strict=True)
+        for row, copy, cells in zip(batch.rows.tolist(), batch.copy_numbers.tolist(), names, strict=True)
     ]
 
 

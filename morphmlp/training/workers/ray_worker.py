@@ -285,7 +285,8 @@ class _Worker:
 
     def _validate(self, epoch: int) -> float | None:
         """The primary score over all workers; none where nothing was scored or too many videos are broken."""
-        task, averaged = self._job.task, self._state.averaged
+        task = self._job.task
+        averaged = self._state.averaged if self._job.config.test.weights == "averaged" else None
         with averaged.in_place_of(self._state.model) if averaged is not None else nullcontext():
             counts, broken = score_single_views(
                 self._state.model,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from morphmlp.config import load_config
-from morphmlp.config.loading import config_from_mapping, flat_fields, read_yaml, with_overrides
+from morphmlp.config.loading import LATER_FIELDS, config_from_mapping, flat_fields, read_yaml, with_overrides
 from morphmlp.errors import ConfigError
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
@@ -257,26 +257,7 @@ FIELDS_WITHOUT_DEFAULT = [
     name
     for name in flat_fields(load_config(SMALL))
     if name.split(".")[0] not in ("execution", "checkpoint", "ingest", "cluster", "start_from")
-    and name
-    not in (
-        "task",
-        "train.seed",
-        "train.max_steps",
-        "train.ema_decay",
-        "train.freeze",
-        "train.class_weights",
-        "train.early_stopping",
-        "optim.layer_decay",
-        "optim.head_lr_factor",
-        "test.single_crop",
-        "test.checkpoint",
-        "augment.on",
-        "model.branches",
-        "model.branch_sum",
-        "model.group_width",
-        "model.block_order",
-        "model.block_skip",
-    )
+    and name not in (*LATER_FIELDS, "train.seed", "train.max_steps", "test.single_crop", "augment.on")
 ]
 
 

@@ -49,6 +49,7 @@ def decode(monkeypatch):
                 "row": pa.array(range(len(paths)), pa.int64()),
                 "seed": pa.array([0] * len(paths), pa.int64()),
                 "epoch": pa.array([0] * len(paths), pa.int64()),
+                "copy": pa.array([0] * len(paths), pa.int64()),
                 "video_id": list(paths),
                 "path": list(paths),
                 "label": pa.array([0] * len(paths), pa.int32()),
