@@ -8,7 +8,7 @@ from pathlib import Path
 
 from morphmlp.record import Tags
 
-_PACKAGES = ("morphmlp", "torch", "torchvision", "ray", "av", "decord", "torchcodec", "mlflow", "pyarrow")
+_PACKAGES = ("morphmlp", "torch", "ray", "av", "decord", "torchcodec", "mlflow", "pyarrow")
 _UNKNOWN = "unknown"
 
 

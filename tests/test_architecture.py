@@ -98,6 +98,10 @@ def test_only_tracking_imports_mlflow():
     assert [str(path) for path in modules_importing("mlflow") if path.parts[0] not in {"tracking", "tracking.py"}] == []
 
 
+def test_nothing_imports_torchvision_which_costs_a_process_seconds():
+    assert modules_importing("torchvision") == []
+
+
 def test_imports_inside_functions_are_seen():
     tree = ast.parse("def f():\n    from ray.train import report\n    import mlflow.tracking as t\n")
     assert set(imported_packages(tree)) == {"ray", "mlflow"}

@@ -13,7 +13,6 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import StochasticDepth
 
 from morphmlp.config import ModelConfig
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
@@ -118,14 +117,15 @@ class Block(nn.Module):
         self.fc = spatial
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = Mlp(channels, hidden, channels)
-        self.drop_path = StochasticDepth(drop_path_rate, mode="row")
+        self.drop_path_rate = drop_path_rate
 
     def draw_kept(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "2 b 1 1 1 1"] | None:
         """Factors of the spatial and the channel branch, per clip: 0, or 1 / (1 - rate); None where none is dropped."""
-        if not self.training or self.drop_path.p == 0:
+        if not self.training or self.drop_path_rate == 0:
             return None
-        ones = x.new_ones(len(x), 1, 1, 1, 1)
-        return torch.stack([self.drop_path(ones), self.drop_path(ones)])
+        stays = 1.0 - self.drop_path_rate
+        # As torchvision's StochasticDepth draws them, without the seconds that a process needs to import it.
+        return torch.stack([x.new_empty(len(x), 1, 1, 1, 1).bernoulli_(stays) / stays for _ in range(2)])
 
     def forward(
         self, x: Float[Tensor, "b t h w c"], kept: Float[Tensor, "2 b 1 1 1 1"] | None = None

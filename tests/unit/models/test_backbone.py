@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_network import CROP, FRAMES, TINY, clips, gradients, tiny
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP, build_model
@@ -106,7 +107,7 @@ def test_drop_path_grows_linearly_from_zero_over_all_blocks():
     assert drop_path_rates(0.4, (1,)) == (0,)
     model = tiny(drop_path_rate=0.4)
     blocks = [*model.blocks1, *model.blocks2, *model.blocks3, *model.blocks4]
-    assert [block.drop_path.p for block in blocks] == pytest.approx((0, 0.1, 0.2, 0.3, 0.4))
+    assert [block.drop_path_rate for block in blocks] == pytest.approx((0, 0.1, 0.2, 0.3, 0.4))
 
 
 def test_drop_path_acts_in_training_only_and_never_on_the_temporal_layer():
@@ -130,10 +131,11 @@ def test_a_kept_branch_is_scaled_up_so_that_its_mean_stays():
 def test_drop_path_acts_on_the_branches_as_torchvision_does():
     block = tiny(drop_path_rate=0.5, init="random_projection").blocks4[0].train()
     x = torch.randn(6, 4, 2, 2, 32)
+    theirs = StochasticDepth(0.5, mode="row")
     torch.manual_seed(3)
     u = x + block.t_fc(block.t_norm1(x))
-    y = x + block.drop_path(block.fc(block.norm1(u)))
-    expected = y + block.drop_path(block.mlp(block.norm2(y)))
+    y = x + theirs(block.fc(block.norm1(u)))
+    expected = y + theirs(block.mlp(block.norm2(y)))
     torch.manual_seed(3)
     assert block(x, block.draw_kept(x)).equal(expected)
 

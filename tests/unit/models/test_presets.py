@@ -96,7 +96,7 @@ def test_arguments_replace_what_is_published():
         model = build_model("morphmlp_s_16x4", num_classes=7, num_frames=32, crop_size=448, drop_path_rate=0.2)
     assert model.head.out_features == 7
     assert model.input_shape == (3, 32, 448, 448)
-    assert model.blocks4[-1].drop_path.p == pytest.approx(0.2)
+    assert model.blocks4[-1].drop_path_rate == pytest.approx(0.2)
 
 
 def test_an_unknown_name_is_refused_with_the_names_that_exist():

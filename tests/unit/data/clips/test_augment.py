@@ -1,8 +1,5 @@
 """Resizing, crops, the order of augmentation, erasing, and the network's scale."""
 
-import subprocess
-import sys
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -23,8 +20,6 @@ from morphmlp.data.clips.augment import (
 )
 from morphmlp.data.clips.draws import Box, ClipDraw, Erasing, Operation
 from morphmlp.data.clips.rand_augment import rand_augment
-
-ROOT = Path(__file__).parents[4]
 
 
 def noise(t=2, h=40, w=60, seed=0):
@@ -69,13 +64,6 @@ def test_frames_that_have_their_size_are_not_resized():
     frames = noise()
     assert resize(frames, height=40, width=60) is frames
     assert torch.equal(torchvision.resize(last_first(frames), [40, 60], antialias=True), last_first(frames))
-
-
-@pytest.mark.parametrize("module", ["augment", "extract", "draws", "rand_augment", "sampling"])
-def test_a_decode_process_starts_without_torchvision(module):
-    code = f"import sys, morphmlp.data.clips.{module}; print('torchvision' in sys.modules)"
-    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == "False"
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,8 @@ def naive_weights(case):
     config = config_of(case)
     recipe, model = recipe_of(config), tiny.new_state(tiny.CONFIG, tiny.CPU).model
     for block, like in zip(model.modules(), tiny.new_state(config, tiny.CPU).model.modules(), strict=True):
-        if hasattr(block, "drop_path"):
-            block.drop_path.p = like.drop_path.p
+        if hasattr(block, "drop_path_rate"):
+            block.drop_path_rate = like.drop_path_rate
     model.train()
     tiny.hold_biases_before_batch_norm(model)
     for name in FROZEN_MODULES.get(case, ()):
