@@ -38,6 +38,9 @@ class ClipConfig:
     weights, whose frames came from OpenCV."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How frames are scaled to a short side: `bilinear`, as published for video. Set `bicubic` for images, as DeiT."""
+    centre_rounding: Literal["up", "even"] = "up"
+    """Where a centre crop lies whose margin is odd: half of it rounded `up`, as published for video, or to the `even`
+    number, as in torchvision. Set `even` for images, as DeiT."""
     pixel_mean: ThreeShares = PIXEL_MEAN
     """What normalisation subtracts from pixels in [0, 1], for each colour in `channel_order`: 0.45, as published for
     video. Set `[0.485, 0.456, 0.406]` for ImageNet."""

@@ -27,6 +27,7 @@ LATER_FIELDS: dict[str, JsonValue] = {
     "task": "classification",
     "start_from": None,
     "clip.interpolation": "bilinear",
+    "clip.centre_rounding": "up",
     "clip.pixel_mean": list(PIXEL_MEAN),
     "clip.pixel_std": list(PIXEL_STD),
     "augment.rand_augment_on": "frames",

@@ -92,19 +92,22 @@ def evaluation_crops(
     num_crops: int,
     single_crop: Literal["centre", "left"] = "centre",
     interpolation: Interpolation = "bilinear",
+    centre_rounding: Literal["up", "even"] = "up",
 ) -> list[UInt8[Tensor, "t s s c"]]:
     """Scale the short side and cut squares: one, or left, centre and right along the long side.
 
     Published: one crop comes from a short side of 256 (Kinetics), three come from one of the crop's own size. The
-    centre offset is `ceil((side - crop) / 2)`; the long side is scaled with rounding down. The published one-crop test
-    of Something-Something takes the `left` crop (in upright videos the top one), centred across the short side.
+    centre offset is `ceil((side - crop) / 2)` (in torchvision rounded to the even number); the long side is scaled with
+    rounding down. The published one-crop test of Something-Something takes the `left` crop (in upright videos the top
+    one), centred across the short side.
 
     Crops are views of the scaled frames.
     """
     scaled = _scale_short_edge(frames, short_edge if num_crops == 1 else crop_size, interpolation)
     height, width = scaled.shape[1:3]
     rows, columns = height - crop_size, width - crop_size
-    centre = math.ceil(rows / 2), math.ceil(columns / 2)
+    whole = math.ceil if centre_rounding == "up" else round
+    centre = whole(rows / 2), whole(columns / 2)
     if height <= width:
         corners = [(centre[0], left) for left in (0, centre[1], columns)]
     else:

@@ -129,6 +129,7 @@ class ViewClips:
             num_crops=self.views.num_crops,
             single_crop=self.views.single_crop,
             interpolation=self.clip.interpolation,
+            centre_rounding=self.clip.centre_rounding,
         )
 
 

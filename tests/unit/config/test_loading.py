@@ -40,6 +40,7 @@ OTHER_RESULT = {
     "clip.short_edge": 40,
     "clip.channel_order": "bgr",
     "clip.interpolation": "bicubic",
+    "clip.centre_rounding": "even",
     "clip.pixel_mean": [0.485, 0.456, 0.406],
     "clip.pixel_std": [0.229, 0.224, 0.225],
     "augment.rand_augment_on": "crop",
