@@ -7,7 +7,9 @@
     python pipelines/prepare.py transcode MANIFEST --output DIR [--short-edge 320]
     python pipelines/prepare.py pack MANIFEST --output DIR
     python pipelines/prepare.py demo --output DIR
+    python pipelines/prepare.py demo-stills --output DIR
     python pipelines/prepare.py standin ssv1|ssv2 --output DIR
+    python pipelines/prepare.py fashion-mnist SOURCE --output DIR
     python pipelines/prepare.py look --config FILE --output FILE.png [--split train|val] [--augment.erase 1.0]
 
 All faults of the annotations are reported at once, each with its line, and nothing is written then. `verify`,
@@ -203,6 +205,19 @@ def demo(*, output: Path, train: int, val: int, test: int, seed: int, real_size:
     _report_generated(output)
 
 
+@main.command("demo-stills")
+@output_folder
+@click.option("--train", type=int, default=6000, help="train images")
+@click.option("--val", type=int, default=500, help="val images")
+@click.option("--seed", type=int, default=0, help="root of every random draw")
+def demo_stills(*, output: Path, train: int, val: int, seed: int) -> None:
+    """Single frames of the demo's scenes, whose class is what the shape does at that moment."""
+    from morphmlp.data.synthetic.demo_stills import write_demo_stills
+
+    write_demo_stills(output, train=train, val=val, seed=seed)
+    _report_generated(output)
+
+
 @main.command()
 @click.argument("version", type=click.Choice(get_args(Version)))
 @output_folder
@@ -217,6 +232,17 @@ def standin(*, version: Version, output: Path, train: int, val: int, seed: int) 
     _report_generated(output)
 
 
+@main.command("fashion-mnist")
+@click.argument("source", type=A_PATH, metavar="SOURCE")
+@output_folder
+def fashion_mnist(*, source: Path, output: Path) -> None:
+    """Fashion-MNIST: the four official files in the folder SOURCE to JPEGs and manifests."""
+    from morphmlp.data.datasets.fashion_mnist import write_fashion_mnist
+
+    write_fashion_mnist(source, output)
+    _report_generated(output)
+
+
 def _report_generated(output: Path) -> None:
     from morphmlp.data.manifest import SPLITS, read_manifest
 
@@ -225,7 +251,7 @@ def _report_generated(output: Path) -> None:
         if path.exists():
             manifest = read_manifest(path)
             classes = len(manifest.class_names)
-            print(f"{path}: {len(manifest)} videos of {classes} classes, fingerprint {manifest.fingerprint()}")
+            print(f"{path}: {len(manifest)} {manifest.items} of {classes} classes, fingerprint {manifest.fingerprint()}")
 
 
 @main.command()

@@ -1,8 +1,10 @@
 """Print the tables: published numbers next to those measured here, and the results on every other data set.
 
-python pipelines/tables.py --dataset k400 --format latex --output k400.tex
+    python pipelines/tables.py --dataset k400 --format latex --output k400.tex
+    python pipelines/tables.py --dataset demo --steps-to 97
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -28,6 +30,8 @@ NOTES = {
     "others": "As printed in the paper, in percent; GFLOPs over all views.",
 }
 
+STEPS_NOTE = "Up to the end of the first epoch whose validation was so good; empty where none was."
+
 
 @click.command(context_settings=SETTINGS)
 @click.option("--dataset", metavar="NAME", help="one table only, by the experiments' `dataset`; by default all")
@@ -39,11 +43,22 @@ NOTES = {
     help="csv holds one table and needs --dataset; latex needs the package booktabs",
 )
 @click.option("--output", type=A_PATH, metavar="FILE", help="file to write; by default the terminal")
-def main(dataset: str | None, style: Style, output: Path | None) -> None:
+@click.option(
+    "--steps-to",
+    type=float,
+    metavar="SCORE",
+    help="instead: after how many steps each run on --dataset validated so well first",
+)
+def main(dataset: str | None, style: Style, output: Path | None, steps_to: float | None) -> None:
     """Print the tables: published numbers next to those measured here; cells that nobody measured stay empty."""
     if style == "csv" and dataset is None:
         raise ConfigError(["--format csv: holds one table; choose it with --dataset"])
-    text = tables(dataset, style=style)
+    if steps_to is None:
+        text = tables(dataset, style=style)
+    elif dataset is None:
+        raise ConfigError(["--steps-to: needs --dataset; it compares runs on the same data"])
+    else:
+        text = steps(dataset, steps_to, style=style)
     if output is None:
         print(text, end="")
         return
@@ -82,6 +97,20 @@ def tables(dataset: str | None, *, style: Style) -> str:
         text = render(others_table(published.others, ADE20K), style=style)
         parts.append(titled(text, "Published, not measured here: ADE20K", NOTES["others"], style=style))
     return "\n".join(parts)
+
+
+def steps(dataset: str, at_least: float, *, style: Style) -> str:
+    """The table of how long the runs on a data set took to a score, as a text."""
+    from morphmlp.reporting.steps_to_score import steps_table
+    from morphmlp.reporting.tables import render
+    from morphmlp.tracking import read_history, read_runs, tracking_uri
+
+    uri = tracking_uri()
+    runs = read_runs(uri, dataset=dataset)
+    if runs.empty:
+        raise ConfigError([f"--dataset {dataset}: no finished run on it is recorded"])
+    table = render(steps_table(runs, partial(read_history, uri), at_least=at_least), style=style)
+    return titled(table, f"Data set {dataset}: steps to {at_least:g}", STEPS_NOTE, style=style)
 
 
 def titled(table: str, title: str, note: str, *, style: str) -> str:

@@ -49,7 +49,7 @@ def test_there_is_an_experiment_for_every_published_model(dataset):
 def test_an_experiment_loads_and_says_how_it_is_run(path):
     load_config(path)
     pipeline = re.search(
-        rf"python (pipelines/train_\w+\.py) --config experiments/{name_of(path)}\.yaml\n", header_of(path)
+        rf"python (pipelines/train(?:_\w+)?\.py) --config experiments/{name_of(path)}\.yaml\n", header_of(path)
     )
     assert pipeline
     assert (ROOT / pipeline[1]).is_file()

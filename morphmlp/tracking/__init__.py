@@ -18,7 +18,16 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
 
 from morphmlp.tracking.buffered import BufferedWriter, end_early, write_waiting
-from morphmlp.tracking.runs import find_run, open_run, read_children, read_run, read_runs, read_text, ready_store
+from morphmlp.tracking.runs import (
+    find_run,
+    open_run,
+    read_children,
+    read_history,
+    read_run,
+    read_runs,
+    read_text,
+    ready_store,
+)
 from morphmlp.tracking.store import prepare_store, tracking_uri
 from morphmlp.tracking.writer import RetryPolicy, RunWriter
 
@@ -31,6 +40,7 @@ __all__ = [
     "open_run",
     "prepare_store",
     "read_children",
+    "read_history",
     "read_run",
     "read_runs",
     "read_text",

@@ -4,7 +4,7 @@ Every function raises TrackingError where the store can't be reached or used, or
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from pydantic import JsonValue
 
 from morphmlp.errors import TrackingError
-from morphmlp.record import RunSummary, Tags
+from morphmlp.record import MetricPoint, RunSummary, Tags
 from morphmlp.tracking.store import deleted_there, faults, prepare_store, short_http_timeouts, sqlite_file, tracking_uri
 from morphmlp.tracking.writer import RunWriter, cut, param_text
 
@@ -117,6 +117,15 @@ def read_children(uri: str, parent_run_id: str) -> list[RunSummary]:
     parent = read_run(uri, parent_run_id)
     with faults(uri), short_http_timeouts():
         return _search(uri, parent.experiment, f"tags.`{Tags.PARENT}` = {quoted(parent_run_id)}")
+
+
+def read_history(uri: str, run_id: str, keys: Sequence[str]) -> list[MetricPoint]:
+    """All points of some metrics of a run, each by step.
+
+    Raises:
+        TrackingError: The store can't be reached or used, or has no such run.
+    """
+    return RunWriter(uri, run_id).history(keys)
 
 
 def read_text(uri: str, run_id: str, file: str) -> str | None:

@@ -1,0 +1,116 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import FashionMNIST
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from morphmlp.data.datasets.fashion_mnist import CLASS_NAMES, read_idx, write_fashion_mnist
+from morphmlp.data.manifest import read_manifest
+from morphmlp.errors import ManifestError
+
+COUNTS = {"train": 200, "t10k": 30}
+
+
+def write_idx(path, array):
+    head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "wb") as file:
+        file.write(head + array.tobytes())
+
+
+def write_official(folder, *, ending=".gz"):
+    """A small copy of the four official files: smooth pictures, as JPEG is made for."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for prefix, count in COUNTS.items():
+        coarse = rng.integers(0, 256, (count, 4, 4), dtype=np.uint8)
+        pixels = np.stack([np.asarray(Image.fromarray(each).resize((28, 28))) for each in coarse])
+        write_idx(folder / f"{prefix}-images-idx3-ubyte{ending}", pixels)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte{ending}", (np.arange(count) % 10).astype(np.uint8))
+    return folder
+
+
+@pytest.fixture
+def official(tmp_path):
+    return write_official(tmp_path / "official")
+
+
+def rows_of(folder, split):
+    return read_manifest(folder / f"{split}.parquet").table.to_pylist()
+
+
+def test_classes_have_the_official_order():
+    assert list(CLASS_NAMES) == FashionMNIST.classes
+
+
+@pytest.mark.parametrize("ending", [".gz", ""])
+def test_official_files_are_read_as_torchvision_reads_them(tmp_path, ending):
+    plain, folder = write_official(tmp_path / "plain", ending=""), write_official(tmp_path / "folder", ending=ending)
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        pixels, labels = read_idx(folder, split)
+        assert np.array_equal(pixels, read_image_file(str(plain / f"{prefix}-images-idx3-ubyte")).numpy())
+        assert np.array_equal(labels, read_label_file(str(plain / f"{prefix}-labels-idx1-ubyte")).numpy())
+
+
+def test_every_official_image_is_written_once_with_its_label_and_pixels(tmp_path, official):
+    write_fashion_mnist(official, tmp_path / "out")
+    written = {split: rows_of(tmp_path / "out", split) for split in ("train", "val", "test")}
+    assert {split: len(rows) for split, rows in written.items()} == {"train": 190, "val": 10, "test": 30}
+    assert sorted(row["label"] for row in written["val"]) == list(range(10))
+    for prefix, rows in (("train", written["train"] + written["val"]), ("test", written["test"])):
+        pixels, labels = read_idx(official, prefix)
+        numbers = sorted(int(row["video_id"].rpartition("/")[2]) for row in rows)
+        assert numbers == list(range(len(labels)))
+        for row in rows:
+            number = int(row["video_id"].rpartition("/")[2])
+            assert row["label"] == labels[number]
+            assert row["path"].endswith(f"/{prefix}/{CLASS_NAMES[row['label']].replace('/', '-')}/{number:05d}.jpg")
+            with Image.open(row["path"]) as image:
+                assert image.mode == "L"
+                assert np.abs(np.asarray(image).astype(int) - pixels[number]).mean() < 2
+
+
+def test_the_same_command_again_changes_nothing(tmp_path, official):
+    def content(folder):
+        return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.*")) if path.suffix != ".parquet"}
+
+    first = write_fashion_mnist(official, tmp_path / "out")
+    before = content(tmp_path / "out")
+    second = write_fashion_mnist(official, tmp_path / "out")
+    assert content(tmp_path / "out") == before
+    assert [each.fingerprint() for each in first.values()] == [each.fingerprint() for each in second.values()]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def with_labels(labels):
+    return lambda path: write_idx(path, np.asarray(labels, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "says"),
+    [
+        ("t10k-labels-idx1-ubyte.gz", lambda path: path.unlink(), "no such file; Debian's package"),
+        ("train-images-idx3-ubyte.gz", truncate, "can't be read"),
+        ("train-images-idx3-ubyte.gz", with_labels([1, 2, 3]), "begins with 0x00000801"),
+        ("t10k-images-idx3-ubyte.gz", lambda path: path.write_bytes(gzip.compress(b"")), "has 0 bytes"),
+        ("t10k-labels-idx1-ubyte.gz", with_labels([1, 2, 3]), "30 images and 3 labels"),
+        ("t10k-labels-idx1-ubyte.gz", with_labels([10] * 30), "labels of t10k must be 0 to 9"),
+    ],
+)
+def test_what_can_not_be_used_is_named_and_no_manifest_is_written(tmp_path, official, file, damage, says):
+    damage(official / file)
+    with pytest.raises(ManifestError, match=says) as caught:
+        write_fashion_mnist(official, tmp_path / "out")
+    assert str(official) in str(caught.value)
+    assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, official):
+    with pytest.raises(ManifestError, match="holds something else than Fashion-MNIST; choose another folder"):
+        write_fashion_mnist(official, official)
