@@ -251,7 +251,9 @@ def _report_generated(output: Path) -> None:
         if path.exists():
             manifest = read_manifest(path)
             classes = len(manifest.class_names)
-            print(f"{path}: {len(manifest)} {manifest.items} of {classes} classes, fingerprint {manifest.fingerprint()}")
+            print(
+                f"{path}: {len(manifest)} {manifest.items} of {classes} classes, fingerprint {manifest.fingerprint()}"
+            )
 
 
 @main.command()

@@ -1,7 +1,7 @@
 """Print the tables: published numbers next to those measured here, and the results on every other data set.
 
-    python pipelines/tables.py --dataset k400 --format latex --output k400.tex
-    python pipelines/tables.py --dataset demo --steps-to 97
+python pipelines/tables.py --dataset k400 --format latex --output k400.tex
+python pipelines/tables.py --dataset demo --steps-to 97
 """
 
 from functools import partial

@@ -56,7 +56,11 @@ def test_a_finished_demo_run_appears_in_its_table(tmp_path):
 def test_runs_are_compared_by_the_steps_that_they_took_to_a_score(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     prepare_store(uri)
-    for name, start, curve in (("b", None, (40, 96.9, 97, 90)), ("a", "stills/step-9 sha256:1", (97.5,)), ("c", None, (9,))):
+    for name, start, curve in (
+        ("b", None, (40, 96.9, 97, 90)),
+        ("a", "stills/step-9 sha256:1", (97.5,)),
+        ("c", None, (9,)),
+    ):
         tags = {Tags.FINGERPRINT: name, Tags.EXPERIMENT: "demo-s", Tags.DATA_TRAIN: "2001:0123"}
         tags |= {} if start is None else {Tags.START_FROM: start}
         params = {"task": "classification", "train.seed": 0, "train.epochs": 4, "train.global_batch_size": 16}

@@ -88,8 +88,8 @@ def _idx_array(source: Path, name: str, magic: int) -> NDArray[np.uint8]:
     begin, shape = 4 * len(head), head[1:]
     if head[0] != magic or len(data) - begin != np.prod(shape, dtype=np.int64):
         raise ManifestError(
-            f"{path}: is damaged or another file: it has {len(data)} bytes and begins with {head[0]:#010x}; an idx file "
-            f"of {dimensions} dimension{'s' * (dimensions > 1)} begins with {magic:#010x} and its sizes; get it again"
+            f"{path}: is damaged or another file: it has {len(data)} bytes and begins with {head[0]:#010x}; an idx "
+            f"file of {dimensions} dimensions begins with {magic:#010x} and its sizes; get it again"
         )
     return np.frombuffer(data, np.uint8, offset=begin).reshape(shape)
 
@@ -114,7 +114,7 @@ def write_fashion_mnist(source: Path, output: Path) -> dict[str, Manifest]:
     """
     with writing(output):
         _begin(output)
-        manifests = {}
+        manifests: dict[str, Manifest] = {}
         for official in OFFICIAL:
             images, paths = [], []
             for image in encoded_images(source, official):

@@ -44,9 +44,11 @@ class _Still:
     def pixels(self, seed: int) -> NDArray[np.uint8]:
         rng = np.random.default_rng([seed, SPLITS.index(self.split), self.number, _STILL])
         scene, event = draw_scene(rng), CLASS_NAMES[self.label]
-        if event == AT_REST:
-            return render_events(scene, [], rng=rng)[int(rng.integers(FIRST_EVENT))]
-        return render_events(scene, [event], rng=rng)[scene.start + int(rng.integers(EVENT_FRAMES))]
+        at_rest = event == AT_REST
+        frames = render_events(scene, [] if at_rest else [event], rng=rng)
+        number = int(rng.integers(FIRST_EVENT)) if at_rest else scene.start + int(rng.integers(EVENT_FRAMES))
+        frame: NDArray[np.uint8] = frames[number]
+        return frame
 
 
 def write_demo_stills(output: str | Path, *, train: int, val: int, seed: int = 0, threads: int | None = None) -> None:
