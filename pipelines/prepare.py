@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 import click
 from prepare_folder import folder
+from prepare_images import demo_stills, fashion_mnist, output_folder, report_manifests
 
 from morphmlp.cli import A_PATH, COUNT, SECONDS, SETTINGS, parse_overrides, run
 from morphmlp.config.values import DecoderName
 from morphmlp.errors import RunStoppedError
 from morphmlp.preparation.transcode_settings import PRESETS
 from morphmlp.stop_signals import signal_of
-from morphmlp.targets import writable_folder
 
 if TYPE_CHECKING:
     from morphmlp.data.datasets.matching import Annotations
@@ -40,14 +40,6 @@ if TYPE_CHECKING:
 
 Version = Literal["ssv1", "ssv2"]
 SPLIT = click.Choice(["train", "val", "test"])
-output_folder = click.option(
-    "--output",
-    type=A_PATH,
-    required=True,
-    metavar="DIR",
-    callback=lambda context, option, path: writable_folder(path, "--output"),
-    help="folder to write",
-)
 manifest_argument = click.argument("manifest", type=A_PATH, metavar="MANIFEST")
 
 
@@ -56,7 +48,8 @@ def main() -> None:
     """Make manifests of data sets, check and copy their videos, and make the demo data sets themselves."""
 
 
-main.add_command(folder)
+for command in (folder, fashion_mnist, demo_stills):
+    main.add_command(command)
 
 
 class Source(TypedDict):
@@ -202,20 +195,7 @@ def demo(*, output: Path, train: int, val: int, test: int, seed: int, real_size:
 
     write = write_realistic_videos if real_size else write_demo_dataset
     write(output, train=train, val=val, test=test, seed=seed)
-    _report_generated(output)
-
-
-@main.command("demo-stills")
-@output_folder
-@click.option("--train", type=int, default=6000, help="train images")
-@click.option("--val", type=int, default=500, help="val images")
-@click.option("--seed", type=int, default=0, help="root of every random draw")
-def demo_stills(*, output: Path, train: int, val: int, seed: int) -> None:
-    """Single frames of the demo's scenes, whose class is what the shape does at that moment."""
-    from morphmlp.data.synthetic.demo_stills import write_demo_stills
-
-    write_demo_stills(output, train=train, val=val, seed=seed)
-    _report_generated(output)
+    report_manifests(output)
 
 
 @main.command()
@@ -229,31 +209,7 @@ def standin(*, version: Version, output: Path, train: int, val: int, seed: int) 
     from morphmlp.data.synthetic.something_standin import write_standin
 
     write_standin(output, version=version, train=train, val=val, seed=seed)
-    _report_generated(output)
-
-
-@main.command("fashion-mnist")
-@click.argument("source", type=A_PATH, metavar="SOURCE")
-@output_folder
-def fashion_mnist(*, source: Path, output: Path) -> None:
-    """Fashion-MNIST: the four official files in the folder SOURCE to JPEGs and manifests."""
-    from morphmlp.data.datasets.fashion_mnist import write_fashion_mnist
-
-    write_fashion_mnist(source, output)
-    _report_generated(output)
-
-
-def _report_generated(output: Path) -> None:
-    from morphmlp.data.manifest import SPLITS, read_manifest
-
-    for split in SPLITS:
-        path = output / f"{split}.parquet"
-        if path.exists():
-            manifest = read_manifest(path)
-            classes = len(manifest.class_names)
-            print(
-                f"{path}: {len(manifest)} {manifest.items} of {classes} classes, fingerprint {manifest.fingerprint()}"
-            )
+    report_manifests(output)
 
 
 @main.command()
