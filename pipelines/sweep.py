@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "experiments/sweeps/demo_chunk_length.yaml"
 DEFAULT_STORAGE = "runs"
+PUBLISHED = Path(__file__).parents[1] / "experiments" / "published.yaml"
 
 
 @click.command(
@@ -84,6 +85,7 @@ def _run(
     retry_failed: bool,
 ) -> None:
     from morphmlp.progress import TerminalProgress
+    from morphmlp.reporting.published import load_published
     from morphmlp.tuning.report.summary import trial_table
     from morphmlp.tuning.run.ray_sweep import run_sweep
 
@@ -100,6 +102,7 @@ def _run(
                 stops=stops,
                 resume=resume,
                 retry_failed=retry_failed,
+                published=load_published(PUBLISHED).ablations,
             )
     except KeyboardInterrupt as stop:
         raise RunStoppedError(

@@ -95,6 +95,8 @@ class RankedPoint:
     clips_per_s: float | None
     cpu_s: float | None
     """CPU core-seconds of one trial."""
+    printed: str | None
+    """What the paper prints for its fields; it takes no part in anything here."""
     fronts: tuple[str, ...] = ()
     """Keys of `COSTS`: no point is better at this cost or cheaper at this score, beyond the noise."""
 
@@ -153,6 +155,11 @@ class Ranking:
     def best(self) -> RankedPoint | None:
         """The point of the best mean; one whose seeds all finished, if there is any."""
         return next((point for point in self.points if point.group == "best"), None)
+
+    @property
+    def has_printed(self) -> bool:
+        """Whether the paper has a number for any point."""
+        return any(point.printed for point in self.points)
 
     @property
     def scored(self) -> tuple[RankedPoint, ...]:
@@ -308,6 +315,7 @@ def _point(trials: Sequence[Trial]) -> RankedPoint:
         hours=None if wall_s is None else wall_s / 3600,
         clips_per_s=_mean(finished, lambda trial: trial.clips_per_s),
         cpu_s=_mean(finished, lambda trial: trial.cpu_s),
+        printed=first.printed,
     )
 
 

@@ -20,6 +20,8 @@ from morphmlp.tuning.report.effects import Effect, effects, shares, unvaried_sta
 from morphmlp.tuning.report.ranking import RankedPoint, Ranking, ranked
 from morphmlp.tuning.report.summary import (
     GROUP_TITLES,
+    PRINTED,
+    PRINTED_NOTE,
     STATES,
     answer,
     checkpoints_summary,
@@ -178,6 +180,8 @@ _WORDS = {
     "most_listed": MOST_LISTED,
     "most_named": MOST_NAMED,
     "most_values": MOST_VALUES,
+    "printed": PRINTED,
+    "printed_note": PRINTED_NOTE,
     "counted": counted,
     "effect_size": panels.effect_size,
     "length_text": length_text,

@@ -20,6 +20,11 @@ GROUP_TITLES: Mapping[Group, str] = {
     "partly finished": "not all seeds finished, so not compared",
     "without result": "no seed finished",
 }
+PRINTED = "the paper's top-1"
+PRINTED_NOTE = (
+    "as arXiv 2111.12527v1 prints it for the same values, of another training: network and data set stand with it. It "
+    "takes no part in the ranking"
+)
 _NUMBER = re.compile(r"(?<!stage )\b\d[\d.e+-]*\b")
 
 
@@ -70,16 +75,18 @@ def trial_table(result: SweepResult) -> str:
     ranking = ranked(result)
     unit, per_hour = ranking.time_unit
     fields = field_titles(ranking)
+    printed = [PRINTED] if ranking.has_printed else []
     score = f"{result.primary.title} (95 %)"
     table = tabulate(
-        [_row(point, per_hour) for point in ranking.points],
-        headers=["rank", *fields, "seeds", score, "GMAC", "params (M)", "clips/s", unit, "states"],
+        [[*_row(point, per_hour), *([point.printed or ""] if printed else [])] for point in ranking.points],
+        headers=["rank", *fields, "seeds", score, "GMAC", "params (M)", "clips/s", unit, "states", *printed],
         tablefmt="pipe",
-        colalign=["right", *["left"] * len(fields), *["right"] * 6, "left"],
+        colalign=["right", *["left"] * len(fields), *["right"] * 6, "left", *["left"] * len(printed)],
         disable_numparse=True,
     )
     close = ["", "= can't be distinguished from the best"] if ranking.of("indistinguishable") else []
-    return "\n".join([table, *close, *_why(result.trials)]) + "\n"
+    note = ["", f"{PRINTED}: {PRINTED_NOTE}"] if printed else []
+    return "\n".join([table, *close, *note, *_why(result.trials)]) + "\n"
 
 
 def field_titles(ranking: Ranking) -> list[str]:

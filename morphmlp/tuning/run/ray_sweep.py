@@ -28,6 +28,7 @@ from morphmlp.experiment.ray_shared_files import require_shared_files
 from morphmlp.experiment.run_claim import fingerprints_of, require_same_data
 from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics
+from morphmlp.reporting.published import Ablation
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tasks.scores import primary_score
 from morphmlp.tracking import RunWriter, find_run, ready_store, tracking_uri
@@ -58,13 +59,14 @@ def run_sweep(
     stops: StopSignals | None = None,
     resume: bool = False,
     retry_failed: bool = False,
+    published: Sequence[Ablation] = (),
 ) -> SweepResult:
     """Train and test the points of a sweep with every seed, and record all of them.
 
     A trial that fails stops no other; it stands in the result with its reason. A sweep that is refused leaves nothing.
     `base` is the content of its base experiment's file; trials are named `<folder>-<number>-<values>`. `resume`
     continues with what the folder holds, which must be new otherwise; `retry_failed` runs trials again that had ended
-    with an error.
+    with an error. What `published`, the paper's ablations, prints for a point's fields is shown next to the point.
 
     Raises:
         MorphMLPError: Whatever the user can fix, before any trial starts.
@@ -95,7 +97,9 @@ def run_sweep(
                 if not resume:
                     folder.begin(sweep, base)
                     hold_folder()
-                opened = _OpenSweep(sweep, base, space, data=splits[0], folder=folder, progress=log)
+                opened = _OpenSweep(
+                    sweep, base, space, data=splits[0], folder=folder, progress=log, published=published
+                )
                 if retry_failed:
                     opened.queue.retry_failed()
                 run_trials(
@@ -206,6 +210,7 @@ class _OpenSweep:
         data: DataSplits,
         folder: SweepFolder,
         progress: Progress,
+        published: Sequence[Ablation],
     ) -> None:
         """Open, or continue with what the folder holds."""
         self._sweep, self._space, self._folder, self._progress = sweep, space, folder, progress
@@ -226,7 +231,7 @@ class _OpenSweep:
         )
         self.scheduler = _scheduler(sweep, space, planner, self.queue)
         decisions.replay(self.queue, self.scheduler)
-        self._recorder = TrialRecorder(uri, config.dataset, folder, progress)
+        self._recorder = TrialRecorder(uri, config.dataset, folder, progress, published)
         self._kept = KeptCheckpoints(sweep, folder, progress)
         for entry in self.queue.entries:
             self._kept.after(entry)  # of those that had ended when the sweep was stopped

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import JsonValue, TypeAdapter
 
@@ -18,6 +18,7 @@ from morphmlp.environment import environment_tags
 from morphmlp.errors import TrackingError
 from morphmlp.progress import Progress
 from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.reporting.published import Ablation, printed_numbers
 from morphmlp.tasks.scores import ScoreName, primary_score
 from morphmlp.tracking import RetryPolicy, RunWriter, find_run, open_run, read_text
 from morphmlp.tuning.run.sweep_folder import SweepFolder
@@ -71,8 +72,11 @@ def open_sweep_run(
 class TrialRecorder:
     """Writes trials that have ended to their runs."""
 
-    def __init__(self, uri: str, experiment: str, folder: SweepFolder, progress: Progress) -> None:
-        self._uri, self._experiment = uri, experiment
+    def __init__(
+        self, uri: str, experiment: str, folder: SweepFolder, progress: Progress, published: Sequence[Ablation] = ()
+    ) -> None:
+        """Take the store, the sweep's experiment and folder in it, and the paper's ablations to look points up in."""
+        self._uri, self._experiment, self._published = uri, experiment, published
         self._retry = RetryPolicy(log=progress.line, kept_in=folder.root)
 
     def write(self, entry: Entry) -> None:
@@ -103,6 +107,7 @@ class TrialRecorder:
             gmacs=point.cost.gmacs,
             params=point.cost.params,
             replaces=point.replaces,
+            printed=printed_numbers(self._published, job.config, point.values),
         )
 
 

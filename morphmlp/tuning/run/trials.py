@@ -57,6 +57,9 @@ class Trial(TrialEnd):
     params: int
     replaces: Mapping[str, JsonValue] | None = None
     """The values that the search chose, where others took their place."""
+    printed: str | None = None
+    """What the paper prints for the same fields, `79.6 (MorphMLP-T, ImageNet-1K, Table 7)`: of another training, so
+    that it is shown next to the point and ranks nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

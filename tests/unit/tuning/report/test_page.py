@@ -205,3 +205,16 @@ def test_marks_lie_inside_of_their_panel():
         for x, y in re.findall(r'<use [^>]*x="(\S+)" y="(\S+)"', drawn):
             assert -1 <= float(x) <= float(width) + 1
             assert -1 <= float(y) <= float(height) + 1
+
+
+def test_what_the_paper_prints_is_a_column_of_the_points_where_it_prints_something():
+    sweep = result_of([trial(1, {"a": 1}, printed="79.6 (<T>, Table 7)"), trial(2, {"a": 2})])
+    html, shown = page(sweep), read(sweep)
+    assert "79.6 (<T>, Table 7)" in shown.text
+    assert "The paper's top-1: as arXiv 2111.12527v1 prints it" in shown.text
+    (table,) = re.findall(r'<table class="points">.*?</table>', html, re.DOTALL)
+    columns = re.search(r"<thead>.*?</thead>", table, re.DOTALL)[0].count("<th") - 1
+    spans = {int(span) for span in re.findall(r'colspan="(\d+)"', table)}
+    cells = {row.count("<td") for row in re.findall(r'<tr id="point.*?</tr>', table, re.DOTALL)}
+    assert cells == spans == {columns}
+    assert "The paper" not in page(result_of([trial(1)]))

@@ -110,3 +110,16 @@ def test_table_and_answer_speak_of_the_tasks_own_score(monkeypatch):
 def test_numbers_have_three_significant_digits_and_all_whole_ones():
     written = [number(value) for value in (0, 0.0123456, 1.2, 12.345, 999.6, 1234.5, 0.000012)]
     assert written == ["0", "0.0123", "1.2", "12.3", "1,000", "1,234", "1.2e-05"]
+
+
+def test_what_the_paper_prints_stands_next_to_its_point_named_as_such_and_ranks_nothing():
+    trials = [trial(1, {"a": 1}, score=50.0, printed="79.6 (T, Table 7)"), trial(2, {"a": 2}, score=90.0)]
+    table = table_of(trials)
+    assert [(row["rank"], row["a"], row["the paper's top-1"]) for row in rows_of(table)] == [
+        ("1", "2", ""),
+        ("2", "1", "79.6 (T, Table 7)"),
+    ]
+    assert "\nthe paper's top-1: as arXiv 2111.12527v1 prints it" in table
+    alone = [replace(one, printed=None) for one in trials]
+    assert "paper" not in table_of(alone)
+    assert answer(ranked(result_of(trials))) == answer(ranked(result_of(alone)))

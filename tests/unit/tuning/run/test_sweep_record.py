@@ -2,16 +2,28 @@
 
 import dataclasses
 import json
+from functools import partial
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from synthetic_sweeps import result_of, synthetic_sweep, trial
 
+from morphmlp.config.loading import read_yaml
+from morphmlp.config.sweep import SweepConfig
 from morphmlp.errors import TrackingError
+from morphmlp.progress import TerminalProgress
 from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.reporting.published import Ablation, Variant
 from morphmlp.tasks.scores import TOP1
 from morphmlp.tracking import RunWriter, open_run, prepare_store, read_children
-from morphmlp.tuning.run.sweep_record import read_sweep, stage_params, write_sweep, write_trial
+from morphmlp.tuning.run.sweep_folder import SweepFolder
+from morphmlp.tuning.run.sweep_record import TrialRecorder, read_sweep, stage_params, write_sweep, write_trial
+from morphmlp.tuning.run.trial_log import TrialLog
+from morphmlp.tuning.run.trial_queue import TrialQueue, make_job
+from morphmlp.tuning.run.trials import TrialEnd
+from morphmlp.tuning.search.scheduler import PointSource
+from morphmlp.tuning.space.space import expand
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +168,26 @@ def test_the_record_shows_a_trials_end_as_tags_that_can_be_searched(store):
     tags = MlflowClient(store).get_run(writer.run_id).data.tags
     assert {tags[Tags.TRIAL_STATE], tags[Tags.TRIAL_SEED], tags[Tags.TRIAL_NUMBER]} == {"diverged", "3", "7"}
     assert tags[Tags.TRIAL_TITLE] == "[8 8 4 1]"
+
+
+def test_a_trial_carries_what_the_paper_prints_for_its_points_fields(tmp_path):
+    small = Path(__file__).parents[2] / "small_experiment.yaml"
+    sweep = SweepConfig(name="s", experiment=str(small), overrides={}, space={"model.mlp_ratio": (2.0, 3.0)})
+    rows = (Variant(variant="wide", fields={"model.mlp_ratio": 3}, top1=79.6),)
+    table = Ablation(table=7, title="t", dataset="imagenet", network="MorphMLP-T", epochs=100, rows=rows)
+
+    folder = SweepFolder(root=tmp_path)
+    queue = TrialQueue(
+        PointSource(expand(sweep, read_yaml(small)).points),
+        seeds=(0,),
+        file=tmp_path / "trials.jsonl",
+        make_point=None,
+        make_job=partial(make_job, sweep=sweep, folder=folder, parent_run_id="p", uri="sqlite://"),
+    )
+    recorder = TrialRecorder("sqlite://", "demo", folder, TerminalProgress(), [table])
+    printed = {}
+    while (entry := queue.next()) is not None:
+        TrialLog(entry.view.path).ended(TrialEnd(state="finished", run_id="r", score=50.0))
+        entry.view.read_silently()
+        printed[entry.point.values["model.mlp_ratio"]] = recorder.trial(entry).printed
+    assert printed == {2.0: None, 3.0: "79.6 (MorphMLP-T, ImageNet-1K, Table 7)"}
