@@ -8,19 +8,20 @@ import pytest
 
 from morphmlp.config import load_config
 from morphmlp.config.field_help import help_sections
-from morphmlp.config.loading import read_yaml
+from morphmlp.config.loading import flat_fields, read_yaml
 from morphmlp.config.sweep import RandomSearch, load_sweep
 from morphmlp.models.cost import model_cost
 from morphmlp.models.presets import preset
-from morphmlp.reporting.published import load_published
-from morphmlp.tuning.space.space import expand
+from morphmlp.reporting.published import load_published, printed_numbers
+from morphmlp.tuning.space.space import expand, title_of
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
 PUBLISHED = load_published(EXPERIMENTS / "published.yaml")
-DATASETS = ("k400", "ssv1", "ssv2")
+DATASETS = ("k400", "ssv1", "ssv2", "imagenet")
 FULL = [path for dataset in DATASETS for path in sorted((EXPERIMENTS / dataset).glob("*.yaml"))]
-SOMETHING = [path for path in FULL if path.parent.name != "k400"]
+SOMETHING = [path for path in FULL if path.parent.name.startswith("ssv")]
+IMAGES = [path for path in FULL if path.parent.name == "imagenet"]
 EVERY = [path for path in sorted(EXPERIMENTS.glob("*/*.yaml")) if path.parent.name != "sweeps"]
 
 
@@ -31,7 +32,7 @@ def name_of(path):
 def preset_name(path):
     """The variant whose network an experiment holds."""
     dataset = path.parent.name
-    return path.stem if dataset == "k400" else f"{path.stem}_{dataset}"
+    return path.stem if dataset == "k400" else f"{path.stem}_{'image' if dataset == 'imagenet' else dataset}"
 
 
 def header_of(path):
@@ -40,7 +41,7 @@ def header_of(path):
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_there_is_an_experiment_for_every_published_model(dataset):
-    published = {row.preset for row in PUBLISHED.videos if row.dataset == dataset}
+    published = {row.preset for row in PUBLISHED.models(dataset)}
     assert published
     assert published <= {preset_name(path) for path in FULL if path.parent.name == dataset}
 
@@ -68,7 +69,7 @@ def test_an_experiment_holds_the_network_of_its_name(path):
 @pytest.mark.parametrize("path", FULL, ids=name_of)
 def test_an_experiment_states_the_published_numbers_of_its_network_and_has_their_length(path):
     config, header = load_config(path), header_of(path)
-    rows = [row for row in PUBLISHED.videos if (row.dataset, row.preset) == (path.parent.name, preset_name(path))]
+    rows = [row for row in PUBLISHED.models(path.parent.name) if row.preset == preset_name(path)]
     for row in rows:
         assert str(row.top1) in header
         assert config.train.epochs == row.epochs
@@ -77,7 +78,7 @@ def test_an_experiment_states_the_published_numbers_of_its_network_and_has_their
     if rows:
         first = re.search(r"top-1 ([\d.]+) with (\d clips? x \d crops?)", header)
         assert first
-        assert (float(first[1]), first[2]) in {(row.top1, row.views) for row in rows}
+        assert (float(first[1]), first[2]) in {(row.top1, getattr(row, "views", "1 clip x 1 crop")) for row in rows}
         assert first[2] == config.test.in_words
 
 
@@ -89,6 +90,19 @@ def test_a_something_something_experiment_never_mirrors_and_takes_a_frame_of_eac
     assert (config.clip.short_edge, config.test.num_clips, config.test.num_crops) == (224, 1, 3)
     assert (config.optim.lr, config.optim.warmup_epochs) == (4e-4, 5)
     assert "Corrected: " in header_of(path)
+
+
+def test_a_run_of_an_image_experiment_stands_next_to_its_published_number():
+    for path in IMAGES:
+        [row] = [row for row in PUBLISHED.images if row.preset == preset_name(path)]
+        assert row.expected_params().items() <= flat_fields(load_config(path)).items()
+
+
+def test_image_experiments_differ_in_name_and_network_only():
+    first, *others = [load_config(path) for path in IMAGES]
+    assert len(others) == 3
+    for other in others:
+        assert replace(other, name=first.name, model=first.model) == first
 
 
 def test_the_mirrored_stand_in_differs_from_the_plain_one_in_the_flip_only():
@@ -122,6 +136,31 @@ def test_chunk_lengths_are_compared_at_the_same_arithmetic(monkeypatch):
         assert list(points[0].config.model.chunk_lengths) == [14, 28, 28, 49]
 
 
+TABLES = {
+    7: ("ablation_image_chunk_lengths", {"[3 3 3 3]", "[56 28 14 7]"}),
+    8: ("ablation_image_group_width", set()),
+    9: ("ablation_image_branches", set()),
+    11: ("ablation_order", {"block_skip published, block_order parallel"}),
+}
+"""Sweeps of the paper's tables, and which of their points can't be built."""
+
+
+@pytest.mark.parametrize("number", TABLES)
+def test_a_sweep_of_a_table_has_its_rows_and_finds_the_numbers_of_those_that_can_be_built(number, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    name, refused = TABLES[number]
+    sweep = load_sweep(EXPERIMENTS / "sweeps" / f"{name}.yaml")
+    space = expand(sweep, read_yaml(sweep.experiment))
+    [table] = [table for table in PUBLISHED.ablations if table.table == number]
+    rows = {title_of(row.fields): row.top1 for row in table.rows if row.fields}
+    first = space.points[0].config
+    assert {point.title for point in space.impossible} == refused
+    assert (first.dataset, first.train.epochs) == (table.dataset, table.epochs or first.train.epochs)
+    found = [printed_numbers(PUBLISHED.ablations, point.config, point.values) for point in space.points]
+    built = sorted(top1 for title, top1 in rows.items() if title not in refused)
+    assert sorted(float(text.partition(" ")[0]) for text in found if text) == built
+
+
 def test_budgets_hold_the_base_experiment(monkeypatch):
     monkeypatch.chdir(ROOT)
     budgeted = {path.stem: sweep for path in SWEEPS if (sweep := load_sweep(path)).budget.gmacs}
@@ -139,7 +178,7 @@ def test_the_published_numbers_of_the_frames_stand_in_their_ablation():
     assert [f"{row.top1}" in header and row.views in header for row in rows] == [True, True]
 
 
-@pytest.mark.parametrize("ablation", ["chunk_lengths", "temporal", "branches", "init", "frames"])
+@pytest.mark.parametrize("ablation", ["chunk_lengths", "temporal", "branches", "init", "frames", "order"])
 def test_every_ablation_is_there_for_a_cluster_and_for_the_demo(ablation):
     names = {path.stem for path in SWEEPS}
     assert {f"ablation_{ablation}", f"demo_ablation_{ablation}"} <= names

@@ -1,12 +1,15 @@
 """What is published agrees with itself, with the networks here, and is found by a sweep's points."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from morphmlp.config.loading import load_config
 from morphmlp.errors import ConfigError
+from morphmlp.models.cost import model_cost
 from morphmlp.models.presets import PRESETS, preset
 from morphmlp.reporting.published import load_published, printed_numbers
 
@@ -96,3 +99,66 @@ def k400():
 def test_a_point_finds_what_is_printed_for_its_fields(k400, changes, swept, printed):
     config = replace(k400, model=replace(k400.model, **changes))
     assert printed_numbers(PUBLISHED.ablations, config, dict.fromkeys(swept)) == printed
+
+
+def cost_of(name, digits=2, **changes):
+    """Million parameters and GMAC in words, counted from the network itself."""
+    chosen = preset(name)
+    cost = model_cost(replace(chosen.model, **changes), num_frames=chosen.num_frames, crop_size=chosen.crop_size)
+    return f"{cost.params / 1e6:.{digits}f}", f"{cost.gmacs:.{digits}f}"
+
+
+def rows_of(page, title):
+    """The tables below a title of a page in docs, each with its cells by row."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    lines = text.partition(f"## {title}\n")[2].partition("\n## ")[0].splitlines()
+    tables = re.split(r"\n{2,}", "\n".join(line if line.startswith("|") else "" for line in lines).strip())
+    split = [[[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()] for table in tables]
+    return [rows[2:] for rows in split]
+
+
+def test_the_page_on_models_has_the_counts_next_to_what_is_printed():
+    images, widths = rows_of("models.md", "Images")
+    assert images == [
+        [
+            row.model,
+            *(", ".join(map(str, numbers)) for numbers in (model.depths, model.embed_dims)),
+            *(str(model.drop_path_rate), f"{row.params_m:g}", params, f"{row.gflops:g}", gmacs),
+        ]
+        for row in PUBLISHED.images
+        for model, (params, gmacs) in [(preset(row.preset).model, cost_of(row.preset))]
+    ]
+    [table] = [table for table in PUBLISHED.ablations if table.table == 8]
+    expected = []
+    for row in table.rows:
+        width = row.fields["model.group_width"]
+        params, gmacs = cost_of("morphmlp_t_image", group_width=width)
+        expected.append([row.variant, f"{row.params_m:g}", params, f"{row.gflops:g}", gmacs])
+        assert cost_of("morphmlp_t_image", 1, group_width=width) == (f"{row.params_m:.1f}", f"{row.gflops:.1f}")
+    assert widths == expected
+    [videos] = rows_of("models.md", "Videos")
+    for model, frames, *counted, printed in videos:
+        assert counted == [*cost_of(f"morphmlp_{model[-1].lower()}_{frames}x4")]
+        rows = [row for row in PUBLISHED.videos if (row.model, row.frames) == (model, int(frames))]
+        views = {f"{row.gflops_total / row.num_views[0] / row.num_views[1]:g}" for row in rows}
+        assert printed == ", ".join(sorted(views))
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    plain = [cost_of(f"morphmlp_{size}_image", branch_sum="plain")[0] for size in "tsbl"]
+    assert f"S has {plain[1]} M" in text
+    assert f"{plain[0]}, {plain[2]} and {plain[3]} M" in text
+
+
+def test_the_page_on_ablations_has_what_is_printed():
+    names = ("top1", "miou", "params_m", "gflops", "images_per_s")
+    expected = []
+    for table in PUBLISHED.ablations:
+        columns = [name for name in names if any(getattr(row, name) is not None for row in table.rows)]
+        expected.append([[row.variant, *(float(getattr(row, name)) for name in columns)] for row in table.rows])
+    shown = rows_of("ablations.md", "What the paper found")
+    for table, own, rows in zip(PUBLISHED.ablations, expected, shown, strict=True):
+        numbers = [[float(cell) for cell in row if re.fullmatch(r"[\d.]+", cell)] for row in rows]
+        assert [[row[0], *found] for row, found in zip(rows, numbers, strict=True)] == own
+        for row, cells in zip(table.rows, rows, strict=True):
+            if row.fields is not None:
+                fields = yaml.safe_load(f"{{{cells[1].replace('`', '')}}}")
+                assert {f"model.{name}": value for name, value in fields.items()} == row.fields
