@@ -56,7 +56,7 @@ class TerminalProgress:
         self._title, self._unit, self._total = title, unit, total
         self._last_line, self._began = 0.0, time.monotonic()
         if sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True, file=sys.stderr)
+            self._bar = tqdm(total=total or None, desc=title, unit=unit, dynamic_ncols=True, file=sys.stderr)
 
     def update(self, done: int, note: str = "") -> None:
         """Move the bar, or print a line when the last one is old enough."""
@@ -67,7 +67,8 @@ class TerminalProgress:
         now = time.monotonic()
         if (now - self._last_line >= _LINE_EVERY_S or done == self._total) and self._is_new((self._title, done, note)):
             self._last_line = now
-            text = f"{self._title}: {done}/{self._total} {self._unit}, {now - self._began:.0f} s"
+            of = f"/{self._total}" if self._total else ""  # of how many isn't always known
+            text = f"{self._title}: {done}{of} {self._unit}, {now - self._began:.0f} s"
             self._print(f"{text}, {note}" if note else text)
 
     def line(self, text: str) -> None:

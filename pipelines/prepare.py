@@ -3,12 +3,13 @@
     python pipelines/prepare.py folder DIR --output DIR2 [--split 80/10/10] [--starter finetune --weights FILE]
     python pipelines/prepare.py k400 --annotations FILE --videos DIR --output FILE.parquet [--classes FILE]
     python pipelines/prepare.py ssv1|ssv2 --annotations FILE --videos DIR --output FILE.parquet [--classes FILE]
+    python pipelines/prepare.py imagenet DIR --output DIR2 [--devkit FILE]
     python pipelines/prepare.py verify MANIFEST [--output FILE.parquet]
     python pipelines/prepare.py transcode MANIFEST --output DIR [--short-edge 320]
     python pipelines/prepare.py pack MANIFEST --output DIR
     python pipelines/prepare.py demo --output DIR
     python pipelines/prepare.py demo-stills --output DIR
-    python pipelines/prepare.py standin ssv1|ssv2 --output DIR
+    python pipelines/prepare.py standin ssv1|ssv2|imagenet --output DIR
     python pipelines/prepare.py fashion-mnist SOURCE --output DIR
     python pipelines/prepare.py look --config FILE --output FILE.png [--split train|val] [--augment.erase 1.0]
 
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 import click
 from prepare_folder import folder
-from prepare_images import demo_stills, fashion_mnist, output_folder, report_manifests
+from prepare_images import demo_stills, fashion_mnist, imagenet, output_folder, report_manifests
 
 from morphmlp.cli import A_PATH, COUNT, SECONDS, SETTINGS, parse_overrides, run
 from morphmlp.config.values import DecoderName
@@ -48,7 +49,7 @@ def main() -> None:
     """Make manifests of data sets, check and copy their videos, and make the demo data sets themselves."""
 
 
-for command in (folder, fashion_mnist, demo_stills):
+for command in (folder, fashion_mnist, imagenet, demo_stills):
     main.add_command(command)
 
 
@@ -199,16 +200,21 @@ def demo(*, output: Path, train: int, val: int, test: int, seed: int, real_size:
 
 
 @main.command()
-@click.argument("version", type=click.Choice(get_args(Version)))
+@click.argument("version", type=click.Choice([*get_args(Version), "imagenet"]))
 @output_folder
-@click.option("--train", type=int, default=800, help="train videos")
-@click.option("--val", type=int, default=160, help="val videos")
+@click.option("--train", type=int, default=800, help="train videos or images")
+@click.option("--val", type=int, default=160, help="val videos or images")
 @click.option("--seed", type=int, default=0, help="root of every random draw")
-def standin(*, version: Version, output: Path, train: int, val: int, seed: int) -> None:
-    """Small videos in the official formats of Something-Something."""
-    from morphmlp.data.synthetic.something_standin import write_standin
+def standin(*, version: Version | Literal["imagenet"], output: Path, train: int, val: int, seed: int) -> None:
+    """Small videos in the official formats of Something-Something, or images in ImageNet's archives."""
+    if version == "imagenet":
+        from morphmlp.data.synthetic.imagenet_standin import write_imagenet_standin
 
-    write_standin(output, version=version, train=train, val=val, seed=seed)
+        write_imagenet_standin(output, train=train, val=val, seed=seed)
+    else:
+        from morphmlp.data.synthetic.something_standin import write_standin
+
+        write_standin(output, version=version, train=train, val=val, seed=seed)
     report_manifests(output)
 
 

@@ -191,6 +191,14 @@ def read_manifest(path: str | Path, *, only: Collection[str] | None = None) -> M
     return Manifest(table, class_names, prepared, task or Manifest.task, items or Manifest.items)
 
 
+def is_manifest(path: str | Path) -> bool:
+    """Whether a Parquet file has a manifest's first columns."""
+    try:
+        return bool(pq.read_schema(path).names[:2] == columns.MANIFEST.names[:2])
+    except (pa.ArrowException, OSError):
+        return False
+
+
 def read_class_names(path: str | Path) -> tuple[str, ...]:
     """The class names, in label order, that a manifest carries.
 

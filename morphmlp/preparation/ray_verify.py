@@ -240,7 +240,8 @@ def summary(found: pa.Table, *, num_classes: int, shown: int = 10) -> str:
         f"{'broken':<9}{broken.num_rows:>9,}  can't be used",
     ]
     odd = Counter(oddity for of_image in found["oddities"].drop_null().to_pylist() for oddity in of_image)
-    lines += [f"  {oddity}: {count:,} images, read as they are" for oddity, count in odd.most_common()]
+    if odd:
+        lines.append(f"  images read as they are: {', '.join(f'{n:,} {oddity}' for oddity, n in odd.most_common())}")
     lines += reason_lines(found, shown=shown)
     for kind, videos, words in (
         ("damaged", damaged, "{damaged_frames} of {num_frames} frames of {path}"),

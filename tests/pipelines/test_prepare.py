@@ -150,3 +150,15 @@ def test_a_list_without_labels_is_prepared_with_a_warning(tmp_path):
     assert done.returncode == 0
     assert done.stderr.startswith("warning: ")
     assert "can't be scored" in done.stderr
+
+
+def test_imagenets_archives_become_manifests_in_one_command(tmp_path):
+    archives = tmp_path / "archives"
+    assert prepare("standin", "imagenet", "--output", archives, "--train", 12, "--val", 6).returncode == 0
+    done = prepare("imagenet", archives, "--output", tmp_path / "out")
+    assert "train.parquet: 12 images of 6 classes" in done.stdout
+    assert "note: val: 6 images of 6 classes; ImageNet-1K has 50,000 of 1,000" in done.stdout
+    assert read_manifest(tmp_path / "out" / "val.parquet").fingerprint() in done.stdout
+    refused = prepare("imagenet", "--val", archives / "ILSVRC2012_img_val.tar", "--output", tmp_path / "none")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].endswith("give --devkit ILSVRC2012_devkit_t12.tar.gz")
