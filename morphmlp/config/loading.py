@@ -49,11 +49,15 @@ LATER_FIELDS: dict[str, JsonValue] = {
     "model.branches": None,
     "model.branch_sum": "weighted",
     "model.group_width": 1.0,
+    "model.chunk_shape": "windows",
+    "model.chunk_crop_size": None,
     "model.block_order": "temporal_first",
     "model.block_skip": "published",
     "start_from.carry": None,
     "start_from.training_state": False,
     "test.checkpoint": "last",
+    "test.crop_size": None,
+    "test.short_edge": None,
 }
 """Fields that came after the first recorded fingerprints, with their defaults, which are what older runs did. At these
 values they are left out, so that the fingerprints of older experiments stay as they are."""

@@ -4,7 +4,8 @@ Fields that define a result have no default, so that each YAML can be read alone
 (sections `execution`, `checkpoint`, `ingest` and `cluster`) have one and never change what a run computes.
 """
 
-from dataclasses import field
+from dataclasses import field, replace
+from functools import partial
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -12,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD, AugmentConfig, ClipConfig
 from morphmlp.config.operation import CheckpointConfig, ClusterConfig, ExecutionConfig, IngestConfig, WorkerRange
-from morphmlp.config.shapes import GROUP_WIDTHS, shape_faults
+from morphmlp.config.shapes import GROUP_WIDTHS, PUBLISHED_CROP_SIZE, Chunks, shape_faults, stage_chunks, view_faults
 from morphmlp.config.start import StartConfig
 from morphmlp.config.values import (
     STRICT,
@@ -20,6 +21,7 @@ from morphmlp.config.values import (
     BlockSkip,
     Branch,
     BranchSum,
+    ChunkShape,
     FourInts,
     NonNegativeFloat,
     Part,
@@ -60,6 +62,14 @@ class ModelConfig:
     group_width: PositiveFloat = 1.0
     """Channels of a group in stages 1-3 as a multiple of C / L, C being the stage's channels and L its chunk length: 1
     as published. Set 0.5 or 2 to ablate it (Table 8): the layers over chunks are half or twice as wide then."""
+    chunk_shape: ChunkShape = "windows"
+    """Chunks on maps of another size than the network was made for, as at `test.crop_size`. `windows`: each keeps the
+    rows and columns that it had, and maps are padded to multiples of it. Choose `padded_line`, the published formula
+    with the line of tokens padded to a multiple of the chunk length, or `padded_side`, the same with rows and columns,
+    to ablate it; both then also train on crops that the chunk lengths don't divide."""
+    chunk_crop_size: PositiveInt | None = None
+    """Crop size whose chunks the windows are, pixels; null: `clip.crop_size`. Set 224 to train a network with the
+    published chunk lengths, or its weights, on other crops."""
     block_order: BlockOrder = "temporal_first"
     """Which of a block's two token layers comes first, the temporal one as published; `parallel`: both take the block's
     input. Change it to ablate the order in video networks (Table 11)."""
@@ -84,18 +94,32 @@ class ModelConfig:
                 f"block_order is {self.block_order} and block_skip {self.block_skip}; with temporal: {self.temporal} "
                 "there are no temporal layers to order, so leave them out"
             )
+        if self.chunk_crop_size is not None and self.chunk_shape != "windows":
+            faults.append(f"chunk_crop_size is of windows alone; leave it out with chunk_shape: {self.chunk_shape}")
         if faults:
             raise ValueError("\n".join(faults))
         return self
 
+    def chunks(self, crop_size: int) -> tuple[Chunks, ...]:
+        """The chunks of each stage where the network is made for a crop, pixels."""
+        return stage_chunks(
+            self.chunk_lengths, crop_size=crop_size, shape=self.chunk_shape, chunk_crop_size=self.chunk_crop_size
+        )
+
     def shape_faults(self, crop_size: int) -> list[str]:
-        """What keeps the network from being built for a crop, each fault led by its dotted field."""
-        return shape_faults(
+        """What keeps the network from being made for a crop, each fault led by its dotted field."""
+        faults_with = partial(
+            shape_faults,
             embed_dims=self.embed_dims,
             chunk_lengths=self.chunk_lengths,
             crop_size=crop_size,
             group_width=self.group_width,
+            chunk_shape=self.chunk_shape,
         )
+        faults = faults_with(chunk_crop_size=self.chunk_crop_size)
+        if faults and self.chunk_crop_size is None and not faults_with(chunk_crop_size=PUBLISHED_CROP_SIZE):
+            faults[-1] += f"; model.chunk_crop_size: {PUBLISHED_CROP_SIZE} keeps the shapes that chunks have there"
+        return faults
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -236,6 +260,11 @@ class TestConfig:
     """1: a single crop, see `single_crop`. 3: left, centre and right along the long side."""
     single_crop: Literal["centre", "left"] = "centre"
     """Place of the one crop. Set `left` (or top) for the published one-crop test of Something-Something."""
+    crop_size: PositiveInt | None = None
+    """Side of the test's crops, pixels; null: `clip.crop_size`. Set it to test on larger crops than the training's."""
+    short_edge: PositiveInt | None = None
+    """Short side to which the test's frames are scaled, pixels; null: as much larger or smaller than `clip.short_edge`
+    as the crop is. Set it to take another share of a frame."""
     checkpoint: Literal["last", "best"] = "last"
     """Whose weights are tested: the last checkpoint's, as published, or those of the validated epoch with the best
     primary score (of equals the later). Set `best` where training overfits at its end; such an epoch is then saved
@@ -249,7 +278,8 @@ class TestConfig:
         """The views of a video as results print them: `4 clips x 1 crop`."""
         clips = f"{self.num_clips} clip{'' if self.num_clips == 1 else 's'}"
         left = "left " if self.num_crops == 1 and self.single_crop == "left" else ""
-        return f"{clips} x {self.num_crops} {left}crop{'' if self.num_crops == 1 else 's'}"
+        size = f" of {self.crop_size} px" if self.crop_size else ""
+        return f"{clips} x {self.num_crops} {left}crop{'' if self.num_crops == 1 else 's'}{size}"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -283,7 +313,7 @@ class ExperimentConfig:
         faults = [
             *name_faults(self.name),
             *name_faults(self.dataset, "dataset"),
-            *self.model.shape_faults(self.clip.crop_size),
+            *self._size_faults(),
             *self._batch_faults(),
             *self._fine_tuning_faults(),
         ]
@@ -301,6 +331,23 @@ class ExperimentConfig:
         if faults:
             raise ValueError("\n".join(faults))
         return self
+
+    @property
+    def test_clip(self) -> ClipConfig:
+        """How clips are cut for the test: as for validation, but for sizes that `test` states."""
+        crop_size = self.test.crop_size or self.clip.crop_size
+        short_edge = self.test.short_edge or self.clip.short_edge * crop_size // self.clip.crop_size
+        return replace(self.clip, crop_size=crop_size, short_edge=short_edge)
+
+    def _size_faults(self) -> list[str]:
+        if faults := self.model.shape_faults(self.clip.crop_size):
+            return faults
+        size, edge = self.test.crop_size or self.clip.crop_size, self.test.short_edge
+        if edge is not None and edge < size:
+            faults.append(
+                f"test.short_edge: is {edge}, smaller than the test's crops of {size}; make it at least as large"
+            )
+        return faults + view_faults(self.model.chunks(self.clip.crop_size), size, field="test.crop_size")
 
     def _fine_tuning_faults(self) -> list[str]:
         faults = []

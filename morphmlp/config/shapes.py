@@ -5,11 +5,15 @@ without building a network.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from morphmlp.config.values import ChunkShape
 
 NUM_STAGES = 4
 GROUP_WIDTHS = (0.5, 1.0, 2.0)
 """Channels of a group as multiples of C / L that the paper compares (Table 8)."""
 STEM_TEMPORAL_STRIDE = 2
+PUBLISHED_CROP_SIZE = 224
 
 
 def stage_grids(crop_size: int) -> tuple[int, ...]:
@@ -47,14 +51,107 @@ def channel_groups(chunk_length: int, group_width: float, *, stage: int) -> floa
     return chunk_length if stage == NUM_STAGES else chunk_length / group_width
 
 
+def trained_window(chunk_length: int, side: int, *, stage: int) -> tuple[int, int] | None:
+    """Rows and columns of a chunk of the width branch on the map that it was made for; None: it's no rectangle.
+
+    In stages 1-3 chunks are consecutive tokens, row after row; in stage 4, counted from 1, they lie `side`^2 / L apart,
+    as in the published source, so that L = `side` is a column.
+
+    Args:
+        chunk_length: L, a divisor of `side`^2.
+        side: Rows and columns of the map.
+        stage: From 1.
+    """
+    if stage == NUM_STAGES:
+        wholes = {1: (1, 1), side: (side, 1), side * side: (side, side)}
+        return wholes.get(chunk_length)
+    if side % chunk_length == 0:
+        return 1, chunk_length
+    return (chunk_length // side, side) if chunk_length % side == 0 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunks:
+    """How the tokens of one stage's maps are divided into chunks, on maps of any size."""
+
+    length: int
+    """L, tokens of a chunk."""
+    stage: int
+    """From 1."""
+    shape: ChunkShape = "windows"
+    side: int | None = None
+    """Rows and columns of the map whose chunks windows keep; None: of any, whose tokens then must fit."""
+
+    def tile(self, height: int, width: int, *, by_columns: bool = False) -> tuple[int, int] | None:
+        """Rows and columns of the chunks of a map, which is padded to multiples of them; None: cut from its line.
+
+        Args:
+            height: Rows of the map.
+            width: Its columns.
+            by_columns: Of the height branch, whose chunks are those of the width branch turned round.
+
+        Raises:
+            ValueError: The chunks were no rectangles, so windows can't keep their shape.
+        """
+        if self.shape == "padded_side" and height * width % self.length:
+            return (self.length, 1) if by_columns else (1, self.length)
+        if self.shape != "windows" or self.side is None or (height, width) == (self.side, self.side):
+            return None
+        window = trained_window(self.length, self.side, stage=self.stage)
+        if window is None:
+            raise ValueError(self.window_fault(f"a map of {height}x{width} tokens"))
+        return window[::-1] if by_columns else window
+
+    def count(self, height: int, width: int, *, by_columns: bool = False) -> int:
+        """Chunks of a map, padded ones too."""
+        tile = self.tile(height, width, by_columns=by_columns)
+        if tile is None:
+            return -(-height * width // self.length)
+        return -(-height // tile[0]) * -(-width // tile[1])
+
+    def window_fault(self, where: str) -> str:
+        """Why windows can't be used on another size than the trained one."""
+        return (
+            f"model.chunk_lengths: stage {self.stage}: {self.length} consecutive tokens are no rectangle on "
+            f"{self.side}x{self.side}, so that windows can't keep their shape on {where}; choose a divisor or a "
+            "multiple of the side, or another model.chunk_shape"
+        )
+
+
+def stage_chunks(
+    chunk_lengths: Sequence[int], *, crop_size: int, shape: ChunkShape = "windows", chunk_crop_size: int | None = None
+) -> tuple[Chunks, ...]:
+    """The chunks of each stage of a network for a crop."""
+    sides = stage_grids(chunk_crop_size or crop_size)
+    return tuple(
+        Chunks(length=length, stage=stage, shape=shape, side=side)
+        for stage, (length, side) in enumerate(zip(chunk_lengths, sides, strict=True), start=1)
+    )
+
+
+def view_faults(chunks: Sequence[Chunks], size: int, *, field: str) -> list[str]:
+    """What keeps a network from running on squares of another size; `field` is where that comes from."""
+    return [
+        one.window_fault(f"{grid}x{grid} ({field} {size})")
+        for one, grid in zip(chunks, stage_grids(size), strict=True)
+        if one.shape == "windows" and one.side is not None and grid != one.side
+        if trained_window(one.length, one.side, stage=one.stage) is None
+    ]
+
+
 def shape_faults(
-    *, embed_dims: Sequence[int], chunk_lengths: Sequence[int], crop_size: int, group_width: float = 1
+    *,
+    embed_dims: Sequence[int],
+    chunk_lengths: Sequence[int],
+    crop_size: int,
+    group_width: float = 1,
+    chunk_shape: ChunkShape = "windows",
+    chunk_crop_size: int | None = None,
 ) -> list[str]:
     """What keeps a model from running on a crop, each fault led by its dotted field; empty when all fits."""
-    faults = []
-    for stage, (channels, chunk, grid) in enumerate(
-        zip(embed_dims, chunk_lengths, stage_grids(crop_size), strict=True), start=1
-    ):
+    faults, sides = [], stage_grids(chunk_crop_size or crop_size)
+    reference = f"clip.crop_size {crop_size}" if chunk_crop_size is None else f"model.chunk_crop_size {chunk_crop_size}"
+    for stage, (channels, chunk, side) in enumerate(zip(embed_dims, chunk_lengths, sides, strict=True), start=1):
         where = f"model.chunk_lengths: stage {stage}: chunk length {chunk}"
         groups = channel_groups(chunk, group_width, stage=stage)
         if channels % groups and groups == chunk:
@@ -64,7 +161,10 @@ def shape_faults(
                 f"{where} / model.group_width {group_width:g} = {groups:g} channel groups must be a whole number that "
                 f"divides the stage's {channels} channels (model.embed_dims)"
             )
-        tokens = grid * grid
-        if tokens % chunk:
-            faults.append(f"{where} must divide its {tokens} tokens ({grid}x{grid} at clip.crop_size {crop_size})")
-    return faults
+        tokens = side * side
+        if chunk_shape == "windows" and tokens % chunk:
+            faults.append(f"{where} must divide its {tokens} tokens ({side}x{side} at {reference})")
+    if faults or chunk_shape != "windows" or chunk_crop_size is None:
+        return faults
+    chunks = stage_chunks(chunk_lengths, crop_size=crop_size, chunk_crop_size=chunk_crop_size)
+    return view_faults(chunks, crop_size, field="clip.crop_size")

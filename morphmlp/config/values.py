@@ -25,6 +25,7 @@ Temporal = Literal["mixed", "averaged", "none"]
 BlockOrder = Literal["temporal_first", "spatial_first", "parallel"]
 BlockSkip = Literal["published", "standard"]
 BranchSum = Literal["weighted", "plain"]
+ChunkShape = Literal["windows", "padded_line", "padded_side"]
 DecoderName = Literal["pyav", "decord", "torchcodec"]
 
 

@@ -283,7 +283,7 @@ def run_test(
         task,
         checkpoint.weights,
         videos,
-        clip=config.clip,
+        clip=config.test_clip,
         views=replace(config.test, checkpoint="last"),  # whichever it is, clips are found again by their cache
         pool=ScorerPool(
             num_workers=placement.num_workers,

@@ -19,6 +19,7 @@ from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.config.shapes import (
     NUM_STAGES,
     STEM_TEMPORAL_STRIDE,
+    Chunks,
     channel_groups,
     temporal_groups,
     temporal_tokens,
@@ -156,7 +157,7 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Stem and four stages for clips of one size, or for images with `temporal: none`.
+    """Stem and four stages for clips, or for images with `temporal: none`.
 
     A network is a subclass with layers behind the stages, whose constructor ends with `reset_parameters`. So the
     backbone's parameters have the same names in every network.
@@ -164,7 +165,8 @@ class Backbone(nn.Module):
     Args:
         config: The network.
         num_frames: Frames per clip; an image network takes no notice.
-        crop_size: Rows and columns of the input, pixels.
+        crop_size: Rows and columns of the training input, pixels. The network then takes any, multiples of 32 or not:
+            each of its five halving convolutions makes ceil(n / 2) of n.
 
     Raises:
         ConfigError: Channels, chunk lengths and crop size don't fit together; every fault with its stage.
@@ -179,32 +181,35 @@ class Backbone(nn.Module):
         self.input_shape = (INPUT_CHANNELS, *(() if self.is_image else (num_frames,)), crop_size, crop_size)
         self.pixel_mean, self.pixel_std = PIXEL_MEAN, PIXEL_STD
         """Normalisation of pixels in [0, 1] that the input has had; a task sets its experiment's."""
+        self.chunks = config.chunks(crop_size)
         self.recomputed_stages: frozenset[int] = frozenset()
         self._compiled = False
         tokens = temporal_tokens(num_frames) if config.temporal == "mixed" else None
         dims = config.embed_dims
 
         self.patch_embed1 = Stem(dims[0], image=self.is_image)
-        self.blocks1 = _stage_blocks(config, stage=0, tokens=tokens)
+        self.blocks1 = _stage_blocks(config, self.chunks[0], tokens=tokens)
         self.patch_embed2 = Downsample(dims[0], dims[1], image=self.is_image)
-        self.blocks2 = _stage_blocks(config, stage=1, tokens=tokens)
+        self.blocks2 = _stage_blocks(config, self.chunks[1], tokens=tokens)
         self.patch_embed3 = Downsample(dims[1], dims[2], image=self.is_image)
-        self.blocks3 = _stage_blocks(config, stage=2, tokens=tokens)
+        self.blocks3 = _stage_blocks(config, self.chunks[2], tokens=tokens)
         self.patch_embed4 = Downsample(dims[2], dims[3], image=self.is_image)
-        self.blocks4 = _stage_blocks(config, stage=3, tokens=tokens)
+        self.blocks4 = _stage_blocks(config, self.chunks[3], tokens=tokens)
 
     def forward_features(self, clips: Float[Tensor, "b c *t h w"]) -> tuple[Float[Tensor, "b ..."], ...]:
         """The maps at the ends of the four stages, not normalised.
 
         Args:
-            clips: `[b, 3, t, h, w]`, normalised floats; `[b, 3, h, w]` for an image model.
+            clips: `[b, 3, t, h, w]`, normalised floats; `[b, 3, h, w]` for an image model. Of any height and width;
+                on others than the network was made for, chunks are as `config.chunk_shape` says.
 
         Returns:
             Four maps `[b, c, t, h, w]`, strides 4, 8, 16, 32 in rows and columns and 2 in time; `[b, c, h, w]` for an
             image model.
 
         Raises:
-            ValueError: The input isn't of the size that the network was built for.
+            ValueError: The input hasn't the channels and frames that the network was made for, or is of a size on
+                which its chunks can't keep their shape.
         """
         self._check_input(clips)
         embeds = (self.patch_embed1, self.patch_embed2, self.patch_embed3, self.patch_embed4)
@@ -281,12 +286,12 @@ class Backbone(nn.Module):
         return y
 
     def _check_input(self, clips: Tensor) -> None:
-        if tuple(clips.shape[1:]) != self.input_shape:
+        if clips.shape[1:-2] != self.input_shape[:-2] or clips.ndim != len(self.input_shape) + 1:
             kind, axes = ("images", "[b, c, h, w]") if self.is_image else ("clips", "[b, c, t, h, w]")
-            expected = ", ".join(map(str, self.input_shape))
+            expected = ", ".join(map(str, self.input_shape[:-2]))
             raise ValueError(
-                f"this MorphMLP was built for {kind} {axes} = [b, {expected}], got {list(clips.shape)}; "
-                "resize the input or build the model with its num_frames and crop_size"
+                f"this MorphMLP was built for {kind} {axes} = [b, {expected}, h, w], got {list(clips.shape)}; "
+                "change the input or build the model with its num_frames"
             )
 
 
@@ -316,15 +321,16 @@ def drop_path_rates(rate: float, depths: tuple[int, ...]) -> tuple[float, ...]:
     return tuple(rate * block / max(total - 1, 1) for block in range(total))
 
 
-def _stage_blocks(config: ModelConfig, *, stage: int, tokens: int | None) -> nn.ModuleList:
-    """The blocks of one stage, counted from 0; `tokens` is None where no temporal layer is wanted."""
+def _stage_blocks(config: ModelConfig, chunks: Chunks, *, tokens: int | None) -> nn.ModuleList:
+    """The blocks of the stage of these chunks; `tokens` is None where no temporal layer is wanted."""
+    stage = chunks.stage - 1
     channels = config.embed_dims[stage]
     start = (0, *accumulate(config.depths))[stage]
     rates = drop_path_rates(config.drop_path_rate, config.depths)[start : start + config.depths[stage]]
     return nn.ModuleList(
         Block(
             channels,
-            spatial=_spatial_layer(config, stage=stage),
+            spatial=_spatial_layer(config, chunks),
             temporal=None
             if tokens is None
             else TemporalMorphFC(channels, tokens=tokens, groups=temporal_groups(channels, tokens)),
@@ -337,13 +343,13 @@ def _stage_blocks(config: ModelConfig, *, stage: int, tokens: int | None) -> nn.
     )
 
 
-def _spatial_layer(config: ModelConfig, *, stage: int) -> SpatialMorphFC | FrameMorphFC:
-    channels, length = config.embed_dims[stage], config.chunk_lengths[stage]
+def _spatial_layer(config: ModelConfig, chunks: Chunks) -> SpatialMorphFC | FrameMorphFC:
+    channels = config.embed_dims[chunks.stage - 1]
     branches, weighted = config.branches or ALL_BRANCHES, config.branch_sum == "weighted"
-    if stage == NUM_STAGES - 1:
-        return FrameMorphFC(channels, chunk_length=length, branches=branches, weighted=weighted)
-    groups = int(channel_groups(length, config.group_width, stage=stage + 1))
-    return SpatialMorphFC(channels, chunk_length=length, groups=groups, branches=branches, weighted=weighted)
+    if chunks.stage == NUM_STAGES:
+        return FrameMorphFC(channels, chunks=chunks, branches=branches, weighted=weighted)
+    groups = int(channel_groups(chunks.length, config.group_width, stage=chunks.stage))
+    return SpatialMorphFC(channels, chunks=chunks, groups=groups, branches=branches, weighted=weighted)
 
 
 def _halving_conv(

@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from morphmlp.config import ModelConfig
-from morphmlp.config.shapes import NUM_STAGES, channel_groups, stage_grids, temporal_groups, temporal_tokens
+from morphmlp.config.shapes import NUM_STAGES, Chunks, channel_groups, stage_grids, temporal_groups, temporal_tokens
 from morphmlp.config.values import Part
 from morphmlp.models.backbone import INPUT_CHANNELS, MorphMLP
 from morphmlp.models.morphfc import ALL_BRANCHES, REWEIGHT_REDUCTION
@@ -39,15 +39,18 @@ class ModelCost:
     """Billion multiply-accumulates of one view; what the paper prints as FLOPs."""
 
 
-def model_cost(config: ModelConfig, *, num_frames: int, crop_size: int) -> ModelCost:
+def model_cost(config: ModelConfig, *, num_frames: int, crop_size: int, view_size: int | None = None) -> ModelCost:
     """Parameters and GMAC of one view: convolutions, linear layers and norms, as fvcore counts.
+
+    `view_size` are the view's rows and columns where they are others than those of the training crop.
 
     Raises:
         ConfigError: The sizes don't fit together.
     """
     with torch.device("meta"):
         model = MorphMLP(config, num_frames=num_frames, crop_size=crop_size).eval()
-        view = torch.empty(1, *model.input_shape)
+        size = view_size or crop_size
+        view = torch.empty(1, *model.input_shape[:-2], size, size)
     norm_macs = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -94,14 +97,15 @@ class _Sum:
         self.macs += other.macs
 
 
-def planned_cost(config: ModelConfig, *, num_frames: int, crop_size: int) -> ModelCost:
+def planned_cost(config: ModelConfig, *, num_frames: int, crop_size: int, view_size: int | None = None) -> ModelCost:
     """What `model_cost` counts, for sizes that fit together: the same sums by arithmetic alone, in microseconds."""
     image = config.temporal == "none"
     steps = 1 if image else temporal_tokens(num_frames)
-    grids, dims, total = stage_grids(crop_size), config.embed_dims, _Sum()
+    size = view_size or crop_size
+    grids, dims, total, chunks = stage_grids(size), config.embed_dims, _Sum(), config.chunks(crop_size)
     half = dims[0] // 2
-    total.conv(INPUT_CHANNELS, half, (3, 3) if image else (3, 3, 3), steps * (-(-crop_size // 2)) ** 2)
-    total.norm(half, steps * (-(-crop_size // 2)) ** 2, macs=BATCH_NORM_MACS)
+    total.conv(INPUT_CHANNELS, half, (3, 3) if image else (3, 3, 3), steps * (-(-size // 2)) ** 2)
+    total.norm(half, steps * (-(-size // 2)) ** 2, macs=BATCH_NORM_MACS)
     total.conv(half, dims[0], (3, 3), steps * grids[0] ** 2)
     total.norm(dims[0], steps * grids[0] ** 2, macs=BATCH_NORM_MACS)
     for stage, (channels, grid, depth) in enumerate(zip(dims, grids, config.depths, strict=True)):
@@ -110,15 +114,16 @@ def planned_cost(config: ModelConfig, *, num_frames: int, crop_size: int) -> Mod
             total.conv(dims[stage - 1], channels, (3, 3), sites)
             total.norm(channels, sites)
         tokens = steps if config.temporal == "mixed" else None
-        total.add(_block(config, stage, sites=sites, tokens=tokens).times(depth))
+        total.add(_block(config, chunks[stage], grid=grid, steps=steps, tokens=tokens).times(depth))
     total.norm(dims[-1], steps * grids[-1] ** 2)
     total.linear(dims[-1], config.num_classes, 1)
     return ModelCost(params=total.params, gmacs=total.macs / 1e9)
 
 
-def _block(config: ModelConfig, stage: int, *, sites: int, tokens: int | None) -> _Sum:
-    """Of a block of a stage, counted from 0."""
-    block, channels, last = _Sum(), config.embed_dims[stage], stage == NUM_STAGES - 1
+def _block(config: ModelConfig, chunks: Chunks, *, grid: int, steps: int, tokens: int | None) -> _Sum:
+    """Of a block of the stage of these chunks, on `steps` maps of `grid` x `grid` tokens."""
+    block, channels, last = _Sum(), config.embed_dims[chunks.stage - 1], chunks.stage == NUM_STAGES
+    sites = steps * grid**2
     if tokens is not None:
         groups = temporal_groups(channels, tokens)
         size = tokens * (channels // groups)
@@ -128,11 +133,10 @@ def _block(config: ModelConfig, stage: int, *, sites: int, tokens: int | None) -
     block.norm(channels, sites)
     names = set(config.branches or ALL_BRANCHES)
     branches = len(names) - (last and {"height", "width"} <= names)  # stage 4 has one for both
-    chunk = config.chunk_lengths[stage]
-    groups = int(channel_groups(chunk, config.group_width, stage=stage + 1))
-    size = chunk * (channels // groups)
-    for _ in range(branches - ("channel" in names)):
-        block.linear(size, size, groups * sites // chunk)
+    groups = int(channel_groups(chunks.length, config.group_width, stage=chunks.stage))
+    size = chunks.length * (channels // groups)
+    for _ in range(branches - ("channel" in names)):  # on a square map as many by columns as by rows
+        block.linear(size, size, steps * groups * chunks.count(grid, grid))
     if "channel" in names:
         block.linear(channels, channels, sites)
     if branches > 1 and config.branch_sum == "weighted":

@@ -11,7 +11,9 @@ import torch
 from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
+from morphmlp.config.shapes import NUM_STAGES, Chunks
 from morphmlp.config.values import Branch
 
 ALL_BRANCHES: tuple[Branch, ...] = ("height", "width", "channel")
@@ -30,6 +32,13 @@ FROM_CHUNKS = "b t n g (l s) -> b t (n l) (g s)"
 # Chunks of tokens that lie n apart. At 7x7 tokens and l = 49 (n = 1) they are the consecutive ones; above 224 px not.
 TO_STRIDED_CHUNKS = "b t (l n) (g s) -> b t g n (l s)"
 FROM_STRIDED_CHUNKS = "b t g n (l s) -> b t (l n) (g s)"
+
+# Chunks that are windows, i x j of them, of p x q tokens: row after row or column after column.
+TO_WINDOWS = "b t (i p) (j q) (g s) -> b t i j g (p q s)"
+FROM_WINDOWS = "b t i j g (p q s) -> b t (i p) (j q) (g s)"
+
+TO_COLUMN_WINDOWS = "b t (i p) (j q) (g s) -> b t i j g (q p s)"
+FROM_COLUMN_WINDOWS = "b t i j g (q p s) -> b t (i p) (j q) (g s)"
 
 # All time steps of one place.
 TO_TIME = "b t h w (g s) -> b g h w (t s)"
@@ -54,11 +63,39 @@ class Mlp(nn.Module):
         return y
 
 
+def mix_chunks(
+    x: Float[Tensor, "b t h w c"], fc: nn.Linear, *, chunks: Chunks, groups: int, by_columns: bool = False
+) -> Float[Tensor, "b t h w c"]:
+    """One linear layer over the tokens of each chunk and the channels of each group.
+
+    A map that the chunks don't divide is padded with zeros, whose places are cut off again: at the end of the line or
+    of the map, or with `padded_side` on both sides. `by_columns`: for the height branch.
+    """
+    height, width = x.shape[2:4]
+    tile = chunks.tile(height, width, by_columns=by_columns)
+    if tile is not None:
+        rows, columns = -height % tile[0], -width % tile[1]
+        top, left = (rows // 2, columns // 2) if chunks.shape == "padded_side" else (0, 0)
+        to, back = (TO_COLUMN_WINDOWS, FROM_COLUMN_WINDOWS) if by_columns else (TO_WINDOWS, FROM_WINDOWS)
+        padded = functional.pad(x, (0, 0, left, columns - left, top, rows - top))
+        mixed: Tensor = fc(rearrange(padded, to, p=tile[0], q=tile[1], g=groups))
+        windows = rearrange(mixed, back, p=tile[0], q=tile[1], g=groups)
+        return windows[:, :, top : top + height, left : left + width]
+    line = rearrange(x, TO_COLUMNS if by_columns else TO_ROWS)
+    strided = chunks.stage == NUM_STAGES
+    to, back = (TO_STRIDED_CHUNKS, FROM_STRIDED_CHUNKS) if strided else (TO_CHUNKS, FROM_CHUNKS)
+    if missing := -line.shape[2] % chunks.length:
+        line = functional.pad(line, (0, 0, 0, missing))
+    mixed = fc(rearrange(line, to, l=chunks.length, g=groups))
+    line = rearrange(mixed, back, l=chunks.length, g=groups)[:, :, : height * width]
+    return rearrange(line, FROM_COLUMNS if by_columns else FROM_ROWS, h=height, w=width)
+
+
 class SpatialMorphFC(nn.Module):
     """MorphFC_s of stages 1-3: a height, a width and a channel branch, weighted per clip and channel.
 
-    As published `chunk_length` is both the tokens of a chunk and the number of channel `groups`, so every branch is one
-    `channels` x `channels` layer. A chunk may be part of a row, a row, or several (stage 3: two rows of 14).
+    As published a chunk has as many tokens as there are channel `groups`, so every branch is one `channels` x
+    `channels` layer. A chunk may be part of a row, a row, or several (stage 3: two rows of 14).
 
     With some of the branches only (an ablation) the layers of the others aren't there, and the weights are over those
     that are. A single one isn't weighted: its weight would always be 1, and the layer that makes it couldn't learn.
@@ -68,15 +105,15 @@ class SpatialMorphFC(nn.Module):
         self,
         channels: int,
         *,
-        chunk_length: int,
+        chunks: Chunks,
         groups: int | None = None,
         branches: Collection[Branch] = ALL_BRANCHES,
         weighted: bool = True,
     ) -> None:
         super().__init__()
-        self.chunk_length = chunk_length
-        self.groups = groups or chunk_length
-        size = chunk_length * (channels // self.groups)
+        self.chunks = chunks
+        self.groups = groups or chunks.length
+        size = chunks.length * (channels // self.groups)
         self.mlp_h = nn.Linear(size, size) if "height" in branches else None
         self.mlp_w = nn.Linear(size, size) if "width" in branches else None
         self.mlp_c = nn.Linear(channels, channels) if "channel" in branches else None
@@ -85,28 +122,21 @@ class SpatialMorphFC(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Mix tokens within each frame."""
-        height, width = x.shape[2:4]
         branches: list[Tensor] = []
         if self.mlp_h is not None:
-            columns = self._mix_chunks(rearrange(x, TO_COLUMNS), self.mlp_h)
-            branches.append(rearrange(columns, FROM_COLUMNS, h=height, w=width))
+            branches.append(mix_chunks(x, self.mlp_h, chunks=self.chunks, groups=self.groups, by_columns=True))
         if self.mlp_w is not None:
-            rows = self._mix_chunks(rearrange(x, TO_ROWS), self.mlp_w)
-            branches.append(rearrange(rows, FROM_ROWS, h=height, w=width))
+            branches.append(mix_chunks(x, self.mlp_w, chunks=self.chunks, groups=self.groups))
         if self.mlp_c is not None:
             branches.append(self.mlp_c(x))
         y: Tensor = self.proj(branch_sum(branches, self.reweight))
         return y
 
-    def _mix_chunks(self, tokens: Float[Tensor, "b t m c"], fc: nn.Linear) -> Float[Tensor, "b t m c"]:
-        mixed: Tensor = fc(rearrange(tokens, TO_CHUNKS, l=self.chunk_length, g=self.groups))
-        return rearrange(mixed, FROM_CHUNKS, l=self.chunk_length, g=self.groups)
-
 
 class FrameMorphFC(nn.Module):
     """MorphFC_s of stage 4: one branch over the whole frame and a channel branch.
 
-    With more tokens than `chunk_length` (above 224 px) the chunks are strided, as in the published source.
+    Where it was made for more tokens than a chunk has, chunks are strided, as in the published source.
 
     Of `branches`, `height` or `width` stand for the one over the frame; see `SpatialMorphFC`.
     """
@@ -115,12 +145,12 @@ class FrameMorphFC(nn.Module):
         self,
         channels: int,
         *,
-        chunk_length: int,
+        chunks: Chunks,
         branches: Collection[Branch] = ALL_BRANCHES,
         weighted: bool = True,
     ) -> None:
         super().__init__()
-        self.chunk_length = chunk_length
+        self.chunks = chunks
         tokens, channel = "height" in branches or "width" in branches, "channel" in branches
         self.mlp_h = nn.Linear(channels, channels) if tokens else None
         self.mlp_c = nn.Linear(channels, channels) if channel else None
@@ -129,12 +159,9 @@ class FrameMorphFC(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Mix tokens within each frame."""
-        size, (height, width) = self.chunk_length, x.shape[2:4]
         branches: list[Tensor] = []
         if self.mlp_h is not None:
-            chunks = rearrange(rearrange(x, TO_ROWS), TO_STRIDED_CHUNKS, l=size, g=size)
-            tokens = rearrange(self.mlp_h(chunks), FROM_STRIDED_CHUNKS, l=size, g=size)
-            branches.append(rearrange(tokens, FROM_ROWS, h=height, w=width))
+            branches.append(mix_chunks(x, self.mlp_h, chunks=self.chunks, groups=self.chunks.length))
         if self.mlp_c is not None:
             branches.append(self.mlp_c(x))
         y: Tensor = self.proj(branch_sum(branches, self.reweight))

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from morphmlp.config import ModelConfig
+from morphmlp.config.shapes import PUBLISHED_CROP_SIZE
 from morphmlp.errors import ConfigError
 from morphmlp.models.backbone import MorphMLP
-
-CROP_SIZE = 224
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,9 @@ def _presets() -> dict[str, Preset]:
     presets = {}
     for size, model in (("s", _SMALL), ("b", _BASE)):
         for frames in (16, 32):
-            presets[f"morphmlp_{size}_{frames}x4"] = Preset(model=model, num_frames=frames, crop_size=CROP_SIZE)
+            presets[f"morphmlp_{size}_{frames}x4"] = Preset(
+                model=model, num_frames=frames, crop_size=PUBLISHED_CROP_SIZE
+            )
     something = (
         ("ssv1", "s", _SMALL, 0.3),
         ("ssv1", "b", _BASE, 0.5),
@@ -55,7 +56,7 @@ def _presets() -> dict[str, Preset]:
         fine_tuned = replace(model, num_classes=174, drop_path_rate=rate)
         for frames in (16, 32):
             presets[f"morphmlp_{size}_{frames}_{dataset}"] = Preset(
-                model=fine_tuned, num_frames=frames, crop_size=CROP_SIZE
+                model=fine_tuned, num_frames=frames, crop_size=PUBLISHED_CROP_SIZE
             )
     image_small = replace(_SMALL, num_classes=1000, temporal="none")
     images = {
@@ -65,7 +66,7 @@ def _presets() -> dict[str, Preset]:
         "l": replace(image_small, depths=(4, 8, 18, 6), drop_path_rate=0.4),
     }
     for size, model in images.items():
-        presets[f"morphmlp_{size}_image"] = Preset(model=model, num_frames=1, crop_size=CROP_SIZE)
+        presets[f"morphmlp_{size}_image"] = Preset(model=model, num_frames=1, crop_size=PUBLISHED_CROP_SIZE)
     return presets
 
 

@@ -60,6 +60,8 @@ class PublishedModel:
             "clip.num_frames": chosen.num_frames,
             "clip.crop_size": chosen.crop_size,
             "test.checkpoint": "last",
+            "test.crop_size": None,
+            "test.short_edge": None,
             "train.epochs": self.epochs,
             "train.max_steps": None,
             "train.early_stopping": None,

@@ -65,7 +65,7 @@ class _Measured:
 
 _MODEL = TypeAdapter(ModelConfig)
 _LATER_PARAMS: Mapping[str, JsonValue] = {
-    **{name: value for name, value in LATER_FIELDS.items() if value is not None},  # null may stand for a section
+    **{name: value for name, value in LATER_FIELDS.items() if name not in ("start_from", "train.early_stopping")},
     "test.single_crop": "centre",
 }
 """Parameters that older runs were recorded without, with their values then."""
@@ -184,8 +184,8 @@ def _parsed(text: str) -> JsonValue:
 
 
 @cache
-def _cost(model: ModelConfig, num_frames: int, crop_size: int) -> ModelCost:
-    return planned_cost(model, num_frames=num_frames, crop_size=crop_size)
+def _cost(model: ModelConfig, num_frames: int, crop_size: int, view_size: int | None = None) -> ModelCost:
+    return planned_cost(model, num_frames=num_frames, crop_size=crop_size, view_size=view_size)
 
 
 def _cost_cells(cost: ModelCost | None) -> tuple[str, str]:
@@ -219,7 +219,8 @@ def _cells_alone(run: _Measured, scores: Sequence[ScoreName], *, images: bool) -
     loss = run.metrics.get(Metrics.TRAIN_EPOCH_LOSS, run.metrics.get(Metrics.TRAIN_LOSS))
     wall_s = run.metrics.get(Metrics.RUN_WALL_S)
     cost = _cost_cells(_run_cost(run))
-    temporal, resolution = (str(run.params.get(name, "")) for name in ("model.temporal", "clip.crop_size"))
+    temporal = str(run.params.get("model.temporal", ""))
+    resolution = str(run.params.get("test.crop_size") or run.params.get("clip.crop_size", ""))
     return (
         *((*cost, resolution) if images else (temporal, *cost, _views(run))),
         *(_percent(run.metrics.get(score.test_metric)) for score in scores),
@@ -238,16 +239,18 @@ def _views(run: _Measured) -> str:
     for name, word in (("test.num_clips", "clip"), ("test.num_crops", f"{left}crop")):
         count = run.params.get(name, "?")
         words.append(f"{count} {word}{'' if count == 1 else 's'}")
+    size = run.params.get("test.crop_size")
+    words[-1] += f" of {size} px" if size else ""
     return " x ".join(words) + (", best checkpoint" if run.params["test.checkpoint"] == "best" else "")
 
 
 def _run_cost(run: _Measured) -> ModelCost | None:
     """The cost of a run's network, or nothing where the run was recorded under another schema."""
-    frames, crop_size = run.params.get("clip.num_frames"), run.params.get("clip.crop_size")
+    frames, crop_size, view_size = map(run.params.get, ("clip.num_frames", "clip.crop_size", "test.crop_size"))
     if not isinstance(frames, int) or not isinstance(crop_size, int):
         return None
     try:
         model = _MODEL.validate_json(json.dumps(_under("model.", run.params)), strict=True)
-        return _cost(model, frames, crop_size)
+        return _cost(model, frames, crop_size, view_size if isinstance(view_size, int) else None)
     except (ValidationError, ConfigError):
         return None

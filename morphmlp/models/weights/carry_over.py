@@ -7,15 +7,21 @@ Pure: state dicts in, state dicts and words out.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from morphmlp.config.shapes import temporal_tokens
+from morphmlp.config.shapes import NUM_STAGES, temporal_tokens
 from morphmlp.errors import ConfigError
 from morphmlp.models.presets import PRESETS
-from morphmlp.models.weights.describe import HEAD, TEMPORAL_LAYER, WeightsDescription, first_names
+from morphmlp.models.weights.describe import (
+    HEAD,
+    TEMPORAL_LAYER,
+    WeightsDescription,
+    first_names,
+    other_chunk_shapes,
+)
 
 BLOCK = re.compile(r"blocks(\d)\.(\d+)\.(.+)")
 """Stage, from 1, block, from 0, and the rest of the name."""
@@ -52,7 +58,8 @@ def carried_over(
     - Blocks beyond the file's number in a stage start fresh; surplus ones of the file are left behind.
     - Temporal layers start fresh where the file has none or wires them otherwise (`block_order`, `block_skip`), and a
       head of other classes, or one that is to be replaced.
-    - Where a stage's chunk length differs, its height and width layers (stage 4: the one over the frame) start fresh.
+    - Where a stage's chunk length, or the shape of its chunks, differs, its height and width layers (stage 4: the one
+      over the frame) start fresh.
     - Where clips have another number of time steps, the layers that mix them start fresh.
     - Branches that the file doesn't have start fresh, and where the branches differ what weighs them.
     - Tensors of another shape (other widths) start fresh.
@@ -71,7 +78,7 @@ def carried_over(
         _further_blocks(expected, file, asked),
         _temporal_layers(expected, file, asked),
         _head(file, asked, replace_head=replace_head),
-        _other_chunks(expected, chunks, asked),
+        _other_chunks(expected, chunks, file, asked),
         _other_time_steps(expected, file, asked),
         _other_branches(state, expected, file, asked),
         _other_shapes(state, expected, file, asked),
@@ -137,14 +144,22 @@ def _head(file: WeightsDescription, asked: WeightsDescription, *, replace_head: 
     return _Rule(names=frozenset(HEAD if differs or replace_head else ()), what="tensors of the head", why=why)
 
 
-def _other_chunks(expected: Iterable[str], chunks: Sequence[int], asked: WeightsDescription) -> _Rule:
+def _other_chunks(
+    expected: Iterable[str], chunks: Sequence[int], file: WeightsDescription, asked: WeightsDescription
+) -> _Rule:
     here = asked.chunk_lengths or tuple(chunks)
     changed = {stage for stage, (old, new) in enumerate(zip(chunks, here, strict=True), start=1) if old != new}
+    reshaped = other_chunk_shapes(file, asked)
     names = frozenset(
-        name for name in expected if (found := _SPATIAL_LAYER.match(name)) is not None and int(found[1]) in changed
+        name
+        for name in expected
+        if (found := _SPATIAL_LAYER.match(name)) is not None and int(found[1]) in changed.union(reshaped)
     )
     what = f"tensors of layers over chunks, {_patterns(sorted(names))}"
-    return _Rule(names=names, what=what, why=_by_stage("chunk length", chunks, here))
+    why = [_by_stage("chunk length", chunks, here)] if changed else []
+    if reshaped:
+        why.append(_by_stage("shape of chunks", file.chunk_shapes or (), asked.chunk_shapes or (), reshaped))
+    return _Rule(names=names, what=what, why="; ".join(why))
 
 
 def _other_time_steps(expected: Iterable[str], file: WeightsDescription, asked: WeightsDescription) -> _Rule:
@@ -191,12 +206,14 @@ def _other_shapes(
     return _Rule(names=frozenset(names), what="tensors of another shape", why="; ".join(why) or _patterns(names))
 
 
-def _by_stage(what: str, there: Sequence[int], here: Sequence[int]) -> str:
-    """`chunk length of stage 2: 8 -> 16, stage 3: 4 -> 2`."""
+def _by_stage(
+    what: str, there: Sequence[object], here: Sequence[object], stages: Collection[int] = range(1, NUM_STAGES + 1)
+) -> str:
+    """`chunk length of stage 2: 8 -> 16, stage 3: 4 -> 2`, of those of the stages that differ."""
     changed = [
         f"stage {stage}: {old} -> {new}"
         for stage, (old, new) in enumerate(zip(there, here, strict=True), start=1)
-        if old != new
+        if old != new and stage in stages
     ]
     return f"{what} of {', '.join(changed)}"
 

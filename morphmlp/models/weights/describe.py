@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from morphmlp.config import ModelConfig
-from morphmlp.config.shapes import GROUP_WIDTHS, NUM_STAGES, STEM_TEMPORAL_STRIDE, temporal_groups, temporal_tokens
+from morphmlp.config.shapes import (
+    GROUP_WIDTHS,
+    NUM_STAGES,
+    STEM_TEMPORAL_STRIDE,
+    Chunks,
+    temporal_groups,
+    temporal_tokens,
+    trained_window,
+)
 from morphmlp.config.values import BlockOrder, BlockSkip, Branch, BranchSum, Temporal
 from morphmlp.errors import CheckpointError
 from morphmlp.models.backbone import MorphMLP
@@ -62,6 +70,9 @@ class WeightsDescription:
     layers."""
     chunk_lengths: _FourInts | None
     """None: the file doesn't say, and no shape does."""
+    chunk_shapes: tuple[str, ...] | None = None
+    """Per stage the rows and columns that chunks were trained with, `2x14`, `line` where they are no rectangle, or how
+    maps were padded; None: unknown."""
     branches: tuple[Branch, ...] = ALL_BRANCHES
     """Branches of the spatial layers, in the order of all."""
     branch_sum: BranchSum | None = "weighted"
@@ -189,7 +200,7 @@ def describe_tensors(state: Mapping[str, Tensor], stated: Preset | None = None) 
         raise CheckpointError(f"its tensors aren't exactly those of {found.size}: {report.in_words}")
     if stated is None:
         return found
-    said = describe_model(stated.model, num_frames=stated.num_frames)
+    said = describe_model(stated.model, num_frames=stated.num_frames, crop_size=stated.crop_size)
     contradictions = differences(replace(found, num_frames=None), said)
     if found.kind != said.kind:
         contradictions.append(f"{found.kind} against {said.kind}")
@@ -198,11 +209,17 @@ def describe_tensors(state: Mapping[str, Tensor], stated: Preset | None = None) 
     if contradictions:
         raise CheckpointError(f"its tensors contradict the network that it states: {'; '.join(contradictions)}")
     frames = stated.num_frames if found.kind == "video" else None
-    return replace(found, num_frames=frames, chunk_lengths=said.chunk_lengths, wiring=said.wiring)
+    return replace(
+        found,
+        num_frames=frames,
+        chunk_lengths=said.chunk_lengths,
+        chunk_shapes=said.chunk_shapes,
+        wiring=said.wiring,
+    )
 
 
-def describe_model(model: ModelConfig, *, num_frames: int) -> WeightsDescription:
-    """A configured network, to compare with what `describe_tensors` finds."""
+def describe_model(model: ModelConfig, *, num_frames: int, crop_size: int | None = None) -> WeightsDescription:
+    """A configured network, to compare with what `describe_tensors` finds; without a crop, chunks have no shape."""
     kind = _KINDS[model.temporal]
     return WeightsDescription(
         kind=kind,
@@ -213,6 +230,7 @@ def describe_model(model: ModelConfig, *, num_frames: int) -> WeightsDescription
         num_frames=num_frames if kind == "video" else None,
         possible_frames=(num_frames,) if kind == "video" else (),
         chunk_lengths=model.chunk_lengths,
+        chunk_shapes=None if crop_size is None else tuple(_shape_in_words(one) for one in model.chunks(crop_size)),
         branches=(branches := tuple(branch for branch in ALL_BRANCHES if branch in (model.branches or ALL_BRANCHES))),
         branch_sum=model.branch_sum if len(branches) > 1 else None,
         group_width=model.group_width if branches != ("channel",) else None,
@@ -236,11 +254,41 @@ def differences(file: WeightsDescription, asked: WeightsDescription) -> list[str
         )
         if there is not None and here is not None and there != here and None not in (*there, *here)
     ]
+    if other_chunk_shapes(file, asked):
+        there, here = file.chunk_shapes or (), asked.chunk_shapes or ()
+        found.append(
+            f"shapes of chunks {_listed(there)} against {_listed(here)} (model.chunk_crop_size names the crop that has "
+            "the file's)"
+        )
     if file.kind == "video" and asked.num_frames is not None:
         possible = file.possible_frames if file.num_frames is None else (file.num_frames,)
         if temporal_tokens(asked.num_frames) not in map(temporal_tokens, possible):
             found.append(f"frames {file.frames_in_words} against {asked.num_frames}")
     return found
+
+
+def other_chunk_shapes(file: WeightsDescription, asked: WeightsDescription) -> list[int]:
+    """The stages, from 1, whose chunks have one length and another shape.
+
+    A network that asks for padding by name may take the weights of windows, to compare the two.
+    """
+    lengths = zip(file.chunk_lengths or (), asked.chunk_lengths or (), strict=False)
+    shapes = zip(file.chunk_shapes or (), asked.chunk_shapes or (), strict=False)
+    return [
+        stage
+        for stage, ((old_length, length), (old, new)) in enumerate(zip(lengths, shapes, strict=False), start=1)
+        if old_length == length and old.split()[0] != new.split()[0]
+        if old.startswith("padded") or "padded" not in new
+    ]
+
+
+def _shape_in_words(chunks: Chunks) -> str:
+    assert chunks.side is not None
+    if chunks.side**2 % chunks.length:
+        return chunks.shape
+    window = trained_window(chunks.length, chunks.side, stage=chunks.stage)
+    shape = "line" if window is None else f"{window[0]}x{window[1]}"
+    return shape if chunks.shape == "windows" else f"{shape} (else {chunks.shape})"
 
 
 def _deduced(state: Mapping[str, Tensor]) -> WeightsDescription:

@@ -130,7 +130,7 @@ def _fitted(
             file.state,
             expected_state(model, num_frames=clip.num_frames, crop_size=clip.crop_size),
             file=file.description,
-            asked=describe_model(model, num_frames=clip.num_frames),
+            asked=describe_model(model, num_frames=clip.num_frames, crop_size=clip.crop_size),
             start=start,
             head_rows=head_rows,
         )

@@ -13,7 +13,7 @@ import torch
 from pydantic import JsonValue
 
 from morphmlp.config import ExperimentConfig, ModelConfig
-from morphmlp.config.shapes import stage_grids, temporal_groups, temporal_tokens
+from morphmlp.config.shapes import NUM_STAGES, channel_groups, stage_grids, temporal_groups, temporal_tokens
 from morphmlp.config.sweep import BudgetConfig
 from morphmlp.models import MorphMLP
 from morphmlp.models.cost import ModelCost
@@ -45,30 +45,35 @@ def nearest_values(values: Mapping[str, JsonValue], sizes: Sizes) -> dict[str, J
     Only fields that are swept are moved; distances are between logarithms, and of two alike the smaller is taken.
     """
     moved = dict(values)
-    tokens = [grid * grid for grid in stage_grids(sizes.crop_size)]
-    stages = list(zip(sizes.model.embed_dims, sizes.model.chunk_lengths, tokens, strict=True))
+    model = sizes.model
+    grids = stage_grids(model.chunk_crop_size or sizes.crop_size)
+    tokens = [grid * grid if model.chunk_shape == "windows" else None for grid in grids]
+    widths = [1.0 if stage == NUM_STAGES else model.group_width for stage in range(1, NUM_STAGES + 1)]
+    stages = list(zip(model.embed_dims, model.chunk_lengths, tokens, widths, strict=True))
     if "model.chunk_lengths" in values:
         moved["model.chunk_lengths"] = [
-            _nearest_divisor(chunk, math.gcd(channels, count)) for channels, chunk, count in stages
+            _nearest_chunk(chunk, channels, count, width) for channels, chunk, count, width in stages
         ]
     elif "model.embed_dims" in values:
-        moved["model.embed_dims"] = [_nearest_multiple(channels, chunk) for channels, chunk, _ in stages]
+        moved["model.embed_dims"] = [
+            _nearest_multiple(channels, math.ceil(chunk / width)) for channels, chunk, _, width in stages
+        ]
     return moved
 
 
 @lru_cache(maxsize=4096)
-def width_unit(channels: int, chunk: int, tokens: int | None) -> int:
+def width_unit(channels: int, groups: int, tokens: int | None) -> int:
     """The number of whose multiples a stage's channels are kept when it gets wider or narrower.
 
-    An even multiple of the chunk length. Where frames are mixed it also divides the channels and keeps more than half
-    of their temporal groups, if there is such a one: with few groups the temporal layers would be out of all
-    proportion. `tokens` are the time steps that the temporal layers mix; None where there are none.
+    An even multiple of the spatial layers' groups (as published, the chunk length). Where frames are mixed it also
+    divides the channels and keeps more than half of their temporal groups, if there is such a one: with few groups the
+    temporal layers would be out of all proportion. `tokens` are the time steps that these mix; None without them.
     """
-    smallest = math.lcm(chunk, 2)
+    smallest = math.lcm(groups, 2)
     if tokens is not None:
-        groups = temporal_groups(channels, tokens)
+        temporal = temporal_groups(channels, tokens)
         for unit in range(smallest, channels + 1, smallest):
-            if channels % unit == 0 and 2 * temporal_groups(unit, tokens) > groups:
+            if channels % unit == 0 and 2 * temporal_groups(unit, tokens) > temporal:
                 return unit
     return smallest
 
@@ -82,7 +87,11 @@ def scaled(sizes: Sizes, adjust: Literal["depths", "embed_dims"], factors: Itera
     units: tuple[int, ...] = (1, 1, 1, 1)
     if adjust == "embed_dims":
         tokens = temporal_tokens(sizes.num_frames) if model.temporal == "mixed" else None
-        units = tuple(map(width_unit, model.embed_dims, model.chunk_lengths, repeat(tokens)))
+        groups = [
+            int(channel_groups(length, model.group_width, stage=stage))
+            for stage, length in enumerate(model.chunk_lengths, start=1)
+        ]
+        units = tuple(map(width_unit, model.embed_dims, groups, repeat(tokens)))
     numbers = getattr(model, adjust)
     for changed in dict.fromkeys(tuple(map(_scaled_number, numbers, units, repeat(factor))) for factor in factors):
         changes: dict[str, Any] = {adjust: changed}
@@ -144,8 +153,11 @@ def _bounds(cost: ModelCost, budget: BudgetConfig) -> list[tuple[str, str, float
 
 
 @lru_cache(maxsize=4096)
-def _nearest_divisor(number: int, of: int) -> int:
-    return _nearest(number, [candidate for candidate in range(1, of + 1) if of % candidate == 0])
+def _nearest_chunk(length: int, channels: int, tokens: int | None, width: float) -> int:
+    """The nearest chunk length whose groups are whole and divide the channels, and that divides the tokens if given."""
+    lengths = [groups * width for groups in range(1, channels + 1) if channels % groups == 0]
+    fitting = [int(one) for one in lengths if one % 1 == 0 and (tokens is None or tokens % one == 0)]
+    return _nearest(length, fitting) if fitting else length
 
 
 @lru_cache(maxsize=65536)

@@ -217,10 +217,12 @@ class Planner:
 
     def _cost(self, sizes: Sizes) -> ModelCost:
         model, frames, crop = sizes.model, sizes.num_frames, sizes.crop_size
-        # Chunk lengths cost nothing.
+        # Chunk lengths cost nothing where they divide the tokens.
+        padded = model.chunk_shape != "windows" or model.chunk_crop_size is not None
         key = (
             *(model.embed_dims, model.depths, model.mlp_ratio, model.num_classes, model.temporal, model.branches),
             *(model.branch_sum, model.group_width, frames, crop),
+            *((model.chunk_shape, model.chunk_crop_size, model.chunk_lengths) if padded else ()),
         )
         if key not in self._costs:
             self._costs[key] = planned_cost(model, num_frames=frames, crop_size=crop)

@@ -83,12 +83,16 @@ OTHER_RESULT = {
     "model.group_width": 2.0,
     "model.block_order": "spatial_first",
     "model.block_skip": "standard",
+    "model.chunk_shape": "padded_side",
+    "model.chunk_crop_size": 64,
     "train.seed": 1,
     "train.max_steps": 10,
     "test.num_clips": 3,
     "test.num_crops": 1,
     "test.single_crop": "left",
     "test.checkpoint": "best",
+    "test.crop_size": 64,
+    "test.short_edge": 72,
 }
 OTHER_OPERATIONAL = {
     "name": "other",
@@ -144,6 +148,8 @@ OTHER_START = {
     "start_from.training_state": True,
 }
 OTHER_START_PATHS = {"start_from.weights": "copies/a.pth", "start_from.class_order": "copies/order.txt"}
+AGREEING = {"clip.crop_size": 32, "model.temporal": "mixed", "model.chunk_crop_size": None}
+"""What lets the other values of all fields stand in one experiment."""
 ONE_VALUE = ("task",)
 
 
@@ -227,7 +233,7 @@ def test_equal_values_written_otherwise_have_one_fingerprint():
     ids=["small", "results", "operational", "starting weights"],
 )
 def test_a_resolved_experiment_written_as_yaml_reads_back_equal(overrides, tmp_path):
-    config = load_config(SMALL, {**overrides, "clip.crop_size": 32, "model.temporal": "mixed"})
+    config = load_config(SMALL, {**overrides, **AGREEING})
     (tmp_path / "again.yaml").write_text(config_to_yaml(config))
     assert load_config(tmp_path / "again.yaml") == config
 

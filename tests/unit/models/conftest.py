@@ -29,9 +29,8 @@ CHECKED = [
     (owner, name, jaxtyped(typechecker=beartype)(getattr(owner, name)))
     for owner, names in [
         *((cls, ("forward",)) for cls in CLASSES),
-        (morphfc.SpatialMorphFC, ("_mix_chunks",)),
         (backbone.MorphMLP, ("forward_features", "forward_head")),
-        (morphfc, ("branch_sum",)),
+        (morphfc, ("branch_sum", "mix_chunks")),
     ]
     for name in names
 ]

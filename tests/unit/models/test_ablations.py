@@ -9,6 +9,7 @@ import torch
 from tiny_network import TINY, clips, gradients, tiny
 
 from morphmlp.config import load_config
+from morphmlp.config.shapes import Chunks
 from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
@@ -59,7 +60,7 @@ def test_every_parameter_of_an_ablation_gets_a_gradient(ablation):
 def test_a_group_of_channels_meets_the_tokens_of_a_chunk_in_one_layer(groups, rows):
     """Against a loop over frames, chunks and groups, `rows` tokens high, of 8 channels."""
     torch.manual_seed(0)
-    layer = SpatialMorphFC(8, chunk_length=4, groups=groups, branches=("width",)).double()
+    layer = SpatialMorphFC(8, chunks=Chunks(length=4, stage=1), groups=groups, branches=("width",)).double()
     x = torch.randn(1, 2, rows, 4, 8, dtype=torch.float64)
     expected = torch.zeros_like(x)
     width = 8 // groups
@@ -72,11 +73,13 @@ def test_a_group_of_channels_meets_the_tokens_of_a_chunk_in_one_layer(groups, ro
 
 def test_a_plain_sum_adds_the_branches():
     torch.manual_seed(0)
-    layer = SpatialMorphFC(8, chunk_length=4, weighted=False)
+    layer = SpatialMorphFC(8, chunks=Chunks(length=4, stage=1), weighted=False)
     x = torch.randn(2, 1, 4, 4, 8)
     alone = []
     for name in ("mlp_h", "mlp_w", "mlp_c"):
-        one = SpatialMorphFC(8, chunk_length=4, branches=({"h": "height", "w": "width", "c": "channel"}[name[-1]],))
+        one = SpatialMorphFC(
+            8, chunks=Chunks(length=4, stage=1), branches=({"h": "height", "w": "width", "c": "channel"}[name[-1]],)
+        )
         one.load_state_dict({k: v for k, v in layer.state_dict().items() if k.startswith((name, "proj"))})
         alone.append(one(x) - layer.proj.bias)
     torch.testing.assert_close(layer(x), sum(alone) + layer.proj.bias)
@@ -142,11 +145,11 @@ def test_a_file_that_states_an_ablation_fits_only_a_network_with_it(ablation):
     model, sizes = replace(TINY, **ablation), {"num_frames": 8, "crop_size": 64}
     state = MorphMLP(model, **sizes).state_dict()
     file = describe_tensors(state, Preset(model=model, **sizes))
-    assert file == replace(describe_model(model, num_frames=8), possible_frames=file.possible_frames)
+    assert file == replace(describe_model(model, **sizes), possible_frames=file.possible_frames)
     start = StartConfig(weights="w.pth")
     fits = {
         "expected": expected_state(model, **sizes),
-        "asked": describe_model(model, num_frames=8),
+        "asked": describe_model(model, **sizes),
     }
     assert fit_weights(state, file=file, start=start, **fits).state.keys() == state.keys()
     other = {"expected": expected_state(TINY, **sizes), "asked": describe_model(TINY, num_frames=8)}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from torch import nn
 
+from morphmlp.config.shapes import Chunks
 from morphmlp.models import morphfc
 from morphmlp.models.morphfc import FrameMorphFC, Mlp, SpatialMorphFC, TemporalMorphFC, branch_sum
 
@@ -71,7 +72,7 @@ def touched(layer: nn.Module, place: tuple[int, int, int], shape: tuple[int, ...
 
 
 def test_a_chunk_reaches_over_two_rows_and_two_columns_where_it_is_longer_than_a_row():
-    layer = SpatialMorphFC(16, chunk_length=8)
+    layer = SpatialMorphFC(16, chunks=Chunks(length=8, stage=3))
     reached = touched(layer, (1, 0, 1), (1, 2, 4, 4, 16))
     rows = {(1, row, column) for row in (0, 1) for column in range(4)}
     columns = {(1, row, column) for row in range(4) for column in (0, 1)}
@@ -79,12 +80,12 @@ def test_a_chunk_reaches_over_two_rows_and_two_columns_where_it_is_longer_than_a
 
 
 def test_the_last_stage_reaches_the_whole_frame_and_no_other():
-    reached = touched(FrameMorphFC(16, chunk_length=16), (1, 0, 1), (1, 2, 4, 4, 16))
+    reached = touched(FrameMorphFC(16, chunks=Chunks(length=16, stage=4)), (1, 0, 1), (1, 2, 4, 4, 16))
     assert reached == {(1, row, column) for row in range(4) for column in range(4)}
 
 
 def test_the_last_stage_strides_over_the_frame_when_it_has_more_tokens_than_a_chunk():
-    reached = touched(FrameMorphFC(16, chunk_length=4), (0, 0, 1), (1, 1, 4, 4, 16))
+    reached = touched(FrameMorphFC(16, chunks=Chunks(length=4, stage=4)), (0, 0, 1), (1, 1, 4, 4, 16))
     assert reached == {(0, row, 1) for row in range(4)}
 
 

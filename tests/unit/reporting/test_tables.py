@@ -124,7 +124,15 @@ def test_a_checkpoint_that_validation_chose_does_not_stand_next_to_published_num
     assert cells["views"] == "4 clips x 1 crop, best checkpoint"
 
 
-@pytest.mark.parametrize("later", ["test.single_crop", "test.checkpoint"])
+def test_a_test_on_larger_crops_does_not_stand_next_to_published_numbers_and_costs_more(k400):
+    assert measured(run_row(k400, test__crop_size=288))["measured top-1"] == ""
+    frame = pd.DataFrame([run_row(replace(k400, dataset="demo"), test__crop_size=288)])
+    [cells] = measured_table(frame, "demo").to_dict("records")
+    assert cells["views"] == "4 clips x 1 crop of 288 px"
+    assert float(cells["GMAC/view"]) > 66.4 * (288 / 224) ** 2
+
+
+@pytest.mark.parametrize("later", ["test.single_crop", "test.checkpoint", "model.branches", "test.crop_size"])
 def test_a_run_from_before_a_field_of_the_test_counts_with_its_default(k400, later):
     row = run_row(k400)
     del row[f"params.{later}"]
