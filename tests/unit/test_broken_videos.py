@@ -16,6 +16,7 @@ from coded_videos import CODINGS, write_video
 from torch import nn
 
 from morphmlp.config import load_config
+from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, ViewClips
 from morphmlp.data.decoding import backends
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
@@ -114,6 +115,7 @@ class Network(nn.Module):
     """Answers from the mean brightness."""
 
     is_image = False
+    pixel_mean, pixel_std = PIXEL_MEAN, PIXEL_STD
 
     def forward(self, clips):
         return clips.flatten(1).mean(dim=1, keepdim=True) * torch.arange(4.0)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from morphmlp.config import load_config
+from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.data.clips.extract import ViewClips
 from morphmlp.data.columns import DECODED
 from morphmlp.data.manifest import manifest_from_rows
@@ -30,6 +31,7 @@ DECODE_CPU_S = 0.5
 
 class Network(nn.Module):
     is_image = False
+    pixel_mean, pixel_std = PIXEL_MEAN, PIXEL_STD
 
     def forward(self, clips):
         return torch.zeros(len(clips), 4)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.data.clips.augment import normalise
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.batches import MicroBatch
@@ -27,6 +28,7 @@ class TinyNet(nn.Module):
         self.head = nn.Linear(3 * 2 * 4 * 4, CLASSES)
         self.sizes = []
         self.is_image = False
+        self.pixel_mean, self.pixel_std = PIXEL_MEAN, PIXEL_STD
 
     def forward(self, clips):
         self.sizes.append(len(clips))
