@@ -1,10 +1,12 @@
 # One command for each thing a newcomer does. Needs make and Python 3.11 or newer; everything else goes into .venv.
 #   make PYTHON=python3.12 test     another interpreter
 #   make PORT=5001 ui               another port
+#   make TESTS=tests/unit test      some of the tests, in words of pytest
 
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?=
+TESTS ?=
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
@@ -42,16 +44,16 @@ demo: $(STAMP) ## Make a small data set, train on it, test the model, print the 
 	$(call timed,table,$(PY) pipelines/tables.py --dataset demo)
 
 test: $(STAMP) ## Run the tests
-	$(call timed,tests,$(PY) -m pytest)
+	$(call timed,tests,$(PY) -m pytest $(TESTS))
 
 test-slow: $(STAMP) ## Run the tests that start whole clusters and sweeps, and those of the other decoders
-	$(call timed,slow tests,$(PY) -m pytest -m slow)
+	$(call timed,slow tests,$(PY) -m pytest -m slow $(TESTS))
 
 test-long: $(STAMP) ## Run the tests that take minutes each: elastic clusters, populations, compiled blocks
-	$(call timed,long tests,$(PY) -m pytest -m long)
+	$(call timed,long tests,$(PY) -m pytest -m long $(TESTS))
 
 test-gpu: $(STAMP) ## Run the tests that need a GPU, on one
-	$(call timed,GPU tests,$(PY) -m pytest -m gpu)
+	$(call timed,GPU tests,$(PY) -m pytest -m gpu $(TESTS))
 
 check: $(STAMP) ## Lint, formatting, types, import floors, spelling
 	$(PY) -m ruff check .
