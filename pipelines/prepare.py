@@ -10,7 +10,7 @@
     python pipelines/prepare.py demo --output DIR
     python pipelines/prepare.py demo-stills --output DIR
     python pipelines/prepare.py standin ssv1|ssv2|imagenet --output DIR
-    python pipelines/prepare.py fashion-mnist SOURCE --output DIR
+    python pipelines/prepare.py fashion-mnist SOURCE --output DIR [--form folder|tar|parquet]
     python pipelines/prepare.py look --config FILE --output FILE.png [--split train|val] [--augment.erase 1.0]
 
 All faults of the annotations are reported at once, each with its line, and nothing is written then. `verify`,

@@ -1,6 +1,7 @@
 """The commands of `prepare.py` of images: ImageNet-1K, Fashion-MNIST, and stills of the demo."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -20,11 +21,17 @@ output_folder = click.option(
 @click.command("fashion-mnist")
 @click.argument("source", type=A_PATH, metavar="SOURCE")
 @output_folder
-def fashion_mnist(*, source: Path, output: Path) -> None:
+@click.option(
+    "--form",
+    type=click.Choice(["folder", "tar", "parquet"]),
+    default="folder",
+    help="class folders, WebDataset's tar shards, or the hub's Parquet shards",
+)
+def fashion_mnist(*, source: Path, output: Path, form: Literal["folder", "tar", "parquet"]) -> None:
     """Fashion-MNIST: the four official files in the folder SOURCE to JPEGs and manifests."""
     from morphmlp.data.datasets.fashion_mnist import write_fashion_mnist
 
-    write_fashion_mnist(source, output)
+    write_fashion_mnist(source, output, form=form)
     report_manifests(output)
 
 

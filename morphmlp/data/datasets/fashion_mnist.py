@@ -2,28 +2,40 @@
 
 Official are 60,000 training and 10,000 test images, 28 x 28 grey levels in 10 classes (Xiao, Rasul, Vollgraf, 2017; MIT
 licence). The test images stay the test; of each class a twentieth of the training images, by hash, is validation.
+Bytes, ids, labels and splits are the same in each form, so that a training can't tell which one it reads.
 
-DIR/train/<class>/<number>.jpg, DIR/test/...          class folders
-DIR/train.parquet, val.parquet, test.parquet          manifests
+folder     DIR/train/<class>/<number>.jpg, DIR/test/...
+tar        DIR/shards/train-000000.tar: WebDataset's layout, <number>.jpg next to <number>.cls
+parquet    DIR/data/train-00000-of-00006.parquet: the hub's layout, image {bytes, path} and label
+every      DIR/train.parquet, val.parquet, test.parquet: the manifests
 """
 
 import gzip
 import json
 import struct
+import tarfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from morphmlp.data.datasets.imagenet.found import FoundImage
+from morphmlp.data.datasets.imagenet.parquet import images_in_parquet
+from morphmlp.data.datasets.imagenet.tars import images_in_tar
 from morphmlp.data.datasets.splits import SplitRule, assign_splits
 from morphmlp.data.manifest import Manifest, manifest_from_rows, write_manifest, writing
 from morphmlp.errors import ManifestError
-from morphmlp.files import atomic_write
+from morphmlp.files import atomic_file, atomic_write
+
+Form = Literal["folder", "tar", "parquet"]
 
 CLASS_NAMES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -37,6 +49,9 @@ _RULE = SplitRule(shares=(19, 1))
 _IMAGES, _LABELS = 0x803, 0x801
 """First four bytes of a file: unsigned bytes in three dimensions, and in one."""
 _QUALITY = 95
+_IMAGES_A_SHARD = 10_000
+_IMAGES_A_GROUP = 100
+"""Of a row group, as the hub has them."""
 _MARKER = "fashion-mnist.json"
 
 
@@ -52,9 +67,9 @@ class OfficialImage:
     jpeg: bytes
 
     @property
-    def image_id(self) -> str:
-        """Its id in the manifests, and its path without extension in class folders: `train/Ankle boot/00000`."""
-        return f"{self.split}/{CLASS_NAMES[self.label].replace('/', '-')}/{self.number:05d}"
+    def file_name(self) -> str:
+        """`00017.jpg`."""
+        return f"{self.number:05d}.jpg"
 
 
 def read_idx(source: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -106,54 +121,114 @@ def encoded_images(source: Path, split: str) -> Iterator[OfficialImage]:
         yield OfficialImage(split=split, number=number, label=int(label), jpeg=buffer.getvalue())
 
 
-def write_fashion_mnist(source: Path, output: Path) -> dict[str, Manifest]:
+def write_fashion_mnist(source: Path, output: Path, *, form: Form = "folder") -> dict[str, Manifest]:
     """Write the images and their manifests; returns these by split. The same command again writes the same bytes.
 
     Raises:
         ManifestError: The files can't be read, or the folder holds something else or can't be written.
     """
     with writing(output):
-        _begin(output)
+        _begin(output, form)
         manifests: dict[str, Manifest] = {}
-        for official in OFFICIAL:
-            images, paths = [], []
-            for image in encoded_images(source, official):
-                path = output / f"{image.image_id}.jpg"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(image.jpeg)
-                images.append(image)
-                paths.append(path)
-            manifests.update(_manifests(images, paths))
+        for split in OFFICIAL:
+            found = _WRITERS[form](output.absolute(), split, list(encoded_images(source, split)))
+            manifests.update(_manifests(split, list(found)))
         for split, manifest in manifests.items():
             write_manifest(manifest, output / f"{split}.parquet")
     return manifests
 
 
-def _begin(output: Path) -> None:
-    """Mark the folder as this data set's; one that holds something else isn't touched."""
-    marker = output / _MARKER
-    if output.is_dir() and any(output.iterdir()) and not marker.exists():
-        raise ManifestError(f"{output}: holds something else than Fashion-MNIST; choose another folder")
+def _begin(output: Path, form: Form) -> None:
+    """Mark the folder as this data set's in this form; one that holds something else isn't touched."""
+    marker, text = output / _MARKER, json.dumps({"form": form, "jpeg quality": _QUALITY}) + "\n"
+    if output.is_dir() and any(output.iterdir()) and not (marker.exists() and marker.read_text("utf-8") == text):
+        raise ManifestError(f"{output}: holds something else than Fashion-MNIST as {form}; choose another folder")
     output.mkdir(parents=True, exist_ok=True)
-    atomic_write(marker, json.dumps({"data set": "Fashion-MNIST", "jpeg quality": _QUALITY}) + "\n")
+    atomic_write(marker, text)
 
 
-def _manifests(images: Sequence[OfficialImage], paths: Sequence[Path]) -> Mapping[str, Manifest]:
+def _folder_of(label: int) -> str:
+    return CLASS_NAMES[label].replace("/", "-")
+
+
+def _write_folders(output: Path, split: str, images: Sequence[OfficialImage]) -> Iterator[FoundImage]:
+    for image in images:
+        path = output / split / _folder_of(image.label) / image.file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image.jpeg)
+        yield FoundImage(path.stem, image.label, str(path), len(image.jpeg))
+
+
+def _write_tars(output: Path, split: str, images: Sequence[OfficialImage]) -> Iterator[FoundImage]:
+    for number, shard in enumerate(_shards(images)):
+        path = output / "shards" / f"{split}-{number:06d}.tar"
+        path.parent.mkdir(exist_ok=True)
+        with atomic_file(path) as unfinished, tarfile.open(unfinished, "w") as archive:
+            for image in shard:
+                label = f"{image.number:05d}.cls", str(image.label).encode()
+                for name, content in ((image.file_name, image.jpeg), label):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    archive.addfile(member, BytesIO(content))
+        yield from images_in_tar(path)
+
+
+def _write_parquet(output: Path, split: str, images: Sequence[OfficialImage]) -> Iterator[FoundImage]:
+    labels = {"names": CLASS_NAMES, "_type": "ClassLabel"}
+    features = {"info": {"features": {"image": {"_type": "Image"}, "label": labels}}}
+    shards = _shards(images)
+    for number, shard in enumerate(shards):
+        path = output / "data" / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        rows = [{"image": {"bytes": each.jpeg, "path": each.file_name}, "label": each.label} for each in shard]
+        table = pa.Table.from_pylist(rows).replace_schema_metadata({"huggingface": json.dumps(features)})
+        with atomic_file(path) as unfinished:
+            pq.write_table(table, unfinished, row_group_size=_IMAGES_A_GROUP)
+        yield from images_in_parquet(path)
+
+
+_WRITERS: Mapping[Form, Callable[[Path, str, Sequence[OfficialImage]], Iterator[FoundImage]]] = {
+    "folder": _write_folders,
+    "tar": _write_tars,
+    "parquet": _write_parquet,
+}
+"""Each writes an official split and says where its images lie now."""
+FORMS: Sequence[Form] = get_args(Form)
+
+
+def _shards(images: Sequence[OfficialImage]) -> list[Sequence[OfficialImage]]:
+    return [images[start : start + _IMAGES_A_SHARD] for start in range(0, len(images), _IMAGES_A_SHARD)]
+
+
+def _manifests(official: str, images: Sequence[FoundImage]) -> Mapping[str, Manifest]:
     """The manifests of an official split: test, or train and val."""
-    ids = [image.image_id for image in images]
-    classes = [CLASS_NAMES[image.label] for image in images]
-    kept = ["test" if image.split == "test" else None for image in images]
+    labels = [int(image.label or 0) for image in images]
+    ids = [f"{official}/{_folder_of(label)}/{image.stem}" for label, image in zip(labels, images, strict=True)]
+    classes = [CLASS_NAMES[label] for label in labels]
+    kept = ["test" if official == "test" else None] * len(images)
     splits = assign_splits(_RULE, groups=ids, classes=classes, kept=kept)
     rows = {split: [row for row, its in enumerate(splits) if its == split] for split in sorted(set(splits))}
     return {
-        split: manifest_from_rows(
-            video_ids=[ids[row] for row in chosen],
-            paths=[str(paths[row].absolute()) for row in chosen],
-            labels=[images[row].label for row in chosen],
-            splits=[split] * len(chosen),
-            sizes_bytes=[len(images[row].jpeg) for row in chosen],
-            class_names=CLASS_NAMES,
-            items="images",
-        )
-        for split, chosen in rows.items()
+        split: _manifest(split, [(ids[row], labels[row], images[row]) for row in its]) for split, its in rows.items()
     }
+
+
+def _manifest(split: str, rows: Sequence[tuple[str, int, FoundImage]]) -> Manifest:
+    images = [image for _, _, image in rows]
+    cells: dict[str, Sequence[object]] = {"as_stored": [True] * len(rows)}
+    if images[0].member is not None:
+        cells |= {"member": [image.member for image in images], "offset": [image.offset for image in images]}
+        cells["length"] = [image.size_bytes for image in images]
+    for place, name in enumerate(("blocks_offset", "blocks_length", "blocks_unpacked")):
+        if images[0].blocks is not None:
+            cells[name] = [None if image.blocks is None else image.blocks[place] for image in images]
+    return manifest_from_rows(
+        video_ids=[image_id for image_id, _, _ in rows],
+        paths=[image.path for image in images],
+        labels=[label for _, label, _ in rows],
+        splits=[split] * len(rows),
+        sizes_bytes=[image.size_bytes for image in images],
+        class_names=CLASS_NAMES,
+        items="images",
+        images=cells,
+    )
