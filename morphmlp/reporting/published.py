@@ -50,9 +50,10 @@ class PublishedModel:
     """What to know before relying on it."""
 
     def expected_params(self) -> dict[str, JsonValue]:
-        """The parameters that a run must have to stand next to the number.
+        """The parameters that a run must have to stand next to the number; None: it must have none.
 
-        A checkpoint that was chosen by validation, whose videos these data sets test on, reads higher and doesn't.
+        A checkpoint that was chosen by validation, whose videos these data sets test on, reads higher and doesn't, and
+        neither does a test on larger crops than the published one.
         """
         chosen = preset(self.preset)
         return {
@@ -114,9 +115,10 @@ class PublishedImage(PublishedModel):
     """Multiply-accumulates as printed, billions."""
 
     def expected_params(self) -> dict[str, JsonValue]:
-        """See `PublishedModel`."""
+        """See `PublishedModel`; trained from fresh weights, which are tested as they are and not averaged."""
         views: dict[str, JsonValue] = {"test.num_clips": 1, "test.num_crops": 1, "test.single_crop": "centre"}
-        return {**super().expected_params(), **views, "clip.crop_size": self.resolution}
+        fresh: dict[str, JsonValue] = {"start_from.weights": None, "test.weights": "raw"}
+        return {**super().expected_params(), **views, **fresh, "clip.crop_size": self.resolution}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

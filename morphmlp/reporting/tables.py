@@ -58,6 +58,16 @@ class _Measured:
         return self.params.get("model.temporal") == "none"
 
     @property
+    def resolution(self) -> JsonValue:
+        """Rows and columns of its test's crops, pixels."""
+        return self.params.get("test.crop_size") or self.params.get("clip.crop_size")
+
+    def has(self, params: Mapping[str, JsonValue]) -> bool:
+        """Whether it was recorded with these; of what is None nothing was recorded, or null."""
+        sections = {name.rpartition(".")[0] for name in self.params}
+        return all(self.params.get(name) == value and name not in sections for name, value in params.items())
+
+    @property
     def commit(self) -> str:
         dirty = self.tags.get(Tags.GIT_DIRTY) == "true"
         return self.tags.get(Tags.GIT_COMMIT, "")[:7] + ("+" if dirty else "")
@@ -82,10 +92,7 @@ def published_table(rows: Sequence[PublishedVideo | PublishedImage], runs: pd.Da
     for row in rows:
         chosen = preset(row.preset)
         params, gmacs = _cost_cells(_cost(chosen.model, chosen.num_frames, chosen.crop_size))
-        expected = row.expected_params()
-        run = next(
-            (run for run in measured if run.dataset == row.dataset and expected.items() <= run.params.items()), None
-        )
+        run = next((run for run in measured if run.dataset == row.dataset and run.has(row.expected_params())), None)
         network: tuple[str, ...]
         if isinstance(row, PublishedImage):
             network = str(row.resolution), params, f"{row.params_m:g}", gmacs, f"{row.gflops:.1f}"
@@ -218,11 +225,9 @@ def _measured_cells(row: PublishedModel, run: _Measured | None) -> tuple[str, ..
 def _cells_alone(run: _Measured, scores: Sequence[ScoreName], *, images: bool) -> tuple[str, ...]:
     loss = run.metrics.get(Metrics.TRAIN_EPOCH_LOSS, run.metrics.get(Metrics.TRAIN_LOSS))
     wall_s = run.metrics.get(Metrics.RUN_WALL_S)
-    cost = _cost_cells(_run_cost(run))
-    temporal = str(run.params.get("model.temporal", ""))
-    resolution = str(run.params.get("test.crop_size") or run.params.get("clip.crop_size", ""))
+    cost, temporal = _cost_cells(_run_cost(run)), str(run.params.get("model.temporal", ""))
     return (
-        *((*cost, resolution) if images else (temporal, *cost, _views(run))),
+        *((*cost, str(run.resolution or "")) if images else (temporal, *cost, _views(run))),
         *(_percent(run.metrics.get(score.test_metric)) for score in scores),
         f"{run.metrics[Metrics.TEST_NUM_VIDEOS]:.0f}",
         "" if loss is None else f"{loss:.3f}",
@@ -239,9 +244,8 @@ def _views(run: _Measured) -> str:
     for name, word in (("test.num_clips", "clip"), ("test.num_crops", f"{left}crop")):
         count = run.params.get(name, "?")
         words.append(f"{count} {word}{'' if count == 1 else 's'}")
-    size = run.params.get("test.crop_size")
-    words[-1] += f" of {size} px" if size else ""
-    return " x ".join(words) + (", best checkpoint" if run.params["test.checkpoint"] == "best" else "")
+    size = f" of {run.resolution} px" if run.params.get("test.crop_size") else ""
+    return " x ".join(words) + size + (", best checkpoint" if run.params["test.checkpoint"] == "best" else "")
 
 
 def _run_cost(run: _Measured) -> ModelCost | None:

@@ -232,7 +232,7 @@ def imagenet(k400):
         model=chosen.model,
         clip=replace(k400.clip, sampling="segments", num_frames=1, frame_stride=None),
         train=replace(k400.train, epochs=300),
-        test=replace(k400.test, num_clips=1),
+        test=replace(k400.test, num_clips=1, weights="raw"),
     )
 
 
@@ -264,6 +264,9 @@ def test_a_run_of_the_published_image_training_fills_its_row(imagenet):
         {"clip__crop_size": 256},
         {"test__num_crops": 3},
         {"test__single_crop": "left"},
+        {"test__weights": "averaged"},
+        {"test__crop_size": 288},
+        {"start_from__weights": "other.pth"},
         {"model__chunk_lengths": [28, 28, 28, 49]},
         {"dataset": "k400"},
     ],
@@ -275,11 +278,11 @@ def test_another_image_training_leaves_the_row_empty(imagenet, change):
 
 def test_another_data_set_of_images_has_a_table_of_its_own_without_views(imagenet):
     metrics = {TOP1.test_metric: 91.25, Metrics.TEST_NUM_VIDEOS: 10000.0}
-    own = replace(imagenet, dataset="fashion_mnist", name="fashion")
-    [cells] = measured_table(pd.DataFrame([run_row(own, metrics=metrics)]), "fashion_mnist").to_dict("records")
+    own = run_row(replace(imagenet, dataset="fashion_mnist", name="fashion"), metrics=metrics, test__crop_size=256)
+    [cells] = measured_table(pd.DataFrame([own]), "fashion_mnist").to_dict("records")
     assert cells == {
         **{"experiment": "fashion", "params (M)": "40.5", "GMAC": "7.0"},
-        **{"resolution": "224", "top-1": "91.2", "top-5": "", "n images": "10000", "train loss": ""},
+        **{"resolution": "256", "top-1": "91.2", "top-5": "", "n images": "10000", "train loss": ""},
         **{"fingerprint": "0123456789ab", "commit": "fffffff", "wall time (min)": ""},
     }
 
