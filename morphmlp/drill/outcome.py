@@ -77,12 +77,7 @@ def remains_of(run: DemoRun) -> Remains:
         DrillError: Something of it isn't there.
     """
     config, manifest = run.config, read_manifest(run.demo.videos / "train.parquet").available()
-    plan = TrainPlan(
-        num_videos=len(manifest),
-        global_batch_size=config.train.global_batch_size,
-        micro_batch_size=config.train.micro_batch_size,
-        seed=config.train.seed,
-    )
+    plan = TrainPlan.of(config.train, num_videos=len(manifest))
     history = run.history()
     found = consumption(history, plan, manifest.table["video_id"].to_pylist(), total_steps=run.demo.steps)
     newest = CheckpointStore.of(run.checkpoint_storage, RUN_NAME).newest(lambda _: None)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pyarrow as pa
 import torch
 
@@ -121,7 +122,7 @@ def clip_address(
         "draws": draws,
         "video": [num_frames, crc32, status.st_size, status.st_mtime_ns, *([template] if template else [])],
         **({} if image is None else {"image": asdict(image)}),
-        "made_with": [decoder, _version(decoder), torch.__version__],  # torch resizes and augments
+        "made_with": [decoder, _version(decoder), torch.__version__, PIL.__version__],  # they resize and augment
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -104,6 +104,7 @@ def test_nothing_unfinished_stays_behind(cache, monkeypatch):
         {"video_id": "w"},
         {"epoch": 2},
         {"seed": 1},
+        {"copy": 1},
         {"num_frames": 31},
         {"crc32": 8},
         {"image": StoredImage(offset=512, length=9)},
@@ -139,7 +140,9 @@ def test_another_version_of_what_decodes_or_resizes_has_another_address(video, m
     monkeypatch.setattr(clip_cache, "_version", lambda decoder: "0")
     other_decoder = address(EXTRACTOR, "pyav", **video)
     monkeypatch.setattr(clip_cache.torch, "__version__", "0")
-    assert len({before, other_decoder, address(EXTRACTOR, "pyav", **video)}) == 3
+    other_torch = address(EXTRACTOR, "pyav", **video)
+    monkeypatch.setattr(clip_cache.PIL, "__version__", "0")
+    assert len({before, other_decoder, other_torch, address(EXTRACTOR, "pyav", **video)}) == 4
 
 
 def test_a_file_that_was_changed_has_another_address(video):

@@ -12,19 +12,25 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 import torch
+from PIL import Image
 from timm.data import mixup
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 
 from morphmlp.config import load_config
 from morphmlp.config.schema import MixingConfig
-from morphmlp.data.clips.augment import erase_normalised, normalise
+from morphmlp.data.clips.augment import augment_clip, erase_normalised, normalise
 from morphmlp.data.clips.draws import (
     Box,
     ClipKey,
     draw_clip,
 )
-from morphmlp.data.stream.plan import Cursor, TrainPlan, epoch_order, random_seed
+from morphmlp.data.clips.extract import TrainClips
+from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
+from morphmlp.data.manifest import manifest_from_rows
+from morphmlp.data.stream.batches import ClipShape, assemble
+from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, request_table
+from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan, epoch_order, random_seed
 from morphmlp.models import MorphMLP
 from morphmlp.tasks.classification import cutmix_box, mix, soft_targets
 from morphmlp.training.loop.loop import Stepper, seed_draws
@@ -295,3 +301,41 @@ def test_the_loop_erases_what_is_normalised_before_it_is_mixed_and_leaves_drop_p
     assert torch.equal(seen[1], expected)
     assert torch.equal(seen[2], normalise(plain.clips))
     assert torch.equal(next_draws[0], next_draws[2])
+
+
+# Both from the files on: what a worker gets of images with copies, a broken one among them.
+
+
+def test_copies_reach_the_worker_each_with_its_own_clip_and_its_own_box(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 50, 60, 3), dtype=np.uint8)
+    for number in range(4):
+        Image.fromarray(pixels[number]).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    manifest = manifest_from_rows(
+        video_ids=[f"v{number}" for number in range(4)],
+        paths=[str(tmp_path / f"{number}.png") for number in range(4)],
+        labels=[0, 1, 2, 3],
+        splits=["train"] * 4,
+        sizes_bytes=[1] * 4,
+        class_names=["a", "b", "c", "d"],
+    )
+    augment = replace(AUGMENT, erase=0.7)
+    extractor = TrainClips(clip=CONFIG.clip, augment=augment)
+    limits = Limits(timeout_s=20.0)
+    task = DecodeTask(extractor=extractor, policy=DecodePolicy(decoder="pyav", retry_with=None, limits=limits))
+    rows, copies = np.array([1, 2, 1, 0, 1]), np.array([0, 1, 1, 2, 2])
+    plan = MicroBatchPlan(epoch=3, step=0, index=0, seed=9, rows=rows, copies=copies)
+    try:
+        table = task(request_table(manifest, [plan]))
+    finally:
+        isolated_videos("pyav", limits).close()
+    (batch,) = assemble(iter([table]), iter([plan]), manifest=manifest, stage="train", shape=ClipShape.of(extractor))
+    good = [(1, 0), (1, 1), (0, 2), (1, 2)]
+    keys = [ClipKey(seed=9, epoch=3, video_id=f"v{row}", copy=copy) for row, copy in good]
+    draws = [draw_clip(augment, key, repeat=0, height=50, width=60, crop_size=224) for key in keys]
+    for clip, draw, (row, _) in zip(batch.clips, draws, good, strict=True):
+        assert torch.equal(clip, augment_clip(torch.from_numpy(pixels[row : row + 1]), draw, size=224))
+    assert batch.erased == tuple(draw.erase and draw.erase.box for draw in draws)
+    assert None in batch.erased
+    assert any(batch.erased)
+    assert (batch.labels.tolist(), [video.video_id for video in batch.broken]) == ([1, 1, 0, 1], ["v2"])
