@@ -25,11 +25,14 @@ SEED = "train.seed"
 SCHEDULE = (
     "optim.lr",
     "optim.min_lr",
+    "optim.warmup_lr",
     "optim.weight_decay",
     "optim.clip_norm",
     "mixing.mixup",
     "mixing.cutmix",
     "mixing.label_smoothing",
+    "mixing.prob",
+    "mixing.switch_prob",
 )
 """Fields that may change in the middle of a training: no weight and no clip depends on them."""
 MOST_COMBINATIONS = 1_000_000

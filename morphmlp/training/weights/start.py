@@ -27,7 +27,7 @@ from morphmlp.training.weights.file import WeightsFile, read_weights
 
 _KINETICS_CLASSES, _SOMETHING_CLASSES = 400, 174
 """A released file doesn't name its data set; the number of rows of its head does."""
-_MAY_DIFFER = (*SCHEDULE, "optim.warmup_epochs", "train.epochs", "train.max_steps")
+_MAY_DIFFER = (*SCHEDULE, "optim.schedule", "optim.warmup_epochs", "train.epochs", "train.max_steps")
 _SECTIONS_MAY_DIFFER = ("test", "start_from", "train.early_stopping")
 """Fields and sections of a run that extends another one."""
 

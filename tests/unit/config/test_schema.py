@@ -107,6 +107,16 @@ def test_micro_batches_per_step_round_up():
         ("augment.flip", 1.1),
         ("augment.erase", -0.1),
         ("clip.channel_order", "grb"),
+        ("clip.interpolation", "random"),
+        ("clip.pixel_mean", [0.5, 0.5]),
+        ("clip.pixel_std", [0.2, 0.0, 0.2]),
+        ("augment.fill", [124, 116, 256]),
+        ("augment.erase_on", "crop"),
+        ("mixing.prob", 1.1),
+        ("optim.schedule", "cosine"),
+        ("optim.clip_norm", 0.0),
+        ("train.copies", 0),
+        ("test.weights", "ema"),
         ("mixing.label_smoothing", 1.0),
         ("model.temporal", "sometimes"),
         ("clip", None),
@@ -219,6 +229,12 @@ def test_a_whole_number_is_good_enough_for_a_real_one():
             {"augment.rand_augment": "rand-m70-n4-inc1"},
             "augment.rand_augment is 'rand-m70-n4-inc1': m (the magnitude) must be there, 0 to 10",
         ),
+        (
+            {"augment.erase": 0.25, "clip.pixel_mean": [0.485, 0.456, 0.406]},
+            "augment.erase_on: pixels have noise for clip.pixel_mean 0.45 and clip.pixel_std 0.225 only; with other "
+            "ones write normalised",
+        ),
+        ({"optim.warmup_lr": 1.0}, "optim.warmup_lr: 1.0 is more than optim.lr 0.001"),
         ({"ingest.retry_with": "pyav"}, "ingest.retry_with is pyav, as decoder is; name another one"),
         (
             {"ingest.clip_cache": "s3://bucket/clips"},
@@ -230,7 +246,7 @@ def test_fields_of_a_section_that_contradict_each_other_are_named(overrides, fau
     assert faults_of(overrides) == [fault]
 
 
-@pytest.mark.parametrize("policy", ["rand-m7-n4-mstd0.5-inc1", "rand-m9-n2-inc1", "rand-n1-m0-inc1"])
+@pytest.mark.parametrize("policy", ["rand-m7-n4-mstd0.5-inc1", "rand-m9-n2-inc1", "rand-n1-m0-inc1", "rand-m9-inc1"])
 def test_a_policy_of_rand_augment_is_read(policy):
     assert load_config(SMALL, {"augment.rand_augment": policy}).augment.rand_augment == policy
 

@@ -47,8 +47,8 @@ def test_fields_that_are_no_schedule_are_refused_each_in_one_line(faults_of):
         "  mixing.mixup", "  optim.warmup_epochs: [0.0, 1.0]\n  model.depths: [[1, 1, 1, 1]]\n  mixing.mixup"
     )
     taken = (
-        "optim.lr, optim.min_lr, optim.weight_decay, optim.clip_norm, mixing.mixup, mixing.cutmix, "
-        "mixing.label_smoothing"
+        "optim.lr, optim.min_lr, optim.warmup_lr, optim.weight_decay, optim.clip_norm, mixing.mixup, mixing.cutmix, "
+        "mixing.label_smoothing, mixing.prob, mixing.switch_prob"
     )
     assert faults_of(text) == [
         f"space.model.depths: can't change while a member trains; a population takes {taken}",
