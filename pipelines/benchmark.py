@@ -3,6 +3,7 @@
     python pipelines/benchmark.py decoders --videos DIR     which decoder to choose for these files
     python pipelines/benchmark.py ingest                    decoding and ingest, on videos made on the spot
     python pipelines/benchmark.py ingest-ahead              what ingest takes from training while it is ahead of it
+    python pipelines/benchmark.py image-storage             what reading one image out of a tar or Parquet costs
     python pipelines/benchmark.py shared-decoding           what trials of a sweep save that share decoded clips
     python pipelines/benchmark.py planner                   the plan of a sweep with 100,000 candidates
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
@@ -14,6 +15,7 @@ The figures mean something on an otherwise idle machine.
 """
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -25,6 +27,8 @@ from morphmlp.config.values import DecoderName
 
 VIDEOS = Path("build/benchmark-videos")
 """Where the videos that measurements make for themselves are kept."""
+IMAGES = Path("build/benchmark-images/stored")
+"""The same for images, in the forms in which data sets are held."""
 DEMO = "experiments/demo/morphmlp_demo.yaml"
 
 
@@ -82,6 +86,21 @@ def ingest_ahead(*, rounds: int, json: Path | None) -> None:
         f"medians of {found.rounds} interleaved rounds"
     )
     write_json(json, found)
+
+
+@main.command()
+@click.option("--rounds", type=COUNT, default=5, help="rounds of each form")
+@json_option
+def image_storage(*, rounds: int, json: Path | None) -> None:
+    """Bytes and CPU time of one image in a tar, in Parquet, and by Arrow's row groups."""
+    from morphmlp.benchmarks.image_storage import measure_image_storage, storage_table
+    from morphmlp.progress import TerminalProgress
+
+    with TerminalProgress() as progress:
+        progress.phase("image storage", total=rounds, unit="rounds")
+        found = measure_image_storage(IMAGES, rounds=rounds, on_round=progress.update)
+    print(storage_table(found))
+    write_json(json, [asdict(cost) for cost in found])
 
 
 @main.command()

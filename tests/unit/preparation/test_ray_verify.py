@@ -1,10 +1,21 @@
 """What a verification finds of one video, by the decoder's process and the manifest's own statements."""
 
+import io
+import zlib
+
+import pyarrow as pa
 import pytest
 from coded_videos import CODINGS, NUM_FRAMES, write_video
+from PIL import Image
 
 from morphmlp.data.decoding.isolation.isolated import isolated_videos
-from morphmlp.preparation.ray_verify import VerifyTask
+from morphmlp.data.manifest import manifest_from_rows, write_manifest
+from morphmlp.errors import DecodeError, ManifestError
+from morphmlp.preparation.copies import CopyFiles
+from morphmlp.preparation.copy_tasks import PackTask, TranscodeTask
+from morphmlp.preparation.ray_copies import copy_job
+from morphmlp.preparation.ray_verify import VERIFIED, VerifyTask, summary
+from morphmlp.preparation.transcode_settings import TranscodeSettings
 
 TASK = VerifyTask(decoder="pyav", timeout_s=20.0)
 
@@ -57,3 +68,54 @@ def test_limits_go_by_the_names_of_the_commands_options():
     limits = TASK.limits()
     assert (limits.timeout_name, limits.memory_name) == ("--decode-timeout-s", "--decoder-memory-mb")
     assert limits.follow_work
+
+
+def test_an_image_in_an_archive_has_the_checksum_of_its_own_bytes_and_what_is_odd_about_it(tmp_path):
+    target = io.BytesIO()
+    Image.new("CMYK", (20, 10)).save(target, "JPEG")
+    data = target.getvalue()
+    (tmp_path / "images.tar").write_bytes(b"before" + data + b"behind")
+    place = {"member": "a.png", "offset": 6, "length": len(data), "as_stored": True}
+    row = found(tmp_path / "images.tar", **place)
+    assert (row["stored_bytes"], row["crc32"]) == (len(data), zlib.crc32(data))
+    assert (row["codec"], row["width"], row["height"], row["damaged_frames"]) == ("jpeg", 20, 10, 0)
+    assert row["oddities"] == ("JPEG named .png", "CMYK")
+    with pytest.raises(DecodeError, match=r"images\.tar: a\.png isn't an image"):
+        found(tmp_path / "images.tar", **{**place, "offset": 7})
+
+
+def test_what_is_odd_about_images_is_counted_in_the_summary():
+    facts = {
+        "video_id": "v",
+        "path": "x.tar",
+        "error": "",
+        "message": "",
+        "size_bytes": 9,
+        "num_frames": 1,
+        "fps": 30.0,
+    }
+    rows = [{**facts, "oddities": odd} for odd in (["CMYK"], ["grey", "damaged EXIF"], ["CMYK"], [])]
+    text = summary(pa.Table.from_pylist(rows, schema=VERIFIED), num_classes=2)
+    assert "\n  images read as they are: 2 CMYK, 1 grey, 1 damaged EXIF" in text
+
+
+@pytest.mark.parametrize("how", ["transcode", "pack"])
+def test_images_are_not_copied(how, tmp_path):
+    manifest = manifest_from_rows(
+        video_ids=["a"],
+        paths=["x.tar"],
+        labels=[0],
+        splits=["train"],
+        sizes_bytes=[9],
+        class_names=["one"],
+        items="images",
+        images={"offset": [512], "length": [9]},
+    )
+    write_manifest(manifest, tmp_path / "train.parquet")
+    files = CopyFiles(folder=tmp_path / "copies", name="train")
+    tasks = {
+        "pack": PackTask(files=files),
+        "transcode": TranscodeTask(files=files, transcoding=TranscodeSettings(), timeout_s=9.0),
+    }
+    with pytest.raises(ManifestError, match=f"holds images; {how} copies videos"):
+        copy_job(tmp_path / "train.parquet", tasks[how])
