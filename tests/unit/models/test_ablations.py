@@ -191,3 +191,16 @@ def test_a_bare_file_is_taken_to_be_wired_as_the_experiment_says_and_a_line_tell
         start=StartConfig(weights="w.pth"),
     )
     assert "order and skip of blocks aren't in the file: taken to be spatial_first with skip published" in result.notes
+
+
+@pytest.mark.parametrize(("order", "skip"), WIRINGS)
+@pytest.mark.parametrize("init", ["published", "random_projection"])
+def test_only_spatial_first_with_the_published_skip_starts_without_spatial_layers(order, skip, init):
+    """What goes around them ends in temporal layers, whose output starts at 0: as if S weren't there (31.7 of 50.6)."""
+    model = tiny(block_order=order, block_skip=skip, init=init)
+    grads = gradients(model.double(), clips().double())
+    reached = {name for name, grad in grads.items() if ".fc." in name and torch.count_nonzero(grad)}
+    if (order, skip) == ("spatial_first", "published"):
+        assert reached == set()
+    else:
+        assert {".".join(name.split(".")[3:]) for name in reached} >= {"mlp_h.weight", "mlp_w.weight", "mlp_c.weight"}
