@@ -139,7 +139,7 @@ def test_chunk_lengths_are_compared_at_the_same_arithmetic(monkeypatch):
 
 
 TABLES = {
-    7: ("ablation_image_chunk_lengths", {"[3 3 3 3]", "[56 28 14 7]"}),
+    7: ("ablation_image_chunk_lengths", {"[56 28 14 7]"}),
     8: ("ablation_image_group_width", set()),
     9: ("ablation_image_branches", set()),
     11: ("ablation_order", {"block_skip published, block_order parallel"}),
