@@ -16,6 +16,7 @@ from morphmlp.data.datasets.imagenet.folders import images_in_folder
 from morphmlp.data.datasets.imagenet.found import WNID, FoundImage, stem_of
 from morphmlp.data.datasets.imagenet.parquet import class_names_in, images_in_parquet
 from morphmlp.data.datasets.imagenet.tars import images_in_tar
+from morphmlp.data.datasets.video_folder import require_text
 from morphmlp.data.manifest import Manifest, is_manifest, manifest_from_rows
 from morphmlp.errors import ManifestError
 
@@ -129,6 +130,7 @@ def key_of(class_name: str) -> str:
 
 def _images(place: Path, split: str, passed_over: Counter[str]) -> Iterator[FoundImage]:
     """The images of a split in whatever form."""
+    require_text(str(place.absolute()), f"--{split}")
     if not place.is_dir():
         reader = _READERS.get(place.suffix)
         if reader is None or not place.exists():

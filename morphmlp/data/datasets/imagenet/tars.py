@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from morphmlp.data.datasets.imagenet.found import WNID, FoundImage, is_image_name, stem_of
+from morphmlp.data.datasets.video_folder import is_text
+from morphmlp.data.decoding.stored_frames.frame_names import shown
 from morphmlp.errors import ManifestError
 
 _BLOCK = 512
@@ -123,6 +125,10 @@ def _members(file: IO[bytes], *, where: str, base: int = 0) -> Iterator[_Member]
             if member.isfile():
                 if member.offset_data + member.size > size:
                     raise cut
+                if not is_text(member.name):
+                    raise ManifestError(
+                        f"{where}: {shown(member.name)} isn't named in UTF-8, which a manifest can't hold"
+                    )
                 yield _Member(member.name, base + member.offset_data, member.size)
     except tarfile.TarError:
         raise cut from None

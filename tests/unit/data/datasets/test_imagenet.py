@@ -80,7 +80,7 @@ def write_file(path, data):
 
 def write_tar(path, files):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
@@ -295,6 +295,7 @@ SHARD_FAULTS = {
     ),
     "another codec": (lambda root: parquet(root, [row()], compression="zstd"), 'with ZSTD, .*compression="none"'),
     "other columns": (lambda root: parquet(root, [{"a": 1}]), "has the columns a; it must have image"),
+    "a name that is no text": (lambda root: shard(root, **{"b\udce9_jpg": b"x"}), r"b\\xe9\.jpg isn't named in UTF-8"),
     "no bytes": (lambda root: parquet(root, [row(data=None), row()]), r"n00000001_1\.JPEG has no bytes"),
     "a Parquet file cut short": (
         lambda root: [parquet(root, [row()]), cut(root / "train.parquet", 0.7)],
