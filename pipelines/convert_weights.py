@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--averaged/--no-averaged",
-    default=True,
-    help="take a checkpoint's moving averages, where it has them, as training starts from them too",
+    default=None,
+    help="take a checkpoint's moving averages, where it has them, or its own weights; by default those that its run "
+    "tests, as training starts from them too",
 )
 @click.option(
     "--class-order", type=A_PATH, help="file of `name<TAB>row` lines: the head's rows as they are; needs --classes"
@@ -47,7 +48,7 @@ def main(
     source: Path,
     output: Path,
     container: Literal["bare", "pyslowfast"] | None,
-    averaged: bool,
+    averaged: bool | None,
     class_order: Path | None,
     classes: Path | None,
     force: bool,

@@ -90,11 +90,11 @@ class _Content:
     nest: str = ""
 
 
-def read_weights(path: str | Path, *, averaged: bool = True) -> WeightsFile:
+def read_weights(path: str | Path, *, averaged: bool | None = None) -> WeightsFile:
     """Read weights, and find out what network they belong to.
 
     What the file is its content says, whatever its ending. Of a checkpoint that has moving averages, `averaged` takes
-    them.
+    them, and None what its run tests (`test.weights`).
 
     Raises:
         CheckpointError: The file can't be read, holds no weights of a MorphMLP, or only running code could read it.
@@ -174,7 +174,7 @@ def _read_safetensors(path: Path) -> _Content:
     return _Content(container="safetensors", state=state, stated=stated, averaged=averaged)
 
 
-def _read_saved(path: Path, *, averaged: bool) -> _Content:
+def _read_saved(path: Path, *, averaged: bool | None) -> _Content:
     content = _load(path)
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"holds a {type(content).__name__}, not weights by name")
@@ -213,10 +213,12 @@ def _load(path: Path) -> object:
         raise CheckpointError(what_it_is(path) or str(error)) from None
 
 
-def _checkpoint(content: Mapping[str, object], *, averaged: bool) -> _Content:
+def _checkpoint(content: Mapping[str, object], *, averaged: bool | None) -> _Content:
     config, model, means = (content.get(key) for key in ("config", "model", "averaged"))
     if not isinstance(config, dict) or not isinstance(config.get("clip"), dict):
         raise CheckpointError("is not a complete checkpoint: it lacks its experiment")
+    if averaged is None:
+        averaged = (config.get("test") or {}).get("weights") != "raw"
     clip, use = config["clip"], averaged and means is not None
     return _Content(
         container="checkpoint",

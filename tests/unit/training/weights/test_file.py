@@ -130,6 +130,14 @@ def test_averaged_weights_are_taken_where_a_checkpoint_has_them(state, tmp_path)
     assert equal(file.state, state)
 
 
+def test_weights_are_taken_raw_where_their_run_tests_them_raw(state, tmp_path):
+    means = {"head.bias": state["head.bias"] + 1}
+    content = checkpoint(state, averaged=means)
+    path = saved({**content, "config": {**content["config"], "test": {"weights": "raw"}}}, tmp_path)
+    assert equal(read_weights(path).state, state)
+    assert equal(read_weights(path, averaged=True).state, {**state, **means})
+
+
 @pytest.mark.parametrize("container", ["bare", "pyslowfast"])
 @pytest.mark.parametrize("content", [dict, pyslowfast, checkpoint], ids=["bare", "pyslowfast", "checkpoint"])
 def test_all_that_is_known_survives_the_way_through_safetensors_and_back(content, container, state, tmp_path):
