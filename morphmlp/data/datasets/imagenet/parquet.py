@@ -50,7 +50,10 @@ def images_in_parquet(path: Path) -> Iterator[FoundImage]:
                 group = file.read_row_group(number, columns=["image", "label"])
             except (pa.ArrowException, OSError) as error:
                 raise ManifestError(f"{path}: row group {number} is damaged: {' '.join(str(error).split())}") from None
-            yield from _of_group(group, _pages(raw, chunk, path), path, first=rows)
+            try:
+                yield from _of_group(group, _pages(raw, chunk, path), path, first=rows)
+            except (UnicodeDecodeError, IndexError):  # a name that is no text, a page header that leads nowhere
+                raise ManifestError(f"{path}: row group {number} is damaged; get the file again") from None
             rows += len(group)
 
 

@@ -18,6 +18,7 @@ from morphmlp.data.decoding.stored_frames.frame_names import shown
 from morphmlp.errors import ManifestError
 
 _BLOCK = 512
+_MOST_FILLED = tarfile.RECORDSIZE + _BLOCK
 _LABELS = ("cls", "json")
 _LABEL_KEYS = ("label", "cls", "class_index")
 
@@ -132,9 +133,10 @@ def _members(file: IO[bytes], *, where: str, base: int = 0) -> Iterator[_Member]
                 yield _Member(member.name, base + member.offset_data, member.size)
     except tarfile.TarError:
         raise cut from None
-    # `tarfile` takes the end of the file, and any nonsense, for the archive's end; the true one is a block of zeros.
+    # `tarfile` takes the end of the file, and any nonsense, for the archive's end. The true one is a block of zeros,
+    # filled up to a record; more zeros are a hole that a download left.
     file.seek(archive.offset)
-    if file.read(_BLOCK) != bytes(_BLOCK):
+    if file.read(_BLOCK) != bytes(_BLOCK) or size - archive.offset > _MOST_FILLED:
         raise cut
 
 

@@ -232,6 +232,12 @@ def cut(path, share):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
 
+def hole(path):
+    """As a download leaves it that reserves the whole file first."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+
+
 def without_end(path):
     """As a download leaves an archive that broke off between two files."""
     with tarfile.open(path) as archive:
@@ -255,6 +261,7 @@ def row(path="n00000001_1.JPEG", label=0, data=b"x"):
 FAULTS = {
     "a training archive cut short": (lambda root: cut(root / TRAIN, 0.6), r"img_train\.tar.* is cut short or damaged"),
     "one cut between two classes": (lambda root: without_end(root / TRAIN), r"img_train\.tar: is cut short"),
+    "one with a hole in it": (lambda root: hole(root / TRAIN), r"img_train\.tar.* is cut short or damaged"),
     "a validation archive cut short": (lambda root: cut(root / VAL, 0.6), r"img_val\.tar: is cut short"),
     "no tar": (lambda root: (root / VAL).write_bytes(b"<html>" * 300), r"img_val\.tar: isn't an uncompressed tar"),
     "an empty file": (lambda root: (root / VAL).write_bytes(b""), r"img_val\.tar: isn't an uncompressed tar"),
