@@ -105,10 +105,6 @@ class SweepError(MorphMLPError):
     """Trials of a sweep that failed; the others are done and recorded."""
 
 
-class DrillError(MorphMLPError):
-    """A stop of the drill that didn't happen, or after which the run didn't resume."""
-
-
 _STORAGE_ERRNOS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),

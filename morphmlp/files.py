@@ -22,15 +22,10 @@ class FilePath:
 
 @contextmanager
 def atomic_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Write a file in any way that needs a path: it takes its name when the block ends well, else it is removed.
+    """A path to write a file to: it takes its name, in the same folder, when the block ends well, else it is removed.
 
-    Args:
-        path: The file's name; its folder must exist.
-        sync: Whether the disk must have it. Without, a crash of the machine may leave a file of the right name with
-            holes in it; for what can be made again and has a checksum.
-
-    Yields:
-        A path in the same folder to write to.
+    Without `sync` the disk needn't have it then, and a crash of the machine may leave a file of the right name with
+    holes in it; for what can be made again and has a checksum.
 
     Raises:
         OSError: The file can't be written; what was there under its name is still there.
@@ -50,11 +45,7 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write a whole file.
-
-    Raises:
-        OSError: As `atomic_file`.
-    """
+    """Write a whole file; what is raised is as for `atomic_file`."""
     with atomic_file(path) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 

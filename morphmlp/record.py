@@ -3,6 +3,7 @@
 `morphmlp.tracking` writes and reads it. Whoever only draws or compares numbers needs no more than this.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -176,6 +177,11 @@ class MetricPoint:
     """Optimiser step or epoch, whichever the metric goes by."""
     timestamp_ms: int
     """Milliseconds since 1970."""
+
+
+def is_same(value: float, other: float | None) -> bool:
+    """Whether two values are equal to the last bit, or both NaN."""
+    return value == other or (other is not None and math.isnan(value) and math.isnan(other))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,6 @@ class Interrupted(KeyboardInterrupt):
     """A signal that ends the command at once."""
 
     def __init__(self, signum: int) -> None:
-        """Keep the signal, for the exit code."""
         super().__init__(NAMES.get(signum, str(signum)))
         self.signum = signum
 

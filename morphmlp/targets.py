@@ -1,4 +1,7 @@
-"""Names and places that a command writes to, checked before anything starts."""
+"""Names and places that a command writes to, checked before anything starts: what can't be used is a ConfigError.
+
+Nothing is created, or nothing stays behind.
+"""
 
 import hashlib
 import os
@@ -18,11 +21,7 @@ CLIP_CACHE = "ingest.clip_cache"
 
 
 def plain_name(name: str, option: str = "--run-name") -> str:
-    """A name that folders, the record and a terminal's line can carry.
-
-    Raises:
-        ConfigError: It can't.
-    """
+    """A name that folders, the record and a terminal's line can carry."""
     faults = name_faults(name, option)
     if not faults and (size := len(name.encode())) > _LONGEST_NAME:
         faults = [f"{option}: '{name[:40]}...' has {size} bytes; use at most {_LONGEST_NAME}"]
@@ -40,11 +39,7 @@ def ascii_name(name: str) -> str:
 
 
 def json_file(path: Path) -> Path:
-    """Where `--json` writes to; nothing is created.
-
-    Raises:
-        ConfigError: No file can be written there.
-    """
+    """Where `--json` writes to."""
     if path.is_dir():
         raise ConfigError([f"--json: {path} is a folder; name a file, such as {path / 'result.json'}"])
     fault = folder_fault(path.parent)
@@ -56,22 +51,14 @@ def json_file(path: Path) -> Path:
 
 
 def writable_folder(path: Path, option: str) -> Path:
-    """A folder that a command fills, as an option names it; nothing is created.
-
-    Raises:
-        ConfigError: No file can be written there.
-    """
+    """A folder that a command fills, as an option names it."""
     if fault := folder_fault(path):
         raise ConfigError([f"{option}: {path}: {fault}; name another folder"])
     return path
 
 
 def require_storage(config: ExperimentConfig, run_name: str) -> None:
-    """Make sure that a run's folders can be made and written to; nothing stays behind.
-
-    Raises:
-        ConfigError: What can't, with its field.
-    """
+    """Make sure that a run's folders can be made and written to; the error names the field."""
     storage = config.cluster.storage
     if "://" in storage:
         raise ConfigError(

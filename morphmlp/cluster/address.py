@@ -20,11 +20,7 @@ _QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 
 
 def require_named_cluster() -> None:
-    """Make sure that the cluster of RAY_ADDRESS answers, where one is named; for a command's beginning.
-
-    Raises:
-        ClusterError: As `require_cluster`.
-    """
+    """As `require_cluster` for the cluster of RAY_ADDRESS, where one is named; for a command's beginning."""
     if address := os.environ.get("RAY_ADDRESS"):
         require_cluster(address)
 
@@ -131,27 +127,21 @@ def _token() -> str | None:
     """What Ray would show: from the environment, from the file that it names, or from the home folder."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token.strip()
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return _text_in(Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"))
+
+
+def _recorded() -> str | None:
+    """The address of the Ray that was last started on this machine, as Ray keeps it."""
+    return _text_in(Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster")
+
+
+def _text_in(file: Path) -> str | None:
     try:
         return file.read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
 
 
-def _recorded() -> str | None:
-    """The address of the Ray that was last started on this machine, as Ray keeps it."""
-    outer = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    try:
-        return (Path(outer) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
-
-
 def _any_head_here() -> bool:
-    for process in Path("/proc").glob("[0-9]*/comm"):
-        try:
-            if process.read_text(encoding="utf-8").startswith("gcs_server"):
-                return True
-        except OSError:
-            continue  # it has just ended
-    return False
+    # A process without a text has just ended.
+    return any((_text_in(name) or "").startswith("gcs_server") for name in Path("/proc").glob("[0-9]*/comm"))

@@ -131,7 +131,11 @@ def ray_session(
         with _joined(os.environ["RAY_ADDRESS"]):
             yield _place_on_cluster(cluster, ingest, micro_batches=micro_batches)
         return
-    placement = place([_local_node(cluster)], cluster, ingest, micro_batches=micro_batches, oversubscribe=True)
+    import torch  # noqa: PLC0415 (only to count GPUs)
+
+    cpus = cluster.local_cpus or len(os.sched_getaffinity(0))  # those that the process may use
+    here = NodeResources(cpus=cpus, gpus=torch.cuda.device_count(), labels={})
+    placement = place([here], cluster, ingest, micro_batches=micro_batches, oversubscribe=True)
     with (
         _local(cpus=trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)),
         ray_faults_reported(),
@@ -155,14 +159,6 @@ def job_session(*, local_cpus: int | None = None) -> Iterator[None]:
     else:
         with _local(cpus=local_cpus or len(os.sched_getaffinity(0))):
             yield
-
-
-def _local_node(cluster: ClusterConfig) -> NodeResources:
-    """This machine, with the CPUs that the process may use."""
-    import torch  # noqa: PLC0415 (only to count GPUs)
-
-    cpus = cluster.local_cpus or len(os.sched_getaffinity(0))
-    return NodeResources(cpus=cpus, gpus=torch.cuda.device_count(), labels={})
 
 
 def place(

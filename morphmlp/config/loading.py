@@ -1,7 +1,7 @@
 """From YAML and dotted overrides to a validated experiment, and back.
 
-Every fault is collected and named by its dotted path before anything is raised. A sweep point and a
-command-line override are the same thing: a mapping from dotted fields to values.
+Every fault is collected and named by its dotted path before a ConfigError is raised with all of them. A sweep point and
+a command-line override are the same thing: a mapping from dotted fields to values.
 """
 
 import hashlib
@@ -99,11 +99,7 @@ def parse_yaml(text: str) -> JsonValue:
 
 
 def load_config(path: str | Path, overrides: Mapping[str, JsonValue] | None = None) -> ExperimentConfig:
-    """Read an experiment file, put dotted overrides over it, validate the whole.
-
-    Raises:
-        ConfigError: All faults of file and overrides together, each led by its dotted path.
-    """
+    """Read an experiment file, put dotted overrides over it, validate the whole; faults of both are raised together."""
     return config_from_mapping(with_overrides(read_yaml(path), overrides or {}))
 
 
@@ -125,20 +121,12 @@ def with_overrides(content: Mapping[str, JsonValue], overrides: Mapping[str, Jso
 
 
 def config_from_mapping(content: Mapping[str, JsonValue]) -> ExperimentConfig:
-    """Validate a nested mapping.
-
-    Raises:
-        ConfigError: All faults, each led by its dotted path.
-    """
+    """Validate a nested mapping."""
     return validated(ExperimentConfig, content)
 
 
 def validated(schema: type[Value], content: Mapping[str, JsonValue]) -> Value:
-    """What a dataclass makes of a nested mapping.
-
-    Raises:
-        ConfigError: All faults, each led by its dotted path.
-    """
+    """What a dataclass makes of a nested mapping."""
     try:
         # The strict JSON mode: no silent "16" -> 16 or 1.5 -> 1; lists become tuples.
         return TypeAdapter(schema).validate_json(json.dumps(content), strict=True)

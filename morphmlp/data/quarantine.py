@@ -2,16 +2,19 @@
 
 import datetime
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from morphmlp.config.operation import IngestConfig
 from morphmlp.data.columns import QUARANTINE
+from morphmlp.data.decoding.stored_frames.frame_names import stored_path
 from morphmlp.errors import QuarantineLimitError
 from morphmlp.files import atomic_file
 
@@ -45,17 +48,18 @@ class BrokenVideo:
         return self.video_id, self.size_bytes, self.mtime
 
 
+_BROKEN = TypeAdapter(BrokenVideo)
+
+
 def broken_to_plain(video: BrokenVideo) -> dict[str, str | int | None]:
     """The fields as plain values that JSON takes."""
-    return {**asdict(video), "mtime": None if video.mtime is None else video.mtime.isoformat()}
+    plain: dict[str, str | int | None] = _BROKEN.dump_python(video, mode="json")
+    return plain
 
 
 def broken_from_plain(fields: Mapping[str, str | int | None]) -> BrokenVideo:
     """The video of `broken_to_plain`'s fields."""
-    mtime = fields["mtime"]
-    time = datetime.datetime.fromisoformat(mtime) if isinstance(mtime, str) else None
-    known: dict[str, Any] = {**fields, "mtime": time}
-    return BrokenVideo(**known)
+    return _BROKEN.validate_python(fields)
 
 
 class Quarantine:
@@ -125,19 +129,23 @@ class Quarantine:
             pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), unfinished)
 
 
+def file_state(path: str) -> tuple[int | None, datetime.datetime | None]:
+    """Size and time of change of a video's file or folder as it is now; None where there is none."""
+    try:
+        status = os.stat(stored_path(path))  # noqa: PTH116 (a Path each costs more, and there are millions)
+    except OSError:
+        return None, None
+    return status.st_size, datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC)
+
+
 def broken_limit(ingest: IngestConfig) -> float:
     """The share of a split's videos that may be broken: none at all with `on_broken: fail`."""
     return 0.0 if ingest.on_broken == "fail" else ingest.max_quarantined_share
 
 
-def _quarantine_beside(manifest: str | Path) -> Path:
-    """Where the broken videos of a manifest are listed by `prepare.py verify`: `train.quarantine.parquet`."""
-    return Path(manifest).with_suffix(".quarantine.parquet")
-
-
 def earlier_broken(manifest: str | Path) -> list[BrokenVideo]:
     """What `prepare.py verify` found broken among a manifest's videos; nothing where it wasn't run."""
-    return Quarantine.read(_quarantine_beside(manifest)).videos()
+    return Quarantine.read(Path(manifest).with_suffix(".quarantine.parquet")).videos()
 
 
 def too_many_broken(stage: str, broken: int, *, num_videos: int, limit: float, drawn: int | None = None) -> str | None:

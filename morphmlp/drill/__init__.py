@@ -3,6 +3,8 @@
 `trials.run_drill` does it. The names are here, without the code, so that help comes before torch and Ray are imported.
 """
 
+from morphmlp.errors import MorphMLPError
+
 STOP_NAMES = (
     *("worker-killed", "controller-killed", "node-lost", "driver-killed", "ctrl-c", "sigterm", "sighup", "lost-log"),
     *(
@@ -16,3 +18,7 @@ STOP_NAMES = (
     ),
 )
 """In the order of the table; `trials.STOPS` has each one's code."""
+
+
+class DrillError(MorphMLPError):
+    """A stop that didn't happen, or after which the run didn't resume."""

@@ -16,8 +16,8 @@ from typing import IO
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import parse_yaml
 from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
+from morphmlp.drill import DrillError
 from morphmlp.drill.processes import end_marked, marked_environment
-from morphmlp.errors import DrillError
 from morphmlp.training.record.ledger import History, read_history
 from morphmlp.training.record.run_folder import RunFolder
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from morphmlp.data.manifest import read_manifest
 from morphmlp.data.stream.plan import Cursor, TrainPlan
+from morphmlp.drill import DrillError
 from morphmlp.drill.demo_run import RUN_NAME, DemoRun
-from morphmlp.errors import DrillError
 from morphmlp.record import Metrics
 from morphmlp.tracking import RunWriter, find_run
 from morphmlp.training.checkpoint.store import CheckpointStore

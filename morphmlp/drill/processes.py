@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from morphmlp.errors import DrillError
+from morphmlp.drill import DrillError
 
 MARK = "MORPHMLP_DRILL"
 """Environment variable that all processes of a trial inherit; its value is the trial's folder."""

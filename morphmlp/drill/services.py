@@ -14,8 +14,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from morphmlp.drill import DrillError
 from morphmlp.drill.processes import marked_environment
-from morphmlp.errors import DrillError
 
 START_PATIENCE_S = 180.0
 _CHUNK_BYTES = 16 * 1024

@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
+from morphmlp.drill import DrillError
 from morphmlp.drill.demo_run import CHECKPOINT_EVERY, RUN_NAME, DemoRun, Surroundings
 from morphmlp.drill.outcome import Comparison, Remains
 from morphmlp.drill.processes import end_marked, kill, train_controller, training_worker
-from morphmlp.errors import DrillError
 from morphmlp.training.checkpoint.store import CONTENT_FILE, CheckpointStore
 
 SMALL_FILE_BYTES = 64 * 1024

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from morphmlp.drill import DrillError
 from morphmlp.drill.demo_run import DemoRun, Surroundings
 from morphmlp.drill.outcome import Comparison, Remains
 from morphmlp.drill.processes import training_workers
 from morphmlp.drill.services import Nodes, Server, SlowLink, local_nodes, mlflow_server, object_store
 from morphmlp.drill.stops import Stop, said, started_again
-from morphmlp.errors import DrillError
 
 SERVER_AWAY_S = 10.0
 """How long the MLflow server is away, at least; also so many steps that several reports meet no server."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from morphmlp.drill import DrillError
 from morphmlp.drill.demo_run import CHECKPOINT_EVERY, Demo, DemoRun, Surroundings, trial_folders
 from morphmlp.drill.outcome import (
     ROUNDING,
@@ -31,7 +32,7 @@ from morphmlp.drill.stops import (
     WorkerKilled,
 )
 from morphmlp.drill.stops_around import Elastic, MlflowDown, NodeLost, SlowStorage, UploadKilled
-from morphmlp.errors import DrillError, MorphMLPError
+from morphmlp.errors import MorphMLPError
 from morphmlp.progress import Progress
 
 STOPS: Mapping[str, type[Stop]] = {

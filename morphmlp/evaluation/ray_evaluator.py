@@ -77,25 +77,6 @@ def score_views(
         EvaluationError: A video was neither scored nor quarantined.
     """
     extractor = ViewClips(clip=clip, views=views)
-    dataset = scoring_dataset(
-        task, weights, manifest, extractor=extractor, pool=pool, share=share, videos_at_once=videos_at_once
-    )
-    return _collected(
-        dataset, manifest, task, views=extractor.clips_per_video, broken_limit=broken_limit, progress=progress
-    )
-
-
-def scoring_dataset(
-    task: Task,
-    weights: Mapping[str, Tensor],
-    manifest: Manifest,
-    *,
-    extractor: ViewClips,
-    pool: ScorerPool,
-    share: IngestShare,
-    videos_at_once: int,
-) -> ray.data.Dataset:
-    """The lazy pipeline of `score_views`."""
     rows = np.arange(len(manifest), dtype=np.int64)
     plans = [
         MicroBatchPlan(epoch=0, step=0, index=index, rows=part)
@@ -115,7 +96,9 @@ def scoring_dataset(
         label_selector=pool.node_labels,
     )
     limit_execution(dataset.context, share, extractor, actor_cpus=scorers * pool.cpus_per_worker)
-    return dataset
+    return _collected(
+        dataset, manifest, task, views=extractor.clips_per_video, broken_limit=broken_limit, progress=progress
+    )
 
 
 def _collected(

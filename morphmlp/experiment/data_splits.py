@@ -45,13 +45,11 @@ class DataSplits:
 
     def tags(self) -> dict[str, str]:
         """Their fingerprints, as they stand in the record."""
+        prepared = {Tags.PREPARED + split: manifest.prepared for split, manifest in self.by_split().items()}
         return {
             **{tag: self.fingerprints[split] for split, tag in SPLIT_TAGS.items()},
-            **{Tags.PREPARED + split: made for split, made in self._prepared().items() if made is not None},
+            **{tag: made for tag, made in prepared.items() if made is not None},
         }
-
-    def _prepared(self) -> dict[str, str | None]:
-        return {split: manifest.prepared for split, manifest in self.by_split().items()}
 
 
 def read_splits(config: ExperimentConfig) -> DataSplits:

@@ -67,11 +67,7 @@ def _some_videos(splits: Iterable[DataSplits]) -> dict[str, tuple[str, ...]]:
 
 
 def _answers(questions: dict[NodeResources, Question]) -> list[tuple[str, Answer]]:
-    """What the nodes say; one that is gone by then has no part any more.
-
-    Raises:
-        ClusterError: A node gives no answer, or can't run this code.
-    """
+    """What the nodes say; one that is gone by then has no part any more."""
     asked = {
         # Zero CPUs: nothing else of the cluster has to make room for it.
         ray.remote(num_cpus=0, max_retries=0)(answer)

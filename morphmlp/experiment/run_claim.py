@@ -62,8 +62,7 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
 def claim(config: ExperimentConfig, data: DataSplits, folder: RunFolder, uri: str) -> RunSummary | None:
     """Take a run's folder for an experiment; one that holds the same, unfinished experiment is continued.
 
-    Returns:
-        The run's record so far; None where the store has none.
+    What comes back is the run's record so far; None where the store has none.
 
     Raises:
         CheckpointError: It is a finished run's or another experiment's, or was begun on other data; the differences are

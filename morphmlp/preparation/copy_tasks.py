@@ -14,6 +14,7 @@ from morphmlp.data.decoding.sources import file_crc32, holds_frame_files, holds_
 from morphmlp.data.decoding.stored_frames.frame_names import stored_path
 from morphmlp.data.decoding.stored_frames.frame_stores import SUFFIX, open_packed_frames, pack_frames
 from morphmlp.data.manifest import writing
+from morphmlp.data.quarantine import file_state
 from morphmlp.errors import DecodeError, DecodeTimeoutError
 from morphmlp.preparation.copies import COPIED, CopyFiles
 from morphmlp.preparation.findings import facts_of
@@ -21,7 +22,7 @@ from morphmlp.preparation.likeness import least_psnr_db
 from morphmlp.preparation.subprocess_call import SubprocessCall
 from morphmlp.preparation.transcode_settings import TranscodeSettings
 from morphmlp.preparation.transcoding import Copy, transcode
-from morphmlp.preparation.work_folder import file_state, stored_bytes
+from morphmlp.preparation.work_folder import stored_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,7 @@ class TranscodeTask:
         return {**asdict(self.transcoding), "least_psnr_db": least_psnr_db(self.transcoding.crf)}
 
     def __call__(self, video: Mapping[str, object]) -> dict[str, object]:
-        """Write the copy.
-
-        Raises:
-            DecodeError: The video can't be decoded.
-            ManifestError: The copy can't be written.
-        """
+        """Write the copy; for what is raised see `VideoTask`."""
         path = str(video["path"])
         if holds_frames(path):
             raise DecodeError("is stored as frames; transcode takes video files")
@@ -84,12 +80,7 @@ class PackTask:
         return {"decoded": True}
 
     def __call__(self, video: Mapping[str, object]) -> dict[str, object]:
-        """Write the archive, and decode what is in it once.
-
-        Raises:
-            DecodeError: The folder's frames don't make a video, are fewer than its list promises, or all unreadable.
-            ManifestError: The archive can't be written.
-        """
+        """Write the archive, and decode what is in it once; for what is raised see `VideoTask`."""
         path, promised = str(video["path"]), cast(int | None, video["num_frames"])
         if not Path(stored_path(path)).exists():
             raise DecodeError("no such file or directory")
@@ -117,12 +108,7 @@ CopyTask = TranscodeTask | PackTask
 
 
 def transcode_one(request: tuple[str, str, TranscodeSettings]) -> Copy:
-    """Runs in the separate process: transcode from a path to a path.
-
-    Raises:
-        DecodeError: The video can't be decoded.
-        ManifestError: The copy can't be written.
-    """
+    """Runs in the separate process: transcode from a path to a path."""
     source, target, settings = request
     return transcode(source, Path(target), settings)
 
@@ -141,10 +127,6 @@ def _place(files: CopyFiles, video: Mapping[str, object], suffix: str) -> Path:
 
 
 def _written(source: str, target: Path) -> dict[str, object]:
-    state = file_state(str(target))
-    return {
-        "stored_bytes": stored_bytes(source),
-        "output": str(target),
-        "output_bytes": state.size_bytes,
-        "output_mtime": state.mtime,
-    }
+    size, mtime = file_state(str(target))
+    written = {"output": str(target), "output_bytes": size, "output_mtime": mtime}
+    return {"stored_bytes": stored_bytes(source), **written}

@@ -47,7 +47,7 @@ def with_columns(manifest: Manifest, new: Mapping[str, pa.ChunkedArray]) -> Mani
 
 
 def write_quarantine(
-    path: Path, found: pa.Table, *, stage: str, decoder: str, version: str, now: datetime.datetime
+    path: Path, found: pa.Table, *, stage: str, decoder: str, version: str, now: datetime.datetime | None = None
 ) -> None:
     """List the videos that can't be used, as `columns.QUARANTINE`.
 
@@ -68,6 +68,7 @@ def write_quarantine(
     quarantine.replace(
         stage, (BrokenVideo(**row, stage=stage, decoder=decoder, decoder_version=version) for row in rows)
     )
+    now = now or datetime.datetime.now(datetime.UTC)
     with writing(path):
         quarantine.write(path, run=f"{stage} {now:%Y-%m-%d %H:%M:%S} UTC", earlier=before)
 

@@ -128,19 +128,12 @@ def _most_frequent(axes: Axes, values: Sequence[str], *, title: str) -> None:
     shown = [(str(names[place]), int(counts[place])) for place in order[:_MOST_BARS]]
     if len(order) > _MOST_BARS:
         shown.append((f"{len(order) - _MOST_BARS:,} others", int(counts[order[_MOST_BARS:]].sum())))
-    _bars(axes, shown, color=_BLUE)
-
-
-def _bars(axes: Axes, shown: Sequence[tuple[str, int]], *, color: str) -> None:
-    places = np.arange(len(shown))
-    counts = [count for _, count in shown]
-    axes.barh(places, counts, color=color, height=0.65)
-    for place, count in zip(places, counts, strict=True):
-        axes.annotate(f"{count:,}", (count, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_yticks(places, [name for name, _ in shown])
+    bars = axes.barh(range(len(shown)), [count for _, count in shown], color=_BLUE, height=0.65)
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
     # A single bar would fill the whole height.
     axes.set_ylim(max(len(shown), 4) - 0.5, -0.5)
-    axes.set_xlim(0, 1.25 * max(counts))
+    axes.set_xlim(0, 1.25 * max(count for _, count in shown))
     axes.xaxis.set_major_locator(NullLocator())
     axes.spines["bottom"].set_visible(False)
 

@@ -1,6 +1,5 @@
 """Make copies of a data set over the cluster, with a manifest of their own; the originals are only read."""
 
-import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,14 +67,7 @@ def make_copies(job: CopyJob, *, progress: Progress) -> Outcome:
     with work.opened():
         remove_unfinished(files)
         copied = do_with_every_video(videos, task, work, title=task.how, progress=progress)
-        write_quarantine(
-            files.quarantine,
-            copied,
-            stage=task.how,
-            decoder=task.with_what,
-            version=task.version,
-            now=datetime.datetime.now(datetime.UTC),
-        )
+        write_quarantine(files.quarantine, copied, stage=task.how, decoder=task.with_what, version=task.version)
         broken = broken_videos(copied).num_rows
         if broken == copied.num_rows:
             (reason, *others) = reason_lines(copied, shown=1)

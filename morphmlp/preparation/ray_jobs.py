@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 
+from morphmlp.data.quarantine import file_state
 from morphmlp.errors import ManifestError
-from morphmlp.preparation.work_folder import WorkFolder, file_state
+from morphmlp.preparation.work_folder import WorkFolder
 from morphmlp.progress import Progress
 
 _KEEP_EVERY_S = 1.0
@@ -60,12 +61,12 @@ class _TaskOfVideos:
         return pa.Table.from_pylist([self._one(video) for video in videos.to_pylist()], schema=self.task.schema)
 
     def _one(self, video: Mapping[str, object]) -> dict[str, object]:
-        state = file_state(str(video["path"]))  # before it's read: a change from now on is one
+        size, mtime = file_state(str(video["path"]))  # before it's read: a change from now on is one
         row: dict[str, object] = {
             "video_id": video["video_id"],
             "path": video["path"],
-            "size_bytes": state.size_bytes,
-            "mtime": state.mtime,
+            "size_bytes": size,
+            "mtime": mtime,
             "error": "",
             "message": "",
         }

@@ -1,6 +1,5 @@
 """Verify a manifest over the cluster: decode everything, fill the manifest, list what's broken, draw it."""
 
-import datetime
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -74,11 +73,7 @@ class VerifyTask:
     schema = VERIFIED
 
     def __call__(self, video: Mapping[str, object]) -> dict[str, object]:
-        """Everything about a video that can be used.
-
-        Raises:
-            DecodeError: It can't.
-        """
+        """Everything about a video that can be used; for what is raised see `VideoTask`."""
         path, promised = str(video["path"]), video.get("num_frames")
         videos = isolated_videos(self.decoder, self.limits())
         # The number of frames that the list promises holds for frames stored one by one; a video file knows its own.
@@ -176,14 +171,8 @@ def verify_manifest(
             )
         judged = found if task.keeps_cut_short else without_cut_short(found)
         write_manifest(filled_manifest(manifest, judged), output)
-        write_quarantine(
-            files.quarantine,
-            judged,
-            stage=_STAGE,
-            decoder=task.decoder,
-            version=str(settings["decoder_version"]),
-            now=datetime.datetime.now(datetime.UTC),
-        )
+        version = str(settings["decoder_version"])
+        write_quarantine(files.quarantine, judged, stage=_STAGE, decoder=task.decoder, version=version)
         labels = manifest.table["label"].to_numpy()
         figure = overview_figure(judged, labels, manifest.class_names, title=output.stem)
         with writing(files.picture), atomic_file(files.picture) as unfinished:

@@ -241,11 +241,7 @@ class _Written:
         self._container.mux(self._stream.encode())
 
     def compared(self, path: Path) -> VideoInfo:
-        """What the default decoder finds in the finished copy.
-
-        Raises:
-            CopyError: It isn't what was put in.
-        """
+        """What the default decoder finds in the finished copy."""
         source_s = [self._info.pts_s[index] for index in self._indices]
         try:
             copy = PyAVDecoder().open(str(path))

@@ -4,7 +4,6 @@ Results lie as small Parquet parts in a work folder next to the output until a j
 video counts as finished while its file, and what was made of it, are as they were.
 """
 
-import datetime
 import fcntl
 import json
 import math
@@ -14,7 +13,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -52,23 +50,6 @@ _CHECKED_AT_ONCE = 2**18
 _CHECK_COLUMNS = ["video_id", "path", "size_bytes", "mtime", "error", "output", "output_bytes"]
 
 
-@dataclass(frozen=True)
-class FileState:
-    """A file as it is now; None where there is none."""
-
-    size_bytes: int | None
-    mtime: datetime.datetime | None
-
-
-def file_state(path: str) -> FileState:
-    """Size and time of change of a file or folder."""
-    try:
-        status = os.stat(stored_path(path))  # noqa: PTH116 (a Path each costs more, and there are millions)
-    except OSError:
-        return FileState(None, None)
-    return FileState(status.st_size, datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC))
-
-
 def stored_bytes(path: str) -> int:
     """Size of a file, or of all files right in a folder."""
     place = Path(stored_path(path))
@@ -85,8 +66,7 @@ class WorkFolder:
     """
 
     def __init__(self, folder: Path, *, table: Path, schema: pa.Schema, settings: Mapping[str, JsonValue]) -> None:
-        self._folder = folder
-        self._table = table
+        self._folder, self._table = folder, table
         self._schema = schema.with_metadata({_SETTINGS: json.dumps(settings, sort_keys=True).encode()})
         self._small: list[Path] = []
 
@@ -232,7 +212,7 @@ def _piece_states(paths: pa.ChunkedArray) -> npt.NDArray[np.int64]:
                 states[place] = states[place_of[path]]
             elif path is not None:
                 place_of[path] = place
-                status = os.stat(stored_path(path))  # noqa: PTH116 (the same)
+                status = os.stat(stored_path(path))  # noqa: PTH116 (a Path each costs more, and there are millions)
                 fraction, seconds = math.modf(status.st_mtime)  # rounded as `datetime` does it
                 states[place] = status.st_size, int(seconds) * 1_000_000 + round(fraction * 1e6)
     return states

@@ -100,9 +100,8 @@ def contact_sheet(rows: Sequence[SheetRow], *, title: str, pictures: int = 8) ->
         top = height - _HEAD_INCHES - place * _ROW_INCHES
         again = place > 0 and rows[place - 1].video_id == row.video_id
         if not again:
-            figure.add_artist(
-                Line2D((0.1 / width, 1 - 0.1 / width), (top / height, top / height), color=_RULE, linewidth=0.8)
-            )
+            ends = (0.1 / width, 1 - 0.1 / width)
+            figure.add_artist(Line2D(ends, (top / height, top / height), color=_RULE, linewidth=0.8))
         _write_words(figure, row, top=top, again=again)
         if row.clip is not None:
             _place_pictures(figure, row, row.clip, top=top, pictures=pictures)
@@ -163,12 +162,6 @@ def _place_pictures(figure: Figure, row: SheetRow, clip: Frames, *, top: float, 
         axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
         axes.imshow(clip[frame], interpolation="antialiased")
         axes.axis("off")
-        axes.text(
-            0.03,
-            0.04,
-            str(row.indices[frame]),
-            transform=axes.transAxes,
-            fontsize=7,
-            color="white",
-            bbox={"boxstyle": "square,pad=0.15", "facecolor": "black", "alpha": 0.55, "linewidth": 0},
-        )
+        box = {"boxstyle": "square,pad=0.15", "facecolor": "black", "alpha": 0.55, "linewidth": 0}
+        number = str(row.indices[frame])
+        axes.text(0.03, 0.04, number, transform=axes.transAxes, fontsize=7, color="white", bbox=box)

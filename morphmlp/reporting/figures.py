@@ -46,16 +46,14 @@ def loss_figure(history: Sequence[MetricPoint]) -> Figure:
     if len(steps) > 50:
         by_step.plot(steps, losses, color=_BLUE, alpha=0.25, linewidth=0.8, label="as reported")
         window = max(5, len(steps) // 50)
-        by_step.plot(steps, _running_median(losses, window), color=_BLUE, label=f"median of {window} reports")
+        medians = [np.median(losses[max(0, end - window) : end]) for end in range(1, len(losses) + 1)]
+        by_step.plot(steps, medians, color=_BLUE, label=f"median of {window} reports")
         by_step.legend(frameon=False)
     else:
         by_step.plot(steps, losses, color=_BLUE, marker="o", markersize=3)
     _style(by_epoch, title="Loss by epoch", x="epoch", y="cross-entropy (nats)")
-    _lines(
-        by_epoch,
-        history,
-        {Metrics.TRAIN_EPOCH_LOSS: ("training, augmented", _BLUE), Metrics.VAL_LOSS: ("validation", _ORANGE)},
-    )
+    curves = {Metrics.TRAIN_EPOCH_LOSS: ("training, augmented", _BLUE), Metrics.VAL_LOSS: ("validation", _ORANGE)}
+    _lines(by_epoch, history, curves)
     return figure
 
 
@@ -71,13 +69,8 @@ def score_figure(history: Sequence[MetricPoint], names: Sequence[ScoreName]) -> 
         axes.set_ylim(0, 102)
     _, tested = _series(history, names[0].test_metric)
     if len(tested):
-        axes.axhline(
-            tested[-1],
-            color=_GREY,
-            linestyle="--",
-            linewidth=1,
-            label=f"test {names[0].title}, all views: {tested[-1]:.1f}",
-        )
+        label = f"test {names[0].title}, all views: {tested[-1]:.1f}"
+        axes.axhline(tested[-1], color=_GREY, linestyle="--", linewidth=1, label=label)
     # The primary score comes last, so that its line lies on top.
     curves = list(zip(names, (_BLUE, _ORANGE, _GREY), strict=False))[::-1]
     _lines(axes, history, {name.val_metric: (f"{name.title}, one view", color) for name, color in curves})
@@ -161,11 +154,6 @@ def _lines(axes: Axes, history: Sequence[MetricPoint], metrics: dict[str, tuple[
         axes.legend(frameon=False)
 
 
-def _running_median(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Median of the last `window` values, fewer at the start."""
-    return np.array([np.median(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))])
-
-
 def _short(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
@@ -224,16 +212,8 @@ def _draw_bars(axes: Axes, bars: Sequence[Sequence[TimeWindow]]) -> None:
     bottom = np.zeros(len(bars))
     for label, part in seconds.items():
         share = part.sum() / total_s if total_s else 0.0
-        axes.bar(
-            ends - steps,
-            part / steps,
-            width=steps,
-            bottom=bottom,
-            align="edge",
-            color=_PARTS[label][1],
-            linewidth=0,
-            label=f"{label}: {share:.0%}",
-        )
+        text, color = f"{label}: {share:.0%}", _PARTS[label][1]
+        axes.bar(ends - steps, part / steps, steps, bottom, align="edge", color=color, linewidth=0, label=text)
         bottom += part / steps
     axes.set_xlim((ends - steps)[0], ends[-1])
     top = _HIGHEST * float(np.median(bottom))
@@ -248,13 +228,7 @@ def _mark_workers(axes: Axes, windows: Sequence[TimeWindow]) -> None:
     for window in windows:
         if before is not None and window.workers != before.workers:
             axes.axvline(before.step, color="#333333", linestyle="--", linewidth=1)
-            axes.annotate(
-                f" {before.workers} → {window.workers} workers",
-                (before.step, 1),
-                xycoords=("data", "axes fraction"),
-                va="top",
-                fontsize=8,
-                rotation=90,
-                ha="right",
-            )
+            text, place = f" {before.workers} → {window.workers} workers", (before.step, 1)
+            at_top = ("data", "axes fraction")
+            axes.annotate(text, place, xycoords=at_top, va="top", fontsize=8, rotation=90, ha="right")
         before = window

@@ -18,16 +18,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
 
 from morphmlp.tracking.buffered import BufferedWriter, end_early, write_waiting
-from morphmlp.tracking.runs import (
-    find_run,
-    open_run,
-    read_children,
-    read_history,
-    read_run,
-    read_runs,
-    read_text,
-    ready_store,
-)
+from morphmlp.tracking.runs import find_run, open_run, read_history, read_run, read_runs, ready_store
 from morphmlp.tracking.store import prepare_store, tracking_uri
 from morphmlp.tracking.writer import RetryPolicy, RunWriter
 
@@ -39,11 +30,9 @@ __all__ = [
     "find_run",
     "open_run",
     "prepare_store",
-    "read_children",
     "read_history",
     "read_run",
     "read_runs",
-    "read_text",
     "ready_store",
     "tracking_uri",
     "write_waiting",

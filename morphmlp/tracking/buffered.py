@@ -35,10 +35,7 @@ class BufferedWriter:
         Nobody else may write the run's metrics until `close`. `log` takes a line when the store stops taking the
         record, and one when it takes it again, from the writing thread.
         """
-        self._writer = writer
-        self._path = path
-        self._log = log
-        self._longest_pause_s = longest_pause_s
+        self._writer, self._path, self._log, self._longest_pause_s = writer, path, log, longest_pause_s
         self._lines = WaitingLines(path)
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -132,10 +129,8 @@ def write_waiting(path: Path, writer: RunWriter, *, limit_s: float = LIMIT_S) ->
 def end_early(writer: RunWriter, status: Status, waiting: Path) -> TrackingError | None:
     """Write what waits and end a run that failed or was stopped, without waiting for a store that doesn't answer.
 
-    The writer's retry policy isn't used.
-
-    Returns:
-        Why the record isn't complete, if it isn't. A later run of the same name completes it.
+    The writer's retry policy isn't used. Returns why the record isn't complete, if it isn't; a later run of the same
+    name completes it.
     """
     hurried = RunWriter(writer.uri, writer.run_id)
     fault: TrackingError | None = None

@@ -3,9 +3,7 @@
 Every function raises TrackingError where the store can't be reached or used, or has no such run.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -112,31 +110,9 @@ def read_run(uri: str, run_id: str) -> RunSummary:
         return _summary(run, client.get_experiment(run.info.experiment_id).name)
 
 
-def read_children(uri: str, parent_run_id: str) -> list[RunSummary]:
-    """All runs of a sweep, whatever their status, newest first."""
-    parent = read_run(uri, parent_run_id)
-    with faults(uri), short_http_timeouts():
-        return _search(uri, parent.experiment, f"tags.`{Tags.PARENT}` = {quoted(parent_run_id)}")
-
-
 def read_history(uri: str, run_id: str, keys: Sequence[str]) -> list[MetricPoint]:
-    """All points of some metrics of a run, each by step.
-
-    Raises:
-        TrackingError: The store can't be reached or used, or has no such run.
-    """
+    """All points of some metrics of a run, each by step."""
     return RunWriter(uri, run_id).history(keys)
-
-
-def read_text(uri: str, run_id: str, file: str) -> str | None:
-    """A text among a run's artifacts; None where it has no such file."""
-    with faults(uri), short_http_timeouts(), tempfile.TemporaryDirectory() as folder:
-        client = MlflowClient(uri)
-        parent = str(PurePosixPath(file).parent)
-        listed = client.list_artifacts(run_id, None if parent == "." else parent)
-        if file not in {entry.path for entry in listed}:
-            return None
-        return Path(client.download_artifacts(run_id, file, folder)).read_text(encoding="utf-8")
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:

@@ -42,15 +42,12 @@ class RunWriter:
     """
 
     def __init__(self, uri: str, run_id: str, *, retry: "RetryPolicy | None" = None) -> None:
-        self.uri = uri
-        self.run_id = run_id
-        self._retry = retry
+        self.uri, self.run_id, self._retry = uri, run_id, retry
         self._client: MlflowClient | None = None
         self._stored: set[str] | None = None
         self._steps: dict[str, set[int]] = {}
 
     def __reduce__(self) -> tuple[type["RunWriter"], tuple[str, str]]:
-        """Travel as two strings."""
         return RunWriter, (self.uri, self.run_id)
 
     def metrics(self, rows: Sequence[MetricPoint]) -> None:
@@ -192,9 +189,7 @@ class RetryPolicy:
         limit_s: float = LIMIT_S,
         longest_pause_s: float = LONGEST_PAUSE_S,
     ) -> None:
-        self._log = log
-        self._kept_in = kept_in
-        self._limit_s = limit_s
+        self._log, self._kept_in, self._limit_s = log, kept_in, limit_s
         self._longest_pause_s = longest_pause_s
         self._since: float | None = None
         self._pause_s = 1.0

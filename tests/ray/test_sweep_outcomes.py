@@ -1,10 +1,10 @@
 """A sweep whose trials come to different ends: the others finish, and each is reported as what it is."""
 
 import pytest
+from sweep_records import read_sweep
 from sweeping import swept_points
 
 from morphmlp.config.sweep import SweepConfig
-from morphmlp.tuning.run.sweep_record import read_sweep
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(500)]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from morphmlp.data.datasets.kinetics_formats import (
     KINETICS_LAYOUTS,
     REPLACEMENTS,
-    is_kinetics_table,
     read_kinetics_csv,
     read_kinetics_json,
 )
@@ -157,9 +156,8 @@ def _with_class_ids(
     if set(counted) == {1} and all(row.label != 0 for row in named):
         lowered = [replace(row, label=row.label - 1) if isinstance(row.label, int) else row for row in named]
         return lowered, ("class ids of the list count from 1, as its folders show; they are taken from 0 on",)
-    if counted[0] * 2 >= len(
-        shifts
-    ):  # in a list that was cleaned by hand, some videos may lie in another class's folder
+    # In a list that was cleaned by hand, some videos may lie in another class's folder.
+    if counted[0] * 2 >= len(shifts):
         others = len(shifts) - counted[0]
         note = f"{others} of {len(shifts)} videos have another class than the folder in which they lie"
         return named, ((note,) if others else ()) + (() if shifts else _from_1(named, class_names))
@@ -227,7 +225,7 @@ def _kinetics_json(content: bytes, split: str | None, faults: Faults) -> FoundRo
 
 def _kinetics_csv(lines: Sequence[tuple[int, str]], split: str | None, faults: Faults) -> FoundRows | None:
     table = as_table(lines)
-    if table is None or not is_kinetics_table(table):
+    if table is None or "youtube_id" not in table.header:
         return None
     return _of_kinetics("official Kinetics CSV", read_kinetics_csv(table, split, faults))
 

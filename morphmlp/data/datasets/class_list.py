@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -127,14 +127,17 @@ def _json_list(content: bytes) -> list[tuple[int, str]] | None:
         names = json.loads(content)
     except ValueError:
         return None
-    lines = []
-    place, text = 0, content.decode()
-    for name in names:
-        if not isinstance(name, str):
-            return None
-        place = max(text.find(json.dumps(name, ensure_ascii=False), place), place)
-        lines.append((text.count("\n", 0, place) + 1, name))
-    return lines
+    if not all(isinstance(name, str) for name in names):
+        return None
+    return list(zip(_lines_of_strings(content.decode(), names), names, strict=True))
+
+
+def _lines_of_strings(text: str, strings: Iterable[str]) -> Iterator[int]:
+    """The line, from 1, on which each of a JSON text's strings stands; they come in its order."""
+    place = 0
+    for string in strings:
+        place = max(text.find(json.dumps(string, ensure_ascii=False), place), place)
+        yield text.count("\n", 0, place) + 1
 
 
 def _json_entries(content: bytes, clean: Callable[[str], str], faults: Faults) -> list[_Entry]:
@@ -150,11 +153,9 @@ def _json_entries(content: bytes, clean: Callable[[str], str], faults: Faults) -
         return []
     ids_first = all(key.isdecimal() and isinstance(value, str) and not value.isdecimal() for key, value in pairs)
     entries = []
-    place = 0
-    for key, value in pairs:
-        place = max(text.find(json.dumps(key, ensure_ascii=False), place), place)
+    for line, (key, value) in zip(_lines_of_strings(text, (key for key, _ in pairs)), pairs, strict=True):
         name, written = (value, key) if ids_first else (key, value)
-        line, digits, name = text.count("\n", 0, place) + 1, str(written), clean(_plain(name))
+        digits, name = str(written), clean(_plain(name))
         if name and digits.isdecimal():
             entries.append((line, name, digits))
         else:

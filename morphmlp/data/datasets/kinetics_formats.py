@@ -28,11 +28,6 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]*)?")
 UNLABELLED = "the list has no labels and can't be scored; take the validation list"
 
 
-def is_kinetics_table(table: Table) -> bool:
-    """Whether a file with a header is the official CSV."""
-    return "youtube_id" in table.header
-
-
 def read_kinetics_csv(table: Table, split: str | None, faults: Faults) -> list[AnnotatedVideo]:
     """The videos of the official CSV; further columns don't matter."""
     if lacking := [name for name in KINETICS_COLUMNS if name not in table.header and not (name == "split" and split)]:

@@ -19,14 +19,9 @@ from morphmlp.errors import ManifestError
 MAX_FAULTS = 20
 """Faults named; the rest is counted."""
 SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validate": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 _SPLIT_IN_NAME = re.compile(rf"({'|'.join(SPLIT_WORDS)})(list|set|split|videos)?\d*")
 _NOT_TEXT = "isn't a text file"
@@ -34,27 +29,22 @@ _NOT_TEXT = "isn't a text file"
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedVideo:
-    """One video of an annotation file.
-
-    Attributes:
-        line: The number of its line, from 1.
-        video_id: Name of the video in manifests and results; of a list, its path as it is written.
-        label: Class id, or the name of the class.
-        split: train, val or test.
-        names: Paths to look for below the videos' folder, without their endings; absolute ones too.
-        endings: What may follow a name, the most wanted first (see `video_folder`).
-        num_frames: Frames that the line promises; None where it doesn't say.
-        by_path: Whether the line names one file, not an id.
-    """
+    """One video of an annotation file, whose lines are counted from 1."""
 
     line: int
     video_id: str
+    """Name of the video in manifests and results; of a list, its path as it is written."""
     label: int | str
+    """Class id, or the name of the class."""
     split: str
     names: tuple[str, ...]
+    """Paths to look for below the videos' folder, without their endings; absolute ones too."""
     endings: tuple[str, ...]
+    """What may follow a name, the most wanted first (see `video_folder`)."""
     num_frames: int | None = None
+    """Frames that the line promises; None where it doesn't say."""
     by_path: bool = False
+    """Whether the line names one file, not an id."""
 
 
 class Faults:
@@ -193,19 +183,14 @@ def split_of(path: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Table:
-    """A file whose first line names the columns.
-
-    Attributes:
-        line: The number of that line.
-        header: The names, in small letters.
-        delimiter: What parts the fields.
-        body: The other lines with their numbers.
-    """
+    """A file whose first line, the one of this number, names the columns."""
 
     line: int
     header: tuple[str, ...]
+    """In small letters."""
     delimiter: str
     body: Sequence[tuple[int, str]]
+    """The other lines with their numbers."""
 
     def rows(self, faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
         """The lines as cells by column; what isn't such a line is a fault."""

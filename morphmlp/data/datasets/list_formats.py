@@ -22,16 +22,8 @@ PATH_COLUMNS = (
 """Names of columns that hold a path, the surest first; those of the others follow."""
 _COUNTS = ("num_frames", "total_frames", "n_frames", "frame_count", "frames")
 LABEL_COLUMNS = (
-    "class_id",
-    "label_id",
-    "class_idx",
-    "label_idx",
-    "target",
-    "label",
-    "labels",
-    "class",
-    "class_name",
-    "tag",
+    *("class_id", "label_id", "class_idx", "label_idx"),
+    *("target", "label", "labels", "class", "class_name", "tag"),
 )
 SPLIT_COLUMNS = ("split", "subset")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -43,19 +35,15 @@ _QUOTED = re.compile(r'"((?:[^"]|"")+)"(.*)')
 
 @dataclass(frozen=True, kw_only=True)
 class FoundRows:
-    """The videos of annotations.
-
-    Attributes:
-        form: What the annotations are, in words.
-        rows: Their videos; paths of a list are as they are written.
-        has_names: Whether labels are names of classes, not ids.
-        looked_for: Under which names videos are looked for, in words; None where the annotations name files.
-    """
+    """The videos of annotations; paths of a list are as they are written."""
 
     form: str
+    """What the annotations are, in words."""
     rows: Sequence[AnnotatedVideo]
     has_names: bool = True
+    """Whether labels are names of classes, not ids."""
     looked_for: str | None = None
+    """Under which names videos are looked for, in words; None where the annotations name files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,43 +27,31 @@ _DRIVE = re.compile(r"[A-Za-z]:(?=/)")
 
 @dataclass(frozen=True)
 class Annotations:
-    """What an annotation file says, matched with the files on disk.
-
-    Attributes:
-        manifest: One row per video; those that aren't there are marked.
-        form: What the file is, in words.
-        class_order: Where the order of the classes comes from, in words.
-        missing: `FILE:LINE: ...` for each video that isn't there.
-        warnings: What to know before relying on them.
-    """
+    """What an annotation file says, matched with the files on disk; videos that aren't there are marked."""
 
     manifest: Manifest
     form: str
+    """What the file is, in words."""
     class_order: str
+    """Where the order of the classes comes from, in words."""
     missing: tuple[str, ...]
+    """`FILE:LINE: ...` for each video that isn't there."""
     warnings: tuple[str, ...] = ()
+    """What to know before relying on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledRows:
-    """The videos of an annotation file, each once and with its class id.
-
-    Attributes:
-        rows: The videos.
-        labels: Class id of each.
-        class_names: Names in label order.
-        form: What the file is, in words.
-        class_order: Where the order of the classes comes from, in words.
-        looked_for: Under which names videos are looked for, in words; None where the annotations name files.
-        warnings: What to know before relying on them.
-    """
+    """The videos of an annotation file, each once and with its class id; for the texts see `Annotations`."""
 
     rows: Sequence[AnnotatedVideo]
     labels: Sequence[int]
     class_names: Sequence[str]
+    """In label order."""
     form: str
     class_order: str
     looked_for: str | None = None
+    """Under which names videos are looked for, in words; None where the annotations name files."""
     warnings: tuple[str, ...] = ()
 
 
@@ -172,11 +160,7 @@ def label_ids(rows: Sequence[AnnotatedVideo], class_names: Sequence[str], faults
 def match_files(
     labelled: LabelledRows, folder: VideoFolder, *, file: Path, faults: Faults, allow_missing: bool
 ) -> Annotations:
-    """Look for the videos and make the manifest.
-
-    Raises:
-        ManifestError: All faults with their lines, at most `MAX_FAULTS` of them named.
-    """
+    """Look for the videos and make the manifest; raises all faults that were found by then (`Faults.raise_if_any`)."""
     rows = labelled.rows
     found = folder.find(rows)
     _note_repeated_files(rows, found, faults)

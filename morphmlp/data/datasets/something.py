@@ -28,10 +28,7 @@ def read_templates(path: str | Path) -> tuple[str, ...]:
     """The classes in label order, from an official label file or a manifest.
 
     The label file of V1 has one template per line and no ids, so the templates are sorted; that of V2 (JSON) and
-    `template<TAB>id` lines say the ids. Brackets are left out.
-
-    Raises:
-        ManifestError: All faults with their lines.
+    `template<TAB>id` lines say the ids. Brackets are left out. Faults are as for `read_class_list`.
     """
     return read_class_list(path, unnumbered="alphabetical", clean=without_brackets)
 

@@ -71,7 +71,7 @@ class VideoFolder:
         chunks = [videos[start : start + _CHUNK] for start in range(0, len(videos), _CHUNK)]
         # Threads: looking into a folder of frames is a question to the file system each.
         with ThreadPoolExecutor(_THREADS) as threads:
-            return [path for paths in threads.map(self._find_all, chunks) for path in paths]
+            return [path for paths in threads.map(lambda chunk: list(map(self._find, chunk)), chunks) for path in paths]
 
     def expected(self, video: Wanted) -> str:
         """The path that a missing video would have."""
@@ -102,9 +102,6 @@ class VideoFolder:
         """Names that were met and aren't UTF-8, so that no list can speak of them, with their bytes escaped."""
         found = [f"{listing.path}/{name}" for listing in self._listings.values() for name in listing.without_text]
         return sorted(map(shown, found))
-
-    def _find_all(self, videos: Sequence[Wanted]) -> list[str | None]:
-        return [self._find(video) for video in videos]
 
     def _find(self, video: Wanted) -> str | None:
         for name in video.names:
@@ -206,11 +203,7 @@ def is_text(name: str) -> bool:
 
 
 def require_text(path: str, what: str) -> None:
-    """Refuse a path that no manifest can hold.
-
-    Raises:
-        ManifestError: It isn't UTF-8.
-    """
+    """Refuse a path that no manifest can hold: one that isn't UTF-8."""
     if not is_text(path):
         raise ManifestError(
             f"{what}: {shown(path)} isn't UTF-8 text, which a manifest can't hold; rename it (`convmv -t utf8`), "

@@ -34,7 +34,6 @@ class AnyVideo:
     """Opens videos with a decoder, and those stored as frames without one. A `VideoOpener`."""
 
     def __init__(self, decoder: Decoder) -> None:
-        """Take the decoder for video files."""
         self._decoder = decoder
 
     def open(

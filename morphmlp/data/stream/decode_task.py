@@ -4,8 +4,6 @@ The same call serves a Ray Data task, a DataLoader's worker, a replay and a test
 process, so that whatever it does with a file costs that video alone.
 """
 
-import datetime
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +19,9 @@ from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips
 from morphmlp.data.columns import DECODED
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
-from morphmlp.data.decoding.stored_frames.frame_names import stored_path
 from morphmlp.data.decoding.stored_frames.image_bytes import IMAGE_CELLS, StoredImage
 from morphmlp.data.manifest import Manifest
+from morphmlp.data.quarantine import file_state
 from morphmlp.data.stream.clip_cache import ClipCache, clip_address
 from morphmlp.data.stream.plan import MicroBatchPlan
 from morphmlp.errors import DecoderStartError
@@ -154,7 +152,7 @@ def _broken(path: str, reasons: list[tuple[str, Exception]]) -> dict[str, Any]:
     decoder, error = reasons[-1]
     several = len(reasons) > 1
     texts = [f"{name}: {_one_line(reason)}" if several else _one_line(reason) for name, reason in reasons]
-    size, mtime = _file_facts(path)
+    size, mtime = file_state(path)
     return {
         "clips": np.empty(0, dtype=np.uint8),
         "height": 0,
@@ -168,15 +166,6 @@ def _broken(path: str, reasons: list[tuple[str, Exception]]) -> dict[str, Any]:
         "size_bytes": size,
         "mtime": mtime,
     }
-
-
-def _file_facts(path: str) -> tuple[int | None, datetime.datetime | None]:
-    """Size and time of change of a file, as they are when it turns out broken; None where there is none."""
-    try:
-        status = os.stat(stored_path(path))  # noqa: PTH116 (one call gives both)
-    except OSError:
-        return None, None
-    return status.st_size, datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC)
 
 
 def _binary_column(clips: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> pa.Array:

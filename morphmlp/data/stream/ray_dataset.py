@@ -99,16 +99,12 @@ def decoding_dataset(
         num_cpus=1,
         # Stages that need different resources are never fused: a test's scorers, which may hold GPUs, must not
         # decode. And a node never starts more decoding than its memory holds.
-        memory=_task_memory_bytes(extractor, share.videos_per_task),
+        # Memory: the task's clips twice (as extracted and as sent), and room for one video.
+        memory=2 * share.videos_per_task * _video_bytes(extractor) + _ONE_VIDEO_BYTES,
         label_selector=share.node_labels,
     )
     limit_execution(dataset.context, share, extractor)
     return dataset
-
-
-def _task_memory_bytes(extractor: ClipExtractor, videos: int) -> int:
-    """Memory of one decode task: its clips twice (as extracted and as sent), and room for one video."""
-    return 2 * videos * _video_bytes(extractor) + _ONE_VIDEO_BYTES
 
 
 def _video_bytes(extractor: ClipExtractor) -> int:

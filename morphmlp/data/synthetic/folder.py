@@ -47,11 +47,7 @@ def fill_folder(
 
 
 def _is_complete(output: Path, asked: Mapping[str, object]) -> bool:
-    """Whether the folder holds these very videos already; those whose writing was stopped are written again.
-
-    Raises:
-        ManifestError: It holds something else.
-    """
+    """Whether the folder holds these very videos already; those whose writing was stopped are written again."""
     marker = output / MARKER
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False

@@ -51,9 +51,7 @@ class BackgroundSaver:
         """The last good checkpoint: the one that was saved last, or that the run continues from."""
         self.seconds_of_last: float | None = None
         """How long the last successful save took."""
-        self._store = store
-        self._keep_last = keep_last
-        self._best_by = best_by
+        self._store, self._keep_last, self._best_by = store, keep_last, best_by
         self._retry_after_s = retry_after_s
         self._changed = threading.Condition()
         self._snapshots: list[_Snapshot] = []  # the first is being written
@@ -118,7 +116,10 @@ class BackgroundSaver:
                     break
                 if refused and not announced:
                     announced = True
-                    self._notes.append(self._waiting(timeout_s))
+                    self._notes.append(
+                        f"waiting up to {timeout_s:.0f} s (checkpoint.wait_for_storage_s) for {self._store.location} "
+                        "to take the last checkpoint, which is kept in memory; make room there"
+                    )
                 if log is not None:
                     for note in self._taken_notes():
                         log(note)
@@ -154,7 +155,9 @@ class BackgroundSaver:
         except StorageError as error:
             if self._refusal is None:
                 then = "it is kept in memory and tried again" if snapshot.required else "training continues"
-                self._note(f"checkpoint at step {step} could not be written: {error}; {then}, {self._last_good()}")
+                last = self.last_saved
+                good = "there is no earlier one" if last is None else f"the last good one is step {last.facts.step}"
+                self._note(f"checkpoint at step {step} could not be written: {error}; {then}, {good}")
             self._refusal = str(error) if snapshot.required else None
             return not snapshot.required
         if self._refusal is not None:
@@ -178,12 +181,6 @@ class BackgroundSaver:
                 del self._snapshots[0]
             self._changed.notify_all()
 
-    def _waiting(self, timeout_s: float) -> str:
-        return (
-            f"waiting up to {timeout_s:.0f} s (checkpoint.wait_for_storage_s) for {self._store.location} to take the "
-            "last checkpoint, which is kept in memory; make room there"
-        )
-
     def _loss(self, step: int, waited_s: float) -> str:
         """Why the last checkpoint isn't there, and what the user can do."""
         if self._refusal is None:
@@ -192,11 +189,6 @@ class BackgroundSaver:
             fault = f"the checkpoint at step {step}, tried for {waited_s:.0f} s: {self._refusal}"
         then = "begins anew" if self.last_saved is None else f"continues from step {self.last_saved.facts.step}"
         return f"{fault}; when the storage is fixed the same command {then}"
-
-    def _last_good(self) -> str:
-        if self.last_saved is None:
-            return "there is no earlier one"
-        return f"the last good one is step {self.last_saved.facts.step}"
 
     def _note(self, note: str) -> None:
         with self._changed:

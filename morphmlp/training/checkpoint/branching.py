@@ -7,7 +7,6 @@ down first: after a kill, `recover_branch` either undoes what had begun or compl
 import copy
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from morphmlp.config import ExperimentConfig, config_from_mapping, load_config
@@ -62,14 +61,16 @@ def branch(
         _require_same_data(given, store, donor.location)
         changes = "; ".join(changed_fields(given.config, config)) or "nothing changed"
         # Operational fields and paths stay the run's own.
-        own_new = config_from_mapping({**config_to_mapping(own), **_schedule_sections(config)})
+        mapping, sections = config_to_mapping(config), {field.partition(".")[0] for field in SCHEDULE}
+        schedule = {section: mapping[section] for section in sections}
+        own_new = config_from_mapping({**config_to_mapping(own), **schedule})
         begun = {
             "config": config_to_mapping(own_new),
             "step": donor.facts.step,
             "known": [stored.name for stored in store.stored()],
             "event": f"continues from {donor.location}, step {donor.facts.step}, with {changes}",
         }
-        atomic_write(_intention(folder), json.dumps(begun))
+        atomic_write(folder.branch, json.dumps(begun))
         try:
             store.save(_under(content, own_new), donor.facts)
         except CheckpointError:
@@ -90,24 +91,22 @@ def recover_branch(folder: RunFolder, store: CheckpointStore) -> StoredCheckpoin
     Raises:
         CheckpointError: The storage fails; the next call tries again.
     """
-    intention = _intention(folder)
-    if not intention.exists():
+    if not folder.branch.exists():
         return None
-    begun = json.loads(intention.read_text(encoding="utf-8"))
+    begun = json.loads(folder.branch.read_text(encoding="utf-8"))
     config = config_from_mapping(begun["config"])
     written = _written(store, begun, config)
     if written is not None:
         atomic_write(folder.experiment, config_to_yaml(config))
-        _make_only(store, written)
+        faults: list[str] = []
+        store.prune(written, keep_last=1, best_by=None, log=faults.append)
+        if store.stored() != [written]:  # a later one would be taken for the run's newest
+            raise CheckpointError("; ".join(faults) or f"{store.location}: holds other checkpoints than {written.name}")
         events = RunEvents(folder.events)
         if begun["event"] not in [event.text for event in read_events(folder.events)[-1:]]:
             events.add(begun["event"])
-    intention.unlink()
+    folder.branch.unlink()
     return written
-
-
-def _intention(folder: RunFolder) -> Path:
-    return folder.root / "branch-begun.json"
 
 
 def _written(store: CheckpointStore, begun: Mapping[str, Any], config: ExperimentConfig) -> StoredCheckpoint | None:
@@ -120,13 +119,6 @@ def _written(store: CheckpointStore, begun: Mapping[str, Any], config: Experimen
     return None
 
 
-def _make_only(store: CheckpointStore, kept: StoredCheckpoint) -> None:
-    faults: list[str] = []
-    store.prune(kept, keep_last=1, best_by=None, log=faults.append)
-    if store.stored() != [kept]:  # a later one would be taken for the run's newest
-        raise CheckpointError("; ".join(faults) or f"{store.location}: holds other checkpoints than {kept.name}")
-
-
 def _under(content: Mapping[str, Any], config: ExperimentConfig) -> dict[str, Any]:
     """A checkpoint's content under another schedule; tensors are shared, and early stopping counts from here."""
     optimizer = {**content["optimizer"], "param_groups": copy.deepcopy(content["optimizer"]["param_groups"])}
@@ -135,11 +127,6 @@ def _under(content: Mapping[str, Any], config: ExperimentConfig) -> dict[str, An
             group["weight_decay"] = config.optim.weight_decay
     count = nothing_counted(config.train.early_stopping)
     return {**content, "config": config_to_mapping(config), "optimizer": optimizer, **count}
-
-
-def _schedule_sections(config: ExperimentConfig) -> dict[str, Any]:
-    mapping = config_to_mapping(config)
-    return {section: mapping[section] for section in {field.partition(".")[0] for field in SCHEDULE}}
 
 
 def _require_schedule_only(old: ExperimentConfig, new: ExperimentConfig, where: str) -> None:

@@ -62,15 +62,14 @@ class Saving:
         restored: StoredCheckpoint | None,
     ) -> None:
         kept = config.checkpoint
-        self._state = state
-        self._config = config
-        self._data_fingerprint = data_fingerprint
+        self._state, self._config, self._data_fingerprint = state, config, data_fingerprint
         self._recipe = recipe
         self._score = recipe.task.scores[0]
         self._best_gain = _best_gain(store, self._score)
         self._patience_s = kept.wait_for_storage_s
         self._schedule = CheckpointSchedule(kept, total_steps=recipe.total_steps)
-        self._saver = BackgroundSaver(store, keep_last=kept.keep_last, best_by=self._score, restored=restored)
+        self.saver = BackgroundSaver(store, keep_last=kept.keep_last, best_by=self._score, restored=restored)
+        """Writes the checkpoints in the background; has lines for the user."""
 
     def after_step(self) -> None:
         """Save if it is due after the step that was just taken."""
@@ -102,12 +101,8 @@ class Saving:
         facts = CheckpointFacts(
             epoch=self._state.cursor.epoch, step=self._recipe.plan.step_of(self._state.cursor), score=score
         )
-        self._saver.submit(content, facts, required=required)
+        self.saver.submit(content, facts, required=required)
         self._schedule.saved()
-
-    def notes(self) -> list[str]:
-        """Lines for the user since the last call."""
-        return self._saver.notes()
 
     def finish(self, *, hurry: Callable[[], bool], log: Callable[[str], None]) -> None:
         """Wait until everything is written, for as long as `checkpoint.wait_for_storage_s` says.
@@ -117,7 +112,7 @@ class Saving:
         Raises:
             StorageError: The last checkpoint can't be written.
         """
-        self._saver.finish(self._patience_s, hurry=hurry, log=log)
+        self.saver.finish(self._patience_s, hurry=hurry, log=log)
 
 
 def _best_gain(store: CheckpointStore, score: ScoreName) -> float:
@@ -131,9 +126,7 @@ class CheckpointSchedule:
     def __init__(
         self, config: CheckpointConfig, *, total_steps: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._config = config
-        self._total_steps = total_steps
-        self._clock = clock
+        self._config, self._total_steps, self._clock = config, total_steps, clock
         self._saved_at = clock()
 
     def due_after_step(self, step: int) -> bool:

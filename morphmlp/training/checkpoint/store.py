@@ -87,7 +87,7 @@ class _UnmarkedError(CheckpointError):
 
 
 class CheckpointStore:
-    """The checkpoints of one run."""
+    """The checkpoints of one run. Every method raises StorageError where the storage can't be read or written."""
 
     def __init__(self, filesystem: FileSystem, root: str, *, location: str | None = None) -> None:
         self._files = filesystem
@@ -129,11 +129,7 @@ class CheckpointStore:
         return self._stored(name, marker)
 
     def stored(self) -> list[StoredCheckpoint]:
-        """All that were written to their end, from the oldest to the newest.
-
-        Raises:
-            StorageError: It can't be read.
-        """
+        """All that were written to their end, from the oldest to the newest."""
         return self._survey()[0]
 
     def newest(self, log: Callable[[str], None]) -> _Found:
@@ -143,7 +139,6 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: There are checkpoints, and none is complete.
-            StorageError: It can't be read, so that nobody knows which one is the newest.
         """
         return self._first_complete(log, lambda stored: stored)
 
@@ -154,7 +149,6 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: There are checkpoints, and none is complete.
-            StorageError: The storage can't be read.
         """
         return self._first_complete(log, lambda stored: _by_score(stored, score))
 
@@ -187,7 +181,6 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: There is none of that name, it is truncated, or it is something else.
-            StorageError: It can't be read.
         """
         return self._content(self._stored(name, self._marker(name)))
 
@@ -211,11 +204,7 @@ class CheckpointStore:
         self._remove_each([one for one in stored if one not in kept], log)
 
     def clear(self, log: Callable[[str], None]) -> int:
-        """Remove all checkpoints, of a run that nobody will continue; returns the bytes that they took.
-
-        Raises:
-            StorageError: It can't be read.
-        """
+        """Remove all checkpoints, of a run that nobody will continue; returns the bytes that they took."""
         self._remove_remains()
         return self._remove_each(self.stored(), log)
 

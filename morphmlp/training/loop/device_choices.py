@@ -46,7 +46,11 @@ def prepare_network(
         ConfigError: Blocks shall be compiled on a CPU, and there is no C++ compiler.
     """
     choice = config.execution.activation_checkpointing
-    notes = _frozen_notes(config, model)
+    notes = []
+    if config.train.frozen_parts:
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+        trained = sum(size for size, trains in sizes if trains)
+        notes.append(f"train.freeze: {trained:,} of {sum(size for size, _ in sizes):,} parameters train")
     if choice == "auto":
         stages, why = _stages_to_fit(config, precision, memory=_memory_bytes(device, local_workers))
         notes += why
@@ -60,14 +64,6 @@ def prepare_network(
         model.compile_blocks()
         notes.append("the first step compiles the network's blocks, which takes a minute or more (execution.compile)")
     return notes
-
-
-def _frozen_notes(config: ExperimentConfig, model: Backbone) -> list[str]:
-    if not config.train.frozen_parts:
-        return []
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    trained = sum(size for size, trains in sizes if trains)
-    return [f"train.freeze: {trained:,} of {sum(size for size, _ in sizes):,} parameters train"]
 
 
 def _stages_to_fit(config: ExperimentConfig, precision: Precision, *, memory: int) -> tuple[tuple[int, ...], list[str]]:

@@ -21,8 +21,7 @@ class EarlyStopping:
     """
 
     def __init__(self, config: EarlyStoppingConfig, score: ScoreName) -> None:
-        self._config = config
-        self._score = score
+        self._config, self._score = config, score
         self.best: float | None = None
         """The best score, in its own unit."""
         self.best_epoch = 0

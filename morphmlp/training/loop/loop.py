@@ -187,10 +187,7 @@ class Stepper:
     def __init__(
         self, state: TrainState, network: nn.Module, *, recipe: Recipe, device: torch.device, guard: StepGuard
     ) -> None:
-        self.state = state
-        self.guard = guard
-        self._network = network
-        self._recipe = recipe
+        self.state, self.guard, self._network, self._recipe = state, guard, network, recipe
         self._device = device
         self._parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
         self._statistics = RunningStatistics(state.model)

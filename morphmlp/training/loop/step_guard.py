@@ -32,7 +32,6 @@ class StepNumbers:
     """A few numbers of one step, on their way from the device."""
 
     def __init__(self, values: Tensor) -> None:
-        """Start the copy."""
         self._copied: torch.cuda.Event | None = None
         if values.device.type == "cuda":
             self._host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -78,9 +77,7 @@ class StepGuard:
         self.broken_videos = 0.0
         """Over all workers and the steps so far."""
         self.last_skipped: SkippedStep | None = None
-        self._max_in_a_row = max_in_a_row
-        self._loss_scaling = loss_scaling
-        self._on_skipped = on_skipped
+        self._max_in_a_row, self._loss_scaling, self._on_skipped = max_in_a_row, loss_scaling, on_skipped
         self._failed_in_a_row = self._overflowed_in_a_row = 0
         self._watched: tuple[int, int, StepNumbers] | None = None
 

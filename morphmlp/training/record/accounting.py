@@ -3,10 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Literal, Self
+
+from pydantic import TypeAdapter
 
 from morphmlp.line_file import read_json_lines
 from morphmlp.record import MetricPoint, Metrics
@@ -69,8 +71,7 @@ class TimeWindow:
     @classmethod
     def from_plain(cls, numbers: Mapping[str, float]) -> Self:
         """Back from a report."""
-        counts = {field.name for field in fields(cls) if field.type is int}
-        return cls(**{name: int(value) if name in counts else value for name, value in numbers.items()})  # type: ignore[arg-type]  # by the field's own type
+        return TypeAdapter(cls).validate_python(numbers)
 
 
 def without_repeats(windows: Sequence[TimeWindow]) -> list[TimeWindow]:
@@ -210,6 +211,9 @@ class RunAccount:
             f"held up outside of steps: {self.other_share:.0%} of the time went into validation, snapshots and "
             "reports: raise execution.validate_every_epochs or checkpoint.every_minutes"
         )
+        busy = self.compute_share / (1 - self.start_share)
+        who = "GPUs are" if self.facts.device == "cuda" else "workers' CPUs are"
+        computes = f"compute-bound: the {who} busy {busy:.0%} of the time ({_number(self.gmacs_per_s)} GMAC/s)"
         limits = [
             (self.stall_share, _STALL_LIMIT, self._waits_for_data()),
             (self.all_reduce_share, _ALL_REDUCE_LIMIT, communication),
@@ -220,7 +224,7 @@ class RunAccount:
         if over and judged_s < _JUDGED_S:
             needed = f"{_JUDGED_S:.0f} are needed"
             return f"too short a run to judge its speed: {judged_s:.0f} s after its first batch, {needed}"
-        return max(over, key=lambda found: found[0])[1] if over else self._computes()
+        return max(over, key=lambda found: found[0])[1] if over else computes
 
     def _waits_for_data(self) -> str:
         waiting = f"training waited for data {self.stall_share:.0%} of the time"
@@ -234,15 +238,11 @@ class RunAccount:
                 "speed, or raise ingest.object_store_mb"
             )
         more = math.ceil((needed - held) / max(self.workers, 1))
+        cores = "core" if more == 1 else "cores"
         return (
-            f"decode-bound: {waiting}; {estimate} cores, {held} now: add about {more} {_cores(more)} per worker "
+            f"decode-bound: {waiting}; {estimate} cores, {held} now: add about {more} {cores} per worker "
             "or transcode (`python pipelines/prepare.py transcode`)"
         )
-
-    def _computes(self) -> str:
-        busy = self.compute_share / (1 - self.start_share)
-        who = "GPUs are" if self.facts.device == "cuda" else "workers' CPUs are"
-        return f"compute-bound: the {who} busy {busy:.0%} of the time ({_number(self.gmacs_per_s)} GMAC/s)"
 
 
 def run_account(windows: Sequence[TimeWindow], facts: RunFacts) -> RunAccount:
@@ -320,7 +320,3 @@ def account_table(account: RunAccount) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _cores(count: int) -> str:
-    return "core" if count == 1 else "cores"

@@ -164,7 +164,9 @@ class Reporter:
             elif self._begun:
                 self._stepless_s += window.wall_s
             report["points"] = [(p.key, p.value, p.step, p.timestamp_ms) for p in self._points]
-        report["cpu_s"] = self._taken_cpu_s()
+        now = time.process_time()
+        report["cpu_s"] = now - self._cpu_s + self._validation_cpu_s
+        self._cpu_s, self._validation_cpu_s = now, 0.0
         self._steps, self._broken, self._points = [], [], []
         return report
 
@@ -191,12 +193,6 @@ class Reporter:
         )
         self._since = now
         return window
-
-    def _taken_cpu_s(self) -> float:
-        now = time.process_time()
-        spent = now - self._cpu_s + self._validation_cpu_s
-        self._cpu_s, self._validation_cpu_s = now, 0.0
-        return spent
 
     def _add_window(self, window: TimeWindow) -> dict[str, float]:
         """Points for the steps since the last report: means, at the last step's number."""

@@ -44,6 +44,8 @@ class RunFolder:
     """The resolved experiment file."""
     data = FilePath("{root}/data.json")
     """Fingerprints of the videos that the run began with, by split."""
+    branch = FilePath("{root}/branch-begun.json")
+    """What a run that continues from another's checkpoint is about to become, until it is."""
     start_weights = FilePath("{root}/start-from.json")
     """Names of tensors: taken from the weights that the run started from, fresh, and left in their file."""
     progress = FilePath("{root}/progress.jsonl")

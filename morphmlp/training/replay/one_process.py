@@ -44,8 +44,7 @@ class AllWorkersStepper(Stepper):
         super().__init__(state, state.model, recipe=recipe, device=device, guard=StepGuard())
         self.loss = self.grad_norm = float("nan")
         """Of the last step that was taken: mean over its clips, and before clipping; of a skipped step as well."""
-        self._num_workers = num_workers
-        self._on_micro_batch = on_micro_batch
+        self._num_workers, self._on_micro_batch = num_workers, on_micro_batch
         self._statistics_of_others = [RunningStatistics(state.model) for _ in range(num_workers - 1)]
 
     def _gradients(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
@@ -153,7 +152,6 @@ class StepInspection:
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> Self:
-        """Begin to look."""
         model = self._state.model
         self._hooks = [
             module.register_forward_hook(partial(self._see_output, name))
@@ -164,7 +162,6 @@ class StepInspection:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the hooks away."""
         for hook in self._hooks:
             hook.remove()
 

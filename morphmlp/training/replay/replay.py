@@ -4,7 +4,6 @@ The state is the one that a skipped step met, where that was kept; else it comes
 step (or from the beginning), and the steps in between are trained again.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from morphmlp.errors import CheckpointError, ConfigError, ManifestError
 from morphmlp.line_file import read_json_lines
 from morphmlp.models.parts import training_mode
 from morphmlp.progress import Progress
-from morphmlp.record import Metrics
+from morphmlp.record import Metrics, is_same
 from morphmlp.tasks.factory import task_of
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
@@ -76,7 +75,7 @@ class ReplayedStep:
         """Whether both numbers are those of the run, to the last bit; None where it wrote none down."""
         if self.recorded_loss is None or self.recorded_grad_norm is None:
             return None
-        return _same(self.loss, self.recorded_loss) and _same(self.grad_norm, self.recorded_grad_norm)
+        return is_same(self.loss, self.recorded_loss) and is_same(self.grad_norm, self.recorded_grad_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +187,22 @@ def replay(
         state, origin = _state_before(run, number, device, progress)
         num_workers = num_workers or _workers_at(run, number)
         recorded = _reported_numbers(run.folder, number)
-    for note in _prepare(run.config, state, device):
+    # As a worker does; only compiled blocks couldn't be looked into.
+    plain = replace(run.config, execution=replace(run.config.execution, compile="off"))
+    for note in prepare_network(plain, state.model, device, state.precision, local_workers=1):
         progress.line(note)
+    if run.config.execution.compile != "off":
+        progress.line(
+            "blocks aren't compiled here, so that they can be looked into: numbers may differ in the last digits"
+        )
     steps_before = number - 1 - run.recipe.plan.step_of(state.cursor)
     training_mode(state.model)
-    _train_again(run, state, steps_before, device=device, num_workers=num_workers, progress=progress)
+    if steps_before:
+        progress.phase("training again up to the step", total=steps_before, unit="steps")
+    stepper = AllWorkersStepper(state, recipe=run.recipe, device=device, num_workers=num_workers)
+    for done in range(1, steps_before + 1):
+        stepper.take(run.micro_batches(state.cursor, device))
+        progress.update(done, f"loss {stepper.loss:.3f}")
     epoch, batches = state.cursor.epoch, run.micro_batches(state.cursor, device)
     with StepInspection(state, recipe=run.recipe, videos=run.videos, num_workers=num_workers) as inspection:
         stepper = AllWorkersStepper(
@@ -215,29 +225,6 @@ def replay(
         recorded_loss=recorded[0],
         recorded_grad_norm=recorded[1],
     )
-
-
-def _prepare(config: ExperimentConfig, state: TrainState, device: torch.device) -> list[str]:
-    """As a worker does; only compiled blocks couldn't be looked into."""
-    plain = replace(config, execution=replace(config.execution, compile="off"))
-    notes = prepare_network(plain, state.model, device, state.precision, local_workers=1)
-    if config.execution.compile != "off":
-        notes.append(
-            "blocks aren't compiled here, so that they can be looked into: numbers may differ in the last digits"
-        )
-    return notes
-
-
-def _train_again(
-    run: RecordedRun, state: TrainState, steps: int, *, device: torch.device, num_workers: int, progress: Progress
-) -> None:
-    if not steps:
-        return
-    progress.phase("training again up to the step", total=steps, unit="steps")
-    stepper = AllWorkersStepper(state, recipe=run.recipe, device=device, num_workers=num_workers)
-    for done in range(1, steps + 1):
-        stepper.take(run.micro_batches(state.cursor, device))
-        progress.update(done, f"loss {stepper.loss:.3f}")
 
 
 def _state_before(run: RecordedRun, number: int, device: torch.device, progress: Progress) -> tuple[TrainState, str]:
@@ -300,7 +287,3 @@ def _reported_numbers(folder: RunFolder, number: int) -> tuple[float | None, flo
     alone = number == 1 or (Metrics.TRAIN_LOSS, number - 1) in points
     loss, grad_norm = points.get((Metrics.TRAIN_LOSS, number)), points.get((Metrics.TRAIN_GRAD_NORM, number))
     return (loss, grad_norm) if alone and loss is not None and grad_norm is not None else (None, None)
-
-
-def _same(one: float, other: float) -> bool:
-    return one == other or (math.isnan(one) and math.isnan(other))

@@ -61,11 +61,8 @@ def save_skipped_step(
 ) -> list[str]:
     """Keep a step, before the state changes again; one worker does it for all.
 
-    `state` has model and optimiser as the step met them; its cursor doesn't matter.
-
-    Returns:
-        A line for the user: what happened, and how to look into it. Where nothing could be written it says so; the run
-        continues.
+    `state` has model and optimiser as the step met them; its cursor doesn't matter. Returns a line for the user: what
+    happened, and how to look into it. Where nothing could be written it says so; the run continues.
     """
     number = skipped.step + 1
     numbers = f"loss {skipped.loss:g}, gradient norm {skipped.grad_norm:g}"

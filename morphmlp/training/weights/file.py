@@ -175,7 +175,13 @@ def _read_safetensors(path: Path) -> _Content:
 
 
 def _read_saved(path: Path, *, averaged: bool | None) -> _Content:
-    content = _load(path)
+    try:
+        with path.open("rb") as file:
+            content = load_values(file)
+    except PickledCodeError as error:
+        raise CheckpointError(f"{error}; {SAVE_ALONE}") from None
+    except CheckpointError as error:
+        raise CheckpointError(what_it_is(path) or str(error)) from None
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"holds a {type(content).__name__}, not weights by name")
     if content.get("format") == CHECKPOINT_FORMAT:
@@ -201,16 +207,6 @@ def _unnested(content: Mapping[str, object]) -> tuple[str, dict[str, Tensor]]:
         f"holds {first_names([str(key) for key in content])}, in none of the known forms: weights by name, bare or "
         f"under one of {', '.join(_NESTS)}; {CHECKPOINT_FORMAT}"
     )
-
-
-def _load(path: Path) -> object:
-    try:
-        with path.open("rb") as file:
-            return load_values(file)
-    except PickledCodeError as error:
-        raise CheckpointError(f"{error}; {SAVE_ALONE}") from None
-    except CheckpointError as error:
-        raise CheckpointError(what_it_is(path) or str(error)) from None
 
 
 def _checkpoint(content: Mapping[str, object], *, averaged: bool | None) -> _Content:

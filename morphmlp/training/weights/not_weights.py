@@ -1,7 +1,6 @@
 """What a file is that was given for weights and isn't, from its bytes, in words that say what would be right."""
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from morphmlp.models.weights.describe import first_names
@@ -83,17 +82,13 @@ def _what_beginning_it_is(head: bytes) -> str:
 
 def what_is_in_folder(path: Path) -> str:
     """What follows `FOLDER: ` where a file of weights belongs; files of weights in it are named."""
-    found = sorted(_weights_below(path), key=lambda file: file.stat().st_mtime, reverse=True)
+    patterns = ("*.pth", "*.pt", "*.safetensors", "*/checkpoint.pt")
+    # For a run's folder those of its checkpoints.
+    below = [file for place in (path, path / "checkpoints") for pattern in patterns for file in place.glob(pattern)]
+    found = sorted(below, key=lambda file: file.stat().st_mtime, reverse=True)
     if not found:
         return f"is a folder; name a file (of a checkpoint {path}/checkpoint.pt)"
     return f"is a folder; name a file, as in {found[0]}" + (f" ({len(found)} are in it)" if len(found) > 1 else "")
-
-
-def _weights_below(path: Path) -> Iterator[Path]:
-    """Files of weights in a folder; for a run's folder those of its checkpoints."""
-    for place in (path, path / "checkpoints"):
-        for pattern in ("*.pth", "*.pt", "*.safetensors", "*/checkpoint.pt"):
-            yield from place.glob(pattern)
 
 
 def _what_zip_it_is(path: Path) -> str | None:

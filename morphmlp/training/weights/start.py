@@ -1,6 +1,7 @@
 """Carries out `start_from`: reads the file, checks that it fits the experiment, puts its weights into the network.
 
-With `training_state` it is another run's whole training state, continued under a longer schedule.
+With `training_state` it is another run's whole training state, continued under a longer schedule. Whatever doesn't fit
+is a ConfigError; `with_checked_weights` finds it before anything starts.
 """
 
 import hashlib
@@ -64,7 +65,6 @@ def start(
     """Begin a training with the weights or the whole state that its experiment names; returns lines for the user.
 
     Raises:
-        ConfigError: As `with_checked_weights`.
         CheckpointError: The training state is of other videos, or of another arithmetic.
     """
     if config.start_from is not None and config.start_from.training_state:
@@ -76,11 +76,7 @@ def start(
 
 
 def apply_start_weights(model: Backbone, config: ExperimentConfig, class_names: Sequence[str]) -> list[str]:
-    """Put the weights of `start_from` into a network with fresh ones; returns lines for the user, none without any.
-
-    Raises:
-        ConfigError: As `with_checked_weights`.
-    """
+    """Put the weights of `start_from` into a network with fresh ones; returns lines for the user, none without any."""
     if config.start_from is None:
         return []
     file, fitted = _fitted(config.start_from, config, class_names)
@@ -93,11 +89,7 @@ def apply_start_weights(model: Backbone, config: ExperimentConfig, class_names: 
 
 
 def tensor_account(config: ExperimentConfig, class_names: Sequence[str]) -> dict[str, list[str]]:
-    """Every tensor of the network and of the file, by what becomes of it: `taken`, `fresh`, or `left` in the file.
-
-    Raises:
-        ConfigError: As `with_checked_weights`.
-    """
+    """Every tensor of the network and of the file, by what becomes of it: `taken`, `fresh`, or `left` in the file."""
     if config.start_from is None:
         return {"taken": [], "fresh": [], "left": []}
     file, fitted = _fitted(config.start_from, config, class_names)
@@ -182,12 +174,16 @@ def start_tag(start_from: StartConfig) -> str:
 
 
 def _extended_training(config: ExperimentConfig) -> Checkpoint:
-    """The checkpoint that `start_from` names, once it fits the experiment.
-
-    Raises:
-        ConfigError: It isn't a checkpoint, is of another experiment, or has nothing left to train.
-    """
-    checkpoint = _read_checkpoint(config)
+    """The checkpoint that `start_from` names: of the same experiment, with something left to train."""
+    path = _path_of(config)
+    try:
+        with Path(path).open("rb") as file:
+            content = load_values(file)
+        checkpoint = checkpoint_from(content if isinstance(content, dict) else {})
+    except OSError as error:
+        raise ConfigError([f"start_from.weights: {path}: can't be read: {error.strerror}"]) from None
+    except CheckpointError as error:
+        raise ConfigError([f"start_from.training_state: {path}: {error}"]) from None
     faults = [
         line
         for line in changed_fields(checkpoint.config, config)
@@ -200,7 +196,7 @@ def _extended_training(config: ExperimentConfig) -> Checkpoint:
                 f"undo: {'; '.join(faults)}"
             ]
         )
-    path, done, limit = _start_of(config)[0], checkpoint.steps, config.train.max_steps
+    done, limit = checkpoint.steps, config.train.max_steps
     if checkpoint.cursor.epoch >= config.train.epochs:
         faults.append(
             f"train.epochs: {config.train.epochs} epochs, of which {checkpoint.cursor.epoch} are done in {path}; "
@@ -217,12 +213,7 @@ def _extended_training(config: ExperimentConfig) -> Checkpoint:
 
 
 def _extend_training(state: TrainState, config: ExperimentConfig, *, data_fingerprint: str) -> list[str]:
-    """Put the whole training state of `start_from` into a fresh one; returns lines for the user.
-
-    Raises:
-        ConfigError: As `with_checked_weights`.
-        CheckpointError: It was trained on other videos, or in another arithmetic.
-    """
+    """Put the whole training state of `start_from` into a fresh one; returns lines for the user."""
     checkpoint = _extended_training(config)
     # The other run may have ended by it.
     count = nothing_counted(config.train.early_stopping)
@@ -234,17 +225,15 @@ def _extend_training(state: TrainState, config: ExperimentConfig, *, data_finger
     begun, done = checkpoint.config, checkpoint.cursor
     before = learning_rate(done.epoch, epochs=begun.train.epochs, optim=begun.optim)
     after = learning_rate(done.epoch, epochs=config.train.epochs, optim=config.optim)
-    within = f" and {done.step} steps" if done.step else ""
+    within, which = f" and {done.step} steps" if done.step else "", _run_and_step(_path_of(config))
     return [
-        f"start_from: continues {_start_of(config)[1]} after {done.epoch} epochs{within}, up to {config.train.epochs}; "
+        f"start_from: continues {which} after {done.epoch} epochs{within}, up to {config.train.epochs}; "
         f"the learning rate there was {before:.2e} of {begun.train.epochs} epochs and is {after:.2e} now"
     ]
 
 
-def _start_of(config: ExperimentConfig) -> tuple[str, str]:
-    """The file that `start_from` names, and in few words."""
-    path = "" if config.start_from is None else config.start_from.weights
-    return path, _run_and_step(path)
+def _path_of(config: ExperimentConfig) -> str:
+    return "" if config.start_from is None else config.start_from.weights
 
 
 def _run_and_step(path: str) -> str:
@@ -253,15 +242,3 @@ def _run_and_step(path: str) -> str:
     if place.parent.parent.name == "checkpoints":
         return f"{place.parents[2].name}/{place.parent.name}"
     return place.name
-
-
-def _read_checkpoint(config: ExperimentConfig) -> Checkpoint:
-    path, _ = _start_of(config)
-    try:
-        with Path(path).open("rb") as file:
-            content = load_values(file)
-        return checkpoint_from(content if isinstance(content, dict) else {})
-    except OSError as error:
-        raise ConfigError([f"start_from.weights: {path}: can't be read: {error.strerror}"]) from None
-    except CheckpointError as error:
-        raise ConfigError([f"start_from.training_state: {path}: {error}"]) from None

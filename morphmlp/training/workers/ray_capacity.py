@@ -34,8 +34,7 @@ class Capacity:
         self.placement = placement
         workers = WorkerRange(min=placement.min_workers, max=placement.max_workers)
         self._cluster = replace(cluster, num_workers=workers, device=placement.device)
-        self._ingest = ingest
-        self._micro_batches = micro_batches
+        self._ingest, self._micro_batches = ingest, micro_batches
 
     @property
     def workers(self) -> int:

@@ -30,9 +30,7 @@ class RecordReports(UserCallback):
 
     def __init__(self, writer: RunWriter, folder: RunFolder, *, manifests: Sequence[str]) -> None:
         """Travel to the controller with addresses only."""
-        self._writer = writer
-        self._folder = folder
-        self._manifests = manifests
+        self._writer, self._folder, self._manifests = writer, folder, manifests
         self._failure: str | None = None
         self._quarantine: Quarantine | None = None
         self._quarantine_fault: str | None = None

@@ -51,11 +51,8 @@ def train(
 ) -> Placement:
     """Train to the end of the plan, or continue the run that `job.folder` holds; its store has the last checkpoint.
 
-    The job's placement is that of the first start. `on_epoch` is called with each validated epoch and its primary
-    score.
-
-    Returns:
-        The place of the last workers; nodes may have come and gone.
+    The job's placement is that of the first start, the one returned that of the last workers; nodes may have come and
+    gone. `on_epoch` is called with each validated epoch and its primary score.
 
     Raises:
         RunStoppedError: A stop was asked for; the workers have saved.
@@ -124,8 +121,7 @@ class Fit(threading.Thread):
     def __init__(self, job: TrainJob, record: RecordReports) -> None:
         """Start the workers that `job.placement` has."""
         super().__init__(name="fit", daemon=True)
-        self._job = job
-        self._record = record
+        self._job, self._record = job, record
         self._error: BaseException | None = None
         self._nodes = alive_nodes()
         job.folder.places.unlink(missing_ok=True)

@@ -32,10 +32,8 @@ def resume_or_start(
 ) -> tuple[StoredCheckpoint | None, list[str]]:
     """Continue from the newest complete checkpoint, the same one on all workers; without one, begin as configured.
 
-    The first worker reads for all; the progress file takes a line while storage is waited for.
-
-    Returns:
-        The checkpoint, on the first worker; and lines for the user.
+    The first worker reads for all; the progress file takes a line while storage is waited for. Returns the checkpoint,
+    on the first worker; and lines for the user.
     """
     notes: list[str] = []
     found, name = newest_for_all(

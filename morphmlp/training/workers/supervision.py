@@ -63,8 +63,7 @@ class Budget:
     """Restarts that a run has left, failures and losses of nodes counted apart; None: any number of losses."""
 
     def __init__(self, *, max_failures: int, max_preemptions: int | None) -> None:
-        self._max_failures = max_failures
-        self._max_preemptions = max_preemptions
+        self._max_failures, self._max_preemptions = max_failures, max_preemptions
         self._failures = 0
         self._preemptions = 0
         self._last_fault: tuple[str, ...] | None = None
@@ -162,14 +161,10 @@ class Supervisor:
         `start` starts as many workers as `capacity` has places for. `note_event` takes what belongs into the record,
         while no workers run; `on_epoch` each validated epoch and its primary score.
         """
-        self._start = start
-        self._capacity = capacity
-        self._cluster = cluster
-        self._folder = folder
+        self._start, self._capacity, self._cluster, self._folder = start, capacity, cluster, folder
         self._progress = progress
         self._renderer = _ProgressRenderer(progress, score, on_epoch)
-        self._stops = stops
-        self._note_event = note_event
+        self._stops, self._note_event = stops, note_event
         self._budget = Budget(max_failures=cluster.max_failures, max_preemptions=cluster.max_preemptions)
 
     def run(self) -> Stop | None:
@@ -272,12 +267,7 @@ class Supervisor:
         raise RunStoppedError(f"stopped by {self._folder.stop_request}", signum=SIGINT)
 
     def _wait(self, lost: float) -> None:
-        """Wait until workers can start.
-
-        Raises:
-            ClusterError: There weren't enough in time.
-            RunStoppedError: A stop request lies in the run's folder.
-        """
+        """Wait until workers can start."""
         reminded = time.monotonic()
         while (lacking := self._capacity.look()) is not None:
             self._end_if_waited_too_long(lost, lacking)

@@ -139,11 +139,11 @@ def _effect(
         [point for point, number in zip(points, numbers, strict=True) if number == n] for n in range(len(labels))
     ]
     counts = np.bincount(own, minlength=len(labels))
+    means = np.bincount(own, weights=scores)[np.unique(own)] / counts[np.unique(own)]
     freedom = len(scores) - int((counts > 0).sum())
     within = _within(own, scores)
     around = float(((scores - scores.mean()) ** 2).sum())
     deviation = np.sqrt(within / freedom) if freedom else None
-    spread = _spread(own, scores)
     explained = None
     if freedom:
         explained = max(0.0, 1 - (within / freedom) / (around / (len(scores) - 1))) if around > 0 else 0.0
@@ -155,7 +155,7 @@ def _effect(
             _level(label, own_points, None if deviation is None else float(t_quantile(freedom) * deviation))
             for label, own_points in zip(labels, members, strict=True)
         ),
-        spread=spread,
+        spread=float(means.max() - means.min()),
         explained=explained,
         beyond_noise=freedom > 0 and _chance(own, scores, within) < 0.05,
     )
@@ -200,12 +200,6 @@ def _levels(values: Sequence[JsonValue]) -> tuple[list[str], NDArray[np.int64]]:
     ordered = values if table is None else [values[row] for row in np.lexsort(table.T[::-1])]
     order = list(dict.fromkeys(text_of(value) for value in ordered))
     return order, np.array([order.index(text) for text in texts])
-
-
-def _spread(levels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
-    counts = np.bincount(levels)
-    means = np.bincount(levels, weights=scores)[counts > 0] / counts[counts > 0]
-    return float(means.max() - means.min())
 
 
 def _chance(levels: NDArray[np.int64], scores: NDArray[np.float64], within: float) -> float:

@@ -165,7 +165,11 @@ def page(
             for state, _ in state_counts(result.trials)
         ],
         impossible=impossible_groups(result),
-        replaced=_replaced(result),
+        replaced=list(
+            dict.fromkeys(
+                f"{title_of(trial.replaces)} → {trial.title}" for trial in result.trials if trial.replaces is not None
+            )
+        ),
         checkpoints=checkpoints_summary(result),
         **_WORDS,
         most_rows=MOST_ROWS if len(points) > MOST_ROWS else len(points),
@@ -239,9 +243,3 @@ def _stage_effects(ranking: Ranking, found: Sequence[Effect]) -> Iterator[dict[s
             ],
             "unvaried": unvaried_stages(ranking, field),
         }
-
-
-def _replaced(result: SweepResult) -> list[str]:
-    """Each point that others took the place of, and by which."""
-    pairs = {(title_of(t.replaces), t.title): None for t in result.trials if t.replaces is not None}
-    return [f"{asked} → {taken}" for asked, taken in pairs]

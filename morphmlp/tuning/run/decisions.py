@@ -56,8 +56,7 @@ def replay(queue: TrialQueue, scheduler: SweepScheduler) -> None:
 def carry_out_exploit(job: TrialJob) -> tuple[ExperimentConfig, str | None]:
     """What a member trains with now, after it has carried out the exploit that waits for it, if one does.
 
-    Returns:
-        The experiment, and a line for the user where the member exploited another.
+    That is the experiment, and a line for the user where the member exploited another.
 
     Raises:
         CheckpointError: The donor's checkpoint is gone, or the storage fails.
@@ -84,8 +83,7 @@ def carry_out_exploit(job: TrialJob) -> tuple[ExperimentConfig, str | None]:
 
 
 def _prepare(queue: TrialQueue, job: TrialJob, exploit: Exploit) -> None:
-    donor = queue.entries[exploit.donor - 1].job
-    content = {**asdict(exploit), "donor_run": donor.run_name}
+    content = {**asdict(exploit), "donor_run": queue.entries[exploit.donor - 1].job.run_name}
     atomic_write(job.folder.root / _EXPLOIT, json.dumps(content))
 
 

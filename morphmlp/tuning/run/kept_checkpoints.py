@@ -13,7 +13,7 @@ from morphmlp.errors import CheckpointError, RunInUseError
 from morphmlp.line_file import LineFile, read_json_lines, remove_truncated_line
 from morphmlp.progress import Progress
 from morphmlp.training.checkpoint.saving import run_store
-from morphmlp.training.record.run_folder import RunFolder, run_lock
+from morphmlp.training.record.run_folder import run_lock
 from morphmlp.training.replay.skipped_steps import STATE_FILE
 from morphmlp.tuning.report.ranking import ranked
 from morphmlp.tuning.report.report import winning
@@ -64,7 +64,11 @@ class KeptCheckpoints:
         try:
             with run_lock(folder):  # a process whose driver was killed may still write
                 store = run_store(entry.job.config.checkpoint, folder)
-                freed = store.clear(self._progress.line) + _remove_states(folder)
+                freed = store.clear(self._progress.line)
+                # States that skipped steps met are each as large as a checkpoint; what the steps were stays.
+                for state in folder.skipped_steps.glob(f"step-*/{STATE_FILE}"):
+                    freed += state.stat().st_size
+                    state.unlink()
         except (CheckpointError, RunInUseError, OSError) as error:
             self._progress.line(f"{entry.view.name}: its checkpoints stay: {error}")
             return
@@ -76,12 +80,3 @@ class KeptCheckpoints:
             return bool(run_store(entry.job.config.checkpoint, entry.job.folder).stored())
         except CheckpointError:
             return True  # nothing was removed from storage that can't be read
-
-
-def _remove_states(folder: RunFolder) -> int:
-    """Remove the states that skipped steps met, each as large as a checkpoint; what the steps were stays."""
-    freed = 0
-    for state in folder.skipped_steps.glob(f"step-*/{STATE_FILE}"):
-        freed += state.stat().st_size
-        state.unlink()
-    return freed

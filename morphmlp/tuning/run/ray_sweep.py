@@ -121,11 +121,7 @@ def run_sweep(
 
 
 def _checked_splits(space: Space) -> list[DataSplits]:
-    """The videos of the points' data sets, each once; the points' starting weights are checked with them.
-
-    Raises:
-        MorphMLPError: A manifest or a file of weights is missing or doesn't fit.
-    """
+    """The videos of the points' data sets, each once; the points' starting weights are checked with them."""
     known: dict[tuple[object, int], DataSplits] = {}
     for point in space.points:
         config = point.config
@@ -148,12 +144,7 @@ def _require_unfinished(folder: SweepFolder, config: ExperimentConfig, data: Dat
 
 @contextlib.contextmanager
 def _session(config: ExperimentConfig, splits: Sequence[DataSplits], *, trials: int) -> Iterator[Placement]:
-    """Ray, with what each of so many trials at a time may use of it.
-
-    Raises:
-        ClusterError: They can't be held, with the arithmetic.
-        ManifestError: The videos aren't there.
-    """
+    """Ray, with what each of so many trials at a time may use of it."""
     plans = (TrainPlan.of(config.train, num_videos=len(data.train)) for data in splits)
     micro_batches = min(plan.micro_batches_per_step for plan in plans)
     with (
@@ -300,7 +291,8 @@ def _scheduler(sweep: SweepConfig, space: Space, planner: Planner, queue: TrialQ
     if sweep.search.kind == "population":
         return Population(sweep.search, sweep.space, space.points, score=score, epochs=epochs, make_point=planner.point)
     if isinstance(sweep.scheduler, Asha):
-        return AshaPruner(sweep.scheduler, score, epochs=epochs, point_of=queue.point_of)
+        entries = queue.entries
+        return AshaPruner(sweep.scheduler, score, epochs=epochs, point_of=lambda number: entries[number - 1].point.key)
     return SweepScheduler()
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
@@ -83,17 +83,13 @@ def run_trials(
             wait([tuning], POLL_S)
     if stops.received is not None:
         raise Interrupted(stops.received)
-    _end_the_silent(queue, _errors(tuning))
-    hear()
-
-
-def _end_the_silent(queue: TrialQueue, errors: Mapping[str, str]) -> None:
-    """End trials whose processes died without writing an end; why they did by the names that Ray has of them."""
-    for entry in queue.entries:
+    errors = _errors(tuning)
+    for entry in queue.entries:  # those whose processes died without writing an end
         entry.view.read()
         if entry.view.end is None:
             reason = errors.get(ascii_name(entry.job.run_name), "its process died without a word")
             queue.end(entry, TrialEnd(state="failed", error=reason))
+    hear()
 
 
 def _ask_all_to_stop(queue: TrialQueue, stop: Stop) -> None:
@@ -210,11 +206,7 @@ def _in_thread(fit: Callable[[], tune.ResultGrid]) -> Future[tune.ResultGrid]:
 
 
 def _errors(tuning: Future[tune.ResultGrid]) -> dict[str, str]:
-    """Why trials failed, by the names that Ray has of them, as far as Tune knows.
-
-    Raises:
-        ClusterError: Tune itself failed.
-    """
+    """Why trials failed, by the names that Ray has of them, as far as Tune knows."""
     if (error := tuning.exception()) is not None:
         raise ClusterError(f"the sweep failed: {failure_reason(error)}")
     found = [tuning.result()[index] for index in range(len(tuning.result()))]

@@ -14,7 +14,10 @@ from morphmlp.training.record.run_folder import RunFolder, run_lock
 
 
 class SweepFolder:
-    """The files of a sweep, under `<cluster.storage>/<run name>/`; next to them a folder for each trial."""
+    """The files of a sweep, under `<cluster.storage>/<run name>/`; next to them a folder for each trial.
+
+    One that can't be begun or continued is a CheckpointError, one on which another command works a RunInUseError.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -40,41 +43,25 @@ class SweepFolder:
         """Experiment files of the best points."""
 
     def require_new(self) -> None:
-        """Refuse a folder that is there already.
-
-        Raises:
-            CheckpointError: It is.
-        """
+        """Refuse a folder that is there already."""
         if self.root.exists():
             raise CheckpointError(
                 f"--run-name {self.root.name}: {self.root} exists; choose another name, or continue it with --resume"
             )
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep other commands off the sweep.
-
-        Raises:
-            RunInUseError: Another command works on it.
-        """
+        """Keep other commands off the sweep."""
         return run_lock(RunFolder(self.root))
 
     def begin(self, sweep: SweepConfig, base: Mapping[str, JsonValue]) -> None:
-        """Take a new folder.
-
-        Raises:
-            CheckpointError: There is one of this name.
-        """
+        """Take a new folder."""
         self.require_new()
         self.root.mkdir(parents=True)
         self.base.write_text(to_yaml(base), encoding="utf-8")
         atomic_write(self.sweep, sweep_to_yaml(sweep))
 
     def read(self) -> tuple[SweepConfig, dict[str, JsonValue]]:
-        """The sweep that began here, and its base experiment.
-
-        Raises:
-            CheckpointError: None did.
-        """
+        """The sweep that began here, and its base experiment."""
         if not self.sweep.exists():
             raise CheckpointError(f"--resume {self.root.name}: {self.root} holds no sweep")
         return load_sweep(self.sweep), read_yaml(self.base)

@@ -1,13 +1,13 @@
 """A sweep in the record: every trial on its own run, the result of all on the sweep's.
 
 A trial's run already has its experiment's parameters and what training and test measured; here it gets its place in
-the sweep, and columns for MLflow's compare view and parallel coordinates, which draw numbers, not lists.
+the sweep, and columns for MLflow's compare view and parallel coordinates, which draw numbers, not lists. A store that
+can't be reached or used is a TrackingError.
 """
 
 import dataclasses
 import hashlib
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,12 +15,11 @@ from pydantic import JsonValue, TypeAdapter
 
 from morphmlp.config.sweep import Range, SweepConfig
 from morphmlp.environment import environment_tags
-from morphmlp.errors import TrackingError
 from morphmlp.progress import Progress
-from morphmlp.record import MetricPoint, Metrics, Tags
+from morphmlp.record import MetricPoint, Metrics, Tags, is_same
 from morphmlp.reporting.published import Ablation, printed_numbers
 from morphmlp.tasks.scores import ScoreName, primary_score
-from morphmlp.tracking import RetryPolicy, RunWriter, find_run, open_run, read_text
+from morphmlp.tracking import RetryPolicy, RunWriter, find_run, open_run
 from morphmlp.tuning.run.sweep_folder import SweepFolder
 from morphmlp.tuning.run.trial_queue import Entry
 from morphmlp.tuning.run.trials import SweepResult, Trial, TrialEnd
@@ -112,11 +111,7 @@ class TrialRecorder:
 
 
 def write_trial(writer: RunWriter, trial: Trial, *, task: str) -> None:
-    """Complete a trial's run; may be repeated, also after the trial was tried again and ended otherwise.
-
-    Raises:
-        TrackingError: The store can't be reached or used.
-    """
+    """Complete a trial's run; may be repeated, also after the trial was tried again and ended otherwise."""
     tags, metrics = writer.stored()
     due = {
         Tags.KIND: "trial",
@@ -136,24 +131,8 @@ def write_trial(writer: RunWriter, trial: Trial, *, task: str) -> None:
 
 
 def write_sweep(writer: RunWriter, result: SweepResult) -> None:
-    """Put the result of the sweep on its own run.
-
-    Raises:
-        TrackingError: The store can't be reached or used.
-    """
+    """Put the result of the sweep on its own run."""
     writer.text(_RESULT.dump_json(result, indent=1).decode(), RESULT_FILE)
-
-
-def read_sweep(uri: str, parent_run_id: str) -> SweepResult:
-    """The result of a sweep that is done.
-
-    Raises:
-        TrackingError: The store can't be reached or used, or the run isn't one of a sweep that is done.
-    """
-    text = read_text(uri, parent_run_id, RESULT_FILE)
-    if text is None:
-        raise TrackingError(f"run {parent_run_id}: has no {RESULT_FILE}; it isn't a sweep, or one that isn't done")
-    return _RESULT.validate_json(text)
 
 
 def stage_params(point: Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue]]:
@@ -172,13 +151,9 @@ def _new_points(
     measured |= {key: getattr(trial, field) for field, key in _MEASURED.items()}
     measured[primary.val_metric] = trial.val_score
     for key, value in measured.items():
-        if value is None or _same(value, known.get(key)):
+        if value is None or is_same(value, known.get(key)):
             continue
         step = trial.epochs if key == primary.val_metric else 0
         if key in known:
             step = writer.history([key])[-1].step + 1
         yield MetricPoint(key, float(value), step, now_ms)
-
-
-def _same(value: float, stored: float | None) -> bool:
-    return stored is not None and (value == stored or (math.isnan(value) and math.isnan(stored)))

@@ -144,10 +144,6 @@ class TrialQueue:
             self._waiting = iter(fresh)
         return entry
 
-    def point_of(self, number: int) -> str:
-        """Key of a trial's point."""
-        return self.entries[number - 1].point.key
-
     def end(self, entry: Entry, end: TrialEnd) -> None:
         """End a trial whose process didn't, or never started."""
         TrialLog(entry.view.path).ended(end)

@@ -64,7 +64,10 @@ def plan_text(space: Space, sweep: SweepConfig, *, speed: TrainingSpeed | None, 
     proposed = sweep.search.kind == "optuna"
     number = space.num_points(sweep)
     hours = [
-        _hours(point, speed, clips) for point, clips in zip(space.points, _clips(space.points, videos), strict=True)
+        None
+        if speed is None or clips is None
+        else clips * point.cost.gmacs * TRAINING_PASSES / speed.gmacs_per_s / 3600
+        for point, clips in zip(space.points, _clips(space.points, videos), strict=True)
     ]
     rows = [
         (
@@ -92,13 +95,6 @@ def plan_text(space: Space, sweep: SweepConfig, *, speed: TrainingSpeed | None, 
         *_left_out(space.impossible),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _hours(point: Point, speed: TrainingSpeed | None, clips: int | None) -> float | None:
-    """Hours of a trial's training."""
-    if speed is None or clips is None:
-        return None
-    return clips * point.cost.gmacs * TRAINING_PASSES / speed.gmacs_per_s / 3600
 
 
 def _clips(points: Sequence[Point], videos: int | None) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""What reading one image costs, on a few of them: the bytes add up, and the way through row groups reads all."""
+"""What reading one image costs, on a few of them: bytes add up, and the way through row groups reads all of them."""
 
 import pytest
 

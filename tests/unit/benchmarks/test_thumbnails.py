@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from morphmlp.benchmarks.thumbnails import thumbnails, wrong_frames
-from morphmlp.data.synthetic.realistic import frames
+from morphmlp.data.synthetic.kinetics_layout import realistic_frames
 
-VIDEO = np.stack(list(frames(np.random.default_rng(3), count=60)))
+VIDEO = np.stack(list(realistic_frames(np.random.default_rng(3), count=60)))
 WANTED = np.arange(5, 50, 4)
 
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from morphmlp.drill import STOP_NAMES
+from morphmlp.drill import STOP_NAMES, DrillError
 from morphmlp.drill.outcome import difference, doubled_points, greatest_loss_difference, tensors_of
 from morphmlp.drill.trials import STOPS, DrillResult, StopResult, drill_table
-from morphmlp.errors import DrillError
 
 CONTENT = {
     "format": "x",

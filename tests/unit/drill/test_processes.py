@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from morphmlp.drill import DrillError
 from morphmlp.drill.demo_run import Demo, DemoRun, Surroundings, trial_folders
 from morphmlp.drill.processes import end_marked, marked_environment, marked_processes, train_controller, training_worker
-from morphmlp.errors import DrillError
 
 WAITS = "import sys, time; print('up', flush=True); time.sleep(60)"
 

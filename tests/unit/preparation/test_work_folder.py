@@ -6,20 +6,21 @@ import time
 import pyarrow as pa
 import pytest
 
+from morphmlp.data.quarantine import file_state
 from morphmlp.errors import ManifestError
-from morphmlp.preparation.work_folder import RESULT, WorkFolder, file_state, stored_bytes
+from morphmlp.preparation.work_folder import RESULT, WorkFolder, stored_bytes
 
 SCHEMA = pa.schema([*RESULT, pa.field("note", pa.string())])
 SETTINGS = {"decoder": "pyav", "timeout_s": 60.0}
 
 
 def result(video_id, path, *, note="", error="", output=None):
-    state = file_state(str(path))
+    size, mtime = file_state(str(path))
     row = {
         "video_id": video_id,
         "path": str(path),
-        "size_bytes": state.size_bytes,
-        "mtime": state.mtime,
+        "size_bytes": size,
+        "mtime": mtime,
         "error": error,
         "message": error and "broken",
         "output": None if output is None else str(output),

@@ -105,7 +105,6 @@ class Packets:
                 self._held.append(packet)
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self.pts)
 
     def between(self, start: int, stop: int) -> Iterator["Packet[VideoStream]"]:

@@ -34,7 +34,7 @@ from morphmlp.data.clips.draws import (
 from morphmlp.data.clips.extract import TrainClips, TrainFrames
 from morphmlp.data.clips.rand_augment import rand_augment
 from morphmlp.data.stream.batches import ClipShape
-from morphmlp.data.synthetic import realistic
+from morphmlp.data.synthetic.kinetics_layout import realistic_frames
 
 CONFIG = load_config(Path(__file__).parents[4] / "experiments" / "imagenet" / "morphmlp_t.yaml")
 AUGMENT = CONFIG.augment
@@ -60,7 +60,7 @@ class OurDraws:
 
 
 def picture(height, width, seed=1):
-    frame = next(iter(realistic.frames(np.random.default_rng(seed), count=1)))
+    frame = next(iter(realistic_frames(np.random.default_rng(seed), count=1)))
     return np.array(Image.fromarray(frame).resize((width, height)))
 
 

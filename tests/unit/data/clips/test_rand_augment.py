@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from morphmlp.data.clips.draws import OPERATIONS, Operation, severity
 from morphmlp.data.clips.rand_augment import rand_augment
-from morphmlp.data.synthetic import realistic
+from morphmlp.data.synthetic.kinetics_layout import realistic_frames
 
 HEIGHT, WIDTH = 72, 95
 WARPS = {"rotate", "shear_x", "shear_y", "translate_x", "translate_y"}
@@ -43,7 +43,7 @@ PIL = {
 
 
 def textures():
-    frames = list(realistic.frames(np.random.default_rng(1), count=3))
+    frames = list(realistic_frames(np.random.default_rng(1), count=3))
     return np.stack([frame[60 : 60 + HEIGHT, 80 : 80 + WIDTH] for frame in frames])
 
 
