@@ -70,8 +70,7 @@ class WaitingLines:
     def oldest(self) -> list[str]:
         """Lines from the front, about a megabyte; none where none are left or another process owns the file."""
         with self._lock:
-            file = self._own()
-            if file is None:
+            if (file := self._own()) is None:
                 return [] if self._owned_by_another else [line.decode() for line in self._held.lines]
             self._held.spill(file)
             return [line.decode() for line in self._on_disk(file) or self._held.lines]

@@ -71,12 +71,11 @@ def require_storage(config: ExperimentConfig, run_name: str) -> None:
     if config.ingest.clip_cache is not None and "RAY_ADDRESS" not in os.environ:  # else the nodes are asked
         places[CLIP_CACHE] = config.ingest.clip_cache
         found[CLIP_CACHE] = folder_fault(Path(config.ingest.clip_cache))
-    faults = [
+    if faults := [
         f"{field}: {places[field]}: {fault}; name a folder that can be written to"
         for field, fault in found.items()
         if fault is not None
-    ]
-    if faults:
+    ]:
         raise ConfigError(faults)
 
 

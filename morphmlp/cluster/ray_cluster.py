@@ -136,10 +136,7 @@ def ray_session(
     cpus = cluster.local_cpus or len(os.sched_getaffinity(0))  # those that the process may use
     here = NodeResources(cpus=cpus, gpus=torch.cuda.device_count(), labels={})
     placement = place([here], cluster, ingest, micro_batches=micro_batches, oversubscribe=True)
-    with (
-        _local(cpus=trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)),
-        ray_faults_reported(),
-    ):
+    with _local(cpus=trials * (placement.num_workers * placement.cpus_per_worker + placement.ingest_cpus)):
         yield placement
 
 

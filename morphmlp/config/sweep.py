@@ -236,14 +236,13 @@ class SweepConfig:
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:
-        faults = [
+        if faults := [
             *name_faults(self.name),
             *(_unknown("overrides", name) for name in self.overrides if name not in known_fields()),
             *_space_faults(self),
             *_seed_faults(self),
             *_population_faults(self),
-        ]
-        if faults:
+        ]:
             raise ValueError("\n".join(faults))
         return self
 

@@ -184,11 +184,8 @@ class Scorer:
             good = [place for place, error in enumerate(rows["error"].to_pylist()) if not error]
             for place, of_video in zip(good, torch.split(outputs, views), strict=True):
                 cells[place] = of_video.numpy().tobytes()
-        shared = pa.array(self._shares_of_cpu_s(rows.num_rows), pa.float64())
+        spent = time.process_time() - self._cpu_s
+        self._cpu_s += spent if rows.num_rows else 0.0
+        shared = pa.array([spent / rows.num_rows] * rows.num_rows if rows.num_rows else [], pa.float64())
         scored = rows.drop_columns(["clips"]).append_column("view_outputs", pa.array(cells, pa.binary()))
         return scored.append_column("scorer_cpu_s", shared)
-
-    def _shares_of_cpu_s(self, rows: int) -> list[float]:
-        spent = time.process_time() - self._cpu_s
-        self._cpu_s += spent if rows else 0.0
-        return [spent / rows for _ in range(rows)]

@@ -85,19 +85,13 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
     faults.extend(_other_classes(manifests, paths))
     if faults:
         raise ManifestError("\n".join(faults))
-    notes = (*_generation_notes(manifests), *_training_notes(manifests["train"], config))
-    # The rate serves the notes alone: it need not travel with ten million rows.
-    return DataSplits(
-        **{name: replace(each, table=each.table.drop_columns("fps")) for name, each in manifests.items()}, notes=notes
-    )
-
-
-def _generation_notes(manifests: Mapping[str, Manifest]) -> Iterator[str]:
-    """A line where some splits are prepared copies and others aren't, or were made in another way."""
+    notes = list(_training_notes(manifests["train"], config))
     if len({manifest.prepared for manifest in manifests.values()}) > 1:
-        yield "splits differ in how their videos were prepared: " + "; ".join(
-            f"{split}: {manifest.prepared or 'originals'}" for split, manifest in manifests.items()
-        )
+        made = "; ".join(f"{split}: {manifest.prepared or 'originals'}" for split, manifest in manifests.items())
+        notes.insert(0, f"splits differ in how their videos were prepared: {made}")
+    # The rate serves the notes alone: it need not travel with ten million rows.
+    kept = {split: replace(each, table=each.table.drop_columns("fps")) for split, each in manifests.items()}
+    return DataSplits(**kept, notes=tuple(notes))
 
 
 def _training_notes(train: Manifest, config: ExperimentConfig) -> Iterator[str]:

@@ -85,12 +85,11 @@ def require_same_data(begun: Mapping[str, str], data: DataSplits, paths: Mapping
     Raises:
         CheckpointError: Which splits differ.
     """
-    changes = [
+    if changes := [
         f"data.{split} {paths[split]} holds {found}, the run began with {begun[split]}"
         for split, found in data.fingerprints.items()
         if split in begun and begun[split] != found
-    ]
-    if changes:
+    ]:
         raise CheckpointError(
             f"{where} was begun on other videos ({'; '.join(changes)}); put the former manifests back to continue it, "
             "or choose another name"
@@ -107,8 +106,7 @@ def _compared(config: ExperimentConfig, data: DataSplits, folder: RunFolder, uri
     recover_branch(folder, run_store(config.checkpoint, folder))
     if not folder.experiment.exists():
         return None
-    changes = changed_fields(load_config(folder.experiment), config)
-    if changes:
+    if changes := changed_fields(load_config(folder.experiment), config):
         raise CheckpointError(
             f"--run-name {folder.root.name}: {folder.root} holds another experiment ({'; '.join(changes)}); "
             "undo the changes to continue it, or choose another name"

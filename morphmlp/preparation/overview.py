@@ -148,8 +148,7 @@ def _broken(axes: Axes, found: pa.Table) -> None:
     axes.spines["bottom"].set_visible(False)
     axes.xaxis.set_major_locator(NullLocator())
     axes.yaxis.set_major_locator(NullLocator())
-    reasons = broken_reasons(found)
-    if not reasons:
+    if not (reasons := broken_reasons(found)):
         _say(axes, "every video can be used")
         return
     shown = list(reasons[:_MOST_REASONS])

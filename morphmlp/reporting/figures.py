@@ -108,7 +108,10 @@ def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
     if named:
         _name_classes(axes, class_names)
         if k <= _MOST_NUMBERS:
-            _number_cells(axes, shares)
+            for row, column in np.argwhere(shares > 0):
+                share = shares[row, column]
+                color = "white" if share > 60 else "black"
+                axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color)
     else:
         _list_worst_pairs(figure.axes[1], counts, class_names)
     return figure
@@ -123,8 +126,7 @@ def time_figure(windows: Sequence[TimeWindow]) -> Figure:
     axes = figure.subplots()
     _style(axes, title="Where the time of a step went", x="optimiser step", y="seconds per step")
     windows = without_repeats(windows)
-    bars = _bars(windows)
-    if bars:
+    if bars := _bars(windows):
         _draw_bars(axes, bars)
         _mark_workers(axes, windows)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
@@ -163,13 +165,6 @@ def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
     size = 9 if len(names) <= _MOST_NUMBERS else 7
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
-
-
-def _number_cells(axes: Axes, shares: NDArray[np.float64]) -> None:
-    for row, column in np.argwhere(shares > 0):
-        share = shares[row, column]
-        color = "white" if share > 60 else "black"
-        axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color)
 
 
 def _list_worst_pairs(axes: Axes, counts: NDArray[np.integer], class_names: Sequence[str]) -> None:

@@ -77,8 +77,7 @@ class BufferedWriter:
         away_since: float | None = None
         pause_s = _FIRST_PAUSE_S
         while not self._closing.is_set():
-            batch = self._lines.oldest()
-            if not batch:
+            if not (batch := self._lines.oldest()):
                 with self._changed:
                     self._changed.wait(_POLL_S)
                 continue

@@ -116,16 +116,14 @@ def read_history(uri: str, run_id: str, keys: Sequence[str]) -> list[MetricPoint
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    known = _known_experiment(client, uri, name)
-    if known is None:
+    if (known := _known_experiment(client, uri, name)) is None:
         file = sqlite_file(uri)
         artifacts = None if file is None else (file.absolute().parent / "artifacts").as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=artifacts, tags=_EXPERIMENT_TAGS))
         except MlflowException:
             # Another command may have been faster.
-            known = _known_experiment(client, uri, name)
-            if known is None:
+            if (known := _known_experiment(client, uri, name)) is None:
                 raise
     return str(known.experiment_id)
 
@@ -165,8 +163,7 @@ def _search(uri: str, experiment: str | None, query: str) -> list[RunSummary]:
             list(names), query, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
         )
         runs += [_summary(run, names[run.info.experiment_id]) for run in page]
-        token = page.token
-        if not token:
+        if not (token := page.token):
             break
     return runs
 

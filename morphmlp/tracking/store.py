@@ -32,8 +32,7 @@ def tracking_uri() -> str:
     Raises:
         TrackingError: It names a plain folder, which MLflow takes no more.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
+    if not (uri := os.environ.get("MLFLOW_TRACKING_URI")):
         return f"sqlite:///{Path.cwd() / 'mlruns' / 'mlflow.db'}"
     is_folder = uri.startswith("file:") or ("://" not in uri and uri.partition(":")[0] not in _NAMED_STORES)
     if is_folder and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
@@ -53,8 +52,7 @@ def prepare_store(uri: str) -> None:
     Raises:
         TrackingError: The store can't be reached or used.
     """
-    file = sqlite_file(uri)
-    if file is None:
+    if (file := sqlite_file(uri)) is None:
         with faults(uri), short_http_timeouts():
             MlflowClient(uri).search_experiments(max_results=1)
         return

@@ -65,8 +65,7 @@ def read_class_list(
         entries = _counted_entries(listed, clean, alphabetical=unnumbered == "alphabetical")
     else:
         lines = lines_of(content, faults)
-        form = _form_of(lines)
-        if form is None:
+        if (form := _form_of(lines)) is None:
             entries = _counted_entries(lines, clean, alphabetical=unnumbered == "alphabetical")
         else:
             entries = _numbered_entries(lines, form, clean, faults)

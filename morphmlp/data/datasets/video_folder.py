@@ -184,8 +184,7 @@ def _key(name: str) -> str:
 
 
 def _checked_template(text: str) -> str:
-    template = printf_template(text)
-    if template is None:
+    if (template := printf_template(text)) is None:
         raise ManifestError(
             f"--frame-template: {text!r} must be a file name with one number and .jpg or .png, as img_%05d.jpg or "
             f"img_{{:05}}.jpg; without it, frames are named as {EXAMPLES}"

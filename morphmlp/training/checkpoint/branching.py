@@ -76,8 +76,7 @@ def branch(
         except CheckpointError:
             recover_branch(folder, store)
             raise
-        recovered = recover_branch(folder, store)
-        if recovered is None:
+        if (recovered := recover_branch(folder, store)) is None:
             raise CheckpointError(f"{store.location}: the checkpoint that was just written is gone")
         return recovered
 
@@ -95,8 +94,7 @@ def recover_branch(folder: RunFolder, store: CheckpointStore) -> StoredCheckpoin
         return None
     begun = json.loads(folder.branch.read_text(encoding="utf-8"))
     config = config_from_mapping(begun["config"])
-    written = _written(store, begun, config)
-    if written is not None:
+    if (written := _written(store, begun, config)) is not None:
         atomic_write(folder.experiment, config_to_yaml(config))
         faults: list[str] = []
         store.prune(written, keep_last=1, best_by=None, log=faults.append)

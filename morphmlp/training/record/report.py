@@ -72,8 +72,7 @@ def broken_of(report: Report) -> list[BrokenVideo]:
 
 def window_of(reports: Sequence[Report]) -> dict[str, float] | None:
     """The window of one report of every worker, with the CPU time of all; None where the first has none."""
-    window = reports[0].get("window")
-    if window is None:
+    if (window := reports[0].get("window")) is None:
         return None
     return {**window, "worker_cpu_s": sum(report.get("cpu_s", 0.0) for report in reports)}
 
@@ -227,8 +226,7 @@ class Reporter:
 
     def _add_losses(self, number: int) -> float:
         """Points of what the steps found; returns the mean loss, NaN where there is none."""
-        totals = self._totals()
-        if totals is None:
+        if (totals := self._totals()) is None:
             return math.nan
         taken = totals.skipped == 0
         if skipped := int((~taken).sum()):

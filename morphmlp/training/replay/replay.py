@@ -128,13 +128,12 @@ class RecordedRun:
 
     def _require_same_broken(self, batches: list[MicroBatch]) -> None:
         known = {video.video_id for video in Quarantine.read(self.folder.quarantine).videos("train")}
-        faults = [
+        if faults := [
             f"{video.path} (video {video.video_id}) can't be used any more: {video.message}; the run could read it"
             for batch in batches
             for video in batch.broken
             if video.video_id not in known
-        ]
-        if faults:
+        ]:
             raise ManifestError("\n".join(faults))
 
 

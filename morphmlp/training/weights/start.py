@@ -42,8 +42,7 @@ def with_checked_weights(config: ExperimentConfig, class_names: Sequence[str]) -
     Raises:
         ConfigError: The weights can't be read or don't fit, or a file isn't the one whose SHA-256 is given.
     """
-    start = config.start_from
-    if start is None:
+    if (start := config.start_from) is None:
         return config
     file, _ = _fitted(start, config, class_names)
     if start.training_state:
@@ -184,12 +183,11 @@ def _extended_training(config: ExperimentConfig) -> Checkpoint:
         raise ConfigError([f"start_from.weights: {path}: can't be read: {error.strerror}"]) from None
     except CheckpointError as error:
         raise ConfigError([f"start_from.training_state: {path}: {error}"]) from None
-    faults = [
+    if faults := [
         line
         for line in changed_fields(checkpoint.config, config)
         if line.partition(":")[0] not in _MAY_DIFFER and not line.startswith(_SECTIONS_MAY_DIFFER)
-    ]
-    if faults:
+    ]:
         raise ConfigError(
             [
                 "start_from.training_state: continues the same experiment with another length, schedule or test only; "

@@ -142,8 +142,7 @@ class Fit(threading.Thread):
             Exception: A defect outside the workers.
         """
         self.join()
-        error = self._error
-        if error is None:
+        if (error := self._error) is None:
             return End(ending=Ending.RETURNED)
         if isinstance(error, ray.train.PreemptionError):
             return End(ending=Ending.NODE_LOST, reason="a node was taken away")

@@ -184,8 +184,7 @@ class Supervisor:
             end = workers.end()
             if attempt.started:
                 lost = time.monotonic()
-            why = self._why_again(attempt, end)
-            if why is None:
+            if (why := self._why_again(attempt, end)) is None:
                 self._folder.stop_request.unlink(missing_ok=True)  # asked to grow at the last moment
                 return attempt.stop
             if end.ending is Ending.NOT_STARTED:

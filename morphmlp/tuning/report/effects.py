@@ -99,8 +99,7 @@ def shares(found: Sequence[Effect], importances: Mapping[str, float] | None = No
 
 def unvaried_stages(ranking: Ranking, field: str) -> tuple[tuple[int, str], ...]:
     """Stages, from 1, at which a list of numbers is the same in all points, with that number; they have no effect."""
-    table = _table([point.point[field] for point in ranking.points])
-    if table is None:
+    if (table := _table([point.point[field] for point in ranking.points])) is None:
         return ()
     return tuple((stage, f"{column[0]:g}") for stage, column in enumerate(table.T, start=1) if np.ptp(column) == 0)
 
@@ -113,12 +112,11 @@ def varying_together(ranking: Ranking) -> tuple[str, ...]:
         table = _table([point.point[field] for point in ranking.scored])
         if table is None or len(table) < 3 or _is_one_number(table):
             continue
-        pairs = [
+        if pairs := [
             f"{one + 1} and {other + 1} ({correlation:+.1f})"
             for one, other in combinations(range(table.shape[1]), 2)
             if abs(correlation := _rank_correlation(table[:, one], table[:, other])) >= TOGETHER
-        ]
-        if pairs:
+        ]:
             lines.append(
                 f"{name.replace('_', ' ')}: stages {', '.join(pairs)} vary together here (rank correlation); "
                 "an effect of one may be the other's"

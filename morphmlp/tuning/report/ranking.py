@@ -280,8 +280,7 @@ def _spread(finished: Sequence[Trial]) -> tuple[int, float] | None:
 
 
 def _score(finished: Sequence[Trial], others: Sequence[tuple[int, float]], primary: ScoreName) -> Score | None:
-    scores = _values(finished, lambda trial: trial.score)
-    if not scores:
+    if not (scores := _values(finished, lambda trial: trial.score)):
         return None
     return interval(scores, _num_videos(finished), others, higher_is_better=primary.higher_is_better)
 

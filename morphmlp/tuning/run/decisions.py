@@ -73,8 +73,7 @@ def carry_out_exploit(job: TrialJob) -> tuple[ExperimentConfig, str | None]:
     asked = json.loads(file.read_text(encoding="utf-8"))
     config = config_from_mapping(with_overrides(config_to_mapping(config), asked["values"]))
     donor_store = run_store(config.checkpoint, RunFolder(folder.root.parent / asked["donor_run"]))
-    donor = newest_at(donor_store, epoch=asked["donor_epoch"])
-    if donor is None:
+    if (donor := newest_at(donor_store, epoch=asked["donor_epoch"])) is None:
         raise CheckpointError(f"{donor_store.location}: no checkpoint up to epoch {asked['donor_epoch']} is left")
     branch(folder, store, donor=donor, donor_store=donor_store, config=config)
     file.unlink()

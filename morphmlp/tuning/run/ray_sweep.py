@@ -247,8 +247,7 @@ class _OpenSweep:
         result = self._kept.when_done(self._result(wall_s), self.queue.entries)
         for note in self._source.notes:
             self._progress.line(note)
-        checkpoints = checkpoints_summary(result)
-        if checkpoints is not None:
+        if (checkpoints := checkpoints_summary(result)) is not None:
             self._progress.line(f"sweep: {checkpoints}")
         table = trial_table(result) + (f"\n{checkpoints}\n" if checkpoints else "")
         folder.table.write_text(table, encoding="utf-8")

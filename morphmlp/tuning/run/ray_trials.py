@@ -152,8 +152,7 @@ class _Trials(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         while not self._ended and (entry := self._queue.next()) is not None:
-            reason = self._scheduler.given_up(entry.job.number)
-            if reason is None:
+            if (reason := self._scheduler.given_up(entry.job.number)) is None:
                 self._started[trial_id] = entry
                 return {"job": entry.job}
             self._queue.end(entry, TrialEnd(state="stopped", error=reason, wall_s=0.0, cpu_s=0.0))

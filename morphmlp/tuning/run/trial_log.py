@@ -100,8 +100,7 @@ class TrialView:
         """Read what was added to the file; its lines are shown later. Any thread may."""
         with self._reading:
             for event in self._file.read():
-                line = self._take(event)
-                if line is not None:
+                if (line := self._take(event)) is not None:
                     self._lines.append(line)
 
     def read_silently(self) -> None:

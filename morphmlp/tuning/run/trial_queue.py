@@ -133,8 +133,7 @@ class TrialQueue:
         """The next trial to run; None where there are no more for now."""
         # Asked now, not when the queue was read: the replay of decisions ends trials in between.
         while (entry := next((waiting for waiting in self._waiting if waiting.view.end is None), None)) is None:
-            point = self._source.next()
-            if point is None:
+            if (point := self._source.next()) is None:
                 return None
             known = {(entry.point.key, entry.seed) for entry in self.entries}
             fresh = [self._add(point, seed) for seed in self._seeds if (point.key, seed) not in known]

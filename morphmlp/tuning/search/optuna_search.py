@@ -95,8 +95,7 @@ class OptunaPoints(PointSource):
 
     def tell(self, point: Point, score: float | None) -> None:
         """Learn what a point came to; a second time changes nothing, unless it had failed at first."""
-        number = self._numbers.get(point.key)
-        if number is None:
+        if (number := self._numbers.get(point.key)) is None:
             return
         known = self._study.get_trials(deepcopy=False)[number]
         if not known.state.is_finished():

@@ -250,8 +250,7 @@ class Planner:
 
     def _latency_fault(self, sizes: Sizes) -> str | None:
         """Why a network is too slow, or too fast, for the budget; measured once for each network."""
-        bound = self._sweep.budget.latency_ms
-        if bound is None:
+        if (bound := self._sweep.budget.latency_ms) is None:
             return None
         if sizes not in self._latencies:
             self._latencies[sizes] = measured_latency_ms(sizes)

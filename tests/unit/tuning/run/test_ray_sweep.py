@@ -34,7 +34,7 @@ def test_trials_share_no_gpus():
 
 
 def test_a_sweeps_scheduler_knows_which_trials_are_seeds_of_one_point():
-    queue = SimpleNamespace(point_of=lambda number: "ab"[(number - 1) // 2])
+    queue = SimpleNamespace(entries=[SimpleNamespace(point=SimpleNamespace(key=key)) for key in "aabb"])
     config = SimpleNamespace(task="classification", train=SimpleNamespace(epochs=9))
     sweep = SimpleNamespace(search=SimpleNamespace(kind="grid"), scheduler=Asha(kind="asha"))
     scheduler = _scheduler(sweep, SimpleNamespace(points=[SimpleNamespace(config=config)]), None, queue)
