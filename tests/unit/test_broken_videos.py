@@ -169,7 +169,7 @@ def train(decoded, manifest, policy, size):
 def validate(decoded, manifest, policy, size):
     """Videos that were scored with one view, and broken ones."""
     extractor = ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW)
-    batches = list(micro_batches(decoded(extractor, policy), manifest, "val", size=size, extractor=extractor))
+    batches = list(micro_batches(decoded(extractor, policy), manifest, "val", size=size, clips_per_video=1))
     counts, broken = score_single_views(Network(), batches, task=TASK, device=CPU)
     scored = [manifest.table["video_id"][row].as_py() for batch in batches for row in batch.rows]
     assert counts.num_videos == len(scored)
