@@ -77,6 +77,25 @@ def score_views(
         EvaluationError: A video was neither scored nor quarantined.
     """
     extractor = ViewClips(clip=clip, views=views)
+    dataset = scoring_dataset(
+        task, weights, manifest, extractor=extractor, pool=pool, share=share, videos_at_once=videos_at_once
+    )
+    return _collected(
+        dataset, manifest, task, views=extractor.clips_per_video, broken_limit=broken_limit, progress=progress
+    )
+
+
+def scoring_dataset(
+    task: Task,
+    weights: Mapping[str, Tensor],
+    manifest: Manifest,
+    *,
+    extractor: ViewClips,
+    pool: ScorerPool,
+    share: IngestShare,
+    videos_at_once: int,
+) -> ray.data.Dataset:
+    """The lazy pipeline of `score_views`."""
     rows = np.arange(len(manifest), dtype=np.int64)
     plans = [
         MicroBatchPlan(epoch=0, step=0, index=index, rows=part)
@@ -96,9 +115,7 @@ def score_views(
         label_selector=pool.node_labels,
     )
     limit_execution(dataset.context, share, extractor, actor_cpus=scorers * pool.cpus_per_worker)
-    return _collected(
-        dataset, manifest, task, views=extractor.clips_per_video, broken_limit=broken_limit, progress=progress
-    )
+    return dataset
 
 
 def _collected(
@@ -184,8 +201,11 @@ class Scorer:
             good = [place for place, error in enumerate(rows["error"].to_pylist()) if not error]
             for place, of_video in zip(good, torch.split(outputs, views), strict=True):
                 cells[place] = of_video.numpy().tobytes()
-        spent = time.process_time() - self._cpu_s
-        self._cpu_s += spent if rows.num_rows else 0.0
-        shared = pa.array([spent / rows.num_rows] * rows.num_rows if rows.num_rows else [], pa.float64())
+        shared = pa.array(self._shares_of_cpu_s(rows.num_rows), pa.float64())
         scored = rows.drop_columns(["clips"]).append_column("view_outputs", pa.array(cells, pa.binary()))
         return scored.append_column("scorer_cpu_s", shared)
+
+    def _shares_of_cpu_s(self, rows: int) -> list[float]:
+        spent = time.process_time() - self._cpu_s
+        self._cpu_s += spent if rows else 0.0
+        return [spent / rows for _ in range(rows)]
