@@ -33,7 +33,7 @@ IMAGE_COLUMNS = (
     *("model", "resolution", "params (M)", "printed (M)", "GMAC", "printed GFLOPs"),
     *(*_SCORED, "n images", *_RUN),
 )
-_TEXT_COLUMNS = {"model", "views", *_RUN, "experiment", "temporal", "source"}
+_TEXT_COLUMNS = {"model", "views", *_RUN, "experiment", "start", "temporal", "source"}
 
 
 @dataclass(frozen=True, kw_only=True)
