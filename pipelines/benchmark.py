@@ -2,6 +2,7 @@
 
     python pipelines/benchmark.py decoders --videos DIR     which decoder to choose for these files
     python pipelines/benchmark.py ingest                    decoding and ingest, on videos made on the spot
+    python pipelines/benchmark.py ingest --images           images, against torchvision and timm
     python pipelines/benchmark.py ingest-ahead              what ingest takes from training while it is ahead of it
     python pipelines/benchmark.py image-storage             what reading one image out of a tar or Parquet costs
     python pipelines/benchmark.py shared-decoding           what trials of a sweep save that share decoded clips
@@ -29,6 +30,7 @@ VIDEOS = Path("build/benchmark-videos")
 """Where the videos that measurements make for themselves are kept."""
 IMAGES = Path("build/benchmark-images/stored")
 """The same for images, in the forms in which data sets are held."""
+PHOTOGRAPHS = Path("build/benchmark-images/photographs")
 DEMO = "experiments/demo/morphmlp_demo.yaml"
 
 
@@ -58,12 +60,20 @@ def decoders(*, videos: Path, limit: int, timeout_s: float, json: Path | None) -
 
 @main.command()
 @click.option("--quick", is_flag=True, help="fewer rounds: coarser figures in a quarter of the time")
+@click.option("--images", is_flag=True, help="images instead, against torchvision's DataLoader and timm's loader")
 @json_option
-def ingest(*, quick: bool, json: Path | None) -> None:
+def ingest(*, quick: bool, images: bool, json: Path | None) -> None:
     """Clips per second against decord and a DataLoader; the plan of 10 million videos."""
+    from morphmlp.benchmarks.ray_images import images_table, measure_images
     from morphmlp.benchmarks.ray_ingest_figures import figures_table, measure_ingest
     from morphmlp.progress import TerminalProgress
 
+    if images:
+        with TerminalProgress() as progress:
+            found = measure_images(PHOTOGRAPHS, quick=quick, progress=progress)
+        print(images_table(found))
+        write_json(json, found)
+        return
     with TerminalProgress() as progress:
         result = measure_ingest(VIDEOS, quick=quick, progress=progress)
     print(figures_table(result))

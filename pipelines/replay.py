@@ -144,7 +144,7 @@ def _draw(recorded: "RecordedRun", step: "ReplayedStep", path: Path) -> None:
     order = [video.video_id for batch in step.micro_batches for video in batch.videos]
     rows = [video.row for batch in step.micro_batches for video in batch.videos]
     videos = Manifest(recorded.videos.table.take(rows), recorded.videos.class_names)
-    opener = isolated_videos(config.ingest.decoder, decode_limits(config.ingest))
+    opener = isolated_videos(config.ingest.decoder, decode_limits(config.ingest), config.ingest.image_decoder)
     clips = training_rows(
         videos,
         opener,

@@ -99,7 +99,8 @@ def test_only_tracking_imports_mlflow():
 
 
 def test_nothing_imports_torchvision_which_costs_a_process_seconds():
-    assert modules_importing("torchvision") == []
+    outside = [str(path) for path in modules_importing("torchvision") if path.parts[0] != "benchmarks"]
+    assert outside == []  # a benchmark compares with its loader, in a process of its own
 
 
 def test_imports_inside_functions_are_seen():

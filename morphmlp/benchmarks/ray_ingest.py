@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
 from typing import Protocol
@@ -22,6 +22,7 @@ import ray
 from morphmlp.benchmarks.clip_kinds import extractor_of
 from morphmlp.benchmarks.process_cpu import cpu_between, cpu_clocks, process_tree
 from morphmlp.benchmarks.rounds import interleaved, median_ratio
+from morphmlp.data.clips.extract import ClipExtractor
 from morphmlp.data.manifest import Manifest, manifest_from_rows
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, TrainPlan
@@ -59,7 +60,9 @@ class IngestComparison:
     clips_per_round: int
 
 
-class _Side(Protocol):
+class Side(Protocol):
+    """One way from files to clips, in processes of its own."""
+
     def begin(self) -> float:
         """Start reading; seconds to the first micro-batch."""
 
@@ -91,58 +94,86 @@ def compare_ingest(
         on_progress: Called with the number of finished rounds.
     """
     total = WARM_UP_CLIPS + clips + REST_CLIPS
-    sides: dict[str, _Side] = {
-        "ray": _RaySide(videos, share, total=total),
-        "loader": _LoaderSide(videos, share, total=total),
+    request = {
+        "paths": list(videos),
+        "items": total // VIDEOS_PER_TASK,
+        "videos_per_item": VIDEOS_PER_TASK,
+        "decoder": share.policy.decoder,
+        "timeout_s": share.policy.limits.timeout_s,
+        "workers": DECODE_CPUS,
     }
-    cpu_s: dict[str, list[float]] = {name: [] for name in sides}
-    wall_s: dict[str, list[float]] = {name: [] for name in sides}
-    parts: dict[str, list[float]] = {}
-    first_s: list[float] = []
-    for number, name in interleaved(list(sides), rounds):
-        side = sides[name]
-        first = side.begin()
-        side.read(WARM_UP_CLIPS)
-        before, began = cpu_clocks(side.processes()), time.perf_counter()
-        side.read(clips)
-        wall_s[name].append(time.perf_counter() - began)
-        processes = side.processes()
-        used = cpu_between(before, cpu_clocks(processes))
-        cpu_s[name].append(sum(used.values()))
-        side.end()
-        if name == "ray":
-            first_s.append(first)
-            for part, seconds in cpu_by_part(used, processes).items():
-                parts.setdefault(part, []).append(seconds)
-        on_progress(number + 1)
+    sides: dict[str, Side] = {
+        "ray": RaySide(rows_over(videos, total), share, extractor_of("train"), micro_batch=MICRO_BATCH),
+        "loader": LoaderSide("morphmlp.benchmarks.loader_program", request),
+    }
+    times = time_sides(sides, rounds=rounds, warm_up=WARM_UP_CLIPS, clips=clips, on_progress=on_progress)
+    ray_side, loader = times["ray"], times["loader"]
     return IngestComparison(
-        ray_cpu_ratio=median_ratio(cpu_s["ray"], cpu_s["loader"]),
-        ray_wall_ratio=median_ratio(wall_s["loader"], wall_s["ray"]),
-        ray_cpu_ms=1000 * median(cpu_s["ray"]) / clips,
-        loader_cpu_ms=1000 * median(cpu_s["loader"]) / clips,
-        ray_clips_per_s=clips / median(wall_s["ray"]),
-        loader_clips_per_s=clips / median(wall_s["loader"]),
-        ray_parts_cpu_ms={part: 1000 * median(seconds) / clips for part, seconds in parts.items()},
-        first_batch_s=median(first_s[1:] or first_s),
-        cold_first_batch_s=first_s[0],
+        ray_cpu_ratio=median_ratio(ray_side.cpu_s, loader.cpu_s),
+        ray_wall_ratio=median_ratio(loader.wall_s, ray_side.wall_s),
+        ray_cpu_ms=1000 * median(ray_side.cpu_s) / clips,
+        loader_cpu_ms=1000 * median(loader.cpu_s) / clips,
+        ray_clips_per_s=clips / median(ray_side.wall_s),
+        loader_clips_per_s=clips / median(loader.wall_s),
+        ray_parts_cpu_ms={part: 1000 * median(seconds) / clips for part, seconds in ray_side.parts_s.items()},
+        first_batch_s=median(ray_side.first_s[1:] or ray_side.first_s),
+        cold_first_batch_s=ray_side.first_s[0],
         rounds=rounds,
         clips_per_round=clips,
     )
 
 
-class _RaySide:
+@dataclass(frozen=True, kw_only=True)
+class SideTimes:
+    """Of one side, a number for each round, seconds."""
+
+    cpu_s: list[float] = field(default_factory=list)
+    wall_s: list[float] = field(default_factory=list)
+    first_s: list[float] = field(default_factory=list)
+    """To the first micro-batch."""
+    parts_s: dict[str, list[float]] = field(default_factory=dict)
+    """CPU time by what the processes are for (`cpu_by_part`)."""
+
+
+def time_sides(
+    sides: Mapping[str, Side], *, rounds: int, warm_up: int, clips: int, on_progress: Callable[[int], None]
+) -> dict[str, SideTimes]:
+    """Time interleaved rounds of every side, each over so many clips after those of its warm-up."""
+    times = {name: SideTimes() for name in sides}
+    for number, name in interleaved(list(sides), rounds):
+        side, of_side = sides[name], times[name]
+        of_side.first_s.append(side.begin())
+        side.read(warm_up)
+        before, began = cpu_clocks(side.processes()), time.perf_counter()
+        side.read(clips)
+        of_side.wall_s.append(time.perf_counter() - began)
+        processes = side.processes()
+        used = cpu_between(before, cpu_clocks(processes))
+        of_side.cpu_s.append(sum(used.values()))
+        side.end()
+        for part, seconds in cpu_by_part(used, processes).items():
+            of_side.parts_s.setdefault(part, []).append(seconds)
+        on_progress(number + 1)
+    return times
+
+
+class RaySide:
     """A reader in a Ray process, as a training worker is one."""
 
-    def __init__(self, videos: Sequence[str], share: IngestShare, *, total: int) -> None:
-        self._reader = _Reader.remote(rows_over(videos, total), share)  # type: ignore[attr-defined]
+    def __init__(self, manifest: Manifest, share: IngestShare, extractor: ClipExtractor, *, micro_batch: int) -> None:
+        """Read each row of a manifest once a round."""
+        self._reader = _Reader.remote(manifest, share, extractor, micro_batch)  # type: ignore[attr-defined]
 
     def begin(self) -> float:
+        """Start reading."""
         return float(ray.get(self._reader.begin.remote()))
 
     def read(self, clips: int) -> None:
+        """Read so many clips."""
         ray.get(self._reader.read.remote(clips))
 
     def end(self) -> None:
+        """Read what is left."""
         ray.get(self._reader.end.remote())
 
     def processes(self) -> dict[int, str]:
@@ -155,23 +186,23 @@ class _RaySide:
 class _Reader:
     """Reads micro-batches as a training worker does."""
 
-    def __init__(self, manifest: Manifest, share: IngestShare) -> None:
-        self._manifest, self._share = manifest, share
+    def __init__(self, manifest: Manifest, share: IngestShare, extractor: ClipExtractor, micro_batch: int) -> None:
+        self._manifest, self._share, self._extractor = manifest, share, extractor
         self._plan = TrainPlan(
-            num_videos=len(manifest), global_batch_size=MICRO_BATCH, micro_batch_size=MICRO_BATCH, seed=0
+            num_videos=len(manifest), global_batch_size=micro_batch, micro_batch_size=micro_batch, seed=0
         )
         self._batches: Iterator[MicroBatch] = iter(())
 
     def begin(self) -> float:
         began = time.perf_counter()
         plans = self._plan.micro_batches(Cursor(), worker=0, num_workers=1)
-        self._batches = stream_micro_batches(self._manifest, plans, extractor_of("train"), self._share, stage="train")
+        self._batches = stream_micro_batches(self._manifest, plans, self._extractor, self._share, stage="train")
         next(self._batches)
         return time.perf_counter() - began
 
     def read(self, clips: int) -> None:
         """Read, and look at nothing: training copies a micro-batch to its device."""
-        for batch in islice(self._batches, clips // MICRO_BATCH):
+        for batch in islice(self._batches, clips // self._plan.micro_batch_size):
             if batch.broken:
                 raise RuntimeError(f"{batch.broken[0].path}: {batch.broken[0].message}")
 
@@ -180,24 +211,19 @@ class _Reader:
             pass
 
 
-class _LoaderSide:
-    """A DataLoader in a process without Ray; a fresh one each round, so that none is there in Ray's rounds."""
+class LoaderSide:
+    """A DataLoader in a process without Ray; a fresh one each round, so that none is there in others' rounds."""
 
-    def __init__(self, videos: Sequence[str], share: IngestShare, *, total: int) -> None:
-        self._request = {
-            "paths": list(videos),
-            "items": total // VIDEOS_PER_TASK,
-            "videos_per_item": VIDEOS_PER_TASK,
-            "decoder": share.policy.decoder,
-            "timeout_s": share.policy.limits.timeout_s,
-            "workers": DECODE_CPUS,
-        }
+    def __init__(self, module: str, request: Mapping[str, object]) -> None:
+        """The module serves as a program: it reads the request, and then what to read of it."""
+        self._module, self._request = module, request
         self._process: subprocess.Popen[str] | None = None
 
     def begin(self) -> float:
+        """Start reading."""
         began = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "morphmlp.benchmarks.loader_program"],
+            [sys.executable, "-m", self._module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -206,6 +232,7 @@ class _LoaderSide:
         return time.perf_counter() - began
 
     def read(self, clips: int) -> None:
+        """Read so many clips."""
         self._send({"clips": clips})
         assert self._process is not None
         assert self._process.stdout is not None
@@ -214,11 +241,13 @@ class _LoaderSide:
             raise RuntimeError(f"the DataLoader gave {found} clips of {clips}")
 
     def end(self) -> None:
+        """Leave: what is ahead is dropped."""
         assert self._process is not None
         self._process.communicate()  # closes its input: it leaves, and its workers with it
         self._process = None
 
     def processes(self) -> dict[int, str]:
+        """The loader's process and its workers."""
         assert self._process is not None
         return process_tree(self._process.pid)
 
@@ -229,8 +258,8 @@ class _LoaderSide:
         self._process.stdin.flush()
 
 
-def rows_over(videos: Sequence[str], count: int) -> Manifest:
-    """So many rows over the files, each with an id, and so a clip, of its own."""
+def rows_over(videos: Sequence[str], count: int, *, as_stored: bool = False) -> Manifest:
+    """So many rows over the files, each with an id, and so a clip, of its own; `as_stored`: images of a data set."""
     return manifest_from_rows(
         video_ids=[f"video {row:06d}" for row in range(count)],
         paths=[videos[row % len(videos)] for row in range(count)],
@@ -238,6 +267,7 @@ def rows_over(videos: Sequence[str], count: int) -> Manifest:
         splits=["train"] * count,
         sizes_bytes=[1] * count,
         class_names=["a class"],
+        images={"as_stored": [True] * count} if as_stored else None,
     )
 
 

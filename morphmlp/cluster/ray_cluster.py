@@ -102,6 +102,7 @@ class Placement:
             policy=DecodePolicy(
                 decoder=ingest.decoder,
                 retry_with=ingest.retry_with,
+                image_decoder=ingest.image_decoder,
                 limits=decode_limits(ingest),
                 cache=None
                 if ingest.clip_cache is None

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from morphmlp.config.values import (
     STRICT,
     DecoderName,
+    ImageDecoderName,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -94,6 +95,10 @@ class IngestConfig:
     decoder: DecoderName = "pyav"
     """`pyav`: exact and fast. `decord`: to match older results; wrong frames on many kinds of file. `torchcodec`, where
     it is installed with its FFmpeg: exact for most. Choose by `pipelines/benchmark.py decoders` on your files."""
+    image_decoder: ImageDecoderName = "simplejpeg"
+    """What decodes images, and frames that are stored as JPEG. `simplejpeg`: the same pixels as Pillow's in two thirds
+    of the time; what it refuses is read by Pillow, and counted. Set `pillow` to leave no part in
+    it to another library."""
     decode_timeout_s: PositiveFloat = 60.0
     """A video that takes longer to decode is given up, seconds. Raise it for long videos without key frames, or for a
     slow network file system."""
@@ -104,9 +109,10 @@ class IngestConfig:
     cpus: PositiveInt | None = None
     """CPUs for decode tasks over all workers; by default those that training leaves free, at least one a worker. Set it
     where several runs or trials share the machines."""
-    videos_per_task: PositiveInt = 16
-    """Videos that one decode task handles, rounded to whole micro-batches. Lower it for large clips, so that the first
-    batch comes sooner and less waits in memory; raise it where a task takes less than a tenth of a second."""
+    videos_per_task: PositiveInt | None = None
+    """Videos that one decode task handles, rounded to whole micro-batches; by default 16, and 256 images. Lower it for
+    large clips, so that the first batch comes sooner and less waits in memory; raise it where a task takes less than a
+    tenth of a second."""
     object_store_mb: PositiveInt | None = None
     """Decoded clips that may wait in the object store, MB over all workers; by default four tasks' clips for each of
     the decode CPUs. Raise it where decoding is fast enough on average but steps still wait for data."""

@@ -27,6 +27,7 @@ BlockSkip = Literal["published", "standard"]
 BranchSum = Literal["weighted", "plain"]
 ChunkShape = Literal["windows", "padded_line", "padded_side"]
 DecoderName = Literal["pyav", "decord", "torchcodec"]
+ImageDecoderName = Literal["simplejpeg", "pillow"]
 
 
 def name_faults(name: str, field: str = "name") -> list[str]:

@@ -54,3 +54,31 @@ def test_a_number_that_measures_nothing_is_refused_in_one_line_before_anything_r
     assert (done.returncode, done.stdout) == (2, "")
     reason = {"0": "0 is not in the range x>=1.", "many": "'many' is not a valid count."}[arguments[-1]]
     assert done.stderr == f"error: Invalid value for '--rounds': {reason}\n"
+
+
+TINY = """
+import dataclasses, json, sys
+from pathlib import Path
+from morphmlp.benchmarks.ray_images import Effort, images_table, measure_images
+from morphmlp.progress import TerminalProgress
+
+tiny = Effort(images=3, rounds=1, read=128, warm_up=128)
+with TerminalProgress() as progress:
+    found = measure_images(Path(sys.argv[1]), quick=True, progress=progress, effort=tiny)
+print(images_table(found), json.dumps(dataclasses.asdict(found)), sep="\\n")
+"""
+
+
+@pytest.mark.slow
+def test_images_are_measured_against_both_loaders_in_a_tiny_run(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TINY, str(tmp_path)], capture_output=True, text=True, check=False, timeout=230, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    *_, line = done.stdout.splitlines()
+    found = json.loads(line)
+    assert found["ratio_to_torchvision"] > 0
+    assert found["ratio_to_timm"] > 0
+    assert found["images_per_s_core"].keys() == {"ours", "torchvision", "timm"}
+    assert found["decoders"]["simplejpeg"]["most_off"] == 0
+    assert "times timm's loader" in done.stdout

@@ -7,7 +7,7 @@ test.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -19,7 +19,7 @@ from morphmlp.config.schema import TestConfig
 from morphmlp.data.clips.augment import augment_clip, evaluation_crops, scale_down
 from morphmlp.data.clips.draws import ClipDraw, ClipKey, draw_clip, draw_fractions
 from morphmlp.data.clips.sampling import train_indices, view_indices
-from morphmlp.data.decoding.protocol import Frames, VideoReader
+from morphmlp.data.decoding.protocol import FrameReader, Frames
 
 PART_BYTES = 2**30
 """Decoded frames of one video that are in memory at a time, RGB: the decoder holds them twice for a moment, and its
@@ -39,6 +39,8 @@ class ExtractedClips:
     """`[r t h w c]`, one per repeat or view; from `TrainFrames` one, of any size."""
     concealed: int
     """Decoded frames that stand in for damaged ones."""
+    refused: int = 0
+    """Decoded JPEGs that only Pillow could read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +55,24 @@ class TrainFrames:
         """Clips that each video gives in the end; until then they share one stack of frames."""
         return self.augment.repeats
 
-    def extract(self, reader: VideoReader, key: ClipKey) -> ExtractedClips:
+    def extract(self, reader: FrameReader, key: ClipKey) -> ExtractedClips:
         """Frames `[1 t h w c]` in the channel order of `clip`, scaled down to `augment.short_edge`.
 
         Raises:
             DecodeError: The video can't be used.
         """
-        indices = train_indices(self.clip, reader.info, draw_fractions(self.clip.num_frames, key)).tolist()
-        (frames,), concealed = _read(
+        count = self.clip.num_frames
+        if reader.info.num_frames == 1:  # an image: nothing is drawn about its only frame
+            indices = [0] * count
+        else:
+            indices = train_indices(self.clip, reader.info, draw_fractions(count, key)).tolist()
+        (frames,), faults = _read(
             reader,
             indices,
             self.clip,
             lambda frames: [scale_down(frames, self.augment.short_edge, self.clip.interpolation)],
         )
-        return ExtractedClips(clips=frames.contiguous().numpy()[None], concealed=concealed)
+        return ExtractedClips(clips=frames.contiguous().numpy()[None], **faults)
 
     def finish_on(self, device: torch.device) -> FinishClips:
         """The rest of the way to clips, for the process that has the device."""
@@ -85,7 +91,7 @@ class TrainClips:
         """Clips that each video gives."""
         return self.augment.repeats
 
-    def extract(self, reader: VideoReader, key: ClipKey) -> ExtractedClips:
+    def extract(self, reader: FrameReader, key: ClipKey) -> ExtractedClips:
         """One clip per repeat; the repeats share their frames and differ in all that is drawn about a clip.
 
         Raises:
@@ -94,7 +100,7 @@ class TrainClips:
         source = TrainFrames(clip=self.clip, augment=self.augment)
         frames = source.extract(reader, key)
         clips = source.finish_on(torch.device("cpu"))(_tensor(frames.clips[0]), key)
-        return ExtractedClips(clips=clips.numpy(), concealed=frames.concealed)
+        return replace(frames, clips=clips.numpy())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,17 +115,17 @@ class ViewClips:
         """Views that each video gives."""
         return self.views.num_clips * self.views.num_crops
 
-    def extract(self, reader: VideoReader, _key: ClipKey | None = None) -> ExtractedClips:
+    def extract(self, reader: FrameReader, _key: ClipKey | None = None) -> ExtractedClips:
         """All views from one decode; nothing about them is drawn.
 
         Raises:
             DecodeError: The video can't be used.
         """
         indices = view_indices(self.clip, reader.info, self.views.num_clips)
-        crops, concealed = _read(reader, indices.flatten().tolist(), self.clip, self._crops)
+        crops, faults = _read(reader, indices.flatten().tolist(), self.clip, self._crops)
         length = self.clip.num_frames
         clips = [crop[k * length : (k + 1) * length] for k in range(len(indices)) for crop in crops]
-        return ExtractedClips(clips=torch.stack(clips).numpy(), concealed=concealed)
+        return ExtractedClips(clips=torch.stack(clips).numpy(), **faults)
 
     def _crops(self, frames: Tensor) -> list[Tensor]:
         return evaluation_crops(
@@ -152,7 +158,8 @@ def clips_on_device(
     """
     source = frames.to(device)
     draws = clip_draws(source, key, clip=clip, augment=augment)
-    return torch.stack([augment_clip(source, draw, size=clip.crop_size) for draw in draws])
+    clips = [augment_clip(source, draw, size=clip.crop_size) for draw in draws]
+    return clips[0][None] if len(clips) == 1 else torch.stack(clips)
 
 
 def clip_draws(
@@ -167,9 +174,9 @@ def clip_draws(
 
 
 def _read(
-    reader: VideoReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
-) -> tuple[list[Tensor], int]:
-    """What is made of the frames at these indices, and how many of those are concealed.
+    reader: FrameReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
+) -> tuple[list[Tensor], dict[str, int]]:
+    """What is made of the frames at these indices, and how many of those are concealed and refused, by name.
 
     Large frames are read and made smaller a part at a time. The result is the same: what is made of a frame doesn't
     depend on its neighbours.
@@ -185,16 +192,17 @@ def _read(
     parts = [_read_part(reader, wanted[start : start + size], clip, made_of) for start in range(0, len(wanted), size)]
     places = torch.tensor([wanted.index(index) for index in indices])
     made = [torch.cat(stacks)[places] for stacks in zip(*(stacks for stacks, _ in parts), strict=True)]
-    return made, sum(concealed for _, concealed in parts)
+    return made, {name: sum(faults[name] for _, faults in parts) for name in parts[0][1]}
 
 
 def _read_part(
-    reader: VideoReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
-) -> tuple[list[Tensor], int]:
+    reader: FrameReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
+) -> tuple[list[Tensor], dict[str, int]]:
     decoded = reader.read(indices)
     frames = _tensor(decoded.frames)
     # Decoders give RGB; the released Something-Something networks saw BGR.
-    return made_of(frames.flip(-1) if clip.channel_order == "bgr" else frames), decoded.concealed
+    made = made_of(frames.flip(-1) if clip.channel_order == "bgr" else frames)
+    return made, {"concealed": decoded.concealed, "refused": decoded.refused}
 
 
 def _tensor(frames: Frames) -> Tensor:

@@ -47,12 +47,17 @@ class DecodedFrames:
     concealed: int
     """How many of them are not what was encoded: frames that the decoder marks as damaged and patched, and those that a
     damaged stream doesn't give at all, for which the nearest good one stands in."""
+    refused: int = 0
+    """How many of them are JPEGs that only Pillow could read."""
 
 
-class VideoReader(Protocol):
-    """An open video. Not to be shared by threads or carried over a fork."""
+class FrameReader(Protocol):
+    """An open video, as far as clips need it. Not to be shared by threads or carried over a fork."""
 
-    info: VideoInfo
+    @property
+    def info(self) -> VideoInfo:
+        """What is known of it."""
+        ...
 
     def read(self, indices: Sequence[int]) -> DecodedFrames:
         """The frames at these display-order indices (repeats allowed).
@@ -60,6 +65,10 @@ class VideoReader(Protocol):
         Raises:
             DecodeError: Not one frame could be decoded.
         """
+
+
+class VideoReader(FrameReader, Protocol):
+    """An open video."""
 
     def scan(self) -> int:
         """Decode every frame once; returns how many of `info.num_frames` are damaged or don't come out.

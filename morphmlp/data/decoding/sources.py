@@ -33,8 +33,8 @@ def is_image(path: str) -> bool:
 class AnyVideo:
     """Opens videos with a decoder, and those stored as frames without one. A `VideoOpener`."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: Decoder, image_decoder: str = "simplejpeg") -> None:
+        self._decoder, self._by = decoder, image_decoder
 
     def open(
         self, path: str, *, num_frames: int | None, crc32: int | None = None, image: StoredImage | None = None
@@ -45,13 +45,13 @@ class AnyVideo:
             DecodeError: It can't be used, with the reason.
         """
         if image is not None:
-            return open_image(path, image, crc32=crc32)
+            return open_image(path, image, crc32=crc32, by=self._by)
         if holds_frame_files(path):
-            return open_frame_folder(path, num_frames=num_frames)
+            return open_frame_folder(path, num_frames=num_frames, by=self._by)
         if is_pack(path):
-            return open_packed_frames(path, num_frames=num_frames)
+            return open_packed_frames(path, num_frames=num_frames, by=self._by)
         if is_image(path):
-            return open_image(path)
+            return open_image(path, by=self._by)
         if crc32 is not None:
             _require_bytes(path, crc32)
         return self._decoder.open(path)

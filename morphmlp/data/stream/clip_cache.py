@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import pyarrow as pa
 import torch
 
@@ -32,6 +31,7 @@ from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips, ViewClips
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.stored_frames.frame_names import split_template
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
+from morphmlp.data.decoding.stored_frames.stills import image_decoder_version
 from morphmlp.files import UNFINISHED, atomic_file
 
 FORMAT = 1
@@ -106,6 +106,7 @@ def clip_address(
     num_frames: int | None,
     crc32: int | None,
     image: StoredImage | None = None,
+    image_decoder: str = "simplejpeg",
 ) -> str:
     """The address of what an extractor makes of a video, 64 hex digits.
 
@@ -122,7 +123,8 @@ def clip_address(
         "draws": draws,
         "video": [num_frames, crc32, status.st_size, status.st_mtime_ns, *([template] if template else [])],
         **({} if image is None else {"image": asdict(image)}),
-        "made_with": [decoder, _version(decoder), torch.__version__, PIL.__version__],  # they resize and augment
+        # torch and Pillow (whose version this has too) resize and augment
+        "made_with": [decoder, _version(decoder), image_decoder_version(image_decoder), torch.__version__],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -145,13 +147,14 @@ def _read(path: Path) -> ExtractedClips | None:
         return None
     with suppress(OSError):
         os.utime(path)  # the most recently used
-    return ExtractedClips(clips=clips, concealed=facts["concealed"])
+    return ExtractedClips(clips=clips, concealed=facts["concealed"], refused=facts["refused"])
 
 
 def _write(path: Path, extracted: ExtractedClips) -> bool:
     """Keep clips; whether the disk took them."""
     clips = np.ascontiguousarray(extracted.clips)
-    facts = {"shape": clips.shape, "concealed": extracted.concealed, "crc32": zlib.crc32(clips.data)}
+    facts = {"shape": clips.shape, "concealed": extracted.concealed, "refused": extracted.refused}
+    facts["crc32"] = zlib.crc32(clips.data)
     metadata = {name: json.dumps(value) for name, value in facts.items()}
     table = pa.table({"clips": pa.Array.from_buffers(pa.uint8(), clips.size, [None, pa.py_buffer(clips)])})
     try:

@@ -5,8 +5,9 @@ process, so that whatever it does with a file costs that video alone.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,19 @@ from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips
 from morphmlp.data.columns import DECODED
 from morphmlp.data.decoding.backends import decoder_by_name
-from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
+from morphmlp.data.decoding.isolation.isolated import DecodedImage, IsolatedVideos, Limits, isolated_videos
+from morphmlp.data.decoding.isolation.wire import OpenVideo
+from morphmlp.data.decoding.protocol import FrameReader, Frames
+from morphmlp.data.decoding.sources import is_image
 from morphmlp.data.decoding.stored_frames.image_bytes import IMAGE_CELLS, StoredImage
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import file_state
 from morphmlp.data.stream.clip_cache import ClipCache, clip_address
 from morphmlp.data.stream.plan import MicroBatchPlan
-from morphmlp.errors import DecoderStartError
+from morphmlp.errors import DecodeError, DecoderStartError
 
+IMAGES_AT_ONCE = 16
+"""Images that a decoder's process is asked for at a time: that asking costs little, and pixels stay in the cache."""
 REQUEST_COLUMNS = ("video_id", "path", "label", "num_frames", "crc32", *IMAGE_CELLS)
 """Columns of a manifest that decoding reads, those of images where there are any."""
 
@@ -62,6 +68,12 @@ class DecodePolicy:
     """What one video may take."""
     cache: ClipCache | None = None
     """Clips that were decoded before, by this training or others."""
+    image_decoder: str = "simplejpeg"
+    """What decodes JPEGs."""
+
+    def opener(self, decoder: str) -> IsolatedVideos:
+        """What opens videos in this process by one of its decoders."""
+        return isolated_videos(decoder, self.limits, self.image_decoder)
 
     def decoders(self) -> tuple[str, ...]:
         """In the order in which they are tried."""
@@ -82,56 +94,103 @@ class DecodeTask:
         """Extract every video's clips; a video that can't be used leaves no bytes and its reason."""
         torch.set_num_threads(1)  # one CPU is reserved for the task
         videos = table.drop_columns(["row", "label"]).to_pylist()
-        results = [self._timed(video) for video in videos]
-        clips = [result.pop("clips") for result in results]
+        groups = _groups(videos, self.policy)
+        clips, results = _ClipsColumn(len(videos)), []
+        for group in groups:
+            for result in self._timed(group):
+                clips.append(result.pop("clips"))
+                results.append(result)
         columns = {
             "row": table["row"].combine_chunks(),
             "label": table["label"].combine_chunks(),
-            "clips": _binary_column(clips),
+            "clips": clips.array(),
             **{name: pa.array([result[name] for result in results], DECODED.field(name).type) for name in _FACTS},
         }
         return pa.table([columns[name] for name in DECODED.names], schema=DECODED)
 
-    def _timed(self, video: Mapping[str, Any]) -> dict[str, Any]:
+    def _timed(self, group: "_Group") -> list[dict[str, Any]]:
+        """What comes of a group's videos, each with an equal part of the time."""
         before = self._cpu_s()
-        result = self._decode(video)
-        return {**result, "cpu_s": self._cpu_s() - before}
+        results = [self._decode(group, place) for place in range(len(group.videos))]
+        cpu_s = (self._cpu_s() - before) / len(results)
+        return [{**result, "cpu_s": cpu_s} for result in results]
 
     def _cpu_s(self) -> float:
         """CPU seconds so far of this thread, which does all that a task does itself, and of its decoders' processes."""
-        openers = [isolated_videos(decoder, self.policy.limits) for decoder in self.policy.decoders()]
+        openers = [self.policy.opener(decoder) for decoder in self.policy.decoders()]
         return time.thread_time() + sum(opener.cpu_s for opener in openers)
 
-    def _decode(self, video: Mapping[str, Any]) -> dict[str, Any]:
+    def _decode(self, group: "_Group", place: int) -> dict[str, Any]:
         reasons: list[tuple[str, Exception]] = []
         for decoder in self.policy.decoders():
             try:
-                extracted = self._extract(decoder, video)
+                extracted = self._extract(decoder, group, place)
             except DecoderStartError:
                 raise
             except Exception as error:  # noqa: BLE001 (whatever a codec does with a file, it costs this video alone)
                 reasons.append((decoder, error))
                 continue
-            return _good(extracted, retried=bool(reasons))
-        return _broken(video["path"], reasons)
+            return _good(extracted, retried=bool(reasons or extracted.refused))
+        return _broken(group.sources[place].path, reasons)
 
-    def _extract(self, decoder: str, video: Mapping[str, Any]) -> ExtractedClips:
+    def _extract(self, decoder: str, group: "_Group", place: int) -> ExtractedClips:
         """What a decoder makes of a video, now or before."""
+        video = group.videos[place]
         key = ClipKey(seed=video["seed"], epoch=video["epoch"], video_id=video["video_id"], copy=video["copy"])
-        file = {name: video[name] for name in ("path", "num_frames", "crc32")} | {"image": StoredImage.of(video)}
 
         def decode() -> ExtractedClips:
-            return self.extractor.extract(isolated_videos(decoder, self.policy.limits).open(**file), key)
+            return self.extractor.extract(group.open(decoder, place), key)
 
         if self.policy.cache is None:
             return decode()
         try:
-            address = clip_address(self.extractor, key, decoder, **file)
+            source = vars(group.sources[place])
+            address = clip_address(self.extractor, key, decoder, image_decoder=self.policy.image_decoder, **source)
         except OSError:  # no such file: the decoder's words for it are the user's
             return decode()
         return self.policy.cache.get(address, decode)
 
 
+class _Group:
+    """A video, or images that are decoded at one go as soon as one is asked for."""
+
+    def __init__(self, videos: Sequence[Mapping[str, Any]], policy: DecodePolicy) -> None:
+        self.videos, self._policy = videos, policy
+        self.sources = [
+            OpenVideo(**{name: video[name] for name in _SOURCE}, image=StoredImage.of(video)) for video in videos
+        ]
+        self._ahead: dict[int, DecodedImage | DecodeError | None] = {}
+
+    def open(self, decoder: str, place: int) -> FrameReader:
+        """Open one of them.
+
+        Raises:
+            DecodeError: It can't be used.
+        """
+        opener = self._policy.opener(decoder)
+        if decoder == self._policy.decoder and _may_be_image(self.videos[place]):
+            if place not in self._ahead:
+                self._ahead = dict(enumerate(opener.read_images(self.sources[place:]), start=place))
+            image = self._ahead.pop(place)
+            if isinstance(image, DecodeError):
+                raise image
+            if image is not None:
+                return image
+        return opener.open(**vars(self.sources[place]))
+
+
+def _groups(videos: Sequence[Mapping[str, Any]], policy: DecodePolicy) -> Iterator[_Group]:
+    for are_images, run in groupby(videos, _may_be_image):
+        size = IMAGES_AT_ONCE if are_images else 1
+        while part := list(islice(run, size)):
+            yield _Group(part, policy)
+
+
+def _may_be_image(video: Mapping[str, Any]) -> bool:
+    return video.get("as_stored") is not None or video.get("offset") is not None or is_image(video["path"])
+
+
+_SOURCE = ("path", "num_frames", "crc32")
 _FACTS = [name for name in DECODED.names if name not in ("row", "label", "clips")]
 _NO_ERROR = {"error": "", "message": "", "decoder": "", "decoder_version": "", "size_bytes": None, "mtime": None}
 
@@ -168,12 +227,29 @@ def _broken(path: str, reasons: list[tuple[str, Exception]]) -> dict[str, Any]:
     }
 
 
-def _binary_column(clips: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> pa.Array:
-    """One large_binary cell a video, its bytes behind each other."""
-    ends = np.cumsum([0, *(clip.nbytes for clip in clips)], dtype=np.int64)
-    data = np.concatenate([clip.reshape(-1) for clip in clips])
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.large_binary(), len(clips), buffers)
+class _ClipsColumn:
+    """One large_binary cell a video, its bytes behind each other.
+
+    Each clip is copied as soon as it's there, so that the next one takes the same memory, which is in the cache.
+    """
+
+    def __init__(self, videos: int) -> None:
+        self._videos, self._ends = videos, [0]
+        self._data = np.empty(0, dtype=np.uint8)
+
+    def append(self, clips: Frames) -> None:
+        start, end = self._ends[-1], self._ends[-1] + clips.nbytes
+        if end > len(self._data):  # most often the first of clips of one size
+            left = self._videos - len(self._ends) + 1
+            larger = np.empty(max(start + left * clips.nbytes, 2 * start), dtype=np.uint8)
+            larger[:start] = self._data[:start]
+            self._data = larger
+        self._data[start:end] = clips.reshape(-1)
+        self._ends.append(end)
+
+    def array(self) -> pa.Array:
+        buffers = [None, pa.py_buffer(np.array(self._ends)), pa.py_buffer(self._data[: self._ends[-1]])]
+        return pa.Array.from_buffers(pa.large_binary(), self._videos, buffers)
 
 
 def _one_line(error: Exception) -> str:

@@ -10,10 +10,11 @@ Ten million videos are no special case: an epoch's plan is one permutation of fo
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random.bit_generator import ISeedSequence
 
 from morphmlp.config.schema import TrainConfig
 
@@ -140,7 +141,18 @@ def worker_share(num_rows: int, *, worker: int, num_workers: int) -> npt.NDArray
 
 def random_generator(*key: int | str) -> np.random.Generator:
     """A counter-based generator for one key, such as (seed, epoch, video id, repeat)."""
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(key, 16), "little")))
+    key_words: ISeedSequence = _PhiloxKey(_digest(key, 16))
+    return np.random.Generator(np.random.Philox(cast(np.random.SeedSequence, key_words)))
+
+
+class _PhiloxKey(ISeedSequence):
+    """A key as it is, 16 bytes. `Philox(key=...)` is the same, and also sets up a seed that nobody asks for."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[np.uint64]:
+        return np.frombuffer(self._key, dtype="<u8")
 
 
 def random_seed(*key: int | str) -> int:

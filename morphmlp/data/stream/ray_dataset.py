@@ -27,6 +27,7 @@ TASKS_AHEAD = 4
 """Tasks whose clips may wait in the object store, for each decode CPU."""
 _TASKS_QUEUED = 2
 """Tasks that wait or run, for each decode CPU: with the next one waiting no CPU idles between two."""
+_VIDEOS_PER_TASK, _IMAGES_PER_TASK = 16, 256
 SEGMENT_TASKS = 256
 """Tasks of one Ray Data execution. An epoch is a chain of them, so that neither its start nor the memory of the process
 that reads it grows with the epoch."""
@@ -44,9 +45,14 @@ class IngestShare:
     """Decode tasks at a time; each takes one CPU and one thread."""
     object_store_bytes: int | None
     """Decoded clips that may wait; None: `TASKS_AHEAD` tasks' clips for each CPU."""
-    videos_per_task: int
+    videos_per_task: int | None
+    """None: as many as take a decode task some tenths of a second."""
     node_labels: dict[str, str]
     pin_memory: bool
+
+    def task_videos(self, extractor: ClipExtractor) -> int:
+        """Videos of one decode task."""
+        return self.videos_per_task or (_IMAGES_PER_TASK if extractor.clip.num_frames == 1 else _VIDEOS_PER_TASK)
 
 
 def stream_micro_batches(
@@ -63,7 +69,7 @@ def stream_micro_batches(
     Plans are read as they are needed. `TrainFrames` become clips in this process, on `device`.
     """
     to_make, to_decode = tee(plans)  # both are read in one thread, that of `prefetch`
-    groups = task_groups(to_decode, share.videos_per_task)
+    groups = task_groups(to_decode, share.task_videos(extractor))
     segments = iter(lambda: list(islice(groups, SEGMENT_TASKS)), [])
     batches = assemble(
         chain_early(
@@ -100,7 +106,7 @@ def decoding_dataset(
         # Stages that need different resources are never fused: a test's scorers, which may hold GPUs, must not
         # decode. And a node never starts more decoding than its memory holds.
         # Memory: the task's clips twice (as extracted and as sent), and room for one video.
-        memory=2 * share.videos_per_task * _video_bytes(extractor) + _ONE_VIDEO_BYTES,
+        memory=2 * share.task_videos(extractor) * _video_bytes(extractor) + _ONE_VIDEO_BYTES,
         label_selector=share.node_labels,
     )
     limit_execution(dataset.context, share, extractor)
@@ -120,7 +126,9 @@ def _video_bytes(extractor: ClipExtractor) -> int:
 
 def limit_execution(context: DataContext, share: IngestShare, extractor: ClipExtractor, *, actor_cpus: int = 0) -> None:
     """Keep a pipeline in order, inside its share of the cluster (and its actors' CPUs), quiet, and out of the way."""
-    ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.videos_per_task * _video_bytes(extractor)
+    ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.task_videos(extractor) * _video_bytes(
+        extractor
+    )
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     pace(context)

@@ -113,6 +113,7 @@ OTHER_OPERATIONAL = {
     "checkpoint.wait_for_storage_s": 60.0,
     "augment.on": "worker",
     "ingest.decoder": "decord",
+    "ingest.image_decoder": "pillow",
     "ingest.decode_timeout_s": 5.0,
     "ingest.decoder_memory_mb": 8192,
     "ingest.on_broken": "fail",

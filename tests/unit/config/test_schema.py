@@ -292,7 +292,7 @@ def test_a_field_that_defines_the_result_must_be_in_the_file(field):
 
 def test_operational_sections_may_be_left_out_or_given_in_part():
     config = config_from_mapping(with_overrides(read_yaml(SMALL), {"ingest.decoder": "decord"}))
-    assert (config.ingest.decoder, config.ingest.videos_per_task) == ("decord", 16)
+    assert (config.ingest.decoder, config.ingest.image_decoder) == ("decord", "simplejpeg")
     assert config.cluster.device == "auto"
 
 

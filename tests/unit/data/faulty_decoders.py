@@ -220,3 +220,22 @@ def pyav_or_worse():
 
 def not_starting():
     raise OSError("libcodec.so.7: cannot open shared object file")
+
+
+def images_or_worse():
+    """Decodes JPEGs as ever, but dies, hangs or runs out of memory at those that hold the words for it."""
+    import simplejpeg
+
+    real, faults = (
+        simplejpeg.decode_jpeg,
+        {f"please {name}".encode(): fault for name, fault in PyAVOrWorse.faults.items()},
+    )
+
+    def decode_jpeg(data, **options):
+        for words, fault in faults.items():
+            if words in data:
+                fault()
+        return real(data, **options)
+
+    simplejpeg.decode_jpeg = decode_jpeg
+    return PyAVOrWorse()

@@ -21,9 +21,12 @@ from morphmlp.data.decoding.inspection import inspect_file, inspect_stored_frame
 from morphmlp.data.decoding.isolation.wire import (
     Answer,
     FramesWritten,
+    ImagesWritten,
+    ImageWritten,
     OpenVideo,
     Outcome,
     ReadFrames,
+    ReadImages,
     Request,
     ScanVideo,
     SharedFrames,
@@ -34,6 +37,7 @@ from morphmlp.data.decoding.isolation.wire import (
 )
 from morphmlp.data.decoding.protocol import Decoder, VideoOpener, VideoReader, heard
 from morphmlp.data.decoding.sources import AnyVideo, holds_frames
+from morphmlp.data.decoding.stored_frames.stills import ImageReader
 from morphmlp.errors import DecodeError
 
 MB = 2**20
@@ -45,13 +49,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--socket", type=int, required=True, help="descriptor of a connected Unix socket")
     parser.add_argument("--decoder", required=True, help="a decoder's name, or module:function that makes one")
+    parser.add_argument("--image-decoder", required=True, help="what decodes JPEGs")
     parser.add_argument("--memory-mb", type=int, help="memory that a video may take")
     parser.add_argument("--memory-name", required=True, help="what the user calls that limit")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: when it goes, the socket ends
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the end of a native loop that lets no Python handler run
     channel = socket.socket(fileno=arguments.socket)
-    videos = AnyVideo(make_decoder(arguments.decoder))
+    videos = AnyVideo(make_decoder(arguments.decoder), arguments.image_decoder)
     if arguments.memory_mb is not None:  # only now: what imports take is no video's fault
         _limit_memory(arguments.memory_mb)
     send(channel, own_bytes())  # the first word, once everything is imported
@@ -87,7 +92,7 @@ class Server:
             except EOFError:
                 return
             timed = cast(TimedRequest, message)
-            if isinstance(timed.request, ReadFrames) and descriptors:
+            if isinstance(timed.request, ReadFrames | ReadImages) and descriptors:
                 self._memories[timed.request.memory] = SharedFrames(descriptors[0])
             signal.setitimer(signal.ITIMER_REAL, timed.seconds)
             try:
@@ -120,12 +125,15 @@ class Server:
             return self._carry_out(request)
         except (DecodeError, IndexError) as error:
             return error
-        except MemoryError:
+        except Exception as error:  # noqa: BLE001 (types that the other end may not know; one video is lost by it)
+            return self._in_words(error)
+
+    def _in_words(self, error: Exception) -> DecodeError:
+        if isinstance(error, MemoryError):
             self._reader = None
             return DecodeError(f"needs more memory than {self._memory_limit}")
-        except Exception as error:  # noqa: BLE001 (types that the other end may not know; one video is lost by it)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            return DecodeError(f"the {self._decoder} decoder failed: {reason}")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return DecodeError(f"the {self._decoder} decoder failed: {reason}")
 
     def _carry_out(self, request: Request) -> Outcome:
         if isinstance(request, OpenVideo):
@@ -135,18 +143,46 @@ class Server:
                 request.path, num_frames=request.num_frames, crc32=request.crc32, image=request.image
             )
             return self._reader.info
+        if isinstance(request, ReadImages):
+            self._reader = None
+            return self._images(request)
         if self._reader is None:
             raise DecodeError("was given up before")
         if isinstance(request, ReadFrames):
             decoded = self._reader.read(request.indices)
             np.copyto(self._memories[request.memory].frames(decoded.frames.shape), decoded.frames)
-            return FramesWritten(shape=decoded.frames.shape, concealed=decoded.concealed)
+            return FramesWritten(shape=decoded.frames.shape, concealed=decoded.concealed, refused=decoded.refused)
         if isinstance(request, ScanVideo):
             return self._reader.scan()
         assert self._opened is not None
         if self._opened.image is not None or holds_frames(self._opened.path):
             return inspect_stored_frames(self._reader)
         return inspect_file(self._reader, self._opened.path, is_same_library=self._decoder == "pyav")
+
+    def _images(self, request: ReadImages) -> ImagesWritten:
+        memory, images = self._memories[request.memory], list[ImageWritten | DecodeError | None]()
+        end = 0
+        for source in request.sources:
+            try:
+                reader = self._videos.open(
+                    source.path, num_frames=source.num_frames, crc32=source.crc32, image=source.image
+                )
+                if not isinstance(reader, ImageReader):
+                    images.append(None)
+                    continue
+                start, info = end, reader.info
+                size = info.height * info.width * 3
+                if images and start + size > request.most_bytes:
+                    break
+                target = memory.frames((max(start + size, request.most_bytes),))[start : start + size]
+                refused = reader.read_into(target.reshape(info.height, info.width, 3))
+                images.append(ImageWritten(info=info, start=start, refused=refused))
+                end += size
+            except DecodeError as error:
+                images.append(error)
+            except Exception as error:  # noqa: BLE001 (one image is lost by it)
+                images.append(self._in_words(error))
+        return ImagesWritten(images=tuple(images))
 
 
 def _limit_memory(megabytes: int) -> None:

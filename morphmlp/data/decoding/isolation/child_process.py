@@ -31,7 +31,7 @@ class ChildDiedError(Exception):
 class ChildProcess:
     """A running child."""
 
-    def __init__(self, decoder: str, *, memory_mb: int | None, memory_name: str) -> None:
+    def __init__(self, decoder: str, image_decoder: str, *, memory_mb: int | None, memory_name: str) -> None:
         """Start it and wait until it's ready.
 
         Raises:
@@ -50,7 +50,8 @@ class ChildProcess:
             "--socket",
             str(theirs.fileno()),
         ]
-        command += ["--decoder", decoder, f"--memory-name={memory_name}"]  # which may begin with --
+        command += ["--decoder", decoder, "--image-decoder", image_decoder]
+        command += [f"--memory-name={memory_name}"]  # which may begin with --
         command += [] if memory_mb is None else ["--memory-mb", str(memory_mb)]
         try:
             process = subprocess.Popen(

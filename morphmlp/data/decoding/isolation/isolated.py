@@ -13,25 +13,32 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, cast
 
+import numpy as np
+
 from morphmlp.data.decoding.inspection import Inspection
 from morphmlp.data.decoding.isolation.child_process import ChildDiedError, ChildProcess
 from morphmlp.data.decoding.isolation.wire import (
     FramesWritten,
+    ImagesWritten,
+    ImageWritten,
     InspectVideo,
     OpenVideo,
     ReadFrames,
+    ReadImages,
     Request,
     ScanVideo,
     SharedFrames,
 )
-from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
+from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
-from morphmlp.errors import DecoderCrashError, DecodeTimeoutError
+from morphmlp.errors import DecodeError, DecoderCrashError, DecodeTimeoutError
 
 MOST_GROWTH_MB = 512
 """Growth past which a child is taken for a leaking one (decord's may grow) and replaced before the next video, MB."""
 MOST_IDLE_BYTES = 256 * 2**20
 """Shared memory larger than this isn't kept for the next video."""
+MOST_IMAGE_BYTES = 32 * 2**20
+"""Pixels of images that are decoded at one go; a single one may have more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +62,12 @@ class IsolatedVideos:
     again once nobody does.
     """
 
-    def __init__(self, decoder: str, limits: Limits) -> None:
+    def __init__(self, decoder: str, limits: Limits, image_decoder: str = "simplejpeg") -> None:
         """Start nothing yet: the child starts with the first video.
 
         The decoder is named, or `module:function` of a function without arguments that returns one.
         """
-        self._decoder, self._limits = decoder, limits
+        self._decoder, self._limits, self._image_decoder = decoder, limits, image_decoder
         self.cpu_s = 0.0
         """CPU seconds of the children so far. Their start isn't counted, nor what one took for a video that it died at
         or was ended for."""
@@ -88,6 +95,28 @@ class IsolatedVideos:
             reader.info = self._opened(reader)
         return reader
 
+    def read_images(self, sources: Sequence[OpenVideo]) -> "list[DecodedImage | DecodeError | None]":
+        """Open and decode the first of these images at one go: at least one, and as many as `MOST_IMAGE_BYTES` hold.
+
+        An error stands for one that can't be used, None for a folder or a video under the name of an image. Where the
+        child dies or stands still, each is decoded by itself, so that the one at fault costs itself alone.
+        """
+        with self._lock:
+            self._ready()
+            number = self._free_memory()
+            request = ReadImages(sources=tuple(sources), memory=number, most_bytes=MOST_IMAGE_BYTES)
+            clock = IsolatedReader(self, sources[0], self._limits.timeout_s)
+            try:
+                images = cast(ImagesWritten, self._ask(clock, request, memory=number)).images
+            except DecodeError as error:
+                if len(sources) == 1:
+                    return [error]
+            else:
+                ends = [image.start + image.size for image in images if isinstance(image, ImageWritten)]
+                pixels = self._memories[number].frames((max(ends, default=0),)) if ends else None
+                return [_read(image, pixels) if isinstance(image, ImageWritten) else image for image in images]
+        return [image for source in sources for image in self.read_images([source])]
+
     def close(self) -> None:
         """End the child; another one starts with the next video."""
         with self._lock:
@@ -111,11 +140,9 @@ class IsolatedVideos:
             self._make_current(reader)
             number = self._free_memory()
             request = ReadFrames(indices=tuple(int(index) for index in indices), memory=number)
-            descriptor = None if self._passed[number] else self._memories[number].descriptor
-            self._passed[number] = True
-            written = cast(FramesWritten, self._ask(reader, request, descriptor=descriptor))
+            written = cast(FramesWritten, self._ask(reader, request, memory=number))
             frames = self._memories[number].frames(written.shape)
-        return DecodedFrames(frames=frames, concealed=written.concealed)
+        return DecodedFrames(frames=frames, concealed=written.concealed, refused=written.refused)
 
     def look_at(self, reader: "IsolatedReader", request: ScanVideo | InspectVideo) -> object:
         """What is to be known of a video that was opened here; for its reader."""
@@ -142,15 +169,22 @@ class IsolatedVideos:
         self._current: weakref.ref[IsolatedReader] | None = None
         self._passed = [False for _ in self._memories]
 
-    def _opened(self, reader: "IsolatedReader") -> VideoInfo:
+    def _ready(self) -> None:
+        """A child that may be asked, without an open video."""
         if self._child is not None and (self._leaks or not self._child.alive):
             self._child.close()
             self._without_child()
         if self._child is None:
             self._child = ChildProcess(
-                self._decoder, memory_mb=self._limits.memory_mb, memory_name=self._limits.memory_name
+                self._decoder,
+                self._image_decoder,
+                memory_mb=self._limits.memory_mb,
+                memory_name=self._limits.memory_name,
             )
         self._current = None
+
+    def _opened(self, reader: "IsolatedReader") -> VideoInfo:
+        self._ready()
         info = cast(VideoInfo, self._ask(reader, reader.source))
         self._current = weakref.ref(reader)
         return info
@@ -160,8 +194,12 @@ class IsolatedVideos:
         if self._current is None or self._current() is not reader:
             self._opened(reader)
 
-    def _ask(self, reader: "IsolatedReader", request: Request, *, descriptor: int | None = None) -> object:
+    def _ask(self, reader: "IsolatedReader", request: Request, *, memory: int | None = None) -> object:
+        """An answer to a request, which may be about one of the memories: the child gets to know each once."""
         child = cast(ChildProcess, self._child)
+        descriptor = None
+        if memory is not None and not self._passed[memory]:
+            descriptor, self._passed[memory] = self._memories[memory].descriptor, True
         start = time.monotonic()
         try:
             # At least a moment: a child that answers at once is not given up for time that ran out before.
@@ -223,11 +261,39 @@ class IsolatedReader:
         return cast(Inspection, self._videos.look_at(self, InspectVideo()))
 
 
-def isolated_videos(decoder: str, limits: Limits) -> IsolatedVideos:
-    """This process's own `IsolatedVideos` for a decoder, made once: its child serves task after task."""
-    key = (decoder, limits)
+@dataclass(frozen=True, kw_only=True)
+class DecodedImage:
+    """An image that was decoded when it was opened."""
+
+    info: VideoInfo
+    frame: Frames
+    """`[h w c]`."""
+    refused: bool
+
+    def read(self, indices: Sequence[int]) -> DecodedFrames:
+        """The image for each of the indices, which must be 0.
+
+        Raises:
+            IndexError: No index, or another one.
+        """
+        if set(indices) != {0}:
+            raise IndexError(f"frames {list(indices)} of an image, which is frame 0")
+        frames = self.frame[None] if len(indices) == 1 else np.repeat(self.frame[None], len(indices), axis=0)
+        return DecodedFrames(frames=frames, concealed=0, refused=int(self.refused))
+
+
+def _read(image: ImageWritten, pixels: Frames | None) -> DecodedImage:
+    assert pixels is not None
+    shape = (image.info.height, image.info.width, 3)
+    frame = pixels[image.start : image.start + image.size].reshape(shape)
+    return DecodedImage(info=image.info, frame=frame, refused=image.refused)
+
+
+def isolated_videos(decoder: str, limits: Limits, image_decoder: str = "simplejpeg") -> IsolatedVideos:
+    """This process's own `IsolatedVideos` for its decoders, made once: its child serves task after task."""
+    key = (decoder, limits, image_decoder)
     if key not in _of_this_process:
-        _of_this_process.setdefault(key, IsolatedVideos(decoder, limits))
+        _of_this_process.setdefault(key, IsolatedVideos(decoder, limits, image_decoder))
     return _of_this_process[key]
 
 
@@ -236,6 +302,6 @@ def _after_fork() -> None:
         videos.forget()
 
 
-_of_this_process: dict[tuple[str, Limits], IsolatedVideos] = {}
+_of_this_process: dict[tuple[str, Limits, str], IsolatedVideos] = {}
 _alive: weakref.WeakSet[IsolatedVideos] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_after_fork)

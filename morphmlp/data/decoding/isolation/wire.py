@@ -21,6 +21,7 @@ import numpy as np
 from morphmlp.data.decoding.inspection import Inspection
 from morphmlp.data.decoding.protocol import Frames, VideoInfo
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
+from morphmlp.errors import DecodeError
 
 _LENGTH = struct.Struct("!Q")
 
@@ -45,6 +46,16 @@ class ReadFrames:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadImages:
+    """Decode the first of these images into shared memory; answered with `ImagesWritten`. No video is open then."""
+
+    sources: tuple[OpenVideo, ...]
+    memory: int
+    most_bytes: int
+    """Of pixels; the first image may have more."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScanVideo:
     """Decode every frame of the open video; answered with the number of damaged ones."""
 
@@ -54,7 +65,7 @@ class InspectVideo:
     """Look at the open video in every way; answered with an `Inspection`."""
 
 
-Request = OpenVideo | ReadFrames | ScanVideo | InspectVideo
+Request = OpenVideo | ReadFrames | ReadImages | ScanVideo | InspectVideo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +85,33 @@ class FramesWritten:
     shape: tuple[int, int, int, int]
     """`t h w c`."""
     concealed: int
+    refused: int
 
 
-Outcome = VideoInfo | FramesWritten | Inspection | int | Exception
+@dataclass(frozen=True, kw_only=True)
+class ImageWritten:
+    """The pixels of an image lie in the shared memory."""
+
+    info: VideoInfo
+    start: int
+    """Their first byte there."""
+    refused: bool
+
+    @property
+    def size(self) -> int:
+        """Their bytes."""
+        return self.info.height * self.info.width * 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesWritten:
+    """What came of the first images, at least one."""
+
+    images: tuple[ImageWritten | DecodeError | None, ...]
+    """Of one that can't be used the reason; None: it's a folder or a video under the name of an image."""
+
+
+Outcome = VideoInfo | FramesWritten | ImagesWritten | Inspection | int | Exception
 
 
 @dataclass(frozen=True, kw_only=True)

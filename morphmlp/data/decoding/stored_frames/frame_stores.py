@@ -14,7 +14,7 @@ from pathlib import Path
 from morphmlp.data.decoding.protocol import VideoReader, require_content
 from morphmlp.data.decoding.stored_frames.frame_names import ordered_names, shown, split_template
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage, image_bytes
-from morphmlp.data.decoding.stored_frames.stills import ImageReader, StillsReader
+from morphmlp.data.decoding.stored_frames.stills import ImageReader, Shown, StillsReader
 from morphmlp.errors import DecodeError
 from morphmlp.files import atomic_file
 
@@ -25,7 +25,7 @@ _NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format has
 _READABLE = 0o100644 << 16
 
 
-def open_frame_folder(path: str, *, num_frames: int | None = None) -> VideoReader:
+def open_frame_folder(path: str, *, num_frames: int | None = None, by: str = "simplejpeg") -> VideoReader:
     """Open a folder of frames; it's listed once.
 
     `num_frames` of them are used, where the list promises a number; a template of their names may end the path.
@@ -35,16 +35,23 @@ def open_frame_folder(path: str, *, num_frames: int | None = None) -> VideoReade
     """
     folder, _ = split_template(path)
     names = frame_names(path, num_frames=num_frames)
-    return StillsReader(names, lambda name: _load_frame(folder, name), where=folder)
+    return StillsReader(names, lambda name: _load_frame(folder, name), where=folder, by=by)
 
 
-def open_image(path: str, image: StoredImage | None = None, *, crc32: int | None = None) -> VideoReader:
+def open_image(
+    path: str,
+    image: StoredImage | None = None,
+    *,
+    crc32: int | None = None,
+    by: str = "simplejpeg",
+) -> ImageReader:
     """Open an image as a video of one frame, whatever its name says of its kind.
 
     Args:
         path: The file that is it, or holds it.
         image: Where in the file it lies, and how it's shown; None: the file is the image, and shown upright.
         crc32: What its bytes must have; None: not checked.
+        by: What decodes JPEGs.
 
     Raises:
         DecodeError: It can't be read, or isn't an image.
@@ -57,7 +64,8 @@ def open_image(path: str, image: StoredImage | None = None, *, crc32: int | None
         data = image_bytes(path, image, crc32=crc32)
     except DecodeError as error:
         raise DecodeError(f"{where} {error}") from None
-    return ImageReader(data, shown="as stored" if image is not None and image.as_stored else "upright", where=where)
+    shown_as: Shown = "as stored" if image is not None and image.as_stored else "upright"
+    return ImageReader(data, shown=shown_as, where=where, by=by)
 
 
 def frame_names(path: str, *, num_frames: int | None = None) -> tuple[str, ...]:
@@ -92,7 +100,7 @@ def is_pack(path: str) -> bool:
     return path.lower().endswith(SUFFIX)
 
 
-def open_packed_frames(path: str, *, num_frames: int | None = None) -> VideoReader:
+def open_packed_frames(path: str, *, num_frames: int | None = None, by: str = "simplejpeg") -> VideoReader:
     """Open an archive of frames.
 
     `num_frames` of them are used, where the list promises a number.
@@ -109,7 +117,7 @@ def open_packed_frames(path: str, *, num_frames: int | None = None) -> VideoRead
     compressed = [name for name in names if archive.getinfo(name).compress_type != zipfile.ZIP_STORED]
     if compressed:
         raise DecodeError(f"{path}: {shown(compressed[0])} is compressed; frames must be stored (zip -0)")
-    return StillsReader(names, lambda name: _load_entry(archive, name), where=path)
+    return StillsReader(names, lambda name: _load_entry(archive, name), where=path, by=by)
 
 
 def pack_frames(folder: str | Path, target: str | Path) -> int:

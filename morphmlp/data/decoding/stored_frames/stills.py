@@ -1,16 +1,22 @@
 """Videos whose frames are stored one by one as JPEG or PNG files: their pixels.
 
 What a folder and an archive of frames have in common. It must not know where the bytes of a frame come from.
+
+Pillow reads every head. The pixels of a JPEG come from simplejpeg where it gives Pillow's, bit for bit, and from Pillow
+where it refuses the file.
 """
 
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal, TypeVar
 
 import numpy as np
+import PIL
+import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, beat
@@ -42,6 +48,8 @@ _TURNS = {
 }
 """What brings a picture of an EXIF orientation upright; Pillow turns against the clock."""
 _ON_A_SIDE = frozenset((5, 6, 7, 8))
+_SAME_PIXELS = frozenset(("RGB", "L"))
+"""Pillow's modes of JPEGs of which simplejpeg gives the same pixels; in those of CMYK it is a level off."""
 _EXTENSIONS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG"}
 _COLOURS = {
     "L": "grey",
@@ -53,12 +61,29 @@ _COLOURS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """What was decoded."""
+
+    pixels: Frames
+    """RGB, `[h w c]`."""
+    refused: bool
+    """Whether it's a JPEG that the fast decoder refused, so that Pillow read it."""
+
+
+def image_decoder_version(name: str) -> str:
+    """The versions of the libraries behind a decoder of images."""
+    return f"Pillow {PIL.__version__}" + (f", simplejpeg {simplejpeg.__version__}" if name == "simplejpeg" else "")
+
+
 class StillsReader:
     """An open video whose frames are files of their own, of the kind that their names say."""
 
-    def __init__(self, names: Sequence[str], load: Callable[[str], bytes], *, where: str) -> None:
+    def __init__(
+        self, names: Sequence[str], load: Callable[[str], bytes], *, where: str, by: str = "simplejpeg"
+    ) -> None:
         """Look at the first frame for the size; `load` gives the bytes of a named one, or raises `DecodeError`."""
-        self._names, self._load, self._where = names, load, where
+        self._names, self._load, self._where, self._by = names, load, where, by
         width, height = self._of_frame(0, _still_size)
         self.info = VideoInfo(
             num_frames=len(names),
@@ -82,13 +107,15 @@ class StillsReader:
             raise IndexError(f"frames {list(indices)} of a video with {self.info.num_frames}")
         frames = np.empty((len(indices), self.info.height, self.info.width, 3), dtype=np.uint8)
         place_of: dict[int, int] = {}
+        refused = 0
         for place, index in enumerate(indices):
             if index in place_of:
                 frames[place] = frames[place_of[index]]
             else:
-                frames[place] = self._of_one_size(index)
-                place_of[index] = place
-        return DecodedFrames(frames=frames, concealed=0)
+                picture = self._of_one_size(index)
+                frames[place], place_of[index] = picture.pixels, place
+                refused += picture.refused
+        return DecodedFrames(frames=frames, concealed=0, refused=refused)
 
     def scan(self) -> int:
         """Decode every frame; returns how many can't be used.
@@ -107,15 +134,15 @@ class StillsReader:
             raise reasons[0]
         return len(reasons)
 
-    def _of_one_size(self, index: int) -> Frames:
-        frame = self._of_frame(index, decode_still)
-        height, width = frame.shape[:2]
+    def _of_one_size(self, index: int) -> Picture:
+        picture = self._of_frame(index, lambda data, kind: decode_still(data, kind, by=self._by))
+        height, width = picture.pixels.shape[:2]
         if (width, height) != (self.info.width, self.info.height):
             raise DecodeError(
                 f"{self._where}: {self._names[index]} has {width}x{height} pixels, {self._names[0]} has "
                 f"{self.info.width}x{self.info.height}; all frames must have one size"
             )
-        return frame
+        return picture
 
     def _of_frame(self, index: int, look: Callable[[bytes, Kind], _Seen]) -> _Seen:
         name = self._names[index]
@@ -128,21 +155,23 @@ class StillsReader:
 class ImageReader:
     """An image as an open video of one frame, of the kind that its content says, whatever its name does."""
 
-    def __init__(self, data: bytes, *, shown: Shown, where: str) -> None:
+    def __init__(self, data: bytes, *, shown: Shown, where: str, by: str = "simplejpeg") -> None:
         """Look at its head.
 
         Raises:
             DecodeError: It's empty, or no image; `where` begins the message.
         """
-        self._data, self._shown, self._where = data, shown, where
-        with self._named(), _opened(data, None) as image:
-            width, height = image.size
-            if shown == "upright" and _orientation(image) in _ON_A_SIDE:
+        self._data, self._shown, self._where, self._by = data, shown, where, by
+        self._image: Image.Image | None = None
+        if by == "simplejpeg" and shown == "as stored" and (size := _size_for_simplejpeg(data)) is not None:
+            self.info = image_info(width=size[0], height=size[1], codec="jpeg")
+            return
+        with self._named(), _in_words(None):
+            self._image = _open(data, None)
+            width, height = self._image.size
+            if shown == "upright" and _orientation(self._image) in _ON_A_SIDE:
                 width, height = height, width
-            codec = str(image.format).lower()
-        self.info = VideoInfo(
-            num_frames=1, fps=FRAMES_PER_SECOND, pts_s=(0.0,), width=width, height=height, codec=codec
-        )
+            self.info = image_info(width=width, height=height, codec=str(self._image.format).lower())
 
     def read(self, indices: Sequence[int]) -> DecodedFrames:
         """Its pixels for each of the indices, which must be 0.
@@ -153,9 +182,29 @@ class ImageReader:
         """
         if set(indices) != {0}:
             raise IndexError(f"frames {list(indices)} of an image, which is frame 0")
-        with self._named():
-            pixels = decode_image(self._data, self._shown)
-        return DecodedFrames(frames=np.repeat(pixels[None], len(indices), axis=0), concealed=0)
+        frame = np.empty((self.info.height, self.info.width, 3), dtype=np.uint8)
+        refused = self.read_into(frame)
+        frames = frame[None] if len(indices) == 1 else np.repeat(frame[None], len(indices), axis=0)
+        return DecodedFrames(frames=frames, concealed=0, refused=int(refused))
+
+    def read_into(self, target: Frames) -> bool:
+        """Write its pixels `[h w c]` where they are wanted; returns whether the fast decoder refused it.
+
+        Raises:
+            DecodeError: It's damaged.
+        """
+        with self._named(), _in_words(None):
+            if self._image is None:
+                try:
+                    simplejpeg.decode_jpeg(self._data, buffer=target)
+                except ValueError:
+                    self._image = _open(self._data, None)
+                else:
+                    return False
+            picture = _decode_image(self._image, self._data, self._shown, by=self._by, into=target)
+        if not np.shares_memory(picture.pixels, target):
+            target[...] = picture.pixels
+        return picture.refused
 
     def scan(self) -> int:
         """Decode it; returns 0.
@@ -174,25 +223,39 @@ class ImageReader:
             raise DecodeError(f"{self._where} {error}") from None
 
 
-def decode_image(data: bytes, shown: Shown) -> Frames:
-    """RGB pixels of an image as Pillow reads it, `[h w c]`; of 16-bit grey the high byte, which Pillow would clip.
+def _size_for_simplejpeg(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG from its head, a tenth of the time that Pillow takes; None: Pillow must look at it."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    is_like_pillow = colours in ("YCbCr", "RGB", "Gray") and height * width <= (Image.MAX_IMAGE_PIXELS or 0)
+    return (width, height) if is_like_pillow else None
+
+
+def image_info(*, width: int, height: int, codec: str) -> VideoInfo:
+    """What is to be known of an image as a video."""
+    return VideoInfo(num_frames=1, fps=FRAMES_PER_SECOND, pts_s=(0.0,), width=width, height=height, codec=codec)
+
+
+def _decode_image(image: Image.Image, data: bytes, shown: Shown, *, by: str, into: Frames | None = None) -> Picture:
+    """An open image as Pillow reads it; of 16-bit grey the high byte, which Pillow would clip.
 
     What is shown upright comes from people's own cameras and copies, and must be complete; what is shown as stored is
-    a published data set's, of which every image counts that Pillow can read.
-
-    Raises:
-        DecodeError: It's empty, no image, or damaged so that it shows.
+    a published data set's, of which every image counts that Pillow can read. The pixels may be written to `into`, which
+    has their shape.
     """
-    with _opened(data, None) as image:
-        if image.format == "PNG" and shown == "upright":
-            _require_sound_png(data)
-        if image.mode.startswith("I;16"):
-            pixels = np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-        else:
-            pixels = _rgb(image, _TURNS.get(_orientation(image)) if shown == "upright" else None)
-        if image.format == "JPEG" and shown == "upright":
-            _require_end(data)
-    return pixels
+    if image.format == "PNG" and shown == "upright":
+        _require_sound_png(data)
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        picture = Picture(pixels=np.repeat(grey[..., None], 3, axis=2), refused=False)
+    else:
+        turn = _TURNS.get(_orientation(image)) if shown == "upright" else None
+        picture = _rgb(image, turn, data, by=by, into=into)
+    if image.format == "JPEG" and shown == "upright":
+        _require_end(data)
+    return picture
 
 
 def oddities(data: bytes, name: str) -> tuple[str, ...]:
@@ -216,8 +279,8 @@ def _kind_of(name: str) -> Kind:
     return "PNG" if name.lower().endswith(".png") else "JPEG"
 
 
-def decode_still(data: bytes, kind: Kind) -> Frames:
-    """RGB pixels of a picture, `[h w c]`, turned as a JPEG's EXIF orientation says: phones store photos lying down.
+def decode_still(data: bytes, kind: Kind, *, by: str = "simplejpeg") -> Picture:
+    """A picture, turned as a JPEG's EXIF orientation says: phones store photos lying down.
 
     Raises:
         DecodeError: It's empty, of another kind, damaged so that it shows, cut short, or has more than 8 bits a colour.
@@ -227,15 +290,33 @@ def decode_still(data: bytes, kind: Kind) -> Frames:
     with _opened(data, kind) as image:
         if image.mode not in _EIGHT_BITS:
             raise DecodeError(f"has pixels of kind {image.mode}; they must have 8 bits a colour")
-        pixels = _rgb(image, _TURNS.get(_orientation(image)))
+        picture = _rgb(image, _TURNS.get(_orientation(image)), data, by=by)
     if kind == "JPEG":
         _require_end(data)
-    return pixels
+    return picture
 
 
-def _rgb(image: Image.Image, turn: Image.Transpose | None) -> Frames:
-    opaque = image.convert("RGBA") if "transparency" in image.info else image
-    return np.asarray(opaque.convert("RGB") if turn is None else opaque.convert("RGB").transpose(turn))
+def _rgb(
+    image: Image.Image,
+    turn: Image.Transpose | None,
+    data: bytes,
+    *,
+    by: str,
+    into: Frames | None = None,
+) -> Picture:
+    """The pixels of the open image that these bytes are."""
+    is_asked = by == "simplejpeg" and image.format == "JPEG"
+    if is_asked and image.mode in _SAME_PIXELS:
+        try:
+            pixels: Frames = simplejpeg.decode_jpeg(data, buffer=into if turn is None else None)
+        except ValueError:  # whatever it complains of, Pillow decides whether the image can be used
+            pass
+        else:
+            if turn is not None:
+                pixels = np.asarray(Image.fromarray(pixels).transpose(turn))
+            return Picture(pixels=pixels, refused=False)
+    opaque = (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+    return Picture(pixels=np.asarray(opaque if turn is None else opaque.transpose(turn)), refused=is_asked)
 
 
 def _require_end(data: bytes) -> None:
@@ -293,14 +374,23 @@ def _require_sound_png(data: bytes) -> None:
 @contextmanager
 def _opened(data: bytes, kind: Kind | None) -> Iterator[Image.Image]:
     """The picture of a kind, or None: of any that Pillow knows."""
+    with _in_words(kind), _open(data, kind) as image:
+        yield image
+
+
+def _open(data: bytes, kind: Kind | None) -> Image.Image:
     if not data:
         raise DecodeError("is empty (0 bytes)")
+    return Image.open(BytesIO(data), formats=None if kind is None else [kind])
+
+
+@contextmanager
+def _in_words(kind: Kind | None) -> Iterator[None]:
     try:
-        with Image.open(BytesIO(data), formats=None if kind is None else [kind]) as image:
-            yield image
+        yield
     except UnidentifiedImageError:
         raise DecodeError("isn't an image" if kind is None else f"isn't a {kind} file") from None
-    except DecodeError:
+    except (DecodeError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 (Pillow's parser raises a dozen types at damaged files)
         raise DecodeError(f"can't be decoded as {kind or 'an image'}: {' '.join(str(error).split())}") from None

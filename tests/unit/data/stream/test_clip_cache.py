@@ -141,8 +141,10 @@ def test_another_version_of_what_decodes_or_resizes_has_another_address(video, m
     other_decoder = address(EXTRACTOR, "pyav", **video)
     monkeypatch.setattr(clip_cache.torch, "__version__", "0")
     other_torch = address(EXTRACTOR, "pyav", **video)
-    monkeypatch.setattr(clip_cache.PIL, "__version__", "0")
-    assert len({before, other_decoder, other_torch, address(EXTRACTOR, "pyav", **video)}) == 4
+    monkeypatch.setattr("PIL.__version__", "0")
+    other_pillow = address(EXTRACTOR, "pyav", **video)
+    monkeypatch.setattr("simplejpeg.__version__", "0")
+    assert len({before, other_decoder, other_torch, other_pillow, address(EXTRACTOR, "pyav", **video)}) == 5
 
 
 def test_a_file_that_was_changed_has_another_address(video):
