@@ -35,18 +35,20 @@ def test_runs_are_never_kept_over_others(tmp_path):
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
-    "stops",
+    ("stops", "steps"),  # 7 an epoch, with a checkpoint every 5
     [
-        pytest.param(["worker-killed", "controller-killed", "full-disk-at-end"], marks=pytest.mark.slow),
+        pytest.param(["worker-killed", "controller-killed", "full-disk-at-end"], 21, marks=pytest.mark.slow),
         pytest.param(
             ["driver-killed", "sigterm", "sighup", "lost-log", "full-disk", "truncated-checkpoint"],
+            42,
             marks=pytest.mark.long,
         ),
     ],
-    ids=",".join,
+    ids=["some", "others"],
 )
-def test_runs_that_are_stopped_end_as_if_nothing_had_happened(stops, tmp_path):
-    done = drill("--stops", ",".join(stops), "--json", tmp_path / "drill.json", "--keep", tmp_path / "runs")
+def test_runs_that_are_stopped_end_as_if_nothing_had_happened(stops, steps, tmp_path):
+    arguments = ("--stops", ",".join(stops), "--steps", steps, "--json", tmp_path / "drill.json")
+    done = drill(*arguments, "--keep", tmp_path / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "drill.json").read_text(encoding="utf-8"))
     assert [stop["stop"] for stop in result["stops"]] == stops

@@ -16,7 +16,8 @@ from morphmlp.tracking import find_run
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 
 ROOT = Path(__file__).parents[2]
-STEPS = 12 * 4
+EPOCHS = 6
+STEPS = EPOCHS * 4
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_demo_dataset(folder / "videos", train=64, val=8, test=8)
     content = yaml.safe_load((ROOT / "experiments/demo/morphmlp_demo.yaml").read_text())
     content["data"] = {split: f"videos/{split}.parquet" for split in ("train", "val", "test")}
-    content["train"] |= {"epochs": 12}
+    content["train"] |= {"epochs": EPOCHS}
     content["execution"] = {"report_every_steps": 1}
     content["checkpoint"] = {"every_epochs": None, "every_minutes": None}  # none but those of stops and of the end
     content["cluster"] = {"num_workers": 1}

@@ -15,7 +15,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,12 +170,11 @@ def _devkit(val: int, seed: int) -> bytes:
     truth = "".join(f"{number + 1}\n" for number in _validation_classes(val, seed))
     # The first 116 bytes are words for people, with the time in them.
     header = b"MATLAB 5.0 MAT-file".ljust(116)
-    return _archive(
-        {
-            f"{FOLDER}/data/meta.mat": header + meta.getvalue()[116:],
-            f"{FOLDER}/data/ILSVRC2012_validation_ground_truth.txt": truth.encode(),
-        }
-    )
+    files = {
+        "meta.mat": header + meta.getvalue()[116:],
+        "ILSVRC2012_validation_ground_truth.txt": truth.encode(),
+    }
+    return _archive({str(PurePosixPath(FOLDER, "data", name)): content for name, content in files.items()})
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:
