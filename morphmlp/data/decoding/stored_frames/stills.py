@@ -381,7 +381,10 @@ def _opened(data: bytes, kind: Kind | None) -> Iterator[Image.Image]:
 def _open(data: bytes, kind: Kind | None) -> Image.Image:
     if not data:
         raise DecodeError("is empty (0 bytes)")
-    return Image.open(BytesIO(data), formats=None if kind is None else [kind])
+    image = Image.open(BytesIO(data), formats=None if kind is None else [kind])
+    if image.format == "EPS":  # Pillow would run Ghostscript on it
+        raise DecodeError("is PostScript, which is a program and no picture")
+    return image
 
 
 @contextmanager

@@ -84,10 +84,14 @@ def test_an_own_image_of_another_kind_than_its_name_is_read_too(tmp_path):
     assert (reader.read([0]).frames[0] == PIXELS).all()
 
 
-@pytest.mark.parametrize("data", [encoded()[:-2] + bytes(4000), encoded(form="PNG")[:-3] + b"???", b"text", b""])
-def test_an_own_image_that_is_not_complete_is_refused(data, tmp_path):
+@pytest.mark.parametrize(
+    "data", [encoded()[:-2] + bytes(4000), encoded(form="PNG")[:-3] + b"???", b"text", b"", encoded(form="EPS")]
+)
+def test_an_own_image_that_is_not_complete_or_no_picture_is_refused(data, tmp_path):
     (tmp_path / "image.jpg").write_bytes(data)
-    with pytest.raises(DecodeError, match=r"image\.jpg (is cut short|is damaged|isn't an image|is empty)"):
+    with pytest.raises(
+        DecodeError, match=r"image\.jpg (is cut short|is damaged|isn't an image|is empty|is PostScript)"
+    ):
         open_image(str(tmp_path / "image.jpg")).read([0])
 
 
