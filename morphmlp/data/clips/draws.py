@@ -181,6 +181,8 @@ def draw_clip(
 
 def draw_erasing(augment: AugmentConfig, key: ClipKey, *, repeat: int, crop_size: int) -> Erasing | None:
     """What random erasing does to one clip; it follows from the key alone, without the video."""
+    if augment.erase == 0:
+        return None
     own = key.of(repeat)
     rng = random_generator(*own, "erase")
     if not rng.random() < augment.erase:

@@ -147,3 +147,11 @@ def heard(listener: Callable[[], None] | None) -> Iterator[None]:
         yield
     finally:
         _Heartbeat.listener = before
+
+
+def as_clip(frame: Frames, length: int) -> Frames:
+    """An image `[h w c]` as a clip that shows it so many times, `[t h w c]`; a single one is on the same memory."""
+    # `frame[None]` would have a stride of 0, in which torch's resizing doesn't recognise neighbouring colours: it then
+    # gives planes, and bringing those back takes as long as the resizing.
+    clip = frame.reshape(1, *frame.shape)
+    return clip if length == 1 else np.repeat(clip, length, axis=0)

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, cast
 
-import numpy as np
-
 from morphmlp.data.decoding.inspection import Inspection
 from morphmlp.data.decoding.isolation.child_process import ChildDiedError, ChildProcess
 from morphmlp.data.decoding.isolation.wire import (
@@ -29,7 +27,7 @@ from morphmlp.data.decoding.isolation.wire import (
     ScanVideo,
     SharedFrames,
 )
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo
+from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, as_clip
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.errors import DecodeError, DecoderCrashError, DecodeTimeoutError
 
@@ -278,8 +276,7 @@ class DecodedImage:
         """
         if set(indices) != {0}:
             raise IndexError(f"frames {list(indices)} of an image, which is frame 0")
-        frames = self.frame[None] if len(indices) == 1 else np.repeat(self.frame[None], len(indices), axis=0)
-        return DecodedFrames(frames=frames, concealed=0, refused=int(self.refused))
+        return DecodedFrames(frames=as_clip(self.frame, len(indices)), concealed=0, refused=int(self.refused))
 
 
 def _read(image: ImageWritten, pixels: Frames | None) -> DecodedImage:
