@@ -287,7 +287,9 @@ def _differences(manifests: Mapping[str, Manifest], names: Sequence[str]) -> Ite
             if split == "val" and uneven and len(per_class) == OFFICIAL_CLASSES
             else ""
         )
+        missing = OFFICIAL[split] - len(manifest)
+        what = f"a subset, or {missing:,} are missing" if missing > 0 else f"{-missing:,} more"
         yield (
             f"{split}: {len(manifest):,} images of {len(per_class):,} classes; ImageNet-1K has {OFFICIAL[split]:,} of "
-            f"{OFFICIAL_CLASSES:,}: a subset, or {OFFICIAL[split] - len(manifest):,} are missing{where}"
+            f"{OFFICIAL_CLASSES:,}: {what}{where}"
         )
