@@ -97,7 +97,10 @@ def test_a_shortened_option_is_an_unknown_field_and_not_a_guess():
         ("--train.epoch", "train.epoch: unknown field; did you mean train.epochs?"),
         ("--cluster.num-wokers", "cluster.num_wokers: unknown field; did you mean cluster.num_workers?"),
         ("--epochs", "epochs: unknown field; did you mean train.epochs?"),
-        ("--short-edge", "short_edge: unknown field; did you mean augment.short_edge or clip.short_edge?"),
+        (
+            "--short-edge",
+            "short_edge: unknown field; did you mean augment.short_edge or clip.short_edge or test.short_edge?",
+        ),
         ("--trayn.epochs", "trayn: unknown field; did you mean train?"),
         ("--color", "color: unknown field"),
     ],

@@ -68,8 +68,7 @@ class Saving:
         self._best_gain = _best_gain(store, self._score)
         self._patience_s = kept.wait_for_storage_s
         self._schedule = CheckpointSchedule(kept, total_steps=recipe.total_steps)
-        self.saver = BackgroundSaver(store, keep_last=kept.keep_last, best_by=self._score, restored=restored)
-        """Writes the checkpoints in the background; has lines for the user."""
+        self._saver = BackgroundSaver(store, keep_last=kept.keep_last, best_by=self._score, restored=restored)
 
     def after_step(self) -> None:
         """Save if it is due after the step that was just taken."""
@@ -101,8 +100,12 @@ class Saving:
         facts = CheckpointFacts(
             epoch=self._state.cursor.epoch, step=self._recipe.plan.step_of(self._state.cursor), score=score
         )
-        self.saver.submit(content, facts, required=required)
+        self._saver.submit(content, facts, required=required)
         self._schedule.saved()
+
+    def notes(self) -> list[str]:
+        """Lines for the user since the last call."""
+        return self._saver.notes()
 
     def finish(self, *, hurry: Callable[[], bool], log: Callable[[str], None]) -> None:
         """Wait until everything is written, for as long as `checkpoint.wait_for_storage_s` says.
@@ -112,7 +115,7 @@ class Saving:
         Raises:
             StorageError: The last checkpoint can't be written.
         """
-        self.saver.finish(self._patience_s, hurry=hurry, log=log)
+        self._saver.finish(self._patience_s, hurry=hurry, log=log)
 
 
 def _best_gain(store: CheckpointStore, score: ScoreName) -> float:

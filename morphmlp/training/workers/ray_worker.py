@@ -227,7 +227,7 @@ class _Worker:
         """Hand everything since the last report to the driver; waits for all workers."""
         report = self._reporter.take()
         if self._saving is not None:
-            report["notes"] = [*self._notes, *self._saving.saver.notes()]
+            report["notes"] = [*self._notes, *self._saving.notes()]
             self._notes = []
         ray.train.report(report)
 
