@@ -85,21 +85,21 @@ def _usable(make: Callable[[], Decode]) -> Decode | None:
 
 
 def _simplejpeg() -> Decode:
-    import simplejpeg  # noqa: PLC0415
+    import simplejpeg  # noqa: PLC0415 (each way imports its own)
 
     decode: Decode = simplejpeg.decode_jpeg
     return decode
 
 
 def _opencv() -> Decode:
-    import cv2  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+    import cv2  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 (not a dependency)
 
     cv2.setNumThreads(1)
     return lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
 def _torchvision() -> Decode:
-    from torchvision.io import ImageReadMode, decode_jpeg  # noqa: PLC0415
+    from torchvision.io import ImageReadMode, decode_jpeg  # noqa: PLC0415 (seconds)
 
     def decode(data: bytes) -> Frames:
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # torchcodec's is to replace it
@@ -110,7 +110,7 @@ def _torchvision() -> Decode:
 
 
 def _torchcodec() -> Decode:
-    from torchcodec.decoders import decode_jpeg  # noqa: PLC0415
+    from torchcodec.decoders import decode_jpeg  # noqa: PLC0415 (not a dependency)
 
     return lambda data: decode_jpeg(_tensor(data)).permute(1, 2, 0).numpy()
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from morphmlp.data.datasets.imagenet.prepare import ImageSources, read_images
+from morphmlp.data.datasets.imagenet.tars import add_file
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage, image_bytes
 from morphmlp.files import atomic_file
 
@@ -121,10 +122,8 @@ def _write_forms(folder: Path) -> None:
     names = [f"{number:05d}.jpg" for number in range(NUM_IMAGES)]
     with atomic_file(folder / _FORMS["tar"]) as unfinished, tarfile.open(unfinished, "w") as archive:
         for name, data in zip(names, images, strict=True):
-            for member_name, content in ((name, data), (f"{name[:5]}.cls", b"0")):
-                member = tarfile.TarInfo(member_name)
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
+            add_file(archive, name, data)
+            add_file(archive, f"{name[:5]}.cls", b"0")
     cells = [{"bytes": data, "path": name} for name, data in zip(names, images, strict=True)]
     table = pa.table({"image": pa.array(cells), "label": pa.array([0] * NUM_IMAGES)})
     for compression in ("none", "snappy"):

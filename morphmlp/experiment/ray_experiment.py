@@ -65,6 +65,8 @@ class ExperimentResult:
     """All of them, by `ScoreName.key`."""
     num_videos: int
     """Test videos scored."""
+    items: str
+    """What these are: `videos` or `images`."""
     num_quarantined: int
     """Test videos that couldn't be scored."""
     quarantined: Mapping[str, int]
@@ -87,7 +89,7 @@ class ExperimentResult:
         scores = ", ".join(f"{name.title} {self.scores[name.key]:.2f}" for name in names)
         broken = ", ".join(f"{count} of {split}" for split, count in self.quarantined.items() if count) or "none"
         return (
-            f"{self.run_name}: test {scores} of {self.num_videos} videos "
+            f"{self.run_name}: test {scores} of {self.num_videos} {self.items} "
             f"({views}; {self.tested}; quarantined: {broken}), {self.wall_s:.0f} s, "
             f"MLflow run {self.run_id}"
         )
@@ -236,6 +238,7 @@ def _train_and_test(
         score=scores[task.scores[0].key],
         scores=scores,
         num_videos=int(counts.num_videos),
+        items=data.test.items,
         num_quarantined=len(tested.broken),
         quarantined={split: len(Quarantine.read(folder.quarantine).videos(split)) for split in data.by_split()},
         unscored=tuple(f"{video.video_id} ({video.path}): {video.message}" for video in tested.broken),
@@ -278,7 +281,7 @@ def run_test(
     progress: Progress,
 ) -> TestResult:
     """Score the test videos on all views with a checkpoint's weights."""
-    progress.phase(f"test, {config.test.in_words}", total=len(videos), unit="videos")
+    progress.phase(f"test, {config.test.in_words}", total=len(videos), unit=videos.items)
     return score_views(
         task,
         checkpoint.weights,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from morphmlp.data.datasets.imagenet.found import FoundImage
+from morphmlp.data.datasets.imagenet.found import FoundImage, image_cells
 from morphmlp.data.datasets.imagenet.parquet import images_in_parquet
-from morphmlp.data.datasets.imagenet.tars import images_in_tar
+from morphmlp.data.datasets.imagenet.tars import add_file, images_in_tar
 from morphmlp.data.datasets.splits import SplitRule, assign_splits
 from morphmlp.data.manifest import Manifest, manifest_from_rows, write_manifest, writing
 from morphmlp.errors import ManifestError
@@ -165,11 +165,8 @@ def _write_tars(output: Path, split: str, images: Sequence[OfficialImage]) -> It
         path.parent.mkdir(exist_ok=True)
         with atomic_file(path) as unfinished, tarfile.open(unfinished, "w") as archive:
             for image in shard:
-                label = f"{image.number:05d}.cls", str(image.label).encode()
-                for name, content in ((image.file_name, image.jpeg), label):
-                    member = tarfile.TarInfo(name)
-                    member.size = len(content)
-                    archive.addfile(member, BytesIO(content))
+                add_file(archive, image.file_name, image.jpeg)
+                add_file(archive, f"{image.number:05d}.cls", str(image.label).encode())
         yield from images_in_tar(path)
 
 
@@ -193,7 +190,6 @@ _WRITERS: Mapping[Form, Callable[[Path, str, Sequence[OfficialImage]], Iterator[
     "parquet": _write_parquet,
 }
 """Each writes an official split and says where its images lie now."""
-FORMS: Sequence[Form] = get_args(Form)
 
 
 def _shards(images: Sequence[OfficialImage]) -> list[Sequence[OfficialImage]]:
@@ -215,13 +211,6 @@ def _manifests(official: str, images: Sequence[FoundImage]) -> Mapping[str, Mani
 
 def _manifest(split: str, rows: Sequence[tuple[str, int, FoundImage]]) -> Manifest:
     images = [image for _, _, image in rows]
-    cells: dict[str, Sequence[object]] = {"as_stored": [True] * len(rows)}
-    if images[0].member is not None:
-        cells |= {"member": [image.member for image in images], "offset": [image.offset for image in images]}
-        cells["length"] = [image.size_bytes for image in images]
-    for place, name in enumerate(("blocks_offset", "blocks_length", "blocks_unpacked")):
-        if images[0].blocks is not None:
-            cells[name] = [None if image.blocks is None else image.blocks[place] for image in images]
     return manifest_from_rows(
         video_ids=[image_id for image_id, _, _ in rows],
         paths=[image.path for image in images],
@@ -230,5 +219,5 @@ def _manifest(split: str, rows: Sequence[tuple[str, int, FoundImage]]) -> Manife
         sizes_bytes=[image.size_bytes for image in images],
         class_names=CLASS_NAMES,
         items="images",
-        images=cells,
+        images=image_cells(images),
     )

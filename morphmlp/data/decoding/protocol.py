@@ -149,9 +149,15 @@ def heard(listener: Callable[[], None] | None) -> Iterator[None]:
         _Heartbeat.listener = before
 
 
-def as_clip(frame: Frames, length: int) -> Frames:
-    """An image `[h w c]` as a clip that shows it so many times, `[t h w c]`; a single one is on the same memory."""
+def frames_of_image(frame: Frames, indices: Sequence[int]) -> Frames:
+    """An image `[h w c]` for each of the indices of a clip `[t h w c]`; for a single one on the same memory.
+
+    Raises:
+        IndexError: No index, or another one than 0.
+    """
+    if set(indices) != {0}:
+        raise IndexError(f"frames {list(indices)} of an image, which is frame 0")
     # `frame[None]` would have a stride of 0, in which torch's resizing doesn't recognise neighbouring colours: it then
     # gives planes, and bringing those back takes as long as the resizing.
     clip = frame.reshape(1, *frame.shape)
-    return clip if length == 1 else np.repeat(clip, length, axis=0)
+    return clip if len(indices) == 1 else np.repeat(clip, len(indices), axis=0)

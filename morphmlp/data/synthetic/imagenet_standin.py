@@ -24,6 +24,7 @@ from scipy.io import savemat
 
 from morphmlp.data.datasets.imagenet.devkit import ARCHIVE, FOLDER
 from morphmlp.data.datasets.imagenet.prepare import find_sources, read_images
+from morphmlp.data.datasets.imagenet.tars import add_file
 from morphmlp.data.manifest import write_manifest
 from morphmlp.data.synthetic.drawing import Shape, as_pixels, distance_from_shape, painted, smooth_background
 from morphmlp.data.synthetic.folder import fill_folder
@@ -182,7 +183,5 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as archive:
         for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+            add_file(archive, name, content)
     return target.getvalue()

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from morphmlp.files import atomic_file
+
 SIZES = ((500, 375), (500, 375), (500, 333), (375, 500), (640, 480), (400, 300))
 """Width and height, pixels; mixed like those of ImageNet, whose mean is about 470x390."""
 QUALITY = 90
@@ -39,8 +41,7 @@ def write_photographs(folder: Path, count: int) -> list[str]:
         if not path.exists():
             rng = np.random.default_rng(number)
             width, height = SIZES[rng.integers(len(SIZES))]
-            unfinished = path.with_suffix(".unfinished")
-            Image.fromarray(photograph(rng, height=height, width=width)).save(unfinished, "JPEG", quality=QUALITY)
-            unfinished.rename(path)
+            with atomic_file(path) as unfinished:
+                Image.fromarray(photograph(rng, height=height, width=width)).save(unfinished, "JPEG", quality=QUALITY)
         paths.append(str(path))
     return paths

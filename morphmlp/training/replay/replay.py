@@ -171,11 +171,7 @@ def replay(
         CheckpointError: No state from which it could be reached can be read.
         ManifestError: The videos aren't those of the run any more.
     """
-    if not 1 <= number <= run.recipe.total_steps:
-        raise ConfigError([f"step {number}: {run.folder.root} has steps 1 to {run.recipe.total_steps}"])
-    most = run.recipe.plan.micro_batches_per_step
-    if num_workers is not None and not 1 <= num_workers <= most:
-        raise ConfigError([f"--workers {num_workers}: a step has {most} micro-batches; use 1 to {most} workers"])
+    _require_possible(run, number, num_workers)
     stored = read_skipped_step(skipped_step_folder(run.folder.skipped_steps, number))
     if stored is not None:
         checkpoint = _checkpoint(read_skipped_state(stored.folder), where=str(stored.folder))
@@ -224,6 +220,14 @@ def replay(
         recorded_loss=recorded[0],
         recorded_grad_norm=recorded[1],
     )
+
+
+def _require_possible(run: RecordedRun, number: int, num_workers: int | None) -> None:
+    if not 1 <= number <= run.recipe.total_steps:
+        raise ConfigError([f"step {number}: {run.folder.root} has steps 1 to {run.recipe.total_steps}"])
+    most = run.recipe.plan.micro_batches_per_step
+    if num_workers is not None and not 1 <= num_workers <= most:
+        raise ConfigError([f"--workers {num_workers}: a step has {most} micro-batches; use 1 to {most} workers"])
 
 
 def _state_before(run: RecordedRun, number: int, device: torch.device, progress: Progress) -> tuple[TrainState, str]:

@@ -74,6 +74,7 @@ RESULT = ExperimentResult(
     score=50.0,
     scores={"top1": 50.0, "top5": 75.0},
     num_videos=4,
+    items="videos",
     num_quarantined=1,
     quarantined={"train": 3, "val": 0, "test": 1},
     unscored=("v (v.mp4): no frames",),
@@ -103,6 +104,11 @@ def test_a_run_ends_with_its_result_what_was_left_out_and_the_way_to_its_table(
 def test_of_sound_videos_none_is_quarantined():
     sound = replace(RESULT, quarantined={"train": 0, "val": 0, "test": 0})
     assert "; quarantined: none)" in sound.in_words("1 clip x 1 crop", task_of(load_config(SMALL)).scores)
+
+
+def test_a_result_on_images_is_one_of_images():
+    images = replace(RESULT, items="images")
+    assert " of 4 images (" in images.in_words("1 clip x 1 crop", task_of(load_config(SMALL)).scores)
 
 
 def test_a_cluster_that_does_not_answer_is_told_before_anything_else(monkeypatch):

@@ -1,6 +1,7 @@
 """An image as it's found, whatever holds it, before its label is a number."""
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -22,6 +23,19 @@ class FoundImage(NamedTuple):
     offset: int | None = None
     blocks: tuple[int, int, int] | None = None
     """Offset, length and unpacked size of the Snappy blocks that hold it; see `StoredImage`."""
+
+
+def image_cells(images: Sequence[FoundImage]) -> Mapping[str, Sequence[object]]:
+    """The columns `morphmlp.data.columns.IMAGE` of images, shown as stored; without those that none of them needs."""
+    cells: dict[str, Sequence[object]] = {"as_stored": [True] * len(images)}
+    if any(image.member is not None for image in images):
+        cells["member"] = [image.member for image in images]
+        cells["offset"] = [image.offset for image in images]
+        cells["length"] = [image.size_bytes for image in images]
+    if any(image.blocks is not None for image in images):
+        for number, name in enumerate(("blocks_offset", "blocks_length", "blocks_unpacked")):
+            cells[name] = [None if image.blocks is None else image.blocks[number] for image in images]
+    return cells
 
 
 def is_image_name(name: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from morphmlp.data.datasets.class_list import read_class_list
 from morphmlp.data.datasets.imagenet.devkit import ARCHIVE, FOLDER, Devkit, read_devkit
 from morphmlp.data.datasets.imagenet.folders import images_in_folder
-from morphmlp.data.datasets.imagenet.found import WNID, FoundImage, stem_of
+from morphmlp.data.datasets.imagenet.found import WNID, FoundImage, image_cells, stem_of
 from morphmlp.data.datasets.imagenet.parquet import class_names_in, images_in_parquet
 from morphmlp.data.datasets.imagenet.tars import images_in_tar
 from morphmlp.data.datasets.video_folder import require_text
@@ -253,14 +253,6 @@ def _manifest(
         raise ManifestError(f"{place}: {len(unknown)} of its classes aren't among the {len(names)} known ones: {some}")
     labels = [image.label if isinstance(image.label, int) else numbers[str(image.label)] for image in images]
     keys = [key_of(name) for name in names]
-    cells: dict[str, Sequence[object]] = {"as_stored": [True] * len(images)}
-    if any(image.member is not None for image in images):
-        cells["member"] = [image.member for image in images]
-        cells["offset"] = [image.offset for image in images]
-        cells["length"] = [image.size_bytes for image in images]
-    if any(image.blocks is not None for image in images):
-        for number, name in enumerate(("blocks_offset", "blocks_length", "blocks_unpacked")):
-            cells[name] = [None if image.blocks is None else image.blocks[number] for image in images]
     return manifest_from_rows(
         video_ids=[f"{keys[label]}/{image.stem}" for label, image in zip(labels, images, strict=True)],
         paths=[image.path for image in images],
@@ -269,7 +261,7 @@ def _manifest(
         sizes_bytes=[image.size_bytes for image in images],
         class_names=names,
         items="images",
-        images=cells,
+        images=image_cells(images),
     )
 
 
@@ -288,7 +280,7 @@ def _differences(manifests: Mapping[str, Manifest], names: Sequence[str]) -> Ite
             else ""
         )
         missing = OFFICIAL[split] - len(manifest)
-        what = f"a subset, or {missing:,} are missing" if missing > 0 else f"{-missing:,} more"
+        what = f"a subset, or {missing:,} are missing" if missing > 0 else "another set of as many, or more"
         yield (
             f"{split}: {len(manifest):,} images of {len(per_class):,} classes; ImageNet-1K has {OFFICIAL[split]:,} of "
             f"{OFFICIAL_CLASSES:,}: {what}{where}"

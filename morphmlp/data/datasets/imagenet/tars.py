@@ -4,6 +4,7 @@ The official training archive is a tar of one tar for each class, the validation
 shard holds an image and its label next to each other: `key.jpg`, `key.cls` or `key.json`.
 """
 
+import io
 import json
 import os
 import tarfile
@@ -51,6 +52,13 @@ def images_in_tar(path: Path) -> Iterator[FoundImage]:
             yield from _of_one_class(path.stem, [first, *members], path)
         else:
             yield from _samples([first, *members], path)
+
+
+def add_file(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file to an archive, without times and owners: the same files make the same archive."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
 
 
 def _of_classes(file: IO[bytes], first: _Member, members: Iterator[_Member], path: Path) -> Iterator[FoundImage]:

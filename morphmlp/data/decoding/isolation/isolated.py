@@ -27,7 +27,7 @@ from morphmlp.data.decoding.isolation.wire import (
     ScanVideo,
     SharedFrames,
 )
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, as_clip
+from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, frames_of_image
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.errors import DecodeError, DecoderCrashError, DecodeTimeoutError
 
@@ -274,9 +274,7 @@ class DecodedImage:
         Raises:
             IndexError: No index, or another one.
         """
-        if set(indices) != {0}:
-            raise IndexError(f"frames {list(indices)} of an image, which is frame 0")
-        return DecodedFrames(frames=as_clip(self.frame, len(indices)), concealed=0, refused=int(self.refused))
+        return DecodedFrames(frames=frames_of_image(self.frame, indices), concealed=0, refused=int(self.refused))
 
 
 def _read(image: ImageWritten, pixels: Frames | None) -> DecodedImage:

@@ -19,7 +19,7 @@ import PIL
 import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, as_clip, beat
+from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, beat, frames_of_image
 from morphmlp.data.decoding.stored_frames.frame_names import shown
 from morphmlp.errors import DecodeError
 
@@ -180,11 +180,9 @@ class ImageReader:
             DecodeError: It's damaged.
             IndexError: No index, or another one.
         """
-        if set(indices) != {0}:
-            raise IndexError(f"frames {list(indices)} of an image, which is frame 0")
         frame = np.empty((self.info.height, self.info.width, 3), dtype=np.uint8)
         refused = self.read_into(frame)
-        return DecodedFrames(frames=as_clip(frame, len(indices)), concealed=0, refused=int(refused))
+        return DecodedFrames(frames=frames_of_image(frame, indices), concealed=0, refused=int(refused))
 
     def read_into(self, target: Frames) -> bool:
         """Write its pixels `[h w c]` where they are wanted; returns whether the fast decoder refused it.

@@ -3,6 +3,7 @@ import io
 import json
 import struct
 import tarfile
+from typing import get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from morphmlp.config.clip import AugmentConfig, ClipConfig
 from morphmlp.data.clips.extract import train_extractor
-from morphmlp.data.datasets.fashion_mnist import CLASS_NAMES, FORMS, read_idx, write_fashion_mnist
+from morphmlp.data.datasets.fashion_mnist import CLASS_NAMES, Form, read_idx, write_fashion_mnist
 from morphmlp.data.decoding.isolation.isolated import Limits
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage, image_bytes
 from morphmlp.data.manifest import read_manifest
@@ -21,6 +22,7 @@ from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, request_t
 from morphmlp.data.stream.plan import Cursor, TrainPlan
 from morphmlp.errors import ManifestError
 
+FORMS = get_args(Form)
 COUNTS = {"train": 200, "t10k": 30}
 
 

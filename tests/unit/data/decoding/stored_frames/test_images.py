@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import ExifTags, Image
 
 from morphmlp.data import columns
+from morphmlp.data.clips.augment import resize
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
 from morphmlp.data.decoding.sources import AnyVideo
 from morphmlp.data.decoding.stored_frames.frame_stores import open_image
@@ -75,6 +77,13 @@ def test_of_16_bits_of_grey_the_high_byte_counts(tmp_path):
     frame = open_image(str(tmp_path / "image.png")).read([0]).frames[0]
     assert (frame == PIXELS[..., :1]).all()
     assert oddities(grey16(), "image.png") == ("16-bit grey",)
+
+
+def test_an_image_is_resized_with_its_colours_next_to_each_other(tmp_path):
+    (tmp_path / "image.jpg").write_bytes(encoded())
+    frames = open_image(str(tmp_path / "image.jpg")).read([0]).frames
+    # torch's slower way for planes of colours would give another order in memory.
+    assert resize(torch.from_numpy(frames)[:, 1:, 1:], height=8, width=8).is_contiguous()
 
 
 def test_an_own_image_of_another_kind_than_its_name_is_read_too(tmp_path):
