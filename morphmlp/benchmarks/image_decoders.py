@@ -95,7 +95,7 @@ def _opencv() -> Decode:
     import cv2  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 (not a dependency)
 
     cv2.setNumThreads(1)
-    return lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return lambda data: np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
 def _torchvision() -> Decode:

@@ -28,7 +28,7 @@ a template of their names (`DIR/img_%05d.jpg`). `available` is false where it wa
 by lists that state it. `crc32`, of a video file's bytes, is checked whenever it is read; frames that are stored one by
 one have none. The schema's metadata carries `class_names`, a JSON list in label order, `task` (what labels are for),
 `items` (what a row is), and of prepared copies how they were made. Images that lie in larger files have the columns
-`IMAGE` too."""
+`IMAGE` too, images with label maps `SCENE`."""
 
 IMAGE = pa.schema(
     [
@@ -43,6 +43,17 @@ IMAGE = pa.schema(
 )
 """Further columns of a manifest of images, absent in others: `StoredImage` says what they mean. `path` is then the file
 that holds the image, and `size_bytes` and `crc32` are those of the image's own bytes."""
+
+SCENE = pa.schema(
+    [
+        pa.field("map_path", pa.string()),
+        pa.field("map_crc32", pa.int64()),
+        pa.field("map_zero_is_ignored", pa.bool_()),
+    ]
+)
+"""Further columns of a manifest for segmentation, absent in others: the label map of each image, the CRC-32 of its
+file's bytes, and whether its value 0 means no class, so that class k is stored as k + 1; else class k is stored as k.
+255 is ignored either way. `label` is then 0 in every row, and no class."""
 
 QUARANTINE = pa.schema(
     [

@@ -30,8 +30,10 @@ HOW_TO_PREPARE = (
 """Ends the message where a manifest isn't there."""
 ALWAYS_READ = ("video_id", "label", "available")
 """Columns that a manifest in memory always has."""
-_MAY_BE_ABSENT = frozenset((*columns.MANIFEST.names[columns.MANIFEST.get_field_index("mtime") :], *columns.IMAGE.names))
-_FIELDS = {field.name: field for field in (*columns.MANIFEST, *columns.IMAGE)}
+_OF_IMAGES = pa.schema([*columns.IMAGE, *columns.SCENE])
+_MAP_IDENTITY = ("map_crc32", "map_zero_is_ignored")
+_MAY_BE_ABSENT = frozenset((*columns.MANIFEST.names[columns.MANIFEST.get_field_index("mtime") :], *_OF_IMAGES.names))
+_FIELDS = {field.name: field for field in (*columns.MANIFEST, *_OF_IMAGES)}
 _CLASS_NAMES = b"class_names"
 _PREPARED, _TASK, _ITEMS = b"prepared", b"task", b"items"
 _OPTIONAL = (_PREPARED, _TASK, _ITEMS)
@@ -44,9 +46,9 @@ class Manifest:
     """Labelled videos and the names of their classes.
 
     Attributes:
-        table: One row per video, columns `columns.MANIFEST`, and of images `columns.IMAGE`, or those that were asked
-            for; each column in one piece, so that rows are taken from it at once (several pieces only beyond the 2 GB
-            that Arrow's strings hold).
+        table: One row per video, columns `columns.MANIFEST`, and of images `columns.IMAGE` and `columns.SCENE`, or
+            those that were asked for; each column in one piece, so that rows are taken from it at once (several pieces
+            only beyond the 2 GB that Arrow's strings hold).
         class_names: Names in label order.
         prepared: Where the videos are copies that `prepare.py` made: how, and of what, as JSON; else None.
         task: What the labels are for, as an experiment's `task`.
@@ -71,8 +73,16 @@ class Manifest:
         return replace(self, table=there)
 
     def fingerprint(self) -> str:
-        """`count:hash` over the sorted video ids with their labels; order, paths and sizes don't matter."""
+        """`count:hash` over the sorted video ids with their labels; order, paths and sizes don't matter.
+
+        Of images with label maps the maps' checksums count too, and what their 0 means.
+        """
         videos = self.table.select(["video_id", "label"])
+        of_maps = [name for name in _MAP_IDENTITY if name in self.table.column_names]
+        if of_maps:
+            cells = [pc.fill_null(self.table[name].cast(pa.string()), "") for name in of_maps]
+            labels = videos["label"].cast(pa.string())
+            videos = videos.set_column(1, "label", pc.binary_join_element_wise(labels, *cells, "\t")).combine_chunks()
         digest = hashlib.sha256()
         for piece in _pieces(videos, _order(videos, ["video_id", "label"])):
             for batch in piece.to_batches():
@@ -91,6 +101,7 @@ def manifest_from_rows(
     class_names: Sequence[str],
     num_frames: Sequence[int | None] | None = None,
     items: str = "videos",
+    task: str = Manifest.task,
     images: Mapping[str, Sequence[object]] | None = None,
 ) -> Manifest:
     """A manifest from one sequence per column.
@@ -104,7 +115,8 @@ def manifest_from_rows(
         class_names: Names in label order.
         num_frames: Frames of each video where the annotations state them.
         items: What a row is: `videos` or `images`.
-        images: Of images in larger files some of the columns `columns.IMAGE`.
+        task: What the labels are for.
+        images: Of images some of the columns `columns.IMAGE` and `columns.SCENE`.
     """
     sizes = pa.array(sizes_bytes, pa.int64())
     content = {
@@ -118,7 +130,7 @@ def manifest_from_rows(
         **(images or {}),
     }
     table = _with_all_columns(content, [*columns.MANIFEST.names, *(images or {})], len(sizes))
-    return Manifest(table, tuple(class_names), items=items)
+    return Manifest(table, tuple(class_names), task=task, items=items)
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
@@ -156,7 +168,8 @@ def writing(path: Path) -> Iterator[None]:
 def read_manifest(path: str | Path, *, only: Collection[str] | None = None) -> Manifest:
     """Read and check a manifest; its rows come in the order of the video ids.
 
-    Of `only` some columns those are read besides `ALWAYS_READ`; what isn't read isn't checked.
+    Of `only` some columns those are read besides `ALWAYS_READ` and what identifies label maps; what isn't read isn't
+    checked.
 
     Raises:
         ManifestError: No such file, not a manifest, or without a single video that is there.
@@ -166,9 +179,9 @@ def read_manifest(path: str | Path, *, only: Collection[str] | None = None) -> M
         names = [
             *columns.MANIFEST.names,
             # What no row has isn't there: empty columns of ten million videos would take memory.
-            *(name for name in columns.IMAGE.names if name in file.schema_arrow.names),
+            *(name for name in _OF_IMAGES.names if name in file.schema_arrow.names),
         ]
-        names = [name for name in names if only is None or name in {*ALWAYS_READ, *only}]
+        names = [name for name in names if only is None or name in {*ALWAYS_READ, *_MAP_IDENTITY, *only}]
         class_names = _class_names(file, path)
         said = file.schema_arrow.metadata or {}
         _refuse(_schema_faults(file.schema_arrow), path)

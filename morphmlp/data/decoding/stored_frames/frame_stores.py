@@ -14,6 +14,7 @@ from pathlib import Path
 from morphmlp.data.decoding.protocol import VideoReader, require_content
 from morphmlp.data.decoding.stored_frames.frame_names import ordered_names, shown, split_template
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage, image_bytes
+from morphmlp.data.decoding.stored_frames.label_maps import LabelMapReader
 from morphmlp.data.decoding.stored_frames.stills import ImageReader, Shown, StillsReader
 from morphmlp.errors import DecodeError
 from morphmlp.files import atomic_file
@@ -49,7 +50,8 @@ def open_image(
 
     Args:
         path: The file that is it, or holds it.
-        image: Where in the file it lies, and how it's shown; None: the file is the image, and shown upright.
+        image: Where in the file it lies, and how it's shown, or that it's a label map; None: the file is the image,
+            and shown upright.
         crc32: What its bytes must have; None: not checked.
         by: What decodes JPEGs.
 
@@ -64,6 +66,8 @@ def open_image(
         data = image_bytes(path, image, crc32=crc32)
     except DecodeError as error:
         raise DecodeError(f"{where} {error}") from None
+    if image is not None and image.labels is not None:
+        return LabelMapReader(data, labels=image.labels, where=where)
     shown_as: Shown = "as stored" if image is not None and image.as_stored else "upright"
     return ImageReader(data, shown=shown_as, where=where, by=by)
 

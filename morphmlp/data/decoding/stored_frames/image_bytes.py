@@ -8,9 +8,12 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from morphmlp.errors import DecodeError
+
+Labels = Literal["as_stored", "zero_is_ignored"]
+"""How a label map stores class k: as k, or as k + 1 with 0 for pixels that have none. 255 is ignored either way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class StoredImage:
     """Bytes that they unpack to."""
     as_stored: bool = False
     """Shown as stored, whatever its EXIF orientation says, and taken wherever Pillow reads it."""
+    labels: Labels | None = None
+    """It's a label map, which comes as class indices; None: a picture."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self | None:
@@ -38,8 +43,15 @@ class StoredImage:
         cells = {name: row[name] for name in IMAGE_CELLS if row.get(name) is not None}
         return cls(**cells) if cells else None
 
+    @classmethod
+    def of_map(cls, row: Mapping[str, Any]) -> Self | None:
+        """The label map of a manifest's row, the file `map_path`; None for a row without one."""
+        if row.get("map_path") is None:
+            return None
+        return cls(labels="zero_is_ignored" if row["map_zero_is_ignored"] else "as_stored")
 
-IMAGE_CELLS = tuple(field.name for field in fields(StoredImage))
+
+IMAGE_CELLS = tuple(field.name for field in fields(StoredImage) if field.name != "labels")
 
 
 def image_bytes(path: str, image: StoredImage | None = None, *, crc32: int | None = None) -> bytes:

@@ -191,14 +191,17 @@ class ImageReader:
             DecodeError: It's damaged.
         """
         with self._named(), _in_words(None):
-            if self._image is None:
-                try:
-                    simplejpeg.decode_jpeg(self._data, buffer=target)
-                except ValueError:
-                    self._image = _open(self._data, None)
-                else:
-                    return False
-            picture = _decode_image(self._image, self._data, self._shown, by=self._by, into=target)
+            return self._decode_into(target)
+
+    def _decode_into(self, target: Frames) -> bool:
+        if self._image is None:
+            try:
+                simplejpeg.decode_jpeg(self._data, buffer=target)
+            except ValueError:
+                self._image = _open(self._data, None)
+            else:
+                return False
+        picture = _decode_image(self._image, self._data, self._shown, by=self._by, into=target)
         if not np.shares_memory(picture.pixels, target):
             target[...] = picture.pixels
         return picture.refused
@@ -243,7 +246,7 @@ def _decode_image(image: Image.Image, data: bytes, shown: Shown, *, by: str, int
     has their shape.
     """
     if image.format == "PNG" and shown == "upright":
-        _require_sound_png(data)
+        require_sound_png(data)
     if image.mode.startswith("I;16"):
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         picture = Picture(pixels=np.repeat(grey[..., None], 3, axis=2), refused=False)
@@ -283,7 +286,7 @@ def decode_still(data: bytes, kind: Kind, *, by: str = "simplejpeg") -> Picture:
         DecodeError: It's empty, of another kind, damaged so that it shows, cut short, or has more than 8 bits a colour.
     """
     if kind == "PNG":
-        _require_sound_png(data)
+        require_sound_png(data)
     with _opened(data, kind) as image:
         if image.mode not in _EIGHT_BITS:
             raise DecodeError(f"has pixels of kind {image.mode}; they must have 8 bits a colour")
@@ -349,7 +352,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _require_sound_png(data: bytes) -> None:
+def require_sound_png(data: bytes) -> None:
     """Check the chunks' checksums and that the last one is there: Pillow passes over those of pixels.
 
     Raises:
