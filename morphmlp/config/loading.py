@@ -18,13 +18,15 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.config.faults import fault_lines
 from morphmlp.config.schema import ExperimentConfig
+from morphmlp.config.segmentation import with_neutral_sections
 from morphmlp.errors import ConfigError
 
 _OPERATIONAL_SECTIONS = ("execution", "checkpoint", "ingest", "cluster")
-_OPERATIONAL_FIELDS = ("augment.on", "start_from.weights", "start_from.class_order")
+_OPERATIONAL_FIELDS = ("augment.on", "segmentation.test.panels", "start_from.weights", "start_from.class_order")
 """Single fields of other sections that don't define the result. Of two paths `sha256` stands for the content."""
 LATER_FIELDS: dict[str, JsonValue] = {
     "task": "classification",
+    "segmentation": None,
     "start_from": None,
     "clip.interpolation": "bilinear",
     "clip.centre_rounding": "up",
@@ -61,6 +63,8 @@ LATER_FIELDS: dict[str, JsonValue] = {
 }
 """Fields that came after the first recorded fingerprints, with their defaults, which are what older runs did. At these
 values they are left out, so that the fingerprints of older experiments stay as they are."""
+LATER_SECTIONS = ("segmentation", "start_from", "train.early_stopping")
+"""Those of them that are sections, or null."""
 _EXPERIMENT = TypeAdapter(ExperimentConfig)
 
 Value = TypeVar("Value")
@@ -121,8 +125,8 @@ def with_overrides(content: Mapping[str, JsonValue], overrides: Mapping[str, Jso
 
 
 def config_from_mapping(content: Mapping[str, JsonValue]) -> ExperimentConfig:
-    """Validate a nested mapping."""
-    return validated(ExperimentConfig, content)
+    """Validate a nested mapping; where the task is segmentation it may leave out what belongs to classification."""
+    return validated(ExperimentConfig, with_neutral_sections(content))
 
 
 def validated(schema: type[Value], content: Mapping[str, JsonValue]) -> Value:

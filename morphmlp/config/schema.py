@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD, AugmentConfig, ClipConfig
 from morphmlp.config.operation import CheckpointConfig, ClusterConfig, ExecutionConfig, IngestConfig, WorkerRange
+from morphmlp.config.segmentation import SegmentationConfig, segmentation_faults
 from morphmlp.config.shapes import GROUP_WIDTHS, PUBLISHED_CROP_SIZE, Chunks, shape_faults, stage_chunks, view_faults
 from morphmlp.config.start import StartConfig
 from morphmlp.config.values import (
@@ -291,8 +292,9 @@ class ExperimentConfig:
     dataset: str
     """Name of the data set: runs are recorded and stand in tables under it. Only `k400`, `ssv1`, `ssv2` and
     `imagenet` stand next to published numbers there."""
-    task: Literal["classification"] = "classification"
-    """What the network is trained for; it decides head, loss and scores. Set it where a file should say so itself."""
+    task: Literal["classification", "segmentation"] = "classification"
+    """What the network is trained for; it decides head, loss and scores. Set `segmentation` for a class for each pixel
+    of an image; it needs the section `segmentation`, and takes nothing from `augment` and `mixing`."""
     model: ModelConfig
     data: DataConfig
     clip: ClipConfig
@@ -301,6 +303,8 @@ class ExperimentConfig:
     optim: OptimConfig
     train: TrainConfig
     test: TestConfig
+    segmentation: SegmentationConfig | None = None
+    """Decoder, loss, training pipeline and test of segmentation; null with another task."""
     start_from: StartConfig | None = None
     """Weights to start from; null: fresh ones."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
@@ -316,6 +320,7 @@ class ExperimentConfig:
             *self._size_faults(),
             *self._batch_faults(),
             *self._fine_tuning_faults(),
+            *segmentation_faults(self),
         ]
         default_scale = (self.clip.pixel_mean, self.clip.pixel_std) == (PIXEL_MEAN, PIXEL_STD)
         if self.augment.erase and self.augment.erase_on == "pixels" and not default_scale:

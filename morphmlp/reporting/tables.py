@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from tabulate import tabulate
 
-from morphmlp.config.loading import LATER_FIELDS
+from morphmlp.config.loading import LATER_FIELDS, LATER_SECTIONS
 from morphmlp.config.schema import ModelConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost, planned_cost
@@ -75,7 +75,7 @@ class _Measured:
 
 _MODEL = TypeAdapter(ModelConfig)
 _LATER_PARAMS: Mapping[str, JsonValue] = {
-    **{name: value for name, value in LATER_FIELDS.items() if name not in ("start_from", "train.early_stopping")},
+    **{name: value for name, value in LATER_FIELDS.items() if name not in LATER_SECTIONS},
     "test.single_crop": "centre",
 }
 """Parameters that older runs were recorded without, with their values then."""

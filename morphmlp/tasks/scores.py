@@ -31,8 +31,11 @@ class ScoreName:
 
 TOP1 = ScoreName(key="top1", title="top-1")
 TOP5 = ScoreName(key="top5", title="top-5")
+MIOU = ScoreName(key="miou", title="mIoU")
+MACC = ScoreName(key="macc", title="mAcc")
+AACC = ScoreName(key="aacc", title="aAcc")
 
-SCORES = {"classification": (TOP1, TOP5)}
+SCORES = {"classification": (TOP1, TOP5), "segmentation": (MIOU, MACC, AACC)}
 """By task, the primary one first."""
 
 

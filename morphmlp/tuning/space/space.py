@@ -13,6 +13,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from morphmlp.config import ExperimentConfig, ModelConfig, config_from_mapping, with_overrides
 from morphmlp.config.clip import ClipConfig
+from morphmlp.config.segmentation import with_neutral_sections
 from morphmlp.config.sweep import Range, SweepConfig
 from morphmlp.data.stream.plan import random_generator
 from morphmlp.errors import ConfigError
@@ -102,7 +103,7 @@ class Assembly:
     """
 
     def __init__(self, shared: Mapping[str, JsonValue]) -> None:
-        self._shared = shared
+        self._shared = shared = with_neutral_sections(shared)
         self._known: dict[str, object] = {}
         self._unchanged = {section: self._section(section, {}) for section in shared}
 

@@ -151,7 +151,8 @@ OTHER_START = {
 OTHER_START_PATHS = {"start_from.weights": "copies/a.pth", "start_from.class_order": "copies/order.txt"}
 AGREEING = {"clip.crop_size": 32, "model.temporal": "mixed", "model.chunk_crop_size": None}
 """What lets the other values of all fields stand in one experiment."""
-ONE_VALUE = ("task",)
+ONE_VALUE = ("task", "segmentation")
+"""The section of segmentation has a table of its own."""
 
 
 def faults_of(call):
