@@ -7,7 +7,7 @@ test.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -100,7 +100,7 @@ class TrainClips:
         source = TrainFrames(clip=self.clip, augment=self.augment)
         frames = source.extract(reader, key)
         clips = source.finish_on(torch.device("cpu"))(_tensor(frames.clips[0]), key)
-        return replace(frames, clips=clips.numpy())
+        return ExtractedClips(clips=clips.numpy(), concealed=frames.concealed, refused=frames.refused)
 
 
 @dataclass(frozen=True, kw_only=True)

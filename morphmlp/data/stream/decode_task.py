@@ -235,17 +235,22 @@ class _ClipsColumn:
 
     def __init__(self, videos: int) -> None:
         self._videos, self._ends = videos, [0]
-        self._data = np.empty(0, dtype=np.uint8)
+        self._data = self._memory(0)
 
     def append(self, clips: Frames) -> None:
         start, end = self._ends[-1], self._ends[-1] + clips.nbytes
         if end > len(self._data):  # most often the first of clips of one size
             left = self._videos - len(self._ends) + 1
-            larger = np.empty(max(start + left * clips.nbytes, 2 * start), dtype=np.uint8)
+            larger = self._memory(max(start + left * clips.nbytes, 2 * start))
             larger[:start] = self._data[:start]
             self._data = larger
         self._data[start:end] = clips.reshape(-1)
         self._ends.append(end)
+
+    @staticmethod
+    def _memory(size: int) -> Frames:
+        """Arrow's own, which keeps the pages of the task before."""
+        return np.frombuffer(pa.allocate_buffer(size), dtype=np.uint8)
 
     def array(self) -> pa.Array:
         buffers = [None, pa.py_buffer(np.array(self._ends)), pa.py_buffer(self._data[: self._ends[-1]])]

@@ -1,6 +1,7 @@
 """What chance decides about a clip: laws, keys and independence."""
 
 import dataclasses
+import math
 import subprocess
 import sys
 from collections import Counter
@@ -232,6 +233,15 @@ def test_boxes_follow_the_law_of_torchvision(height, width):
     left = [boxes[:, 1] / width for boxes in (ours, theirs)]
     # 0.05 is exceeded by chance once in a thousand draws of 3000.
     assert all(distance(*values) < 0.05 for values in (share, aspect, top, left))
+
+
+def test_the_first_try_is_drawn_as_by_numpys_uniform():
+    for seed in range(200):
+        theirs, ours = np.random.default_rng(seed), np.random.default_rng(seed)
+        area = 1000 * 1000 * theirs.uniform(0.08, 0.5)
+        ratio = math.exp(theirs.uniform(math.log(0.75), math.log(4 / 3)))
+        box = random_resized_box(ours, height=1000, width=1000, scale=(0.08, 0.5), aspect=(0.75, 4 / 3))
+        assert (box.height, box.width) == (round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio)))
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 2000), (2000, 20), (100, 110)])
