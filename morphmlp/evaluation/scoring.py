@@ -8,13 +8,13 @@ from torch import Tensor
 
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.batches import MicroBatch
-from morphmlp.models.backbone import Backbone
+from morphmlp.models.network import Network
 from morphmlp.tasks.task import Counts, Task, network_input
 
 
 @torch.inference_mode()
 def view_outputs(
-    model: Backbone, clips: UInt8[Tensor, "b t h w c"], *, device: torch.device, clips_at_once: int
+    model: Network, clips: UInt8[Tensor, "b t h w c"], *, device: torch.device, clips_at_once: int
 ) -> Float[Tensor, "b ..."]:
     """Outputs for each clip, in fp32 (as published for evaluation), on the CPU."""
     model.eval()
@@ -23,7 +23,7 @@ def view_outputs(
 
 
 def score_single_views(
-    model: Backbone,
+    model: Network,
     batches: Iterable[MicroBatch],
     *,
     task: Task,

@@ -4,18 +4,15 @@ Parameter names and shapes are those of the released checkpoints (MTLab/MorphMLP
 without remapping. Maps are channels-last inside, channels-first at the borders.
 """
 
-from collections.abc import Collection
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import cast
 
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from morphmlp.config import ModelConfig
-from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.config.shapes import (
     NUM_STAGES,
     STEM_TEMPORAL_STRIDE,
@@ -27,12 +24,9 @@ from morphmlp.config.shapes import (
 from morphmlp.config.values import BlockOrder, BlockSkip
 from morphmlp.errors import ConfigError
 from morphmlp.models.morphfc import ALL_BRANCHES, FrameMorphFC, Mlp, SpatialMorphFC, TemporalMorphFC
+from morphmlp.models.network import INPUT_CHANNELS, Network
 
-INPUT_CHANNELS = 3
 INIT_STD = 0.02
-COMPILED_VARIANTS = 64
-"""Most forms of a block that are compiled, instead of PyTorch's 8. There are up to 24: of four stages, in training with
-and without drop path and in evaluation, for one clip and for more."""
 
 # Between channels-last maps and convolutions; each pattern above its inverse. An image is one time step inside.
 TO_VIDEO_CONV = "b t h w c -> b c t h w"
@@ -156,7 +150,7 @@ class Block(nn.Module):
         return y if kept is None else y * kept[0]
 
 
-class Backbone(nn.Module):
+class Backbone(Network):
     """Stem and four stages for clips, or for images with `temporal: none`.
 
     A network is a subclass with layers behind the stages, whose constructor ends with `reset_parameters`. So the
@@ -175,15 +169,10 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig, *, num_frames: int, crop_size: int) -> None:
         if faults := config.shape_faults(crop_size):
             raise ConfigError(faults)
-        super().__init__()
+        frames = () if config.temporal == "none" else (num_frames,)
+        super().__init__(input_shape=(INPUT_CHANNELS, *frames, crop_size, crop_size))
         self.config = config
-        self.is_image = config.temporal == "none"
-        self.input_shape = (INPUT_CHANNELS, *(() if self.is_image else (num_frames,)), crop_size, crop_size)
-        self.pixel_mean, self.pixel_std = PIXEL_MEAN, PIXEL_STD
-        """Normalisation of pixels in [0, 1] that the input has had; a task sets its experiment's."""
         self.chunks = config.chunks(crop_size)
-        self.recomputed_stages: frozenset[int] = frozenset()
-        self._compiled = False
         tokens = temporal_tokens(num_frames) if config.temporal == "mixed" else None
         dims = config.embed_dims
 
@@ -213,39 +202,13 @@ class Backbone(nn.Module):
         """
         self._check_input(clips)
         embeds = (self.patch_embed1, self.patch_embed2, self.patch_embed3, self.patch_embed4)
-        maps, x = [], clips
+        maps, x, size = [], clips, tuple(clips.shape[-2:])
         for stage, (embed, blocks) in enumerate(zip(embeds, self.stage_blocks(), strict=True), start=1):
             x = embed(x)
             for block in blocks:
-                x = self._run_block(cast(Block, block), x, recompute=stage in self.recomputed_stages)
+                x = self.run_block(block, x, cast(Block, block).draw_kept(x), stage=stage, size=size)
             maps.append(rearrange(x, TO_IMAGE_CONV if self.is_image else TO_VIDEO_CONV))
         return tuple(maps)
-
-    def set_activation_checkpointing(self, stages: Collection[int]) -> None:
-        """Recompute the blocks of these stages (1-4) in the backward pass instead of keeping their activations.
-
-        Gradients stay the same, bit for bit.
-
-        Raises:
-            ValueError: There is no such stage.
-        """
-        if unknown := sorted(set(stages) - set(range(1, NUM_STAGES + 1))):
-            raise ValueError(f"no stage {unknown}; there are 1-{NUM_STAGES}")
-        self.recomputed_stages = frozenset(stages)
-
-    def compile_blocks(self, backend: str = "inductor") -> None:
-        """Compile each block at its first call, once for all blocks of a stage and for any number of clips.
-
-        Parameter names and drop-path draws stay the same; sums may round differently. Call it before the model is
-        wrapped for data parallelism.
-
-        Args:
-            backend: As in `torch.compile`; `inductor` needs a C++ compiler on a CPU.
-        """
-        torch.compiler.config.recompile_limit = max(torch.compiler.config.recompile_limit, COMPILED_VARIANTS)
-        for block in chain.from_iterable(self.stage_blocks()):
-            block.compile(backend=backend, dynamic=False)
-        self._compiled = True
 
     def stage_blocks(self) -> tuple[nn.ModuleList, ...]:
         """The blocks of the four stages."""
@@ -271,19 +234,6 @@ class Backbone(nn.Module):
                 nn.init.zeros_(module.mlp_t.weight)
                 if self.config.init == "published":
                     nn.init.ones_(module.proj.weight)
-
-    def _run_block(self, block: Block, x: Tensor, *, recompute: bool) -> Tensor:
-        kept = block.draw_kept(x)
-        if self._compiled:
-            # A micro-batch with broken videos is smaller; it shall not compile anew.
-            torch._dynamo.maybe_mark_dynamic(x, 0)
-            if kept is not None:
-                torch._dynamo.maybe_mark_dynamic(kept, 1)
-        if recompute and self.training and torch.is_grad_enabled():
-            recomputed: Tensor = checkpoint(block, x, kept, use_reentrant=False, preserve_rng_state=False)
-            return recomputed
-        y: Tensor = block(x, kept)
-        return y
 
     def _check_input(self, clips: Tensor) -> None:
         if clips.shape[1:-2] != self.input_shape[:-2] or clips.ndim != len(self.input_shape) + 1:

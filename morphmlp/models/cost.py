@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from morphmlp.config import ModelConfig
 from morphmlp.config.shapes import NUM_STAGES, Chunks, channel_groups, stage_grids, temporal_groups, temporal_tokens
 from morphmlp.config.values import Part
-from morphmlp.models.backbone import INPUT_CHANNELS, MorphMLP
+from morphmlp.models.backbone import MorphMLP
 from morphmlp.models.morphfc import ALL_BRANCHES, REWEIGHT_REDUCTION
+from morphmlp.models.network import INPUT_CHANNELS
 from morphmlp.models.parts import freeze, training_mode
 
 # Per input element, as fvcore counts them, with which the paper's numbers agree.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from morphmlp.data.clips.augment import normalise
 from morphmlp.data.manifest import Manifest
-from morphmlp.models.backbone import Backbone
+from morphmlp.models.network import Network
 from morphmlp.tasks.scores import ScoreName
 
 Scores = Mapping[str, float]
@@ -87,7 +87,7 @@ class Task(Protocol):
     def scores(self) -> tuple[ScoreName, ...]:
         """Names of the scores; the first one ranks checkpoints, trials and runs."""
 
-    def network(self) -> Backbone:
+    def network(self) -> Network:
         """The network with fresh weights, from clips to outputs; `pixel_mean` and `pixel_std` are the experiment's."""
 
     def targets(self, labels: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class Task(Protocol):
         """True classes (rows) by predicted ones in such a table; None where a task has no classes to confuse."""
 
 
-def network_input(clips: Tensor, network: Backbone, device: torch.device) -> Tensor:
+def network_input(clips: Tensor, network: Network, device: torch.device) -> Tensor:
     """Clips (uint8, `[b t h w c]`) as a network takes them: on the device and on its scale.
 
     `[b c t h w]`, or `[b c h w]` for a network that takes images. All that a network ever sees is made here.

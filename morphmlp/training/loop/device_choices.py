@@ -11,8 +11,8 @@ import torch.distributed as dist
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.shapes import NUM_STAGES
 from morphmlp.errors import ConfigError
-from morphmlp.models.backbone import Backbone
 from morphmlp.models.cost import activation_bytes
+from morphmlp.models.network import Network
 from morphmlp.training.loop.state import Precision
 
 ACTIVATION_MEMORY_SHARE = 0.5
@@ -36,7 +36,7 @@ def agreed_precision(precision: str, device: torch.device) -> Precision:
 
 
 def prepare_network(
-    config: ExperimentConfig, model: Backbone, device: torch.device, precision: Precision, *, local_workers: int
+    config: ExperimentConfig, model: Network, device: torch.device, precision: Precision, *, local_workers: int
 ) -> list[str]:
     """Set up activation checkpointing and compilation on the model, before it is wrapped for data parallelism.
 

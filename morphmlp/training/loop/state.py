@@ -16,7 +16,7 @@ from morphmlp.config.loading import changed_fields, config_to_mapping
 from morphmlp.config.schema import OptimConfig, TrainConfig
 from morphmlp.data.stream.plan import Cursor, TrainPlan, random_seed
 from morphmlp.errors import CheckpointError
-from morphmlp.models.backbone import Backbone
+from morphmlp.models.network import Network
 from morphmlp.models.parts import freeze
 from morphmlp.tasks.task import Task
 from morphmlp.training.checkpoint.content import FORMAT
@@ -43,7 +43,7 @@ class Stateful(Protocol):
 class TrainState:
     """A model in training."""
 
-    model: Backbone
+    model: Network
     averaged: AveragedWeights | None
     """With `train.ema_decay`."""
     optimizer: torch.optim.AdamW

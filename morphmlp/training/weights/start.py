@@ -17,7 +17,7 @@ from morphmlp.config.start import StartConfig
 from morphmlp.config.sweep import SCHEDULE
 from morphmlp.data.datasets.class_list import read_class_list
 from morphmlp.errors import CheckpointError, ConfigError, MorphMLPError
-from morphmlp.models.backbone import Backbone
+from morphmlp.models.network import Network
 from morphmlp.models.weights.describe import describe_model, expected_state
 from morphmlp.models.weights.fit import FittedWeights, class_rows, fit_weights
 from morphmlp.training.checkpoint.content import load_values
@@ -74,7 +74,7 @@ def start(
     return notes
 
 
-def apply_start_weights(model: Backbone, config: ExperimentConfig, class_names: Sequence[str]) -> list[str]:
+def apply_start_weights(model: Network, config: ExperimentConfig, class_names: Sequence[str]) -> list[str]:
     """Put the weights of `start_from` into a network with fresh ones; returns lines for the user, none without any."""
     if config.start_from is None:
         return []
