@@ -83,6 +83,20 @@ PREDICTIONS = pa.schema(
 )
 """One row per scored test video: logits per view (clip-major, crop fastest), their sum, and its argmax."""
 
+SEGMENTED = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("loss", pa.float64()),
+        pa.field("pairs", pa.list_(pa.int32()), nullable=False),
+        pa.field("pixels", pa.list_(pa.int64()), nullable=False),
+        pa.field("prediction", pa.large_binary(), nullable=False),
+    ]
+)
+"""One row per segmented test image, at its own size: mean loss of its pixels; `pairs`, true class x number of classes +
+predicted class, with the pixels that have them; and the predicted classes as an 8-bit PNG."""
+
 DECODED = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
