@@ -24,7 +24,8 @@ from morphmlp.models.parts import training_mode
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.task import network_input
 from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
-from morphmlp.training.loop.loop import EpochSummary, Recipe, StepSummary, autocast, fit
+from morphmlp.training.loop.length import Length
+from morphmlp.training.loop.loop import Recipe, RoundSummary, StepSummary, autocast, fit
 from morphmlp.training.loop.state import TrainState, new_state
 
 Step = TypeVar("Step")
@@ -64,17 +65,17 @@ class ClipsInMemory:
 def recipe_in_memory(config: ExperimentConfig) -> Recipe:
     """An experiment's recipe, over so many videos that no measurement comes to the end of an epoch."""
     size = config.train.global_batch_size
+    plan = TrainPlan(
+        num_videos=size * 1_000_000,
+        global_batch_size=size,
+        micro_batch_size=config.train.micro_batch_size,
+        seed=config.train.seed,
+    )
     return Recipe(
-        plan=TrainPlan(
-            num_videos=size * 1_000_000,
-            global_batch_size=size,
-            micro_batch_size=config.train.micro_batch_size,
-            seed=config.train.seed,
-        ),
+        plan=plan,
         task=task_of(config),
         optim=config.optim,
-        epochs=1_000,
-        max_steps=None,
+        length=Length(steps_per_epoch=plan.steps_per_epoch, epochs=1_000),
         clips_per_video=config.augment.repeats,
     )
 
@@ -92,7 +93,7 @@ def run_steps(config: ExperimentConfig, state: TrainState, *, device: torch.devi
     recipe = recipe_in_memory(config)
     clips = ClipsInMemory(config, recipe.plan, pin_memory=device.type == "cuda")
     for summary in fit(state, state.model, clips, recipe=recipe, device=device):
-        if not isinstance(summary, EpochSummary):
+        if not isinstance(summary, RoundSummary):
             yield summary
 
 

@@ -31,6 +31,7 @@ from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
 from morphmlp.evaluation.scoring import score_single_views
 from morphmlp.tasks.classification import Classification
 from morphmlp.tasks.factory import task_of
+from morphmlp.training.loop.length import Length
 from morphmlp.training.loop.loop import Recipe, Stepper
 from morphmlp.training.loop.state import new_state
 from morphmlp.training.loop.step_guard import StepGuard
@@ -151,8 +152,7 @@ def train(decoded, manifest, policy, size):
         plan=plan,
         task=TASK,
         optim=CONFIG.optim,
-        epochs=3,
-        max_steps=None,
+        length=Length(steps_per_epoch=len(batches), epochs=3),
         clips_per_video=repeats,
     )
     state = new_state(TASK, train=CONFIG.train, optim=CONFIG.optim, device=CPU)

@@ -75,8 +75,8 @@ class Saving:
         if self._schedule.due_after_step(self._recipe.plan.step_of(self._state.cursor)):
             self.save()
 
-    def after_epoch(self, epoch: int, *, score: float | None, last: bool = False) -> None:
-        """Save if it is due after an epoch.
+    def after_round(self, *, score: float | None, last: bool = False) -> None:
+        """Save if it is due after a round (see `Length`).
 
         `score` is the primary one of its validation, None where there was none. With `last` training ends here, though
         the plan doesn't.
@@ -86,14 +86,14 @@ class Saving:
         gain = None if score is None else self._score.gain(score)
         best = gain is not None and gain >= self._best_gain
         tested = best and self._config.test.checkpoint == "best"
-        if tested or last or self._schedule.due_after_epoch(epoch, step=step):
+        if tested or last or self._schedule.due_after_epoch(self._recipe.length.at(step), step=step):
             self._best_gain = max(self._best_gain, gain if gain is not None else -math.inf)
             self.save(score=score, required=best or last)
 
     def save(self, *, score: float | None = None, required: bool = False) -> None:
         """Copy the state and let it be written while training continues.
 
-        A score belongs to the end of an epoch that was validated. A required one isn't left out in favour of a later
+        A score belongs to the end of a round that was validated. A required one isn't left out in favour of a later
         one.
         """
         content = snapshot(self._state, config=self._config, data_fingerprint=self._data_fingerprint)

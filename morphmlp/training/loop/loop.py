@@ -25,6 +25,7 @@ from morphmlp.data.stream.plan import Cursor, TrainPlan, random_generator, rando
 from morphmlp.models.parts import training_mode
 from morphmlp.tasks.task import Sums, Task, network_input
 from morphmlp.training.loop.batch_norm import RunningStatistics
+from morphmlp.training.loop.length import Length
 from morphmlp.training.loop.recipe import learning_rate
 from morphmlp.training.loop.state import Precision, TrainState
 from morphmlp.training.loop.step_clock import StepClock, StepTimes
@@ -80,8 +81,7 @@ class Recipe:
     plan: TrainPlan
     task: Task
     optim: OptimConfig
-    epochs: int
-    max_steps: int | None
+    length: Length
     clips_per_video: int
 
     @classmethod
@@ -91,8 +91,7 @@ class Recipe:
             plan=plan,
             task=task,
             optim=config.optim,
-            epochs=config.train.epochs,
-            max_steps=config.train.max_steps,
+            length=Length.of(config, steps_per_epoch=plan.steps_per_epoch),
             clips_per_video=config.augment.repeats,
         )
 
@@ -104,8 +103,7 @@ class Recipe:
     @property
     def total_steps(self) -> int:
         """Optimiser steps of the run, from its beginning to its end."""
-        steps = self.epochs * self.plan.steps_per_epoch
-        return steps if self.max_steps is None else min(steps, self.max_steps)
+        return self.length.total_steps
 
 
 class TrainClips(Protocol):
@@ -138,14 +136,13 @@ class StepSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochSummary:
-    """The end of an epoch, or of the run where `max_steps` ends it earlier."""
+class RoundSummary:
+    """The end of a round (see `Length`)."""
 
-    epoch: int
     step: int
     """Steps taken so far, over all epochs."""
     totals: StepTotals
-    """Over all workers and the steps taken in this process."""
+    """Over all workers and the round's steps that were taken in this process."""
 
 
 def fit(
@@ -156,29 +153,27 @@ def fit(
     recipe: Recipe,
     device: torch.device,
     guard: StepGuard | None = None,
-) -> Iterator[StepSummary | EpochSummary]:
+) -> Iterator[StepSummary | RoundSummary]:
     """Train from the state's cursor to the end; the state is ready to be saved at every yield.
 
     The network is the state's model, wrapped for data parallelism where there are several workers. Without a guard
     nobody hears of skipped steps.
     """
-    plan = recipe.plan
+    plan, length = recipe.plan, recipe.length
     stepper = Stepper(state, network, recipe=recipe, device=device, guard=guard or StepGuard())
     training_mode(state.model)
-    while plan.step_of(state.cursor) < recipe.total_steps:
-        epoch = state.cursor.epoch
-        epoch_totals = StepTotals.of_worker(torch.zeros((), device=device))
+    while (done := plan.step_of(state.cursor)) < length.total_steps:
         asked = time.perf_counter()
         for micro_batches in clips.train(state.cursor):
             summary = stepper.take(micro_batches, wait_s=time.perf_counter() - asked)
-            epoch_totals = epoch_totals + summary.totals
             yield summary
-            asked = time.perf_counter()
-            if summary.step + 1 == recipe.total_steps:
+            if (done := summary.step + 1) == length.total_steps:
                 break
-        stepper.guard.check_pending()
-        yield EpochSummary(epoch=epoch, step=plan.step_of(state.cursor), totals=epoch_totals)
-        training_mode(state.model)
+            if state.cursor.step and length.ends_round(done):  # inside an epoch: its clips wait meanwhile
+                yield from stepper.end_round()
+            asked = time.perf_counter()
+        if length.ends_round(done):
+            yield from stepper.end_round()
 
 
 class Stepper:
@@ -192,6 +187,7 @@ class Stepper:
         self._parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
         self._statistics = RunningStatistics(state.model)
         self._clock = StepClock(device)
+        self._round = StepTotals.of_worker(torch.zeros((), device=device))
         if isinstance(network, DistributedDataParallel):
             self._clock.watch(network)
 
@@ -202,10 +198,8 @@ class Stepper:
         """
         self._clock.begin(wait_s)
         state, plan, cursor = self.state, self._recipe.plan, self.state.cursor
-        step = plan.step_of(cursor)
-        lr = learning_rate(
-            cursor.epoch + cursor.step / plan.steps_per_epoch, epochs=self._recipe.epochs, optim=self._recipe.optim
-        )
+        step, length = plan.step_of(cursor), self._recipe.length
+        lr = learning_rate(length.position(step), epochs=length.epochs, optim=self._recipe.optim)
         totals, statistics = self._add_up(micro_batches, self._gradients(micro_batches))
         grad_norm = self._finish_gradients(trained_clips=totals.clips)
         self._statistics.put_back()
@@ -223,6 +217,8 @@ class Stepper:
             stop=totals.stop,
         )
         state.cursor = plan.advance(cursor)
+        taken = totals.where_finite(finite)
+        self._round = self._round + taken
         return StepSummary(
             step=step,
             epoch=cursor.epoch,
@@ -231,9 +227,16 @@ class Stepper:
             broken=tuple(video for batch in micro_batches for video in batch.broken),
             concealed=sum(batch.concealed for batch in micro_batches),
             retried=sum(batch.retried for batch in micro_batches),
-            totals=totals.where_finite(finite),
+            totals=taken,
             grad_norm=grad_norm,
         )
+
+    def end_round(self) -> Iterator[RoundSummary]:
+        """The round that ends here; whoever takes it may use the model, in evaluation too."""
+        self.guard.check_pending()
+        yield RoundSummary(step=self._recipe.plan.step_of(self.state.cursor), totals=self._round)
+        self._round = StepTotals.of_worker(torch.zeros((), device=self._device))
+        training_mode(self.state.model)
 
     def _gradients(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         """Gradients of all workers' clips, not yet scaled; returns the sum of this worker's losses."""

@@ -17,7 +17,7 @@ from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.line_file import read_json_lines
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.tasks.task import Counts
-from morphmlp.training.loop.loop import EpochSummary, Recipe, StepSummary, StepTotals
+from morphmlp.training.loop.loop import Recipe, RoundSummary, StepSummary, StepTotals
 from morphmlp.training.record.accounting import TRAINING_PASSES, TimeWindow
 
 
@@ -126,21 +126,21 @@ class Reporter:
         self._steps.append(summary)
         self._broken.extend(summary.broken)
 
-    def add_epoch(self, summary: EpochSummary) -> None:
-        """Add the epoch's mean training loss."""
+    def add_round(self, summary: RoundSummary) -> None:
+        """Add the round's mean training loss."""
         totals = summary.totals
         loss = float(totals.loss_sum) / max(float(totals.clips), 1)
-        self._point(Metrics.TRAIN_EPOCH_LOSS, loss, summary.epoch + 1)
+        self._point(Metrics.TRAIN_EPOCH_LOSS, loss, self.recipe.length.at(summary.step))
 
-    def add_validation(self, counts: Counts, broken: Sequence[BrokenVideo], *, epoch: int) -> None:
-        """Add the scores of an epoch, already summed over workers."""
+    def add_validation(self, counts: Counts, broken: Sequence[BrokenVideo], *, at: int) -> None:
+        """Add the scores of a validation that is named by `at`, already summed over workers."""
         self._broken.extend(broken)
         if counts.num_videos:
             scores = counts.scores()
             for name in self.recipe.task.scores:
-                self._point(name.val_metric, scores[name.key], epoch)
-            self._point(Metrics.VAL_LOSS, counts.loss, epoch)
-        self._point(Metrics.VAL_NUM_VIDEOS, int(counts.num_videos), epoch)
+                self._point(name.val_metric, scores[name.key], at)
+            self._point(Metrics.VAL_LOSS, counts.loss, at)
+        self._point(Metrics.VAL_NUM_VIDEOS, int(counts.num_videos), at)
 
     def validation_clips(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
         """Pass micro-batches on; the CPU time of their decoding stands in the next report."""

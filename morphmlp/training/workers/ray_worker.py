@@ -25,7 +25,7 @@ from morphmlp.tasks.task import Counts, Task
 from morphmlp.training.checkpoint.saving import Saving, run_store
 from morphmlp.training.checkpoint.store import CheckpointFacts
 from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
-from morphmlp.training.loop.loop import EpochSummary, Recipe, StepSummary, TrainClips, fit
+from morphmlp.training.loop.loop import Recipe, RoundSummary, StepSummary, TrainClips, fit
 from morphmlp.training.loop.state import Precision, TrainState, new_state
 from morphmlp.training.loop.step_guard import SkippedStep, StepGuard
 from morphmlp.training.record.ledger import Ledger, RecordedClips
@@ -110,7 +110,7 @@ def train_worker(job: TrainJob) -> None:
         if isinstance(summary, StepSummary):
             worker.on_step(summary)
         else:
-            worker.on_epoch(summary)
+            worker.on_round(summary)
         if (stop := worker.should_stop(summary)) is not None:
             worker.save_and_stop(stop)
             return
@@ -146,7 +146,7 @@ class _Worker:
         self._epoch_videos, self._broken_before = 0, 0.0
         """Training videos planned in this epoch's steps so far, over all workers; broken ones of earlier epochs."""
         self._too_many_broken: Stop | None = None
-        """Where the last step or epoch found so many that the run can't continue."""
+        """Where the last step or round found so many that the run can't continue."""
         self._score: float | None = None
         """The primary score of these very weights, where they were validated."""
         self._notes: list[str] = []
@@ -154,7 +154,7 @@ class _Worker:
 
     def report_start(self, notes: list[str]) -> None:
         """Tell that this worker is ready, and what is to be known of it."""
-        self._reporter.add_start(self._workers, self.recipe.plan.step_of(self._state.cursor))
+        self._reporter.add_start(self._workers, self._step)
         report = self._reporter.take()
         if self._saving is not None:
             report |= {
@@ -164,17 +164,15 @@ class _Worker:
         ray.train.report(report)
 
     def catch_up(self, restored: CheckpointFacts | None) -> Stop | None:
-        """Do what an earlier command owes of the epoch that it ended; returns why the run stops all the same.
+        """Do what an earlier command owes of the round that it ended; returns why the run stops all the same.
 
-        Where too many videos were broken it stopped between the epoch's last step and its score, and it may have been
+        Where too many videos were broken it stopped between the round's last step and its score, and it may have been
         killed before it could say that training ended early. `restored` is known to the first worker alone.
         """
-        cursor, step = self._state.cursor, self.recipe.plan.step_of(self._state.cursor)
-        epoch = cursor.epoch + (cursor.step > 0)  # `max_steps` ends a run inside an epoch
-        at_end = step == self.recipe.total_steps or cursor.step == 0
-        unscored = restored is not None and step > 0 and restored.score is None
-        if agreed(unscored) and at_end and self._validation_is_due(epoch, step):
-            self._close_epoch(epoch, step)
+        step, length = self._step, self.recipe.length
+        unscored = restored is not None and restored.score is None
+        if agreed(unscored) and length.ends_round(step) and length.is_validated(step):
+            self._close_round()
         return self._too_many_broken or self.ended_early()
 
     def on_step(self, summary: StepSummary) -> None:
@@ -182,22 +180,22 @@ class _Worker:
         self._score = None
         self._reporter.add_step(summary)
         self._epoch_videos += self.recipe.plan.videos_per_step
-        self._too_many_broken = self._broken_train()
-        # The last step of an epoch is saved with its scores: saved before, these could be lost.
-        if self._saving is not None and not self._ends_epoch(summary):
-            self._saving.after_step()
+        # The last step of a round is saved with its scores: saved before, these could be lost.
+        if not self._ends_round(summary):
+            self._weigh_broken()
+            if self._saving is not None:
+                self._saving.after_step()
 
-    def on_epoch(self, summary: EpochSummary) -> None:
-        """Count an epoch, validate where it is due, and save."""
-        self._reporter.add_epoch(summary)
-        self._too_many_broken = self._broken_train()
-        self._epoch_videos, self._broken_before = 0, self.guard.broken_videos
+    def on_round(self, summary: RoundSummary) -> None:
+        """Count a round, validate where it is due, and save."""
+        self._reporter.add_round(summary)
+        self._weigh_broken()
         if self._too_many_broken is None:
-            self._close_epoch(summary.epoch + 1, summary.step)
+            self._close_round()
 
-    def should_stop(self, summary: StepSummary | EpochSummary) -> Stop | None:
+    def should_stop(self, summary: StepSummary | RoundSummary) -> Stop | None:
         """Why all workers stop here; decided from numbers over all of them, so that they agree."""
-        if isinstance(summary, StepSummary) and self._ends_epoch(summary):
+        if isinstance(summary, StepSummary) and self._ends_round(summary):
             return None  # validated first
         if self._too_many_broken is not None:
             return self._too_many_broken
@@ -208,20 +206,20 @@ class _Worker:
             return requested_stop(self._job.folder.stop_request) or Stop(reason=StopReason.REQUESTED)
         if isinstance(summary, StepSummary) and self.report_is_due(summary) and _node_leaves():
             return Stop(reason=StopReason.NODE_LEAVES)
-        return self.ended_early() if isinstance(summary, EpochSummary) else None
+        return self.ended_early() if isinstance(summary, RoundSummary) else None
 
     def ended_early(self) -> Stop | None:
         """Why training is finished before the plan's end, with the state as it is."""
-        stopping, done = self._state.early_stopping, self.recipe.plan.step_of(self._state.cursor)
+        stopping, done = self._state.early_stopping, self._step
         if stopping is None or not stopping.ended or done >= self.recipe.total_steps:
             return None
         return Stop(reason=StopReason.NO_IMPROVEMENT, detail=stopping.in_words)
 
-    def report_is_due(self, summary: StepSummary | EpochSummary) -> bool:
+    def report_is_due(self, summary: StepSummary | RoundSummary) -> bool:
         """Whether all workers report here."""
-        if isinstance(summary, EpochSummary):
+        if isinstance(summary, RoundSummary):
             return True
-        return not (self._ends_epoch(summary) or (summary.step + 1) % self._job.config.execution.report_every_steps)
+        return not (self._ends_round(summary) or (summary.step + 1) % self._job.config.execution.report_every_steps)
 
     def report(self) -> None:
         """Hand everything since the last report to the driver; waits for all workers."""
@@ -267,23 +265,26 @@ class _Worker:
         """A line for the user between two reports, which wait for all workers."""
         self._progress.append(json.dumps({"notes": [note]}))
 
-    def _ends_epoch(self, summary: StepSummary) -> bool:
-        """Whether an epoch's end follows this step."""
-        return self._state.cursor.step == 0 or summary.step + 1 == self.recipe.total_steps
+    @property
+    def _step(self) -> int:
+        """Steps taken so far, over all epochs."""
+        return self.recipe.plan.step_of(self._state.cursor)
 
-    def _validation_is_due(self, epoch: int, step: int) -> bool:
-        return step == self.recipe.total_steps or epoch % self._job.config.execution.validate_every_epochs == 0
+    def _ends_round(self, summary: StepSummary) -> bool:
+        """Whether a round's end follows this step."""
+        return self.recipe.length.ends_round(summary.step + 1)
 
-    def _close_epoch(self, epoch: int, step: int) -> None:
+    def _close_round(self) -> None:
         """Validate where it is due, and save."""
-        if self._validation_is_due(epoch, step):
-            self._score = self._validate(epoch)
+        at = self.recipe.length.at(self._step)
+        if self.recipe.length.is_validated(self._step):
+            self._score = self._validate(at)
         if self._score is not None and self._state.early_stopping is not None:
-            self._state.early_stopping.add(epoch, self._score)
+            self._state.early_stopping.add(at, self._score)
         if self._saving is not None:
-            self._saving.after_epoch(epoch, score=self._score, last=self.ended_early() is not None)
+            self._saving.after_round(score=self._score, last=self.ended_early() is not None)
 
-    def _validate(self, epoch: int) -> float | None:
+    def _validate(self, at: int) -> float | None:
         """The primary score over all workers; none where nothing was scored or too many videos are broken."""
         task = self._job.task
         averaged = self._state.averaged if self._job.config.test.weights == "averaged" else None
@@ -300,8 +301,17 @@ class _Worker:
         self._too_many_broken = self._broken_val(num_broken)
         if self._too_many_broken is not None:
             counts = task.no_counts()
-        self._reporter.add_validation(counts, broken, epoch=epoch)
+        self._reporter.add_validation(counts, broken, at=at)
         return counts.scores()[task.scores[0].key] if counts.num_videos else None
+
+    def _weigh_broken(self) -> None:
+        """Find out whether too many videos are broken; their share begins anew with each epoch."""
+        ends_epoch = self._state.cursor.step == 0
+        if ends_epoch:
+            self.guard.check_pending()  # of the epoch's last step
+        self._too_many_broken = self._broken_train()
+        if ends_epoch:
+            self._epoch_videos, self._broken_before = 0, self.guard.broken_videos
 
     def _broken_train(self) -> Stop | None:
         """A stop where too many of this epoch's training videos are broken."""

@@ -20,6 +20,7 @@ from morphmlp.tasks.classification import ClassificationCounts
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.task import zero
 from morphmlp.training.loop import state as states
+from morphmlp.training.loop.length import Length
 from morphmlp.training.loop.loop import Recipe, StepSummary, StepTotals, fit
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
@@ -59,17 +60,18 @@ def counts_of(num_videos, *, top1=0, top5=0, loss_sum=0.0):
 
 
 def recipe_of(config=CONFIG, *, num_videos=12, max_steps=None, epochs=None):
+    plan = TrainPlan(
+        num_videos=num_videos,
+        global_batch_size=config.train.global_batch_size,
+        micro_batch_size=config.train.micro_batch_size,
+        seed=config.train.seed,
+    )
+    length = Length.of(config, steps_per_epoch=plan.steps_per_epoch)
     return Recipe(
-        plan=TrainPlan(
-            num_videos=num_videos,
-            global_batch_size=config.train.global_batch_size,
-            micro_batch_size=config.train.micro_batch_size,
-            seed=config.train.seed,
-        ),
+        plan=plan,
         task=task_of(config),
         optim=config.optim,
-        epochs=epochs or config.train.epochs,
-        max_steps=max_steps,
+        length=replace(length, epochs=epochs or length.epochs, max_steps=max_steps),
         clips_per_video=REPEATS,
     )
 

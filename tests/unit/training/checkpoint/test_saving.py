@@ -31,10 +31,10 @@ def test_the_best_epoch_is_saved_out_of_turn_where_it_is_to_be_tested(tmp_path, 
         tiny.recipe_of(),
     )
     saving = Saving(state, store, config=config, data_fingerprint="x", recipe=recipe, restored=None)
-    for epoch, score in enumerate((40.0, 50.0, 20.0), start=1):
+    for score in (40.0, 50.0, 20.0):
         for _ in range(recipe.plan.steps_per_epoch):
             state.cursor = recipe.plan.advance(state.cursor)
-        saving.after_epoch(epoch, score=score)
+        saving.after_round(score=score)
     saving.finish(hurry=lambda: False, log=pytest.fail)
     assert [(one.facts.step, one.facts.score) for one in store.stored()] == saved
 
@@ -120,9 +120,9 @@ def test_the_end_of_a_training_that_ends_early_is_saved_though_it_was_not_due_or
     store = run_store(config.checkpoint, RunFolder(tmp_path / "run"))
     state, recipe = tiny.new_state(config, tiny.CPU), tiny.recipe_of()
     saving = Saving(state, store, config=config, data_fingerprint="x", recipe=recipe, restored=None)
-    for epoch, (score, last) in enumerate(((50.0, False), (20.0, True)), start=1):
+    for score, last in ((50.0, False), (20.0, True)):
         for _ in range(recipe.plan.steps_per_epoch):
             state.cursor = recipe.plan.advance(state.cursor)
-        saving.after_epoch(epoch, score=score, last=last)
+        saving.after_round(score=score, last=last)
     saving.finish(hurry=lambda: False, log=pytest.fail)
     assert [(one.facts.step, one.facts.score) for one in store.stored()] == [(4, 20.0)]

@@ -111,7 +111,9 @@ def naive_weights(case):
                 norm.running_var.copy_(0.9 * old_var + 0.1 * var)
             nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
             lr = learning_rate(
-                cursor.epoch + cursor.step / recipe.plan.steps_per_epoch, epochs=recipe.epochs, optim=config.optim
+                cursor.epoch + cursor.step / recipe.plan.steps_per_epoch,
+                epochs=recipe.length.epochs,
+                optim=config.optim,
             )
             for name, optimizer in optimizers.items():
                 module = name.partition(".")[0]

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from morphmlp.data.clips.augment import normalise
 from morphmlp.data.stream.plan import Cursor
-from morphmlp.training.loop.loop import EpochSummary, Stepper, StepSummary, fit
+from morphmlp.training.loop.loop import RoundSummary, Stepper, StepSummary, fit
 from morphmlp.training.loop.recipe import learning_rate
 from morphmlp.training.loop.state import checkpoint_from, restore, snapshot
 from morphmlp.training.loop.step_guard import StepGuard
@@ -126,27 +126,25 @@ def test_summaries_tell_steps_epochs_and_learning_rates_in_order():
     recipe = tiny.recipe_of(epochs=2)
     _, summaries = tiny.train(recipe)
     kinds = [type(summary) for summary in summaries]
-    assert kinds == [StepSummary, StepSummary, EpochSummary] * 2
+    assert kinds == [StepSummary, StepSummary, RoundSummary] * 2
     steps = [summary for summary in summaries if isinstance(summary, StepSummary)]
     assert [(summary.step, summary.epoch) for summary in steps] == [(0, 0), (1, 0), (2, 1), (3, 1)]
     assert [summary.lr for summary in steps] == [
         learning_rate(epoch, epochs=2, optim=recipe.optim) for epoch in (0.0, 0.5, 1.0, 1.5)
     ]
-    ends = [summary for summary in summaries if isinstance(summary, EpochSummary)]
-    assert [(summary.epoch, summary.step) for summary in ends] == [(0, 2), (1, 4)]
+    ends = [summary for summary in summaries if isinstance(summary, RoundSummary)]
+    assert [summary.step for summary in ends] == [2, 4]
     assert ends[0].totals == steps[0].totals + steps[1].totals
 
 
-@pytest.mark.parametrize(
-    ("max_steps", "steps", "last_epoch"), [(1, 1, 0), (2, 2, 0), (3, 3, 1), (100, 6, 2), (None, 6, 2)]
-)
-def test_a_run_stops_after_max_steps_with_the_end_of_an_epoch(max_steps, steps, last_epoch):
+@pytest.mark.parametrize(("max_steps", "steps", "epochs"), [(1, 1, 1), (2, 2, 1), (3, 3, 2), (100, 6, 3), (None, 6, 3)])
+def test_a_run_stops_after_max_steps_with_the_end_of_a_round(max_steps, steps, epochs):
     recipe = tiny.recipe_of(max_steps=max_steps)
     state, summaries = tiny.train(recipe)
     assert recipe.total_steps == steps
     assert sum(isinstance(summary, StepSummary) for summary in summaries) == steps
-    assert isinstance(summaries[-1], EpochSummary)
-    assert (summaries[-1].epoch, summaries[-1].step) == (last_epoch, steps)
+    assert isinstance(summaries[-1], RoundSummary)
+    assert (recipe.length.at(steps), summaries[-1].step) == (epochs, steps)
     assert recipe.plan.step_of(state.cursor) == steps
 
 
@@ -164,12 +162,12 @@ def test_a_finished_run_has_nothing_left_to_do():
     assert clips.asked == []
 
 
-def test_the_loop_trains_in_training_mode_after_someone_evaluated_between_epochs():
+def test_the_loop_trains_in_training_mode_after_someone_evaluated_between_rounds():
     recipe = tiny.recipe_of()
     plain, _ = tiny.train(recipe)
     state = tiny.new_state(tiny.CONFIG, tiny.CPU)
     for summary in fit(state, state.model, tiny.ListClips(recipe.plan), recipe=recipe, device=tiny.CPU):
-        if isinstance(summary, EpochSummary):
+        if isinstance(summary, RoundSummary):
             state.model.eval()
     assert all(torch.equal(value, plain.model.state_dict()[name]) for name, value in state.model.state_dict().items())
 

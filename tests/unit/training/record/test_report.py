@@ -15,7 +15,7 @@ from morphmlp.data.stream.plan import Cursor
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.tasks.scores import TOP1, TOP5
 from morphmlp.training.loop import step_clock
-from morphmlp.training.loop.loop import EpochSummary, StepSummary
+from morphmlp.training.loop.loop import RoundSummary, StepSummary
 from morphmlp.training.loop.step_clock import StepClock
 from morphmlp.training.record import report
 from morphmlp.training.record.accounting import TimeWindow
@@ -208,7 +208,7 @@ def test_the_next_report_starts_afresh(run):
 def test_only_the_first_worker_reports_points_and_progress_and_each_its_broken_videos():
     reporter = reporter_of(first=False)
     reporter.add_step(step_summary(0, broken=[3, 5]))
-    reporter.add_epoch(EpochSummary(epoch=0, step=1, totals=tiny.totals_of(1.0, 1.0)))
+    reporter.add_round(RoundSummary(step=1, totals=tiny.totals_of(1.0, 1.0)))
     report = reporter.take()
     assert set(report) == {"broken", "concealed", "retried", "cpu_s"}
     assert broken_of(report) == [tiny.broken_video(3), tiny.broken_video(5)]
@@ -221,7 +221,7 @@ def test_a_window_without_a_clip_has_a_loss_of_zero_and_no_error(run):
 
 def test_the_loss_of_an_epoch_goes_by_the_number_of_epochs():
     reporter = reporter_of()
-    reporter.add_epoch(EpochSummary(epoch=1, step=4, totals=tiny.totals_of(9.0, 6.0)))
+    reporter.add_round(RoundSummary(step=4, totals=tiny.totals_of(9.0, 6.0)))
     (point,) = points_of(reporter.take())
     assert (point.key, point.value, point.step) == (Metrics.TRAIN_EPOCH_LOSS, 1.5, 2)
 
@@ -229,7 +229,7 @@ def test_the_loss_of_an_epoch_goes_by_the_number_of_epochs():
 def test_validation_adds_scores_and_its_broken_videos():
     reporter = reporter_of()
     counts = tiny.counts_of(4, top1=1, top5=3, loss_sum=2.0)
-    reporter.add_validation(counts, [tiny.broken_video(9)], epoch=2)
+    reporter.add_validation(counts, [tiny.broken_video(9)], at=2)
     report = reporter.take()
     assert values_of(report) == {
         TOP1.val_metric: 25.0,
@@ -243,7 +243,7 @@ def test_validation_adds_scores_and_its_broken_videos():
 
 def test_a_validation_without_a_video_has_no_scores():
     reporter = reporter_of()
-    reporter.add_validation(tiny.counts_of(0), [], epoch=1)
+    reporter.add_validation(tiny.counts_of(0), [], at=1)
     assert values_of(reporter.take()) == {Metrics.VAL_NUM_VIDEOS: 0}
 
 

@@ -15,7 +15,7 @@ from morphmlp.record import Metrics
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import TOP1
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
-from morphmlp.training.loop.loop import EpochSummary, StepSummary, fit
+from morphmlp.training.loop.loop import RoundSummary, StepSummary, fit
 from morphmlp.training.loop.state import checkpoint_from, restore, snapshot
 from morphmlp.training.loop.step_guard import SkippedStep
 from morphmlp.training.record.report import points_of
@@ -37,7 +37,7 @@ class KeptSaving:
     def after_step(self):
         self.save()
 
-    def after_epoch(self, epoch, *, score, last=False):
+    def after_round(self, *, score, last=False):
         self.last = last
         self.save(score=score)
 
@@ -89,7 +89,7 @@ class Training:
             guard=self.worker.guard,
         )
         for summary in steps:
-            (self.worker.on_step if isinstance(summary, StepSummary) else self.worker.on_epoch)(summary)
+            (self.worker.on_step if isinstance(summary, StepSummary) else self.worker.on_round)(summary)
             if (stop := self.worker.should_stop(summary)) is not None:
                 self.worker.save_and_stop(stop)
                 return
@@ -371,7 +371,7 @@ def test_too_many_skipped_steps_end_with_the_command_that_repeats_the_last_one(r
     training = Training(RunFolder(tmp_path / "my run"), **{"execution.max_skipped_steps": 3})
     last = SkippedStep(step=6, epoch=0, loss=math.nan, grad_norm=math.inf)
     training.worker.guard = SimpleNamespace(gave_up=True, last_skipped=last, broken_videos=0, stop_requested=False)
-    stop = training.worker.should_stop(EpochSummary(epoch=0, step=7, totals=tiny.totals_of()))
+    stop = training.worker.should_stop(RoundSummary(step=7, totals=tiny.totals_of()))
     assert stop == Stop(reason=StopReason.DIVERGED, step=7)
     fault = ray_trainer._fault(stop, training.job.folder, ingest=training.job.config.ingest, max_skipped=3)
     assert str(fault).startswith(
