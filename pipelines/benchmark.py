@@ -5,6 +5,7 @@
     python pipelines/benchmark.py ingest --images           images, against torchvision and timm
     python pipelines/benchmark.py ingest-ahead              what ingest takes from training while it is ahead of it
     python pipelines/benchmark.py image-storage             what reading one image out of a tar or Parquet costs
+    python pipelines/benchmark.py segmentation-baselines    what segmentation scores by single pixels alone
     python pipelines/benchmark.py shared-decoding           what trials of a sweep save that share decoded clips
     python pipelines/benchmark.py planner                   the plan of a sweep with 100,000 candidates
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
@@ -111,6 +112,21 @@ def image_storage(*, rounds: int, json: Path | None) -> None:
         found = measure_image_storage(IMAGES, rounds=rounds, on_round=progress.update)
     print(storage_table(found))
     write_json(json, [asdict(cost) for cost in found])
+
+
+@main.command()
+@click.option("--train", type=A_PATH, required=True, help="manifest whose pixels are counted")
+@click.option("--test", type=A_PATH, required=True, help="manifest whose images are scored")
+@json_option
+def segmentation_baselines(*, train: Path, test: Path, json: Path | None) -> None:
+    """What the most frequent class, and a class for each colour, score on label maps."""
+    from morphmlp.benchmarks.segmentation_baselines import baselines_table, measure_baselines
+    from morphmlp.progress import TerminalProgress
+
+    with TerminalProgress() as progress:
+        found = measure_baselines(train, test, progress=progress)
+    print(baselines_table(found))
+    write_json(json, [asdict(each) for each in found])
 
 
 @main.command()

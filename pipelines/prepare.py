@@ -4,12 +4,14 @@
     python pipelines/prepare.py k400 --annotations FILE --videos DIR --output FILE.parquet [--classes FILE]
     python pipelines/prepare.py ssv1|ssv2 --annotations FILE --videos DIR --output FILE.parquet [--classes FILE]
     python pipelines/prepare.py imagenet DIR --output DIR2 [--devkit FILE]
+    python pipelines/prepare.py ade20k DIR --output DIR2
+    python pipelines/prepare.py segmentation --images DIR --masks DIR --classes FILE --output DIR2
     python pipelines/prepare.py verify MANIFEST [--output FILE.parquet]
     python pipelines/prepare.py transcode MANIFEST --output DIR [--short-edge 320]
     python pipelines/prepare.py pack MANIFEST --output DIR
     python pipelines/prepare.py demo --output DIR
     python pipelines/prepare.py demo-stills --output DIR
-    python pipelines/prepare.py standin ssv1|ssv2|imagenet --output DIR
+    python pipelines/prepare.py standin ssv1|ssv2|imagenet|ade20k --output DIR
     python pipelines/prepare.py fashion-mnist SOURCE --output DIR [--form folder|tar|parquet]
     python pipelines/prepare.py look --config FILE --output FILE.png [--split train|val] [--augment.erase 1.0]
 
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 import click
 from prepare_folder import folder
 from prepare_images import demo_stills, fashion_mnist, imagenet, output_folder, report_manifests
+from prepare_scenes import ade20k, segmentation
 
 from morphmlp.cli import A_PATH, COUNT, SECONDS, SETTINGS, parse_overrides, run
 from morphmlp.config.values import DecoderName
@@ -49,7 +52,7 @@ def main() -> None:
     """Make manifests of data sets, check and copy their videos, and make the demo data sets themselves."""
 
 
-for command in (folder, fashion_mnist, imagenet, demo_stills):
+for command in (folder, fashion_mnist, imagenet, demo_stills, ade20k, segmentation):
     main.add_command(command)
 
 
@@ -200,14 +203,18 @@ def demo(*, output: Path, train: int, val: int, test: int, seed: int, real_size:
 
 
 @main.command()
-@click.argument("version", type=click.Choice([*get_args(Version), "imagenet"]))
+@click.argument("version", type=click.Choice([*get_args(Version), "imagenet", "ade20k"]))
 @output_folder
 @click.option("--train", type=int, default=800, help="train videos or images")
 @click.option("--val", type=int, default=160, help="val videos or images")
 @click.option("--seed", type=int, default=0, help="root of every random draw")
-def standin(*, version: Version | Literal["imagenet"], output: Path, train: int, val: int, seed: int) -> None:
-    """Small videos in the official formats of Something-Something, or images in ImageNet's archives."""
-    if version == "imagenet":
+def standin(*, version: Version | Literal["imagenet", "ade20k"], output: Path, train: int, val: int, seed: int) -> None:
+    """Small videos in the official formats of Something-Something, or images in the layouts of ImageNet and ADE20K."""
+    if version == "ade20k":
+        from morphmlp.data.synthetic.scenes import write_ade20k_standin
+
+        write_ade20k_standin(output, train=train, val=val, seed=seed)
+    elif version == "imagenet":
         from morphmlp.data.synthetic.imagenet_standin import write_imagenet_standin
 
         write_imagenet_standin(output, train=train, val=val, seed=seed)

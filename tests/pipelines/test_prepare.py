@@ -162,3 +162,31 @@ def test_imagenets_archives_become_manifests_in_one_command(tmp_path):
     refused = prepare("imagenet", "--val", archives / "ILSVRC2012_img_val.tar", "--output", tmp_path / "none")
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].endswith("give --devkit ILSVRC2012_devkit_t12.tar.gz")
+
+
+def test_ade20k_and_own_masks_become_manifests_in_one_command(tmp_path):
+    data = tmp_path / "ADEChallengeData2016"
+    assert prepare("standin", "ade20k", "--output", data, "--train", 6, "--val", 2).returncode == 0
+    done = prepare("ade20k", tmp_path, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "looking at images and label maps: 8/8 pairs" in done.stderr
+    manifest = read_manifest(tmp_path / "out" / "train.parquet")
+    assert f"train.parquet: 6 images with label maps of 8 classes, fingerprint {manifest.fingerprint()}" in done.stdout
+    assert "note: train: 6 images, the benchmark has 20,210" in done.stdout
+    refused = prepare("ade20k", data, "--output", tmp_path / "none", "--maps", "reduced")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].endswith("say --maps as-released")
+
+    (data / "classes.txt").write_text("\n".join(manifest.class_names))
+    (data / "annotations" / "training" / "ADE_train_00000003.png").unlink()
+    own = ("segmentation", "--images", data / "images", "--masks", data / "annotations", "--zero-is-ignored")
+    own = (*own, "--classes", data / "classes.txt", "--output", tmp_path / "own")
+    refused = prepare(*own)
+    assert refused.returncode == 2
+    assert "1 of 8 images without a label map: train/ADE_train_00000003; pairs have one name" in refused.stderr
+    assert not (tmp_path / "own" / "train.parquet").exists()
+    done = prepare(*own, "--leave-out-faulty")
+    assert done.returncode == 0, done.stderr
+    assert "train.parquet: 6 images with label maps (1 unavailable) of 8 classes" in done.stdout
+    listed = (tmp_path / "own" / "left-out.tsv").read_text().splitlines()
+    assert listed[1:] == ["train\ttrain/ADE_train_00000003\timages without a label map\ttrain/ADE_train_00000003"]
