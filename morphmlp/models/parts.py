@@ -1,6 +1,8 @@
 """The parts of a network by the names of its parameters: what freezing and layer-wise learning rates go by.
 
-A stage begins with the step down to its size (`patch_embed2` belongs to stage 2), and the last norm belongs to stage 4.
+A stage begins with the step down to its size (`patch_embed2` belongs to stage 2), and the last norm of a classifier
+belongs to stage 4. A decoder for segmentation belongs to the head with the norms of the maps that it sees: all of this
+starts fresh together. Names of a ResNet are torchvision's.
 """
 
 import re
@@ -12,17 +14,18 @@ from torch import nn
 from morphmlp.config.shapes import NUM_STAGES
 from morphmlp.config.values import Part
 
-_BACKBONE = re.compile(r"(patch_embed|blocks)(\d)\b\.?(\d+)?")
+_BACKBONE = re.compile(r"(patch_embed|blocks|layer)(\d)\b\.?(\d+)?")
 """Beginning of a name; the groups are what it is, its stage from 1, and a block's number in the stage from 0."""
+_STEM = re.compile(r"patch_embed1\b|(conv|bn)1\b")
 
 
 def part_of(name: str) -> Part:
     """The part that a parameter or module belongs to; what the backbone doesn't know is the head's."""
+    if _STEM.match(name):
+        return "stem"
     found = _BACKBONE.match(name)
     if found is None:
         return "stage4" if name.partition(".")[0] == "norm" else "head"
-    if found[0].startswith("patch_embed1"):
-        return "stem"
     return cast(Part, f"stage{found[2]}")
 
 
@@ -40,11 +43,11 @@ def layers_of(names: Collection[str]) -> dict[str, int]:
 
 
 def _layer(name: str, depths: list[int]) -> int:
+    if part_of(name) == "stem":
+        return 0
     found = _BACKBONE.match(name)
     if found is None:
         return sum(depths) + 1
-    if part_of(name) == "stem":
-        return 0
     return 1 + sum(depths[: int(found[2]) - 1]) + int(found[3] or 0)
 
 
