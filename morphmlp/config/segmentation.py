@@ -184,6 +184,11 @@ def segmentation_faults(config: "ExperimentConfig") -> list[str]:
             f"segmentation.test.stride: is {stride}, more than the windows' {clip.crop_size} px (clip.crop_size), "
             "which would leave gaps; make it at most as large"
         )
+    if segmentation.decoder == "upernet" and train.micro_batch_size == 1:
+        faults.append(
+            "train.micro_batch_size: is 1; UPerNet normalises maps pooled to 1 x 1 over the images of a micro-batch, "
+            "make it 2 or more"
+        )
     return faults
 
 

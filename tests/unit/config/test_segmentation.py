@@ -145,6 +145,11 @@ def test_a_field_of_the_section_must_be_in_the_file(field):
         ),
         ({"segmentation.test.scales": []}, "segmentation.test.scales is []; name one or more different ones"),
         (
+            {"segmentation.decoder": "upernet", "train.micro_batch_size": 1},
+            "train.micro_batch_size: is 1; UPerNet normalises maps pooled to 1 x 1 over the images of a micro-batch, "
+            "make it 2 or more",
+        ),
+        (
             {"segmentation.test.scales": [1.0, 1.0]},
             "segmentation.test.scales is [1.0, 1.0]; name one or more different ones",
         ),
