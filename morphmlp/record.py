@@ -74,7 +74,9 @@ class Tags:
 
 
 class Metrics:
-    """Names of the metrics: `train/` by step (`train/epoch_loss` by epoch), `val/` and `epoch/` by epoch, others once.
+    """Names of the metrics: `train/` by step (`train/epoch_loss` by epoch), `epoch/` by epoch, others once.
+
+    `val/` is by epoch, or by step where the training's length is in steps (`train.steps`).
 
     Those of scores aren't here: `ScoreName.val_metric` and `ScoreName.test_metric` name them.
     """
@@ -109,6 +111,8 @@ class Metrics:
     """Number of workers, at each of their starts."""
     TRAIN_EPOCH_LOSS = "train/epoch_loss"
     """Mean loss of a clip over an epoch."""
+    TRAIN_ROUND_LOSS = "train/round_loss"
+    """Its place where the length is in steps: over the steps from one validation to the next."""
     TRAIN_CONCEALED = "train/concealed_frames"
     """Frames since the last point that stand in for damaged ones, over all workers; no point where there are none."""
     TRAIN_RETRIED = "train/retried_videos"
@@ -165,6 +169,8 @@ class Metrics:
     """Of a sweep's trial: parameters of the network."""
     TRIAL_EPOCHS = "trial/epochs"
     """Of a sweep's trial: epochs trained and validated."""
+    TRIAL_STEPS = "trial/steps"
+    """Its place where the length is in steps: steps up to the last validation."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ NOTES = {
     "others": "As printed in the paper, in percent; GFLOPs over all views.",
 }
 
-STEPS_NOTE = "Up to the end of the first epoch whose validation was so good; empty where none was."
+STEPS_NOTE = "Up to the first validation that was so good; empty where none was."
 
 
 @click.command(context_settings=SETTINGS)

@@ -75,7 +75,7 @@ def recipe_in_memory(config: ExperimentConfig) -> Recipe:
         plan=plan,
         task=task_of(config),
         optim=config.optim,
-        length=Length(steps_per_epoch=plan.steps_per_epoch, epochs=1_000),
+        length=Length(steps_per_epoch=plan.steps_per_epoch, whole=1_000),
         clips_per_video=config.augment.repeats,
     )
 

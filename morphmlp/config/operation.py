@@ -52,6 +52,9 @@ class ExecutionConfig:
     validate_every_epochs: PositiveInt = 1
     """Epochs between two validations; the last epoch is always validated. Raise it where validation takes a large
     share of the time, as with short epochs."""
+    validate_every_steps: PositiveInt | None = None
+    """With `train.steps`, in the place of `validate_every_epochs`: steps between two validations; the last step is
+    always validated. Null: an epoch's steps. Set 4,000 as is usual for segmentation."""
     report_every_steps: PositiveInt = 20
     """Steps between two reports of the workers to the record. Lower it where steps take many seconds, so that curves
     and the progress line move; raise it where thousands of steps would fill the record."""
@@ -69,7 +72,7 @@ class CheckpointConfig:
 
     every_epochs: PositiveInt | None = 1
     """Epochs between two checkpoints; null: not by epochs. Raise it where epochs are shorter than a checkpoint takes to
-    write."""
+    write. With `train.steps`, 1 means one with each validation, and null none for its sake."""
     every_steps: PositiveInt | None = None
     """Steps between two checkpoints; null: not by steps. Set it where checkpoints must fall on known steps, as in a
     comparison of two runs."""

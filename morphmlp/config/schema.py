@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD, AugmentConfig, ClipConfig
+from morphmlp.config.length import length_faults
 from morphmlp.config.operation import CheckpointConfig, ClusterConfig, ExecutionConfig, IngestConfig, WorkerRange
 from morphmlp.config.segmentation import SegmentationConfig, segmentation_faults
 from morphmlp.config.shapes import GROUP_WIDTHS, PUBLISHED_CROP_SIZE, Chunks, shape_faults, stage_chunks, view_faults
@@ -25,12 +26,14 @@ from morphmlp.config.values import (
     ChunkShape,
     FourInts,
     NonNegativeFloat,
+    NonNegativeInt,
     Part,
     PositiveFloat,
     PositiveInt,
     Rate,
     Share,
     Temporal,
+    Unit,
     name_faults,
 )
 
@@ -153,42 +156,81 @@ class MixingConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OptimConfig:
-    """AdamW with linear warm-up and half-cosine decay."""
+    """AdamW with linear warm-up, and decay by half a cosine or by a power."""
 
     lr: PositiveFloat
     """Learning rate after warm-up."""
     min_lr: NonNegativeFloat
-    """Learning rate at the end of the last epoch, and where `warmup_lr` is null at the first step."""
-    warmup_epochs: NonNegativeFloat
-    """Epochs of linear warm-up to `lr`."""
+    """Learning rate at the end of the last epoch or step, and where `warmup_lr` is null at the first step."""
+    warmup_epochs: NonNegativeFloat | None = None
+    """Epochs of linear warm-up to `lr`, with `train.epochs`."""
+    warmup_steps: NonNegativeInt | None = None
+    """Optimiser steps of linear warm-up. Set it with `train.steps`, in the place of `warmup_epochs`."""
     weight_decay: NonNegativeFloat
     """Decay of weights with two or more dimensions; biases and norms have none."""
     clip_norm: PositiveFloat | None
     """Greatest global L2 norm of the gradient; null: it isn't clipped."""
     warmup_lr: NonNegativeFloat | None = None
     """Learning rate at which warm-up begins; null, as published for video: `min_lr`. Set 1e-6 for images, as DeiT."""
-    schedule: Literal["steps", "epochs", "deit"] = "steps"
+    schedule: Literal["steps", "epochs", "deit", "cosine", "poly"] = "steps"
     """`steps`, as published for video: the rate changes with each step, and the cosine begins where warm-up ends.
     `epochs`: timm's, the same for all steps of an epoch; its cosine runs from epoch 0, so that after warm-up it sets in
-    a little below `lr`. `deit`: timm's as DeiT's code drives it, one epoch late. Set `deit` to repeat a run of DeiT's
-    code step by step."""
+    a little below `lr`. `deit`: timm's as DeiT's code drives it, one epoch late. `cosine` and `poly`: mmcv's, with each
+    step; they fall from the first step to the last, and warm-up multiplies them by a factor that grows from
+    `warmup_lr / lr` to 1. Set `poly` for UPerNet's recipes, `cosine` for UniFormer's Semantic FPN, and `deit` to repeat
+    a run of DeiT's code step by step."""
+    power: PositiveFloat | None = None
+    """Of `poly` alone: the rate falls as (1 - share of the steps done) to this power. Set 1 (linear) for Swin's
+    UPerNet, 0.9 for PVT's Semantic FPN."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning rates fall towards the input by this factor a layer (stem, each block), as BEiT and MAE are fine-tuned;
     the last norm and the head have the whole rate. 1, as published: one rate for all. Set 0.65 to 0.9 to fine-tune."""
     head_lr_factor: PositiveFloat = 1.0
     """The head's learning rate as a multiple of the others'. Raise it where a fresh head stands on trained weights."""
 
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        faults = []
+        if (self.power is None) == (self.schedule == "poly"):
+            right = "a number" if self.schedule == "poly" else "null"
+            faults.append(f"power is {self.power}; with schedule {self.schedule} it must be {right}")
+        if self.warmup_epochs is not None and self.warmup_steps is not None:
+            faults.append(f"warmup_steps is {self.warmup_steps} next to warmup_epochs {self.warmup_epochs}; keep one")
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    @property
+    def warmup(self) -> float | None:
+        """Epochs or steps of warm-up."""
+        return self.warmup_steps if self.warmup_epochs is None else self.warmup_epochs
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EarlyStoppingConfig:
     """End training once the primary score of validation no longer improves."""
 
-    epochs: PositiveInt
+    epochs: PositiveInt | None = None
     """End after so many epochs without a score that is better than the best. Raise it where scores jump from epoch to
     epoch."""
     min_delta: NonNegativeFloat = 0.0
     """What a score must be better by, in its own unit (top-1: percentage points). Raise it where a small validation set
     makes scores jump by chance."""
+    steps: PositiveInt | None = None
+    """End after so many steps without a better score. Set it with `train.steps`, in the place of `epochs`."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is None and self.steps is None:
+            raise ValueError("epochs: is missing and has no default")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"steps is {self.steps} next to epochs {self.epochs}; keep one")
+        return self
+
+    @property
+    def patience(self) -> int:
+        """Epochs or steps without a better score."""
+        return self.epochs or self.steps or 0
 
 
 BACKBONE: tuple[Part, ...] = ("stem", "stage1", "stage2", "stage3", "stage4")
@@ -199,8 +241,11 @@ BACKBONE: tuple[Part, ...] = ("stem", "stage1", "stage2", "stage3", "stage4")
 class TrainConfig:
     """Length and size of the optimisation."""
 
-    epochs: PositiveInt
+    epochs: PositiveInt | None = None
     """Passes over the training manifest."""
+    steps: PositiveInt | None = None
+    """Optimiser steps. Set it in the place of `epochs` for recipes that are written in steps, as those of segmentation:
+    warm-up, validation, early stopping and the schedule count steps then. The videos' order stays one of epochs."""
     global_batch_size: PositiveInt
     """Videos per optimiser step, over all workers."""
     micro_batch_size: PositiveInt
@@ -226,19 +271,33 @@ class TrainConfig:
     videos / (classes x videos of the class), so that they average 1 over the videos. Null, as published: all alike. Set
     it where some classes have many more videos than others."""
     early_stopping: EarlyStoppingConfig | None = None
-    """End before `epochs` where validation no longer improves; null: never. Set it for small data, which a network
-    learns by heart long before the last epoch."""
+    """End before the whole length where validation no longer improves; null: never. Set it for small data, which a
+    network learns by heart long before the last epoch."""
     seed: int = 0
     """Root of every random draw. Change it to see how much of a result is chance."""
     max_steps: PositiveInt | None = None
-    """Stop after so many optimiser steps; the learning-rate schedule stays that of `epochs`. Set it to try a whole
-    experiment, test included, in minutes."""
+    """Stop after so many optimiser steps; the learning-rate schedule stays that of `epochs` or `steps`. Set it to try a
+    whole experiment, test included, in minutes."""
 
     @model_validator(mode="after")
     def _something_trains(self) -> Self:
+        if self.epochs is None and self.steps is None:
+            raise ValueError("epochs: is missing and has no default")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"steps is {self.steps} next to epochs {self.epochs}; keep one, and set the other to null")
         if len(self.frozen_parts) == len(get_args(Part)):
             raise ValueError("freeze names every part, which leaves nothing to train; leave one of them out")
         return self
+
+    @property
+    def unit(self) -> Unit:
+        """What the length is counted in."""
+        return "step" if self.epochs is None else "epoch"
+
+    @property
+    def length(self) -> int:
+        """Epochs or steps of the whole training."""
+        return self.epochs or self.steps or 0
 
     @property
     def frozen_parts(self) -> frozenset[Part]:
@@ -267,8 +326,8 @@ class TestConfig:
     """Short side to which the test's frames are scaled, pixels; null: as much larger or smaller than `clip.short_edge`
     as the crop is. Set it to take another share of a frame."""
     checkpoint: Literal["last", "best"] = "last"
-    """Whose weights are tested: the last checkpoint's, as published, or those of the validated epoch with the best
-    primary score (of equals the later). Set `best` where training overfits at its end; such an epoch is then saved
+    """Whose weights are tested: the last checkpoint's, as published, or those of the validation with the best
+    primary score (of equals the later). Set `best` where training overfits at its end; such weights are then saved
     whatever `checkpoint.every_epochs` says."""
     weights: Literal["averaged", "raw"] = "averaged"
     """Which weights are validated and tested where `train.ema_decay` keeps averages. Set `raw` to keep them in the
@@ -319,6 +378,7 @@ class ExperimentConfig:
             *name_faults(self.dataset, "dataset"),
             *self._size_faults(),
             *self._batch_faults(),
+            *length_faults(self),
             *self._fine_tuning_faults(),
             *segmentation_faults(self),
         ]
@@ -356,16 +416,11 @@ class ExperimentConfig:
 
     def _fine_tuning_faults(self) -> list[str]:
         faults = []
-        weights, stopping = self.train.class_weights, self.train.early_stopping
+        weights = self.train.class_weights
         if isinstance(weights, tuple) and len(weights) != self.model.num_classes:
             faults.append(
                 f"train.class_weights: has {len(weights)} weights for {self.model.num_classes} classes "
                 "(model.num_classes); give one to each, in label order, or write balanced"
-            )
-        if stopping is not None and stopping.epochs < self.execution.validate_every_epochs:
-            faults.append(
-                f"train.early_stopping.epochs: {stopping.epochs} is less than execution.validate_every_epochs "
-                f"{self.execution.validate_every_epochs}: one validation could end the run; wait for at least as many"
             )
         return faults
 
@@ -385,8 +440,6 @@ class ExperimentConfig:
                 f"(train.global_batch_size {train.global_batch_size} / train.micro_batch_size "
                 f"{train.micro_batch_size}); use at most {train.micro_batches_per_step} workers"
             )
-        if self.optim.warmup_epochs > train.epochs:
-            faults.append(f"optim.warmup_epochs: {self.optim.warmup_epochs} is more than train.epochs {train.epochs}")
         for name, rate in (("min_lr", self.optim.min_lr), ("warmup_lr", self.optim.warmup_lr)):
             if rate is not None and rate > self.optim.lr:
                 faults.append(f"optim.{name}: {rate} is more than optim.lr {self.optim.lr}")

@@ -17,7 +17,15 @@ from pydantic.dataclasses import dataclass
 from morphmlp.config.faults import all_fields, unknown_field, value_fields
 from morphmlp.config.loading import read_yaml, to_yaml, validated
 from morphmlp.config.schema import ExperimentConfig
-from morphmlp.config.values import STRICT, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, name_faults
+from morphmlp.config.values import (
+    STRICT,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Unit,
+    name_faults,
+)
 
 FIXED = ("name", "dataset", "execution", "checkpoint", "ingest", "cluster")
 """Fields and sections that all trials share: they name the record, or place the trials on the cluster."""
@@ -129,6 +137,8 @@ class PopulationSearch:
     """Members; all of them train at the same time."""
     every_epochs: PositiveInt = 1
     """Epochs between two looks of a member at the others."""
+    every_steps: PositiveInt | None = None
+    """The same where the members' length is in steps (`train.steps`); null: a look at each validation."""
     quantile: float = Field(default=0.25, gt=0, le=0.5)
     """Share of the members that counts as the best, and as the worst."""
     seed: NonNegativeInt = 0
@@ -147,13 +157,15 @@ class NoScheduler:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Asha:
-    """Asynchronous successive halving: a point behind the others at the same epoch is given up, with all its seeds."""
+    """Asynchronous successive halving: a point behind the others that came as far is given up, with all its seeds."""
 
     kind: Literal["asha"]
     grace_epochs: PositiveInt = 1
     """Epochs that every trial gets."""
+    grace_steps: PositiveInt | None = None
+    """The same where the trials' length is in steps (`train.steps`); null: those up to the first validation."""
     reduction_factor: float = Field(default=3.0, gt=1)
-    """One of so many points that reach an epoch continues; the epochs looked at are `grace_epochs` times its powers."""
+    """One of so many points that reach an epoch continues; those looked at are `grace_epochs` times its powers."""
 
 
 Scheduler = Annotated[NoScheduler | Asha, Field(discriminator="kind")]
@@ -263,6 +275,22 @@ def load_sweep(path: str | Path, overrides: Mapping[str, JsonValue] | None = Non
 def sweep_to_yaml(sweep: SweepConfig) -> str:
     """The resolved sweep as YAML that `load_sweep` reads back to an equal value."""
     return to_yaml(TypeAdapter(SweepConfig).dump_python(sweep, mode="json"))
+
+
+def unit_faults(sweep: SweepConfig, unit: Unit) -> list[str]:
+    """Fields of a sweep that count in the other unit than its trials' length, a line each."""
+    found: list[tuple[str, int | None, int | None]] = []
+    if isinstance(sweep.search, PopulationSearch):
+        found.append(("search.every", sweep.search.every_epochs, sweep.search.every_steps))
+    if isinstance(sweep.scheduler, Asha):
+        found.append(("scheduler.grace", sweep.scheduler.grace_epochs, sweep.scheduler.grace_steps))
+    faults = []
+    for name, epochs, steps in found:
+        if unit == "step" and epochs != 1:
+            faults.append(f"{name}_epochs: is {epochs}; trials of a length in steps (train.steps) take {name}_steps")
+        if unit == "epoch" and steps is not None:
+            faults.append(f"{name}_steps: is {steps}; trials of a length in epochs (train.epochs) take {name}_epochs")
+    return faults
 
 
 def known_fields() -> frozenset[str]:

@@ -27,6 +27,8 @@ BlockSkip = Literal["published", "standard"]
 BranchSum = Literal["weighted", "plain"]
 ChunkShape = Literal["windows", "padded_line", "padded_side"]
 DecoderName = Literal["pyav", "decord", "torchcodec"]
+Unit = Literal["epoch", "step"]
+"""What a training's length is counted in."""
 ImageDecoderName = Literal["simplejpeg", "pillow"]
 
 

@@ -48,7 +48,13 @@ from morphmlp.training.weights.start import with_checked_weights
 from morphmlp.training.workers.ray_trainer import train
 from morphmlp.training.workers.ray_worker import TrainJob
 
-CURVES = (Metrics.TRAIN_LOSS, Metrics.TRAIN_EPOCH_LOSS, Metrics.TRAIN_CLIPS_PER_S, Metrics.VAL_LOSS)
+CURVES = (
+    Metrics.TRAIN_LOSS,
+    Metrics.TRAIN_EPOCH_LOSS,
+    Metrics.TRAIN_ROUND_LOSS,
+    Metrics.TRAIN_CLIPS_PER_S,
+    Metrics.VAL_LOSS,
+)
 """Metrics that figures are drawn of, besides the task's scores."""
 
 
@@ -106,14 +112,14 @@ def run_experiment(
     tags: Mapping[str, str] | None = None,
     parent_run_id: str | None = None,
     stops: StopSignals | None = None,
-    on_epoch: Callable[[int, float], None] | None = None,
+    on_validation: Callable[[int, float], None] | None = None,
     task: Task | None = None,
 ) -> ExperimentResult:
     """Train, test and record one experiment, or continue it where a run of this name stopped.
 
     `run_name` also names its folder under `cluster.storage`; `parent_run_id` is the sweep that it belongs to. `stops`
-    are signals to this process, where it takes care of them. `on_epoch` is called with each validated epoch (from 1)
-    and its score, while training continues.
+    are signals to this process, where it takes care of them. `on_validation` is called with the epochs or steps done at
+    each validation and its score, while training continues.
 
     Raises:
         MorphMLPError: Whatever the user can fix.
@@ -132,7 +138,7 @@ def run_experiment(
             for file in filter(Path.exists, (folder.experiment, folder.start_weights)):
                 run.writer.artifact(file)
             result = _train_and_test(
-                config, task, data, placement, run=run, progress=progress, stops=stops, on_epoch=on_epoch
+                config, task, data, placement, run=run, progress=progress, stops=stops, on_validation=on_validation
             )
             run.writer.finish("FINISHED")
             log.keep(result.in_words(config.test.in_words, task.scores))
@@ -196,7 +202,7 @@ def _train_and_test(
     run: _OpenRun,
     progress: Progress,
     stops: StopSignals | None,
-    on_epoch: Callable[[int, float], None] | None,
+    on_validation: Callable[[int, float], None] | None,
 ) -> ExperimentResult:
     folder, writer = run.folder, run.writer
     job = TrainJob(
@@ -214,7 +220,7 @@ def _train_and_test(
     )
     for note in (*data.notes, *task.notes(data.train)):
         progress.line(note)
-    placement = train(job, writer, progress, stops=stops, on_epoch=on_epoch)
+    placement = train(job, writer, progress, stops=stops, on_validation=on_validation)
     write_waiting(folder.record_waiting, writer)
     account = _record_training(job, run)
     for line in account_table(account).splitlines() if not run.is_trial else [account.verdict()]:
@@ -250,10 +256,10 @@ def _train_and_test(
 
 def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
     """Curves, and what the training took."""
-    names = job.task.scores
+    names, unit = job.task.scores, job.config.train.unit
     history = run.writer.history([*CURVES, *(name.val_metric for name in names)])
-    run.writer.figure(loss_figure(history), "figures/loss.png")
-    run.writer.figure(score_figure(history, names), "figures/accuracy.png")
+    run.writer.figure(loss_figure(history, unit=unit), "figures/loss.png")
+    run.writer.figure(score_figure(history, names, unit=unit), "figures/accuracy.png")
     windows = read_windows(run.folder.progress)
     placement, cluster = job.placement, job.config.cluster
     facts = RunFacts(
@@ -263,6 +269,7 @@ def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
         ingest_cpus=placement.ingest_cpus,
         gpu_hour_price=cluster.gpu_hour_price,
         cpu_hour_price=cluster.cpu_hour_price,
+        unit=unit,
     )
     account = run_account(windows, facts)
     run.writer.figure(time_figure(windows), "figures/time.png")

@@ -4,7 +4,7 @@ Pure functions of recorded points, counts and time windows, drawn with matplotli
 state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from morphmlp.config.values import Unit
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.tasks.scores import ScoreName
 from morphmlp.training.record.accounting import TimeWindow, without_repeats
@@ -32,15 +33,16 @@ _PARTS = {
     "waiting for data": ("wait_s", "#c8553d"),
     "validation, snapshots, reports": ("other_s", "#c9ced6"),
 }
+_X: Mapping[Unit, str] = {"epoch": "epoch", "step": "optimiser step"}
 _MOST_BARS = 150
 _HIGHEST = 2.5
 """Height of the axis in median bars: a validation between few steps would hide all the others."""
 
 
-def loss_figure(history: Sequence[MetricPoint]) -> Figure:
-    """Training loss by optimiser step with its running median; mean training and validation loss by epoch."""
+def loss_figure(history: Sequence[MetricPoint], *, unit: Unit = "epoch") -> Figure:
+    """Training loss by optimiser step with its running median; mean training and validation loss by epoch or step."""
     figure = Figure(figsize=(9, 3.6), dpi=_DPI, layout="constrained")
-    by_step, by_epoch = figure.subplots(1, 2)
+    by_step, by_round = figure.subplots(1, 2)
     steps, losses = _series(history, Metrics.TRAIN_LOSS)
     _style(by_step, title="Training loss by step", x="optimiser step", y="cross-entropy (nats)")
     if len(steps) > 50:
@@ -51,20 +53,21 @@ def loss_figure(history: Sequence[MetricPoint]) -> Figure:
         by_step.legend(frameon=False)
     else:
         by_step.plot(steps, losses, color=_BLUE, marker="o", markersize=3)
-    _style(by_epoch, title="Loss by epoch", x="epoch", y="cross-entropy (nats)")
-    curves = {Metrics.TRAIN_EPOCH_LOSS: ("training, augmented", _BLUE), Metrics.VAL_LOSS: ("validation", _ORANGE)}
-    _lines(by_epoch, history, curves)
+    _style(by_round, title=f"Loss by {unit}", x=_X[unit], y="cross-entropy (nats)")
+    mean = Metrics.TRAIN_EPOCH_LOSS if unit == "epoch" else Metrics.TRAIN_ROUND_LOSS
+    curves = {mean: ("training, augmented", _BLUE), Metrics.VAL_LOSS: ("validation", _ORANGE)}
+    _lines(by_round, history, curves)
     return figure
 
 
-def score_figure(history: Sequence[MetricPoint], names: Sequence[ScoreName]) -> Figure:
-    """Validation scores by epoch; the test's primary score as a line across, where there is one.
+def score_figure(history: Sequence[MetricPoint], names: Sequence[ScoreName], *, unit: Unit = "epoch") -> Figure:
+    """Validation scores by epoch or step; the test's primary score as a line across, where there is one.
 
     The first of the names is the primary score.
     """
     figure = Figure(figsize=(5.5, 3.6), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
-    _style(axes, title="Validation scores", x="epoch", y=names[0].unit)
+    _style(axes, title="Validation scores", x=_X[unit], y=names[0].unit)
     if names[0].unit == "%":
         axes.set_ylim(0, 102)
     _, tested = _series(history, names[0].test_metric)
@@ -149,9 +152,9 @@ def _style(axes: Axes, *, title: str, x: str, y: str) -> None:
 
 def _lines(axes: Axes, history: Sequence[MetricPoint], metrics: dict[str, tuple[str, str]]) -> None:
     for key, (label, color) in metrics.items():
-        epochs, values = _series(history, key)
-        if len(epochs):
-            axes.plot(epochs, values, color=color, marker="o", markersize=3, label=label)
+        places, values = _series(history, key)
+        if len(places):
+            axes.plot(places, values, color=color, marker="o", markersize=3, label=label)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
 

@@ -1,4 +1,4 @@
-"""How many steps runs took to a score: the first validated epoch that reached it, for comparing recipes and starts."""
+"""How many steps runs took to a score: the first validation that reached it, for comparing recipes and starts."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,8 +15,9 @@ def steps_table(
 ) -> pd.DataFrame:
     """One row for each finished run, by experiment, start and seed.
 
-    `steps` and `epochs` count to the end of the first epoch at which validation's primary score was as good as
-    `at_least`, `of` is the run's length in epochs. The cells of a run that never was so good are empty.
+    `steps` and `epochs` count to the first validation at which the primary score was as good as `at_least`, `of` is the
+    run's length in epochs. The cells of a run that never was so good are empty. Of a run whose length is in steps,
+    `epochs` is empty and `of` says `80000 steps`.
 
     Args:
         runs: Of one data set, as `read_runs` gives them.
@@ -30,14 +31,16 @@ def steps_table(
         reached = next((point.step for point in points if score.gain(point.value) >= score.gain(at_least)), None)
         videos = int(str(run[f"tags.{Tags.DATA_TRAIN}"]).partition(":")[0])
         an_epoch = videos // min(int(run["params.train.global_batch_size"]), videos)
+        length = run.get("params.train.steps")
+        in_steps = isinstance(length, str) and length.isdigit()  # NaN where it wasn't recorded
         start = run.get(f"tags.{Tags.START_FROM}")
         cells = (
             run[f"tags.{Tags.EXPERIMENT}"],
             "fresh" if pd.isna(start) else str(start).split()[0].partition("/")[0],
             str(run["params.train.seed"]),
-            "" if reached is None else str(reached * an_epoch),
-            "" if reached is None else str(reached),
-            str(run["params.train.epochs"]),
+            "" if reached is None else str(reached if in_steps else reached * an_epoch),
+            "" if reached is None or in_steps else str(reached),
+            f"{length} steps" if in_steps else str(run["params.train.epochs"]),
             run["run_name"],
         )
         rows.append(cells)

@@ -75,7 +75,7 @@ class _Measured:
 
 _MODEL = TypeAdapter(ModelConfig)
 _LATER_PARAMS: Mapping[str, JsonValue] = {
-    **{name: value for name, value in LATER_FIELDS.items() if name not in LATER_SECTIONS},
+    **{name: value for name, value in LATER_FIELDS.items() if not name.startswith(LATER_SECTIONS)},
     "test.single_crop": "centre",
 }
 """Parameters that older runs were recorded without, with their values then."""

@@ -152,7 +152,7 @@ def train(decoded, manifest, policy, size):
         plan=plan,
         task=TASK,
         optim=CONFIG.optim,
-        length=Length(steps_per_epoch=len(batches), epochs=3),
+        length=Length(steps_per_epoch=len(batches), whole=3),
         clips_per_video=repeats,
     )
     state = new_state(TASK, train=CONFIG.train, optim=CONFIG.optim, device=CPU)

@@ -12,6 +12,7 @@ from typing import Any
 from morphmlp.config import ExperimentConfig, config_from_mapping, load_config
 from morphmlp.config.loading import changed_fields, config_to_mapping, config_to_yaml
 from morphmlp.config.sweep import SCHEDULE
+from morphmlp.config.values import Unit
 from morphmlp.errors import CheckpointError
 from morphmlp.files import atomic_write
 from morphmlp.training.checkpoint.store import CheckpointStore, StoredCheckpoint
@@ -21,13 +22,13 @@ from morphmlp.training.record.run_events import RunEvents, read_events
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 
 
-def newest_at(store: CheckpointStore, *, epoch: int) -> StoredCheckpoint | None:
-    """A run's newest checkpoint of at most so many epochs; None where it has none.
+def newest_at(store: CheckpointStore, *, at: int, unit: Unit) -> StoredCheckpoint | None:
+    """A run's newest checkpoint of at most so many epochs or steps; None where it has none.
 
     Raises:
         CheckpointError: The storage can't be listed.
     """
-    known = [stored for stored in store.stored() if stored.facts.epoch <= epoch]
+    known = [one for one in store.stored() if (one.facts.epoch if unit == "epoch" else one.facts.step) <= at]
     return known[-1] if known else None
 
 

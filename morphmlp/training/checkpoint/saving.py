@@ -86,7 +86,9 @@ class Saving:
         gain = None if score is None else self._score.gain(score)
         best = gain is not None and gain >= self._best_gain
         tested = best and self._config.test.checkpoint == "best"
-        if tested or last or self._schedule.due_after_epoch(self._recipe.length.at(step), step=step):
+        length = self._recipe.length
+        rounds = length.at(step) if length.unit == "epoch" else 1  # of those in steps each is saved, or none
+        if tested or last or self._schedule.due_after_round(rounds, step=step):
             self._best_gain = max(self._best_gain, gain if gain is not None else -math.inf)
             self.save(score=score, required=best or last)
 
@@ -124,7 +126,7 @@ def _best_gain(store: CheckpointStore, score: ScoreName) -> float:
 
 
 class CheckpointSchedule:
-    """When a checkpoint is due: by steps, by epochs, by time, and always at the end."""
+    """When a checkpoint is due: by steps, by rounds (see `Length`), by time, and always at the end."""
 
     def __init__(
         self, config: CheckpointConfig, *, total_steps: int, clock: Callable[[], float] = time.monotonic
@@ -133,16 +135,16 @@ class CheckpointSchedule:
         self._saved_at = clock()
 
     def due_after_step(self, step: int) -> bool:
-        """Whether to save after `step` steps in all, inside an epoch."""
+        """Whether to save after `step` steps in all, inside a round."""
         every_steps, every_minutes = self._config.every_steps, self._config.every_minutes
         by_time = every_minutes is not None and self._clock() - self._saved_at >= 60 * every_minutes
         return by_time or (every_steps is not None and step % every_steps == 0)
 
-    def due_after_epoch(self, epoch: int, *, step: int) -> bool:
-        """Whether to save after `epoch` epochs, `step` steps in all: for the epoch's sake or for its last step's."""
-        every_epochs = self._config.every_epochs
-        by_epoch = every_epochs is not None and epoch % every_epochs == 0
-        return step == self._total_steps or by_epoch or self.due_after_step(step)
+    def due_after_round(self, rounds: int, *, step: int) -> bool:
+        """Whether to save after so many rounds, `step` steps in all: for the round's sake or for its last step's."""
+        every = self._config.every_epochs
+        by_round = every is not None and rounds % every == 0
+        return step == self._total_steps or by_round or self.due_after_step(step)
 
     def saved(self) -> None:
         """Begin to count the minutes anew."""

@@ -199,7 +199,7 @@ class Stepper:
         self._clock.begin(wait_s)
         state, plan, cursor = self.state, self._recipe.plan, self.state.cursor
         step, length = plan.step_of(cursor), self._recipe.length
-        lr = learning_rate(length.position(step), epochs=length.epochs, optim=self._recipe.optim)
+        lr = learning_rate(length.position(step), whole=length.whole, optim=self._recipe.optim)
         totals, statistics = self._add_up(micro_batches, self._gradients(micro_batches))
         grad_norm = self._finish_gradients(trained_clips=totals.clips)
         self._statistics.put_back()

@@ -1,7 +1,7 @@
 """The published optimisation as small functions: parameter groups and learning rate.
 
 Sources: MorphMLP reference code (MTLab/MorphMLP, commit 62ebe80), which builds on PySlowFast; for images DeiT
-(facebookresearch/deit, commit 7e160fe), which builds on timm.
+(facebookresearch/deit, commit 7e160fe), which builds on timm; for segmentation mmcv 1.x, which mmsegmentation 0.x uses.
 """
 
 import math
@@ -72,20 +72,31 @@ def lr_factors(model: nn.Module, optim: OptimConfig) -> dict[int, float]:
     }
 
 
-def learning_rate(epoch: float, *, epochs: int, optim: OptimConfig) -> float:
-    """The learning rate at a fractional epoch: linear to `lr`, then the rest of half a cosine to `min_lr`.
+def learning_rate(position: float, *, whole: float, optim: OptimConfig) -> float:
+    """The learning rate at a position in a whole training: both in epochs, with fractions, or both in steps.
 
-    With `schedule: steps` the cosine begins where warm-up ends. timm's (`CosineLRScheduler` without `warmup_prefix`)
-    runs from epoch 0 on and changes at whole epochs: after 20 warm-up epochs of 300 it sets in at 0.989 of `lr`. DeiT
-    steps it after an epoch by the number of that epoch, so that each has the rate of the one before, and the first two
-    the rate at which warm-up begins.
+    With `schedule: steps` it is linear to `lr`, then the rest of half a cosine to `min_lr`, which begins where warm-up
+    ends. timm's (`CosineLRScheduler` without `warmup_prefix`) runs from epoch 0 on and changes at whole epochs: after
+    20 warm-up epochs of 300 it sets in at 0.989 of `lr`. DeiT steps it after an epoch by the number of that epoch, so
+    that each has the rate of the one before, and the first two the rate at which warm-up begins.
+
+    `poly` and `cosine` are mmcv's (`PolyLrUpdaterHook`, `CosineAnnealingLrUpdaterHook` of 1.x, `by_epoch=False`). Its
+    `warmup_ratio` is `warmup_lr / lr`, and where a group has a rate of its own, `min_lr` is a share of it.
     """
-    cosine_start = optim.warmup_epochs
+    warmup = optim.warmup or 0.0
+    start = optim.min_lr if optim.warmup_lr is None else optim.warmup_lr
+    if optim.schedule in ("cosine", "poly"):
+        share = min(position / whole, 1.0)
+        falls = (1 + math.cos(math.pi * share)) / 2 if optim.power is None else (1 - share) ** optim.power
+        rate = optim.min_lr + (optim.lr - optim.min_lr) * falls
+        if position < warmup:
+            rate *= 1 - (1 - position / warmup) * (1 - start / optim.lr)
+        return rate
+    cosine_start = warmup
     if optim.schedule != "steps":
-        epoch, cosine_start = max(math.floor(epoch) - (optim.schedule == "deit"), 0), 0.0
-    if epoch < optim.warmup_epochs:
-        start = optim.min_lr if optim.warmup_lr is None else optim.warmup_lr
-        return start + (optim.lr - start) * epoch / optim.warmup_epochs
-    length = max(epochs - cosine_start, 1e-9)
-    progress = min((epoch - cosine_start) / length, 1.0)
+        position, cosine_start = max(math.floor(position) - (optim.schedule == "deit"), 0), 0.0
+    if position < warmup:
+        return start + (optim.lr - start) * position / warmup
+    length = max(whole - cosine_start, 1e-9)
+    progress = min((position - cosine_start) / length, 1.0)
     return optim.min_lr + (optim.lr - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))

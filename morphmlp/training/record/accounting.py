@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import TypeAdapter
 
+from morphmlp.config.values import Unit
 from morphmlp.line_file import read_json_lines
 from morphmlp.record import MetricPoint, Metrics
 
@@ -104,6 +105,8 @@ class RunFacts:
     """CPUs of decode tasks, over all workers."""
     gpu_hour_price: float | None
     cpu_hour_price: float | None
+    unit: Unit = "epoch"
+    """What the training's length is counted in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +212,7 @@ class RunAccount:
         )
         other = (
             f"held up outside of steps: {self.other_share:.0%} of the time went into validation, snapshots and "
-            "reports: raise execution.validate_every_epochs or checkpoint.every_minutes"
+            f"reports: raise execution.validate_every_{self.facts.unit}s or checkpoint.every_minutes"
         )
         busy = self.compute_share / (1 - self.start_share)
         who = "GPUs are" if self.facts.device == "cuda" else "workers' CPUs are"

@@ -130,7 +130,9 @@ class Reporter:
         """Add the round's mean training loss."""
         totals = summary.totals
         loss = float(totals.loss_sum) / max(float(totals.clips), 1)
-        self._point(Metrics.TRAIN_EPOCH_LOSS, loss, self.recipe.length.at(summary.step))
+        length = self.recipe.length
+        key = Metrics.TRAIN_EPOCH_LOSS if length.unit == "epoch" else Metrics.TRAIN_ROUND_LOSS
+        self._point(key, loss, length.at(summary.step))
 
     def add_validation(self, counts: Counts, broken: Sequence[BrokenVideo], *, at: int) -> None:
         """Add the scores of a validation that is named by `at`, already summed over workers."""

@@ -16,19 +16,25 @@ from morphmlp.config.loading import changed_fields
 from morphmlp.config.start import StartConfig
 from morphmlp.config.sweep import SCHEDULE
 from morphmlp.data.datasets.class_list import read_class_list
+from morphmlp.data.stream.plan import TrainPlan
 from morphmlp.errors import CheckpointError, ConfigError, MorphMLPError
 from morphmlp.models.network import Network
 from morphmlp.models.weights.describe import describe_model, expected_state
 from morphmlp.models.weights.fit import FittedWeights, class_rows, fit_weights
 from morphmlp.training.checkpoint.content import load_values
 from morphmlp.training.loop.early_stopping import nothing_counted
+from morphmlp.training.loop.length import Length
 from morphmlp.training.loop.recipe import learning_rate
 from morphmlp.training.loop.state import Checkpoint, TrainState, checkpoint_from, restore
 from morphmlp.training.weights.file import WeightsFile, read_weights
 
 _KINETICS_CLASSES, _SOMETHING_CLASSES = 400, 174
 """A released file doesn't name its data set; the number of rows of its head does."""
-_MAY_DIFFER = (*SCHEDULE, "optim.schedule", "optim.warmup_epochs", "train.epochs", "train.max_steps")
+_MAY_DIFFER = (
+    *SCHEDULE,
+    *("optim.schedule", "optim.power", "optim.warmup_epochs", "optim.warmup_steps"),
+    *("train.epochs", "train.steps", "train.max_steps"),
+)
 _SECTIONS_MAY_DIFFER = ("test", "start_from", "train.early_stopping")
 """Fields and sections of a run that extends another one."""
 
@@ -194,16 +200,13 @@ def _extended_training(config: ExperimentConfig) -> Checkpoint:
                 f"undo: {'; '.join(faults)}"
             ]
         )
-    done, limit = checkpoint.steps, config.train.max_steps
-    if checkpoint.cursor.epoch >= config.train.epochs:
-        faults.append(
-            f"train.epochs: {config.train.epochs} epochs, of which {checkpoint.cursor.epoch} are done in {path}; "
-            "set more to extend it"
-        )
+    done, limit, unit, whole = checkpoint.steps, config.train.max_steps, config.train.unit, config.train.length
+    if (begun := done if unit == "step" else checkpoint.cursor.epoch) >= whole:
+        faults.append(f"train.{unit}s: {whole} {unit}s, of which {begun} are done in {path}; set more to extend it")
     if limit is not None and done >= limit:
         faults.append(
             f"train.max_steps: {limit} steps, and {done} are done in {path}; set more to extend it, or null for all "
-            f"{config.train.epochs} epochs"
+            f"{whole} {unit}s"
         )
     if faults:
         raise ConfigError(faults)
@@ -220,14 +223,23 @@ def _extend_training(state: TrainState, config: ExperimentConfig, *, data_finger
     for group in state.optimizer.param_groups:
         if group["kind"] == "decayed":
             group["weight_decay"] = config.optim.weight_decay
-    begun, done = checkpoint.config, checkpoint.cursor
-    before = learning_rate(done.epoch, epochs=begun.train.epochs, optim=begun.optim)
-    after = learning_rate(done.epoch, epochs=config.train.epochs, optim=config.optim)
-    within, which = f" and {done.step} steps" if done.step else "", _run_and_step(_path_of(config))
+    begun, done, which = checkpoint.config, checkpoint.cursor, _run_and_step(_path_of(config))
+    plan = TrainPlan.of(config.train, num_videos=int(data_fingerprint.partition(":")[0]))
+    before, after = (_rate_at(one, plan, checkpoint.steps) for one in (begun, config))
+    if config.train.unit == "step":
+        place = f"{checkpoint.steps} steps"
+    else:
+        place = f"{done.epoch} epochs" + (f" and {done.step} steps" if done.step else "")
+    up_to = f"{config.train.length}" + ("" if begun.train.unit == config.train.unit else f" {config.train.unit}s")
     return [
-        f"start_from: continues {which} after {done.epoch} epochs{within}, up to {config.train.epochs}; "
-        f"the learning rate there was {before:.2e} of {begun.train.epochs} epochs and is {after:.2e} now"
+        f"start_from: continues {which} after {place}, up to {up_to}; the learning rate there was {before:.2e} of "
+        f"{begun.train.length} {begun.train.unit}s and is {after:.2e} now"
     ]
+
+
+def _rate_at(config: ExperimentConfig, plan: TrainPlan, step: int) -> float:
+    length = Length.of(config, steps_per_epoch=plan.steps_per_epoch)
+    return learning_rate(length.position(step), whole=length.whole, optim=config.optim)
 
 
 def _path_of(config: ExperimentConfig) -> str:

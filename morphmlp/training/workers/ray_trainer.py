@@ -47,12 +47,12 @@ def train(
     progress: Progress,
     *,
     stops: StopSignals | None = None,
-    on_epoch: Callable[[int, float], None] | None = None,
+    on_validation: Callable[[int, float], None] | None = None,
 ) -> Placement:
     """Train to the end of the plan, or continue the run that `job.folder` holds; its store has the last checkpoint.
 
     The job's placement is that of the first start, the one returned that of the last workers; nodes may have come and
-    gone. `on_epoch` is called with each validated epoch and its primary score.
+    gone. `on_validation` is called with the epochs or steps done at each validation and its primary score.
 
     Raises:
         RunStoppedError: A stop was asked for; the workers have saved.
@@ -89,10 +89,11 @@ def train(
         cluster=config.cluster,
         folder=folder,
         score=job.task.scores[0],
+        unit=config.train.unit,
         progress=progress,
         stops=stops or StopSignals(),
         note_event=note_event,
-        on_epoch=on_epoch,
+        on_validation=on_validation,
     ).run()
     if stop is not None and stop.reason is StopReason.NO_IMPROVEMENT:
         ended = f"ended early: {stop.detail}"

@@ -15,6 +15,7 @@ from signal import SIGINT
 from typing import Any, Protocol
 
 from morphmlp.config.operation import ClusterConfig
+from morphmlp.config.values import Unit
 from morphmlp.errors import ClusterError, MorphMLPError, RunStoppedError, StorageError
 from morphmlp.line_file import JsonLines
 from morphmlp.progress import Progress
@@ -151,19 +152,20 @@ class Supervisor:
         cluster: ClusterConfig,
         folder: RunFolder,
         score: ScoreName,
+        unit: Unit,
         progress: Progress,
         stops: StopSignals,
         note_event: Callable[[str], None],
-        on_epoch: Callable[[int, float], None] | None = None,
+        on_validation: Callable[[int, float], None] | None = None,
     ) -> None:
         """Prepare.
 
         `start` starts as many workers as `capacity` has places for. `note_event` takes what belongs into the record,
-        while no workers run; `on_epoch` each validated epoch and its primary score.
+        while no workers run; `on_validation` the epochs or steps done at each validation and its primary score.
         """
         self._start, self._capacity, self._cluster, self._folder = start, capacity, cluster, folder
         self._progress = progress
-        self._renderer = _ProgressRenderer(progress, score, on_epoch)
+        self._renderer = _ProgressRenderer(progress, score, unit, on_validation)
         self._stops, self._note_event = stops, note_event
         self._budget = Budget(max_failures=cluster.max_failures, max_preemptions=cluster.max_preemptions)
 
@@ -295,20 +297,24 @@ class _ProgressRenderer:
     """Turns lines of the run's progress file into what the user sees."""
 
     def __init__(
-        self, progress: Progress, score: ScoreName, on_epoch: Callable[[int, float], None] | None = None
+        self,
+        progress: Progress,
+        score: ScoreName,
+        unit: Unit,
+        on_validation: Callable[[int, float], None] | None = None,
     ) -> None:
-        self._progress, self._score, self._on_epoch = progress, score, on_epoch
+        self._progress, self._score, self._unit, self._on_validation = progress, score, unit, on_validation
         self._training = False
 
     def show(self, line: dict[str, Any]) -> None:
         """Show what a line has: notes, validation, the step."""
         for note in line.get("notes", []):
             self._progress.line(note)
-        for key, value, epoch, _ in line.get("points", []):
+        for key, value, at, _ in line.get("points", []):
             if key == self._score.val_metric:
-                self._progress.line(f"epoch {epoch}: validation {self._score.title} {value:.1f}")
-                if self._on_epoch is not None:
-                    self._on_epoch(epoch, value)
+                self._progress.line(f"{self._unit} {at}: validation {self._score.title} {value:.1f}")
+                if self._on_validation is not None:
+                    self._on_validation(at, value)
         if numbers := line.get("progress"):
             if not self._training:
                 self._progress.phase("training", total=int(numbers["total_steps"]), unit="steps")

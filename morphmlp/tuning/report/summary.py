@@ -136,6 +136,8 @@ def length_text(trial: Trial) -> str:
     """How far a trial came, `after 2 epochs`."""
     if _never_started(trial):
         return "not started"
+    if trial.steps is not None:
+        return f"after {counted(trial.steps, 'step')}" if trial.steps else "before its first validation"
     return f"after {counted(trial.epochs, 'epoch')}" if trial.epochs else "before its first epoch ended"
 
 
@@ -192,8 +194,11 @@ def _never_started(trial: Trial) -> bool:
 
 def _when(trials: Sequence[Trial]) -> str:
     """`after 1/2 epochs, 1 not started`."""
-    epochs = sorted({trial.epochs for trial in trials if not _never_started(trial)})
+    in_steps = any(trial.steps is not None for trial in trials)
+    ends = sorted(
+        {trial.epochs if trial.steps is None else trial.steps for trial in trials if not _never_started(trial)}
+    )
     idle = sum(map(_never_started, trials))
-    unit = "epoch" if epochs == [1] else "epochs"
-    parts = [f"after {'/'.join(map(str, epochs))} {unit}"] if epochs else []
+    unit = ("step" if in_steps else "epoch") + ("" if ends == [1] else "s")
+    parts = [f"after {'/'.join(map(str, ends))} {unit}"] if ends else []
     return ", ".join([*parts, *([f"{idle} not started"] if idle else [])])

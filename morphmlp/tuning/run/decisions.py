@@ -38,10 +38,10 @@ def replay(queue: TrialQueue, scheduler: SweepScheduler) -> None:
     What it decided and a kill kept from being carried out is made up for: a trial that was given up ends here, a
     member finds its exploit when it continues.
     """
-    scores = sorted((when, e.job.number, epoch, score) for e in queue.entries for epoch, score, when in e.view.scores)
+    scores = sorted((when, e.job.number, at, score) for e in queue.entries for at, score, when in e.view.scores)
     last: dict[int, GiveUp | Exploit] = {}
-    for _, number, epoch, score in scores:
-        if (decision := scheduler.on_score(number, epoch, score)) is not None:
+    for _, number, at, score in scores:
+        if (decision := scheduler.on_score(number, at, score)) is not None:
             last[number] = decision
     for entry in queue.entries:
         decided = last.get(entry.job.number)
@@ -73,12 +73,14 @@ def carry_out_exploit(job: TrialJob) -> tuple[ExperimentConfig, str | None]:
     asked = json.loads(file.read_text(encoding="utf-8"))
     config = config_from_mapping(with_overrides(config_to_mapping(config), asked["values"]))
     donor_store = run_store(config.checkpoint, RunFolder(folder.root.parent / asked["donor_run"]))
-    if (donor := newest_at(donor_store, epoch=asked["donor_epoch"])) is None:
-        raise CheckpointError(f"{donor_store.location}: no checkpoint up to epoch {asked['donor_epoch']} is left")
+    if (donor := newest_at(donor_store, at=asked["donor_at"], unit=asked["unit"])) is None:
+        up_to = f"{asked['unit']} {asked['donor_at']}"
+        raise CheckpointError(f"{donor_store.location}: no checkpoint up to {up_to} is left")
     branch(folder, store, donor=donor, donor_store=donor_store, config=config)
     file.unlink()
     values = ", ".join(f"{name} {value}" for name, value in asked["values"].items())
-    return config, f"continues from trial {asked['donor']} at epoch {donor.facts.epoch} with {values}"
+    at = donor.facts.epoch if asked["unit"] == "epoch" else donor.facts.step
+    return config, f"continues from trial {asked['donor']} at {asked['unit']} {at} with {values}"
 
 
 def _prepare(queue: TrialQueue, job: TrialJob, exploit: Exploit) -> None:

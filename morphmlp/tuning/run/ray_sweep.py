@@ -286,12 +286,21 @@ def _source(sweep: SweepConfig, space: Space, planner: Planner, folder: SweepFol
 
 def _scheduler(sweep: SweepConfig, space: Space, planner: Planner, queue: TrialQueue) -> SweepScheduler:
     config = space.points[0].config
-    score, epochs = primary_score(config.task), config.train.epochs
+    score, whole, unit = primary_score(config.task), config.train.length, config.train.unit
     if sweep.search.kind == "population":
-        return Population(sweep.search, sweep.space, space.points, score=score, epochs=epochs, make_point=planner.point)
+        return Population(
+            sweep.search, sweep.space, space.points, score=score, whole=whole, unit=unit, make_point=planner.point
+        )
     if isinstance(sweep.scheduler, Asha):
         entries = queue.entries
-        return AshaPruner(sweep.scheduler, score, epochs=epochs, point_of=lambda number: entries[number - 1].point.key)
+        return AshaPruner(
+            sweep.scheduler,
+            score,
+            whole=whole,
+            unit=unit,
+            first_at=config.execution.validate_every_steps or 1,
+            point_of=lambda number: entries[number - 1].point.key,
+        )
     return SweepScheduler()
 
 

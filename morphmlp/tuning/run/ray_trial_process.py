@@ -26,8 +26,8 @@ from morphmlp.tuning.run.trial_log import TrialLog
 from morphmlp.tuning.run.trial_queue import TrialJob
 from morphmlp.tuning.run.trials import TrialEnd
 
-EPOCH, SCORE = "epoch", "score"
-"""What a trial reports to Tune after each epoch."""
+AT, SCORE = "at", "score"
+"""What a trial reports to Tune after each validation."""
 ASK_AGAIN_S = 5.0
 LOCK_PATIENCE_S = 60.0
 """Time for a trial's former process to end, whose driver was killed."""
@@ -86,9 +86,9 @@ def run_trial(config: dict[str, TrialJob], *, placement: Placement) -> None:
 def _train_and_test(job: TrialJob, placement: Placement, log: TrialLog) -> ExperimentResult:
     """Run the experiment; a member of a population continues after every exploit."""
 
-    def on_epoch(epoch: int, score: float) -> None:
-        log.epoch(epoch, score)
-        tune.report({EPOCH: epoch, SCORE: score})
+    def on_validation(at: int, score: float) -> None:
+        log.validation(at, score)
+        tune.report({AT: at, SCORE: score})
 
     while True:
         config = job.config
@@ -97,7 +97,7 @@ def _train_and_test(job: TrialJob, placement: Placement, log: TrialLog) -> Exper
             if note is not None:
                 log.line(note)
         try:
-            return _when_free(job, config, placement, log, on_epoch)
+            return _when_free(job, config, placement, log, on_validation)
         except RunStoppedError:
             stop = requested_stop(job.folder.stop_request)
             if stop is None or stop.reason is not StopReason.EXPLOITS:
@@ -106,7 +106,11 @@ def _train_and_test(job: TrialJob, placement: Placement, log: TrialLog) -> Exper
 
 
 def _when_free(
-    job: TrialJob, config: ExperimentConfig, placement: Placement, log: TrialLog, on_epoch: Callable[[int, float], None]
+    job: TrialJob,
+    config: ExperimentConfig,
+    placement: Placement,
+    log: TrialLog,
+    on_validation: Callable[[int, float], None],
 ) -> ExperimentResult:
     """Run the experiment, as soon as no process of a driver that was killed works on it any more."""
     patience = time.monotonic() + LOCK_PATIENCE_S
@@ -122,7 +126,7 @@ def _when_free(
                 progress=log,
                 tags=tags,
                 parent_run_id=job.parent_run_id,
-                on_epoch=on_epoch,
+                on_validation=on_validation,
             )
         except RunInUseError:
             if time.monotonic() > patience:

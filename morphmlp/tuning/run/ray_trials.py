@@ -30,7 +30,7 @@ from morphmlp.targets import ascii_name
 from morphmlp.training.workers.stops import Stop, StopReason, ask_to_stop
 from morphmlp.training.workers.supervision import STOP_WAIT_S
 from morphmlp.tuning.run import decisions
-from morphmlp.tuning.run.ray_trial_process import EPOCH, SCORE, run_trial
+from morphmlp.tuning.run.ray_trial_process import AT, SCORE, run_trial
 from morphmlp.tuning.run.trial_log import show_all
 from morphmlp.tuning.run.trial_queue import Entry, TrialJob, TrialQueue
 from morphmlp.tuning.run.trials import TrialEnd
@@ -181,9 +181,9 @@ class _Scores(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         del tune_controller
-        if EPOCH in result:  # Tune reports a trial's end in this way too
+        if AT in result:  # Tune reports a trial's end in this way too
             job: TrialJob = trial.config["job"]
-            decision = self._scheduler.on_score(job.number, result[EPOCH], result[SCORE])
+            decision = self._scheduler.on_score(job.number, result[AT], result[SCORE])
             if decision is not None:
                 decisions.request(self._queue, job, decision)
         train_on: str = TrialScheduler.CONTINUE

@@ -30,6 +30,7 @@ RESULT_FILE = "sweep_result.json"
 _MEASURED = {
     "num_videos": Metrics.TEST_NUM_VIDEOS,
     "epochs": Metrics.TRIAL_EPOCHS,
+    "steps": Metrics.TRIAL_STEPS,
     "gmacs": Metrics.TRIAL_GMACS,
     "params": Metrics.TRIAL_PARAMS,
     "clips_per_s": Metrics.RUN_CLIPS_PER_S,
@@ -90,7 +91,7 @@ class TrialRecorder:
 
     def trial(self, entry: Entry) -> Trial:
         """What became of a trial."""
-        job, point, epochs = entry.job, entry.point, entry.view.epochs
+        job, point, validations = entry.job, entry.point, entry.view.validations
         end = entry.view.end or TrialEnd(state="failed")
         if end.run_id is None and (known := find_run(self._uri, run_name=job.run_name, experiment=self._experiment)):
             end = dataclasses.replace(end, run_id=known.run_id)
@@ -101,8 +102,9 @@ class TrialRecorder:
             title=point.title,
             seed=entry.seed,
             run_name=job.run_name,
-            val_score=epochs[max(epochs)] if epochs else None,
-            epochs=len(epochs),
+            val_score=validations[max(validations)] if validations else None,
+            epochs=len(validations),
+            steps=max(validations, default=0) if job.config.train.unit == "step" else None,
             gmacs=point.cost.gmacs,
             params=point.cost.params,
             replaces=point.replaces,
@@ -149,11 +151,13 @@ def _new_points(
     now_ms = int(time.time() * 1000)
     measured: dict[str, float | None] = {f"test/{key}": score for key, score in trial.scores.items()}
     measured |= {key: getattr(trial, field) for field, key in _MEASURED.items()}
+    if trial.steps is not None:
+        del measured[Metrics.TRIAL_EPOCHS]
     measured[primary.val_metric] = trial.val_score
     for key, value in measured.items():
         if value is None or is_same(value, known.get(key)):
             continue
-        step = trial.epochs if key == primary.val_metric else 0
+        step = (trial.steps or trial.epochs) if key == primary.val_metric else 0
         if key in known:
             step = writer.history([key])[-1].step + 1
         yield MetricPoint(key, float(value), step, now_ms)

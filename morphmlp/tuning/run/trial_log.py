@@ -45,9 +45,9 @@ class TrialLog:
         """Something worth keeping on the screen."""
         self._write({"event": "line", "text": text})
 
-    def epoch(self, epoch: int, score: float) -> None:
-        """An epoch was validated, with this primary score."""
-        self._write({"event": "epoch", "epoch": epoch, "score": score, "time": time.time()})
+    def validation(self, at: int, score: float) -> None:
+        """It was validated after so many epochs or steps, with this primary score."""
+        self._write({"event": "epoch", "epoch": at, "score": score, "time": time.time()})
 
     def ended(self, end: TrialEnd) -> None:
         """The trial ends here."""
@@ -73,8 +73,8 @@ class TrialView:
     end: TrialEnd | None = None
     """How it ended; None while it hasn't."""
     scores: list[tuple[int, float, float]] = field(default_factory=list)
-    """Epochs with their validation score, and when it was known (seconds since 1970), in that order; a trial that went
-    back to another's weights has an epoch twice."""
+    """Epochs or steps with their validation score, and when it was known (seconds since 1970), in that order; a trial
+    that went back to another's weights has some twice."""
     _file: JsonLines = field(init=False, repr=False, compare=False)
     _lines: list[str] = field(default_factory=list, init=False)
     """Read, and not shown yet."""
@@ -92,9 +92,9 @@ class TrialView:
         return f"{self.name}: {self._doing}" if self._doing and self.end is None else ""
 
     @property
-    def epochs(self) -> dict[int, float]:
-        """Validation score of each epoch; the latest where there are several."""
-        return {epoch: score for epoch, score, _ in self.scores}
+    def validations(self) -> dict[int, float]:
+        """Validation scores by epochs or steps; the latest where there are several."""
+        return {at: score for at, score, _ in self.scores}
 
     def read(self) -> None:
         """Read what was added to the file; its lines are shown later. Any thread may."""

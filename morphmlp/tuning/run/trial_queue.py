@@ -152,16 +152,16 @@ class TrialQueue:
         """Read a trial's end, and let the source know of a point all of whose trials have ended."""
         entry.view.read()
         key = entry.point.key
-        ends = [(other.view.end, other.view.epochs) for other in self.entries if other.point.key == key]
+        ends = [(other.view.end, other.view.validations) for other in self.entries if other.point.key == key]
         if key in self._judged or any(end is None for end, _ in ends):
             return
         self._judged.add(key)
         scores = []
-        for end, epochs in ends:
+        for end, validations in ends:
             if end is not None and end.score is not None:
                 scores.append(end.score)
-            elif end is not None and end.state in ("stopped", "timed_out") and epochs:
-                scores.append(epochs[max(epochs)])
+            elif end is not None and end.state in ("stopped", "timed_out") and validations:
+                scores.append(validations[max(validations)])
         self._source.tell(entry.point, mean(scores) if scores else None)
 
     def newly_ended(self) -> list[Entry]:

@@ -51,12 +51,14 @@ class Trial(TrialEnd):
     val_score: float | None
     """The primary score at its last validation."""
     epochs: int
-    """Epochs trained and validated."""
+    """Epochs trained and validated; where the length is in steps, validations."""
     gmacs: float
     """Billion multiply-accumulates of one view."""
     params: int
     replaces: Mapping[str, JsonValue] | None = None
     """The values that the search chose, where others took their place."""
+    steps: int | None = None
+    """Where the length is in steps: those up to the last validation."""
     printed: str | None = None
     """What the paper prints for the same fields, `79.6 (MorphMLP-T, ImageNet-1K, Table 7)`: of another training, so
     that it is shown next to the point and ranks nothing."""

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from morphmlp.config.sweep import PopulationSearch, Range
+from morphmlp.config.values import Unit
 from morphmlp.data.stream.plan import random_generator
 from morphmlp.tasks.scores import ScoreName
 from morphmlp.tuning.search.scheduler import Exploit, SweepScheduler
@@ -27,7 +28,8 @@ EXPLORE_TRIES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class _Report:
-    epoch: int
+    at: int
+    """Epochs or steps."""
     score: float
     rank: float
     """Higher is better, whatever the score; minus infinity where it diverged."""
@@ -43,15 +45,18 @@ class Population(SweepScheduler):
         points: Sequence[Point],
         *,
         score: ScoreName,
-        epochs: int,
+        whole: int,
+        unit: Unit = "epoch",
         make_point: Callable[[Mapping[str, JsonValue]], Point | ImpossiblePoint],
     ) -> None:
         """Begin; the known reports in their order bring the state back after a stop.
 
-        `points` are the members' first ones, and `epochs` those of a whole training.
+        `points` are the members' first ones, and `whole` is a whole training's length in epochs or steps.
         """
         self._search, self._space = search, space
-        self._sign, self._epochs, self._make_point = 1 if score.higher_is_better else -1, epochs, make_point
+        self._sign, self._whole, self._unit = 1 if score.higher_is_better else -1, whole, unit
+        self._every = search.every_epochs if unit == "epoch" else search.every_steps or 1
+        self._make_point = make_point
         self._values = {member: dict(point.values) for member, point in enumerate(points, 1)}
         self._changes = dict.fromkeys(self._values, 0)
         self._reports: dict[int, _Report] = {}
@@ -60,15 +65,15 @@ class Population(SweepScheduler):
         """What a member trains with now."""
         return dict(self._values[member])
 
-    def on_score(self, number: int, epoch: int, score: float) -> Exploit | None:
+    def on_score(self, number: int, at: int, score: float) -> Exploit | None:
         """Take in a member's report, and say whether it exploits another.
 
         What is returned counts as done: the member has the new values, and isn't compared until it reports again.
         """
         diverged = math.isnan(score)
         rank = -math.inf if diverged else self._sign * score
-        self._reports[number] = _Report(epoch=epoch, score=score, rank=rank)
-        if epoch >= self._epochs or not (diverged or epoch % self._search.every_epochs == 0):
+        self._reports[number] = _Report(at=at, score=score, rank=rank)
+        if at >= self._whole or not (diverged or at % self._every == 0):
             return None
         ranked = sorted(self._reports, key=lambda known: (self._reports[known].rank, known))
         share = math.floor(len(ranked) * self._search.quantile + 1e-9)
@@ -77,18 +82,19 @@ class Population(SweepScheduler):
         donors = [donor for donor in ranked[len(ranked) - share :] if self._is_donor(donor, number)]
         if not donors:
             return None
-        key = (self._search.seed, "population", number, epoch, self._changes[number])
+        key = (self._search.seed, "population", number, at, self._changes[number])
         donor = donors[int(random_generator(*key, "donor").integers(len(donors)))]
         self._values[number] = self._explored(self._values[donor], key)
         self._changes[number] += 1
         del self._reports[number]
         given = self._reports[donor]
-        return Exploit(donor=donor, donor_epoch=given.epoch, donor_score=given.score, values=dict(self._values[number]))
+        values = dict(self._values[number])
+        return Exploit(donor=donor, donor_at=given.at, donor_score=given.score, values=values, unit=self._unit)
 
     def _is_donor(self, donor: int, member: int) -> bool:
         """Better, and not at its end: from there nothing could be learnt any more."""
         given = self._reports[donor]
-        return given.rank > self._reports[member].rank and given.epoch < self._epochs
+        return given.rank > self._reports[member].rank and given.at < self._whole
 
     def _explored(self, values: Mapping[str, JsonValue], key: tuple[int | str, ...]) -> dict[str, JsonValue]:
         for attempt in range(EXPLORE_TRIES):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from morphmlp.config.values import Unit
 from morphmlp.tuning.space.space import ImpossiblePoint, Point
 
 
@@ -43,17 +44,19 @@ class Exploit:
 
     donor: int
     """Number of the trial whose weights it takes."""
-    donor_epoch: int
-    """Epochs that the donor had trained at its last report."""
+    donor_at: int
+    """Epochs or steps that the donor had trained at its last report."""
     donor_score: float
     """In that report."""
     values: Mapping[str, JsonValue]
     """The swept fields from now on."""
+    unit: Unit = "epoch"
+    """What the trials' length is counted in."""
 
     @property
     def reason(self) -> str:
         """Why it stops here."""
-        return f"trial {self.donor} has {self.donor_score:.1f} at epoch {self.donor_epoch}"
+        return f"trial {self.donor} has {self.donor_score:.1f} at {self.unit} {self.donor_at}"
 
 
 class SweepScheduler:
@@ -62,11 +65,11 @@ class SweepScheduler:
     The same scores in the same order lead to the same decisions, so that a resumed sweep can replay them.
     """
 
-    def on_score(self, number: int, epoch: int, score: float) -> GiveUp | Exploit | None:
+    def on_score(self, number: int, at: int, score: float) -> GiveUp | Exploit | None:
         """Take in a score; what the trial does instead of training on.
 
-        Numbers of trials count from 1; the weights were trained for so many epochs. The score is the task's primary
-        one, NaN where training diverged.
+        Numbers of trials count from 1; the weights were trained for so many epochs or steps. The score is the task's
+        primary one, NaN where training diverged.
         """
         return None
 

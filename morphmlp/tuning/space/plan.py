@@ -111,10 +111,9 @@ def _clips(points: Sequence[Point], videos: int | None) -> list[int | None]:
 
 
 def _clips_of(config: ExperimentConfig, videos: int) -> int:
-    clips = videos * config.augment.repeats * config.train.epochs
-    if config.train.max_steps is None:
-        return clips
-    return min(clips, config.train.max_steps * config.train.global_batch_size * config.augment.repeats)
+    train, repeats = config.train, config.augment.repeats
+    limits = [steps * min(train.global_batch_size, videos) for steps in (train.steps, train.max_steps) if steps]
+    return min([*limits, *([] if train.epochs is None else [videos * train.epochs])]) * repeats
 
 
 def _time_line(sweep: SweepConfig, speed: TrainingSpeed | None, hours: Sequence[float | None], *, number: int) -> str:

@@ -14,7 +14,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from morphmlp.config import ExperimentConfig, ModelConfig, config_from_mapping, with_overrides
 from morphmlp.config.clip import ClipConfig
 from morphmlp.config.segmentation import with_neutral_sections
-from morphmlp.config.sweep import Range, SweepConfig
+from morphmlp.config.sweep import Range, SweepConfig, unit_faults
 from morphmlp.data.stream.plan import random_generator
 from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost, planned_cost
@@ -267,7 +267,8 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
     With a search that proposes points from results, only an example: the first of its space that can run.
 
     Raises:
-        ConfigError: The base experiment itself has faults, or no point at all is possible.
+        ConfigError: The base experiment itself has faults, no point at all is possible, or the sweep counts in another
+            unit than its trials.
     """
     planner = Planner(sweep, base)
     num_points = 1 if sweep.search.kind == "optuna" else sweep.num_points
@@ -288,6 +289,8 @@ def expand(sweep: SweepConfig, base: Mapping[str, JsonValue]) -> Space:
             ["space: none of its points is possible"]
             + [f"space: {point.title}: {reason}" for point in impossible[:20] for reason in point.reasons]
         )
+    if faults := unit_faults(sweep, next(iter(points.values())).config.train.unit):
+        raise ConfigError(faults)
     notes = []
     if num_points is not None and len(points) < num_points:
         name = "size" if sweep.search.kind == "population" else "num_points"

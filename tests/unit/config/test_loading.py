@@ -75,7 +75,7 @@ OTHER_RESULT = {
     "train.ema_decay": 0.99,
     "train.freeze": ["stem", "stage1"],
     "train.class_weights": "balanced",
-    "train.early_stopping": {"epochs": 5, "min_delta": 0.1},
+    "train.early_stopping": {"epochs": 5, "min_delta": 0.1, "steps": None},
     "optim.layer_decay": 0.75,
     "optim.head_lr_factor": 10.0,
     "model.branches": ["height"],
@@ -138,6 +138,12 @@ OTHER_OPERATIONAL = {
     "cluster.cpu_hour_price": 0.05,
     "cluster.storage": "elsewhere",
 }
+IN_STEPS = {
+    **{"train.epochs": None, "train.steps": 30, "optim.warmup_epochs": None, "optim.warmup_steps": 5},
+    **{"optim.schedule": "poly", "optim.power": 1.0},
+}
+OTHER_IN_STEPS = {"train.steps": 40, "optim.warmup_steps": 6, "optim.power": 0.9}
+OTHER_IN_STEPS_OPERATIONAL = {"execution.validate_every_steps": 10}
 START = {"start_from.weights": "a.pth", "start_from.sha256": "a" * 64, "start_from.class_order": "order.txt"}
 OTHER_START = {
     "start_from.sha256": "b" * 64,
@@ -162,7 +168,8 @@ def faults_of(call):
 
 
 def test_every_field_is_in_the_tables_of_this_file():
-    tables = {*OTHER_RESULT, *OTHER_OPERATIONAL, *OTHER_START, *OTHER_START_PATHS, *ONE_VALUE}
+    in_steps = {*OTHER_IN_STEPS, *OTHER_IN_STEPS_OPERATIONAL}
+    tables = {*in_steps, *OTHER_RESULT, *OTHER_OPERATIONAL, *OTHER_START, *OTHER_START_PATHS, *ONE_VALUE}
     assert tables == set(flat_fields(load_config(SMALL, START)))
 
 
@@ -180,6 +187,22 @@ def test_an_operational_field_leaves_the_fingerprint_as_it_is(field):
     assert after != before
     assert fingerprint(after) == fingerprint(before)
     assert changed_fields(before, after) == []
+
+
+@pytest.mark.parametrize("field", [*OTHER_IN_STEPS, *OTHER_IN_STEPS_OPERATIONAL])
+def test_a_training_of_so_many_steps_is_another_experiment_where_a_field_defines_its_result(field):
+    value = {**OTHER_IN_STEPS, **OTHER_IN_STEPS_OPERATIONAL}[field]
+    before, after = load_config(SMALL, IN_STEPS), load_config(SMALL, {**IN_STEPS, field: value})
+    assert after != before
+    assert fingerprint(before) != fingerprint(load_config(SMALL))
+    assert (fingerprint(after) != fingerprint(before)) == (field in OTHER_IN_STEPS)
+    changes = [f"{field}: {flat_fields(before)[field]} -> {value}"] if field in OTHER_IN_STEPS else []
+    assert changed_fields(before, after) == changes
+    assert config_from_mapping(parse_yaml(config_to_yaml(after))) == after
+
+
+def test_early_stopping_by_epochs_keeps_its_fingerprint():
+    assert fingerprint(load_config(SMALL, {"train.early_stopping": {"epochs": 5}})) == "92684708598b"
 
 
 def with_start(overrides):

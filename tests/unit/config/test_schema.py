@@ -113,7 +113,7 @@ def test_micro_batches_per_step_round_up():
         ("augment.fill", [124, 116, 256]),
         ("augment.erase_on", "crop"),
         ("mixing.prob", 1.1),
-        ("optim.schedule", "cosine"),
+        ("optim.schedule", "linear"),
         ("optim.clip_norm", 0.0),
         ("train.copies", 0),
         ("test.weights", "ema"),

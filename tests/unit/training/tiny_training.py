@@ -71,7 +71,7 @@ def recipe_of(config=CONFIG, *, num_videos=12, max_steps=None, epochs=None):
         plan=plan,
         task=task_of(config),
         optim=config.optim,
-        length=replace(length, epochs=epochs or length.epochs, max_steps=max_steps),
+        length=replace(length, whole=epochs or length.whole, max_steps=max_steps),
         clips_per_video=REPEATS,
     )
 

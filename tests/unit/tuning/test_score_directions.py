@@ -41,7 +41,7 @@ def optuna_points(folder, score):
 
 def by_asha(folder, score):
     """Of the first and the last score, which come after the middle ones, the one that trains on."""
-    pruner = AshaPruner(Asha(kind="asha", reduction_factor=2), score, epochs=9)
+    pruner = AshaPruner(Asha(kind="asha", reduction_factor=2), score, whole=9)
     stopped = {value: pruner.on_score(int(value), 1, value) for value in (*SCORES[1:3], SCORES[0], SCORES[3])}
     assert (stopped[SCORES[0]] is None) != (stopped[SCORES[3]] is None)
     return SCORES[0] if stopped[SCORES[0]] is None else SCORES[3]
@@ -53,7 +53,7 @@ def by_population(folder, score):
     planner, points = Planner(sweep, read_yaml(SMALL)), expand(sweep, read_yaml(SMALL)).points
     donors = set()
     for worst_last in (SCORES, SCORES[::-1]):
-        members = Population(sweep.search, sweep.space, points, score=score, epochs=9, make_point=planner.point)
+        members = Population(sweep.search, sweep.space, points, score=score, whole=9, make_point=planner.point)
         exploits = [members.on_score(member, 1, value) for member, value in enumerate(worst_last, 1)]
         donors |= {exploit.donor_score for exploit in exploits if exploit is not None}
     (donor,) = donors
@@ -78,7 +78,7 @@ def by_the_queue(folder, score):
     for value in SCORES:
         entry = queue.next()
         if value in (SCORES[0], SCORES[-1]):
-            TrialLog(entry.view.path).epoch(1, value)
+            TrialLog(entry.view.path).validation(1, value)
             queue.end(entry, TrialEnd(state="stopped"))
         else:
             queue.end(entry, TrialEnd(state="finished", score=value))

@@ -257,9 +257,9 @@ def test_a_member_without_a_checkpoint_takes_the_donors(runs):
 
 
 def test_the_newest_checkpoint_of_so_many_epochs_is_found(runs):
-    assert newest_at(runs.store, epoch=1).name == runs.own[0].name
-    assert newest_at(runs.store, epoch=5).name == runs.own[1].name
-    assert newest_at(runs.store, epoch=0) is None
+    assert newest_at(runs.store, at=1, unit="epoch").name == runs.own[0].name
+    assert newest_at(runs.store, at=5, unit="epoch").name == runs.own[1].name
+    assert newest_at(runs.store, at=0, unit="epoch") is None
 
 
 @pytest.fixture(scope="module")

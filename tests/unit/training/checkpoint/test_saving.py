@@ -81,7 +81,7 @@ def schedule_of(clock=lambda: 0.0, **fields):
 def test_without_any_rhythm_only_the_end_leaves_a_checkpoint():
     schedule = schedule_of()
     assert not any(schedule.due_after_step(step) for step in range(1, 20))
-    assert [epoch for epoch in range(1, 5) if schedule.due_after_epoch(epoch, step=5 * epoch)] == [4]
+    assert [epoch for epoch in range(1, 5) if schedule.due_after_round(epoch, step=5 * epoch)] == [4]
 
 
 @pytest.mark.parametrize(("every", "due"), [(1, list(range(1, 21))), (6, [6, 12, 18]), (50, [])])
@@ -93,7 +93,7 @@ def test_by_steps(every, due):
 @pytest.mark.parametrize(("every", "due"), [(1, [1, 2, 3, 4]), (3, [3, 4])])
 def test_by_epochs_and_at_the_end(every, due):
     schedule = schedule_of(every_epochs=every)
-    assert [epoch for epoch in range(1, 5) if schedule.due_after_epoch(epoch, step=5 * epoch)] == due
+    assert [epoch for epoch in range(1, 5) if schedule.due_after_round(epoch, step=5 * epoch)] == due
 
 
 def test_by_time_since_the_last_one():
@@ -110,8 +110,8 @@ def test_by_time_since_the_last_one():
 
 def test_what_the_last_step_of_an_epoch_owes_is_due_with_the_epoch():
     schedule = schedule_of(every_steps=5)
-    assert [epoch for epoch in range(1, 4) if schedule.due_after_epoch(epoch, step=6 * epoch)] == []
-    assert schedule.due_after_epoch(3, step=15)
+    assert [epoch for epoch in range(1, 4) if schedule.due_after_round(epoch, step=6 * epoch)] == []
+    assert schedule.due_after_round(3, step=15)
 
 
 def test_the_end_of_a_training_that_ends_early_is_saved_though_it_was_not_due_or_best(tmp_path):

@@ -112,7 +112,7 @@ def naive_weights(case):
             nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
             lr = learning_rate(
                 cursor.epoch + cursor.step / recipe.plan.steps_per_epoch,
-                epochs=recipe.length.epochs,
+                whole=recipe.length.whole,
                 optim=config.optim,
             )
             for name, optimizer in optimizers.items():

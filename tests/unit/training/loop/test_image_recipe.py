@@ -207,17 +207,17 @@ def test_learning_rates_are_those_of_timms_scheduler_in_every_epoch(schedule, wa
     for epoch in range(300):  # as DeiT's and timm's main loops have it
         rate = optimizer.param_groups[0]["lr"]
         for share in (0.0, 0.4, 0.999):
-            assert learning_rate(epoch + share, epochs=300, optim=optim) == pytest.approx(rate, rel=1e-12)
+            assert learning_rate(epoch + share, whole=300, optim=optim) == pytest.approx(rate, rel=1e-12)
         scheduler.step(epoch if schedule == "deit" else epoch + 1)
 
 
 def test_the_first_two_epochs_of_deit_have_the_least_rate_and_the_cosine_sets_in_below_the_full_one():
     optim = replace(OPTIM, schedule="deit")
-    assert [learning_rate(epoch, epochs=300, optim=optim) for epoch in (0, 1)] == [1e-6, 1e-6]
-    assert max(learning_rate(epoch, epochs=300, optim=optim) for epoch in range(300)) == pytest.approx(
+    assert [learning_rate(epoch, whole=300, optim=optim) for epoch in (0, 1)] == [1e-6, 1e-6]
+    assert max(learning_rate(epoch, whole=300, optim=optim) for epoch in range(300)) == pytest.approx(
         1e-5 + 0.989 * (1e-3 - 1e-5), rel=1e-3
     )
-    stepwise = [learning_rate(step / 10, epochs=300, optim=OPTIM) for step in range(3001)]
+    stepwise = [learning_rate(step / 10, whole=300, optim=OPTIM) for step in range(3001)]
     assert (stepwise[0], max(stepwise), stepwise[-1]) == (1e-6, 1e-3, pytest.approx(1e-5))
 
 

@@ -130,7 +130,7 @@ def test_summaries_tell_steps_epochs_and_learning_rates_in_order():
     steps = [summary for summary in summaries if isinstance(summary, StepSummary)]
     assert [(summary.step, summary.epoch) for summary in steps] == [(0, 0), (1, 0), (2, 1), (3, 1)]
     assert [summary.lr for summary in steps] == [
-        learning_rate(epoch, epochs=2, optim=recipe.optim) for epoch in (0.0, 0.5, 1.0, 1.5)
+        learning_rate(epoch, whole=2, optim=recipe.optim) for epoch in (0.0, 0.5, 1.0, 1.5)
     ]
     ends = [summary for summary in summaries if isinstance(summary, RoundSummary)]
     assert [summary.step for summary in ends] == [2, 4]

@@ -138,6 +138,7 @@ class Stage:
             cluster=ClusterConfig(**cluster),  # type: ignore[arg-type]
             folder=self.folder,
             score=TOP1,
+            unit="epoch",
             progress=self.told,
             stops=self.stops,
             note_event=self.told.events.append,

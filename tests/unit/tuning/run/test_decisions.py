@@ -19,7 +19,7 @@ from morphmlp.tuning.search.ray_asha_pruner import AshaPruner
 from morphmlp.tuning.search.scheduler import Exploit, GiveUp
 
 SMALL = Path(__file__).parents[2] / "small_experiment.yaml"
-EXPLOIT = Exploit(donor=2, donor_epoch=3, donor_score=80.0, values={"optim.lr": 0.02})
+EXPLOIT = Exploit(donor=2, donor_at=3, donor_score=80.0, values={"optim.lr": 0.02})
 
 
 class Decides:
@@ -68,7 +68,7 @@ def test_a_member_that_exploits_another_finds_from_whom_and_with_which_values(me
     stop = requested_stop(job.folder.stop_request)
     assert (stop.reason, stop.detail) == (StopReason.EXPLOITS, "trial 2 has 80.0 at epoch 3")
     asked = prepared(tmp_path)
-    assert (asked["donor_run"], asked["donor_epoch"], asked["values"]) == ("t2", 3, {"optim.lr": 0.02})
+    assert (asked["donor_run"], asked["donor_at"], asked["values"]) == ("t2", 3, {"optim.lr": 0.02})
 
 
 def test_an_exploit_that_a_kill_kept_from_being_carried_out_is_prepared_again(members, tmp_path):
@@ -96,7 +96,7 @@ def test_scores_are_replayed_in_the_order_of_time_and_a_trial_given_up_unheard_e
     unheard = entry(tmp_path, 2, [(1, 40.0, 30.0)])  # its driver was killed before it decided
     running = entry(tmp_path, 3, [(1, 60.0, 20.0)])
     queue = Queue([finished, unheard, running])
-    pruner = AshaPruner(Asha(kind="asha"), TOP1, epochs=9)
+    pruner = AshaPruner(Asha(kind="asha"), TOP1, whole=9)
     decisions.replay(queue, pruner)
     assert set(pruner.stopped) == {2}
     assert (unheard.view.end.state, running.view.end) == ("stopped", None)

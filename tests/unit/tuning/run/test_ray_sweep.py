@@ -35,7 +35,8 @@ def test_trials_share_no_gpus():
 
 def test_a_sweeps_scheduler_knows_which_trials_are_seeds_of_one_point():
     queue = SimpleNamespace(entries=[SimpleNamespace(point=SimpleNamespace(key=key)) for key in "aabb"])
-    config = SimpleNamespace(task="classification", train=SimpleNamespace(epochs=9))
+    train, execution = SimpleNamespace(length=9, unit="epoch"), SimpleNamespace(validate_every_steps=None)
+    config = SimpleNamespace(task="classification", train=train, execution=execution)
     sweep = SimpleNamespace(search=SimpleNamespace(kind="grid"), scheduler=Asha(kind="asha"))
     scheduler = _scheduler(sweep, SimpleNamespace(points=[SimpleNamespace(config=config)]), None, queue)
     scheduler.on_score(1, 1, 50.0)

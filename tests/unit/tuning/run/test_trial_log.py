@@ -28,13 +28,13 @@ def test_the_driver_sees_a_trial_begin_move_and_finish(tmp_path):
     log.update(3, "loss 2.1")
     show_all([view], screen)
     log.line("epoch 1")
-    log.epoch(1, 50.0)
+    log.validation(1, 50.0)
     log.ended(TrialEnd(state="finished", score=12.5, scores={"top1": 12.5}, wall_s=3.0))
     show_all([view], screen)
     assert screen.notes == [(0, "t1: training 3/20 steps, loss 2.1"), (1, "")]
     assert screen.lines == ["t1: epoch 1"]
     assert view.end == TrialEnd(state="finished", score=12.5, scores={"top1": 12.5}, wall_s=3.0)
-    assert view.epochs == {1: 50.0}
+    assert view.validations == {1: 50.0}
 
 
 def test_a_half_written_line_waits_for_its_end(tmp_path):

@@ -95,7 +95,7 @@ def test_a_stopped_trial_counts_with_its_last_validation_and_a_failed_one_not_at
     for state, score in (("stopped", 30.0), ("failed", None)):
         entry = one.next()
         if score is not None:
-            TrialLog(entry.view.path).epoch(1, score)
+            TrialLog(entry.view.path).validation(1, score)
         end(entry, state)
         one.note_end(entry)
     assert source.heard == [(0.1, 30.0)]

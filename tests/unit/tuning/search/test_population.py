@@ -35,7 +35,7 @@ def population(*, size=4, quantile=0.25, every_epochs=1, seed=0, space=None, ove
         sweep.space,
         expand(sweep, base).points,
         score=TOP1,
-        epochs=EPOCHS,
+        whole=EPOCHS,
         make_point=Planner(sweep, base).point,
     )
 
@@ -59,7 +59,7 @@ def test_the_worst_exploits_the_best():
     members = population()
     best = members.values(3)
     taken = worst_after_three(members)
-    assert (taken.donor, taken.donor_epoch, taken.donor_score) == (3, 1, 50.0)
+    assert (taken.donor, taken.donor_at, taken.donor_score) == (3, 1, 50.0)
     assert members.values(1) == taken.values
     assert members.values(3) == best
 
@@ -92,7 +92,7 @@ def test_at_its_end_a_member_takes_nothing_and_gives_nothing():
 def test_a_donor_may_be_at_another_epoch():
     members = population()
     decided(members, [(2, 3, 30.0), (3, 2, 50.0), (4, 5, 40.0)])
-    assert members.on_score(1, 4, 10.0).donor_epoch == 2
+    assert members.on_score(1, 4, 10.0).donor_at == 2
 
 
 def test_a_member_that_changed_is_not_compared_until_it_reports_again():
@@ -171,7 +171,7 @@ def test_impossible_changes_are_drawn_again():
     )  # fmt: skip
     refused = ImpossiblePoint(values={}, title="", reasons=("no",))
     stuck = Population(
-        sweep.search, space, expand(sweep, base).points, score=TOP1, epochs=EPOCHS, make_point=lambda values: refused
+        sweep.search, space, expand(sweep, base).points, score=TOP1, whole=EPOCHS, make_point=lambda values: refused
     )
     assert worst_after_three(stuck).values == stuck.values(3)
 
@@ -214,7 +214,7 @@ def test_a_member_takes_only_from_a_better_one_that_still_trains(reports):
         if taken is not None:
             donors_epoch, donors_score = last[taken.donor]
             assert taken.donor != member
-            assert (taken.donor_epoch, taken.donor_score) == (donors_epoch, donors_score)
+            assert (taken.donor_at, taken.donor_score) == (donors_epoch, donors_score)
             assert donors_epoch < EPOCHS
             assert math.isnan(score) or donors_score > score
 

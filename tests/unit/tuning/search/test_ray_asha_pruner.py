@@ -8,7 +8,7 @@ FOLLOWS = "another seed of its point was behind"
 
 
 def pruner(**changes):
-    return AshaPruner(Asha(kind="asha", **changes), TOP1, epochs=9)
+    return AshaPruner(Asha(kind="asha", **changes), TOP1, whole=9)
 
 
 def test_a_trial_behind_the_best_third_of_an_epoch_is_given_up_with_the_reason():
@@ -30,7 +30,7 @@ def test_nothing_is_given_up_inside_the_grace_period():
 
 
 def test_a_trial_at_its_last_epoch_is_not_given_up_any_more():
-    one = AshaPruner(Asha(kind="asha"), TOP1, epochs=3)
+    one = AshaPruner(Asha(kind="asha"), TOP1, whole=3)
     for number, score in enumerate([50.0, 40.0], start=1):
         one.on_score(number, 3, score)
     assert one.stopped == {}
@@ -48,7 +48,7 @@ def test_the_same_score_again_changes_nothing():
 
 def points_of_two(**changes):
     """Trials 1 and 2 are the seeds of one point, 3 and 4 of the next."""
-    return AshaPruner(Asha(kind="asha", **changes), TOP1, epochs=9, point_of=lambda number: str((number - 1) // 2))
+    return AshaPruner(Asha(kind="asha", **changes), TOP1, whole=9, point_of=lambda number: str((number - 1) // 2))
 
 
 def test_a_point_is_judged_by_the_seed_that_comes_first_and_the_others_follow():
