@@ -404,6 +404,11 @@ class ExperimentConfig:
         short_edge = self.test.short_edge or self.clip.short_edge * crop_size // self.clip.crop_size
         return replace(self.clip, crop_size=crop_size, short_edge=short_edge)
 
+    @property
+    def test_in_words(self) -> str:
+        """What the test sees of a video or an image, as results print it."""
+        return self.test.in_words if self.segmentation is None else self.segmentation.test.in_words
+
     def _size_faults(self) -> list[str]:
         if faults := self.model.shape_faults(self.clip.crop_size):
             return faults

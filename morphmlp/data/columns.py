@@ -100,8 +100,9 @@ predicted class, with the pixels that have them; and the predicted classes as an
 DECODED = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
-        pa.field("label", pa.int32(), nullable=False),  # the bytes of an image's label map would follow `clips`
+        pa.field("label", pa.int32(), nullable=False),
         pa.field("clips", pa.large_binary(), nullable=False),
+        pa.field("maps", pa.large_binary(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
         pa.field("concealed", pa.int32(), nullable=False),
@@ -116,6 +117,6 @@ DECODED = pa.schema(
     ]
 )
 """What a decode task makes of each video: `row` of the manifest; `clips`, the bytes of uint8 `[r t h w c]` with this
-`height` and `width`; `concealed` frames among them; whether a second decoder was needed; CPU seconds that it took,
-whatever came of it. A video that can't be used has no bytes, and its `error` (class), `message`, the decoder tried last
-and the file as it was; these are empty otherwise."""
+`height` and `width`; `maps`, those of uint8 `[r h w]` of images with label maps; `concealed` frames among the clips';
+whether a second decoder was needed; CPU seconds that it took, whatever came of it. A video that can't be used has no
+bytes, and its `error` (class), `message`, the decoder tried last and the file as it was; these are empty otherwise."""

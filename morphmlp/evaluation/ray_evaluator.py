@@ -15,17 +15,13 @@ import ray
 import torch
 from torch import Tensor
 
-from morphmlp.config.clip import ClipConfig
-from morphmlp.config.schema import TestConfig
-from morphmlp.data.clips.extract import ViewClips
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import BrokenVideo, too_many_broken
-from morphmlp.data.stream.batches import broken_videos, clip_bytes
+from morphmlp.data.stream.batches import ClipShape, broken_videos, stored_clips
 from morphmlp.data.stream.plan import MicroBatchPlan
 from morphmlp.data.stream.ray_dataset import IngestShare, decoding_dataset, limit_execution, task_groups
 from morphmlp.errors import EvaluationError
-from morphmlp.evaluation.scoring import view_outputs
-from morphmlp.tasks.task import Task, ViewOutputs
+from morphmlp.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,29 +56,23 @@ def score_views(
     weights: Mapping[str, Tensor],
     manifest: Manifest,
     *,
-    clip: ClipConfig,
-    views: TestConfig,
     pool: ScorerPool,
     share: IngestShare,
     videos_at_once: int,
     broken_limit: float,
     progress: Callable[[int], None],
 ) -> TestResult:
-    """Score every video of a manifest on all its views; ends where more are broken than may be.
+    """Score every video of a manifest on what the task tests it on; ends where more are broken than may be.
 
     `share` is what decoding may use of the cluster, all scorers together; `videos_at_once` are decoded by a task and go
-    through the network in one pass. At most `broken_limit` of the videos may be broken (a share, 0-1).
+    through the network in one pass, where they have one size. At most `broken_limit` of the videos may be broken (a
+    share, 0-1).
 
     Raises:
         EvaluationError: A video was neither scored nor quarantined.
     """
-    extractor = ViewClips(clip=clip, views=views)
-    dataset = scoring_dataset(
-        task, weights, manifest, extractor=extractor, pool=pool, share=share, videos_at_once=videos_at_once
-    )
-    return _collected(
-        dataset, manifest, task, views=extractor.clips_per_video, broken_limit=broken_limit, progress=progress
-    )
+    dataset = scoring_dataset(task, weights, manifest, pool=pool, share=share, videos_at_once=videos_at_once)
+    return _collected(dataset, manifest, task, broken_limit=broken_limit, progress=progress)
 
 
 def scoring_dataset(
@@ -90,12 +80,14 @@ def scoring_dataset(
     weights: Mapping[str, Tensor],
     manifest: Manifest,
     *,
-    extractor: ViewClips,
     pool: ScorerPool,
     share: IngestShare,
     videos_at_once: int,
 ) -> ray.data.Dataset:
     """The lazy pipeline of `score_views`."""
+    extractor = task.test_clips()
+    if extractor.own_sizes:  # they don't go together anyway, and may be large
+        videos_at_once = replace(share, videos_per_task=None).task_videos(extractor)
     rows = np.arange(len(manifest), dtype=np.int64)
     plans = [
         MicroBatchPlan(epoch=0, step=0, index=index, rows=part)
@@ -106,7 +98,7 @@ def scoring_dataset(
     groups = list(task_groups(plans, videos_at_once))
     dataset = decoding_dataset(manifest, groups, extractor, share).map_batches(
         Scorer,
-        fn_constructor_kwargs={"task": task, "weights": weights, "pool": pool, "extractor": extractor},
+        fn_constructor_kwargs={"task": task, "weights": weights, "pool": pool},
         batch_size=videos_at_once,  # whole tables of a decode task; Ray asks for a number where there are GPUs
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=scorers),
@@ -123,12 +115,11 @@ def _collected(
     manifest: Manifest,
     task: Task,
     *,
-    views: int,
     broken_limit: float,
     progress: Callable[[int], None],
 ) -> TestResult:
     """What the scorers found, and the proof that no video is missing."""
-    outputs: dict[int, ViewOutputs] = {}
+    outcomes: dict[int, bytes] = {}
     broken: list[BrokenVideo] = []
     scored: list[int] = []
     concealed = retried = 0
@@ -137,10 +128,10 @@ def _collected(
         table = cast(pa.Table, batch)
         broken.extend(broken_videos(table, manifest, stage="test"))
         cpu_s += pc.sum(table["cpu_s"]).as_py() + pc.sum(table["scorer_cpu_s"]).as_py()
-        for row in table.select(["row", "error", "concealed", "retried", "view_outputs"]).to_pylist():
+        for row in table.select(["row", "error", "concealed", "retried", "outcome"]).to_pylist():
             if not row["error"]:
                 scored.append(row["row"])
-                outputs[row["row"]] = np.frombuffer(row["view_outputs"], np.float32).reshape(views, -1)
+                outcomes[row["row"]] = row["outcome"]
                 concealed += row["concealed"]
                 retried += row["retried"]
         progress(len(scored) + len(broken))
@@ -149,7 +140,7 @@ def _collected(
     else:
         check_coverage(manifest, scored=scored, broken=[video.video_id for video in broken])
     return TestResult(
-        predictions=task.predictions(manifest, outputs),
+        predictions=task.predictions(manifest, outcomes),
         broken=broken,
         concealed=concealed,
         retried=retried,
@@ -178,32 +169,38 @@ def check_coverage(manifest: Manifest, *, scored: Iterable[int], broken: Iterabl
 class Scorer:
     """Holds the model on its device and scores decoded rows.
 
-    Columns in: `morphmlp.data.columns.DECODED`. Columns out: the same with `view_outputs`, the bytes of fp32 `[v k]`,
-    in the place of `clips`, and `scorer_cpu_s`, CPU seconds of this process since the last rows, shared out over them.
+    Columns in: `morphmlp.data.columns.DECODED`. Columns out: the same with `outcome`, what the task hands back of a
+    video, in the place of `clips` and `maps`, and `scorer_cpu_s`, CPU seconds of this process since the last rows,
+    shared out over them.
     """
 
-    def __init__(self, task: Task, weights: Mapping[str, Tensor], pool: ScorerPool, extractor: ViewClips) -> None:
+    def __init__(self, task: Task, weights: Mapping[str, Tensor], pool: ScorerPool) -> None:
         self._cpu_s = 0.0  # the process is this scorer's alone, so that its start counts
         torch.set_num_threads(pool.cpus_per_worker)
         self._device = torch.device(pool.device)
-        self._extractor = extractor
+        self._task, self._shape = task, ClipShape.of(task.test_clips())
         self._model = task.network()
         self._model.load_state_dict(weights)
         self._model.to(self._device).eval()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Outputs of every view; a broken video has none."""
-        size, views = self._extractor.clip.crop_size, self._extractor.clips_per_video
-        clips = clip_bytes(rows["clips"]).view(-1, self._extractor.clip.num_frames, size, size, 3)
+        """The outcome of every video; a broken one has none."""
         cells = [b""] * rows.num_rows
-        if len(clips):
-            outputs = view_outputs(self._model, clips, device=self._device, clips_at_once=max(views, 8))
-            good = [place for place, error in enumerate(rows["error"].to_pylist()) if not error]
-            for place, of_video in zip(good, torch.split(outputs, views), strict=True):
-                cells[place] = of_video.numpy().tobytes()
+        good = [place for place, error in enumerate(rows["error"].to_pylist()) if not error]
+        if self._shape.own_sizes:
+            for place in good:
+                (cells[place],) = self._outcomes(rows.slice(place, 1))
+        elif good:
+            for place, outcome in zip(good, self._outcomes(rows), strict=True):
+                cells[place] = outcome
         shared = pa.array(self._shares_of_cpu_s(rows.num_rows), pa.float64())
-        scored = rows.drop_columns(["clips"]).append_column("view_outputs", pa.array(cells, pa.binary()))
+        scored = rows.drop_columns(["clips", "maps"]).append_column("outcome", pa.array(cells, pa.large_binary()))
         return scored.append_column("scorer_cpu_s", shared)
+
+    def _outcomes(self, rows: pa.Table) -> list[bytes]:
+        clips, maps = stored_clips(rows, self._shape)
+        by_video = clips.view(-1, self._shape.clips_per_video, *clips.shape[1:])
+        return self._task.outcomes(self._model, by_video, maps, self._device)
 
     def _shares_of_cpu_s(self, rows: int) -> list[float]:
         spent = time.process_time() - self._cpu_s

@@ -5,7 +5,7 @@ Pipelines and sweep trials call this; Ray is already running when they do.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -141,7 +141,7 @@ def run_experiment(
                 config, task, data, placement, run=run, progress=progress, stops=stops, on_validation=on_validation
             )
             run.writer.finish("FINISHED")
-            log.keep(result.in_words(config.test.in_words, task.scores))
+            log.keep(result.in_words(config.test_in_words, task.scores))
         except BaseException as error:
             ended: Status = "KILLED" if isinstance(error, KeyboardInterrupt | RunStoppedError) else "FAILED"
             fault = end_early(run.writer, ended, folder.record_waiting)
@@ -287,14 +287,12 @@ def run_test(
     placement: Placement,
     progress: Progress,
 ) -> TestResult:
-    """Score the test videos on all views with a checkpoint's weights."""
-    progress.phase(f"test, {config.test.in_words}", total=len(videos), unit=videos.items)
+    """Score the test videos with a checkpoint's weights."""
+    progress.phase(f"test, {config.test_in_words}", total=len(videos), unit=videos.items)
     return score_views(
         task,
         checkpoint.weights,
         videos,
-        clip=config.test_clip,
-        views=replace(config.test, checkpoint="last"),  # whichever it is, clips are found again by their cache
         pool=ScorerPool(
             num_workers=placement.num_workers,
             cpus_per_worker=placement.cpus_per_worker,
@@ -328,10 +326,15 @@ def record_test(
         # A head may have more classes than the videos have names for (a few videos under a 400-class head).
         names = [*videos.class_names, *map(str, range(len(videos.class_names), len(matrix)))]
         writer.figure(confusion_figure(matrix, names), "figures/confusion.png")
-    scores = counts.scores()
+    scores, intervals = counts.scores(), task.intervals(tested.predictions)
     writer.metrics(
         [
             *(_point(name.test_metric, scores[name.key]) for name in task.scores),
+            *(
+                _point(f"{name.test_metric}_{end}", value)
+                for name in task.scores
+                for end, value in zip(("low", "high"), intervals.get(name.key, ()), strict=False)
+            ),
             _point(Metrics.TEST_NUM_VIDEOS, int(counts.num_videos)),
             _point(Metrics.TEST_NUM_QUARANTINED, len(tested.broken)),
             _point(Metrics.TEST_CONCEALED, tested.concealed),

@@ -25,7 +25,7 @@ UNSCORED_SHOWN = 10
 def train_pipeline(arguments: ExperimentArguments) -> None:
     """Train, test and record the experiment that the command line names; prints the result."""
     config, result = arguments.config, train_and_report(arguments)
-    print(result.in_words(config.test.in_words, task_of(config).scores))
+    print(result.in_words(config.test_in_words, task_of(config).scores))
     for line in result.unscored[:UNSCORED_SHOWN]:
         print(f"not scored: {line}")
     if len(result.unscored) > UNSCORED_SHOWN:

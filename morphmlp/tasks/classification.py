@@ -12,18 +12,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
-from morphmlp.config.schema import MixingConfig, ModelConfig
-from morphmlp.config.values import ThreePositive, ThreeShares
+from morphmlp.config.clip import AugmentConfig, ClipConfig
+from morphmlp.config.schema import MixingConfig, ModelConfig, TestConfig
+from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, train_extractor
 from morphmlp.data.columns import PREDICTIONS
 from morphmlp.data.manifest import Manifest
+from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.models import MorphMLP
+from morphmlp.models.network import Network
 from morphmlp.tasks.scores import TOP1, TOP5, ScoreName, scores_of
-from morphmlp.tasks.task import Counts, Scores, ViewOutputs, share, zero
+from morphmlp.tasks.task import Counts, Outputs, Scores, network_input, share, zero
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,11 +48,13 @@ class Classification:
     """One class for each video; see `Task` for what the methods are asked for."""
 
     model: ModelConfig
-    num_frames: int
-    crop_size: int
+    clip: ClipConfig
+    augment: AugmentConfig
     mixing: MixingConfig
-    pixel_mean: ThreeShares = PIXEL_MEAN
-    pixel_std: ThreePositive = PIXEL_STD
+    test_clip: ClipConfig
+    """How the test's clips are cut."""
+    views: TestConfig
+    """The test's views."""
     class_weights: tuple[float, ...] | None = None
     """Weights of the classes in the training loss; None: all alike."""
 
@@ -58,9 +62,21 @@ class Classification:
 
     def network(self) -> MorphMLP:
         """Backbone, mean over all tokens, linear head."""
-        network = MorphMLP(self.model, num_frames=self.num_frames, crop_size=self.crop_size)
-        network.pixel_mean, network.pixel_std = self.pixel_mean, self.pixel_std
+        network = MorphMLP(self.model, num_frames=self.clip.num_frames, crop_size=self.clip.crop_size)
+        network.pixel_mean, network.pixel_std = self.clip.pixel_mean, self.clip.pixel_std
         return network
+
+    def train_clips(self) -> TrainClips | TrainFrames:
+        """Augmented clips, or the frames that the worker makes them of."""
+        return train_extractor(self.clip, self.augment)
+
+    def val_clips(self) -> ViewClips:
+        """The centre clip's centre crop."""
+        return ViewClips(clip=self.clip, views=SINGLE_VIEW)
+
+    def test_clips(self) -> ViewClips:
+        """All views."""
+        return ViewClips(clip=self.test_clip, views=self.views)
 
     def targets(self, labels: Int[Tensor, "b"]) -> Float[Tensor, "b k"]:
         """Smoothed one-hot targets."""
@@ -78,8 +94,9 @@ class Classification:
         """MixUp or CutMix, as `mixing` says."""
         return mix(clips, targets, mixing=self.mixing, rng=rng)
 
-    def loss_sum(self, outputs: Float[Tensor, "b k"], targets: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
-        """Soft-target cross-entropy, of weighted classes where there are weights."""
+    def loss_sum(self, outputs: Outputs, targets: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+        """Soft-target cross-entropy of the logits `[b k]`, of weighted classes where there are weights."""
+        assert isinstance(outputs, Tensor)
         return soft_target_loss_sum(outputs, targets, class_weights=self.class_weights)
 
     def no_counts(self) -> ClassificationCounts:
@@ -97,10 +114,24 @@ class Classification:
             top5_hits=hits.sum().double().cpu(),
         )
 
-    def predictions(self, manifest: Manifest, outputs: Mapping[int, ViewOutputs]) -> pa.Table:
+    def validated(self, network: Network, batch: MicroBatch, device: torch.device) -> ClassificationCounts:
+        """Count right answers for the one view."""
+        outputs = view_outputs(network, batch.clips, device=device, clips_at_once=len(batch.labels))
+        return self.counts(outputs, batch.labels)
+
+    def outcomes(
+        self, network: Network, clips: UInt8[Tensor, "n v t h w c"], maps: Tensor | None, device: torch.device
+    ) -> list[bytes]:
+        """The bytes of fp32 `[v k]`, the logits of all views of a video."""
+        num_views = clips.shape[1]
+        logits = view_outputs(network, clips.flatten(0, 1), device=device, clips_at_once=max(num_views, 8))
+        return [of_video.numpy().tobytes() for of_video in torch.split(logits, num_views)]
+
+    def predictions(self, manifest: Manifest, outcomes: Mapping[int, bytes]) -> pa.Table:
         """Columns: `morphmlp.data.columns.PREDICTIONS`; logits are summed over views, as published."""
         ids, labels = manifest.table["video_id"], manifest.table["label"]
-        rows = sorted(outputs)
+        rows, num_classes = sorted(outcomes), self.model.num_classes
+        outputs = {row: np.frombuffer(outcomes[row], np.float32).reshape(-1, num_classes) for row in rows}
         summed = [outputs[row].sum(axis=0) for row in rows]
         return pa.table(
             {
@@ -120,11 +151,25 @@ class Classification:
         logits = torch.from_numpy(np.stack(table["logits"].to_numpy()).astype(np.float32))
         return self.counts(logits, torch.from_numpy(table["label"].to_numpy().astype(np.int64)))
 
+    def intervals(self, table: pa.Table) -> Mapping[str, tuple[float, float]]:
+        """None: top-1 and top-5 are shares of the videos."""
+        return {}
+
     def confusion(self, table: pa.Table) -> npt.NDArray[np.int64]:
         """Videos by true and predicted class."""
         matrix = np.zeros((self.model.num_classes, self.model.num_classes), dtype=np.int64)
         np.add.at(matrix, (table["label"].to_numpy(), table["prediction"].to_numpy()), 1)
         return matrix
+
+
+@torch.inference_mode()
+def view_outputs(
+    network: Network, clips: UInt8[Tensor, "b t h w c"], *, device: torch.device, clips_at_once: int
+) -> Float[Tensor, "b ..."]:
+    """Outputs for each clip, in fp32 (as published for evaluation), on the CPU."""
+    network.eval()
+    parts = [network(network_input(part, network, device)) for part in torch.split(clips, clips_at_once)]
+    return torch.cat(parts).float().cpu()
 
 
 def soft_targets(labels: Int[Tensor, "b"], *, num_classes: int, label_smoothing: float) -> Float[Tensor, "b k"]:

@@ -1,5 +1,7 @@
 """Picks an experiment's task, and hands it the values that it needs."""
 
+from dataclasses import replace
+
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest
 from morphmlp.tasks.classification import Classification, balanced_class_weights
@@ -16,10 +18,10 @@ def task_of(config: ExperimentConfig, *, train: Manifest | None = None) -> Task:
         weights = None if train is None else balanced_class_weights(train, num_classes=config.model.num_classes)
     return Classification(
         model=config.model,
-        num_frames=config.clip.num_frames,
-        crop_size=config.clip.crop_size,
+        clip=config.clip,
+        augment=config.augment,
         mixing=config.mixing,
-        pixel_mean=config.clip.pixel_mean,
-        pixel_std=config.clip.pixel_std,
+        test_clip=config.test_clip,
+        views=replace(config.test, checkpoint="last"),  # whichever it is, clips are found again by their cache
         class_weights=weights,
     )

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from morphmlp.data.clips.augment import normalise
+from morphmlp.data.clips.extract import ClipExtractor
 from morphmlp.data.manifest import Manifest
+from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.models.network import Network
 from morphmlp.tasks.scores import ScoreName
 
 Scores = Mapping[str, float]
 """Values by `ScoreName.key`."""
-ViewOutputs = npt.NDArray[np.float32]
-"""The network's outputs for all views of one video, `[v ...]`."""
+Outputs = Tensor | tuple[Tensor, ...]
+"""What a network gives: one tensor, or several of which the first is the main one."""
 
 
 def zero() -> Tensor:
@@ -90,6 +92,15 @@ class Task(Protocol):
     def network(self) -> Network:
         """The network with fresh weights, from clips to outputs; `pixel_mean` and `pixel_std` are the experiment's."""
 
+    def train_clips(self) -> ClipExtractor:
+        """What is extracted of a training video."""
+
+    def val_clips(self) -> ClipExtractor:
+        """What is extracted of a video at validation: one view."""
+
+    def test_clips(self) -> ClipExtractor:
+        """What is extracted of a video in the test."""
+
     def targets(self, labels: Tensor) -> Tensor:
         """What the loss compares outputs with, of a micro-batch's labels on the training device."""
 
@@ -99,20 +110,30 @@ class Task(Protocol):
     def mix(self, clips: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Mix the clips of a micro-batch with each other, and their targets alike; the inputs stay as they are."""
 
-    def loss_sum(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss_sum(self, outputs: Outputs, targets: Tensor) -> Tensor:
         """The loss summed over clips, computed in fp32."""
 
     def no_counts(self) -> Counts:
         """The counts of no video."""
 
-    def counts(self, outputs: Tensor, labels: Tensor) -> Counts:
-        """Counts of videos from their outputs (in validation one view each, in the test as `predictions` sums them)."""
+    def validated(self, network: Network, batch: MicroBatch, device: torch.device) -> Counts:
+        """Counts of a micro-batch of validation, of which at least one video is there; the network is on the device."""
 
-    def predictions(self, manifest: Manifest, outputs: Mapping[int, ViewOutputs]) -> pa.Table:
-        """The test's table, one row per scored video in manifest order; outputs are those of all views by row."""
+    def outcomes(self, network: Network, clips: Tensor, maps: Tensor | None, device: torch.device) -> list[bytes]:
+        """What a scorer hands back of each tested video.
+
+        Clips are uint8 `[n v t h w c]`, all views of n videos; of extractors with `own_sizes` n is 1. `maps` are the
+        images' label maps `[n h w]`, where the extractor gives them.
+        """
+
+    def predictions(self, manifest: Manifest, outcomes: Mapping[int, bytes]) -> pa.Table:
+        """The test's table, one row per scored video in manifest order, of the outcomes by row."""
 
     def count_predictions(self, table: pa.Table) -> Counts:
         """Counts of a table that `predictions` made."""
+
+    def intervals(self, table: pa.Table) -> Mapping[str, tuple[float, float]]:
+        """95 % intervals by `ScoreName.key`, of scores that aren't shares of the videos, whose interval follows."""
 
     def confusion(self, table: pa.Table) -> npt.NDArray[np.int64] | None:
         """True classes (rows) by predicted ones in such a table; None where a task has no classes to confuse."""

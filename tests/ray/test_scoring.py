@@ -7,7 +7,6 @@ import pytest
 
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
-from morphmlp.data.clips.extract import ViewClips
 from morphmlp.data.manifest import read_manifest
 from morphmlp.evaluation.ray_evaluator import ScorerPool, scoring_dataset
 from morphmlp.tasks.factory import task_of
@@ -23,7 +22,6 @@ def test_ray_takes_the_pipeline_for_every_device(
         task_of(config),
         {},
         read_manifest(videos / "test.parquet"),
-        extractor=ViewClips(clip=config.clip, views=config.test),
         pool=ScorerPool(num_workers=1, cpus_per_worker=1, device=device, node_labels={}),
         share=placement.ingest_share(config.ingest, pipelines=1),
         videos_at_once=4,

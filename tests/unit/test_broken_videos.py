@@ -180,14 +180,12 @@ def test(decoded, manifest, policy, size):
     """Videos in the predictions of a test, and broken ones."""
     extractor = ViewClips(clip=CONFIG.clip, views=CONFIG.test)
     pool = ScorerPool(num_workers=1, cpus_per_worker=1, device="cpu", node_labels={})
-    scorer = Scorer(BrightnessTask(**vars(TASK)), {}, pool, extractor)
+    scorer = Scorer(BrightnessTask(**vars(TASK)), {}, pool)
     videos = pa.concat_tables(decoded(extractor, policy))
     tables = [scorer(videos.slice(start, size)) for start in range(0, len(manifest), size)]
     dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
     done = []
-    tested = ray_evaluator._collected(
-        dataset, manifest, TASK, views=extractor.clips_per_video, broken_limit=1.0, progress=done.append
-    )
+    tested = ray_evaluator._collected(dataset, manifest, TASK, broken_limit=1.0, progress=done.append)
     assert done[-1] == len(manifest)
     assert tested.retried == (len(READ_BY_A_SECOND) if POLICIES[policy] else 0)
     return tested.predictions["video_id"].to_pylist(), tested.broken

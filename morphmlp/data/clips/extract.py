@@ -1,15 +1,19 @@
 """From one video to its clips: decode once, sample, augment.
 
-A `ClipExtractor` is a plain value that travels to decode tasks. With `augment.on: ingest` it's `TrainClips`, which
-gives finished clips. With `worker` it's `TrainFrames`, which gives the frames that both ways start from, and
-`clips_on_device` makes the same clips of them where the network is. `ViewClips` gives the views of validation and
-test.
+A `ClipExtractor` is a plain value that travels to decode tasks; a task says which ones it trains and scores on. With
+`augment.on: ingest` it's `TrainClips`, which gives finished clips. With `worker` it's `TrainFrames`, which gives the
+frames that both ways start from, and `clips_on_device` makes the same clips of them where the network is. `ViewClips`
+gives the views of validation and test. Those of images with label maps are in `scenes`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -26,6 +30,9 @@ PART_BYTES = 2**30
 codec may hold as much again."""
 SINGLE_VIEW = TestConfig(num_clips=1, num_crops=1)
 """Validation: the centre clip and the centre crop."""
+ASSUMED_WHOLE_BYTES = 8 * 2**20
+"""What a whole image with its label map is taken to have before it's decoded, two million pixels. A larger one is
+decoded all the same; only more of them than fit could wait at a time."""
 
 FinishClips = Callable[[Tensor, ClipKey], Tensor]
 """Makes the clips `[r t h w c]` of a video's uint8 frames `[t h w c]`, which must not be changed."""
@@ -41,13 +48,55 @@ class ExtractedClips:
     """Decoded frames that stand in for damaged ones."""
     refused: int = 0
     """Decoded JPEGs that only Pillow could read."""
+    maps: npt.NDArray[np.uint8] | None = None
+    """Class of each pixel, `[r h w]`, 255 where it has none; None from extractors without label maps."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainFrames:
-    """What the training clips of a video are made of: its frames, before anything is drawn about a single clip."""
+class ClipExtractor(ABC):
+    """What decode tasks make of a video, and what the stream of clips has to know of that."""
 
     clip: ClipConfig
+
+    draws: ClassVar[bool] = True
+    """Whether chance decides anything; without it clips are the same whatever the seed and the epoch."""
+    own_sizes: ClassVar[bool] = False
+    """Whether clips have their videos' sizes instead of `clip.crop_size`; each is then a micro-batch of its own."""
+    with_maps: ClassVar[bool] = False
+    """Whether it needs the images' label maps, and gives maps with its clips."""
+
+    @property
+    def clips_per_video(self) -> int:
+        """Clips that each video gives in the end."""
+        return 1
+
+    @property
+    def video_bytes(self) -> int:
+        """What a decode task hands over of each video, bytes."""
+        return self.clips_per_video * self.clip.num_frames * self.clip.crop_size**2 * 3
+
+    @property
+    def erasing(self) -> AugmentConfig | None:
+        """Where random erasing waits for normalisation: its augmentation."""
+        return None
+
+    @abstractmethod
+    def extract(self, reader: FrameReader, key: ClipKey, labels: FrameReader | None = None) -> ExtractedClips:
+        """The clips of an open video; `labels` is the label map of an image, for an extractor with maps.
+
+        Raises:
+            DecodeError: The video, or its map, can't be used.
+        """
+
+    def finish_on(self, device: torch.device) -> FinishClips | None:
+        """The rest of the way to clips, for the process that has the device; None: the clips are finished."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFrames(ClipExtractor):
+    """What the training clips of a video are made of: its frames, before anything is drawn about a single clip."""
+
     augment: AugmentConfig
 
     @property
@@ -55,7 +104,18 @@ class TrainFrames:
         """Clips that each video gives in the end; until then they share one stack of frames."""
         return self.augment.repeats
 
-    def extract(self, reader: FrameReader, key: ClipKey) -> ExtractedClips:
+    @property
+    def video_bytes(self) -> int:
+        """The width of whole frames isn't known before they are decoded: twice the height is assumed."""
+        edge = self.augment.short_edge or self.clip.short_edge
+        return self.clip.num_frames * edge * 2 * edge * 3
+
+    @property
+    def erasing(self) -> AugmentConfig | None:
+        """Where the noise isn't pixels."""
+        return _erasing(self.augment)
+
+    def extract(self, reader: FrameReader, key: ClipKey, labels: FrameReader | None = None) -> ExtractedClips:
         """Frames `[1 t h w c]` in the channel order of `clip`, scaled down to `augment.short_edge`.
 
         Raises:
@@ -72,7 +132,7 @@ class TrainFrames:
             self.clip,
             lambda frames: [scale_down(frames, self.augment.short_edge, self.clip.interpolation)],
         )
-        return ExtractedClips(clips=frames.contiguous().numpy()[None], **faults)
+        return _extracted(frames.contiguous()[None], faults)
 
     def finish_on(self, device: torch.device) -> FinishClips:
         """The rest of the way to clips, for the process that has the device."""
@@ -80,10 +140,9 @@ class TrainFrames:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainClips:
+class TrainClips(ClipExtractor):
     """Augmented training clips of a video."""
 
-    clip: ClipConfig
     augment: AugmentConfig
 
     @property
@@ -91,7 +150,12 @@ class TrainClips:
         """Clips that each video gives."""
         return self.augment.repeats
 
-    def extract(self, reader: FrameReader, key: ClipKey) -> ExtractedClips:
+    @property
+    def erasing(self) -> AugmentConfig | None:
+        """Where the noise isn't pixels."""
+        return _erasing(self.augment)
+
+    def extract(self, reader: FrameReader, key: ClipKey, labels: FrameReader | None = None) -> ExtractedClips:
         """One clip per repeat; the repeats share their frames and differ in all that is drawn about a clip.
 
         Raises:
@@ -104,18 +168,21 @@ class TrainClips:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewClips:
+class ViewClips(ClipExtractor):
     """The views of a video, the same at every call: clip-major, crop fastest."""
 
-    clip: ClipConfig
     views: TestConfig
+
+    draws: ClassVar[bool] = False
 
     @property
     def clips_per_video(self) -> int:
         """Views that each video gives."""
         return self.views.num_clips * self.views.num_crops
 
-    def extract(self, reader: FrameReader, _key: ClipKey | None = None) -> ExtractedClips:
+    def extract(
+        self, reader: FrameReader, key: ClipKey | None = None, labels: FrameReader | None = None
+    ) -> ExtractedClips:
         """All views from one decode; nothing about them is drawn.
 
         Raises:
@@ -125,7 +192,7 @@ class ViewClips:
         crops, faults = _read(reader, indices.flatten().tolist(), self.clip, self._crops)
         length = self.clip.num_frames
         clips = [crop[k * length : (k + 1) * length] for k in range(len(indices)) for crop in crops]
-        return ExtractedClips(clips=torch.stack(clips).numpy(), **faults)
+        return _extracted(torch.stack(clips), faults)
 
     def _crops(self, frames: Tensor) -> list[Tensor]:
         return evaluation_crops(
@@ -139,7 +206,8 @@ class ViewClips:
         )
 
 
-ClipExtractor = TrainClips | TrainFrames | ViewClips
+def _erasing(augment: AugmentConfig) -> AugmentConfig | None:
+    return augment if augment.erase and augment.erase_on == "normalised" else None
 
 
 def train_extractor(clip: ClipConfig, augment: AugmentConfig) -> TrainClips | TrainFrames:
@@ -203,6 +271,10 @@ def _read_part(
     # Decoders give RGB; the released Something-Something networks saw BGR.
     made = made_of(frames.flip(-1) if clip.channel_order == "bgr" else frames)
     return made, {"concealed": decoded.concealed, "refused": decoded.refused}
+
+
+def _extracted(clips: Tensor, faults: dict[str, int]) -> ExtractedClips:
+    return ExtractedClips(clips=clips.numpy(), concealed=faults["concealed"], refused=faults["refused"])
 
 
 def _tensor(frames: Frames) -> Tensor:

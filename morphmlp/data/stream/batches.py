@@ -12,7 +12,7 @@ from torch import Tensor
 
 from morphmlp.config.clip import AugmentConfig
 from morphmlp.data.clips.draws import Box, ClipKey, draw_erasing
-from morphmlp.data.clips.extract import ClipExtractor, FinishClips, ViewClips
+from morphmlp.data.clips.extract import ClipExtractor, FinishClips
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.plan import MicroBatchPlan
@@ -26,7 +26,7 @@ class MicroBatch:
     clips: Tensor
     """uint8, `[b t h w c]`; a video's clips stand next to each other. Read-only memory: never changed in place."""
     labels: Tensor
-    """int64, `[b]`. Label maps of images would stand here, `[b h w]`, extracted with the draws of their clips."""
+    """int64, `[b]`; of images with label maps uint8 `[b h w]`, extracted with the draws of their clips."""
     rows: npt.NDArray[np.int64]
     """Manifest rows of the videos that are here, `[b / clips per video]`."""
     broken: tuple[BrokenVideo, ...]
@@ -49,16 +49,21 @@ class ClipShape:
     crop_size: int
     erasing: AugmentConfig | None = None
     """Where random erasing waits for normalisation: its augmentation."""
+    own_sizes: bool = False
+    """Whether the clips have their videos' sizes instead of `crop_size`."""
+    with_maps: bool = False
+    """Whether the labels are maps."""
 
     @classmethod
     def of(cls, extractor: ClipExtractor) -> Self:
         """What a video becomes whose clips this makes."""
-        augment = None if isinstance(extractor, ViewClips) else extractor.augment
         return cls(
             clips_per_video=extractor.clips_per_video,
             num_frames=extractor.clip.num_frames,
             crop_size=extractor.clip.crop_size,
-            erasing=augment if augment and augment.erase and augment.erase_on == "normalised" else None,
+            erasing=extractor.erasing,
+            own_sizes=extractor.own_sizes,
+            with_maps=extractor.with_maps,
         )
 
     def erased(self, key: ClipKey) -> list[Box | None]:
@@ -83,6 +88,26 @@ def broken_videos(table: pa.Table, manifest: Manifest, *, stage: str) -> tuple[B
         for row in table.select(["row", *facts]).to_pylist()
         if row["error"]
     )
+
+
+def stored_clips(table: pa.Table, shape: ClipShape) -> tuple[Tensor, Tensor | None]:
+    """The clips `[b t h w c]` of decoded rows, and their maps `[b h w]` where there are any; on the rows' memory.
+
+    Raises:
+        RuntimeError: Videos of different sizes, which can't stand in one micro-batch.
+    """
+    height = width = shape.crop_size
+    if shape.own_sizes:
+        sizes = {
+            (row["height"], row["width"])
+            for row in table.select(["height", "width", "error"]).to_pylist()
+            if not row["error"]
+        }
+        if len(sizes) > 1:
+            raise RuntimeError(f"a micro-batch of videos of {len(sizes)} sizes: {sorted(sizes)}; each must be its own")
+        height, width = next(iter(sizes), (height, width))
+    clips = clip_bytes(table["clips"]).view(-1, shape.num_frames, height, width, 3)
+    return clips, clip_bytes(table["maps"]).view(-1, height, width) if shape.with_maps else None
 
 
 def clip_bytes(column: pa.ChunkedArray) -> Tensor:
@@ -127,8 +152,12 @@ def assemble(
         broken = broken_videos(taken, manifest, stage=stage)
         good = np.array([not error for error in taken["error"].to_pylist()], dtype=bool)
         keys = _clip_keys(plan, manifest)
-        clips = _finished(taken, keys, shape, finish) if finish is not None else _stored(taken, shape)
-        labels = torch.from_numpy(np.repeat(taken["label"].to_numpy()[good].astype(np.int64), shape.clips_per_video))
+        maps: Tensor | None = None
+        if finish is not None:
+            clips = _finished(taken, keys, shape, finish)
+        else:
+            clips, maps = stored_clips(taken, shape)
+        labels = maps if maps is not None else _labels(taken, good, shape)
         yield MicroBatch(
             plan=plan,
             clips=clips.pin_memory() if pin_memory and not clips.is_cuda else clips,
@@ -142,9 +171,8 @@ def assemble(
         )
 
 
-def _stored(table: pa.Table, shape: ClipShape) -> Tensor:
-    size = shape.crop_size
-    return clip_bytes(table["clips"]).view(-1, shape.num_frames, size, size, 3)
+def _labels(table: pa.Table, good: npt.NDArray[np.bool_], shape: ClipShape) -> Tensor:
+    return torch.from_numpy(np.repeat(table["label"].to_numpy()[good].astype(np.int64), shape.clips_per_video))
 
 
 def _clip_keys(plan: MicroBatchPlan, manifest: Manifest) -> list[ClipKey]:

@@ -12,6 +12,7 @@ others wait for it. What the disk refuses, or gives back incomplete, is decoded 
 import fcntl
 import hashlib
 import json
+import math
 import os
 import time
 import zlib
@@ -27,8 +28,9 @@ import pyarrow as pa
 import torch
 
 from morphmlp.data.clips.draws import ClipKey
-from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips, ViewClips
+from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips
 from morphmlp.data.decoding.backends import decoder_by_name
+from morphmlp.data.decoding.isolation.wire import OpenVideo
 from morphmlp.data.decoding.stored_frames.frame_names import split_template
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.data.decoding.stored_frames.stills import image_decoder_version
@@ -107,26 +109,33 @@ def clip_address(
     crc32: int | None,
     image: StoredImage | None = None,
     image_decoder: str = "simplejpeg",
+    label_map: OpenVideo | None = None,
 ) -> str:
-    """The address of what an extractor makes of a video, 64 hex digits.
+    """The address of what an extractor makes of a video, and of the label map that it takes with it; 64 hex digits.
 
     Raises:
         OSError: There is no such file.
     """
     stored, template = split_template(path)
     status = Path(stored).stat()
-    # Views are the same whatever the seed and the epoch.
-    draws = [key.video_id] if isinstance(extractor, ViewClips) else key.of()
+    draws = key.of() if extractor.draws else [key.video_id]
     content = {
         "format": FORMAT,
         "extractor": [type(extractor).__name__, asdict(extractor)],
         "draws": draws,
         "video": [num_frames, crc32, status.st_size, status.st_mtime_ns, *([template] if template else [])],
         **({} if image is None else {"image": asdict(image)}),
+        **({} if label_map is None else {"map": _map_identity(label_map)}),
         # torch and Pillow (whose version this has too) resize and augment
         "made_with": [decoder, _version(decoder), image_decoder_version(image_decoder), torch.__version__],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _map_identity(source: OpenVideo) -> list[object]:
+    status = Path(source.path).stat()
+    labels = None if source.image is None else source.image.labels
+    return [source.crc32, status.st_size, status.st_mtime_ns, labels]
 
 
 @cache
@@ -140,20 +149,29 @@ def _read(path: Path) -> ExtractedClips | None:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
         facts: dict[str, Any] = {name.decode(): json.loads(value) for name, value in table.schema.metadata.items()}
-        clips = np.frombuffer(table["clips"].combine_chunks().buffers()[1], dtype=np.uint8).reshape(facts["shape"])
+        clips = np.frombuffer(table["clips"].combine_chunks().buffers()[1], dtype=np.uint8)
         if zlib.crc32(clips.data) != facts["crc32"]:  # a power cut may leave holes in a file that looks complete
             return None
+        maps = clips[clips.size - math.prod(facts["maps"]) :].reshape(facts["maps"]) if "maps" in facts else None
+        clips = clips[: math.prod(facts["shape"])].reshape(facts["shape"])
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError):
         return None
     with suppress(OSError):
         os.utime(path)  # the most recently used
-    return ExtractedClips(clips=clips, concealed=facts["concealed"], refused=facts["refused"])
+    return ExtractedClips(clips=clips, concealed=facts["concealed"], refused=facts["refused"], maps=maps)
 
 
 def _write(path: Path, extracted: ExtractedClips) -> bool:
-    """Keep clips; whether the disk took them."""
+    """Keep clips, with their maps behind them; whether the disk took them."""
     clips = np.ascontiguousarray(extracted.clips)
-    facts = {"shape": clips.shape, "concealed": extracted.concealed, "refused": extracted.refused}
+    facts: dict[str, Any] = {
+        "shape": clips.shape,
+        "concealed": extracted.concealed,
+        "refused": extracted.refused,
+    }
+    if extracted.maps is not None:
+        facts["maps"] = extracted.maps.shape
+        clips = np.concatenate([clips.reshape(-1), extracted.maps.reshape(-1)])
     facts["crc32"] = zlib.crc32(clips.data)
     metadata = {name: json.dumps(value) for name, value in facts.items()}
     table = pa.table({"clips": pa.Array.from_buffers(pa.uint8(), clips.size, [None, pa.py_buffer(clips)])})

@@ -7,17 +7,18 @@ process, so that whatever it does with a file costs that video alone.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
-from typing import Any
+from itertools import groupby, islice, takewhile
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from morphmlp.config.operation import IngestConfig
 from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips
-from morphmlp.data.columns import DECODED
+from morphmlp.data.columns import DECODED, SCENE
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.isolation.isolated import DecodedImage, IsolatedVideos, Limits, isolated_videos
 from morphmlp.data.decoding.isolation.wire import OpenVideo
@@ -32,8 +33,8 @@ from morphmlp.errors import DecodeError, DecoderStartError
 
 IMAGES_AT_ONCE = 16
 """Images that a decoder's process is asked for at a time: that asking costs little, and pixels stay in the cache."""
-REQUEST_COLUMNS = ("video_id", "path", "label", "num_frames", "crc32", *IMAGE_CELLS)
-"""Columns of a manifest that decoding reads, those of images where there are any."""
+REQUEST_COLUMNS = ("video_id", "path", "label", "num_frames", "crc32", *IMAGE_CELLS, *SCENE.names)
+"""Columns of a manifest that decoding reads, those of images and label maps where there are any."""
 
 
 def request_table(manifest: Manifest, group: Sequence[MicroBatchPlan]) -> pa.Table:
@@ -95,15 +96,17 @@ class DecodeTask:
         torch.set_num_threads(1)  # one CPU is reserved for the task
         videos = table.drop_columns(["row", "label"]).to_pylist()
         groups = _groups(videos, self.policy)
-        clips, results = _ClipsColumn(len(videos)), []
+        clips, maps, results = _BytesColumn(len(videos)), _BytesColumn(len(videos)), []
         for group in groups:
             for result in self._timed(group):
                 clips.append(result.pop("clips"))
+                maps.append(result.pop("maps"))
                 results.append(result)
         columns = {
             "row": table["row"].combine_chunks(),
             "label": table["label"].combine_chunks(),
             "clips": clips.array(),
+            "maps": maps.array(),
             **{name: pa.array([result[name] for result in results], DECODED.field(name).type) for name in _FACTS},
         }
         return pa.table([columns[name] for name in DECODED.names], schema=DECODED)
@@ -137,29 +140,44 @@ class DecodeTask:
         """What a decoder makes of a video, now or before."""
         video = group.videos[place]
         key = ClipKey(seed=video["seed"], epoch=video["epoch"], video_id=video["video_id"], copy=video["copy"])
+        source, label_map = group.sources[place], group.maps[place] if self.extractor.with_maps else None
 
         def decode() -> ExtractedClips:
-            return self.extractor.extract(group.open(decoder, place), key)
+            if not self.extractor.with_maps:
+                return self.extractor.extract(group.open(decoder, place), key)
+            labels = None if label_map is None else group.open_map(decoder, place, label_map)
+            return self.extractor.extract(group.open(decoder, place), key, labels)
 
         if self.policy.cache is None:
             return decode()
         try:
-            source = vars(group.sources[place])
-            address = clip_address(self.extractor, key, decoder, image_decoder=self.policy.image_decoder, **source)
+            address = clip_address(
+                self.extractor,
+                key,
+                decoder,
+                image_decoder=self.policy.image_decoder,
+                label_map=label_map,
+                **vars(source),
+            )
         except OSError:  # no such file: the decoder's words for it are the user's
             return decode()
         return self.policy.cache.get(address, decode)
 
 
+_Ahead = dict[int, DecodedImage | DecodeError | None]
+
+
 class _Group:
-    """A video, or images that are decoded at one go as soon as one is asked for."""
+    """A video, or images that are decoded at one go as soon as one is asked for, and their label maps likewise."""
 
     def __init__(self, videos: Sequence[Mapping[str, Any]], policy: DecodePolicy) -> None:
         self.videos, self._policy = videos, policy
         self.sources = [
             OpenVideo(**{name: video[name] for name in _SOURCE}, image=StoredImage.of(video)) for video in videos
         ]
-        self._ahead: dict[int, DecodedImage | DecodeError | None] = {}
+        self.maps = [_map_source(video) for video in videos]
+        self._ahead: _Ahead = {}
+        self._maps_ahead: _Ahead = {}
 
     def open(self, decoder: str, place: int) -> FrameReader:
         """Open one of them.
@@ -167,16 +185,43 @@ class _Group:
         Raises:
             DecodeError: It can't be used.
         """
+        is_image = _may_be_image(self.videos[place])
+        return self._opened(decoder, place, self.sources[place:] if is_image else self.sources[place], self._ahead)
+
+    def open_map(self, decoder: str, place: int, source: OpenVideo) -> FrameReader:
+        """Open the label map of one of them.
+
+        Raises:
+            DecodeError: It can't be used; the message names it.
+        """
+        following = list(takewhile(lambda later: later is not None, self.maps[place:]))
+        try:
+            return self._opened(decoder, place, cast(list[OpenVideo], following), self._maps_ahead)
+        except DecodeError as error:
+            raise type(error)(f"its label map {source.path}: {error}") from None
+
+    def _opened(self, decoder: str, place: int, sources: OpenVideo | list[OpenVideo], ahead: _Ahead) -> FrameReader:
+        """One at a place; it and some of those behind it are decoded ahead where there are several sources."""
         opener = self._policy.opener(decoder)
-        if decoder == self._policy.decoder and _may_be_image(self.videos[place]):
-            if place not in self._ahead:
-                self._ahead = dict(enumerate(opener.read_images(self.sources[place:]), start=place))
-            image = self._ahead.pop(place)
+        if isinstance(sources, OpenVideo):
+            return opener.open(**vars(sources))
+        if decoder == self._policy.decoder:
+            if place not in ahead:
+                ahead.update(enumerate(opener.read_images(sources), start=place))
+            image = ahead.pop(place)
             if isinstance(image, DecodeError):
                 raise image
             if image is not None:
                 return image
-        return opener.open(**vars(self.sources[place]))
+        return opener.open(**vars(sources[0]))
+
+
+def _map_source(video: Mapping[str, Any]) -> OpenVideo | None:
+    """The label map of a row, where it has one."""
+    image = StoredImage.of_map(video)
+    if image is None:
+        return None
+    return OpenVideo(path=video["map_path"], num_frames=None, crc32=video["map_crc32"], image=image)
 
 
 def _groups(videos: Sequence[Mapping[str, Any]], policy: DecodePolicy) -> Iterator[_Group]:
@@ -191,7 +236,8 @@ def _may_be_image(video: Mapping[str, Any]) -> bool:
 
 
 _SOURCE = ("path", "num_frames", "crc32")
-_FACTS = [name for name in DECODED.names if name not in ("row", "label", "clips")]
+_FACTS = [name for name in DECODED.names if name not in ("row", "label", "clips", "maps")]
+_NO_BYTES: Frames = np.empty(0, dtype=np.uint8)
 _NO_ERROR = {"error": "", "message": "", "decoder": "", "decoder_version": "", "size_bytes": None, "mtime": None}
 
 
@@ -199,6 +245,7 @@ def _good(extracted: ExtractedClips, *, retried: bool) -> dict[str, Any]:
     height, width = extracted.clips.shape[-3:-1]
     return {
         "clips": extracted.clips,
+        "maps": _NO_BYTES if extracted.maps is None else extracted.maps,
         "height": height,
         "width": width,
         "concealed": extracted.concealed,
@@ -213,7 +260,8 @@ def _broken(path: str, reasons: list[tuple[str, Exception]]) -> dict[str, Any]:
     texts = [f"{name}: {_one_line(reason)}" if several else _one_line(reason) for name, reason in reasons]
     size, mtime = file_state(path)
     return {
-        "clips": np.empty(0, dtype=np.uint8),
+        "clips": _NO_BYTES,
+        "maps": _NO_BYTES,
         "height": 0,
         "width": 0,
         "concealed": 0,
@@ -227,8 +275,8 @@ def _broken(path: str, reasons: list[tuple[str, Exception]]) -> dict[str, Any]:
     }
 
 
-class _ClipsColumn:
-    """One large_binary cell a video, its bytes behind each other.
+class _BytesColumn:
+    """One large_binary cell a video, its clips' or maps' bytes behind each other.
 
     Each clip is copied as soon as it's there, so that the next one takes the same memory, which is in the cache.
     """
@@ -237,7 +285,7 @@ class _ClipsColumn:
         self._videos, self._ends = videos, [0]
         self._data = self._memory(0)
 
-    def append(self, clips: Frames) -> None:
+    def append(self, clips: npt.NDArray[np.uint8]) -> None:
         start, end = self._ends[-1], self._ends[-1] + clips.nbytes
         if end > len(self._data):  # most often the first of clips of one size
             left = self._videos - len(self._ends) + 1

@@ -8,9 +8,8 @@ from typing import Self
 import ray
 import torch
 
-from morphmlp.config.clip import AugmentConfig, ClipConfig
 from morphmlp.config.schema import TrainConfig
-from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, train_extractor
+from morphmlp.data.clips.extract import ClipExtractor
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan, worker_share
@@ -37,8 +36,8 @@ class RayClips:
     train_videos: Manifest
     val_videos: Manifest
     plan: TrainPlan
-    train_clips: TrainClips | TrainFrames
-    val_clips: ViewClips
+    train_clips: ClipExtractor
+    val_clips: ClipExtractor
     share: IngestShare
     device: torch.device
     worker: int
@@ -50,21 +49,21 @@ class RayClips:
         videos: SharedVideos,
         share: IngestShare,
         *,
-        clip: ClipConfig,
-        augment: AugmentConfig,
+        train_clips: ClipExtractor,
+        val_clips: ClipExtractor,
         train: TrainConfig,
         device: torch.device,
         worker: int,
         num_workers: int,
     ) -> Self:
-        """The clips of an experiment's videos."""
+        """The clips of an experiment's videos, as its task has them extracted."""
         train_videos, val_videos = ray.get([videos.train, videos.val])
         return cls(
             train_videos=train_videos,
             val_videos=val_videos,
             plan=TrainPlan.of(train, num_videos=len(train_videos)),
-            train_clips=train_extractor(clip, augment),
-            val_clips=ViewClips(clip=clip, views=SINGLE_VIEW),
+            train_clips=train_clips,
+            val_clips=val_clips,
             share=share,
             device=device,
             worker=worker,
@@ -83,7 +82,7 @@ class RayClips:
     def validation(self) -> Iterator[MicroBatch]:
         """This worker's share of the validation videos, one view each."""
         rows = worker_share(len(self.val_videos), worker=self.worker, num_workers=self.num_workers)
-        size = self.plan.micro_batch_size
+        size = 1 if self.val_clips.own_sizes else self.plan.micro_batch_size
         plans = (
             MicroBatchPlan(epoch=0, step=0, index=index, rows=rows[start : start + size])
             for index, start in enumerate(range(0, len(rows), size))

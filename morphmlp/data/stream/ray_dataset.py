@@ -15,7 +15,7 @@ import ray.data
 import torch
 from ray.data import DataContext, ExecutionResources
 
-from morphmlp.data.clips.extract import ClipExtractor, TrainFrames
+from morphmlp.data.clips.extract import ClipExtractor
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.batches import ClipShape, MicroBatch, assemble
 from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, request_table
@@ -28,6 +28,8 @@ TASKS_AHEAD = 4
 _TASKS_QUEUED = 2
 """Tasks that wait or run, for each decode CPU: with the next one waiting no CPU idles between two."""
 _VIDEOS_PER_TASK, _IMAGES_PER_TASK = 16, 256
+_IMAGE_TASK_BYTES = 40 * 2**20
+"""Clips of images that a task hands over at most: of large ones fewer than `_IMAGES_PER_TASK`."""
 SEGMENT_TASKS = 256
 """Tasks of one Ray Data execution. An epoch is a chain of them, so that neither its start nor the memory of the process
 that reads it grows with the epoch."""
@@ -52,7 +54,11 @@ class IngestShare:
 
     def task_videos(self, extractor: ClipExtractor) -> int:
         """Videos of one decode task."""
-        return self.videos_per_task or (_IMAGES_PER_TASK if extractor.clip.num_frames == 1 else _VIDEOS_PER_TASK)
+        if self.videos_per_task is not None:
+            return self.videos_per_task
+        if extractor.clip.num_frames > 1:
+            return _VIDEOS_PER_TASK
+        return max(1, min(_IMAGES_PER_TASK, _IMAGE_TASK_BYTES // extractor.video_bytes))
 
 
 def stream_micro_batches(
@@ -66,7 +72,7 @@ def stream_micro_batches(
 ) -> Iterator[MicroBatch]:
     """The planned micro-batches, in order, decoded ahead by Ray Data tasks.
 
-    Plans are read as they are needed. `TrainFrames` become clips in this process, on `device`.
+    Plans are read as they are needed. Clips that decode tasks don't finish are finished in this process, on `device`.
     """
     to_make, to_decode = tee(plans)  # both are read in one thread, that of `prefetch`
     groups = task_groups(to_decode, share.task_videos(extractor))
@@ -81,7 +87,7 @@ def stream_micro_batches(
         manifest=manifest,
         stage=stage,
         shape=ClipShape.of(extractor),
-        finish=extractor.finish_on(device) if isinstance(extractor, TrainFrames) else None,
+        finish=extractor.finish_on(device),
         pin_memory=share.pin_memory,
     )
     return prefetch(batches, depth=2)
@@ -106,29 +112,16 @@ def decoding_dataset(
         # Stages that need different resources are never fused: a test's scorers, which may hold GPUs, must not
         # decode. And a node never starts more decoding than its memory holds.
         # Memory: the task's clips twice (as extracted and as sent), and room for one video.
-        memory=2 * share.task_videos(extractor) * _video_bytes(extractor) + _ONE_VIDEO_BYTES,
+        memory=2 * share.task_videos(extractor) * extractor.video_bytes + _ONE_VIDEO_BYTES,
         label_selector=share.node_labels,
     )
     limit_execution(dataset.context, share, extractor)
     return dataset
 
 
-def _video_bytes(extractor: ClipExtractor) -> int:
-    """What a decode task hands over of each video, bytes.
-
-    The width of whole frames isn't known before they are decoded: twice the height is assumed.
-    """
-    if isinstance(extractor, TrainFrames):
-        edge = extractor.augment.short_edge or extractor.clip.short_edge
-        return extractor.clip.num_frames * edge * 2 * edge * 3
-    return extractor.clips_per_video * extractor.clip.num_frames * extractor.clip.crop_size**2 * 3
-
-
 def limit_execution(context: DataContext, share: IngestShare, extractor: ClipExtractor, *, actor_cpus: int = 0) -> None:
     """Keep a pipeline in order, inside its share of the cluster (and its actors' CPUs), quiet, and out of the way."""
-    ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.task_videos(extractor) * _video_bytes(
-        extractor
-    )
+    ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.task_videos(extractor) * extractor.video_bytes
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     pace(context)

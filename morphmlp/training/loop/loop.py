@@ -296,7 +296,9 @@ def forward_backward(
     if not len(batch.labels):
         idle = torch.zeros(1, *batch.clips.shape[1:], dtype=torch.uint8)
         outputs = network(network_input(idle, state.model, device))
-        torch.autograd.backward(state.scaler.scale(outputs.sum() * 0.0))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        # Every output, so that every parameter has a gradient for the all-reduce.
+        torch.autograd.backward(state.scaler.scale(sum(output.sum() for output in outputs) * 0.0))
         return torch.zeros((), device=device)
     task, clips = recipe.task, network_input(batch.clips, state.model, device)
     if batch.erased:

@@ -227,5 +227,6 @@ class StepInspection:
         if self._first_not_finite is None and isinstance(output, Tensor) and not torch.isfinite(output).all():
             self._first_not_finite = name
 
-    def _keep_logits(self, module: nn.Module, inputs: object, output: Tensor) -> None:
-        self._logits = output.detach().float()
+    def _keep_logits(self, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        main = output[0] if isinstance(output, tuple) else output
+        self._logits = main.detach().float()

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from morphmlp.config import ExperimentConfig, load_config
-from morphmlp.data.clips.extract import TrainFrames, train_extractor
 from morphmlp.data.manifest import Manifest, read_manifest
 from morphmlp.data.quarantine import Quarantine
 from morphmlp.data.stream.batches import ClipShape, MicroBatch, assemble
@@ -96,13 +95,12 @@ class RecordedRun:
         """
         plans = step_plans(self.recipe.plan, cursor)
         config = self.config
-        extractor = train_extractor(config.clip, config.augment)
+        extractor = self.recipe.task.train_clips()
         policy = DecodePolicy(
             decoder=config.ingest.decoder, retry_with=config.ingest.retry_with, limits=decode_limits(config.ingest)
         )
         task = DecodeTask(extractor=extractor, policy=policy)
-        finish = extractor.finish_on(device) if isinstance(extractor, TrainFrames) else None
-        shape = ClipShape.of(extractor)
+        finish, shape = extractor.finish_on(device), ClipShape.of(extractor)
         tables = (task(request_table(self.videos, [plan])) for plan in plans)
         self._require_same_files(cursor)
         threads = torch.get_num_threads()

@@ -68,8 +68,8 @@ def train_worker(job: TrainJob) -> None:
     clips = RayClips.of(
         job.videos,
         share,
-        clip=config.clip,
-        augment=config.augment,
+        train_clips=job.task.train_clips(),
+        val_clips=job.task.val_clips(),
         train=config.train,
         device=device,
         worker=rank,

@@ -11,7 +11,6 @@ from torch import nn
 
 from morphmlp.config import load_config
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
-from morphmlp.data.clips.extract import ViewClips
 from morphmlp.data.columns import DECODED
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.errors import EvaluationError
@@ -21,10 +20,10 @@ from morphmlp.tasks.classification import Classification
 from morphmlp.tasks.factory import task_of
 
 CONFIG = load_config(Path(__file__).parents[1] / "small_experiment.yaml")
-EXTRACTOR = ViewClips(clip=CONFIG.clip, views=CONFIG.test)
+VIEWS = CONFIG.test.num_clips * CONFIG.test.num_crops
 CLIP_BYTES = CONFIG.clip.num_frames * CONFIG.clip.crop_size**2 * 3
 VIDEOS = 4
-TASK, VIEWS = task_of(CONFIG), EXTRACTOR.clips_per_video
+TASK = task_of(CONFIG)
 DECODE_CPU_S = 0.5
 """Of each video."""
 
@@ -47,9 +46,17 @@ class ConstantTask(Classification):
 def decoded(rows, *, broken=()):
     """What a decode task makes of these rows."""
     facts = {"height": 32, "width": 32, "concealed": 0, "retried": False, "cpu_s": DECODE_CPU_S, "error": ""}
-    facts |= {"label": 0, "message": "", "decoder": "", "decoder_version": "", "size_bytes": None, "mtime": None}
+    facts |= {
+        "label": 0,
+        "maps": b"",
+        "message": "",
+        "decoder": "",
+        "decoder_version": "",
+        "size_bytes": None,
+        "mtime": None,
+    }
     columns = {name: [value] * len(rows) for name, value in facts.items()}
-    clip = bytes(EXTRACTOR.clips_per_video * CLIP_BYTES)
+    clip = bytes(VIEWS * CLIP_BYTES)
     columns |= {"row": rows, "clips": [b"" if row in broken else clip for row in rows]}
     columns |= {"error": ["DecodeError" if row in broken else "" for row in rows]}
     return pa.table({name: pa.array(columns[name], DECODED.field(name).type) for name in DECODED.names}, schema=DECODED)
@@ -61,7 +68,7 @@ def scorer(monkeypatch):
     spent = iter([10.0 + table for table in range(VIDEOS)])
     monkeypatch.setattr(ray_evaluator, "time", SimpleNamespace(process_time=lambda: next(spent)))
     pool = ScorerPool(num_workers=1, cpus_per_worker=torch.get_num_threads(), device="cpu", node_labels={})
-    return Scorer(ConstantTask(**vars(TASK)), {}, pool, EXTRACTOR)
+    return Scorer(ConstantTask(**vars(TASK)), {}, pool)
 
 
 def test_a_scorers_cpu_time_is_told_once_and_from_its_start(scorer):
@@ -89,9 +96,7 @@ def manifest():
 def test_a_tests_cpu_time_is_that_of_decoding_and_scoring(scorer, manifest):
     tables = [scorer(decoded(rows)) for rows in ([0, 1], [2, 3])]
     dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
-    tested = ray_evaluator._collected(
-        dataset, manifest, TASK, views=VIEWS, broken_limit=0.0, progress=lambda done: None
-    )
+    tested = ray_evaluator._collected(dataset, manifest, TASK, broken_limit=0.0, progress=lambda done: None)
     assert tested.cpu_s == VIDEOS * DECODE_CPU_S + 10.0 + 1.0
 
 
@@ -99,9 +104,7 @@ def test_a_tests_cpu_time_is_that_of_decoding_and_scoring(scorer, manifest):
 def test_a_test_ends_as_soon_as_more_videos_are_broken_than_may_be(scorer, manifest, limit, looked_at):
     tables = (scorer(decoded(rows, broken=[1, 2])) for rows in ([0], [1], [2], [3]))
     dataset = SimpleNamespace(iter_batches=lambda **options: tables)
-    tested = ray_evaluator._collected(
-        dataset, manifest, TASK, views=VIEWS, broken_limit=limit, progress=lambda done: None
-    )
+    tested = ray_evaluator._collected(dataset, manifest, TASK, broken_limit=limit, progress=lambda done: None)
     found = [*tested.predictions["video_id"].to_pylist(), *(video.video_id for video in tested.broken)]
     assert sorted(found) == [f"v{row}" for row in looked_at]
 
@@ -110,7 +113,7 @@ def test_a_video_that_a_test_never_met_is_missed_although_others_are_broken(scor
     tables = [scorer(decoded(rows, broken=[1])) for rows in ([0], [1], [2])]
     dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
     with pytest.raises(EvaluationError, match=r"of 4 videos 1 were neither scored nor quarantined \(v3\)"):
-        ray_evaluator._collected(dataset, manifest, TASK, views=VIEWS, broken_limit=0.5, progress=lambda done: None)
+        ray_evaluator._collected(dataset, manifest, TASK, broken_limit=0.5, progress=lambda done: None)
 
 
 @pytest.mark.parametrize(

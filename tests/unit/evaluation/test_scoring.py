@@ -10,12 +10,12 @@ from morphmlp.data.clips.augment import normalise
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import MicroBatchPlan
-from morphmlp.evaluation.scoring import score_single_views, view_outputs
-from morphmlp.tasks.classification import Classification
+from morphmlp.evaluation.scoring import score_single_views
+from morphmlp.tasks.classification import Classification, view_outputs
 
 CPU = torch.device("cpu")
 CLASSES = 6
-TASK = Classification(model=None, num_frames=2, crop_size=4, mixing=None)  # of these tests it makes no network
+TASK = Classification(model=None, clip=None, augment=None, mixing=None, test_clip=None, views=None)  # makes no network
 
 
 class TinyNet(nn.Module):

@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from morphmlp.config import load_config
 from morphmlp.config.shapes import Chunks, shape_faults, stage_chunks, stage_grids, trained_window
-from morphmlp.data.clips.extract import ViewClips
 from morphmlp.data.columns import DECODED
 from morphmlp.errors import ConfigError
 from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
@@ -354,15 +353,15 @@ def test_a_test_of_larger_crops_takes_the_same_share_of_a_frame():
 
 def test_the_scorer_of_a_test_on_larger_crops_gives_the_networks_logits_there():
     config = load_config(SMALL, {"test.crop_size": 48, "test.num_crops": 1})
-    extractor = ViewClips(clip=config.test_clip, views=config.test)
     task = task_of(config)
     network = task.network().eval()
     pool = ScorerPool(num_workers=1, cpus_per_worker=torch.get_num_threads(), device="cpu", node_labels={})
-    scorer = Scorer(task, network.state_dict(), pool, extractor)
+    scorer = Scorer(task, network.state_dict(), pool)
     views = torch.randint(0, 256, (2, 4, 48, 48, 3), dtype=torch.uint8)
     facts = {
         "row": 0,
         "label": 0,
+        "maps": b"",
         "concealed": 0,
         "retried": False,
         "cpu_s": 0.0,
@@ -373,7 +372,7 @@ def test_the_scorer_of_a_test_on_larger_crops_gives_the_networks_logits_there():
     facts |= {"message": "", "decoder": "", "decoder_version": "", "size_bytes": None, "mtime": None}
     facts["clips"] = views.numpy().tobytes()
     rows = scorer(pa.Table.from_pylist([{name: facts[name] for name in DECODED.names}], schema=DECODED))
-    found = torch.frombuffer(bytearray(rows["view_outputs"][0].as_py()), dtype=torch.float32).reshape(2, -1)
+    found = torch.frombuffer(bytearray(rows["outcome"][0].as_py()), dtype=torch.float32).reshape(2, -1)
     with torch.inference_mode():
         torch.testing.assert_close(found, network(network_input(views, network, torch.device("cpu"))))
 

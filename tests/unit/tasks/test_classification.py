@@ -33,6 +33,7 @@ from morphmlp.tasks.task import zero
 
 CONFIG = load_config(Path(__file__).parents[1] / "small_experiment.yaml")
 TASK = task_of(CONFIG)
+PREDICTING = replace(TASK, model=replace(CONFIG.model, num_classes=3))
 MANIFEST = manifest_from_rows(
     video_ids=["a", "b", "c", "d"],
     paths=["a.mp4", "b.mp4", "c.mp4", "d.mp4"],
@@ -41,10 +42,10 @@ MANIFEST = manifest_from_rows(
     sizes_bytes=[1] * 4,
     class_names=["x", "y", "z"],
 )
-LOGITS = {
-    2: np.array([[0, 1, 3], [0, 4, 1.5]], dtype=np.float32),
-    0: np.array([[2, 0, 0], [1, 0, 0]], dtype=np.float32),
-    3: np.array([[0, 0, 1], [9, 0, 0]], dtype=np.float32),
+OUTCOMES = {
+    2: np.array([[0, 1, 3], [0, 4, 1.5]], dtype=np.float32).tobytes(),
+    0: np.array([[2, 0, 0], [1, 0, 0]], dtype=np.float32).tobytes(),
+    3: np.array([[0, 0, 1], [9, 0, 0]], dtype=np.float32).tobytes(),
 }
 BOTH = MixingConfig(mixup=0.8, cutmix=1.0, label_smoothing=0.1)
 ONLY_MIXUP, ONLY_CUTMIX = replace(BOTH, cutmix=0.0), replace(BOTH, mixup=0.0)
@@ -226,20 +227,20 @@ def test_counts_travel_as_one_tensor_and_come_back_by_name():
 
 
 def test_rows_stand_in_the_order_of_the_manifest():
-    table = TASK.predictions(MANIFEST, LOGITS)
+    table = PREDICTING.predictions(MANIFEST, OUTCOMES)
     assert table["video_id"].to_pylist() == ["a", "c", "d"]
     assert table["label"].to_pylist() == [0, 2, 0]
     assert table.schema.equals(PREDICTIONS)
 
 
 def test_logits_are_summed_over_views_and_the_prediction_is_their_argmax():
-    table = TASK.predictions(MANIFEST, LOGITS)
+    table = PREDICTING.predictions(MANIFEST, OUTCOMES)
     assert table["logits"].to_pylist() == [[3, 0, 0], [0, 5, 4.5], [9, 0, 1]]
     assert table["prediction"].to_pylist() == [0, 1, 0]
 
 
 def test_the_logits_of_every_view_are_kept():
-    assert TASK.predictions(MANIFEST, LOGITS)["view_logits"].to_pylist()[1] == [[0, 1, 3], [0, 4, 1.5]]
+    assert PREDICTING.predictions(MANIFEST, OUTCOMES)["view_logits"].to_pylist()[1] == [[0, 1, 3], [0, 4, 1.5]]
 
 
 def test_raw_logits_are_summed_and_not_their_softmax():
@@ -247,20 +248,20 @@ def test_raw_logits_are_summed_and_not_their_softmax():
     views = np.array([[8, 0, 0], [0, 2, 0], [0, 2, 0]], dtype=np.float32)
     softmax = np.exp(views) / np.exp(views).sum(axis=1, keepdims=True)
     assert softmax.sum(axis=0).argmax() == 1
-    assert TASK.predictions(MANIFEST, {1: views})["prediction"].to_pylist() == [0]
+    assert PREDICTING.predictions(MANIFEST, {1: views.tobytes()})["prediction"].to_pylist() == [0]
 
 
 def test_counts_of_the_table_are_those_of_its_predictions():
-    counts = TASK.count_predictions(TASK.predictions(MANIFEST, LOGITS))
+    counts = TASK.count_predictions(PREDICTING.predictions(MANIFEST, OUTCOMES))
     assert (counts.num_videos, counts.top1_hits, counts.top5_hits) == (3, 2, 3)
 
 
 def test_a_table_without_rows_counts_nothing():
-    assert TASK.count_predictions(TASK.predictions(MANIFEST, {})).num_videos == 0
+    assert TASK.count_predictions(PREDICTING.predictions(MANIFEST, {})).num_videos == 0
 
 
 def test_predictions_are_read_back_and_counted_alike(tmp_path):
-    table = TASK.predictions(MANIFEST, LOGITS)
+    table = PREDICTING.predictions(MANIFEST, OUTCOMES)
     pq.write_table(table, tmp_path / "p.parquet")
     again = pq.read_table(tmp_path / "p.parquet", schema=PREDICTIONS)
     assert again.equals(table)
@@ -277,7 +278,7 @@ def test_the_confusion_matrix_counts_true_classes_by_row():
 
 
 def test_no_videos_give_a_confusion_matrix_of_zeros():
-    assert not TASK.confusion(TASK.predictions(MANIFEST, {})).any()
+    assert not TASK.confusion(PREDICTING.predictions(MANIFEST, {})).any()
 
 
 def manifest_of(labels, *, num_classes):

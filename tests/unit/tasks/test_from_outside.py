@@ -31,7 +31,7 @@ from morphmlp.models.backbone import Backbone
 from morphmlp.tasks.classification import Classification, ClassificationCounts
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import ScoreName
-from morphmlp.tasks.task import Counts, share, zero
+from morphmlp.tasks.task import Counts, network_input, share, zero
 from morphmlp.training.loop.loop import Recipe, StepSummary, fit
 from morphmlp.training.loop.state import checkpoint_from, new_state, restore, snapshot
 from morphmlp.training.record.report import Reporter, points_of
@@ -109,6 +109,15 @@ class LevelRegression:
     def network(self):
         return RegressionNetwork(self.model, num_frames=1, crop_size=CONFIG.clip.crop_size)
 
+    def train_clips(self):
+        return TrainClips(clip=CONFIG.clip, augment=CONFIG.augment)
+
+    def val_clips(self):
+        return ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW)
+
+    def test_clips(self):
+        return ViewClips(clip=CONFIG.clip, views=CONFIG.test)
+
     def targets(self, labels):
         return labels.float()
 
@@ -131,10 +140,23 @@ class LevelRegression:
             error_sum=(outputs - labels).abs().sum().double(),
         )
 
-    def predictions(self, manifest, outputs):
-        rows = sorted(outputs)
+    def validated(self, network, batch, device):
+        return self.counts(self.values(network, batch.clips, device), batch.labels)
+
+    def outcomes(self, network, clips, maps, device):
+        return [self.values(network, views, device).mean().numpy().tobytes() for views in clips]
+
+    def values(self, network, clips, device):
+        with torch.inference_mode():
+            return network.eval()(network_input(clips, network, device))
+
+    def predictions(self, manifest, outcomes):
+        rows = sorted(outcomes)
         table = manifest.table.select(["video_id", "label"]).take(rows)
-        return table.append_column("value", pa.array([float(outputs[row].mean()) for row in rows]))
+        return table.append_column("value", pa.array([np.frombuffer(outcomes[row], np.float32)[0] for row in rows]))
+
+    def intervals(self, table):
+        return {}
 
     def count_predictions(self, table):
         return self.counts(torch.tensor(table["value"].to_pylist()), torch.tensor(table["label"].to_pylist()))
@@ -191,7 +213,7 @@ class Greys:
 
     def train(self, cursor):
         plans = list(self.plan.micro_batches(cursor, worker=0, num_workers=1))
-        batches = self.batches(plans, TrainClips(clip=CONFIG.clip, augment=CONFIG.augment))
+        batches = self.batches(plans, task_of(CONFIG).train_clips())
         for _ in range(len(plans) // self.plan.micro_batches_per_step):
             yield [next(batches) for _ in range(self.plan.micro_batches_per_step)]
 
@@ -216,16 +238,14 @@ def trained(task, greys):
 
 def counts_of_test(task, state, greys):
     """The test as a run does it, without its cluster."""
-    extractor = ViewClips(clip=CONFIG.clip, views=CONFIG.test)
     pool = ScorerPool(num_workers=1, cpus_per_worker=1, device="cpu", node_labels={})
-    scorer = Scorer(task, state.model.state_dict(), pool, extractor)
-    tables = [scorer(table) for table in greys.tables(greys.all_rows(), extractor)]
+    scorer = Scorer(task, state.model.state_dict(), pool)
+    tables = [scorer(table) for table in greys.tables(greys.all_rows(), task.test_clips())]
     dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
     result = ray_evaluator._collected(
         dataset,
         greys.manifest,
         task,
-        views=extractor.clips_per_video,
         broken_limit=0.0,
         progress=lambda done: None,
     )
@@ -234,11 +254,11 @@ def counts_of_test(task, state, greys):
 
 def validated(task, state, recipe, greys):
     """The validation's points in the record."""
-    clips = greys.batches(greys.all_rows(), ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW))
+    clips = greys.batches(greys.all_rows(), task.val_clips())
     counts, _ = score_single_views(state.model, clips, task=task, device=CPU)
     counts = task.no_counts().unpack(counts.pack())  # as workers exchange them
     reporter = Reporter(recipe=recipe, first=True, gmacs_per_view=1.0)
-    reporter.add_validation(counts, [], epoch=1)
+    reporter.add_validation(counts, [], at=1)
     return {point.key: point.value for point in points_of(reporter.take())}
 
 

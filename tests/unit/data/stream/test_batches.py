@@ -39,6 +39,7 @@ def table_of(rows, broken=()):
         "row": rows,
         "label": [row % 3 for row in rows],
         "clips": clips,
+        "maps": [b""] * len(rows),
         "height": [0 if is_bad else 4 for is_bad in bad],
         "width": [0 if is_bad else 4 for is_bad in bad],
         "concealed": [0 if is_bad else 2 for is_bad in bad],

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from morphmlp.data.clips.extract import ExtractedClips
+from morphmlp.config.clip import ClipConfig
+from morphmlp.data.clips.extract import ClipExtractor, ExtractedClips
 from morphmlp.data.columns import DECODED
 from morphmlp.data.decoding import backends
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
@@ -19,13 +20,14 @@ OWN_CPU_S = 0.08
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkingExtractor:
+class WorkingExtractor(ClipExtractor):
     """Reads one frame, and works for a while itself on files named `own*`."""
 
+    clip: ClipConfig | None = None
     log: str | None = None
     """File that the path of every video is written to."""
 
-    def extract(self, reader, key):
+    def extract(self, reader, key, labels=None):
         path = key.video_id
         if self.log is not None:
             with Path(self.log).open("a") as file:
