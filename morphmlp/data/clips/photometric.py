@@ -17,6 +17,8 @@ from morphmlp.data.clips.scene_draws import HUE_STEPS, Adjustment
 Image = npt.NDArray[np.uint8]
 """`[h w 3]`, RGB."""
 
+_STRIP = 1 << 16
+"""Pixels at a time: what is made of more doesn't stay in the cache, and new memory for it costs more than all else."""
 _SHIFT = 12
 _HUE_COLUMNS = 6 * 256
 """Of the table of hues: a hue's numerator is between -1 and 5 times the greatest difference of two colours."""
@@ -24,9 +26,16 @@ _HUE_COLUMNS = 6 * 256
 
 def adjust(image: Image, adjustments: Sequence[Adjustment]) -> Image:
     """Carry out the adjustments in their order; the image that comes in stays as it is."""
-    for adjustment in adjustments:
-        image = _STEPS[adjustment.name](image, adjustment.argument)
-    return image
+    if not adjustments:
+        return image
+    adjusted = np.empty(image.shape, dtype=np.uint8)
+    rows = max(_STRIP // image.shape[1], 1)
+    for top in range(0, len(image), rows):
+        strip = image[top : top + rows]
+        for adjustment in adjustments:
+            strip = _STEPS[adjustment.name](strip, adjustment.argument)
+        adjusted[top : top + rows] = strip
+    return adjusted
 
 
 def to_hsv(image: Image) -> tuple[Image, Image, Image]:
