@@ -80,11 +80,11 @@ def score_figure(history: Sequence[MetricPoint], names: Sequence[ScoreName], *, 
     return figure
 
 
-def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str]) -> Figure:
+def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str], *, items: str = "videos") -> Figure:
     """Share of each true class (row) that was predicted as each class (column), percent.
 
     Few classes are named and their cells numbered; many stand with their index, and the pairs confused most often are
-    listed instead. The matrix counts videos, `k` true classes by `k` predicted ones.
+    listed instead. The matrix counts `items`, `k` true classes by `k` predicted ones.
 
     Raises:
         ValueError: The matrix isn't `k` by `k`.
@@ -104,7 +104,7 @@ def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
     image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
     axes.set(
-        title=f"Confusion, {k} classes, {counts.sum()} videos, {correct:.1f} % correct",
+        title=f"Confusion, {k} classes, {counts.sum()} {items}, {correct:.1f} % correct",
         xlabel="predicted class",
         ylabel="true class",
     )
