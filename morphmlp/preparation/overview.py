@@ -42,9 +42,9 @@ _LOG_COUNTS_FROM = 0.6
 
 
 def overview_figure(
-    found: pa.Table, labels: npt.NDArray[np.integer], class_names: Sequence[str], *, title: str
+    found: pa.Table, labels: npt.NDArray[np.integer] | None, class_names: Sequence[str], *, title: str
 ) -> Figure:
-    """Draw the data set: rows of `morphmlp.preparation.ray_verify.VERIFIED`, and the class id of each."""
+    """Draw the data set: rows of `morphmlp.preparation.ray_verify.VERIFIED`, and the class id of each, or None."""
     figure = Figure(figsize=(12, 9), dpi=_DPI, layout=ConstrainedLayoutEngine(hspace=0.06, wspace=0.03))
     grid = figure.add_gridspec(3, 6, height_ratios=(1, 1, 1.15))
     usable = found.filter(pc.equal(found["error"], ""))
@@ -66,7 +66,12 @@ def overview_figure(
     _most_frequent(figure.add_subplot(grid[1, 0:2]), sizes, title="Resolution (width x height)")
     _most_frequent(figure.add_subplot(grid[1, 2:3]), usable["codec"].drop_null().to_pylist(), title="Codec")
     _broken(figure.add_subplot(grid[1, 3:6]), found)
-    _classes(figure.add_subplot(grid[2, :]), np.bincount(labels, minlength=len(class_names)), class_names)
+    classes = figure.add_subplot(grid[2, :])
+    if labels is None:
+        _style(classes, "Classes", grid="y")
+        _say(classes, "each pixel has its own: a label map lies with every image")
+    else:
+        _classes(classes, np.bincount(labels, minlength=len(class_names)), class_names)
     return figure
 
 

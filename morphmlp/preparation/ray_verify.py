@@ -5,13 +5,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from morphmlp.data.columns import SCENE
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.inspection import SAMPLED, is_short
-from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
+from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits, isolated_videos
+from morphmlp.data.decoding.protocol import VideoInfo
 from morphmlp.data.decoding.sources import file_crc32, holds_frames
 from morphmlp.data.decoding.stored_frames.image_bytes import IMAGE_CELLS, StoredImage, image_bytes
 from morphmlp.data.decoding.stored_frames.stills import oddities
@@ -81,6 +84,8 @@ class VerifyTask:
         reader = videos.open(path, num_frames=None if promised is None else int(str(promised)), image=image)
         info = reader.info
         seen = reader.inspect()
+        if (of_map := StoredImage.of_map(video)) is not None:
+            _require_map(videos, video, of_map, info)
         length_s = info.num_frames / info.fps
         return {
             **_stored(path, image),
@@ -109,6 +114,19 @@ class VerifyTask:
             "timeout_s": self.timeout_s,
             "compares": SAMPLED,
         }
+
+
+def _require_map(videos: IsolatedVideos, image: Mapping[str, Any], of_map: StoredImage, info: VideoInfo) -> None:
+    """Decode an image's label map.
+
+    Raises:
+        DecodeError: It can't be used, isn't what was prepared, or has another size than its image.
+    """
+    label_map = videos.open(image["map_path"], num_frames=None, crc32=image["map_crc32"], image=of_map)
+    label_map.scan()
+    sizes = [f"{each.width}x{each.height}" for each in (info, label_map.info)]
+    if sizes[0] != sizes[1]:
+        raise DecodeError(f"has {sizes[0]} pixels, its label map {image['map_path']} {sizes[1]}")
 
 
 def _stored(path: str, image: StoredImage | None) -> dict[str, object]:
@@ -161,7 +179,7 @@ def verify_manifest(
     files = VerifyFiles(manifest=output)
     settings = task.settings()
     work = WorkFolder(files.work, table=files.found, schema=VERIFIED, settings=settings)
-    of_images = [name for name in IMAGE_CELLS if name in manifest.table.column_names]
+    of_images = [name for name in (*IMAGE_CELLS, *SCENE.names) if name in manifest.table.column_names]
     videos = manifest.table.select(["video_id", "path", "num_frames", "duration_s", *of_images])
     with work.opened(again=again):
         found = do_with_every_video(videos, task, work, title=_STAGE, progress=progress)
@@ -173,7 +191,8 @@ def verify_manifest(
         write_manifest(filled_manifest(manifest, judged), output)
         version = str(settings["decoder_version"])
         write_quarantine(files.quarantine, judged, stage=_STAGE, decoder=task.decoder, version=version)
-        labels = manifest.table["label"].to_numpy()
+        # Of label maps `label` is no class.
+        labels = None if manifest.task == "segmentation" else manifest.table["label"].to_numpy()
         figure = overview_figure(judged, labels, manifest.class_names, title=output.stem)
         with writing(files.picture), atomic_file(files.picture) as unfinished:
             figure.savefig(unfinished, format="png")

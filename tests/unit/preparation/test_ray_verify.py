@@ -119,3 +119,24 @@ def test_images_are_not_copied(how, tmp_path):
     }
     with pytest.raises(ManifestError, match=f"holds images; {how} copies videos"):
         copy_job(tmp_path / "train.parquet", tasks[how])
+
+
+def test_the_label_map_of_an_image_is_verified_with_it(tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg")
+    Image.new("L", (20, 10), 3).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    scene = {"map_path": str(tmp_path / "a.png"), "map_crc32": zlib.crc32(data), "map_zero_is_ignored": True}
+    row = found(tmp_path / "a.jpg", as_stored=True, **scene)
+    assert (row["width"], row["height"], row["damaged_frames"]) == (20, 10, 0)
+    for written, message in (
+        (Image.new("L", (10, 20), 3), r"has 20x10 pixels, its label map .*a\.png 10x20"),
+        (Image.new("RGB", (20, 10)), r"a\.png has colours \(RGB\)"),
+    ):
+        written.save(tmp_path / "a.png")
+        with pytest.raises(DecodeError, match=message):
+            found(tmp_path / "a.jpg", as_stored=True, **{**scene, "map_crc32": None})
+        with pytest.raises(DecodeError, match=r"a\.png has changed since it was verified"):
+            found(tmp_path / "a.jpg", as_stored=True, **scene)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DecodeError, match=r"a\.png can't be read: no such file"):
+        found(tmp_path / "a.jpg", as_stored=True, **scene)
