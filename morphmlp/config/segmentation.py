@@ -16,6 +16,7 @@ from morphmlp.config.values import STRICT, NonNegativeFloat, NonNegativeInt, Pos
 if TYPE_CHECKING:
     from morphmlp.config.schema import ExperimentConfig
 
+MOST_CLASSES = 255
 NEUTRAL_SECTIONS: dict[str, dict[str, JsonValue]] = {
     "augment": {
         "repeats": 1,
@@ -173,6 +174,11 @@ def segmentation_faults(config: "ExperimentConfig") -> list[str]:
         )
         if wrong
     ]
+    if config.model.num_classes > MOST_CLASSES:
+        faults.append(
+            f"model.num_classes: is {config.model.num_classes}; label maps hold at most {MOST_CLASSES} classes and 255 "
+            "for ignored pixels"
+        )
     if segmentation.long_edge < clip.short_edge:
         faults.append(
             f"segmentation.long_edge: is {segmentation.long_edge}, smaller than clip.short_edge {clip.short_edge}; "

@@ -76,12 +76,8 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
             faults.append(
                 f"data.{split}: {path} has labels for task {manifest.task}, the experiment's is {config.task}"
             )
-        greatest = pc.max(manifest.table["label"]).as_py()
-        if greatest >= config.model.num_classes:
-            faults.append(
-                f"data.{split}: {path} has label {greatest}, model.num_classes is {config.model.num_classes}; "
-                f"set it to {len(manifest.class_names)}"
-            )
+        elif (fault := _label_fault(manifest, config.model.num_classes)) is not None:
+            faults.append(f"data.{split}: {path} {fault}")
     faults.extend(_other_classes(manifests, paths))
     if faults:
         raise ManifestError("\n".join(faults))
@@ -94,6 +90,22 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
     return DataSplits(**kept, notes=tuple(notes))
 
 
+def _label_fault(manifest: Manifest, num_classes: int) -> str | None:
+    """Why a network with so many outputs can't learn, or be scored on, the labels of a manifest."""
+    named = len(manifest.class_names)
+    if manifest.task == "segmentation":
+        if "map_path" not in manifest.table.column_names or (without := manifest.table["map_path"].null_count):
+            missing = f"{without} of its images" if "map_path" in manifest.table.column_names else "its images"
+            return f"has no label maps for {missing}; prepare it again"
+        if named > num_classes:
+            return f"names {named} classes, model.num_classes is {num_classes}; set it to {named}"
+        return None
+    greatest = pc.max(manifest.table["label"]).as_py()
+    if greatest < num_classes:
+        return None
+    return f"has label {greatest}, model.num_classes is {num_classes}; set it to {named}"
+
+
 def _training_notes(train: Manifest, config: ExperimentConfig) -> Iterator[str]:
     """What is uncommon about the training videos."""
     names, outputs = train.class_names, config.model.num_classes
@@ -104,6 +116,8 @@ def _training_notes(train: Manifest, config: ExperimentConfig) -> Iterator[str]:
             f"train.global_batch_size is {config.train.global_batch_size}, more than the {len(train)} training videos: "
             "each step takes all of them"
         )
+    if train.task == "segmentation":  # a row has many classes, and no length
+        return
     counts = np.bincount(train.table["label"].to_numpy(), minlength=len(names))
     if few := [name for name, count in zip(names, counts, strict=False) if count < _FEW]:
         more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest
 from morphmlp.tasks.classification import Classification, balanced_class_weights
+from morphmlp.tasks.segmentation.segmentation import Segmentation
 from morphmlp.tasks.task import Task
 
 
@@ -14,6 +15,11 @@ def task_of(config: ExperimentConfig, *, train: Manifest | None = None) -> Task:
     `train` are its training videos, by which `train.class_weights: balanced` weighs; None where nothing is trained.
     """
     weights = config.train.class_weights
+    if config.segmentation is not None:
+        assert weights != "balanced"  # refused with the file
+        return Segmentation(
+            model=config.model, clip=config.clip, segmentation=config.segmentation, class_weights=weights
+        )
     if weights == "balanced":
         weights = None if train is None else balanced_class_weights(train, num_classes=config.model.num_classes)
     return Classification(

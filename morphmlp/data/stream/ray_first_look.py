@@ -41,9 +41,11 @@ class FileSample:
 
     @classmethod
     def of(cls, split: str, videos: Manifest) -> Self:
-        """Files of a split's available videos: all, or as many as are looked at."""
+        """Files of a split's available videos, and their label maps: all, or as many as are looked at."""
         rows = np.random.default_rng(0).permutation(len(videos))[:MOST_FILES]
-        files = videos.table["path"].take(rows).to_pylist()
+        kinds = [name for name in ("path", "map_path") if name in videos.table.column_names]
+        rows = rows[: MOST_FILES // len(kinds)]
+        files = [file for name in kinds for file in videos.table[name].take(rows).to_pylist() if file is not None]
         return cls(split=split, num_videos=len(videos), files=tuple(files))
 
 

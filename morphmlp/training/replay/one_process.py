@@ -105,6 +105,7 @@ class SeenVideo:
     path: str
     label: int
     class_name: str
+    """Of the label; the label map's file where an image has one."""
     broken: str | None
     """Why it couldn't be used; None where it took part."""
 
@@ -199,12 +200,13 @@ class StepInspection:
 
     def _described(self, batch: MicroBatch) -> list[SeenVideo]:
         broken = {video.video_id: video.message for video in batch.broken}
-        cells = self._videos.table.select(["video_id", "path", "label"]).take(batch.plan.rows).to_pylist()
+        names, known = ["video_id", "path", "label", "map_path"], self._videos.table.column_names
+        cells = self._videos.table.select([name for name in names if name in known]).take(batch.plan.rows).to_pylist()
         return [
             SeenVideo(
                 row=row,
+                class_name=video.pop("map_path", None) or self._videos.class_names[video["label"]],
                 **video,
-                class_name=self._videos.class_names[video["label"]],
                 broken=broken.get(video["video_id"]),
             )
             for row, video in zip(batch.plan.rows.tolist(), cells, strict=True)

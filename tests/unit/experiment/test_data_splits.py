@@ -140,3 +140,39 @@ def test_labels_for_another_task_are_refused(tmp_path):
 
 def test_the_columns_of_a_run_are_those_that_decoding_reads(tmp_path):
     assert "fps" not in read_splits(experiment_on(tmp_path, videos(40))).train.table.column_names
+
+
+@pytest.mark.parametrize(
+    ("maps", "names", "fault"),
+    [
+        (["a.png"] * 3, "wxyz", None),
+        (["a.png"] * 3, "wxyzu", "names 5 classes, model.num_classes is 4; set it to 5"),
+        (["a.png", None, None], "wxyz", "has no label maps for 2 of its images; prepare it again"),
+        (None, "wxyz", "has no label maps for its images; prepare it again"),
+    ],
+)
+def test_segmentation_needs_a_map_of_each_image_and_an_output_for_each_class(tmp_path, maps, names, fault):
+    cells = {} if maps is None else {"map_path": maps, "map_zero_is_ignored": [True] * 3, "map_crc32": [1] * 3}
+    manifest = manifest_from_rows(
+        video_ids=["a", "b", "c"],
+        paths=["a.jpg", "b.jpg", "c.jpg"],
+        labels=[0] * 3,
+        splits=["train"] * 3,
+        sizes_bytes=[1] * 3,
+        class_names=list(names),
+        items="images",
+        task="segmentation",
+        images=cells,
+    )
+    path = tmp_path / "train.parquet"
+    write_manifest(manifest, path)
+    config = load_config(
+        Path(__file__).parents[1] / "small_segmentation.yaml",
+        {f"data.{split}": str(path) for split in ("train", "val", "test")} | {"train.global_batch_size": 2},
+    )
+    if fault is None:
+        assert read_splits(config).notes == ()  # label 0 of every row is no class with many images
+        return
+    with pytest.raises(ManifestError) as caught:
+        read_splits(config)
+    assert str(caught.value).splitlines()[0] == f"data.train: {path} {fault}"
