@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 import click
 from prepare_folder import folder
 from prepare_images import demo_stills, fashion_mnist, imagenet, output_folder, report_manifests
+from prepare_look import look
 from prepare_scenes import ade20k, segmentation
 
-from morphmlp.cli import A_PATH, COUNT, SECONDS, SETTINGS, parse_overrides, run
+from morphmlp.cli import A_PATH, COUNT, SECONDS, SETTINGS, run
 from morphmlp.config.values import DecoderName
 from morphmlp.errors import RunStoppedError
 from morphmlp.preparation.transcode_settings import PRESETS
@@ -52,7 +53,7 @@ def main() -> None:
     """Make manifests of data sets, check and copy their videos, and make the demo data sets themselves."""
 
 
-for command in (folder, fashion_mnist, imagenet, demo_stills, ade20k, segmentation):
+for command in (folder, fashion_mnist, imagenet, demo_stills, ade20k, segmentation, look):
     main.add_command(command)
 
 
@@ -329,49 +330,6 @@ def _job(log: Path) -> "Iterator[LoggedProgress]":
         raise RunStoppedError(
             "stopped; the same command continues, finished videos are kept", signum=signal_of(stop)
         ) from None
-
-
-@main.command(
-    context_settings={"ignore_unknown_options": True},
-    epilog="Every field of the experiment can be overridden, as in --augment.erase 1.0.",
-)
-@click.option("--config", type=A_PATH, required=True, metavar="FILE", help="experiment file")
-@click.option("--output", type=A_PATH, required=True, metavar="FILE", help="picture to write (.png, .pdf, .svg)")
-@click.option("--videos", type=COUNT, default=6, help="videos to show, all their clips")
-@click.option("--split", type=click.Choice(["train", "val"]), default="train", help="whose clips")
-@click.option("--epoch", type=int, default=0, help="epoch of the training clips")
-@click.argument("fields", nargs=-1, type=click.UNPROCESSED, metavar="[--FIELD VALUE]...")
-def look(*, config: Path, output: Path, videos: int, split: str, epoch: int, fields: tuple[str, ...]) -> None:
-    """A picture of an experiment's clips, after sampling and augmentation."""
-    from morphmlp.config import load_config
-    from morphmlp.errors import ConfigError
-
-    if output.suffix not in (".png", ".pdf", ".svg"):
-        raise ConfigError([f"--output: {output} must end in .png, .pdf or .svg"])
-    experiment = load_config(config, parse_overrides(fields))
-
-    from morphmlp.data.decoding.isolation.isolated import IsolatedVideos
-    from morphmlp.data.manifest import read_manifest
-    from morphmlp.data.stream.decode_task import decode_limits
-    from morphmlp.reporting.contact_sheet import contact_sheet, training_rows, validation_rows
-
-    training = split == "train"
-    manifest = read_manifest(experiment.data.train if training else experiment.data.val).available()
-    with IsolatedVideos(experiment.ingest.decoder, decode_limits(experiment.ingest)) as opened:
-        clip, seed = experiment.clip, experiment.train.seed
-        if training:
-            found = training_rows(
-                manifest, opened, clip=clip, augment=experiment.augment, seed=seed, epoch=epoch, count=videos
-            )
-        else:
-            found = validation_rows(manifest, opened, clip=clip, count=videos)
-        rows = list(found)
-    of_epoch = f", epoch {epoch}, seed {seed}" if training else ""
-    figure = contact_sheet(rows, title=f"{experiment.name}: {split} clips{of_epoch}")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output)
-    broken = sum(row.clip is None for row in rows)
-    print(f"{output}: {len(rows) - broken} clips" + (f", {broken} videos can't be used" if broken else ""))
 
 
 if __name__ == "__main__":

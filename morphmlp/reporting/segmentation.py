@@ -144,7 +144,13 @@ def panels_figure(panels: Sequence[Panel], class_names: Sequence[str], *, title:
             axes.set_title(name if place == 0 else "", fontsize=10)
             if picture is not None:
                 axes.imshow(picture, interpolation="nearest")
-        _name_classes(figure.add_subplot(grid[2 * place + 1, :]), panel, class_names)
+        name_classes(
+            figure.add_subplot(grid[2 * place + 1, :]),
+            (panel.truth, panel.predicted),
+            class_names,
+            title=panel.video_id,
+            words=panel.words,
+        )
     return figure
 
 
@@ -239,12 +245,13 @@ def _errors(panel: Panel) -> Frames:
     return shown
 
 
-def _name_classes(axes: Axes, panel: Panel, class_names: Sequence[str]) -> None:
+def name_classes(axes: Axes, maps: Sequence[LabelMap], class_names: Sequence[str], *, title: str, words: str) -> None:
+    """What an image is, in words, and the colours of the classes on its maps, those with most pixels first."""
     axes.set_axis_off()
-    axes.text(0, 1, panel.video_id, fontsize=9, fontweight="bold", va="top", transform=axes.transAxes)
-    words = textwrap.shorten(panel.words, 150, placeholder=" …")
+    axes.text(0, 1, title, fontsize=9, fontweight="bold", va="top", transform=axes.transAxes)
+    words = textwrap.shorten(words, 150, placeholder=" …")
     axes.text(1, 1, words, fontsize=8, color="#6c757d", va="top", ha="right", transform=axes.transAxes)
-    counts = np.bincount(panel.truth.ravel(), minlength=256) + np.bincount(panel.predicted.ravel(), minlength=256)
+    counts = sum((np.bincount(labels.ravel(), minlength=256) for labels in maps), np.zeros(256, np.int64))
     there = [int(number) for number in np.argsort(-counts[:IGNORED], kind="stable") if counts[number]]
     colours = palette(len(class_names)) / 255
     handles = [Patch(facecolor=colours[number], label=_short(class_names[number])) for number in there[:_MOST_NAMED]]

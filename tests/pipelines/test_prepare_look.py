@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from morphmlp.data.synthetic.scenes import write_ade20k_standin
+
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "experiments" / "demo" / "morphmlp_demo.yaml"
 
@@ -68,3 +70,15 @@ def test_other_commands_take_no_overrides(tmp_path):
     done = prepare("demo", "--output", tmp_path, "--augment.erase", 1.0)
     assert done.returncode == 2
     assert done.stderr == "error: No such option '--augment.erase'.\n"
+
+
+def test_images_are_shown_with_their_label_maps_and_never_as_clips_of_a_class(tmp_path):
+    write_ade20k_standin(tmp_path / "scenes", train=3, val=1)
+    config = ROOT / "tests" / "unit" / "small_segmentation.yaml"
+    scenes = ("--data.train", tmp_path / "scenes" / "train.parquet", "--model.num-classes", 8)
+    done = prepare("look", "--config", config, "--output", tmp_path / "sheet.png", "--videos", 2, *scenes)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'sheet.png'}: 2 train crops\n"), done.stderr
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    done = prepare("look", "--config", CONFIG, "--output", tmp_path / "no.png", *scenes[:2])
+    assert done.returncode == 2
+    assert done.stderr.endswith("train.parquet is for segmentation, the experiment is classification\n")
