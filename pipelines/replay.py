@@ -135,30 +135,30 @@ def _device(name: str) -> "torch.device":
 
 
 def _draw(recorded: "RecordedRun", step: "ReplayedStep", path: Path) -> None:
+    from morphmlp.data.clips.scenes import TrainScenes
     from morphmlp.data.decoding.isolation.isolated import isolated_videos
     from morphmlp.data.manifest import Manifest
     from morphmlp.data.stream.decode_task import decode_limits
     from morphmlp.reporting.contact_sheet import contact_sheet, training_rows
+    from morphmlp.reporting.scene_sheet import scene_rows, scene_sheet
 
-    config = recorded.config
+    config, extractor = recorded.config, recorded.recipe.task.train_clips()
     order = [video.video_id for batch in step.micro_batches for video in batch.videos]
     rows = [video.row for batch in step.micro_batches for video in batch.videos]
     videos = Manifest(recorded.videos.table.take(rows), recorded.videos.class_names)
     opener = isolated_videos(config.ingest.decoder, decode_limits(config.ingest), config.ingest.image_decoder)
-    clips = training_rows(
-        videos,
-        opener,
-        clip=config.clip,
-        augment=config.augment,
-        seed=config.train.seed,
-        epoch=step.epoch - 1,
-        count=len(order),
-    )
+    seed, epoch = config.train.seed, step.epoch - 1
+    title = f"{recorded.folder.root.name}: step {step.step}"
+    if isinstance(extractor, TrainScenes):
+        scenes = list(scene_rows(videos, opener, extractor, rows=range(len(order)), seed=seed, epoch=epoch))
+        sheet = scene_sheet(scenes, videos.class_names, title=title)
+    else:
+        clips = training_rows(
+            videos, opener, clip=config.clip, augment=config.augment, seed=seed, epoch=epoch, count=len(order)
+        )
+        in_order = sorted(clips, key=lambda row: order.index(row.video_id))
+        sheet = contact_sheet(in_order, title=f"{title}, before mixing")
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet = contact_sheet(
-        sorted(clips, key=lambda row: order.index(row.video_id)),
-        title=f"{recorded.folder.root.name}: step {step.step}, before mixing",
-    )
     sheet.savefig(path)
     print(f"{path}: the step's clips before mixing")
 

@@ -20,6 +20,7 @@ from morphmlp.data.stream.ray_first_look import require_files
 from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_reported
 from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
 from morphmlp.experiment.data_splits import DataSplits
+from morphmlp.experiment.ray_segmentation_record import record_segmentation
 from morphmlp.experiment.ray_shared_files import require_shared_files
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
 from morphmlp.models.cost import model_cost
@@ -325,7 +326,17 @@ def record_test(
     if (matrix := task.confusion(tested.predictions)) is not None:
         # A head may have more classes than the videos have names for (a few videos under a 400-class head).
         names = [*videos.class_names, *map(str, range(len(videos.class_names), len(matrix)))]
-        writer.figure(confusion_figure(matrix, names), "figures/confusion.png")
+        if config.segmentation is None:
+            writer.figure(confusion_figure(matrix, names), "figures/confusion.png")
+        else:
+            record_segmentation(
+                tested.predictions,
+                videos,
+                class_names=names,
+                ingest=config.ingest,
+                panels=config.segmentation.test.panels,
+                writer=writer,
+            )
     scores, intervals = counts.scores(), task.intervals(tested.predictions)
     writer.metrics(
         [
