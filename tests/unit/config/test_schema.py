@@ -323,3 +323,68 @@ def test_an_image_network_takes_clips_of_one_frame():
     assert fault.startswith("clip.num_frames: is 4; with model.temporal: none the network takes one frame")
     one_frame = {"model.temporal": "none", "clip.num_frames": 1}
     assert load_config(SMALL, one_frame).model.temporal == "none"
+
+
+IN_STEPS = {"train.epochs": None, "train.steps": 100, "optim.warmup_epochs": None, "optim.warmup_steps": 10}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "faults"),
+    [
+        ({"train.epochs": None}, ["train.epochs: is missing and has no default"]),
+        ({"train.steps": 9}, ["train.steps is 9 next to epochs 3; keep one, and set the other to null"]),
+        ({"optim.warmup_epochs": None}, ["optim.warmup_epochs: is missing and has no default"]),
+        ({"optim.warmup_steps": 1}, ["optim.warmup_steps is 1 next to warmup_epochs 1.0; keep one"]),
+        (
+            {"optim.warmup_epochs": None, "optim.warmup_steps": 1},
+            ["optim.warmup_steps: is 1; a length in epochs (train.epochs) takes optim.warmup_epochs instead"],
+        ),
+        (
+            {"execution.validate_every_steps": 10, "train.early_stopping": {"steps": 10}},
+            [
+                "train.early_stopping.steps: is 10; a length in epochs (train.epochs) takes "
+                "train.early_stopping.epochs instead",
+                "execution.validate_every_steps: is 10; a length in epochs (train.epochs) takes "
+                "execution.validate_every_epochs instead",
+            ],
+        ),
+        ({**IN_STEPS, "optim.warmup_steps": None}, ["optim.warmup_steps: is missing and has no default"]),
+        (
+            {**IN_STEPS, "optim.warmup_epochs": 1, "optim.warmup_steps": None},
+            ["optim.warmup_epochs: is 1.0; a length in steps (train.steps) takes optim.warmup_steps instead"],
+        ),
+        (
+            {**IN_STEPS, "execution.validate_every_epochs": 2, "checkpoint.every_epochs": 3},
+            [
+                "execution.validate_every_epochs: is 2; a length in steps (train.steps) takes "
+                "execution.validate_every_steps instead",
+                "checkpoint.every_epochs: is 3; a length in steps (train.steps) takes checkpoint.every_steps instead",
+            ],
+        ),
+        (
+            {**IN_STEPS, "optim.schedule": "deit"},
+            ["optim.schedule: deit changes with epochs; a length in steps (train.steps) takes steps, cosine or poly"],
+        ),
+        ({**IN_STEPS, "optim.warmup_steps": 101}, ["optim.warmup_steps: 101 is more than train.steps 100"]),
+        ({**IN_STEPS, "train.early_stopping": {}}, ["train.early_stopping.epochs: is missing and has no default"]),
+        (
+            {**IN_STEPS, "train.early_stopping": {"steps": 20}, "execution.validate_every_steps": 30},
+            [
+                "train.early_stopping.steps: 20 is less than execution.validate_every_steps 30: one validation could "
+                "end the run; wait for at least as many"
+            ],
+        ),
+        ({"optim.schedule": "poly"}, ["optim.power is None; with schedule poly it must be a number"]),
+        ({"optim.power": 0.9}, ["optim.power is 0.9; with schedule steps it must be null"]),
+    ],
+)
+def test_whatever_counts_goes_by_the_unit_of_the_length(overrides, faults):
+    assert faults_of(overrides) == sorted(faults)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"checkpoint.every_epochs": None}, {"train.early_stopping": {"steps": 50}}, {"train.max_steps": 5}]
+)
+def test_a_length_may_be_in_steps(more):
+    train = load_config(SMALL, {**IN_STEPS, **more}).train
+    assert (train.unit, train.length) == ("step", 100)

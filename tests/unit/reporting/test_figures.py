@@ -45,6 +45,15 @@ def test_losses_by_epoch_share_axes_that_name_their_unit():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "cross-entropy (nats)")
 
 
+def test_validations_of_a_length_in_steps_are_drawn_by_step():
+    points = history(Metrics.TRAIN_ROUND_LOSS, [2.0, 1.0]) + history(Metrics.VAL_LOSS, [2.1, 1.2])
+    axes = loss_figure(points, unit="step").axes[1]
+    assert (axes.get_title(), axes.get_xlabel()) == ("Loss by step", "optimiser step")
+    assert labels(axes) == ["training, augmented", "validation"]
+    [scores] = score_figure(history(TOP1.val_metric, [1.0]), NAMES, unit="step").axes
+    assert scores.get_xlabel() == "optimiser step"
+
+
 def test_points_are_drawn_in_the_order_of_their_steps():
     points = history(TOP1.val_metric, [10.0, 20.0, 30.0])[::-1]
     [line] = score_figure(points, NAMES).axes[0].lines

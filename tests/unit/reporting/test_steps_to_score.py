@@ -51,3 +51,10 @@ def test_rows_come_by_experiment_start_and_seed():
 def test_a_step_takes_all_videos_where_they_are_fewer_than_the_batch():
     [row] = table(run("b", videos=10))
     assert row[3] == "1"
+
+
+def test_a_run_whose_length_is_in_steps_counts_them_as_they_are():
+    [row] = table({**run("a"), "params.train.steps": "9", "params.train.epochs": "None"})
+    assert row[3:6] == ("3", "", "9 steps")
+    [row] = table({**run("a"), "params.train.steps": "None"})
+    assert row[3:6] == ("375", "3", "4")

@@ -126,3 +126,32 @@ def test_the_end_of_a_training_that_ends_early_is_saved_though_it_was_not_due_or
         saving.after_round(score=score, last=last)
     saving.finish(hurry=lambda: False, log=pytest.fail)
     assert [(one.facts.step, one.facts.score) for one in store.stored()] == [(4, 20.0)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "saved"),
+    [
+        ({}, [(3, 10.0), (6, 20.0), (8, 30.0)]),
+        ({"checkpoint.every_steps": 2}, [(2, None), (3, 10.0), (4, None), (6, 20.0), (8, 30.0)]),
+        ({"checkpoint.every_epochs": None}, [(8, 30.0)]),
+        ({"checkpoint.every_epochs": None, "checkpoint.every_steps": 3}, [(3, 10.0), (6, 20.0), (8, 30.0)]),
+        ({"checkpoint.every_epochs": None, "test.checkpoint": "best"}, [(3, 10.0), (6, 20.0), (8, 30.0)]),
+    ],
+)
+def test_a_training_of_so_many_steps_is_saved_with_each_validation(tmp_path, monkeypatch, fields, saved):
+    in_steps = {"train.epochs": None, "train.steps": 8, "optim.warmup_epochs": None, "optim.warmup_steps": 0}
+    every = {"execution.validate_every_steps": 3, "checkpoint.every_minutes": None, "checkpoint.keep_last": 9}
+    changes = {**in_steps, **every, "cluster.storage": str(tmp_path), **fields}
+    config = config_from_mapping(with_overrides(config_to_mapping(tiny.CONFIG), changes))
+    store = run_store(config.checkpoint, RunFolder(tmp_path / "run"))
+    state, recipe = tiny.new_state(config, tiny.CPU), tiny.recipe_of(config)
+    saving = Saving(state, store, config=config, data_fingerprint="x", recipe=recipe, restored=None)
+    found, scores = [], iter((10.0, 20.0, 30.0))
+    monkeypatch.setattr(saving, "save", lambda *, score=None, required=False: found.append((step, score)))
+    for step in range(1, 9):
+        state.cursor = recipe.plan.advance(state.cursor)
+        if recipe.length.ends_round(step):
+            saving.after_round(score=next(scores))
+        else:
+            saving.after_step()
+    assert found == saved

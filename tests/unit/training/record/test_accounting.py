@@ -147,6 +147,12 @@ def test_the_verdict_names_what_took_most(seconds, begins):
     assert "\n" not in verdict
 
 
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+def test_a_run_that_validates_too_often_reads_the_field_of_its_length(unit):
+    verdict = run_account([window(compute_s=60.0, other_s=40.0)], replace(FACTS, unit=unit)).verdict()
+    assert verdict.endswith(f"reports: raise execution.validate_every_{unit}s or checkpoint.every_minutes")
+
+
 @pytest.mark.parametrize(
     ("seconds", "begins"),
     [

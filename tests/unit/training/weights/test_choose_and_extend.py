@@ -109,16 +109,35 @@ def test_a_run_without_a_checkpoint_is_refused(here):
 CONSTANT = {"optim.min_lr": 1e-3, "optim.lr": 1e-3, "optim.warmup_epochs": 0.0, "train.ema_decay": 0.5}
 
 
-def test_an_extended_run_ends_bit_for_bit_as_one_of_that_length_where_the_schedules_agree(here):
-    config = config_with({**CONSTANT, "train.epochs": 2}, here)
+IN_STEPS = {"train.epochs": None, "optim.warmup_epochs": None, "optim.warmup_steps": 0}
+IN_EPOCHS = {"train.steps": None, "optim.warmup_epochs": 0.0, "optim.warmup_steps": None}
+EPOCHS = ({"train.epochs": 2}, {"train.epochs": 4})
+STEPS = ({**IN_STEPS, "train.steps": 4}, {**IN_STEPS, "train.steps": 8})
+
+
+@pytest.mark.parametrize(
+    ("begun", "then", "words"),
+    [
+        (EPOCHS[0], EPOCHS[1], "after 2 epochs, up to 4; the learning rate there was 1.00e-03 of 2 epochs and is"),
+        (STEPS[0], STEPS[1], "after 4 steps, up to 8; the learning rate there was 1.00e-03 of 4 steps and is"),
+        (EPOCHS[0], STEPS[1], "after 4 steps, up to 8 steps; the learning rate there was 1.00e-03 of 2 epochs and is"),
+        (
+            STEPS[0],
+            {**IN_EPOCHS, **EPOCHS[1]},
+            "after 2 epochs, up to 4 epochs; the learning rate there was 1.00e-03 of 4 steps and is",
+        ),
+    ],
+)
+def test_an_extended_run_ends_bit_for_bit_as_one_of_that_length_where_the_schedules_agree(begun, then, words, here):
+    config = config_with({**CONSTANT, **begun}, here)
     finished_run(config, scores=(1.0, 2.0))
-    longer = config_with({"train.epochs": 4}, config)
+    longer = config_with(then, config)
     extended, _ = chosen(extending, longer, "first")
     checked = with_checked_weights(extended, NAMES)
     state = tiny.new_state(checked, tiny.CPU)
     (line,) = start(state, checked, NAMES, data_fingerprint=DATA)
     assert "continues first/step-00000004-" in line
-    assert "after 2 epochs, up to 4; the learning rate there was 1.00e-03 of 2 epochs and is 1.00e-03 now" in line
+    assert f"{words} 1.00e-03 now" in line
     _, after = tiny.train(tiny.recipe_of(checked), config=checked, state=state)
     whole, summaries = tiny.train(tiny.recipe_of(longer), config=longer)
     assert tiny.losses_of(after) == tiny.losses_of(summaries)[4:]
@@ -144,6 +163,7 @@ def test_an_extended_run_follows_its_own_schedule_from_there(here):
     ("changes", "fault"),
     [
         ({"train.epochs": 2}, "train.epochs: 2 epochs, of which 2 are done in "),
+        ({**IN_STEPS, "train.steps": 4}, "train.steps: 4 steps, of which 4 are done in "),
         ({"train.max_steps": 3}, "train.max_steps: 3 steps, and 4 are done in .*; set more to extend it, or null"),
         ({"train.max_steps": 4}, "train.max_steps: 4 steps, and 4 are done in "),
         ({"model.drop_path_rate": 0.3}, r"undo: model.drop_path_rate: 0.1 -> 0.3"),

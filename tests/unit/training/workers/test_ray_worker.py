@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 import tiny_training as tiny
 import torch
+from driven_worker import Training
 
 from morphmlp.config.loading import config_from_mapping, config_to_mapping, with_overrides
 from morphmlp.errors import StorageError
 from morphmlp.record import Metrics
-from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import TOP1
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
-from morphmlp.training.loop.loop import RoundSummary, StepSummary, fit
+from morphmlp.training.loop.loop import RoundSummary
 from morphmlp.training.loop.state import checkpoint_from, restore, snapshot
 from morphmlp.training.loop.step_guard import SkippedStep
 from morphmlp.training.record.report import points_of
@@ -25,77 +25,6 @@ from morphmlp.training.workers.stops import Stop, StopReason, write_stop_request
 
 STEPS_PER_EPOCH = 2
 STOP = Stop(reason=StopReason.REQUESTED, detail="SIGTERM")
-
-
-class KeptSaving:
-    """Notes what would be saved: the steps taken, and the top-1 that goes along."""
-
-    def __init__(self, state, plan):
-        self.state, self.plan, self.saved = state, plan, []
-        self.refuses = self.last = False
-
-    def after_step(self):
-        self.save()
-
-    def after_round(self, *, score, last=False):
-        self.last = last
-        self.save(score=score)
-
-    def save(self, *, score=None, required=False):
-        self.saved.append((self.plan.step_of(self.state.cursor), score))
-
-    def notes(self):
-        return []
-
-    def finish(self, *, hurry, log):
-        if self.refuses:
-            log("waiting" if not hurry() else "no time to wait")
-            raise StorageError("the disk is full")
-
-
-class Training:
-    """A training of two steps an epoch in which every step's checkpoint is due, as `train_worker` drives it."""
-
-    def __init__(self, folder, *, num_videos=12, broken=(), **fields):
-        overrides = {"train.epochs": 2, "execution.report_every_steps": 1, **fields}
-        config = config_from_mapping(with_overrides(config_to_mapping(tiny.CONFIG), overrides))
-        plan = tiny.recipe_of(config).plan
-        assert plan.steps_per_epoch == STEPS_PER_EPOCH
-        self.state = tiny.new_state(config, tiny.CPU)
-        self.saving = KeptSaving(self.state, plan)
-        self.clips = tiny.ListClips(plan, broken=broken)
-        job = SimpleNamespace(
-            config=config,
-            task=task_of(config),
-            folder=folder,
-            gmacs_per_view=1.0,
-            num_videos=num_videos,
-            num_val_videos=4,
-        )
-        self.job = job
-        self.worker = ray_worker._Worker(job, self.state, self.clips, self.saving, workers=1, device=tiny.CPU)
-
-    def run(self, restored=None):
-        """Train to the end, or until the worker stops."""
-        if (stop := self.worker.catch_up(restored)) is not None:
-            self.worker.save_and_stop(stop)
-            return
-        steps = fit(
-            self.state,
-            self.state.model,
-            self.clips,
-            recipe=self.worker.recipe,
-            device=tiny.CPU,
-            guard=self.worker.guard,
-        )
-        for summary in steps:
-            (self.worker.on_step if isinstance(summary, StepSummary) else self.worker.on_round)(summary)
-            if (stop := self.worker.should_stop(summary)) is not None:
-                self.worker.save_and_stop(stop)
-                return
-            if self.worker.report_is_due(summary):
-                self.worker.report()
-        self.worker.finish()
 
 
 @pytest.fixture

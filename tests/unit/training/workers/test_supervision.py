@@ -156,6 +156,15 @@ def test_workers_that_come_to_the_end_of_the_plan_are_not_started_again(stage: S
     assert stage.told.events == []
 
 
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+def test_a_validation_is_named_by_the_unit_of_the_length(unit: str) -> None:
+    told, validations = Told(), []
+    renderer = supervision._ProgressRenderer(told, TOP1, unit, lambda *found: validations.append(found))  # type: ignore[arg-type]
+    renderer.show({"points": [[TOP1.val_metric, 62.5, 4000, 1], ["val/loss", 1.0, 4000, 1]]})
+    assert told.lines == [f"{unit} 4000: validation top-1 62.5"]
+    assert validations == [(4000, 62.5)]
+
+
 def test_a_reason_to_stop_that_is_the_workers_own_is_handed_on(stage: Stage) -> None:
     for stop in (
         Stop(reason=StopReason.TOO_MANY_BROKEN, split="train", detail="6 of 12 train videos"),

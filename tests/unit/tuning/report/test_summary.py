@@ -6,7 +6,7 @@ from synthetic_sweeps import result_of, trial
 
 from morphmlp.tasks import scores
 from morphmlp.tuning.report.ranking import ranked
-from morphmlp.tuning.report.summary import answer, number, trial_table
+from morphmlp.tuning.report.summary import answer, length_text, number, trial_table
 
 
 def rows_of(table):
@@ -58,6 +58,13 @@ def test_points_that_cant_be_distinguished_from_the_best_are_marked_and_the_mark
 
 def test_one_epoch_is_not_called_epochs():
     assert "stopped (after 1 epoch)" in table_of([trial(1, state="stopped", epochs=1)])
+
+
+def test_a_trial_of_so_many_steps_says_after_how_many_it_was_stopped():
+    stopped = [trial(n, state="stopped", epochs=n, steps=4000 * n) for n in (1, 2)]
+    assert "stopped 2 (after 4000/8000 steps)" in table_of(stopped)
+    assert length_text(stopped[1]) == "after 8000 steps"
+    assert length_text(replace(stopped[0], steps=0, epochs=0)) == "before its first validation"
 
 
 def test_a_seed_that_was_never_started_is_distinguished_from_those_that_trained():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphmlp.config.loading import read_yaml
-from morphmlp.config.sweep import PopulationSearch, Range, SweepConfig
+from morphmlp.config.sweep import PopulationSearch, Range, SweepConfig, unit_faults
 from morphmlp.tasks.scores import TOP1
 from morphmlp.tuning.search.population import Population
 from morphmlp.tuning.space.space import ImpossiblePoint, Planner, expand
@@ -20,13 +20,13 @@ SPACE = {"optim.lr": RATES, "mixing.label_smoothing": (0.0, 0.1, 0.2, 0.3)}
 EPOCHS = 10
 
 
-def population(*, size=4, quantile=0.25, every_epochs=1, seed=0, space=None, overrides=None):
+def population(*, size=4, quantile=0.25, seed=0, space=None, overrides=None, whole=EPOCHS, unit="epoch", **every):
     sweep = SweepConfig(
         name="s",
         experiment=str(SMALL),
         overrides=overrides or {},
         space=space or SPACE,
-        search=PopulationSearch(kind="population", size=size, quantile=quantile, every_epochs=every_epochs, seed=seed),
+        search=PopulationSearch(kind="population", size=size, quantile=quantile, seed=seed, **every),
         max_concurrent_trials=size,
     )
     base = read_yaml(SMALL)
@@ -35,7 +35,8 @@ def population(*, size=4, quantile=0.25, every_epochs=1, seed=0, space=None, ove
         sweep.space,
         expand(sweep, base).points,
         score=TOP1,
-        whole=EPOCHS,
+        whole=whole,
+        unit=unit,
         make_point=Planner(sweep, base).point,
     )
 
@@ -222,3 +223,31 @@ def test_a_member_takes_only_from_a_better_one_that_still_trains(reports):
 def test_another_seed_decides_otherwise():
     taken = [worst_after_three(population(seed=seed, space={"optim.lr": RATES})).values for seed in (0, 0, 1)]
     assert taken[0] == taken[1] != taken[2]
+
+
+def test_members_of_so_many_steps_look_at_each_other_at_validations_or_every_so_many_steps():
+    steps = {"train.epochs": None, "train.steps": 900, "optim.warmup_epochs": None, "optim.warmup_steps": 0}
+    for every, at, looks in (({}, 100, True), ({"every_steps": 200}, 100, False), ({"every_steps": 200}, 400, True)):
+        members = population(overrides=steps, whole=900, unit="step", **every)
+        taken = worst_after_three(members, epoch=at)
+        assert (taken is not None) == looks
+        if taken is not None:
+            assert taken.reason == f"trial 3 has 50.0 at step {at}"
+    assert worst_after_three(population(overrides=steps, whole=900, unit="step"), epoch=900) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "unit", "faults"),
+    [
+        ({"every_epochs": 2}, "step", ["search.every_epochs: is 2; trials of a length in steps (train.steps) take "]),
+        ({"every_steps": 2}, "epoch", ["search.every_steps: is 2; trials of a length in epochs (train.epochs) take "]),
+        ({"every_steps": 2}, "step", []),
+        ({"every_epochs": 2}, "epoch", []),
+    ],
+)
+def test_a_sweep_counts_in_the_unit_of_its_trials(fields, unit, faults):
+    search = PopulationSearch(kind="population", size=4, **fields)
+    sweep = SweepConfig(name="s", experiment="e", overrides={}, space=SPACE, search=search, max_concurrent_trials=4)
+    found = unit_faults(sweep, unit)
+    assert len(found) == len(faults)
+    assert all(line.startswith(fault) for line, fault in zip(found, faults, strict=True))

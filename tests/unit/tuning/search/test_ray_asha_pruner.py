@@ -1,5 +1,7 @@
 """Which trials the pruner gives up; no Ray is started."""
 
+import pytest
+
 from morphmlp.config.sweep import Asha
 from morphmlp.tasks.scores import TOP1
 from morphmlp.tuning.search.ray_asha_pruner import AshaPruner
@@ -77,3 +79,15 @@ def test_the_seeds_of_a_point_may_lead_alternately():
     assert one.stopped == {2: "validation top-1 70.0 at epoch 3 is not among the best 33% so far"}
     assert one.given_up(1) == FOLLOWS
     assert one.on_score(1, 2, 90.0).reason == FOLLOWS
+
+
+@pytest.mark.parametrize(("grace_steps", "judged_at"), [(None, 4000), (8000, 8000)])
+def test_trials_of_so_many_steps_are_judged_by_steps(grace_steps, judged_at):
+    scheduler = Asha(kind="asha", grace_steps=grace_steps)
+    one = AshaPruner(scheduler, TOP1, whole=80_000, unit="step", first_at=4000)
+    for at in (4000, 8000):
+        for number, score in enumerate([50.0, 60.0, 40.0], start=1):
+            one.on_score(number, at, score)
+    assert one.stopped == {
+        3: f"validation top-1 40.0 at step {judged_at} is not among the best 33% so far",
+    }

@@ -54,6 +54,17 @@ def test_a_training_of_few_steps_takes_only_those():
     assert f"Training takes {9 * step:.3g} hours, at 0.001 GMAC/s" in text
 
 
+@pytest.mark.parametrize(("videos", "batch"), [(10**9, 8), (5, 5)])  # of fewer videos than a batch a step takes all
+def test_a_length_in_steps_takes_those(videos, batch):
+    in_steps = {"train.epochs": None, "optim.warmup_epochs": None, "optim.warmup_steps": 0}
+    sweep = SweepConfig(name="s", experiment=str(SMALL), overrides=in_steps, space={"train.steps": (30, 60)})
+    found = expand(sweep, read_yaml(SMALL))
+    config, cost = found.points[0].config, found.points[0].cost
+    step = batch * config.augment.repeats * cost.gmacs * 3 / 0.001 / 3600
+    text = plan_text(found, sweep, speed=TrainingSpeed(gmacs_per_s=0.001, source="run earlier"), videos=videos)
+    assert f"Training takes {90 * step:.3g} hours, at 0.001 GMAC/s" in text
+
+
 def test_hours_of_points_that_differ_in_cost_alone_are_told_apart():
     text = plan({"model.depths": ([1, 1, 1, 1], [1, 1, 1, 9])})
     hours = [float(line.split("|")[-2]) for line in text.splitlines() if line.startswith("| [")]
