@@ -70,6 +70,8 @@ class ExperimentResult:
     """The task's primary score."""
     scores: Mapping[str, float]
     """All of them, by `ScoreName.key`."""
+    intervals: Mapping[str, tuple[float, float]]
+    """95 % intervals by `ScoreName.key`, of scores that aren't shares of the videos."""
     num_videos: int
     """Test videos scored."""
     items: str
@@ -93,13 +95,19 @@ class ExperimentResult:
 
     def in_words(self, views: str, names: Sequence[ScoreName]) -> str:
         """In a line; `views` are those of a test video, in words."""
-        scores = ", ".join(f"{name.title} {self.scores[name.key]:.2f}" for name in names)
+        scores = ", ".join(f"{name.title} {self.scores[name.key]:.2f}{self._interval_in_words(name)}" for name in names)
         broken = ", ".join(f"{count} of {split}" for split, count in self.quarantined.items() if count) or "none"
         return (
             f"{self.run_name}: test {scores} of {self.num_videos} {self.items} "
             f"({views}; {self.tested}; quarantined: {broken}), {self.wall_s:.0f} s, "
             f"MLflow run {self.run_id}"
         )
+
+    def _interval_in_words(self, name: ScoreName) -> str:
+        if name.key not in self.intervals:
+            return ""
+        low, high = self.intervals[name.key]
+        return f" (95 % interval {low:.2f}-{high:.2f})"
 
 
 @storage_faults_reported()
@@ -229,7 +237,7 @@ def _train_and_test(
     checkpoint, content, which = checkpoint_to_test(config, folder, task.scores[0], progress.line)
     writer.tags({Tags.TESTED: which})
     tested = run_test(task, checkpoint_from(content), data.test, config=config, placement=placement, progress=progress)
-    counts = record_test(tested, data.test, task=task, config=config, writer=writer, folder=folder)
+    counts, intervals = record_test(tested, data.test, task=task, config=config, writer=writer, folder=folder)
     scores = counts.scores()
     if folder.events.exists():
         writer.artifact(folder.events)
@@ -244,6 +252,7 @@ def _train_and_test(
         tested=which,
         score=scores[task.scores[0].key],
         scores=scores,
+        intervals=intervals,
         num_videos=int(counts.num_videos),
         items=data.test.items,
         num_quarantined=len(tested.broken),
@@ -309,8 +318,10 @@ def run_test(
 
 def record_test(
     tested: TestResult, videos: Manifest, *, task: Task, config: ExperimentConfig, writer: RunWriter, folder: RunFolder
-) -> Counts:
+) -> tuple[Counts, Mapping[str, tuple[float, float]]]:
     """Count the scores, and write them with predictions, confusion matrix and quarantine to the record.
+
+    Returns the counts and the task's intervals.
 
     Raises:
         QuarantineLimitError: Too many test videos are broken for the score to stand for the test set.
@@ -352,7 +363,7 @@ def record_test(
             _point(Metrics.TEST_RETRIED, tested.retried),
         ]
     )
-    return counts
+    return counts, intervals
 
 
 def _point(key: str, value: float) -> MetricPoint:

@@ -11,8 +11,9 @@ seeds in the same unit, s^2 / (p (1 - p)); it has k - 1 degrees of freedom of it
 many videos that it has this variance, widened from the normal to the t distribution in the part of the seeds:
 1 / n' = 1 / n + (t / 1.96)^2 theta / k. Where no point has two finished seeds it is Wilson's of the n videos alone.
 
-Differences are judged by Newcombe's method from the two intervals. All of this is for scores that are shares of the
-test videos, in percent, such as top-1. Pure functions of trials.
+Differences are judged by Newcombe's method from the two intervals. All of this is for scores in percent:
+shares of the test videos, such as top-1, and others whose own interval, as of mIoU by bootstrap, says how many videos
+would give a share the same variance, which stand for n. Pure functions of trials.
 """
 
 import json
@@ -217,7 +218,11 @@ def ranked(result: SweepResult) -> Ranking:
 
 
 def interval(
-    scores: Sequence[float], num_videos: int, others: Sequence[tuple[int, float]] = (), *, higher_is_better: bool = True
+    scores: Sequence[float],
+    num_videos: float,
+    others: Sequence[tuple[int, float]] = (),
+    *,
+    higher_is_better: bool = True,
 ) -> Score:
     """Mean and 95 % interval of a point's score, as this module describes.
 
@@ -255,7 +260,7 @@ def _wilson(share: float, videos: float) -> tuple[float, float]:
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
-def _unit(share: float, num_videos: int) -> float:
+def _unit(share: float, num_videos: float) -> float:
     """One video's variance p (1 - p), of a share that is kept off 0 and 1 by four more videos, half of them right."""
     kept_off = (share * num_videos + 2) / (num_videos + 4)
     return kept_off * (1 - kept_off)
@@ -285,8 +290,18 @@ def _score(finished: Sequence[Trial], others: Sequence[tuple[int, float]], prima
     return interval(scores, _num_videos(finished), others, higher_is_better=primary.higher_is_better)
 
 
-def _num_videos(finished: Sequence[Trial]) -> int:
-    return min(trial.num_videos or 1 for trial in finished)
+def _num_videos(finished: Sequence[Trial]) -> float:
+    return min(map(_videos_behind, finished))
+
+
+def _videos_behind(trial: Trial) -> float:
+    """Test videos of a trial; of a score with an interval of its own so many as would give a share its variance."""
+    videos = trial.num_videos or 1
+    if trial.score_interval is None or trial.score is None:
+        return videos
+    low, high = trial.score_interval
+    variance = ((high - low) / 200 / Z) ** 2
+    return _unit(trial.score / 100, videos) / variance if variance else videos
 
 
 def _values(trials: Sequence[Trial], value: Callable[[Trial], float | None]) -> list[float]:

@@ -74,6 +74,7 @@ def run_trial(config: dict[str, TrialJob], *, placement: Placement) -> None:
                 state="finished",
                 score=result.score,
                 scores=dict(result.scores),
+                score_interval=result.intervals.get(primary_score(job.config.task).key),
                 num_videos=result.num_videos,
                 clips_per_s=result.clips_per_s,
                 run_id=result.run_id,

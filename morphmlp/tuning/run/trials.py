@@ -1,6 +1,6 @@
 """What became of a sweep's trials: values that the record, the table and the report are made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,6 +27,8 @@ class TrialEnd:
     """The task's primary score in the test, over `num_videos`; it ranks."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """All scores of the test by key; none where it wasn't tested."""
+    score_interval: Sequence[float] | None = None
+    """95 % interval of the primary score, low and high; None where it's a share of the videos and has theirs."""
     num_videos: int | None = None
     """Test videos scored."""
     clips_per_s: float | None = None

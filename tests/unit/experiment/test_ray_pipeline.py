@@ -13,6 +13,7 @@ from morphmlp.errors import ClusterError, ConfigError, QuarantineLimitError
 from morphmlp.experiment import ray_pipeline
 from morphmlp.experiment.ray_experiment import ExperimentResult
 from morphmlp.tasks.factory import task_of
+from morphmlp.tasks.scores import scores_of
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"
 
@@ -73,6 +74,7 @@ RESULT = ExperimentResult(
     fingerprint="f",
     score=50.0,
     scores={"top1": 50.0, "top5": 75.0},
+    intervals={},
     num_videos=4,
     items="videos",
     num_quarantined=1,
@@ -109,6 +111,13 @@ def test_of_sound_videos_none_is_quarantined():
 def test_a_result_on_images_is_one_of_images():
     images = replace(RESULT, items="images")
     assert " of 4 images (" in images.in_words("1 clip x 1 crop", task_of(load_config(SMALL)).scores)
+
+
+def test_a_score_that_is_no_share_of_the_images_stands_with_its_interval():
+    scores = {"miou": 43.0, "macc": 55.5, "aacc": 80.25}
+    segmented = replace(RESULT, scores=scores, intervals={"miou": (41.5, 44.25)}, items="images")
+    words = segmented.in_words("whole image", scores_of("segmentation"))
+    assert ": test mIoU 43.00 (95 % interval 41.50-44.25), mAcc 55.50, aAcc 80.25 of 4 images (whole image; " in words
 
 
 def test_a_cluster_that_does_not_answer_is_told_before_anything_else(monkeypatch):

@@ -57,6 +57,21 @@ def test_an_interval_stays_between_0_and_100_percent():
     assert hopeless.high > 0
 
 
+@pytest.mark.parametrize(
+    ("score", "own", "videos"),
+    [(43.0, (42.1, 43.9), 2000), (43.0, (38.0, 48.0), 2000), (80.0, (79.5, 80.5), 50), (5.0, (4.0, 6.0), 500)],
+)
+def test_a_score_with_an_interval_of_its_own_keeps_it(score, own, videos):
+    """Wider or narrower than that of a share of the videos; Wilson's isn't quite symmetric."""
+    (point,) = ranked(result_of(seeds("a", [score], videos=videos, score_interval=own))).points
+    assert (point.score.low, point.score.high) == pytest.approx(own, abs=0.06 * (own[1] - own[0]))
+
+
+def test_an_interval_without_width_leaves_the_number_of_videos():
+    (point,) = ranked(result_of(seeds("a", [100.0], videos=50, score_interval=(100.0, 100.0)))).points
+    assert (point.score.low, point.score.high) == (interval([100.0], 50).low, 100.0)
+
+
 def test_other_points_spread_narrows_a_points_own_of_one_degree_of_freedom():
     alone = interval([80.0, 82.0], 400)
     among = interval([80.0, 82.0], 400, [(1, 0.001)] * 11)
