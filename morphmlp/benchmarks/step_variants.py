@@ -148,6 +148,7 @@ class _Training:
             num_frames=config.clip.num_frames,
             crop_size=config.clip.crop_size,
             clips=config.train.micro_batch_size * config.augment.repeats,
+            segmentation=config.segmentation,
         ).total(state.model.recomputed_stages, in_16_bit=state.precision != "fp32")
         self._steps = run_steps(config, state, device=device)
         began = time.perf_counter()

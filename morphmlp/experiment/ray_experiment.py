@@ -224,7 +224,10 @@ def _train_and_test(
         num_val_videos=len(data.val),
         data_fingerprint=data.fingerprints["train"],
         gmacs_per_view=model_cost(
-            config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size
+            config.model,
+            num_frames=config.clip.num_frames,
+            crop_size=config.clip.crop_size,
+            segmentation=config.segmentation,
         ).gmacs,
     )
     for note in (*data.notes, *task.notes(data.train)):

@@ -5,7 +5,7 @@ Counted, not measured: no clock and no GPU take part.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 
 import torch
@@ -14,12 +14,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from morphmlp.config import ModelConfig
+from morphmlp.config.segmentation import SegmentationConfig
 from morphmlp.config.shapes import NUM_STAGES, Chunks, channel_groups, stage_grids, temporal_groups, temporal_tokens
 from morphmlp.config.values import Part
-from morphmlp.models.backbone import MorphMLP
+from morphmlp.models.build import build_network
 from morphmlp.models.morphfc import ALL_BRANCHES, REWEIGHT_REDUCTION
 from morphmlp.models.network import INPUT_CHANNELS
 from morphmlp.models.parts import freeze, training_mode
+from morphmlp.models.segmentation.network import ResNetSegmentation, decoder
 
 # Per input element, as fvcore counts them, with which the paper's numbers agree.
 LAYER_NORM_MACS = 5
@@ -40,31 +42,44 @@ class ModelCost:
     """Billion multiply-accumulates of one view; what the paper prints as FLOPs."""
 
 
-def model_cost(config: ModelConfig, *, num_frames: int, crop_size: int, view_size: int | None = None) -> ModelCost:
+def model_cost(
+    config: ModelConfig,
+    *,
+    num_frames: int,
+    crop_size: int,
+    view_size: int | None = None,
+    segmentation: SegmentationConfig | None = None,
+) -> ModelCost:
     """Parameters and GMAC of one view: convolutions, linear layers and norms, as fvcore counts.
 
-    `view_size` are the view's rows and columns where they are others than those of the training crop.
+    `view_size` are the view's rows and columns where they are others than those of the training crop. An auxiliary head
+    has parameters, and no part in a view.
 
     Raises:
         ConfigError: The sizes don't fit together.
     """
     with torch.device("meta"):
-        model = MorphMLP(config, num_frames=num_frames, crop_size=crop_size).eval()
+        model = build_network(config, num_frames=num_frames, crop_size=crop_size, segmentation=segmentation)
         size = view_size or crop_size
         view = torch.empty(1, *model.input_shape[:-2], size, size)
+    return _counted(model, view)
+
+
+def _counted(module: nn.Module, inputs: object) -> ModelCost:
+    """Of a module on meta, in evaluation."""
     norm_macs = 0
 
-    def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def count(norm: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         nonlocal norm_macs
-        norm_macs += inputs[0].numel() * (LAYER_NORM_MACS if isinstance(module, nn.LayerNorm) else BATCH_NORM_MACS)
+        norm_macs += arguments[0].numel() * (LAYER_NORM_MACS if isinstance(norm, nn.LayerNorm) else BATCH_NORM_MACS)
 
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm | nn.BatchNorm2d | nn.BatchNorm3d):
-            module.register_forward_pre_hook(count)
+    for part in module.modules():
+        if isinstance(part, nn.LayerNorm | nn.BatchNorm2d | nn.BatchNorm3d):
+            part.register_forward_pre_hook(count)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(view)
+        module.eval()(inputs)
     return ModelCost(
-        params=sum(parameter.numel() for parameter in model.parameters()),
+        params=sum(parameter.numel() for parameter in module.parameters()),
         gmacs=(counter.get_total_flops() / 2 + norm_macs) / 1e9,
     )
 
@@ -98,8 +113,20 @@ class _Sum:
         self.macs += other.macs
 
 
-def planned_cost(config: ModelConfig, *, num_frames: int, crop_size: int, view_size: int | None = None) -> ModelCost:
-    """What `model_cost` counts, for sizes that fit together: the same sums by arithmetic alone, in microseconds."""
+def planned_cost(
+    config: ModelConfig,
+    *,
+    num_frames: int,
+    crop_size: int,
+    view_size: int | None = None,
+    segmentation: SegmentationConfig | None = None,
+) -> ModelCost:
+    """What `model_cost` counts, for sizes that fit together: the same sums by arithmetic alone, in microseconds.
+
+    A decoder, and a ResNet, are counted once for each size.
+    """
+    if segmentation is not None and segmentation.backbone == "resnet50":
+        return _resnet_cost(segmentation, config.num_classes, view_size or crop_size)
     image = config.temporal == "none"
     steps = 1 if image else temporal_tokens(num_frames)
     size = view_size or crop_size
@@ -116,9 +143,30 @@ def planned_cost(config: ModelConfig, *, num_frames: int, crop_size: int, view_s
             total.norm(channels, sites)
         tokens = steps if config.temporal == "mixed" else None
         total.add(_block(config, chunks[stage], grid=grid, steps=steps, tokens=tokens).times(depth))
-    total.norm(dims[-1], steps * grids[-1] ** 2)
-    total.linear(dims[-1], config.num_classes, 1)
-    return ModelCost(params=total.params, gmacs=total.macs / 1e9)
+    if segmentation is None:
+        total.norm(dims[-1], steps * grids[-1] ** 2)
+        total.linear(dims[-1], config.num_classes, 1)
+        return ModelCost(params=total.params, gmacs=total.macs / 1e9)
+    for channels, grid in zip(dims, grids, strict=True):
+        total.norm(channels, grid**2)
+    head = _decoder_cost(segmentation, dims, config.num_classes, grids)
+    return ModelCost(params=total.params + head.params, gmacs=total.macs / 1e9 + head.gmacs)
+
+
+@lru_cache(maxsize=1024)
+def _decoder_cost(
+    segmentation: SegmentationConfig, dims: tuple[int, ...], num_classes: int, grids: tuple[int, ...]
+) -> ModelCost:
+    with torch.device("meta"):
+        maps = [torch.empty(1, channels, grid, grid) for channels, grid in zip(dims, grids, strict=True)]
+        return _counted(decoder(segmentation, dims, num_classes=num_classes), maps)
+
+
+@lru_cache(maxsize=1024)
+def _resnet_cost(segmentation: SegmentationConfig, num_classes: int, size: int) -> ModelCost:
+    with torch.device("meta"):
+        model = ResNetSegmentation(segmentation, num_classes=num_classes, crop_size=size)
+        return _counted(model, torch.empty(1, *model.input_shape))
 
 
 def _block(config: ModelConfig, chunks: Chunks, *, grid: int, steps: int, tokens: int | None) -> _Sum:
@@ -170,6 +218,8 @@ class ActivationBytes:
     outside: int
     """By what isn't in a block: stem, downsampling, head, and the input."""
     stages: tuple[StageBytes, ...]
+    loss: int = 0
+    """By the loss of segmentation, in fp32 whatever the arithmetic: log-probabilities of each pixel of the crops."""
 
     def total(self, recomputed_stages: Collection[int] = (), *, in_16_bit: bool = False) -> int:
         """All of it at its greatest, where the blocks of some stages (1-4) are recomputed.
@@ -183,11 +233,18 @@ class ActivationBytes:
                 one_block = max(one_block, (stage.kept - stage.inputs) // stage.blocks)
             else:
                 total += stage.kept
-        return int(SHARE_IN_16_BIT * (total + one_block)) if in_16_bit else total + one_block
+        total += one_block
+        return self.loss + (int(SHARE_IN_16_BIT * total) if in_16_bit else total)
 
 
 def activation_bytes(
-    config: ModelConfig, *, num_frames: int, crop_size: int, clips: int, frozen: Collection[Part] = ()
+    config: ModelConfig,
+    *,
+    num_frames: int,
+    crop_size: int,
+    clips: int,
+    frozen: Collection[Part] = (),
+    segmentation: SegmentationConfig | None = None,
 ) -> ActivationBytes:
     """What one training micro-batch of `clips` clips keeps for the backward pass; less where parts are `frozen`.
 
@@ -197,7 +254,7 @@ def activation_bytes(
         ConfigError: The sizes don't fit together.
     """
     with torch.device("meta"):
-        model = MorphMLP(config, num_frames=num_frames, crop_size=crop_size)
+        model = build_network(config, num_frames=num_frames, crop_size=crop_size, segmentation=segmentation)
         freeze(model, frozen)
         training_mode(model)
         batch = torch.empty(clips, *model.input_shape)
@@ -227,9 +284,10 @@ def activation_bytes(
             block.register_forward_pre_hook(partial(enter, number))
             block.register_forward_hook(leave)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(batch)
+        outputs = model(batch)
     return ActivationBytes(
         outside=_bytes(kept[0]),
+        loss=0 if segmentation is None else len(outputs) * clips * config.num_classes * crop_size**2 * 4,
         stages=tuple(
             StageBytes(kept=_bytes(kept[number]), inputs=_bytes(inputs[number]), blocks=len(blocks))
             for number, blocks in enumerate(model.stage_blocks(), start=1)

@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from morphmlp.config.loading import LATER_FIELDS, LATER_SECTIONS
 from morphmlp.config.schema import ModelConfig
+from morphmlp.config.segmentation import SegmentationConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost, planned_cost
 from morphmlp.models.presets import preset
@@ -74,6 +75,7 @@ class _Measured:
 
 
 _MODEL = TypeAdapter(ModelConfig)
+_SEGMENTATION = TypeAdapter(SegmentationConfig)
 _LATER_PARAMS: Mapping[str, JsonValue] = {
     **{name: value for name, value in LATER_FIELDS.items() if not name.startswith(LATER_SECTIONS)},
     "test.single_crop": "centre",
@@ -191,8 +193,16 @@ def _parsed(text: str) -> JsonValue:
 
 
 @cache
-def _cost(model: ModelConfig, num_frames: int, crop_size: int, view_size: int | None = None) -> ModelCost:
-    return planned_cost(model, num_frames=num_frames, crop_size=crop_size, view_size=view_size)
+def _cost(
+    model: ModelConfig,
+    num_frames: int,
+    crop_size: int,
+    view_size: int | None = None,
+    segmentation: SegmentationConfig | None = None,
+) -> ModelCost:
+    return planned_cost(
+        model, num_frames=num_frames, crop_size=crop_size, view_size=view_size, segmentation=segmentation
+    )
 
 
 def _cost_cells(cost: ModelCost | None) -> tuple[str, str]:
@@ -255,6 +265,8 @@ def _run_cost(run: _Measured) -> ModelCost | None:
         return None
     try:
         model = _MODEL.validate_json(json.dumps(_under("model.", run.params)), strict=True)
-        return _cost(model, frames, crop_size, view_size if isinstance(view_size, int) else None)
+        section = {name: value for name, value in _under("segmentation.", run.params).items() if "." not in name}
+        segmentation = _SEGMENTATION.validate_json(json.dumps(section), strict=True) if section else None
+        return _cost(model, frames, crop_size, view_size if isinstance(view_size, int) else None, segmentation)
     except (ValidationError, ConfigError):
         return None

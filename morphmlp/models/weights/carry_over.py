@@ -14,12 +14,13 @@ from torch import Tensor
 
 from morphmlp.config.shapes import NUM_STAGES, temporal_tokens
 from morphmlp.errors import ConfigError
+from morphmlp.models.parts import part_of
 from morphmlp.models.presets import PRESETS
 from morphmlp.models.weights.describe import (
-    HEAD,
     TEMPORAL_LAYER,
     WeightsDescription,
     first_names,
+    fresh_head,
     other_chunk_shapes,
 )
 
@@ -57,7 +58,7 @@ def carried_over(
 
     - Blocks beyond the file's number in a stage start fresh; surplus ones of the file are left behind.
     - Temporal layers start fresh where the file has none or wires them otherwise (`block_order`, `block_skip`), and a
-      head of other classes, or one that is to be replaced.
+      head of other classes, or one that is to be replaced; a decoder where the file has none or another.
     - Where a stage's chunk length, or the shape of its chunks, differs, its height and width layers (stage 4: the one
       over the frame) start fresh.
     - Where clips have another number of time steps, the layers that mix them start fresh.
@@ -73,11 +74,14 @@ def carried_over(
     Raises:
         ConfigError: Nothing carries over, or the file's chunk lengths are unknown.
     """
+    nothing = f"it is {file.in_words}; nothing of it carries over to {asked.in_words}"
+    if file.backbone != asked.backbone:
+        raise ConfigError([nothing])
     chunks, assumed = _chunk_lengths(file)
     rules = [
         _further_blocks(expected, file, asked),
         _temporal_layers(expected, file, asked),
-        _head(file, asked, replace_head=replace_head),
+        _head(expected, file, asked, replace_head=replace_head),
         _other_chunks(expected, chunks, file, asked),
         _other_time_steps(expected, file, asked),
         _other_branches(state, expected, file, asked),
@@ -91,8 +95,8 @@ def carried_over(
             lines.append(f"fresh: {len(fresh)} {rule.what} ({rule.why})")
             for name in fresh:
                 del left[name]
-    if all(name in HEAD for name in left):
-        raise ConfigError([f"it is {file.in_words}; nothing of it carries over to {asked.in_words}"])
+    if all(part_of(name) == "head" for name in left):
+        raise ConfigError([nothing])
     if behind := [name for name in state if name not in expected]:
         lines.append(f"left behind: {len(behind)} tensors that the network has no place for ({_patterns(behind)})")
     lines = [f"{len(left)} of {len(expected)} tensors carry over", *lines, *assumed]
@@ -105,6 +109,8 @@ def _chunk_lengths(file: WeightsDescription) -> tuple[tuple[int, ...], list[str]
     """Those of the file, and a line where they were taken for granted: files of published size may not state theirs."""
     if file.chunk_lengths is not None:
         return file.chunk_lengths, []
+    if file.backbone != "MorphMLP":
+        return (), []
     for preset in PRESETS.values():
         if (preset.model.depths, preset.model.embed_dims) == (file.depths, file.embed_dims):
             published = preset.model.chunk_lengths
@@ -138,10 +144,9 @@ def _temporal_layers(expected: Iterable[str], file: WeightsDescription, asked: W
     return _Rule(names=names, what="tensors of the temporal layers", why=why)
 
 
-def _head(file: WeightsDescription, asked: WeightsDescription, *, replace_head: bool) -> _Rule:
-    differs = file.num_classes != asked.num_classes
-    why = f"{file.num_classes or 'no'} -> {asked.num_classes} classes" if differs else "start_from.replace_head"
-    return _Rule(names=frozenset(HEAD if differs or replace_head else ()), what="tensors of the head", why=why)
+def _head(expected: Iterable[str], file: WeightsDescription, asked: WeightsDescription, *, replace_head: bool) -> _Rule:
+    names, why = fresh_head(expected, file=file, asked=asked, replace_head=replace_head)
+    return _Rule(names=frozenset(names), what="tensors of the head", why=why)
 
 
 def _other_chunks(

@@ -1,19 +1,20 @@
 """What network a set of tensors belongs to, by names and shapes, and where two networks differ.
 
-Names are those of the released checkpoints.
+Names are those of the released checkpoints, and of torchvision's ResNet-50.
 """
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from morphmlp.config import ModelConfig
+from morphmlp.config.segmentation import SegmentationConfig
 from morphmlp.config.shapes import (
     GROUP_WIDTHS,
     NUM_STAGES,
@@ -25,14 +26,26 @@ from morphmlp.config.shapes import (
 )
 from morphmlp.config.values import BlockOrder, BlockSkip, Branch, BranchSum, Temporal
 from morphmlp.errors import CheckpointError
-from morphmlp.models.backbone import MorphMLP
+from morphmlp.models.build import build_network
 from morphmlp.models.morphfc import ALL_BRANCHES
+from morphmlp.models.parts import part_of
 from morphmlp.models.presets import PRESETS, Preset
+from morphmlp.models.segmentation.decoders import SemanticFpn, UperNet
+from morphmlp.models.segmentation.resnet import DEPTHS, DIMS, ResNetBackbone
 
 NAMES_SHOWN = 3
 """Tensors that a report names; the rest is counted."""
 FIRST_CONVOLUTION = "patch_embed1.proj1.weight"
+RESNET_CONVOLUTION = "conv1.weight"
 HEAD = ("head.weight", "head.bias")
+RESNET_HEAD = ("fc.weight", "fc.bias")
+CLASSIFIER = frozenset({*HEAD, *RESNET_HEAD, "norm.weight", "norm.bias"})
+"""What a classifier has behind its last stage, and a network that segments hasn't."""
+_ROW_PER_CLASS = re.compile(r"(head|fc|decoder\.(classifier|auxiliary\.1)\.conv)\.(weight|bias)")
+_DECODER = ("decoder.", "norms.")
+_RESNET_BLOCK = "layer1.0.conv1.weight"
+_COUNTER = ".num_batches_tracked"
+"""BatchNorm's count of updates, which nothing reads and old files don't have."""
 TEMPORAL_LAYER = re.compile(r"blocks\d\.\d+\.(t_fc|t_norm1)\.")
 """Beginning of the names of MorphFC_t's tensors, its norm's included."""
 _BRANCH_LAYER = re.compile(r"blocks[1-3]\.\d+\.fc\.mlp_([hwc])\.")
@@ -81,10 +94,15 @@ class WeightsDescription:
     """Channels of a group over C / L; None: there are no layers over chunks in stages 1-3."""
     wiring: tuple[BlockOrder, BlockSkip] | None = None
     """Order of the token layers and the skip; None: the file doesn't say, or there are no temporal layers."""
+    backbone: Literal["MorphMLP", "ResNet-50"] = "MorphMLP"
+    decoder: str | None = None
+    """What makes a class of each pixel, `semantic_fpn of 128 channels`; None: it's a classifier."""
 
     @property
     def size(self) -> str:
         """`MorphMLP-S`, or the depths and widths of a network that isn't a published one."""
+        if self.backbone != "MorphMLP":
+            return self.backbone
         for name, preset in PRESETS.items():
             if (preset.model.depths, preset.model.embed_dims) == (self.depths, self.embed_dims):
                 return f"MorphMLP-{name.split('_')[1].upper()}"
@@ -108,7 +126,8 @@ class WeightsDescription:
             only.append(f"groups {self.group_width:g} times as wide")
         if self.wiring not in (None, PUBLISHED_WIRING):
             only.append(" with skip ".join(self.wiring))
-        return ", ".join([f"{self.size} ({self.kind})", *frames, head, *only])
+        decoder = [] if self.decoder is None else [self.decoder]
+        return ", ".join([f"{self.size} ({self.kind})", *frames, *decoder, head, *only])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +173,12 @@ def without_prefix(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]
     Raises:
         CheckpointError: Several networks, or two tensors of one name.
     """
-    firsts = [name for name in state if f".{name}".endswith(f".{FIRST_CONVOLUTION}")]
+    endings = (FIRST_CONVOLUTION, _RESNET_BLOCK)
+    firsts = [(name, ending) for name in state for ending in endings if f".{name}".endswith(f".{ending}")]
     if len(firsts) > 1:
-        raise CheckpointError(f"holds several networks ({first_names(firsts)}); save the tensors of one alone")
-    prefix = firsts[0].removesuffix(FIRST_CONVOLUTION) if firsts else ""
+        several = first_names([name for name, _ in firsts])
+        raise CheckpointError(f"holds several networks ({several}); save the tensors of one alone")
+    prefix = firsts[0][0].removesuffix(firsts[0][1]) if firsts else ""
     found = {name.removeprefix(prefix): value for name, value in state.items()}
     if len(found) < len(state):
         twice = [name for name in state if prefix + name in state]
@@ -170,16 +191,43 @@ def compare_keys(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
     shapes = {name: (list(state[name].shape), list(expected[name].shape)) for name in expected if name in state}
     return KeyReport(
         fitting=sum(there == here for there, here in shapes.values()),
-        missing=tuple(name for name in expected if name not in state),
+        missing=tuple(name for name in expected if name not in state and not name.endswith(_COUNTER)),
         unexpected=tuple(name for name in state if name not in expected),
         mismatched=tuple(f"{name} {there} against {here}" for name, (there, here) in shapes.items() if there != here),
     )
 
 
-def expected_state(model: ModelConfig, *, num_frames: int, crop_size: int) -> dict[str, Tensor]:
+def expected_state(
+    model: ModelConfig, *, num_frames: int, crop_size: int, segmentation: SegmentationConfig | None = None
+) -> dict[str, Tensor]:
     """Names and shapes of a network's tensors, without values (on the meta device)."""
     with torch.device("meta"):
-        return MorphMLP(model, num_frames=num_frames, crop_size=crop_size).state_dict()
+        network = build_network(model, num_frames=num_frames, crop_size=crop_size, segmentation=segmentation)
+        return network.state_dict()
+
+
+def has_row_per_class(name: str) -> bool:
+    """Whether a tensor has one row for each class."""
+    return _ROW_PER_CLASS.fullmatch(name) is not None
+
+
+def fresh_head(
+    expected: Iterable[str], *, file: WeightsDescription, asked: WeightsDescription, replace_head: bool
+) -> tuple[list[str], str]:
+    """The tensors of a network's head that aren't taken from a file, and why not; none and nothing where all are.
+
+    A decoder can't come from a classifier. From the same decoder all is taken but what has a row for each class, where
+    the classes differ or the head is to be replaced.
+    """
+    head = [name for name in expected if part_of(name) == "head"]
+    if asked.decoder is not None and file.decoder is None:
+        return head, "the file is a classifier's"
+    if asked.decoder != file.decoder:
+        return head, f"decoder {file.decoder} -> {asked.decoder or 'none'}"
+    rows = [name for name in head if has_row_per_class(name)]
+    if file.num_classes != asked.num_classes:
+        return rows, f"{file.num_classes or 'no'} -> {asked.num_classes} classes"
+    return (rows, "start_from.replace_head") if replace_head else ([], "")
 
 
 def describe_tensors(state: Mapping[str, Tensor], stated: Preset | None = None) -> WeightsDescription:
@@ -192,15 +240,29 @@ def describe_tensors(state: Mapping[str, Tensor], stated: Preset | None = None) 
     Where the file itself states its network, frames and chunk lengths are taken from there.
 
     Raises:
-        CheckpointError: The tensors aren't those of a complete MorphMLP, or contradict what the file states.
+        CheckpointError: The tensors aren't those of a complete network, or contradict what the file states.
     """
-    found = _deduced(state)
-    report = compare_keys(state, _complete_network(found))
+    resnet = _RESNET_BLOCK in state
+    found = _resnet(None) if resnet else _deduced(state)
+    head = _decoder_of(state, found.embed_dims)
+    if head is not None:
+        found = replace(found, decoder=_decoder_in_words(head), num_classes=head.classifier.conv.out_channels)
+    elif resnet and RESNET_HEAD[0] in state:
+        found = replace(found, num_classes=state[RESNET_HEAD[0]].shape[0])
+    complete = _complete_resnet(found) if resnet else _complete_network(found)
+    if head is not None:
+        complete = {name: value for name, value in complete.items() if name not in CLASSIFIER}
+        complete |= {f"decoder.{name}": value for name, value in head.state_dict().items()}
+        if not resnet:
+            norms = nn.ModuleList(nn.LayerNorm(channels, device="meta") for channels in found.embed_dims)
+            complete |= {f"norms.{name}": value for name, value in norms.state_dict().items()}
+    report = compare_keys(state, complete)
     if not report.clean:
         raise CheckpointError(f"its tensors aren't exactly those of {found.size}: {report.in_words}")
-    if stated is None:
+    if stated is None or resnet:
         return found
     said = describe_model(stated.model, num_frames=stated.num_frames, crop_size=stated.crop_size)
+    said = replace(said, decoder=found.decoder)
     contradictions = differences(replace(found, num_frames=None), said)
     if found.kind != said.kind:
         contradictions.append(f"{found.kind} against {said.kind}")
@@ -218,9 +280,22 @@ def describe_tensors(state: Mapping[str, Tensor], stated: Preset | None = None) 
     )
 
 
-def describe_model(model: ModelConfig, *, num_frames: int, crop_size: int | None = None) -> WeightsDescription:
+def describe_model(
+    model: ModelConfig,
+    *,
+    num_frames: int,
+    crop_size: int | None = None,
+    segmentation: SegmentationConfig | None = None,
+) -> WeightsDescription:
     """A configured network, to compare with what `describe_tensors` finds; without a crop, chunks have no shape."""
     kind = _KINDS[model.temporal]
+    if segmentation is not None:
+        auxiliary = segmentation.auxiliary_weight > 0
+        decoder = _in_words(segmentation.decoder, segmentation.decoder_channels, auxiliary=auxiliary)
+        if segmentation.backbone == "resnet50":
+            return replace(_resnet(model.num_classes), decoder=decoder)
+        classifier = describe_model(model, num_frames=num_frames, crop_size=crop_size)
+        return replace(classifier, decoder=decoder)
     return WeightsDescription(
         kind=kind,
         depths=model.depths,
@@ -239,7 +314,12 @@ def describe_model(model: ModelConfig, *, num_frames: int, crop_size: int | None
 
 
 def differences(file: WeightsDescription, asked: WeightsDescription) -> list[str]:
-    """Where two networks differ, `field X against Y`; kind and classes, which can be bridged, are left out."""
+    """Where two networks differ, `field X against Y`; kind and classes, which can be bridged, are left out.
+
+    So is a decoder that the file hasn't: it starts fresh.
+    """
+    if file.backbone != asked.backbone:
+        return [f"backbone {file.backbone} against {asked.backbone} (segmentation.backbone)"]
     found = [
         f"{name} {_listed(there)} against {_listed(here)}"
         for name, there, here in (
@@ -267,6 +347,17 @@ def differences(file: WeightsDescription, asked: WeightsDescription) -> list[str
     return found
 
 
+def decoder_difference(file: WeightsDescription, asked: WeightsDescription) -> list[str]:
+    """Where the file's decoder isn't the network's."""
+    if file.decoder in (None, asked.decoder):
+        return []
+    if asked.decoder is None:
+        return [f"decoder {file.decoder} against a classifier, which start_from.carry: fitting makes of its backbone"]
+    return [
+        f"decoder {file.decoder} against {asked.decoder}, start_from.replace_head: true starts with a fresh decoder"
+    ]
+
+
 def other_chunk_shapes(file: WeightsDescription, asked: WeightsDescription) -> list[int]:
     """The stages, from 1, whose chunks have one length and another shape.
 
@@ -289,6 +380,52 @@ def _shape_in_words(chunks: Chunks) -> str:
     window = trained_window(chunks.length, chunks.side, stage=chunks.stage)
     shape = "line" if window is None else f"{window[0]}x{window[1]}"
     return shape if chunks.shape == "windows" else f"{shape} (else {chunks.shape})"
+
+
+def _resnet(num_classes: int | None) -> WeightsDescription:
+    return WeightsDescription(
+        kind="image",
+        depths=DEPTHS,
+        embed_dims=DIMS,
+        mlp_hidden=_four(channels // 4 for channels in DIMS),
+        num_classes=num_classes,
+        num_frames=None,
+        possible_frames=(),
+        chunk_lengths=None,
+        backbone="ResNet-50",
+    )
+
+
+def _complete_resnet(found: WeightsDescription) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        state: dict[str, Tensor] = ResNetBackbone(crop_size=32).state_dict()
+        head = {} if found.num_classes is None else nn.Linear(DIMS[-1], found.num_classes).state_dict()
+    return state | {f"fc.{name}": value for name, value in head.items()}
+
+
+def _decoder_of(state: Mapping[str, Tensor], dims: Sequence[int]) -> SemanticFpn | UperNet | None:
+    """The decoder that these tensors are of, on meta, for maps of `dims` channels; None where they are of none."""
+    if not any(name.startswith(_DECODER) for name in state):
+        return None
+    shapes = {name: value.shape for name, value in state.items() if value.ndim == 4}
+    classes = shapes.get("decoder.classifier.conv.weight", (1,))[0]
+    with torch.device("meta"):
+        if (fusion := shapes.get("decoder.fusion.conv.weight")) is not None:
+            auxiliary = any(name.startswith("decoder.auxiliary.") for name in state)
+            return UperNet(dims, channels=fusion[0], classes=classes, dropout=0.0, auxiliary=auxiliary)
+        channels = shapes.get("decoder.levels.0.0.conv.weight", (1,))[0]
+        return SemanticFpn(dims, channels=channels, classes=classes, dropout=0.0)
+
+
+def _decoder_in_words(decoder: SemanticFpn | UperNet) -> str:
+    channels = decoder.classifier.conv.in_channels
+    if isinstance(decoder, SemanticFpn):
+        return _in_words("semantic_fpn", channels, auxiliary=False)
+    return _in_words("upernet", channels, auxiliary=decoder.auxiliary is not None)
+
+
+def _in_words(decoder: str, channels: int, *, auxiliary: bool) -> str:
+    return f"{decoder} of {channels} channels" + (" with an auxiliary head" if auxiliary else "")
 
 
 def _deduced(state: Mapping[str, Tensor]) -> WeightsDescription:

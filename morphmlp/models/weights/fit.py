@@ -17,16 +17,21 @@ from torch import Tensor
 
 from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError
+from morphmlp.models.parts import part_of
 from morphmlp.models.weights.carry_over import carried_over
 from morphmlp.models.weights.describe import (
+    CLASSIFIER,
     FIRST_CONVOLUTION,
-    HEAD,
     PUBLISHED_WIRING,
+    RESNET_CONVOLUTION,
     TEMPORAL_LAYER,
     WeightsDescription,
     compare_keys,
+    decoder_difference,
     differences,
     first_names,
+    fresh_head,
+    has_row_per_class,
 )
 
 
@@ -62,11 +67,15 @@ def fit_weights(
     else:
         faults = [*differences(file, asked), *_bridge_faults(file, asked, start, head_rows)]
     fresh = _fresh(expected, file, asked, start)
-    result, done = dict(state), []
+    other = asked.decoder is not None and asked.decoder != file.decoder
+    result = {
+        name: value for name, value in state.items() if not (other and (part_of(name) == "head" or name in CLASSIFIER))
+    }
+    done = []
     if start.inflate is not None:
         done.append(f"{inflate(result, expected, start.inflate)} convolutions got a time axis ({start.inflate})")
     if faults:
-        needed = {name: value for name, value in expected.items() if name in state or name not in fresh}
+        needed = {name: value for name, value in expected.items() if name in result or name not in fresh}
         tensors = [] if partly else [compare_keys(result, needed).in_words]
         raise ConfigError(
             [f"it is {file.in_words}; the experiment needs {asked.in_words}: {'; '.join(faults)}", *tensors]
@@ -74,16 +83,19 @@ def fit_weights(
     if damaged := [name for name, value in state.items() if not value.isfinite().all()]:
         raise ConfigError([f"{len(damaged)} tensors hold numbers that aren't finite ({first_names(damaged)})"])
     if start.reverse_channels:
-        result[FIRST_CONVOLUTION] = result[FIRST_CONVOLUTION].flip(1)
+        first = FIRST_CONVOLUTION if file.backbone == "MorphMLP" else RESNET_CONVOLUTION
+        result[first] = result[first].flip(1)
         done.append("the first convolution's colours were reversed")
     if head_rows is not None:
         result = with_head_rows(result, head_rows)
     head_notes = _head_notes(file, asked, start, head_rows)
+    if asked.decoder is not None:
+        head_notes = _decoder_notes(fresh, file, asked, head_notes)
     if partly:
         result, carried = carried_over(result, expected, file=file, asked=asked, replace_head=start.replace_head)
-        notes = [*carried, *done, *(head_notes if HEAD[0] in result else [])]
+        notes = [*carried, *done, *(head_notes if any(map(has_row_per_class, result)) else [])]
     else:
-        result = {name: value for name, value in result.items() if not (name in HEAD and name in fresh)}
+        result = {name: value for name, value in result.items() if not (name in fresh and part_of(name) == "head")}
         report = compare_keys(result, {name: value for name, value in expected.items() if name not in fresh})
         if not report.clean:
             raise ConfigError([report.in_words])
@@ -113,7 +125,7 @@ def inflate(state: dict[str, Tensor], expected: Mapping[str, Tensor], how: Liter
 
 def with_head_rows(state: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
     """The same weights, of whose head row `i` is the former row `rows[i]`."""
-    return {name: value[list(rows)] if name in HEAD else value for name, value in state.items()}
+    return {name: value[list(rows)] if has_row_per_class(name) else value for name, value in state.items()}
 
 
 def class_rows(order: Sequence[str], class_names: Sequence[str], *, where: str) -> list[int]:
@@ -157,11 +169,16 @@ def _bridge_faults(
         faults.append("its convolutions have a time axis, an image network's have none")
     elif file.kind == "video" and asked.kind != "video":
         faults.append("it has temporal layers, with model.temporal: averaged there are none")
-    if file.num_classes != asked.num_classes and not start.replace_head:
+    if asked.decoder != file.decoder:
+        faults += [] if start.replace_head and asked.decoder is not None else decoder_difference(file, asked)
+    elif file.num_classes != asked.num_classes and not start.replace_head:
         faults.append(
             f"classes {file.num_classes or 'none'} against {asked.num_classes}, "
             "start_from.replace_head: true starts with a fresh head"
         )
+    if head_rows is not None and asked.decoder != file.decoder:
+        faults.append("start_from.class_order names rows of a head that a new decoder doesn't take; leave it out")
+        return faults
     return [*faults, *_class_order_faults(file, head_rows)]
 
 
@@ -182,8 +199,8 @@ def _fresh(
 ) -> list[str]:
     """The network's tensors that the file can't have, or that aren't taken from it."""
     temporal = asked.kind == "video" and file.kind != "video"
-    head = start.replace_head or file.num_classes != asked.num_classes
-    return [name for name in expected if (temporal and TEMPORAL_LAYER.match(name)) or (head and name in HEAD)]
+    head, _ = fresh_head(expected, file=file, asked=asked, replace_head=start.replace_head)
+    return [name for name in expected if (temporal and TEMPORAL_LAYER.match(name)) or name in head]
 
 
 def _head_notes(
@@ -198,10 +215,22 @@ def _head_notes(
     return ["the head's rows are taken to be in the manifest's order"]
 
 
+def _decoder_notes(
+    fresh: Sequence[str], file: WeightsDescription, asked: WeightsDescription, head_notes: list[str]
+) -> list[str]:
+    """What becomes of a decoder; where it's the file's own, its classifiers are what a head is elsewhere."""
+    if asked.decoder == file.decoder:
+        return head_notes
+    count = sum(part_of(name) == "head" for name in fresh)
+    norms = "the norms of the maps and " if any(name.startswith("norms.") for name in fresh) else ""
+    there = "a classifier, whose head is left" if file.decoder is None else file.decoder
+    return [f"fresh: {norms}the decoder, {count} tensors ({there} in the file, {asked.decoder} here)"]
+
+
 def _other_notes(fresh: Sequence[str], file: WeightsDescription, asked: WeightsDescription) -> list[str]:
     """Temporal layers that start fresh, and what no shape could confirm."""
     notes = []
-    if temporal := [name for name in fresh if name not in HEAD]:
+    if temporal := [name for name in fresh if part_of(name) != "head"]:
         notes.append(f"fresh: {len(temporal)} tensors of the temporal layers ({first_names(temporal)})")
     if file.chunk_lengths is None and asked.chunk_lengths is not None:
         notes.append(f"chunk lengths aren't in the file: taken to be the experiment's {list(asked.chunk_lengths)}")

@@ -74,6 +74,7 @@ def _stages_to_fit(config: ExperimentConfig, precision: Precision, *, memory: in
         crop_size=config.clip.crop_size,
         clips=config.train.micro_batch_size * config.augment.repeats,
         frozen=config.train.frozen_parts,
+        segmentation=config.segmentation,
     )
 
     def needed(stages: Collection[int]) -> int:

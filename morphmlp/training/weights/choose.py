@@ -38,8 +38,13 @@ def starting_from(config: ExperimentConfig, source: str, log: Callable[[str], No
     except MorphMLPError as error:
         raise ConfigError([f"--start-from: {line}" for line in str(error).splitlines()]) from None
     start = replace(config.start_from or StartConfig(weights=str(path)), weights=str(path), training_state=False)
-    network = describe_model(config.model, num_frames=config.clip.num_frames)
-    if file.num_classes != network.num_classes and not start.replace_head:
+    network = describe_model(config.model, num_frames=config.clip.num_frames, segmentation=config.segmentation)
+    if network.decoder is not None and file.decoder is None:
+        log(f"{option}: weights of a classifier: its head is left, and the decoder starts fresh")
+    elif file.decoder != network.decoder and not start.replace_head:
+        log(f"{option}: decoder {file.decoder} there, {network.decoder or 'none'} here: it starts fresh")
+        start = replace(start, replace_head=True, class_order=None, class_order_sha256=None)
+    elif file.num_classes != network.num_classes and not start.replace_head:
         log(f"{option}: {file.num_classes or 'no'} classes there, {network.num_classes} here: the head starts fresh")
         start = replace(start, replace_head=True, class_order=None, class_order_sha256=None)
     if file.kind == "image" and network.kind != "image" and start.inflate is None:

@@ -98,8 +98,7 @@ def tensor_account(config: ExperimentConfig, class_names: Sequence[str]) -> dict
     if config.start_from is None:
         return {"taken": [], "fresh": [], "left": []}
     file, fitted = _fitted(config.start_from, config, class_names)
-    clip = config.clip
-    return _account(expected_state(config.model, num_frames=clip.num_frames, crop_size=clip.crop_size), file, fitted)
+    return _account(_network_of(config), file, fitted)
 
 
 def _account(network: Mapping[str, Tensor], file: WeightsFile, fitted: FittedWeights) -> dict[str, list[str]]:
@@ -120,20 +119,31 @@ def _fitted(
         raise ConfigError([f"start_from.weights: {line}" for line in str(error).splitlines()]) from None
     if start.sha256 not in (None, file.sha256):
         raise ConfigError([f"start_from.sha256: {start.weights} has {file.sha256}, not {start.sha256}"])
-    model, clip = config.model, config.clip
     head_rows = None if start.class_order is None else _head_rows(start, class_names)
     try:
         fitted = fit_weights(
             file.state,
-            expected_state(model, num_frames=clip.num_frames, crop_size=clip.crop_size),
+            _network_of(config),
             file=file.description,
-            asked=describe_model(model, num_frames=clip.num_frames, crop_size=clip.crop_size),
+            asked=describe_model(
+                config.model,
+                num_frames=config.clip.num_frames,
+                crop_size=config.clip.crop_size,
+                segmentation=config.segmentation,
+            ),
             start=start,
             head_rows=head_rows,
         )
     except ConfigError as error:
         raise ConfigError([f"start_from.weights: {start.weights}: {line}" for line in error.faults]) from None
     return file, fitted
+
+
+def _network_of(config: ExperimentConfig) -> dict[str, Tensor]:
+    clip = config.clip
+    return expected_state(
+        config.model, num_frames=clip.num_frames, crop_size=clip.crop_size, segmentation=config.segmentation
+    )
 
 
 def _head_rows(start: StartConfig, class_names: Sequence[str]) -> list[int]:

@@ -13,9 +13,10 @@ import torch
 from pydantic import JsonValue
 
 from morphmlp.config import ExperimentConfig, ModelConfig
+from morphmlp.config.segmentation import SegmentationConfig
 from morphmlp.config.shapes import NUM_STAGES, channel_groups, stage_grids, temporal_groups, temporal_tokens
 from morphmlp.config.sweep import BudgetConfig
-from morphmlp.models import MorphMLP
+from morphmlp.models.build import build_network
 from morphmlp.models.cost import ModelCost
 
 SCALES = tuple(sorted((2 ** (step / 24) for step in range(-72, 73)), key=lambda scale: abs(math.log(scale))))
@@ -32,11 +33,18 @@ class Sizes:
     model: ModelConfig
     num_frames: int
     crop_size: int
+    segmentation: SegmentationConfig | None = None
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> "Sizes":
         """Those of an experiment."""
-        return cls(model=config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size)
+        clip = config.clip
+        return cls(
+            model=config.model,
+            num_frames=clip.num_frames,
+            crop_size=clip.crop_size,
+            segmentation=config.segmentation,
+        )
 
 
 def nearest_values(values: Mapping[str, JsonValue], sizes: Sizes) -> dict[str, JsonValue]:
@@ -127,7 +135,10 @@ def budget_faults(cost: ModelCost, budget: BudgetConfig) -> list[str]:
 def measured_latency_ms(sizes: Sizes) -> float:
     """Milliseconds of a forward pass of one view in fp32, on the GPU where there is one: median over some passes."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = MorphMLP(sizes.model, num_frames=sizes.num_frames, crop_size=sizes.crop_size).eval().to(device)
+    network = build_network(
+        sizes.model, num_frames=sizes.num_frames, crop_size=sizes.crop_size, segmentation=sizes.segmentation
+    )
+    model = network.eval().to(device)
     view = torch.zeros(1, *model.input_shape, device=device)
     times = []
     with torch.inference_mode():

@@ -13,7 +13,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from morphmlp.config import ExperimentConfig, ModelConfig, config_from_mapping, with_overrides
 from morphmlp.config.clip import ClipConfig
-from morphmlp.config.segmentation import with_neutral_sections
+from morphmlp.config.segmentation import SegmentationConfig, with_neutral_sections
 from morphmlp.config.sweep import Range, SweepConfig, unit_faults
 from morphmlp.data.stream.plan import random_generator
 from morphmlp.errors import ConfigError
@@ -203,10 +203,15 @@ class Planner:
     def _checked(self, values: Mapping[str, JsonValue]) -> tuple[Sizes | None, tuple[str, ...]]:
         """What the values make of the network, None where that can't be read; and what is wrong with them."""
         parts = self._assembly.parts(values)
-        model, clip = parts.get("model"), parts.get("clip")
+        model, clip, segmentation = parts.get("model"), parts.get("clip"), parts.get("segmentation")
         sizes = None
         if isinstance(model, ModelConfig) and isinstance(clip, ClipConfig):
-            sizes = Sizes(model=model, num_frames=clip.num_frames, crop_size=clip.crop_size)
+            sizes = Sizes(
+                model=model,
+                num_frames=clip.num_frames,
+                crop_size=clip.crop_size,
+                segmentation=segmentation if isinstance(segmentation, SegmentationConfig) else None,
+            )
             # Shape rules alone are checked in no time; most impossible points break them.
             if faults := model.shape_faults(clip.crop_size):
                 return sizes, tuple(faults)
@@ -224,9 +229,10 @@ class Planner:
             *(model.embed_dims, model.depths, model.mlp_ratio, model.num_classes, model.temporal, model.branches),
             *(model.branch_sum, model.group_width, frames, crop),
             *((model.chunk_shape, model.chunk_crop_size, model.chunk_lengths) if padded else ()),
+            sizes.segmentation,
         )
         if key not in self._costs:
-            self._costs[key] = planned_cost(model, num_frames=frames, crop_size=crop)
+            self._costs[key] = planned_cost(model, num_frames=frames, crop_size=crop, segmentation=sizes.segmentation)
         return self._costs[key]
 
     def _fit(self, sizes: Sizes) -> Sizes:
