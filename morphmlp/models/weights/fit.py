@@ -67,11 +67,9 @@ def fit_weights(
     else:
         faults = [*differences(file, asked), *_bridge_faults(file, asked, start, head_rows)]
     fresh = _fresh(expected, file, asked, start)
-    other = asked.decoder is not None and asked.decoder != file.decoder
-    result = {
-        name: value for name, value in state.items() if not (other and (part_of(name) == "head" or name in CLASSIFIER))
-    }
-    done = []
+    done, result = list[str](), dict(state)
+    if not partly and asked.decoder not in (None, file.decoder):
+        result = {name: value for name, value in state.items() if part_of(name) != "head" and name not in CLASSIFIER}
     if start.inflate is not None:
         done.append(f"{inflate(result, expected, start.inflate)} convolutions got a time axis ({start.inflate})")
     if faults:
