@@ -192,13 +192,13 @@ class _Group:
         """Open the label map of one of them.
 
         Raises:
-            DecodeError: It can't be used; the message names it.
+            DecodeError: It can't be used.
         """
         following = list(takewhile(lambda later: later is not None, self.maps[place:]))
         try:
             return self._opened(decoder, place, cast(list[OpenVideo], following), self._maps_ahead)
         except DecodeError as error:
-            raise type(error)(f"its label map {source.path}: {error}") from None
+            raise type(error)(f"its label map {error}") from None
 
     def _opened(self, decoder: str, place: int, sources: OpenVideo | list[OpenVideo], ahead: _Ahead) -> FrameReader:
         """One at a place; it and some of those behind it are decoded ahead where there are several sources."""
