@@ -11,6 +11,7 @@
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
     python pipelines/benchmark.py train-step                what a run adds to a step of a plain loop
     python pipelines/benchmark.py step-variants             what 16-bit arithmetic, compilation, recomputation do to it
+    python pipelines/benchmark.py chunk-shapes              what images cost whose maps the chunks don't divide
     python pipelines/benchmark.py checkpoint-stall          what a checkpoint of the S model delays training by
 
 The figures mean something on an otherwise idle machine.
@@ -254,6 +255,30 @@ def step_variants(
         f"steps, on {found.device}"
     )
     write_json(json, found)
+
+
+@main.command()
+@click.option("--preset", type=click.Choice(["t", "s", "b"]), default="s", help="published image model")
+@click.option("--size", type=COUNT, default=512, help="rows and columns of the images, pixels")
+@click.option("--images", type=COUNT, default=1, help="of them in a pass")
+@click.option("--rounds", type=COUNT, default=11, help="rounds of each way")
+@click.option("--threads", type=COUNT, default=1, help="threads on CPUs")
+@json_option
+def chunk_shapes(*, preset: str, size: int, images: int, rounds: int, threads: int, json: Path | None) -> None:
+    """A backbone on large images, by chunk shape, against as many pixels in crops of 224."""
+    import torch
+
+    from morphmlp.benchmarks.chunk_shapes import measure_chunk_shapes, shapes_table
+
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = torch.bfloat16 if device.type == "cuda" else torch.float32
+    found = measure_chunk_shapes(
+        f"morphmlp_{preset}_image", size=size, images=images, rounds=rounds, device=device, precision=precision
+    )
+    print(shapes_table(found))
+    print(f"forward passes of {images} images of {size} px, {rounds} interleaved rounds, {device}, {precision}")
+    write_json(json, [asdict(cost) for cost in found])
 
 
 @main.command()

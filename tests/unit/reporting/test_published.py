@@ -9,9 +9,9 @@ import yaml
 
 from morphmlp.config.loading import load_config
 from morphmlp.errors import ConfigError
-from morphmlp.models.cost import model_cost
+from morphmlp.models.cost import model_cost, planned_cost
 from morphmlp.models.presets import PRESETS, preset
-from morphmlp.reporting.published import load_published, printed_numbers
+from morphmlp.reporting.published import ADE20K, load_published, printed_numbers
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "experiments" / "published.yaml"
@@ -146,6 +146,31 @@ def test_the_page_on_models_has_the_counts_next_to_what_is_printed():
     plain = [cost_of(f"morphmlp_{size}_image", branch_sum="plain")[0] for size in "tsbl"]
     assert f"S has {plain[1]} M" in text
     assert f"{plain[0]}, {plain[2]} and {plain[3]} M" in text
+
+
+def test_the_page_on_models_has_the_counts_of_networks_that_segment():
+    fpn = load_config(ROOT / "tests" / "unit" / "small_segmentation.yaml").segmentation
+    decoders = {
+        "Semantic FPN": replace(fpn, decoder="semantic_fpn", decoder_channels=128, auxiliary_weight=0.0),
+        "UPerNet": replace(fpn, decoder="upernet", decoder_channels=512, auxiliary_weight=0.4),
+    }
+    printed = {
+        row.model: row.params_m for others in PUBLISHED.others if others.dataset == ADE20K for row in others.rows
+    }
+    [table] = rows_of("models.md", "Segmentation")
+    assert len(table) == 8
+    for model, decoder, shown, params, plain, gmacs in table:
+        resnet = model == "ResNet-50"
+        size = "t" if resnet else model[-1].lower()
+        network = replace(preset(f"morphmlp_{size}_image").model, num_classes=150, chunk_crop_size=224)
+        segmentation = replace(decoders[decoder], backbone="resnet50" if resnet else "morphmlp")
+        found = [
+            planned_cost(replace(network, branch_sum=how), num_frames=1, crop_size=512, segmentation=segmentation)
+            for how in ("weighted", "plain")
+        ]
+        assert shown == (f"{printed[model]:g}" if decoder == "Semantic FPN" else "")
+        assert (params, gmacs) == (f"{found[0].params / 1e6:.2f}", f"{found[0].gmacs:.2f}")
+        assert plain == ("" if resnet else f"{found[1].params / 1e6:.2f}")
 
 
 def test_the_page_on_ablations_has_what_is_printed():
