@@ -23,7 +23,8 @@ from morphmlp.files import atomic_file
 SPLITS = ("train", "val", "test")
 HOW_TO_PREPARE = (
     "manifests are written by `python pipelines/prepare.py`: `folder DIR --output DIR` takes your own videos, "
-    "`imagenet DIR --output DIR` ImageNet in any form, "
+    "`imagenet DIR --output DIR` ImageNet in any form, `ade20k DIR --output DIR` and `segmentation --images DIR "
+    "--masks DIR --classes FILE --output DIR` images with label maps, "
     "`k400|ssv1|ssv2 --annotations FILE --videos DIR --output FILE.parquet` annotations, and `demo` or "
     "`standin ssv1|ssv2 --output DIR` makes small videos"
 )
