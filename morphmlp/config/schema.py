@@ -15,7 +15,15 @@ from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD, AugmentConfig, ClipConfi
 from morphmlp.config.length import length_faults
 from morphmlp.config.operation import CheckpointConfig, ClusterConfig, ExecutionConfig, IngestConfig, WorkerRange
 from morphmlp.config.segmentation import SegmentationConfig, segmentation_faults
-from morphmlp.config.shapes import GROUP_WIDTHS, PUBLISHED_CROP_SIZE, Chunks, shape_faults, stage_chunks, view_faults
+from morphmlp.config.shapes import (
+    GROUP_WIDTHS,
+    PUBLISHED_CROP_SIZE,
+    Chunks,
+    any_size_faults,
+    shape_faults,
+    stage_chunks,
+    view_faults,
+)
 from morphmlp.config.start import StartConfig
 from morphmlp.config.values import (
     STRICT,
@@ -412,6 +420,8 @@ class ExperimentConfig:
     def _size_faults(self) -> list[str]:
         if faults := self.model.shape_faults(self.clip.crop_size):
             return faults
+        if self.segmentation is not None and self.segmentation.backbone == "morphmlp":
+            return any_size_faults(self.model.chunks(self.clip.crop_size))
         size, edge = self.test.crop_size or self.clip.crop_size, self.test.short_edge
         if edge is not None and edge < size:
             faults.append(

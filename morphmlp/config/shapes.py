@@ -129,6 +129,16 @@ def stage_chunks(
     )
 
 
+def any_size_faults(chunks: Sequence[Chunks]) -> list[str]:
+    """What keeps a network from running on images of any size, as segmentation sees them in validation and test."""
+    return [
+        one.window_fault("whole images (task: segmentation)")
+        for one in chunks
+        if one.shape == "windows" and one.side is not None
+        if trained_window(one.length, one.side, stage=one.stage) is None
+    ]
+
+
 def view_faults(chunks: Sequence[Chunks], size: int, *, field: str) -> list[str]:
     """What keeps a network from running on squares of another size; `field` is where that comes from."""
     return [

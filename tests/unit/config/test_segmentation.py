@@ -190,3 +190,22 @@ def test_trials_of_a_sweep_are_filled_in_alike():
 )
 def test_how_an_image_is_seen_has_words(fields, words):
     assert SegmentationTestConfig(**fields).in_words == words
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({}, False),
+        # On maps of 12 x 12 tokens 8 consecutive ones are no rectangle, whose shape other maps could have.
+        ({"clip.crop_size": 96, "clip.short_edge": 96}, True),
+        ({"clip.crop_size": 96, "clip.short_edge": 96, "model.chunk_shape": "padded_line"}, False),
+        ({"clip.crop_size": 96, "clip.short_edge": 96, "model.chunk_crop_size": 32}, False),
+        ({"clip.crop_size": 96, "clip.short_edge": 96, "segmentation.backbone": "resnet50"}, False),
+    ],
+)
+def test_chunks_that_whole_images_cant_have_are_refused_before_training(changes, refused):
+    if not refused:
+        load_config(SMALL, changes)
+        return
+    with pytest.raises(ConfigError, match=r"model.chunk_lengths: stage 2: 8 .* whole images \(task: segmentation\)"):
+        load_config(SMALL, changes)
