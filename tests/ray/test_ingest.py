@@ -5,10 +5,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import ray
+from ray.data import DataContext
 
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
@@ -118,6 +121,26 @@ def test_a_stream_that_starts_again_at_its_cursor_goes_on_with_the_same_clips(
     stopped.close()  # type: ignore[attr-defined]  # a generator
     found = digests(stream(manifest, make_config(**RECIPE), share, cursor=Cursor(epoch=1, step=2)))
     assert found == {place: digest for place, digest in expected.items() if place[0] >= 2}
+
+
+def test_clips_that_wait_for_training_hold_no_cpu_that_a_validation_needs(
+    manifest: Manifest, make_config: MakeConfig, share: IngestShare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks whose clips Ray would divide into many data blocks, on all CPUs, and nobody reads them meanwhile."""
+    monkeypatch.setattr(DataContext.get_current(), "target_max_block_size", 2**15)
+    cpus = ray.cluster_resources()["CPU"]
+    share = replace(share, cpus=int(cpus), videos_per_task=8, object_store_bytes=int(cpus) * 2**20)
+    config = make_config(**RECIPE)
+    extractor = TrainClips(clip=config.clip, augment=config.augment)
+    epochs = (plan_of(manifest).micro_batches(Cursor(epoch=epoch), worker=0, num_workers=1) for epoch in range(4))
+    training = stream_micro_batches(manifest, chain.from_iterable(epochs), extractor, share, stage="train")
+    next(training)
+    free_for_s, asked = 0, time.monotonic()
+    while free_for_s < 4 and time.monotonic() - asked < 60:  # no CPU is taken once no more clips may wait
+        time.sleep(1.0)
+        free_for_s = free_for_s + 1 if ray.available_resources().get("CPU") == cpus else 0
+    assert free_for_s == 4
+    assert len(list(training)) == 24 * 4 - 1
 
 
 def test_another_epoch_has_other_clips(

@@ -15,7 +15,7 @@ import pytest
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
-from morphmlp.errors import CheckpointError, ManifestError, QuarantineLimitError
+from morphmlp.errors import CheckpointError, ManifestError, QuarantineLimitError, RunStoppedError
 from morphmlp.experiment.data_splits import read_splits
 from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.record import Metrics, RunSummary, Tags
@@ -145,6 +145,44 @@ def test_a_run_that_no_longer_improves_is_finished_and_tested(make_config: MakeC
     log = (run.folder / "log.txt").read_text()
     assert "train.class_weights: 1 (" in log
     assert "train.freeze: " in log
+
+
+@pytest.mark.slow
+def test_a_run_of_so_many_steps_validates_inside_epochs_and_resumes_there(
+    make_config: MakeConfig, placement: Placement, one_worker: Finished
+) -> None:
+    """Two workers are asked to stop within the second epoch's round; one worker goes on."""
+    in_steps = {"train__epochs": None, "train__steps": 14, "optim__warmup_epochs": None, "optim__warmup_steps": 6}
+    more = {"execution__validate_every_steps": 4, "checkpoint__every_minutes": None}
+    config = make_config(**in_steps, **more)
+    folder = Path(config.cluster.storage) / "in-steps"
+
+    def ask_after_step_5() -> None:
+        while not (folder / "progress.jsonl").exists() or max(steps_reported(folder), default=0) < 5:
+            time.sleep(0.02)
+        (folder / "stop-requested").write_text("maintenance")
+
+    threading.Thread(target=ask_after_step_5, daemon=True).start()
+    with pytest.raises(RunStoppedError):
+        finish(config, placement, "in-steps")
+    assert 5 <= max(steps_reported(folder)) < 14
+    run = finish(replace(config, cluster=replace(config.cluster, num_workers=1)), placement, "in-steps")
+    assert steps_reported(folder) == list(run.losses) == list(range(1, 15))
+    history = RunWriter(tracking_uri(), run.summary.run_id).history
+    assert [point.step for point in history([TOP1.val_metric])] == [4, 8, 12, 14]
+    assert [point.step for point in history([Metrics.TRAIN_ROUND_LOSS])] == [4, 8, 12, 14]
+    assert run.result.tested.startswith("last checkpoint, step 14, validation top-1")
+    # Until the learning rates differ, at the end of warm-up, it is the run of so many epochs.
+    assert [run.losses[step] for step in range(1, 8)] == pytest.approx(
+        [one_worker.losses[step] for step in range(1, 8)], rel=1e-4
+    )
+    log = (folder / "log.txt").read_text()
+    assert "step 12: validation top-1" in log
+
+
+def steps_reported(folder: Path) -> list[int]:
+    lines = [json.loads(line) for line in (folder / "progress.jsonl").read_text().splitlines()]
+    return [line["progress"]["step"] for line in lines if line.get("progress")]
 
 
 def test_a_finished_run_isnt_started_again(

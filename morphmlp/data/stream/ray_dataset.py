@@ -95,6 +95,9 @@ def stream_micro_batches(
 
 def _decoded(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
     """Begin to decode; one table a task, in planned order."""
+    # Of several data blocks Ray pauses a task that nobody reads, and it keeps its CPU: those of training, which nobody
+    # reads during a validation inside an epoch, would leave it none.
+    dataset.context.target_max_block_size = None
     # `iter` starts the execution. Its thread waits for the next table while this one is taken apart.
     return prefetch(iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)), depth=1)
 
