@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -10,7 +11,8 @@ from pydantic.dataclasses import dataclass
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.loading import flat_fields, read_yaml
-from morphmlp.config.schema import ModelConfig
+from morphmlp.config.model import ModelConfig
+from morphmlp.config.segmentation import SegmentationConfig
 from morphmlp.config.values import STRICT, PositiveFloat, PositiveInt
 from morphmlp.errors import ConfigError
 from morphmlp.models.presets import preset
@@ -20,30 +22,22 @@ TITLES = {
     "ssv1": "Something-Something V1",
     "ssv2": "Something-Something V2",
     "imagenet": "ImageNet-1K",
+    "ade20k": "ADE20K",
 }
 """Data sets with published numbers that runs are held against, and their names in print."""
-ADE20K = "ade20k"
-"""Published too, but not measured here; its score is mIoU."""
+ADE20K_CLASSES = 150
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PublishedModel:
-    """One published number of a MorphMLP."""
+class PublishedRow:
+    """One published number of a network that can be trained here."""
 
     dataset: str
     """Data set whose validation split was scored."""
     model: str
     """Name in print."""
-    preset: str
-    """The same network in `models.presets`."""
-    epochs: PositiveInt
-    """Length of the published training; a run of another length isn't compared with the number."""
-    top1: Percent
-    """Top-1, percent."""
-    top5: Percent | None
-    """Top-5, percent; null where the source has none."""
     source: str
     """Where the row can be read."""
     note: str | None
@@ -52,20 +46,40 @@ class PublishedModel:
     def expected_params(self) -> dict[str, JsonValue]:
         """The parameters that a run must have to stand next to the number; None: it must have none.
 
-        A checkpoint that was chosen by validation, whose videos these data sets test on, reads higher and doesn't, and
+        A checkpoint that was chosen by validation, whose items these data sets test on, reads higher and doesn't, and
         neither does a test on larger crops than the published one.
         """
-        chosen = preset(self.preset)
         return {
-            **{f"model.{name}": value for name, value in _MODEL.dump_python(chosen.model, mode="json").items()},
-            "clip.num_frames": chosen.num_frames,
-            "clip.crop_size": chosen.crop_size,
             "test.checkpoint": "last",
             "test.crop_size": None,
             "test.short_edge": None,
-            "train.epochs": self.epochs,
             "train.max_steps": None,
             "train.early_stopping": None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PublishedModel(PublishedRow):
+    """One published number of a MorphMLP that classifies."""
+
+    preset: str
+    """The same network in `models.presets`."""
+    epochs: PositiveInt
+    """Length of the published training; a run of another length isn't compared with the number."""
+    top1: Percent
+    """Top-1, percent."""
+    top5: Percent | None
+    """Top-5, percent; null where the source has none."""
+
+    def expected_params(self) -> dict[str, JsonValue]:
+        """See `PublishedRow`; the network, its input and the length of its training are the published ones."""
+        chosen = preset(self.preset)
+        return {
+            **super().expected_params(),
+            **_model_params(chosen.model),
+            "clip.num_frames": chosen.num_frames,
+            "clip.crop_size": chosen.crop_size,
+            "train.epochs": self.epochs,
         }
 
 
@@ -119,6 +133,68 @@ class PublishedImage(PublishedModel):
         views: dict[str, JsonValue] = {"test.num_clips": 1, "test.num_crops": 1, "test.single_crop": "centre"}
         fresh: dict[str, JsonValue] = {"start_from.weights": None, "test.weights": "raw"}
         return {**super().expected_params(), **views, **fresh, "clip.crop_size": self.resolution}
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PublishedSegmentation(PublishedRow):
+    """One published number of a network that segments images, each seen whole at one scale."""
+
+    dataset: Literal["ade20k"]
+    preset: str | None
+    """The backbone in `models.presets`, on images of another size; null for one that isn't a MorphMLP."""
+    backbone: Literal["morphmlp", "resnet50"]
+    decoder: Literal["semantic_fpn"]
+    crop_size: PositiveInt
+    """Rows and columns of the training's crops and short side of the test's images, pixels."""
+    steps: PositiveInt
+    """Length of the published training in optimiser steps; a run of another length isn't compared with the number."""
+    batch: PositiveInt
+    """Crops of a step."""
+    params_m: PositiveFloat
+    """Parameters as printed, millions."""
+    miou: Percent
+    """Mean intersection over union, percent."""
+
+    @property
+    def network(self) -> ModelConfig:
+        """The backbone with the classes of ADE20K, its chunks as at the size of its image weights."""
+        chosen = preset(self.preset or "morphmlp_s_image")
+        return replace(chosen.model, num_classes=ADE20K_CLASSES, chunk_crop_size=chosen.crop_size)
+
+    @property
+    def segmentation(self) -> SegmentationConfig:
+        """The section of an experiment that repeats it."""
+        return SegmentationConfig(
+            backbone=self.backbone,
+            decoder=self.decoder,
+            decoder_channels=128,
+            dropout=0.1,
+            auxiliary_weight=0.0,
+            loss_over="all_pixels",
+            long_edge=4 * self.crop_size,
+            resize_ratio=(0.5, 2.0),
+            category_limit=0.75,
+            flip=0.5,
+            photometric=True,
+        )
+
+    def expected_params(self) -> dict[str, JsonValue]:
+        """See `PublishedRow`; drop path isn't printed, so that any goes."""
+        section = _SEGMENTATION.dump_python(self.segmentation, mode="json")
+        network = {} if self.preset is None else _model_params(self.network)
+        return {
+            **super().expected_params(),
+            **{name: value for name, value in network.items() if name != "model.drop_path_rate"},
+            **{f"segmentation.{name}": section[name] for name in section if name != "test"},
+            **{f"segmentation.test.{name}": section["test"][name] for name in ("mode", "stride", "scales", "flip")},
+            "clip.crop_size": self.crop_size,
+            "clip.short_edge": self.crop_size,
+            "train.steps": self.steps,
+            "train.global_batch_size": self.batch,
+        }
+
+
+PublishedNetwork = PublishedVideo | PublishedImage | PublishedSegmentation
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -204,17 +280,23 @@ class Published:
 
     videos: tuple[PublishedVideo, ...]
     images: tuple[PublishedImage, ...]
+    segmentations: tuple[PublishedSegmentation, ...]
     ablations: tuple[Ablation, ...]
     others: tuple[Others, ...]
 
-    def models(self, dataset: str) -> tuple[PublishedVideo | PublishedImage, ...]:
+    def models(self, dataset: str) -> tuple[PublishedNetwork, ...]:
         """The published models of a data set."""
-        every: tuple[PublishedVideo | PublishedImage, ...] = (*self.videos, *self.images)
+        every: tuple[PublishedNetwork, ...] = (*self.videos, *self.images, *self.segmentations)
         return tuple(row for row in every if row.dataset == dataset)
 
 
 _PUBLISHED = TypeAdapter(Published)
 _MODEL = TypeAdapter(ModelConfig)
+_SEGMENTATION = TypeAdapter(SegmentationConfig)
+
+
+def _model_params(model: ModelConfig) -> dict[str, JsonValue]:
+    return {f"model.{name}": value for name, value in _MODEL.dump_python(model, mode="json").items()}
 
 
 def load_published(path: str | Path) -> Published:

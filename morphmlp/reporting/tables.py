@@ -15,14 +15,20 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from tabulate import tabulate
 
 from morphmlp.config.loading import LATER_FIELDS, LATER_SECTIONS
-from morphmlp.config.schema import ModelConfig
+from morphmlp.config.model import ModelConfig
 from morphmlp.config.segmentation import SegmentationConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ModelCost, planned_cost
 from morphmlp.models.presets import preset
 from morphmlp.record import Metrics, Tags
-from morphmlp.reporting.published import ADE20K, Others, PublishedImage, PublishedModel, PublishedVideo
-from morphmlp.tasks.scores import SCORES, TOP1, TOP5, ScoreName, scores_of
+from morphmlp.reporting.published import (
+    Others,
+    PublishedImage,
+    PublishedNetwork,
+    PublishedSegmentation,
+    PublishedVideo,
+)
+from morphmlp.tasks.scores import MIOU, SCORES, TOP1, TOP5, ScoreName, scores_of
 
 Style = Literal["markdown", "csv", "latex"]
 Cell = TypeVar("Cell")
@@ -34,7 +40,11 @@ IMAGE_COLUMNS = (
     *("model", "resolution", "params (M)", "printed (M)", "GMAC", "printed GFLOPs"),
     *(*_SCORED, "n images", *_RUN),
 )
-_TEXT_COLUMNS = {"model", "views", *_RUN, "experiment", "start", "temporal", "source"}
+SEGMENTATION_COLUMNS = (
+    *("model", "crops", "params (M)", "printed (M)", "GMAC", "published mIoU", "measured mIoU", "delta", "95 %"),
+    *("n images", *_RUN),
+)
+_TEXT_COLUMNS = {"model", "views", *_RUN, "experiment", "start", "temporal", "test", "95 %", "source"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,32 +93,26 @@ _LATER_PARAMS: Mapping[str, JsonValue] = {
 """Parameters that older runs were recorded without, with their values then."""
 
 
-def published_table(rows: Sequence[PublishedVideo | PublishedImage], runs: pd.DataFrame) -> pd.DataFrame:
-    """Published rows of one data set, each with the latest run of the same network, clip, views and epochs on its data.
+def published_table(rows: Sequence[PublishedNetwork], runs: pd.DataFrame) -> pd.DataFrame:
+    """Published rows of one data set, each with the latest run of the same network, views and length on its data.
 
     A sweep's trial, a run that `train.max_steps` or `train.early_stopping` may have ended, or one without its test's
-    video count or its fingerprint, doesn't count.
+    item count or its fingerprint, doesn't count.
     """
     measured = [run for run in _measured(runs) if Tags.PARENT not in run.tags]
     cells = []
     for row in rows:
-        chosen = preset(row.preset)
-        params, gmacs = _cost_cells(_cost(chosen.model, chosen.num_frames, chosen.crop_size))
         run = next((run for run in measured if run.dataset == row.dataset and run.has(row.expected_params())), None)
-        network: tuple[str, ...]
-        if isinstance(row, PublishedImage):
-            network = str(row.resolution), params, f"{row.params_m:g}", gmacs, f"{row.gflops:.1f}"
-        else:
-            network = str(row.frames), row.views, params, gmacs
-        cells.append((row.model, *network, _percent(row.top1), _percent(row.top5), *_measured_cells(row, run)))
-    columns = IMAGE_COLUMNS if any(isinstance(row, PublishedImage) for row in rows) else VIDEO_COLUMNS
-    return pd.DataFrame(cells, columns=list(columns), dtype=str)
+        cells.append(_segmentation_cells(row, run) if isinstance(row, PublishedSegmentation) else _cells(row, run))
+    columns = {PublishedImage: IMAGE_COLUMNS, PublishedSegmentation: SEGMENTATION_COLUMNS}
+    return pd.DataFrame(cells, columns=list(columns.get(type(rows[0]), VIDEO_COLUMNS)), dtype=str)
 
 
 def measured_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """The latest tested run of each experiment on a data set, by name; no trials, none stopped by `train.max_steps`.
 
-    Where all are of image networks, nothing is said of frames and views.
+    Where all are of image networks, nothing is said of frames and views; where all segment, it's said how images were
+    seen, and what the primary score lies in.
     """
     latest: dict[str, _Measured] = {}
     for run in _measured(runs):
@@ -119,19 +123,23 @@ def measured_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
     )
     images = bool(latest) and all(run.is_image for run in latest.values())
     network = ("params (M)", "GMAC", "resolution") if images else ("temporal", "params (M)", "GMAC/view", "views")
+    segments = bool(latest) and all(run.params["task"] == "segmentation" for run in latest.values())
     columns = [
-        *("experiment", *network),
+        *("experiment", *network, *(("test",) if segments else ())),
         *(score.title if score.unit == "%" else f"{score.title} ({score.unit})" for score in scores),
+        *(("95 %",) if segments else ()),
         *("n images" if images else "n videos", "train loss", "fingerprint", "commit", "wall time (min)"),
     ]
-    cells = [(name, *_cells_alone(run, scores, images=images)) for name, run in sorted(latest.items())]
+    cells = [
+        (name, *_cells_alone(run, scores, images=images, segments=segments)) for name, run in sorted(latest.items())
+    ]
     return pd.DataFrame(cells, columns=columns, dtype=str)
 
 
 def others_table(groups: Iterable[Others], dataset: str) -> pd.DataFrame:
     """Published numbers on one data set that aren't measured here; columns that no row fills are left out."""
     rows = [(row, group.source) for group in groups if group.dataset == dataset for row in group.rows]
-    score = "mIoU" if dataset == ADE20K else "top-1"
+    score = MIOU.title if dataset == "ade20k" else TOP1.title
     table = pd.DataFrame(
         {
             "model": [row.model for row, _ in rows],
@@ -217,28 +225,57 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _measured_cells(row: PublishedModel, run: _Measured | None) -> tuple[str, ...]:
+def _cells(row: PublishedVideo | PublishedImage, run: _Measured | None) -> tuple[str, ...]:
+    chosen = preset(row.preset)
+    params, gmacs = _cost_cells(_cost(chosen.model, chosen.num_frames, chosen.crop_size))
+    network: tuple[str, ...]
+    if isinstance(row, PublishedImage):
+        network = str(row.resolution), params, f"{row.params_m:g}", gmacs, f"{row.gflops:.1f}"
+    else:
+        network = str(row.frames), row.views, params, gmacs
+    top5 = "" if run is None else _percent(run.metrics.get(TOP5.test_metric))
+    measured = _against(run, TOP1, row.top1)
+    return (row.model, *network, _percent(row.top1), _percent(row.top5), *measured, top5, *_run_cells(run))
+
+
+def _segmentation_cells(row: PublishedSegmentation, run: _Measured | None) -> tuple[str, ...]:
+    params, gmacs = _cost_cells(_cost(row.network, 1, row.crop_size, segmentation=row.segmentation))
+    interval = "" if run is None else _interval(run, MIOU)
+    network = str(row.crop_size), params, f"{row.params_m:.1f}", gmacs
+    return (row.model, *network, _percent(row.miou), *_against(run, MIOU, row.miou), interval, *_run_cells(run))
+
+
+def _against(run: _Measured | None, score: ScoreName, published: float) -> tuple[str, str]:
+    """What a run reached, and the difference from what is published."""
     if run is None:
-        return ("",) * 7
-    top1 = run.metrics[TOP1.test_metric]
-    return (
-        _percent(top1),
-        f"{top1 - row.top1:+.1f}",
-        _percent(run.metrics.get(TOP5.test_metric)),
-        f"{run.metrics[Metrics.TEST_NUM_VIDEOS]:.0f}",
-        run.tags[Tags.FINGERPRINT],
-        run.commit,
-        f"{run.run_name} ({run.run_id[:8]})",
-    )
+        return "", ""
+    reached = run.metrics[score.test_metric]
+    return _percent(reached), f"{reached - published:+.1f}"
 
 
-def _cells_alone(run: _Measured, scores: Sequence[ScoreName], *, images: bool) -> tuple[str, ...]:
+def _interval(run: _Measured, score: ScoreName) -> str:
+    """What the score lies in with 95 %, where that was recorded."""
+    low, high = (run.metrics.get(f"{score.test_metric}_{end}") for end in ("low", "high"))
+    return "" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+
+
+def _run_cells(run: _Measured | None) -> tuple[str, ...]:
+    """On how many items, and which run."""
+    if run is None:
+        return ("",) * 4
+    count = f"{run.metrics[Metrics.TEST_NUM_VIDEOS]:.0f}"
+    return count, run.tags[Tags.FINGERPRINT], run.commit, f"{run.run_name} ({run.run_id[:8]})"
+
+
+def _cells_alone(run: _Measured, scores: Sequence[ScoreName], *, images: bool, segments: bool) -> tuple[str, ...]:
     loss = run.metrics.get(Metrics.TRAIN_EPOCH_LOSS, run.metrics.get(Metrics.TRAIN_LOSS))
     wall_s = run.metrics.get(Metrics.RUN_WALL_S)
     cost, temporal = _cost_cells(_run_cost(run)), str(run.params.get("model.temporal", ""))
     return (
         *((*cost, str(run.resolution or "")) if images else (temporal, *cost, _views(run))),
+        *((_seen(run),) if segments else ()),
         *(_percent(run.metrics.get(score.test_metric)) for score in scores),
+        *((_interval(run, scores[0]),) if segments else ()),
         f"{run.metrics[Metrics.TEST_NUM_VIDEOS]:.0f}",
         "" if loss is None else f"{loss:.3f}",
         run.tags[Tags.FINGERPRINT],
@@ -258,6 +295,16 @@ def _views(run: _Measured) -> str:
     return " x ".join(words) + size + (", best checkpoint" if run.params["test.checkpoint"] == "best" else "")
 
 
+def _seen(run: _Measured) -> str:
+    """How a run's test looked at an image."""
+    best = ", best checkpoint" if run.params["test.checkpoint"] == "best" else ""
+    try:
+        section = _section(run)
+    except ValidationError:
+        return ""
+    return "" if section is None else section.test.in_words + best
+
+
 def _run_cost(run: _Measured) -> ModelCost | None:
     """The cost of a run's network, or nothing where the run was recorded under another schema."""
     frames, crop_size, view_size = map(run.params.get, ("clip.num_frames", "clip.crop_size", "test.crop_size"))
@@ -265,8 +312,20 @@ def _run_cost(run: _Measured) -> ModelCost | None:
         return None
     try:
         model = _MODEL.validate_json(json.dumps(_under("model.", run.params)), strict=True)
-        section = {name: value for name, value in _under("segmentation.", run.params).items() if "." not in name}
-        segmentation = _SEGMENTATION.validate_json(json.dumps(section), strict=True) if section else None
-        return _cost(model, frames, crop_size, view_size if isinstance(view_size, int) else None, segmentation)
+        return _cost(model, frames, crop_size, view_size if isinstance(view_size, int) else None, _section(run))
     except (ValidationError, ConfigError):
         return None
+
+
+def _section(run: _Measured) -> SegmentationConfig | None:
+    """What a run was recorded with of segmentation.
+
+    Raises:
+        ValidationError: It was recorded under another schema.
+    """
+    section = _under("segmentation.", run.params)
+    if not section:
+        return None
+    own = {name: value for name, value in section.items() if "." not in name}
+    text = json.dumps({**own, "test": _under("test.", section)})
+    return _SEGMENTATION.validate_json(text, strict=True)

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from morphmlp.config.clip import AugmentConfig, ClipConfig
-from morphmlp.config.schema import MixingConfig, ModelConfig, TestConfig
+from morphmlp.config.model import ModelConfig
+from morphmlp.config.schema import MixingConfig, TestConfig
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, train_extractor
 from morphmlp.data.columns import PREDICTIONS
 from morphmlp.data.manifest import Manifest

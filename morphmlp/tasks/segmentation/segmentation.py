@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from morphmlp.config.clip import ClipConfig
-from morphmlp.config.schema import ModelConfig
+from morphmlp.config.model import ModelConfig
 from morphmlp.config.segmentation import SegmentationConfig, SegmentationTestConfig
 from morphmlp.data.clips.scenes import TrainScenes, WholeScenes
 from morphmlp.data.decoding.stored_frames.label_maps import IGNORED

@@ -23,13 +23,8 @@ from morphmlp.errors import CheckpointError, ConfigError
 from morphmlp.files import atomic_file
 from morphmlp.models.morphfc import ALL_BRANCHES
 from morphmlp.models.presets import Preset
-from morphmlp.models.weights.describe import (
-    TEMPORAL_LAYER,
-    WeightsDescription,
-    describe_tensors,
-    first_names,
-    without_prefix,
-)
+from morphmlp.models.weights.deduce import describe_tensors
+from morphmlp.models.weights.describe import TEMPORAL_LAYER, WeightsDescription, first_names, without_prefix
 from morphmlp.training.checkpoint.content import FORMAT as CHECKPOINT_FORMAT
 from morphmlp.training.checkpoint.content import PickledCodeError, load_values, reason_of
 from morphmlp.training.weights.not_weights import SAVE_ALONE, is_safetensors, what_is_in_folder, what_it_is

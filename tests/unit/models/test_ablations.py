@@ -16,7 +16,8 @@ from morphmlp.models import MorphMLP
 from morphmlp.models.cost import model_cost, planned_cost
 from morphmlp.models.morphfc import SpatialMorphFC
 from morphmlp.models.presets import Preset, preset
-from morphmlp.models.weights.describe import describe_model, describe_tensors, expected_state
+from morphmlp.models.weights.deduce import describe_tensors
+from morphmlp.models.weights.describe import describe_model, expected_state
 from morphmlp.models.weights.fit import fit_weights
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"

@@ -11,7 +11,8 @@ from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
 from morphmlp.models.cost import model_cost
-from morphmlp.models.weights.describe import describe_model, describe_tensors
+from morphmlp.models.weights.deduce import describe_tensors
+from morphmlp.models.weights.describe import describe_model
 from morphmlp.models.weights.fit import fit_weights
 
 SMALL = Path(__file__).parents[1] / "small_experiment.yaml"

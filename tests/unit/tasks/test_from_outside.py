@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from morphmlp.config import load_config
-from morphmlp.config.schema import ModelConfig
+from morphmlp.config.model import ModelConfig
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, ViewClips
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
 from morphmlp.data.manifest import manifest_from_rows, read_manifest, write_manifest

@@ -13,13 +13,8 @@ from morphmlp.errors import CheckpointError, ConfigError
 from morphmlp.models.build import build_network
 from morphmlp.models.parts import part_of
 from morphmlp.models.presets import Preset
-from morphmlp.models.weights.describe import (
-    describe_model,
-    describe_tensors,
-    differences,
-    expected_state,
-    without_prefix,
-)
+from morphmlp.models.weights.deduce import describe_tensors
+from morphmlp.models.weights.describe import describe_model, differences, expected_state, without_prefix
 from morphmlp.models.weights.fit import fit_weights
 
 SIZES = {"num_frames": 1, "crop_size": CROP}

@@ -12,7 +12,8 @@ from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
 from morphmlp.models.presets import preset
 from morphmlp.models.weights.carry_over import carried_over
-from morphmlp.models.weights.describe import HEAD, describe_model, describe_tensors, expected_state
+from morphmlp.models.weights.deduce import describe_tensors
+from morphmlp.models.weights.describe import HEAD, describe_model, expected_state
 from morphmlp.models.weights.fit import fit_weights
 
 TINY = ModelConfig(

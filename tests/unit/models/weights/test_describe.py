@@ -11,7 +11,8 @@ from morphmlp.config import ModelConfig
 from morphmlp.config.shapes import temporal_tokens
 from morphmlp.errors import CheckpointError
 from morphmlp.models.presets import PRESETS, Preset
-from morphmlp.models.weights.describe import compare_keys, describe_model, describe_tensors, differences, expected_state
+from morphmlp.models.weights.deduce import describe_tensors
+from morphmlp.models.weights.describe import compare_keys, describe_model, differences, expected_state
 
 TINY = ModelConfig(
     depths=(1, 2, 1, 1),

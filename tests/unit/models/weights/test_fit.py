@@ -9,7 +9,8 @@ from morphmlp.config import ModelConfig
 from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
-from morphmlp.models.weights.describe import TEMPORAL_LAYER, describe_model, describe_tensors
+from morphmlp.models.weights.deduce import describe_tensors
+from morphmlp.models.weights.describe import TEMPORAL_LAYER, describe_model
 from morphmlp.models.weights.fit import class_rows, fit_weights, inflate
 
 TINY = ModelConfig(
