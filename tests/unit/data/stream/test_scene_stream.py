@@ -164,7 +164,12 @@ def test_a_map_that_was_changed_is_not_taken_from_the_cache(scenes, tmp_path):
 def test_a_decode_task_takes_fewer_images_the_larger_they_are(crop_size, whole, images):
     config = load_config(
         Path(__file__).parents[2] / "small_segmentation.yaml",
-        {"clip.crop_size": crop_size, "clip.short_edge": 512, "segmentation.long_edge": 2048},
+        {
+            "model.chunk_crop_size": 32,
+            "clip.crop_size": crop_size,
+            "clip.short_edge": 512,
+            "segmentation.long_edge": 2048,
+        },
     )
     extractor = task_of(config).val_clips() if whole else task_of(config).train_clips()
     share = IngestShare(

@@ -1,5 +1,6 @@
 """A training whose length is in steps: validated inside epochs, stopped anywhere, continued as if nothing had been."""
 
+import copy
 import json
 
 import pytest
@@ -62,7 +63,7 @@ class Run:
         facts = None
         if self.contents:
             step = max(self.contents)
-            content, score = self.contents[step]
+            content, score = copy.deepcopy(self.contents[step])  # training goes on in an optimiser's tensors as loaded
             restore(training.state, checkpoint_from(content), config=training.job.config, data_fingerprint="12:abc")
             facts = CheckpointFacts(epoch=0, step=step, score=score)
         training.saving.keep = self._keep
