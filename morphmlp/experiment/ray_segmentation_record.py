@@ -19,7 +19,6 @@ from morphmlp.reporting.segmentation import (
     read_panels,
     spread_rows,
 )
-from morphmlp.reporting.tables import render
 from morphmlp.tasks.segmentation.confusion import table_confusion
 from morphmlp.tracking import RunWriter
 
@@ -43,8 +42,9 @@ def record_segmentation(
     """
     names, k = list(class_names), len(class_names)
     classes, matrix = class_table(table, names), table_confusion(table, num_classes=k)
-    writer.text(render(classes, style="csv"), "classes.csv")
-    writer.text(render(classes, style="markdown"), "classes.md")
+    align = ["left", *["right"] * (classes.shape[1] - 1)]
+    writer.text(classes.to_csv(index=False), "classes.csv")
+    writer.text(classes.to_markdown(index=False, colalign=align, disable_numparse=True), "classes.md")
     of_few = confusion_figure(matrix, names, items="pixels") if k <= _MOST_IN_A_MATRIX else None
     writer.figure(of_few or pairs_figure(matrix, names), "figures/confusion.png")
     shown = panels_of(table, videos, num_classes=k, count=panels, ingest=ingest)

@@ -104,7 +104,7 @@ def confusion_figure(matrix: NDArray[np.integer], class_names: Sequence[str], *,
     image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
     axes.set(
-        title=f"Confusion, {k} classes, {counts.sum()} {items}, {correct:.1f} % correct",
+        title=f"Confusion, {k} classes, {counts.sum():,} {items}, {correct:.1f} % correct",
         xlabel="predicted class",
         ylabel="true class",
     )
