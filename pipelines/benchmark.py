@@ -3,6 +3,7 @@
     python pipelines/benchmark.py decoders --videos DIR     which decoder to choose for these files
     python pipelines/benchmark.py ingest                    decoding and ingest, on videos made on the spot
     python pipelines/benchmark.py ingest --images           images, against torchvision and timm
+    python pipelines/benchmark.py ingest --scenes           images with label maps, against OpenCV
     python pipelines/benchmark.py ingest-ahead              what ingest takes from training while it is ahead of it
     python pipelines/benchmark.py image-storage             what reading one image out of a tar or Parquet costs
     python pipelines/benchmark.py segmentation-baselines    what segmentation scores by single pixels alone
@@ -33,6 +34,7 @@ VIDEOS = Path("build/benchmark-videos")
 IMAGES = Path("build/benchmark-images/stored")
 """The same for images, in the forms in which data sets are held."""
 PHOTOGRAPHS = Path("build/benchmark-images/photographs")
+LABELLED = Path("build/benchmark-images/labelled")
 DEMO = "experiments/demo/morphmlp_demo.yaml"
 
 
@@ -63,13 +65,21 @@ def decoders(*, videos: Path, limit: int, timeout_s: float, json: Path | None) -
 @main.command()
 @click.option("--quick", is_flag=True, help="fewer rounds: coarser figures in a quarter of the time")
 @click.option("--images", is_flag=True, help="images instead, against torchvision's DataLoader and timm's loader")
+@click.option("--scenes", is_flag=True, help="images with label maps, against a DataLoader with OpenCV")
 @json_option
-def ingest(*, quick: bool, images: bool, json: Path | None) -> None:
+def ingest(*, quick: bool, images: bool, scenes: bool, json: Path | None) -> None:
     """Clips per second against decord and a DataLoader; the plan of 10 million videos."""
     from morphmlp.benchmarks.ray_images import images_table, measure_images
     from morphmlp.benchmarks.ray_ingest_figures import figures_table, measure_ingest
+    from morphmlp.benchmarks.ray_scenes import measure_scenes, scenes_table
     from morphmlp.progress import TerminalProgress
 
+    if scenes:
+        with TerminalProgress() as progress:
+            cut = measure_scenes(LABELLED, quick=quick, progress=progress)
+        print(scenes_table(cut))
+        write_json(json, cut)
+        return
     if images:
         with TerminalProgress() as progress:
             found = measure_images(PHOTOGRAPHS, quick=quick, progress=progress)

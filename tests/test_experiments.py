@@ -107,6 +107,42 @@ def test_image_experiments_differ_in_name_and_network_only():
         assert replace(other, name=first.name, model=first.model) == first
 
 
+SCENES = sorted((EXPERIMENTS / "ade20k").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("row", PUBLISHED.segmentations, ids=lambda row: row.model)
+def test_a_run_of_a_segmentation_experiment_stands_next_to_its_published_number(row):
+    stem = row.model.lower().replace("resnet-", "resnet").replace("-", "_")
+    path = EXPERIMENTS / "ade20k" / f"{stem}_{row.decoder}.yaml"
+    assert f"Published: mIoU {row.miou} on the whole image at one scale" in header_of(path)
+    fields = flat_fields(load_config(path))
+    expected = row.expected_params()
+    assert {name: fields.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("decoder", ["semantic_fpn", "upernet"])
+def test_segmentation_experiments_of_one_decoder_differ_in_name_and_network_only(decoder):
+    configs = {size: load_config(EXPERIMENTS / "ade20k" / f"morphmlp_{size}_{decoder}.yaml") for size in "tsb"}
+    for size, config in configs.items():
+        assert replace(config, name=configs["t"].name, model=configs["t"].model) == configs["t"]
+        changes = {"num_classes": 150, "chunk_crop_size": 224, "drop_path_rate": config.model.drop_path_rate}
+        assert config.model == replace(preset(f"morphmlp_{size}_image").model, **changes)
+        assert config.name == f"ade20k-morphmlp-{size}-{decoder.replace('_', '-')}"
+
+
+def test_segmentation_experiments_are_of_one_pipeline_and_data():
+    assert len(SCENES) == 7
+    configs = [load_config(path) for path in SCENES]
+    assert {config.dataset for config in configs} == {"ade20k"}
+    assert len({repr((config.clip, config.data, config.test)) for config in configs}) == 1
+    pipelines = {repr(replace(config.segmentation, **HEADS)) for config in configs}
+    assert len(pipelines) == 1
+    assert all("python pipelines/train_ade20k.py " in header_of(path) for path in SCENES)
+
+
+HEADS = {"backbone": "morphmlp", "decoder": "semantic_fpn", "decoder_channels": 128, "auxiliary_weight": 0.0}
+
+
 def test_the_mirrored_stand_in_differs_from_the_plain_one_in_the_flip_only():
     plain, mirrored = (
         load_config(EXPERIMENTS / "demo" / f"{name}.yaml") for name in ("standin_ssv1", "standin_ssv1_mirrored")

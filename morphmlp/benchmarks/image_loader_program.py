@@ -1,5 +1,7 @@
 """Images through a torch DataLoader with torchvision's transforms, or through timm's loader, to compare ours with.
 
+Images with label maps go through one with OpenCV (`opencv_scenes`).
+
 Pillow decodes, as both use it; timm's loader is its training loader with its own collation. Batches are uint8, so that
 no side normalises: that is left to the device on all. Run as a program it reads one JSON request from standard input,
 then reads on whenever a line comes, and answers each with the images that it has read.
@@ -88,13 +90,14 @@ def serve() -> None:
     """Make a loader for the request, then read `{"clips": n}` at a time until standard input ends."""
     request = json.loads(sys.stdin.readline())
     torch.set_num_threads(1)
-    loader = _LOADERS[request["loader"]](
-        ImageFiles(request["paths"], request["count"]),
-        AugmentConfig(**request["augment"]),
-        size=request["size"],
-        batch=request["batch"],
-        workers=request["workers"],
-    )
+    sizes = {name: request[name] for name in ("size", "batch", "workers")}
+    if request["loader"] == "opencv":
+        from morphmlp.benchmarks.opencv_scenes import opencv_loader  # noqa: PLC0415 (OpenCV is no dependency)
+
+        loader = opencv_loader(request["paths"], request["maps"], request["count"], **sizes)
+    else:
+        files = ImageFiles(request["paths"], request["count"])
+        loader = _LOADERS[request["loader"]](files, AugmentConfig(**request["augment"]), **sizes)
     batches = iter(loader)
     for line in sys.stdin:
         wanted = json.loads(line)["clips"] // request["batch"]

@@ -258,8 +258,17 @@ class LoaderSide:
         self._process.stdin.flush()
 
 
-def rows_over(videos: Sequence[str], count: int, *, as_stored: bool = False) -> Manifest:
-    """So many rows over the files, each with an id, and so a clip, of its own; `as_stored`: images of a data set."""
+def rows_over(
+    videos: Sequence[str], count: int, *, as_stored: bool = False, maps: Sequence[str] | None = None
+) -> Manifest:
+    """So many rows over the files, each with an id, and so a clip, of its own.
+
+    `as_stored`: images of a data set; `maps`: their label maps, whose 0 is ignored.
+    """
+    images: dict[str, Sequence[object]] = {"as_stored": [True] * count} if as_stored else {}
+    if maps is not None:
+        images["map_path"] = [maps[row % len(maps)] for row in range(count)]
+        images |= {"map_crc32": [None] * count, "map_zero_is_ignored": [True] * count}
     return manifest_from_rows(
         video_ids=[f"video {row:06d}" for row in range(count)],
         paths=[videos[row % len(videos)] for row in range(count)],
@@ -267,7 +276,7 @@ def rows_over(videos: Sequence[str], count: int, *, as_stored: bool = False) -> 
         splits=["train"] * count,
         sizes_bytes=[1] * count,
         class_names=["a class"],
-        images={"as_stored": [True] * count} if as_stored else None,
+        images=images or None,
     )
 
 

@@ -82,3 +82,35 @@ def test_images_are_measured_against_both_loaders_in_a_tiny_run(tmp_path):
     assert found["images_per_s_core"].keys() == {"ours", "torchvision", "timm"}
     assert found["decoders"]["simplejpeg"]["most_off"] == 0
     assert "times timm's loader" in done.stdout
+
+
+TINY_SCENES = """
+import dataclasses, json, sys
+from pathlib import Path
+from morphmlp.benchmarks.ray_scenes import Effort, measure_scenes, scenes_table
+from morphmlp.progress import TerminalProgress
+
+tiny = Effort(images=2, rounds=1, read=32, warm_up=32)
+with TerminalProgress() as progress:
+    found = measure_scenes(Path(sys.argv[1]), quick=True, progress=progress, effort=tiny)
+print(scenes_table(found), json.dumps(dataclasses.asdict(found)), sep="\\n")
+"""
+
+
+@pytest.mark.slow
+def test_crops_with_label_maps_are_measured_against_opencv_in_a_tiny_run(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TINY_SCENES, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=230,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    *_, line = done.stdout.splitlines()
+    found = json.loads(line)
+    assert found["ratio_to_opencv"] > 0
+    assert found["steps_ratio"] > 0
+    assert found["crops_per_s_core"].keys() == {"ours", "opencv"}
+    assert "times a torch DataLoader's with OpenCV" in done.stdout
