@@ -113,15 +113,15 @@ def _training_notes(train: Manifest, config: ExperimentConfig) -> Iterator[str]:
         yield f"model.num_classes is {outputs}, the manifests name {len(names)} classes: the other outputs stand idle"
     if len(train) < config.train.global_batch_size:
         yield (
-            f"train.global_batch_size is {config.train.global_batch_size}, more than the {len(train)} training videos: "
-            "each step takes all of them"
+            f"train.global_batch_size is {config.train.global_batch_size}, more than the {len(train)} training "
+            f"{train.items}: each step takes all of them"
         )
     if train.task == "segmentation":  # a row has many classes, and no length
         return
     counts = np.bincount(train.table["label"].to_numpy(), minlength=len(names))
     if few := [name for name, count in zip(names, counts, strict=False) if count < _FEW]:
         more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
-        yield f"fewer than {_FEW} training videos: {', '.join(map(repr, few[:_NAMED]))}{more}"
+        yield f"fewer than {_FEW} training {train.items}: {', '.join(map(repr, few[:_NAMED]))}{more}"
     clip, rows = config.clip, train.table
     frames = rows["num_frames"]
     if clip.frame_stride is None:

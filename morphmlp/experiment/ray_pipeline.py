@@ -60,7 +60,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
     again = f"the same command and --run-name {arguments.run_name} ({kept})"
     try:
         with stops.installed(), TerminalProgress() as progress:
-            progress.line(f"{arguments.run_name}: {len(data.train)} training videos; starting Ray")
+            progress.line(f"{arguments.run_name}: {len(data.train)} training {data.train.items}; starting Ray")
             with ray_session(config.cluster, config.ingest, micro_batches=micro_batches) as placement:
                 return run_experiment(
                     config, data, placement, run_name=arguments.run_name, progress=progress, stops=stops

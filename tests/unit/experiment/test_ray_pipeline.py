@@ -38,7 +38,7 @@ def train(monkeypatch):
                 return 100
 
         monkeypatch.setattr(
-            ray_pipeline, "read_splits", lambda config: SimpleNamespace(train=Videos(class_names=names))
+            ray_pipeline, "read_splits", lambda config: SimpleNamespace(train=Videos(class_names=names, items="videos"))
         )
         monkeypatch.setattr(ray_pipeline, "require_free", lambda config, data, run_name: None)
         monkeypatch.setattr(ray_pipeline, "ray_session", no_session)

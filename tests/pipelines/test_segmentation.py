@@ -1,0 +1,97 @@
+"""Segmentation as a user gets to it: from drawn scenes to a table, and from image weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+SCENES = ROOT / "experiments" / "demo" / "scenes.yaml"
+STILLS = ROOT / "experiments" / "demo" / "stills.yaml"
+SEED = os.environ.get("SEGMENTATION_SEED", "0")
+"""Of the trainings that are compared."""
+
+
+def run(folder, script, *arguments):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "pipelines" / script), *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1500,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def trained(folder, name, config, *fields):
+    """The result of a training, as its `--json` has it."""
+    run(folder, "train.py", "--config", config, "--run-name", name, *fields, "--json", f"{name}.json")
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A folder with `build/demo_scenes`, as the experiment file names it."""
+    folder = tmp_path_factory.mktemp("scenes")
+    run(folder, "prepare.py", "standin", "ade20k", "--output", "build/demo_scenes")
+    return folder
+
+
+@pytest.mark.slow
+def test_drawn_scenes_are_segmented_far_better_than_by_single_pixels(scenes):
+    manifests = ("--train", "build/demo_scenes/train.parquet", "--test", "build/demo_scenes/val.parquet")
+    run(scenes, "benchmark.py", "segmentation-baselines", *manifests, "--json", "baselines.json")
+    baselines = json.loads((scenes / "baselines.json").read_text())
+    assert [found["images"] for found in baselines] == [160, 160]
+    shorter = ("--train.steps", "200", "--execution.validate_every_steps", "200")
+    result = trained(scenes, "scenes", SCENES, *shorter)
+    low, high = result["intervals"]["miou"]
+    assert low < result["scores"]["miou"] < high
+    assert low > max(found["miou"] for found in baselines) + 15
+    assert (result["num_videos"], result["items"]) == (160, "images")
+    table = run(scenes, "tables.py", "--dataset", "demo-scenes")
+    (row,) = (line.split("|") for line in table.splitlines() if line.startswith("| demo-scenes"))
+    cells = [cell.strip() for cell in row]
+    assert {f"{result['score']:.1f}", f"{low:.1f} to {high:.1f}", "160"} <= set(cells)
+    run(scenes, "export_label_maps.py", "scenes", "--output", "submission")
+    assert len(list((scenes / "submission").glob("ADE_val_*.png"))) == 160
+
+
+def write_patches(source, target, *, patches=8, side=48):
+    """Class folders of pieces of the training scenes, named by what stands in their middle."""
+    names = [line.split("\t")[-1] for line in (source / "objectInfo150.txt").read_text().splitlines()[1:]]
+    rng = np.random.default_rng(0)
+    for number, image in enumerate(sorted((source / "images" / "training").iterdir())):
+        pixels = Image.open(image).convert("RGB")
+        labels = np.asarray(Image.open(source / "annotations" / "training" / f"{image.stem}.png"))
+        for patch in range(patches):
+            top, left = (int(rng.integers(0, length - side + 1)) for length in labels.shape)
+            if label := int(labels[top + side // 2, left + side // 2]):
+                folder = target / ("val" if number % 10 == 0 else "train") / names[label - 1]
+                folder.mkdir(parents=True, exist_ok=True)
+                pixels.crop((left, top, left + side, top + side)).save(folder / f"{image.stem}_{patch}.png")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_image_weights_give_more_than_fresh_ones_after_as_many_steps(scenes):
+    """The backbone has learnt before what pieces of the scenes show in their middle."""
+    write_patches(scenes / "build" / "demo_scenes", scenes / "patches")
+    run(scenes, "prepare.py", "folder", "--train", "patches/train", "--val", "patches/val", "--output", "build/patches")
+    manifests = {"train": "train", "val": "val", "test": "val"}
+    data = [text for split, name in manifests.items() for text in (f"--data.{split}", f"build/patches/{name}.parquet")]
+    sizes = ("--model.num_classes", "8", "--model.chunk_lengths", "[16, 8, 16, 4]")
+    sizes += ("--clip.crop_size", "64", "--clip.short_edge", "64")
+    images = trained(scenes, "images", STILLS, *sizes, *data)
+    short = ("--train.steps", "100", "--execution.validate_every_steps", "100", "--train.seed", SEED)
+    fresh = trained(scenes, "fresh", SCENES, *short)
+    tuned = trained(scenes, "tuned", SCENES, *short, "--start-from", "runs/images")
+    print(f"images: top-1 {images['score']:.2f}; fresh {fresh['score']:.2f}, tuned {tuned['score']:.2f} mIoU")
+    assert tuned["score"] > fresh["score"] + 2
