@@ -2,13 +2,16 @@
 #   make PYTHON=python3.12 test     another interpreter
 #   make PORT=5001 ui               another port
 #   make TESTS=tests/unit test      some of the tests, in words of pytest
+#   make JOBS=4 test                more of them at a time
 
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?=
 TESTS ?=
+JOBS ?= 2
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+PYTEST_JOBS := $(PY) -m pytest --numprocesses $(JOBS) --no-loadscope-reorder
 
 # $(call timed,name,command): run a command and say how long it took.
 define timed
@@ -44,10 +47,10 @@ demo: $(STAMP) ## Make a small data set, train on it, test the model, print the 
 	$(call timed,table,$(PY) pipelines/tables.py --dataset demo)
 
 test: $(STAMP) ## Run the tests
-	$(call timed,tests,$(PY) -m pytest $(TESTS))
+	$(call timed,tests,$(PYTEST_JOBS) $(TESTS))
 
 test-slow: $(STAMP) ## Run the tests that start whole clusters and sweeps, and those of the other decoders
-	$(call timed,slow tests,$(PY) -m pytest -m slow $(TESTS))
+	$(call timed,slow tests,$(PYTEST_JOBS) -m slow $(TESTS))
 
 test-long: $(STAMP) ## Run the tests that take minutes each: elastic clusters, populations, compiled blocks
 	$(call timed,long tests,$(PY) -m pytest -m long $(TESTS))

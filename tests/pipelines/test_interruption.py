@@ -84,7 +84,6 @@ def status(folder: Path) -> str:
     return summary.status
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("signum", "code", "name"),
     [

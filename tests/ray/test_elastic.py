@@ -81,7 +81,6 @@ def steps_of(run: Path) -> list[tuple[int, float]]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_a_run_follows_nodes_that_come_and_go_on_the_same_loss_curve(make_config: MakeConfig, tmp_path: Path) -> None:
     for name, workers in {"elastic": {"min": 1, "max": 2}, "fixed": 1}.items():
         config = make_config(

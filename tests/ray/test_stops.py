@@ -40,7 +40,6 @@ def steps_of(run: Path) -> list[int]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(480)
 def test_all_workers_stop_after_the_same_step_and_none_is_repeated(
     make_config: MakeConfig, placement: Placement
 ) -> None:

@@ -6,7 +6,7 @@ from sweeping import swept_points
 
 from morphmlp.config.sweep import SweepConfig
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(500)]
+pytestmark = pytest.mark.long
 
 GOOD = {"model.chunk_lengths": [8, 4, 4, 1], "model.mlp_ratio": 2.0, "optim.lr": 1e-3, "train.epochs": 1}
 IMPOSSIBLE = {**GOOD, "model.chunk_lengths": [8, 4, 8, 1]}

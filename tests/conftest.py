@@ -1,0 +1,16 @@
+"""Which tests run in one process, where `--numprocesses` asks for several."""
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+
+class FilesTogether(LoadFileScheduling):
+    """A file's tests stay in one process, and so do all that share one local Ray."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "tests/ray" if file.startswith("tests/ray/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesTogether:
+    return FilesTogether(config, log)
