@@ -21,9 +21,9 @@ from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_repor
 from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
 from morphmlp.experiment.data_splits import DataSplits
 from morphmlp.experiment.ray_segmentation_record import record_segmentation
-from morphmlp.experiment.ray_shared_files import require_shared_files
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
 from morphmlp.models.cost import model_cost
+from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics, Status, Tags
 from morphmlp.reporting.figures import confusion_figure, loss_figure, score_figure, time_figure
@@ -136,7 +136,7 @@ def run_experiment(
     task = task or task_of(config, train=data.train)
     config = with_checked_weights(with_absolute_paths(config), data.train.class_names)
     if placement.on_cluster:
-        require_shared_files(config, [data], placement)
+        require_shared_files(config, [data.by_split()], placement)
     require_files(data.by_split(), config.ingest)
     folder = RunFolder(Path(config.cluster.storage) / run_name)
     folder.root.mkdir(parents=True, exist_ok=True)

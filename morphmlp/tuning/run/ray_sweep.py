@@ -24,8 +24,8 @@ from morphmlp.data.stream.plan import TrainPlan
 from morphmlp.data.stream.ray_first_look import require_files
 from morphmlp.errors import CheckpointError, ClusterError
 from morphmlp.experiment.data_splits import DataSplits, read_splits
-from morphmlp.experiment.ray_shared_files import require_shared_files
 from morphmlp.experiment.run_claim import fingerprints_of, require_same_data
+from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.reporting.published import Ablation
@@ -153,7 +153,7 @@ def _session(config: ExperimentConfig, splits: Sequence[DataSplits], *, trials: 
         ray_session(config.cluster, config.ingest, micro_batches=micro_batches, trials=trials) as placement,
     ):
         if placement.on_cluster:
-            require_shared_files(config, splits, placement)
+            require_shared_files(config, [data.by_split() for data in splits], placement)
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
         for data in splits:

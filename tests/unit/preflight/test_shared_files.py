@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from morphmlp.errors import ClusterError
-from morphmlp.experiment import shared_files
-from morphmlp.experiment.shared_files import Answer, Question, answer, faults_of, marked, readable
+from morphmlp.preflight import shared_files
+from morphmlp.preflight.shared_files import Answer, Question, answer, faults_of, marked, readable
 
 
 @pytest.fixture(autouse=True)

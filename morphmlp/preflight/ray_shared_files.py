@@ -1,6 +1,6 @@
 """Asks every machine of a cluster, before the first step, whether it sees the files that a run needs there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import ray
@@ -9,9 +9,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from morphmlp.cluster.ray_cluster import NodeResources, Placement, cluster_nodes
 from morphmlp.config import ExperimentConfig
+from morphmlp.data.manifest import Manifest
 from morphmlp.errors import ClusterError
-from morphmlp.experiment.data_splits import DataSplits
-from morphmlp.experiment.shared_files import Answer, Question, answer, faults_of, marked, readable
+from morphmlp.preflight.shared_files import Answer, Question, answer, faults_of, marked, readable
 from morphmlp.targets import CLIP_CACHE
 
 ANSWER_S = 120.0
@@ -21,7 +21,9 @@ _SAMPLE = 4
 _SHOWN = 10
 
 
-def require_shared_files(config: ExperimentConfig, splits: Iterable[DataSplits], placement: Placement) -> None:
+def require_shared_files(
+    config: ExperimentConfig, splits: Iterable[Mapping[str, Manifest]], placement: Placement
+) -> None:
     """Make sure that nodes which train share the storage, and that those which decode see the same videos.
 
     A node without such a part needn't see anything. Of a cluster of one node only its clip cache is looked at.
@@ -57,10 +59,10 @@ def _folders(config: ExperimentConfig) -> dict[str, str]:
     return {field: str(Path(folder).absolute()) for field, folder in folders.items()}
 
 
-def _some_videos(splits: Iterable[DataSplits]) -> dict[str, tuple[str, ...]]:
+def _some_videos(splits: Iterable[Mapping[str, Manifest]]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for data in splits:
-        for split, manifest in (("train", data.train), ("val", data.val), ("test", data.test)):
+        for split, manifest in data.items():
             paths = tuple(manifest.table["path"].slice(0, _SAMPLE).to_pylist())
             found[f"data.{split}"] = (*found.get(f"data.{split}", ()), *paths)
     return found

@@ -1,0 +1,1 @@
+"""What is looked at on every machine of a cluster before a run starts, and what is wrong with what is seen."""
