@@ -97,17 +97,25 @@ class WaitingLines:
             file = self._own()
             return file is None or os.fstat(file).st_size == 0
 
-    def close(self) -> None:
-        """Let another process own the file; lines held in memory go to its end, whoever owns it."""
+    def hand_over(self) -> None:
+        """Write lines held in memory to the file's end, whoever owns it."""
         with self._lock:
-            if self._held.lines:
-                with suppress(OSError):
-                    file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-                    self._held.spill(file)
-                    os.close(file)
+            self._spill_all()
+
+    def close(self) -> None:
+        """Hand over, and let another process own the file."""
+        with self._lock:
+            self._spill_all()
             if self._file is not None:
                 os.close(self._file)
             self._file, self._dropped = None, 0
+
+    def _spill_all(self) -> None:
+        if self._held.lines:
+            with suppress(OSError):
+                file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                self._held.spill(file)
+                os.close(file)
 
     def _own(self) -> int | None:
         if self._file is not None:

@@ -60,6 +60,7 @@ class BufferedWriter:
     def close(self, timeout_s: float) -> bool:
         """Wait until the store has everything and stop; what it hasn't got by then stays in the file, with a note."""
         complete = self.flush(timeout_s)
+        self._lines.hand_over()  # here: who calls `write_waiting` next must find them, and the thread may still sleep
         self._closing.set()
         with self._changed:
             self._changed.notify_all()

@@ -5,6 +5,7 @@ import mlflow
 import pytest
 
 from morphmlp.errors import StoreAwayError, TrackingError
+from morphmlp.line_file import WaitingLines
 from morphmlp.record import MetricPoint
 from morphmlp.tracking import BufferedWriter, RetryPolicy, RunWriter, end_early, find_run, write_waiting
 
@@ -125,6 +126,19 @@ def test_the_driver_writes_what_the_controller_left(writer, buffered, points, tm
     write_waiting(tmp_path / "waiting.jsonl", writer)
     write_waiting(tmp_path / "never-written.jsonl", writer)
     assert steps(writer) == [0, 1, 2, 3]
+
+
+def test_what_came_while_the_controller_held_the_file_is_there_for_who_writes_next(writer, buffered, tmp_path, request):
+    path = tmp_path / "waiting.jsonl"
+    controller = WaitingLines(path)  # ends slowly, with everything sent
+    assert controller.oldest() == []
+    driver = buffered()
+    driver.tags({"event": "ended early"})
+    assert not driver.close(0.0)
+    assert path.read_text() == '{"tags": {"event": "ended early"}}\n'
+    controller.close()
+    write_waiting(path, writer)
+    assert tags(writer, request.node.name)["event"] == "ended early"
 
 
 def test_two_processes_never_write_one_record_at_once(writer, buffered, spoiled, points, tmp_path):
