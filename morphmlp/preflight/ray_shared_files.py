@@ -1,6 +1,7 @@
 """Asks every machine of a cluster, before the first step, whether it sees the files that a run needs there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import ray
@@ -32,24 +33,46 @@ def require_shared_files(
         ClusterError: One line for each node and field: what it doesn't see, and what would be right.
     """
     nodes = cluster_nodes()
-    cache = config.ingest.clip_cache
-    if len(nodes) < 2 and cache is None:
+    several = len(nodes) > 1
+    if not several and config.ingest.clip_cache is None:
         return
-    videos = _some_videos(splits) if len(nodes) > 1 else {}
-    own = {} if cache is None else {CLIP_CACHE: str(Path(cache).absolute())}
-    with marked(_folders(config) if len(nodes) > 1 else {}) as marks:
-        questions = {
-            node: Question(
-                marks=marks if placement.may_train(node) else {},
-                videos=videos if node.may_decode(config.ingest) else {},
-                own=own if node.may_decode(config.ingest) else {},
-            )
-            for node in nodes
-        }
+    asked = {node: placement.may_train(node) for node in nodes}
+    with questions_about(config, splits if several else (), asked, folders=several) as (questions, videos):
         faults = faults_of(_answers(questions), readable(videos))
     if faults:
         more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         raise ClusterError("\n".join([*faults[:_SHOWN], *more]))
+
+
+@contextmanager
+def questions_about(
+    config: ExperimentConfig,
+    splits: Iterable[Mapping[str, Manifest]],
+    nodes: Mapping[NodeResources, bool],
+    *,
+    folders: bool = True,
+) -> Iterator[tuple[dict[NodeResources, Question], dict[str, tuple[str, ...]]]]:
+    """What each node is asked, and the videos by field; the shared folders hold fresh files for as long as it lasts.
+
+    `nodes` says of each whether it may train. Without `folders` only those of the nodes' own are asked about.
+
+    Raises:
+        ClusterError: This machine can't write to a folder.
+    """
+    cache = config.ingest.clip_cache
+    videos, own = _some_videos(splits), {} if cache is None else {CLIP_CACHE: str(Path(cache).absolute())}
+    with marked(_folders(config) if folders else {}) as marks:
+        yield (
+            {
+                node: Question(
+                    marks=marks if trains else {},
+                    videos=videos if node.may_decode(config.ingest) else {},
+                    own=own if node.may_decode(config.ingest) else {},
+                )
+                for node, trains in nodes.items()
+            },
+            videos,
+        )
 
 
 def _folders(config: ExperimentConfig) -> dict[str, str]:

@@ -1,0 +1,90 @@
+"""What a node says of itself before a run, without torch, which takes seconds to import."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from morphmlp.preflight.report import RAY, Disk, NodeFacts
+
+_PACKAGES = ("ray", "morphmlp", "torch", "numpy", "pyarrow", "av", "decord", "torchcodec", "simplejpeg")
+_NONE = "none"
+_SHM = "/dev/shm"
+_OUTPUT = Path("/proc/self/fd/1")
+
+
+def node_facts(folders: Mapping[str, str]) -> NodeFacts:
+    """Versions, GPUs, limits, and the disks of these folders (by field) and of Ray's own files."""
+    drivers, gpus = _gpus()
+    versions = {"python": platform.python_version(), "code": code_hash()}
+    versions |= {name: _version(name) for name in _PACKAGES}
+    return NodeFacts(
+        versions={**versions, "driver": drivers, "CUDA": _cuda_of_torch()},
+        gpus=gpus,
+        disks={field: disk_at(folder) for field, folder in {**folders, RAY: ray_folder()}.items()},
+        shm=disk_at(_SHM),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    )
+
+
+def disk_at(folder: str) -> Disk:
+    """The file system that a folder is on, or would be."""
+    there = Path(folder).absolute()
+    while not there.exists():
+        there = there.parent
+    usage = shutil.disk_usage(there)
+    return Disk(path=str(there), total_bytes=usage.total, free_bytes=usage.free)
+
+
+def ray_folder() -> str:
+    """Where Ray keeps a node's logs and spilled objects, as a process of Ray's sees it by its own log."""
+    log = _OUTPUT.readlink() if _OUTPUT.is_symlink() else Path()
+    return str(log.parent) if "/session_" in str(log) else tempfile.gettempdir()
+
+
+def code_hash() -> str:
+    """Of the Python files of this package, as they are on this machine."""
+    package = Path(__file__).parents[1]
+    found = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        found.update(f"{file.relative_to(package)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()[:12]
+
+
+def _gpus() -> tuple[str, tuple[str, ...]]:
+    """The driver's version, and the names of the GPUs that it shows."""
+    try:
+        shown = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return _NONE, ()
+    rows = [line.partition(", ") for line in shown.stdout.splitlines() if ", " in line]
+    return (rows[0][0] if rows else _NONE), tuple(name for _, _, name in rows)
+
+
+def _cuda_of_torch() -> str:
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return _NONE
+    text = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+    built_with = re.search(r"^cuda\b.*= '([^']+)'", text, re.MULTILINE)
+    return built_with[1] if built_with else _NONE
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return _NONE

@@ -1,0 +1,207 @@
+"""Looks a cluster over: all of it for the command, what takes seconds before each training on several nodes."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import ray
+
+from morphmlp.cluster.ray_cluster import NodeResources, Placement, cluster_nodes, job_session, ray_session
+from morphmlp.config import ExperimentConfig
+from morphmlp.data.manifest import Manifest
+from morphmlp.data.stream.decode_task import DecodeTask, request_table
+from morphmlp.data.stream.plan import MicroBatchPlan, TrainPlan
+from morphmlp.environment import environment_tags
+from morphmlp.errors import ClusterError, TrackingError
+from morphmlp.models.cost import model_cost
+from morphmlp.preflight.checks import STOPPING, faults_of
+from morphmlp.preflight.node import node_facts
+from morphmlp.preflight.ray_look import VideoSample, Visit
+from morphmlp.preflight.ray_pairs import measure_pairs
+from morphmlp.preflight.ray_shared_files import questions_about
+from morphmlp.preflight.ray_steps import take_steps
+from morphmlp.preflight.report import ClusterReport, Needs, NodeReport
+from morphmlp.preflight.shared_files import Question, readable
+from morphmlp.preflight.shared_files import faults_of as file_faults
+from morphmlp.progress import Progress
+from morphmlp.targets import CLIP_CACHE
+from morphmlp.tasks.factory import task_of
+from morphmlp.tracking import RunWriter, open_run, prepare_store, ready_store
+
+EXPERIMENT = "preflight"
+"""MLflow's experiment of the reports."""
+_SAMPLE = {"train": 8, "val": 4, "test": 4}
+"""Videos of each split that a node decodes."""
+_BYTES_PER_PARAMETER = 12
+"""Of a checkpoint: the weights and the optimiser's two averages, in 32 bits."""
+_LEAST_FREE = 2**30
+
+
+def require_ready(config: ExperimentConfig, placement: Placement, progress: Progress) -> None:
+    """The part that takes seconds, before a training on several nodes: versions, clocks, disks and limits.
+
+    What a training can live with is said on a line.
+
+    Raises:
+        ClusterError: A line for each fault that it can't live with.
+    """
+    nodes = cluster_nodes()
+    if len(nodes) < 2:
+        return
+    visit = _visit(config, nodes, placement)
+    visit.look({node: Question() for node in nodes}, {node: _folders(config, visit.reports[node]) for node in nodes})
+    report = ClusterReport(
+        needs=_needs(config, placement), here=node_facts({}).versions, nodes=tuple(visit.reports.values())
+    )
+    faults = faults_of(report)
+    for fault in faults:
+        if fault.check not in STOPPING:
+            progress.line(str(fault))
+    if stopping := [str(fault) for fault in faults if fault.check in STOPPING]:
+        raise ClusterError("\n".join(stopping))
+
+
+def look_over(
+    config: ExperimentConfig, videos: Mapping[str, Manifest], *, run_name: str, progress: Progress
+) -> tuple[ClusterReport, RunWriter | None]:
+    """Everything, in a Ray session of its own; with the record's run that awaits the report, where there is one."""
+    plan = TrainPlan.of(config.train, num_videos=len(videos["train"]))
+    writer, record = _opened(config, run_name)
+    with _session(config, micro_batches=plan.micro_batches_per_step) as (placement, misfit):
+        nodes = cluster_nodes()
+        progress.line(f"asking {len(nodes)} node{'s' if len(nodes) > 1 else ''}")
+        visit = _visit(config, nodes, placement)
+        unseen = _look(config, videos, visit)
+        report = ClusterReport(
+            needs=_needs(config, placement, misfit),
+            here=node_facts({}).versions,
+            nodes=(),
+            files=tuple(unseen),
+            record=record,
+        )
+        if placement is not None:
+            progress.line("decoding a few videos on each node that decodes")
+            visit.decode(list(_samples(config, videos, placement)))
+            training = [node for node in nodes if visit.reports[node].trains and visit.reports[node].facts]
+            report = replace(report, pairs=measure_pairs(training, placement, progress))
+            if not faults_of(report, ("files",)):
+                with _store_of_steps(writer) as store:
+                    report = replace(report, steps=take_steps(config, videos, placement, store, progress=progress))
+        return replace(report, nodes=tuple(visit.reports.values())), writer
+
+
+def _look(config: ExperimentConfig, videos: Mapping[str, Manifest], visit: Visit) -> list[str]:
+    """Take in each node's facts; returns a line for whatever of storage and videos one doesn't see."""
+    nodes = {node: report.trains for node, report in visit.reports.items()}
+    folders = {node: _folders(config, report) for node, report in visit.reports.items()}
+    try:
+        with questions_about(config, [videos], nodes) as (questions, asked):
+            return file_faults(visit.look(questions, folders), readable(asked))
+    except ClusterError as error:
+        visit.look(dict.fromkeys(nodes, Question()), folders)
+        return [f"{error}; name a folder that can be written to"]
+
+
+@contextmanager
+def _session(config: ExperimentConfig, *, micro_batches: int) -> Iterator[tuple[Placement | None, str | None]]:
+    """Ray, with a placement, or the reason why there is none."""
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(ray_session(config.cluster, config.ingest, micro_batches=micro_batches))
+        except ClusterError as error:
+            stack.enter_context(job_session(local_cpus=config.cluster.local_cpus))
+            yield None, str(error)
+        else:
+            yield found, None
+
+
+def _visit(config: ExperimentConfig, nodes: list[NodeResources], placement: Placement | None) -> Visit:
+    stores = {
+        node["NodeID"]: int(node["Resources"].get("object_store_memory", 0))
+        for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    }
+    return Visit(
+        {
+            node: NodeReport(
+                name=node.name,
+                trains=node.cpus > 0 if placement is None else placement.may_train(node),
+                decodes=node.may_decode(config.ingest),
+                gpus=node.gpus,
+                object_store_bytes=stores.get(node.node_id, 0),
+            )
+            for node in nodes
+        }
+    )
+
+
+def _folders(config: ExperimentConfig, node: NodeReport) -> dict[str, str]:
+    """Whose disks matter on a node, by field."""
+    storage = config.checkpoint.storage
+    folders = {"cluster.storage": config.cluster.storage} if node.trains else {}
+    if node.trains and storage is not None and "://" not in storage:
+        folders["checkpoint.storage"] = storage
+    if node.decodes and config.ingest.clip_cache is not None:
+        folders[CLIP_CACHE] = config.ingest.clip_cache
+    return folders
+
+
+def _needs(config: ExperimentConfig, placement: Placement | None, misfit: str | None = None) -> Needs:
+    params = model_cost(
+        config.model,
+        num_frames=config.clip.num_frames,
+        crop_size=config.clip.crop_size,
+        segmentation=config.segmentation,
+    ).params
+    # Those kept, the best one, and the one that is being written.
+    checkpoints = max(_LEAST_FREE, (config.checkpoint.keep_last + 2) * _BYTES_PER_PARAMETER * params)
+    holds = "cluster.storage" if config.checkpoint.storage is None else "checkpoint.storage"
+    return Needs(
+        device=config.cluster.device if placement is None else placement.device,
+        decoder=config.ingest.decoder,
+        misfit=misfit,
+        free_bytes={"cluster.storage": _LEAST_FREE, holds: checkpoints, CLIP_CACHE: _LEAST_FREE},
+    )
+
+
+def _samples(config: ExperimentConfig, videos: Mapping[str, Manifest], placement: Placement) -> Iterator[VideoSample]:
+    """Some videos of each split, the same ones each time, as training and validation decode them."""
+    task = task_of(config, train=videos["train"])
+    policy = replace(placement.ingest_share(config.ingest, pipelines=1).policy, cache=None)
+    for split, count in _SAMPLE.items():
+        rows = np.random.default_rng(0).permutation(len(videos[split]))[:count].astype(np.int64)
+        plan = MicroBatchPlan(epoch=0, step=0, index=0, rows=rows)
+        trained = split == "train"
+        extractor = task.train_clips() if trained else task.val_clips()
+        yield VideoSample(
+            table=request_table(videos[split], [plan]),
+            task=DecodeTask(extractor=extractor, policy=policy),
+            clips_per_video=config.augment.repeats if trained else None,
+        )
+
+
+def _opened(config: ExperimentConfig, run_name: str) -> tuple[RunWriter | None, str | None]:
+    """A run of MLflow's for the report, or why there can't be one."""
+    try:
+        ready_store(config.dataset)
+        uri = ready_store(EXPERIMENT)
+        tags = environment_tags(Path(__file__).parent)
+        writer = RunWriter(uri, open_run(uri, experiment=EXPERIMENT, run_name=run_name, tags=tags, params={}))
+        writer.text(f"{config.name}\n", "experiment.txt")  # artifacts have a store of their own
+    except TrackingError as error:
+        return None, str(error)
+    return writer, None
+
+
+@contextmanager
+def _store_of_steps(writer: RunWriter | None) -> Iterator[RunWriter]:
+    """Where the steps are recorded: with the report, or where MLflow takes nothing in a file that goes with them."""
+    if writer is not None:
+        yield writer
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        prepare_store(uri)
+        yield RunWriter(uri, open_run(uri, experiment=EXPERIMENT, run_name="steps", tags={}, params={}))
