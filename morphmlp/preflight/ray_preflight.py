@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,29 +68,38 @@ def look_over(
     config: ExperimentConfig, videos: Mapping[str, Manifest], *, run_name: str, progress: Progress
 ) -> tuple[ClusterReport, RunWriter | None]:
     """Everything, in a Ray session of its own; with the record's run that awaits the report, where there is one."""
-    plan = TrainPlan.of(config.train, num_videos=len(videos["train"]))
     writer, record = _opened(config, run_name)
+    try:
+        return replace(_seen(config, videos, writer, progress=progress), record=record), writer
+    except BaseException:
+        if writer is not None:
+            with suppress(TrackingError):
+                writer.finish("KILLED")
+        raise
+
+
+def _seen(
+    config: ExperimentConfig, videos: Mapping[str, Manifest], writer: RunWriter | None, *, progress: Progress
+) -> ClusterReport:
+    plan = TrainPlan.of(config.train, num_videos=len(videos["train"]))
     with _session(config, micro_batches=plan.micro_batches_per_step) as (placement, misfit):
         nodes = cluster_nodes()
         progress.line(f"asking {len(nodes)} node{'s' if len(nodes) > 1 else ''}")
         visit = _visit(config, nodes, placement)
-        unseen = _look(config, videos, visit)
+        files = _look(config, videos, visit)
         report = ClusterReport(
-            needs=_needs(config, placement, misfit),
-            here=node_facts({}).versions,
-            nodes=(),
-            files=tuple(unseen),
-            record=record,
+            needs=_needs(config, placement, misfit), here=node_facts({}).versions, nodes=(), files=tuple(files)
         )
         if placement is not None:
             progress.line("decoding a few videos on each node that decodes")
             visit.decode(list(_samples(config, videos, placement)))
             training = [node for node in nodes if visit.reports[node].trains and visit.reports[node].facts]
             report = replace(report, pairs=measure_pairs(training, placement, progress))
-            if not faults_of(report, ("files",)):
+            # Else workers would wait for each other, or for their storage, until a time limit ends it.
+            if not files and not any(pair.fault for pair in report.pairs):
                 with _store_of_steps(writer) as store:
                     report = replace(report, steps=take_steps(config, videos, placement, store, progress=progress))
-        return replace(report, nodes=tuple(visit.reports.values())), writer
+        return replace(report, nodes=tuple(visit.reports.values()))
 
 
 def _look(config: ExperimentConfig, videos: Mapping[str, Manifest], visit: Visit) -> list[str]:
