@@ -22,7 +22,7 @@ from morphmlp.preflight.node import node_facts
 from morphmlp.preflight.ray_look import VideoSample, Visit
 from morphmlp.preflight.ray_pairs import measure_pairs
 from morphmlp.preflight.ray_shared_files import questions_about
-from morphmlp.preflight.ray_steps import take_steps
+from morphmlp.preflight.ray_steps import folder_of_steps, take_steps
 from morphmlp.preflight.report import ClusterReport, Needs, NodeReport
 from morphmlp.preflight.shared_files import Question, readable
 from morphmlp.preflight.shared_files import faults_of as file_faults
@@ -82,7 +82,10 @@ def _seen(
     config: ExperimentConfig, videos: Mapping[str, Manifest], writer: RunWriter | None, *, progress: Progress
 ) -> ClusterReport:
     plan = TrainPlan.of(config.train, num_videos=len(videos["train"]))
-    with _session(config, micro_batches=plan.micro_batches_per_step) as (placement, misfit):
+    with (
+        folder_of_steps(config, progress) as folder,  # outlives Ray, whose processes write there to their end
+        _session(config, micro_batches=plan.micro_batches_per_step) as (placement, misfit),
+    ):
         nodes = cluster_nodes()
         progress.line(f"asking {len(nodes)} node{'s' if len(nodes) > 1 else ''}")
         visit = _visit(config, nodes, placement)
@@ -98,7 +101,9 @@ def _seen(
             # Else workers would wait for each other, or for their storage, until a time limit ends it.
             if not files and not any(pair.fault for pair in report.pairs):
                 with _store_of_steps(writer) as store:
-                    report = replace(report, steps=take_steps(config, videos, placement, store, progress=progress))
+                    report = replace(
+                        report, steps=take_steps(config, videos, placement, store, folder, progress=progress)
+                    )
         return replace(report, nodes=tuple(visit.reports.values()))
 
 

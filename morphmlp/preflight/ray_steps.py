@@ -3,7 +3,8 @@
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -31,17 +32,27 @@ _WAIT_S = 120.0
 """Longest wait for workers, or for storage."""
 
 
+@contextmanager
+def folder_of_steps(config: ExperimentConfig, progress: Progress) -> Iterator[RunFolder]:
+    """A folder under `cluster.storage`, removed with all that the steps left, once nobody writes there any more."""
+    folder = RunFolder(Path(config.cluster.storage) / f"preflight-{uuid.uuid4().hex[:8]}")
+    try:
+        yield folder
+    finally:
+        _remove(config, folder, progress)
+
+
 def take_steps(
     config: ExperimentConfig,
     videos: Mapping[str, Manifest],
     placement: Placement,
     writer: RunWriter,
+    folder: RunFolder,
     *,
     progress: Progress,
 ) -> StepsReport:
-    """Train for a few steps in a folder of its own under `cluster.storage`, which is removed."""
+    """Train for a few steps in the folder of `folder_of_steps`."""
     config = _shortened(config)
-    folder = RunFolder(Path(config.cluster.storage) / f"preflight-{uuid.uuid4().hex[:8]}")
     few = config.train.micro_batch_size * placement.num_workers
     val = replace(videos["val"], table=videos["val"].table.slice(0, few))
     task = task_of(config, train=videos["train"])
@@ -71,8 +82,6 @@ def take_steps(
     except (MorphMLPError, OSError) as error:
         fault = " ".join(str(error).split())
         return _report(folder, placement, fault=fault, wall_s=time.monotonic() - began)
-    finally:
-        _remove(config, folder, progress)
 
 
 def _shortened(config: ExperimentConfig) -> ExperimentConfig:
@@ -105,6 +114,8 @@ def _report(folder: RunFolder, placement: Placement, *, fault: str | None, wall_
 
 def _remove(config: ExperimentConfig, folder: RunFolder, progress: Progress) -> None:
     storage = config.checkpoint.storage
+    if not folder.root.exists():
+        return
     try:
         if storage is not None:
             run_store(config.checkpoint, folder).clear(progress.line)

@@ -24,7 +24,7 @@ def tables(report: ClusterReport, faults: Sequence[Fault]) -> str:
 
 def verdict(report: ClusterReport, faults: Sequence[Fault]) -> str:
     """In a line."""
-    nodes = f"{len(report.nodes)} node{'s' if len(report.nodes) > 1 else ''}"
+    nodes = _counted(report)
     skipped = [check for check in CHECKS if not _SEEN[check](report) and not any(f.check == check for f in faults)]
     left_out = f" (not run: {', '.join(skipped)})" if skipped else ""
     if not faults:
@@ -60,9 +60,13 @@ def _facts(report: ClusterReport) -> list[NodeFacts]:
     return [node.facts for node in report.nodes if node.facts is not None]
 
 
+def _counted(report: ClusterReport) -> str:
+    return f"{len(report.nodes)} node{'' if len(report.nodes) == 1 else 's'}"
+
+
 def _nodes(report: ClusterReport) -> str:
     train, decode = sum(node.trains for node in report.nodes), sum(node.decodes for node in report.nodes)
-    return f"{len(report.nodes)} nodes: {train} for training, {decode} for decoding"
+    return f"{_counted(report)}: {train} for training, {decode} for decoding"
 
 
 def _versions(report: ClusterReport) -> str:
