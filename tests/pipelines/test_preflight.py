@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,8 +47,8 @@ def preflight(folder, **environment):
 
 def results(shown):
     """The result of each check, from the table."""
-    table = shown.partition("\n\n")[0].splitlines()[2:]
-    return {line.split("  ")[0]: line[10:].split("  ")[0].strip() for line in table}
+    rows = [re.split(r"\s{2,}", line) for line in shown.partition("\n\n")[0].splitlines()[2:]]
+    return {check: result for check, result, _ in rows}
 
 
 @pytest.mark.slow
