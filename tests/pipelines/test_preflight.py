@@ -41,7 +41,7 @@ def preflight(folder, **environment):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=500,
     )
 
 
