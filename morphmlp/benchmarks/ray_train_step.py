@@ -54,6 +54,9 @@ class StepComparison:
     """Median seconds of a step of the plain loop in a script of its own."""
     rounds: int
     steps_per_round: int
+    clips_per_step: int
+    micro_batches: int
+    """Of a step."""
     device: str
     """Its name, where it has one."""
     precision: str
@@ -93,6 +96,8 @@ def compare_train_step(config: ExperimentConfig, placement: Placement, *, rounds
         script_step_s=median(times[SCRIPT]) / steps,
         rounds=rounds,
         steps_per_round=steps,
+        clips_per_step=config.train.global_batch_size * config.augment.repeats,
+        micro_batches=config.train.micro_batches_per_step,
         device=times["device"],
         precision=times["precision"],
     )

@@ -54,6 +54,8 @@ class StepVariants:
     variants: Sequence[StepVariant]
     experiment: str
     clips_per_step: int
+    micro_batches: int
+    """Of a step."""
     rounds: int
     steps_per_round: int
     device: str
@@ -102,6 +104,7 @@ def compare_variants(
         ],
         experiment=experiment,
         clips_per_step=clips,
+        micro_batches=trainings[AS_CONFIGURED].micro_batches,
         rounds=rounds,
         steps_per_round=steps,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -141,6 +144,7 @@ class _Training:
         config = load_config(experiment, overrides)
         self._device = device
         self.clips_per_step = config.train.global_batch_size * config.augment.repeats
+        self.micro_batches = config.train.micro_batches_per_step
         before = self._allocated()
         state = prepared_state(config, device)
         self.activation_bytes = activation_bytes(

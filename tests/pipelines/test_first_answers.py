@@ -21,6 +21,7 @@ WRONG = {
     "prepare.py": (["look", "--config", DEMO, "--output", "clips.png", *TYPO], "train.epoch"),
     "train.py": (["--config", DEMO, *TYPO], "train.epoch"),
     "replay.py": (["run", "7", *TYPO], "train.epoch"),
+    "size_cluster.py": (["--config", DEMO, *TYPO], "train.epoch"),
     "export_label_maps.py": (["run", "--output", "maps", *TYPO], "train.epoch"),
 }
 """What a user gets wrong, and the word that the answer must have; the others take fields of an experiment."""

@@ -1,0 +1,166 @@
+"""How large a cluster an experiment needs, what it costs, and where more GPUs stop helping.
+
+python pipelines/size_cluster.py --config experiments/k400/morphmlp_s_16x4.yaml --gpus 8 --measured step.json \
+    --measure-decode 64 --prices nodes.yaml --write cluster.yaml
+
+Dotted overrides change the experiment, as in training: `--train.global-batch-size 512`. Nothing is launched.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from morphmlp.cli import A_PATH, COUNT, SETTINGS, json_option, parse_overrides, run, write_json
+from morphmlp.config import ExperimentConfig, load_config
+from morphmlp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from morphmlp.sizing.measured import Found
+
+POSITIVE = click.FloatRange(min=0, min_open=True)
+NOT_NEGATIVE = click.FloatRange(min=0)
+
+
+@click.command(context_settings=SETTINGS | {"ignore_unknown_options": True})
+@click.option("--config", "path", required=True, metavar="FILE", help="experiment file")
+@click.option("--gpus", type=COUNT, default=8, help="GPUs to size for")
+@click.option("--videos", type=COUNT, help="training videos; by default those of the manifest")
+@click.option("--val-videos", type=COUNT, help="validation videos; by default those of the manifest")
+@click.option("--video-mb", type=POSITIVE, help="mean size of a video's file, MB; by default as in the manifest")
+@click.option(
+    "--step-s",
+    multiple=True,
+    metavar="[CLIPS=]SECONDS",
+    help="measured seconds of a micro-batch on one GPU, by default of the experiment's clips; two sizes make a line",
+)
+@click.option("--decode-ms", type=POSITIVE, help="measured CPU milliseconds of a training clip")
+@click.option(
+    "--measure-decode", type=COUNT, metavar="VIDEOS", help="decode so many training videos now, and take that"
+)
+@click.option(
+    "--measured",
+    multiple=True,
+    metavar="SOURCE",
+    help="JSON file of benchmark.py train-step, step-variants or ingest, or a run in MLflow; by default the "
+    "experiment's newest finished run there",
+)
+@click.option("--prices", type=A_PATH, metavar="FILE", help="node types with prices and network (docs/sizing.md)")
+@click.option("--write", type=A_PATH, metavar="FILE", help="cluster file to write the node counts into")
+@click.option("--scale", is_flag=True, help="simulate 8 to 1,024 GPUs instead; needs --prices")
+@click.option("--figure", type=A_PATH, metavar="FILE", help="with --scale: draw it, as .png or .svg")
+@click.option(
+    "--check", type=A_PATH, metavar="FOLDER", help="instead: compare the simulation with a real run, by its folder"
+)
+@click.option(
+    "--step-variation", type=NOT_NEGATIVE, default=0.0, help="a micro-batch's standard deviation over its mean"
+)
+@click.option("--decode-variation", type=NOT_NEGATIVE, default=0.0, help="the same of a decode task")
+@click.option("--restart-s", type=NOT_NEGATIVE, default=0.0, help="from a lost node to the next step, seconds")
+@click.option("--stall-s", type=NOT_NEGATIVE, default=0.0, help="what a checkpoint delays training by, seconds")
+@json_option
+@click.argument("rest", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def main(
+    context: click.Context,
+    /,
+    *,
+    path: str,
+    gpus: int,
+    videos: int | None,
+    val_videos: int | None,
+    video_mb: float | None,
+    prices: Path | None,
+    write: Path | None,
+    scale: bool,
+    figure: Path | None,
+    check: Path | None,
+    step_variation: float,
+    decode_variation: float,
+    restart_s: float,
+    stall_s: float,
+    json: Path | None,
+    rest: tuple[str, ...],
+    **_: object,
+) -> None:
+    """How large a cluster an experiment needs, by costs that were measured; nothing is launched."""
+    config = load_config(path, parse_overrides(rest, context.command.params))
+    faults = [
+        f"{option}: needs --prices, which describes the node types"
+        for option, wanted in (("--write", write is not None), ("--scale", scale))
+        if wanted and prices is None
+    ]
+    if figure is not None and not scale:
+        faults.append("--figure: draws what --scale simulates; add that")
+    if figure is not None and figure.suffix not in (".png", ".svg"):
+        faults.append(f"--figure {figure}: isn't .png or .svg")
+    if faults:
+        raise ConfigError(faults)
+    if check is not None:
+        _check(check, json)
+        return
+    from morphmlp.sizing.arithmetic import remarks, size_cluster, size_table
+    from morphmlp.sizing.cluster_file import write_node_counts
+    from morphmlp.sizing.inputs import Nodes, work_of
+    from morphmlp.sizing.measured import known
+
+    nodes = None if prices is None else Nodes.read(prices)
+    work = work_of(config, videos=videos, val_videos=val_videos)
+    if video_mb is not None:
+        work = replace(work, file_bytes=video_mb * 1e6)
+    found = _found(config, clips=work.micro_batch * work.clips_per_video, asked=context.params)
+    costs = found.costs(config)
+    if scale and nodes is not None:
+        from morphmlp.sizing.scale import Assumed, scale_figure, scale_table, simulate_all
+
+        assumed = Assumed(
+            step_variation=step_variation, decode_variation=decode_variation, restart_s=restart_s, stall_s=stall_s
+        )
+        cells = simulate_all(work, costs, nodes=nodes, assumed=assumed, log=lambda line: print(line, file=sys.stderr))
+        print(scale_table(cells, currency=nodes.currency))
+        if figure is not None:
+            figure.parent.mkdir(parents=True, exist_ok=True)
+            scale_figure(cells).savefig(figure)
+        write_json(json, {"inputs": known(found), "cells": [asdict(cell) for cell in cells]})
+        return
+    size = size_cluster(work, costs, gpus=gpus, nodes=nodes)
+    print(size_table(size, work, costs, nodes))
+    for line in remarks(size, work, costs):
+        print(line)
+    if write is not None and size.train_nodes is not None and size.ingest_nodes is not None:
+        write_node_counts(write, {"train": size.train_nodes, "ingest": size.ingest_nodes})
+        print(f"{write}: {size.train_nodes} train, {size.ingest_nodes} ingest")
+    write_json(json, {"inputs": known(found), **asdict(size), "cores": size.cores})
+
+
+def _check(folder: Path, json: Path | None) -> None:
+    from morphmlp.sizing.check import check_run
+
+    compared = check_run(folder)
+    print(compared.in_words())
+    write_json(json, compared)
+
+
+def _found(config: ExperimentConfig, *, clips: int, asked: Mapping[str, Any]) -> "Found":
+    """Costs from all that was named, and from the record where something is missing then."""
+    from morphmlp.sizing import measured
+
+    found = measured.Found()
+    measured.add_options(found, steps=asked["step_s"], decode_ms=asked["decode_ms"], clips=clips)
+    for source in asked["measured"]:
+        if Path(source).suffix == ".json":
+            measured.add_file(found, Path(source), config)
+        else:
+            measured.add_run(found, config, name=source)
+    if asked["measure_decode"] is not None:
+        measured.measure_decode(found, config, videos=asked["measure_decode"])
+    if not found.steps or found.decode_s is None:
+        measured.add_run(found, config, name=None)
+    return found
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,85 @@
+"""Simulated steps against closed forms: the bottleneck, the slowest of many, and no limit at all."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from morphmlp.sizing.steps import Setting, scattered, simulate_steps
+
+PLAIN = Setting(
+    workers=4,
+    micro_batches=8,
+    micro_batch=4,
+    micro_s=0.1,
+    exchange_s=0.03,
+    decode_s=0.01,
+    cores=1,
+    task_videos=16,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "bottleneck"),
+    [
+        ({}, "step"),  # 0.23 s of step, 0.08 s of decoding
+        ({"decode_s": 0.05}, "decode"),
+        ({"decode_s": 0.05, "cores": 2}, "step"),
+        ({"decode_s": 0.1, "cores": 2}, "decode"),
+        ({"decode_s": 0.2, "cores": 3, "task_videos": 4}, "decode"),
+        ({"link_s": 0.02, "workers_per_node": 2}, "link"),  # 16 videos for the two of a node
+        ({"link_s": 0.02, "workers_per_node": 1}, "step"),
+        ({"workers": 8, "micro_batch": 1, "decode_s": 0.2, "cores": 1}, "decode"),
+        ({"workers": 8, "exchange_s": 0.5}, "step"),
+        ({"workers": 1, "decode_s": 0.002}, "step"),
+        ({"micro_batches": 9, "workers": 4}, "step"),  # one of the workers has three
+        ({"micro_batches": 6, "workers": 4, "decode_s": 0.15}, "decode"),
+    ],
+)
+def test_constant_times_give_the_bottleneck_exactly(changes, bottleneck):
+    setting = replace(PLAIN, **changes)
+    most = -(-setting.micro_batches // setting.workers)
+    videos = most * setting.micro_batch
+    limits = {
+        "step": most * setting.micro_s + setting.exchange_s,
+        "decode": videos * setting.decode_s / setting.cores,
+        "link": videos * setting.link_s * setting.workers_per_node,
+    }
+    assert max(limits, key=limits.get) == bottleneck
+    # Whole cycles of tasks, so that the rhythm of tasks doesn't show in the mean.
+    found = simulate_steps(setting, warm_up=480, steps=480)
+    assert found.step_s == pytest.approx(limits[bottleneck], rel=1e-6 if bottleneck == "step" else 0.01)
+    shares = found.compute_share + found.data_wait_share + found.slower_wait_share + found.exchange_share
+    assert shares == pytest.approx(1)
+    if bottleneck == "step":
+        assert found.data_wait_share == pytest.approx(0, abs=1e-9)
+        assert found.compute_share == pytest.approx(
+            setting.micro_batches * setting.micro_s / setting.workers / limits["step"]
+        )
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8, 64])
+def test_exponential_times_wait_for_the_slowest_as_harmonic_numbers_say(workers):
+    rng = np.random.default_rng(3)
+    setting = replace(PLAIN, workers=workers, micro_batches=workers, exchange_s=0.0, decode_s=0.0001)
+    found = simulate_steps(setting, warm_up=10, steps=2000, compute=lambda mean_s: float(rng.exponential(mean_s)))
+    harmonic = sum(1 / number for number in range(1, workers + 1))
+    assert found.step_s == pytest.approx(0.1 * harmonic, rel=0.04)
+    assert found.slower_wait_share == pytest.approx(1 - 1 / harmonic, abs=0.02)
+
+
+@pytest.mark.parametrize("variation", [0.0, 0.1, 0.5])
+def test_scattered_times_have_the_mean_and_the_variation_that_were_named(variation):
+    draw = scattered(np.random.default_rng(0), variation)
+    times = np.array([draw(2.0) for _ in range(40_000)])
+    assert times.mean() == pytest.approx(2.0, rel=0.01)
+    assert times.std() / times.mean() == pytest.approx(variation, abs=0.01)
+
+
+@pytest.mark.parametrize("late", [0, 3])
+def test_a_late_task_holds_up_those_behind_it(late):
+    # One task is one step's micro-batch; three cores have the others long before.
+    setting = replace(PLAIN, workers=1, micro_batches=1, task_videos=4, exchange_s=0.0, cores=3)
+    numbers = iter(range(10**9))
+    found = simulate_steps(setting, warm_up=0, steps=5, decode=lambda _: 50.0 if next(numbers) == late else 0.0)
+    assert found.step_s * 5 == pytest.approx(50 + (5 - late) * 0.1)
