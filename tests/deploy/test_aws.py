@@ -2,12 +2,14 @@
 
 import copy
 import importlib.metadata
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from cluster_files import ROOT, filled_in
 from packaging.requirements import Requirement
 
 # Private, and on purpose: `ray up` has no dry run, and these functions are the checks that it makes before it asks AWS
@@ -17,14 +19,18 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from morphmlp.config import schema
 
-ROOT = Path(__file__).parents[1]
 CLUSTER_FILE = ROOT / "cluster.yaml"
-TEXT = CLUSTER_FILE.read_text(encoding="utf-8")
+TEXT = filled_in(CLUSTER_FILE)
+SERVER = (ROOT / "deploy/mlflow_server.sh").read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def cluster() -> dict:
     return yaml.safe_load(TEXT)
+
+
+def prepared_types(cluster: dict) -> list[tuple[str, dict]]:
+    return list(prepare_config(cluster)["available_node_types"].items())
 
 
 def installed_packages(cluster: dict) -> dict[str, str]:
@@ -66,23 +72,40 @@ def test_ray_makes_no_security_group_of_its_own(cluster):
     assert "security_group" not in prepared["provider"]
 
 
-def test_values_that_only_the_user_knows_are_placeholders_that_stop_a_launch(cluster):
-    for node in cluster["available_node_types"].values():
-        assert node["node_config"]["ImageId"] == "ami-REPLACE-ME"
-        assert node["node_config"]["SecurityGroupIds"] == ["sg-REPLACE-ME"]
+def test_ray_makes_no_role_and_no_key_pair_of_its_own(cluster):
+    # Its role may do everything in EC2 and S3, and stays after `ray down`.
+    profiles = {name: node["node_config"]["IamInstanceProfile"] for name, node in prepared_types(cluster)}
+    assert profiles == {
+        "head": {"Name": "morphmlp-head"},
+        "train": {"Name": "morphmlp-node"},
+        "ingest": {"Name": "morphmlp-node"},
+    }
+    assert all(node["node_config"]["KeyName"] for _, node in prepared_types(cluster))
+    assert "ssh_private_key" in cluster["auth"]
 
 
-def test_mlflow_starts_no_jobs_of_its_own_beside_training(cluster):
-    for text in (" ".join(cluster["head_start_ray_commands"]), (ROOT / "Makefile").read_text(encoding="utf-8")):
-        assert text.count("mlflow server --") == 1
-        assert "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false" in text.partition("mlflow server --")[0]
+def test_policies_allow_no_kind_of_call_as_a_whole():
+    for name in ("head", "bucket"):
+        for statement in json.loads((ROOT / f"deploy/aws/{name}.json").read_text(encoding="utf-8"))["Statement"]:
+            assert "*" not in json.dumps(statement["Action"])
+            if "Condition" not in statement and name == "head":
+                assert statement["Resource"] != "*" or statement["Action"] == ["ec2:DescribeInstances"]
 
 
 def test_the_dashboard_and_mlflow_listen_on_the_loopback_only(cluster):
     start = " ".join(cluster["head_start_ray_commands"])
-    assert "mlflow server --host 127.0.0.1 " in start
-    assert "--dashboard-host=127.0.0.1 " in start
-    assert re.findall(r"--(?:dashboard-)?host[= ](\S+)", start) == ["127.0.0.1", "127.0.0.1"]
+    assert re.findall(r"--(?:dashboard-)?host[= ](\S+)", start + SERVER) == ["127.0.0.1", "127.0.0.1"]
+
+
+def test_mlflow_starts_no_jobs_of_its_own_beside_training():
+    for text in (SERVER, (ROOT / "Makefile").read_text(encoding="utf-8")):
+        assert text.count("mlflow server --") == 1
+        assert "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false" in text.partition("mlflow server --")[0]
+
+
+def test_the_record_lies_on_the_shared_storage(cluster):
+    assert any("mlflow_server.sh start /mnt/shared/" in command for command in cluster["head_start_ray_commands"])
+    assert cluster["file_mounts"]["~/morphmlp/deploy"] == "deploy"
 
 
 def test_scripts_on_the_head_find_the_cluster_and_the_record(cluster):

@@ -1,0 +1,93 @@
+"""What the cluster files of all places have in common, by Ray's own checks and shellcheck's."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from cluster_files import ROOT, filled_in
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+RAY_UP_FILES = ["cluster.yaml", "deploy/owned_machines.yaml"]
+SCRIPTS = sorted(path.name for path in (ROOT / "deploy").glob("*.sh"))
+
+
+def loaded(name: str) -> dict:
+    return yaml.safe_load(filled_in(ROOT / name))
+
+
+@pytest.mark.parametrize("name", RAY_UP_FILES)
+def test_ray_accepts_the_file_once_filled_in_and_reads_none_before(name):
+    validate_config(prepare_config(loaded(name)))
+    with pytest.raises(yaml.constructor.ConstructorError, match="!REPLACE-ME"):
+        yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", RAY_UP_FILES)
+def test_every_place_has_the_same_fences(name):
+    cluster = loaded(name)
+    assert "0.0.0.0" not in (ROOT / name).read_text(encoding="utf-8")
+    assert cluster["setup_commands"][0] == "chmod 600 ~/.ray/auth_token"
+    assert cluster["file_mounts"] == loaded("cluster.yaml")["file_mounts"]
+    [head] = [command for command in cluster["head_start_ray_commands"] if "ray start" in command]
+    [worker] = [command for command in cluster["worker_start_ray_commands"] if "ray start" in command]
+    assert all("export RAY_AUTH_MODE=token" in command for command in (head, worker))
+    assert {"--head", "--num-cpus=0", "--dashboard-host=127.0.0.1"} <= set(head.split())
+    assert any("mlflow_server.sh start /mnt/shared/" in command for command in cluster["head_start_ray_commands"])
+
+
+def test_all_places_install_the_same_versions():
+    pins = [set(re.findall(r'"[a-z0-9-]+(?:\[[^\]]*\])?==[^"]+"', (ROOT / name).read_text())) for name in RAY_UP_FILES]
+    assert len(pins[0]) == 9
+    assert all(found == pins[0] for found in pins)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_shellcheck_finds_nothing(name):
+    checker = Path(sys.executable).with_name("shellcheck")
+    found = subprocess.run([checker, ROOT / "deploy" / name], capture_output=True, text=True, check=False)
+    assert found.stdout + found.stderr == ""
+
+
+def start_words(command: str, folder: Path, node: str) -> list[list[str]]:
+    """What `ray` is given when this start command runs on a host with that ~/morphmlp.node."""
+    (folder / "venv/bin").mkdir(parents=True)
+    ray = folder / "venv/bin/ray"
+    ray.write_text('#!/bin/sh\necho "$RAY_AUTH_MODE $RAY_enable_autoscaler_v2 $*"\n', encoding="utf-8")
+    ray.chmod(0o755)
+    (folder / "morphmlp.node").write_text(node, encoding="utf-8")
+    environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin", "RAY_HEAD_IP": "10.0.0.10"}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("node", "given"),
+    [
+        ("NODE_ROLE=train\nNODE_CPUS=\nNODE_RAY_ARGS=", ["--labels=node-role=train"]),
+        ("NODE_ROLE=ingest\nNODE_CPUS=2", ["--num-cpus=2", "--labels=node-role=ingest"]),
+        ("NODE_ROLE=train\nNODE_RAY_ARGS='--num-gpus=1 -v'", ["--labels=node-role=train", "--num-gpus=1", "-v"]),
+    ],
+)
+def test_an_owned_machine_starts_ray_as_its_own_file_says(node, given, tmp_path):
+    [command] = [
+        words for words in loaded("deploy/owned_machines.yaml")["worker_start_ray_commands"] if "ray start" in words
+    ]
+    [[mode, autoscaler_v2, *words]] = start_words(command, tmp_path, node)
+    assert (mode, autoscaler_v2) == ("token", "0")
+    fixed = ["start", "--address=10.0.0.10:6379", "--object-manager-port=8076"]
+    assert words == [*fixed, *given, "--disable-usage-stats"]
+
+
+@pytest.mark.parametrize("role", ["head", "train", "ingest", "worker", ""])
+def test_a_role_that_is_none_is_refused_by_the_set_up(role, tmp_path):
+    [check] = [words for words in loaded("deploy/owned_machines.yaml")["setup_commands"] if "NODE_ROLE" in words]
+    (tmp_path / "morphmlp.node").write_text(f"NODE_ROLE={role}\n", encoding="utf-8")
+    done = subprocess.run(
+        ["bash", "-c", check], env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    right = role in ("head", "train", "ingest")
+    assert done.returncode == (0 if right else 2)
+    assert right or "head, train or ingest" in done.stderr
