@@ -1,0 +1,80 @@
+"""The Slurm job as its batch node runs it; `srun`, `scontrol` and the rest only write down their words."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from cluster_files import ROOT
+
+STANDIN = """#!/bin/bash
+name=$(basename "$0")
+echo "$name token=${#RAY_AUTH_TOKEN} mode=$RAY_AUTH_MODE $*" >> "$RECORD"
+case "$name $*" in
+  scontrol*) printf 'n1\\nn2\\nn3\\n' ;;
+  *hostname*) echo "10.0.0.1 fe80::1" ;;
+  python*) echo 0123456789abcdef0123456789abcdef ;;
+  "srun "*"ray start"*) exec sleep 60 ;;
+esac
+"""
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A copy of the repository's root as the script sees it, and the environment of a job of 3 + 2 nodes."""
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name in ("srun", "scontrol", "ray", "python"):
+        (programs / name).write_text(STANDIN, encoding="utf-8")
+        (programs / name).chmod(0o755)
+    slurm = {"JOB_ID": "7", "JOB_NODELIST_HET_GROUP_0": "n[1-3]", "JOB_NUM_NODES_HET_GROUP_0": "3"}
+    slurm |= {"CPUS_PER_TASK_HET_GROUP_0": "32", "CPUS_PER_TASK_HET_GROUP_1": "48"}
+    environment = {f"SLURM_{name}": value for name, value in slurm.items()}
+    record = {"RECORD": str(tmp_path / "words.txt"), "MLFLOW_TRACKING_URI": "http://10.0.0.9:5000"}
+    return {"cwd": tmp_path, "env": {"PATH": os.environ["PATH"], **environment, **record}}
+
+
+def start(job: dict, *command: str) -> "subprocess.Popen[str]":
+    words = ["bash", str(ROOT / "deploy/slurm.sh"), *command]
+    return subprocess.Popen(words, **job, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_roles_are_those_of_every_cluster_and_the_runs_code_is_the_jobs(job):
+    started = 'until [ "$(grep -c "ray start" "$RECORD")" = 3 ]; do sleep 0.1; done; '
+    process = start(job, "bash", "-c", started + 'echo "$RAY_ADDRESS ${#RAY_AUTH_TOKEN}"; exit 3')
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output.split()) == (3, ["10.0.0.1:6379", "32"])
+    words = (job["cwd"] / "words.txt").read_text(encoding="utf-8").splitlines()
+    starts = [line for line in words if "ray start" in line]
+    assert all("token=32 mode=token" in line and "0123456789abcdef" not in line for line in starts)
+    by_role = {
+        role: [line for line in starts if f"--labels=node-role={role}" in line] for role in ("head", "ingest", "train")
+    }
+    assert {role: len(lines) for role, lines in by_role.items()} == {"head": 1, "ingest": 1, "train": 1}
+    [head], [ingest], [train] = by_role.values()
+    assert "--nodelist=n1 " in head
+    assert "--num-cpus=0 --num-gpus=0" in head
+    assert "--dashboard-host=127.0.0.1" in head
+    assert "--nodes=2 --ntasks=2 --exclude=n1 " in ingest
+    assert "--num-cpus=32" in ingest
+    assert "--het-group=1 " in train
+    assert "--num-cpus=48" in train
+
+
+def test_the_signal_before_the_time_limit_reaches_the_run_which_may_save(job):
+    saves = 'trap "sleep 1; echo saved; exit 143" TERM; touch running; while :; do sleep 0.1; done'
+    process = start(job, "bash", "-c", saves)
+    deadline = time.monotonic() + 60
+    while not (job["cwd"] / "running").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (143, "saved\n")
+
+
+def test_without_a_command_it_says_how_to_start_it(job):
+    process = start(job)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors == "error: name the command to run: sbatch deploy/slurm.sh python pipelines/train_k400.py ...\n"
