@@ -1,31 +1,85 @@
 """What a run ran on and with: commit, package versions, hardware; nothing that names a machine or a person."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 from morphmlp.record import Tags
 
 _PACKAGES = ("morphmlp", "torch", "ray", "av", "decord", "torchcodec", "mlflow", "pyarrow")
 _UNKNOWN = "unknown"
+COMMIT_VARIABLE = "MORPHMLP_GIT_COMMIT"
+"""Names the commit where there is no repository: code that was copied to a cluster, or submitted to it."""
 
 
 def environment_tags(folder: str | Path = ".") -> dict[str, str]:
     """Tags with the git state of `folder`, the versions of python and packages, and this machine's CPU and memory.
 
-    The commit is `unknown` outside a git repository. GPU names aren't here: only the workers see them.
+    Outside a git repository the commit is that of MORPHMLP_GIT_COMMIT, or `unknown`; the code's own tag is known
+    anywhere. GPU names aren't here: only the workers see them.
     """
     commit = _git("rev-parse", "HEAD", folder=folder)
     changes = _git("status", "--porcelain", folder=folder)
     versions = {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
     return {
-        Tags.GIT_COMMIT: commit or _UNKNOWN,
+        Tags.GIT_COMMIT: commit or os.environ.get(COMMIT_VARIABLE) or _UNKNOWN,
         Tags.GIT_DIRTY: _UNKNOWN if changes is None or commit is None else str(bool(changes)).lower(),
+        Tags.CODE: git_tree(package_blobs()),
         Tags.HARDWARE: hardware(),
         **{Tags.VERSION + name: version for name, version in versions.items()},
     }
+
+
+@cache
+def package_blobs() -> dict[str, str]:
+    """Git's name for the content of each file of this package, by its path in it."""
+    return blob_reader()("morphmlp")
+
+
+def blob_reader() -> Callable[[str], dict[str, str]]:
+    """What finds these for a package by name, none where it isn't there.
+
+    It travels with its text to other machines, whose own package may be old.
+    """
+
+    def read(package: str) -> dict[str, str]:
+        import hashlib  # noqa: PLC0415
+        import importlib.util  # noqa: PLC0415
+        from pathlib import Path  # noqa: PLC0415
+
+        found = importlib.util.find_spec(package)
+        if found is None or not found.origin:
+            return {}
+        root = Path(found.origin).parent
+        blobs = {}
+        for file in root.rglob("*"):
+            if file.is_file() and "__pycache__" not in file.parts:
+                content = file.read_bytes()
+                text = b"blob %d\0" % len(content) + content
+                blobs[file.relative_to(root).as_posix()] = hashlib.sha1(text).hexdigest()
+        return blobs
+
+    return read
+
+
+def git_tree(blobs: Mapping[str, str]) -> str:
+    """Git's name for a folder of such files, none executable, as `git rev-parse COMMIT:FOLDER` prints it."""
+    entries, folders = {}, dict[str, dict[str, str]]()
+    for path, blob in blobs.items():
+        name, _, inside = path.partition("/")
+        if inside:
+            folders.setdefault(name, {})[inside] = blob
+        else:
+            entries[name] = f"100644 {name}\0".encode() + bytes.fromhex(blob)
+    for name, inner in folders.items():  # git sorts folders as if their names ended in a slash
+        entries[f"{name}/"] = f"40000 {name}\0".encode() + bytes.fromhex(git_tree(inner))
+    content = b"".join(line for _, line in sorted(entries.items()))
+    return hashlib.sha1(b"tree %d\0" % len(content) + content).hexdigest()
 
 
 def hardware() -> str:

@@ -32,6 +32,8 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 
 from morphmlp.cluster.address import require_cluster
+from morphmlp.cluster.ray_nodes import NodeResources, cluster_nodes, inventory
+from morphmlp.cluster.ray_same_nodes import require_same_nodes, shipped_code
 from morphmlp.cluster.ray_session import (
     hushed_start,
     own_temp_folder,
@@ -48,23 +50,6 @@ from morphmlp.stop_signals import handlers_kept, undisturbed
 
 _BYTES_PER_MB = 2**20
 _BYTES_PER_GB = 2**30
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeResources:
-    """What one machine of the cluster has."""
-
-    cpus: int
-    gpus: int
-    labels: Mapping[str, str] = field(hash=False)
-    node_id: str = ""
-    """Ray's name for it."""
-    name: str = ""
-    """Host name and address, for messages."""
-
-    def may_decode(self, ingest: IngestConfig) -> bool:
-        """Whether decode tasks may come here."""
-        return self.cpus > 0 and ingest.node_labels.items() <= self.labels.items()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +110,15 @@ def ray_session(
     """Join the cluster that RAY_ADDRESS names, or start Ray on this machine; leave no process behind.
 
     Raises:
-        ClusterError: The cluster can't hold the run, with the arithmetic; nothing was started.
+        ClusterError: The cluster can't hold the run, with the arithmetic, or a node has other code or another time;
+            nothing was started.
     """
     quiet_ray()
     if os.environ.get("RAY_ADDRESS"):
         with _joined(os.environ["RAY_ADDRESS"]):
-            yield _place_on_cluster(cluster, ingest, micro_batches=micro_batches)
+            placement = _place_on_cluster(cluster, ingest, micro_batches=micro_batches)
+            require_same_nodes()
+            yield placement
         return
     import torch  # noqa: PLC0415 (only to count GPUs)
 
@@ -251,7 +239,9 @@ def _joined(address: str) -> Iterator[None]:
     require_cluster(address)
     try:
         with hushed_start(), handlers_kept():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=shipped_code() or None
+            )
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise ClusterError(f"RAY_ADDRESS {address}: can't join the cluster: {' '.join(str(error).split())}") from None
     try:
@@ -286,21 +276,6 @@ def _place_on_cluster(cluster: ClusterConfig, ingest: IngestConfig, *, micro_bat
             time.sleep(1)
 
 
-def cluster_nodes() -> list[NodeResources]:
-    """The machines of the cluster that are alive."""
-    return [
-        NodeResources(
-            cpus=int(node["Resources"].get("CPU", 0)),
-            gpus=int(node["Resources"].get("GPU", 0)),
-            labels=node.get("Labels", {}),
-            node_id=node["NodeID"],
-            name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
-        )
-        for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-        if node["Alive"]
-    ]
-
-
 def _asked_workers(cluster: ClusterConfig, *, default: int) -> tuple[int, int]:
     """Fewest and most workers."""
     if isinstance(cluster.num_workers, WorkerRange):
@@ -312,10 +287,3 @@ def _asked_workers(cluster: ClusterConfig, *, default: int) -> tuple[int, int]:
 def _workers_on(node: NodeResources, cpus_per_worker: int, device: str) -> int:
     by_cpus = node.cpus // cpus_per_worker
     return min(by_cpus, node.gpus) if device == "cuda" else by_cpus
-
-
-def inventory(nodes: list[NodeResources]) -> str:
-    """What machines have, in words."""
-    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    where = "this machine" if len(nodes) == 1 else f"the cluster's {len(nodes)} nodes"
-    return f"{where} ({cpus} CPUs, {gpus} GPUs)"

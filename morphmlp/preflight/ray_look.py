@@ -17,7 +17,7 @@ from morphmlp.preflight.shared_files import Answer, Question, answer
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from morphmlp.cluster.ray_cluster import NodeResources
+    from morphmlp.cluster.ray_nodes import NodeResources
     from morphmlp.data.stream.decode_task import DecodeTask
 
 LOOK_S = 120.0

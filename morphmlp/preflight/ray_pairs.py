@@ -8,7 +8,8 @@ import ray.util
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from morphmlp.cluster.ray_cluster import NodeResources, Placement
+from morphmlp.cluster.ray_cluster import Placement
+from morphmlp.cluster.ray_nodes import NodeResources
 from morphmlp.preflight.pairs import MEETING_S, all_reduce_rounds, free_port, rounds_of_pairs
 from morphmlp.preflight.report import PairReport
 from morphmlp.progress import Progress

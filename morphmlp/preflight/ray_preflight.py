@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from morphmlp.cluster.ray_cluster import NodeResources, Placement, cluster_nodes, job_session, ray_session
+from morphmlp.cluster.ray_cluster import Placement, job_session, ray_session
+from morphmlp.cluster.ray_nodes import NodeResources, cluster_nodes
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.decode_task import DecodeTask, request_table

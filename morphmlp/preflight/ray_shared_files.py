@@ -4,19 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-from morphmlp.cluster.ray_cluster import NodeResources, Placement, cluster_nodes
+from morphmlp.cluster.ray_cluster import Placement
+from morphmlp.cluster.ray_nodes import ask_nodes, cluster_nodes
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest
 from morphmlp.errors import ClusterError
-from morphmlp.preflight.shared_files import Answer, Question, answer, faults_of, marked, readable
+from morphmlp.preflight.shared_files import Question, answer, faults_of, marked, readable
 from morphmlp.targets import CLIP_CACHE
 
-ANSWER_S = 120.0
-"""Time for an answer; a process has to start for it."""
 _SAMPLE = 4
 """Videos of each manifest that are looked at."""
 _SHOWN = 10
@@ -38,7 +33,9 @@ def require_shared_files(
         return
     asked = {node: placement.may_train(node) for node in nodes}
     with questions_about(config, splits if several else (), asked, folders=several) as (questions, videos):
-        faults = faults_of(_answers(questions), readable(videos))
+        asking = {node: each for node, each in questions.items() if each.marks or each.videos or each.own}
+        answers = [(node.name, given) for node, given in ask_nodes(answer, asking, doing=_looked_at)]
+        faults = faults_of(answers, readable(videos))
     if faults:
         more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         raise ClusterError("\n".join([*faults[:_SHOWN], *more]))
@@ -91,36 +88,7 @@ def _some_videos(splits: Iterable[Mapping[str, Manifest]]) -> dict[str, tuple[st
     return found
 
 
-def _answers(questions: dict[NodeResources, Question]) -> list[tuple[str, Answer]]:
-    """What the nodes say; one that is gone by then has no part any more."""
-    asked = {
-        # Zero CPUs: nothing else of the cluster has to make room for it.
-        ray.remote(num_cpus=0, max_retries=0)(answer)
-        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False))
-        .remote(question): node
-        for node, question in questions.items()
-        if question.marks or question.videos or question.own
-    }
-    _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
-    if silent:
-        node, question = asked[silent[0]], questions[asked[silent[0]]]
-        looked_at = ", ".join(
-            [
-                *(str(Path(mark).parent) for mark in question.marks.values()),
-                *(paths[0] for paths in question.videos.values()),
-                *question.own.values(),
-            ]
-        )
-        raise ClusterError(
-            f"node {node.name}: no answer within {ANSWER_S:.0f} s while it looked at {looked_at}; a mounted disk may "
-            "hang there"
-        )
-    answers = []
-    for reference, node in asked.items():
-        try:
-            answers.append((node.name, ray.get(reference)))
-        except RayTaskError as error:
-            raise ClusterError(f"node {node.name}: {str(error).strip().splitlines()[-1]}") from error
-        except RayError:
-            continue
-    return answers
+def _looked_at(question: Question) -> str:
+    videos = (paths[0] for paths in question.videos.values())
+    folders = [*(str(Path(mark).parent) for mark in question.marks.values()), *videos, *question.own.values()]
+    return f"looked at {', '.join(folders)}; a mounted disk may hang there"

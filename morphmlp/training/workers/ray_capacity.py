@@ -14,7 +14,8 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import get_current_placement_group, placement_group, remove_placement_group
 
-from morphmlp.cluster.ray_cluster import Placement, cluster_nodes, inventory, place
+from morphmlp.cluster.ray_cluster import Placement, place
+from morphmlp.cluster.ray_nodes import cluster_nodes, inventory
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.errors import ClusterError
 

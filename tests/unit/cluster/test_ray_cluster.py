@@ -5,7 +5,8 @@ import pickle
 import pytest
 import ray.exceptions
 
-from morphmlp.cluster.ray_cluster import NodeResources, job_session, place
+from morphmlp.cluster.ray_cluster import job_session, place
+from morphmlp.cluster.ray_nodes import NodeResources, inventory
 from morphmlp.cluster.ray_session import ray_faults_reported
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.data.stream.clip_cache import ClipCache
@@ -124,6 +125,19 @@ def test_roles_follow_labels_and_room():
     anywhere = place(CLUSTER, ClusterConfig(device="cpu"), IngestConfig(), micro_batches=64)
     assert [anywhere.may_train(node) for node in (head, trains, decodes)] == [False, True, True]
     assert [node.may_decode(IngestConfig()) for node in (head, trains, decodes)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([LAPTOP], "this machine (2 CPUs, 0 GPUs)"),
+        ([NodeResources(cpus=0, gpus=0, labels={}, name="head (10.0.0.1)")], "node head (10.0.0.1) (0 CPUs, 0 GPUs)"),
+        ([GPU_NODE, CPU_NODE], "the cluster's 2 nodes (80 CPUs, 4 GPUs)"),
+        ([], "the cluster's 0 nodes (0 CPUs, 0 GPUs)"),
+    ],
+)
+def test_what_machines_have_is_said_of_those_that_have_it(nodes: list[NodeResources], words: str):
+    assert inventory(nodes) == words
 
 
 def test_what_ray_cannot_get_over_is_told_by_its_cause():

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
-from morphmlp.environment import environment_tags
+from morphmlp.environment import COMMIT_VARIABLE, blob_reader, environment_tags, git_tree, package_blobs
 from morphmlp.errors import StoreAwayError, TrackingError
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tasks.scores import TOP1
@@ -337,6 +337,30 @@ def test_the_environment_names_commit_versions_and_hardware(tmp_path):
     assert socket.gethostname() not in " ".join(clean.values())
     (tmp_path / "a.txt").write_text("b")
     assert environment_tags(tmp_path)[Tags.GIT_DIRTY] == "true"
+
+
+def test_code_that_was_copied_without_its_repository_has_the_commit_that_the_user_names(tmp_path, monkeypatch):
+    monkeypatch.setenv(COMMIT_VARIABLE, "41f6020")
+    tags = environment_tags(tmp_path)
+    assert (tags[Tags.GIT_COMMIT], tags[Tags.GIT_DIRTY]) == ("41f6020", "unknown")
+    assert tags[Tags.CODE] == git_tree(package_blobs())
+
+
+def test_code_has_the_name_that_git_gives_it(tmp_path, monkeypatch):
+    names = ["__init__.py", "b.py", "b/__init__.py", "b/c.txt", "b-c/d.py", "b0.py", "empty.py"]
+    for name in names:  # git sorts b-c, b.py, b/, b0.py
+        (tmp_path / "shipped" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "shipped" / name).write_text("" if name == "empty.py" else name)
+    (tmp_path / "shipped" / "__pycache__").mkdir()
+    (tmp_path / "shipped" / "__pycache__" / "b.pyc").touch()
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "add", *(f"shipped/{name}" for name in names)], check=True)
+    tree = subprocess.run([*git, "write-tree"], check=True, capture_output=True, text=True).stdout.strip()
+    known = subprocess.run([*git, "rev-parse", f"{tree}:shipped"], check=True, capture_output=True, text=True).stdout
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert git_tree(blob_reader()("shipped")) == known.strip()
+    assert blob_reader()("not_shipped") == {}
 
 
 def test_outside_a_repository_the_commit_is_unknown(tmp_path):

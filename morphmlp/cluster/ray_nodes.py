@@ -1,0 +1,94 @@
+"""The machines of a cluster: what they have, and what each of them answers when it is asked."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from morphmlp.config.operation import IngestConfig
+from morphmlp.errors import ClusterError
+
+ANSWER_S = 120.0
+"""Time for an answer; a process has to start for it."""
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeResources:
+    """What one machine of the cluster has."""
+
+    cpus: int
+    gpus: int
+    labels: Mapping[str, str] = field(hash=False)
+    node_id: str = ""
+    """Ray's name for it."""
+    name: str = ""
+    """Host name and address, for messages."""
+
+    def may_decode(self, ingest: IngestConfig) -> bool:
+        """Whether decode tasks may come here."""
+        return self.cpus > 0 and ingest.node_labels.items() <= self.labels.items()
+
+
+def cluster_nodes() -> list[NodeResources]:
+    """The machines of the cluster that are alive."""
+    return [
+        NodeResources(
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+            labels=node.get("Labels", {}),
+            node_id=node["NodeID"],
+            name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+        )
+        for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+        if node["Alive"]
+    ]
+
+
+def inventory(nodes: list[NodeResources]) -> str:
+    """What machines have, in words."""
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    where = f"the cluster's {len(nodes)} nodes"
+    if len(nodes) == 1:  # Ray that is started here has no name for it yet
+        where = f"node {nodes[0].name}" if nodes[0].name else "this machine"
+    return f"{where} ({cpus} CPUs, {gpus} GPUs)"
+
+
+def ask_nodes(
+    answer: Callable[[Question], Answer],
+    questions: Mapping[NodeResources, Question],
+    *,
+    doing: Callable[[Question], str],
+) -> list[tuple[NodeResources, Answer]]:
+    """What each machine answers, all asked at once; one that is gone by then has no part any more.
+
+    `doing` says in words what a machine that doesn't answer was at, as in `looked at /mnt/runs`.
+
+    Raises:
+        ClusterError: A machine doesn't answer in time, or failed at the question.
+    """
+    asked = {
+        # Zero CPUs: nothing else of the cluster has to make room for it.
+        ray.remote(num_cpus=0, max_retries=0)(answer)
+        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False))
+        .remote(question): node
+        for node, question in questions.items()
+    }
+    _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S) if asked else ([], [])
+    if silent:
+        node = asked[silent[0]]
+        raise ClusterError(f"node {node.name}: no answer within {ANSWER_S:.0f} s while it {doing(questions[node])}")
+    answers = []
+    for reference, node in asked.items():
+        try:
+            answers.append((node, ray.get(reference)))
+        except RayTaskError as error:
+            raise ClusterError(f"node {node.name}: {str(error).strip().splitlines()[-1]}") from error
+        except RayError:
+            continue
+    return answers
