@@ -40,6 +40,7 @@ from morphmlp.cluster.ray_session import (
     quiet_ray,
     ray_faults_reported,
     without_preemption_watcher,
+    without_ray_messages,
 )
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.data.stream.clip_cache import ClipCache
@@ -245,7 +246,7 @@ def _joined(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise ClusterError(f"RAY_ADDRESS {address}: can't join the cluster: {' '.join(str(error).split())}") from None
     try:
-        with ray_faults_reported():
+        with ray_faults_reported(), without_ray_messages():
             yield
     finally:
         if ray.is_initialized():

@@ -67,7 +67,7 @@ def ask_nodes(
 ) -> list[tuple[NodeResources, Answer]]:
     """What each machine answers, all asked at once; one that is gone by then has no part any more.
 
-    `doing` says in words what a machine that doesn't answer was at, as in `looked at /mnt/runs`.
+    `doing` says in words what a machine that doesn't answer was at, as in `read its clock`.
 
     Raises:
         ClusterError: A machine doesn't answer in time, or failed at the question.

@@ -1,14 +1,17 @@
 """Around a Ray session: its faults in one line, a quiet terminal, a folder for its sockets."""
 
+import io
 import logging
 import os
 import shutil
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 from ray.exceptions import RayError, RayTaskError
 
@@ -41,6 +44,44 @@ def hushed_start() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+RAY_MESSAGES = "ray_listen_error_messages"
+"""Ray's thread that prints what happened to processes and nodes, with pages of their logs."""
+
+
+class _WithoutRayMessages(io.TextIOBase):
+    """Standard output for all threads but that one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Pass it on, or drop it."""
+        return len(text) if threading.current_thread().name == RAY_MESSAGES else self._stream.write(text)
+
+    def flush(self) -> None:
+        """Pass on what waits."""
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        """The stream's own."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """Whether it's a terminal."""
+        return self._stream.isatty()
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+
+@contextmanager
+def without_ray_messages() -> Iterator[None]:
+    """Keep out of standard output what Ray prints of lost processes and nodes; the run says what matters in a line."""
+    with redirect_stdout(_WithoutRayMessages(sys.stdout)):
+        yield
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from morphmlp.cluster.ray_cluster import Placement
-from morphmlp.cluster.ray_nodes import ask_nodes, cluster_nodes
+from morphmlp.cluster.ray_nodes import NodeResources, ask_nodes, cluster_nodes
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest
 from morphmlp.errors import ClusterError

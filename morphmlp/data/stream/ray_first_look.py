@@ -4,6 +4,7 @@ Opens no video. Broken ones among files that are there are found during the run.
 """
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Self
 
 import numpy as np
 import ray
+import ray.util
 
 from morphmlp.config.operation import IngestConfig
 from morphmlp.data.decoding.protocol import require_content
@@ -67,7 +69,8 @@ def require_files(videos: Mapping[str, Manifest], ingest: IngestConfig) -> None:
 
 @ray.remote(num_cpus=0)  # it only waits, and trials may have taken all CPUs
 def _faults_there(samples: Sequence[FileSample], limit: float) -> list[str]:
-    return file_faults(samples, limit=limit)
+    node = f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"  # type: ignore[no-untyped-call]
+    return [f"{fault} (seen from node {node})" for fault in file_faults(samples, limit=limit)]
 
 
 def file_faults(samples: Sequence[FileSample], *, limit: float, patience_s: float = PATIENCE_S) -> list[str]:

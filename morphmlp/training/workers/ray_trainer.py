@@ -3,6 +3,7 @@
 Ray Train restarts nothing here: what to do next is decided in `supervision.py`.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config.operation import IngestConfig
 from morphmlp.data.quarantine import Quarantine, broken_limit
 from morphmlp.data.stream.plan import TrainPlan
-from morphmlp.errors import ClusterError, DivergenceError, MorphMLPError
+from morphmlp.errors import ClusterError, DivergenceError, MorphMLPError, TrackingError
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import StopSignals
 from morphmlp.targets import ascii_name
@@ -94,6 +95,7 @@ def train(
         stops=stops or StopSignals(),
         note_event=note_event,
         on_validation=on_validation,
+        on_stop=lambda: record_stop(writer),
     ).run()
     if stop is not None and stop.reason is StopReason.NO_IMPROVEMENT:
         ended = f"ended early: {stop.detail}"
@@ -102,6 +104,21 @@ def train(
     elif stop is not None:
         raise _fault(stop, folder, ingest=config.ingest, max_skipped=config.execution.max_skipped_steps)
     return capacity.placement
+
+
+def record_stop(writer: RunWriter) -> threading.Thread:
+    """Write down that the run is stopped, next to the workers' saving: `ray job stop` may end all of it in 3 s.
+
+    What the command records when it comes to its end replaces it.
+    """
+
+    def write() -> None:
+        with contextlib.suppress(TrackingError):  # the end of the command tries again, and reports it
+            RunWriter(writer.uri, writer.run_id).finish("KILLED")
+
+    thread = threading.Thread(target=write, name="record-stop", daemon=True)
+    thread.start()
+    return thread
 
 
 def _fault(stop: Stop, folder: RunFolder, *, ingest: IngestConfig, max_skipped: int) -> MorphMLPError:

@@ -157,16 +157,18 @@ class Supervisor:
         stops: StopSignals,
         note_event: Callable[[str], None],
         on_validation: Callable[[int, float], None] | None = None,
+        on_stop: Callable[[], object] = lambda: None,
     ) -> None:
         """Prepare.
 
         `start` starts as many workers as `capacity` has places for. `note_event` takes what belongs into the record,
         while no workers run; `on_validation` the epochs or steps done at each validation and its primary score.
+        `on_stop` is called once when a signal asks the workers to stop, before they have saved.
         """
         self._start, self._capacity, self._cluster, self._folder = start, capacity, cluster, folder
         self._progress = progress
         self._renderer = _ProgressRenderer(progress, score, unit, on_validation)
-        self._stops, self._note_event = stops, note_event
+        self._stops, self._note_event, self._on_stop = stops, note_event, on_stop
         self._budget = Budget(max_failures=cluster.max_failures, max_preemptions=cluster.max_preemptions)
 
     def run(self) -> Stop | None:
@@ -234,6 +236,7 @@ class Supervisor:
             f"{NAMES[signum]}: stopping after this step; a second Ctrl-C stops at once and loses what came after the "
             "last checkpoint"
         )
+        self._on_stop()
         return time.monotonic()
 
     def _ask_to_grow(self) -> int:

@@ -16,6 +16,7 @@ from morphmlp.errors import StoreAwayError, TrackingError
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tasks.scores import TOP1
 from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, read_runs, ready_store, tracking_uri
+from morphmlp.training.workers.ray_trainer import record_stop
 
 FINGERPRINT = {Tags.FINGERPRINT: "0123456789ab", Tags.EXPERIMENT: "demo-s"}
 
@@ -319,6 +320,13 @@ def test_the_store_is_plain_sqlite_that_others_can_open(store):
     finally:
         connection.close()
     assert count == 1
+
+
+def test_a_stop_is_recorded_before_the_workers_have_saved(store):
+    writer = RunWriter(store, opened(store, "stopped"))
+    record_stop(writer).join(60)
+    assert find_run(store, run_name="stopped", experiment="demo").status == "KILLED"
+    record_stop(RunWriter(store, "no-such-run")).join(60)  # nobody's thread fails
 
 
 def test_the_environment_names_commit_versions_and_hardware(tmp_path):

@@ -120,6 +120,7 @@ class Stage:
     told: Told = field(default_factory=Told)
     stops: StopSignals = field(default_factory=StopSignals)
     starts: int = 0
+    recorded_stops: list[str] = field(default_factory=list)
 
     def group(self, ends: End, **how: object) -> Script:
         return Script(self.folder, ends, **how)  # type: ignore[arg-type]
@@ -142,6 +143,7 @@ class Stage:
             progress=self.told,
             stops=self.stops,
             note_event=self.told.events.append,
+            on_stop=lambda: self.recorded_stops.append("stop"),
         ).run()
 
 
@@ -331,6 +333,7 @@ def test_a_first_signal_lets_the_workers_save(stage: Stage, signum: int, name: s
     assert stop.value.signum == signum
     assert requested_stop(stage.folder.stop_request) == Stop(reason=StopReason.REQUESTED, detail=name)
     assert any("a second Ctrl-C stops at once" in line for line in stage.told.lines)
+    assert stage.recorded_stops == ["stop"]
 
 
 @pytest.mark.usefixtures("_signals_taken")
