@@ -14,3 +14,8 @@ class FilesTogether(LoadFileScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesTogether:
     return FilesTogether(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest part comes first, so that no process waits for it at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/ray/"))
