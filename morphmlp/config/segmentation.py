@@ -35,7 +35,10 @@ NEUTRAL_SECTIONS: dict[str, dict[str, JsonValue]] = {
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SegmentationTestConfig:
-    """How the test segments an image. Validation sees whole images at one scale, unmirrored, whatever stands here."""
+    """How the test segments an image.
+
+    Validation sees whole images at one scale, unmirrored; of what stands here it takes `size_divisor` alone.
+    """
 
     mode: Literal["whole", "slide"] = "whole"
     """`whole`: the scaled image goes through the network at once, as published. Choose `slide` for windows of
@@ -48,6 +51,10 @@ class SegmentationTestConfig:
     single-scale results, as published. Set `[0.5, 0.75, 1.0, 1.25, 1.5, 1.75]` for multi-scale ones."""
     flip: bool = False
     """See each scale mirrored too. Set it for multi-scale results, which are published with it."""
+    size_divisor: PositiveInt | None = 32
+    """Both sides of the scaled image are rounded up to multiples of this, which bends its proportions a little: 32, as
+    `AlignResize` of PVT and UniFormer, so that the maps of all strides lie exactly over one another. Set null to keep
+    proportions, as Swin: classes then move by some pixels at the right and lower edge."""
     panels: NonNegativeInt = 8
     """Images of which a test records panels (image, truth, prediction, errors). Raise it to look at more."""
 
@@ -71,6 +78,8 @@ class SegmentationTestConfig:
             seen += f", {len(self.scales)} scales"
         elif self.scales != (1.0,):
             seen += f", scale {self.scales[0]:g}"
+        if self.size_divisor is None:
+            seen += ", in proportion"
         return seen + (", mirrored too" if self.flip else "")
 
 

@@ -19,6 +19,7 @@ WRONG = {
     "convert_weights.py": (["w.pth", "w.safetensors", *TYPO], "train.epoch"),
     "drill.py": (["--stops", "ctrl-d"], "ctrl-d"),
     "prepare.py": (["look", "--config", DEMO, "--output", "clips.png", *TYPO], "train.epoch"),
+    "preflight.py": (["--config", DEMO, *TYPO], "train.epoch"),
     "train.py": (["--config", DEMO, *TYPO], "train.epoch"),
     "replay.py": (["run", "7", *TYPO], "train.epoch"),
     "size_cluster.py": (["--config", DEMO, *TYPO], "train.epoch"),

@@ -134,7 +134,8 @@ def _views(
     test = config.test
     for scale in test.scales:
         edges = {"long_edge": int(config.long_edge * scale), "short_edge": int(clip.short_edge * scale)}
-        height, width = scaled_size(*image.shape[:2], **edges)
+        divisor = test.size_divisor or 1
+        height, width = (-(-side // divisor) * divisor for side in scaled_size(*image.shape[:2], **edges))
         scaled = scaled_image(image, (height, width))
         for mirrored in (False, True) if test.flip else (False,):
             pixels = scaled.flip(1) if mirrored else scaled

@@ -102,8 +102,9 @@ class Segmentation:
         return no_counts(self.model.num_classes)
 
     def validated(self, network: Network, batch: MicroBatch, device: torch.device) -> SegmentationCounts:
-        """Count the pixels of whole images, seen once at the test's size, whatever `segmentation.test` says."""
-        config = replace(self.segmentation, test=SegmentationTestConfig())
+        """Count the pixels of whole images, seen once at the test's size, whatever else `segmentation.test` says."""
+        test = SegmentationTestConfig(size_divisor=self.segmentation.test.size_divisor)
+        config = replace(self.segmentation, test=test)
         counts = self.no_counts()
         for image, labels in zip(batch.clips[:, 0], batch.labels.numpy(), strict=True):
             found = self._predicted(network, image, labels, config, device)

@@ -29,6 +29,7 @@ OTHER_RESULT = {
     "test.stride": 24,
     "test.scales": [0.5, 1.0],
     "test.flip": True,
+    "test.size_divisor": None,
 }
 
 
@@ -186,6 +187,7 @@ def test_trials_of_a_sweep_are_filled_in_alike():
         ({"mode": "slide", "stride": 341}, "windows every 341 px"),
         ({"scales": (0.5, 1.0), "flip": True}, "whole image, 2 scales, mirrored too"),
         ({"scales": (1.5,)}, "whole image, scale 1.5"),
+        ({"size_divisor": None}, "whole image, in proportion"),
     ],
 )
 def test_how_an_image_is_seen_has_words(fields, words):

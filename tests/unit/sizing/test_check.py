@@ -1,6 +1,7 @@
 """A run's windows against the simulation: steps whose bottleneck is known come out as they were."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from morphmlp.sizing.check import check_run, compare
 from morphmlp.sizing.inputs import work_of
 from morphmlp.training.record.accounting import TimeWindow
 
-DEMO = "experiments/demo/morphmlp_demo.yaml"
+DEMO = Path(__file__).parents[3] / "experiments" / "demo" / "morphmlp_demo.yaml"
 WORK = work_of(load_config(DEMO), videos=640, val_videos=0)  # 16 videos a step in micro-batches of 8, one clip each
 
 

@@ -1,6 +1,7 @@
 """Where costs come from: options, files, the record; and refusals that name the command that measures."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,8 @@ from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.sizing.measured import Found, add_file, add_options, add_run
 from morphmlp.tracking import RunWriter, open_run, prepare_store
 
-CONFIG = load_config("experiments/k400/morphmlp_s_16x4.yaml")
+PUBLISHED = Path(__file__).parents[3] / "experiments" / "k400" / "morphmlp_s_16x4.yaml"
+CONFIG = load_config(PUBLISHED)
 STEP = {"run_step_s": 0.4, "clips_per_step": 48, "micro_batches": 3, "device": "NVIDIA H200"}
 VARIANTS = {
     "variants": [{"name": "as configured", "step_s": 0.2}, {"name": "compiled blocks", "step_s": 0.1}],
@@ -56,7 +58,7 @@ def from_file(tmp_path, content, config=CONFIG):
     ],
 )
 def test_a_benchmark_gives_what_it_measured(tmp_path, content, changes, steps, decode_s):
-    found = from_file(tmp_path, content, load_config("experiments/k400/morphmlp_s_16x4.yaml", changes))
+    found = from_file(tmp_path, content, load_config(PUBLISHED, changes))
     assert (found.steps, found.decode_s) == (pytest.approx(steps), decode_s)
 
 
@@ -115,7 +117,7 @@ def test_options_come_before_files(tmp_path):
 )
 def test_a_run_gives_what_is_the_same_in_the_experiment(name, changes, steps, decode_s):
     found = Found()
-    add_run(found, load_config("experiments/k400/morphmlp_s_16x4.yaml", changes), name=name)
+    add_run(found, load_config(PUBLISHED, changes), name=name)
     assert (found.steps, found.decode_s) == (pytest.approx(steps), decode_s)
     assert (not found.notes) == bool(steps and decode_s)
 

@@ -86,12 +86,14 @@ def label_map(size, seed=1):
     return labels
 
 
-def scaled(image, scale=1.0):
-    """By mmcv's `rescale_size`, written out."""
+def scaled(image, scale=1.0, divisor=32):
+    """By mmcv's `rescale_size` and PVT's `AlignResize`, written out."""
     height, width = image.shape[:2]
     longest, shortest = int(CONFIG.long_edge * scale), int(CLIP.short_edge * scale)
     factor = min(longest / max(height, width), shortest / min(height, width))
     size = max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
+    if divisor is not None:
+        size = tuple(int(np.ceil(side / divisor)) * divisor for side in size)
     return scaled_image(torch.as_tensor(image), size)
 
 
@@ -120,7 +122,7 @@ def naive(network, image, test):
     shares = []
     for scale in test.scales:
         for mirrored in (False, True) if test.flip else (False,):
-            pixels = scaled(image, scale)
+            pixels = scaled(image, scale, test.size_divisor)
             pixels = pixels.flip(1) if mirrored else pixels
             if test.stride is None:
                 logits = whole_logits(network, pixels)
@@ -143,6 +145,10 @@ TESTS = {
     "mirrored": SegmentationTestConfig(flip=True),
     "scales": SegmentationTestConfig(scales=(0.5, 1.0, 1.75)),
     "scales and mirrored": SegmentationTestConfig(scales=(0.5, 0.75, 1.25), flip=True),
+    "in proportion": SegmentationTestConfig(size_divisor=None),
+    "windows in proportion": SegmentationTestConfig(mode="slide", stride=21, size_divisor=None),
+    "scales and mirrored in proportion": SegmentationTestConfig(scales=(0.5, 1.25), flip=True, size_divisor=None),
+    "multiples of 12": SegmentationTestConfig(size_divisor=12),
     "windows, scales and mirrored": SegmentationTestConfig(mode="slide", stride=21, scales=(1.0, 1.5), flip=True),
 }
 
@@ -197,18 +203,46 @@ def test_windows_cover_each_pixel_and_stay_inside(side, stride):
 
 def test_windows_have_the_crops_size_or_the_images_where_that_is_smaller():
     network = Strided()
-    predicted(picture((10, 200)), SegmentationTestConfig(mode="slide", stride=32), network=network)
+    test = SegmentationTestConfig(mode="slide", stride=32, size_divisor=None)
+    predicted(picture((10, 200)), test, network=network)
     # Scaled to 6 x 128, held by the long side.
     assert network.seen == [(1, 3, 6, 32)] * 4
 
 
-def test_the_image_is_scaled_as_opencv_does():
+@pytest.mark.parametrize(("divisor", "columns"), [(None, 43), (32, 64), (8, 48)])
+def test_the_image_is_scaled_as_opencv_does(divisor, columns):
     """All but some pixels next to an edge, where one level of grey decides."""
     image = picture((75, 101))
-    seen = torch.from_numpy(cv2.resize(image, (43, 32), interpolation=cv2.INTER_LINEAR))
+    seen = torch.from_numpy(cv2.resize(image, (columns, 32), interpolation=cv2.INTER_LINEAR))
     logits = whole_logits(Strided(), seen)
     expected = functional.interpolate(logits, size=(75, 101), mode="bilinear", align_corners=False)[0].argmax(0)
-    assert (predicted(image).labels == expected.numpy()).mean() > 0.99
+    found = predicted(image, SegmentationTestConfig(size_divisor=divisor)).labels
+    assert (found == expected.numpy()).mean() > 0.99
+
+
+class Coarse(nn.Module):
+    """Two classes, bright and dark, of cells of 32 px, brought to a fourth of the image's size as decoders do."""
+
+    is_image, pixel_mean, pixel_std = True, (0.5,) * 3, (0.5,) * 3
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        cells = functional.avg_pool2d(images.mean(1, keepdim=True), 32, ceil_mode=True)
+        fine = functional.interpolate(cells, [-(-side // 4) for side in images.shape[-2:]], mode="bilinear")
+        return torch.cat([fine, -fine], 1)
+
+
+@pytest.mark.parametrize("columns", range(256, 289, 3))
+def test_a_border_on_the_right_stays_in_its_place_at_any_width(columns):
+    border = 224 * columns // -(-columns // 32) // 32  # between two cells, once both sides are multiples of 32
+    image = np.zeros((32, columns, 3), np.uint8)
+    image[:, :border] = 255
+    config = replace(CONFIG, long_edge=1024)
+    found = predicted(image, SegmentationTestConfig(), config=config, network=Coarse()).labels
+    assert abs((found[16] == 0).sum() - border) <= 2
 
 
 @pytest.mark.parametrize("test", TESTS.values(), ids=TESTS)
