@@ -22,21 +22,29 @@ DECODE_CPUS = 2
 
 def main() -> None:
     """Serve until the input ends."""
-    folder = Path(os.environ["RAY_TMPDIR"]) / "ray"  # the name that Ray itself adds
-    folder.mkdir(parents=True, exist_ok=True)
     cluster = Cluster()
     nodes: dict[str, Any] = {}
-    cluster.add_node(num_cpus=DECODE_CPUS, temp_dir=str(folder), labels=INGEST_LABELS, include_dashboard=False)
+    add_node(cluster, num_cpus=DECODE_CPUS, labels=INGEST_LABELS, include_dashboard=False)
     _answer(address=cluster.address)
     for line in sys.stdin:
         word, name = line.split()
         if word == "add":
-            nodes[name] = cluster.add_node(num_cpus=1, temp_dir=str(folder), labels={"node-role": "train"})
+            nodes[name] = add_node(cluster, num_cpus=1, labels={"node-role": "train"})
         else:
             # As a machine goes: without a word to anybody.
             cluster.remove_node(nodes.pop(name), allow_graceful=False)
         _answer(nodes=sorted(nodes))
     cluster.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+
+
+def add_node(cluster: Cluster, **options: Any) -> Any:
+    """A further node, with a folder of its own below RAY_TMPDIR, as machines have.
+
+    Where nodes shared one, a new node would unpack the code that a run ships over what others import at that moment.
+    """
+    folder = Path(os.environ["RAY_TMPDIR"]) / "ray"  # the name that Ray itself adds
+    folder.mkdir(parents=True, exist_ok=True)
+    return cluster.add_node(temp_dir=str(folder / str(len(list(folder.iterdir())))), **options)
 
 
 def _answer(**content: object) -> None:

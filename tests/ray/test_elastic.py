@@ -26,13 +26,12 @@ from pathlib import Path
 
 import morphmlp.cluster.ray_cluster  # sets Ray's environment before Ray is imported
 from ray.cluster_utils import Cluster
+from morphmlp.drill.ray_nodes import add_node
 
 pipeline = sys.argv[1]
-temp = os.environ["RAY_TMPDIR"] + "/ray"
-Path(temp).mkdir()
 cluster = Cluster()
 sizes = {"head": 0, "ingest": 2, "train": 1}
-add = lambda role: cluster.add_node(num_cpus=sizes[role], temp_dir=temp, labels={"node-role": role})
+add = lambda role: add_node(cluster, num_cpus=sizes[role], labels={"node-role": role})
 second = [add(role) for role in ("head", "ingest", "train", "train")][-1]
 os.environ["RAY_ADDRESS"] = cluster.address
 

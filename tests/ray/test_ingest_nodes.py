@@ -29,17 +29,14 @@ from pathlib import Path
 
 import morphmlp.cluster.ray_cluster  # sets Ray's environment before Ray is imported
 from ray.cluster_utils import Cluster
+from morphmlp.drill.ray_nodes import add_node
 from morphmlp.cli import experiment_arguments
 from morphmlp.errors import ClusterError
 from morphmlp.experiment.ray_pipeline import train_and_report
 
-temp = os.environ["RAY_TMPDIR"] + "/ray"
-Path(temp).mkdir()
 cluster = Cluster()
 sizes = {"head": 0, "train": 4, "ingest": 2}
-nodes = {
-    role: cluster.add_node(num_cpus=cpus, temp_dir=temp, labels={"node-role": role}) for role, cpus in sizes.items()
-}
+nodes = {role: add_node(cluster, num_cpus=cpus, labels={"node-role": role}) for role, cpus in sizes.items()}
 os.environ["RAY_ADDRESS"] = cluster.address
 raylets = {node.all_processes["raylet"][0].process.pid: role for role, node in nodes.items()}
 seen = {}

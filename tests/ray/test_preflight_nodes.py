@@ -26,17 +26,16 @@ import morphmlp.cluster.ray_cluster  # sets Ray's environment before Ray is impo
 from ray.cluster_utils import Cluster
 from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config import load_config
+from morphmlp.drill.ray_nodes import add_node
 from morphmlp.errors import ClusterError
 from morphmlp.experiment.data_splits import read_splits
 from morphmlp.preflight import checks
 from morphmlp.preflight.ray_preflight import look_over, require_ready
 from morphmlp.progress import TerminalProgress
 
-temp = os.environ["RAY_TMPDIR"] + "/ray"
-Path(temp).mkdir()
 cluster = Cluster()
 for role, cpus in (("head", 0), ("train", 1), ("train", 1), ("ingest", 2)):
-    cluster.add_node(num_cpus=cpus, temp_dir=temp, labels={"node-role": role})
+    add_node(cluster, num_cpus=cpus, labels={"node-role": role})
 os.environ["RAY_ADDRESS"] = cluster.address
 config = load_config(sys.argv[1])
 data = read_splits(config).by_split()

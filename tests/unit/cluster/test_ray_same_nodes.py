@@ -60,14 +60,12 @@ def test_what_a_job_has_brought_is_not_shipped_again(monkeypatch: pytest.MonkeyP
 
 OLD_NODES = """
 import os, subprocess, sys
-from pathlib import Path
 from ray.cluster_utils import Cluster
+from morphmlp.drill.ray_nodes import add_node
 
-temp = os.environ["RAY_TMPDIR"] + "/ray"
-Path(temp).mkdir()
 cluster = Cluster()
 for cpus in (0, 1):
-    cluster.add_node(num_cpus=cpus, temp_dir=temp)
+    add_node(cluster, num_cpus=cpus)
 environment = {**os.environ, "RAY_ADDRESS": cluster.address, "PYTHONPATH": sys.argv[1]}
 for how in ("shipped", "not-shipped"):
     subprocess.run([sys.executable, "command.py", how], env=environment, check=True)
