@@ -240,9 +240,9 @@ CHECKS: Mapping[str, Check] = {
     "steps": steps,
 }
 """In the order in which they stand in the table."""
-STOPPING = ("answer", "versions", "files", "clock")
+STOPPING = ("answer", "versions")
 """Checks of which a fault keeps a training on several nodes from starting: it would fail, or mean something else. The
-others are said, and may be what the user knows."""
+others are said, and may be what the user knows; clocks that are far off are refused when a run joins the cluster."""
 
 
 def faults_of(report: ClusterReport, names: Sequence[str] = tuple(CHECKS)) -> list[Fault]:

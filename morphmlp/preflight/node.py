@@ -1,6 +1,5 @@
 """What a node says of itself before a run, without torch, which takes seconds to import."""
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -12,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from morphmlp.environment import git_tree, package_blobs
 from morphmlp.preflight.report import RAY, Disk, NodeFacts
 
 _PACKAGES = ("ray", "morphmlp", "torch", "numpy", "pyarrow", "av", "decord", "torchcodec", "simplejpeg")
@@ -23,7 +23,7 @@ _OUTPUT = Path("/proc/self/fd/1")
 def node_facts(folders: Mapping[str, str]) -> NodeFacts:
     """Versions, GPUs, limits, and the disks of these folders (by field) and of Ray's own files."""
     drivers, gpus = _gpus()
-    versions = {"python": platform.python_version(), "code": code_hash()}
+    versions = {"python": platform.python_version(), "code": git_tree(package_blobs())[:12]}
     versions |= {name: _version(name) for name in _PACKAGES}
     return NodeFacts(
         versions={**versions, "driver": drivers, "CUDA": _cuda_of_torch()},
@@ -47,15 +47,6 @@ def ray_folder() -> str:
     """Where Ray keeps a node's logs and spilled objects, as a process of Ray's sees it by its own log."""
     log = _OUTPUT.readlink() if _OUTPUT.is_symlink() else Path()
     return str(log.parent) if "/session_" in str(log) else tempfile.gettempdir()
-
-
-def code_hash() -> str:
-    """Of the Python files of this package, as they are on this machine."""
-    package = Path(__file__).parents[1]
-    found = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        found.update(f"{file.relative_to(package)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
-    return found.hexdigest()[:12]
 
 
 def _gpus() -> tuple[str, tuple[str, ...]]:

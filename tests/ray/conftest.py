@@ -1,6 +1,6 @@
 """Small real experiments on a real local Ray, shared by the tests of this folder."""
 
-import os
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,13 +26,16 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with its own MLflow store."""
-    folder = tmp_path_factory.mktemp("workplace")
-    before = Path.cwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
+    return tmp_path_factory.mktemp("workplace")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_the_workplace(workplace: Path) -> Iterator[None]:
+    """Each file's tests run there; those of other folders don't."""
+    with contextlib.chdir(workplace):
+        yield
 
 
 @pytest.fixture(scope="session")

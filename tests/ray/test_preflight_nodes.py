@@ -29,7 +29,8 @@ from morphmlp.config import load_config
 from morphmlp.drill.ray_nodes import add_node
 from morphmlp.errors import ClusterError
 from morphmlp.experiment.data_splits import read_splits
-from morphmlp.preflight import checks
+from morphmlp.preflight import checks, ray_preflight
+from morphmlp.preflight.node import node_facts
 from morphmlp.preflight.ray_preflight import look_over, require_ready
 from morphmlp.progress import TerminalProgress
 
@@ -52,10 +53,13 @@ with ray_session(config.cluster, config.ingest, micro_batches=4) as placement:
     require_ready(config, placement, progress)
     checks.OPEN_FILES = 10**9
     checks.CLOCK_S = -1.0
+    facts = node_facts({})
+    ray_preflight.node_facts = lambda _: dataclasses.replace(facts, versions={**facts.versions, "torch": "0.1"})
     try:
         require_ready(config, placement, progress)
     except ClusterError as error:
         refused = str(error)
+ray_preflight.node_facts = node_facts
 checks.OPEN_FILES, checks.CLOCK_S = 4096, 2.0
 report, writer = look_over(config, data, run_name="preflight", progress=progress)
 faults = [str(fault) for fault in checks.faults_of(report)]
@@ -94,7 +98,8 @@ def test_nodes_are_looked_over_each_by_its_part(make_config: MakeConfig, tmp_pat
     (pair,) = report["pairs"]
     assert pair["bytes_per_s"] > 0
     assert (report["steps"]["steps"], report["steps"]["workers"]) == (3, 2)
-    # What trainings call: clocks end a run before it starts, limits are said.
-    assert answer["refused"].count("clock: ") == 4
-    assert sum(line.startswith("open files: ") for line in answer["said"]) == 4
+    # What trainings call: another version ends a run before it starts, limits and clocks are said.
+    assert answer["refused"].count("versions: ") == len(answer["refused"].splitlines()) == 3  # the head does nothing
+    for check in ("open files", "clock"):
+        assert sum(line.startswith(f"{check}: ") for line in answer["said"]) == 4
     assert not list((tmp_path / "runs").iterdir())
