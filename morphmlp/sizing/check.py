@@ -32,8 +32,9 @@ class Check:
 
     def in_words(self) -> str:
         """One line."""
+        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
         return (
-            f"{self.workers} workers, {self.steps} steps: a step took {self.measured_step_s * 1000:.4g} ms, simulated "
+            f"{workers}, {self.steps} steps: a step took {self.measured_step_s * 1000:.4g} ms, simulated "
             f"{self.simulated_step_s * 1000:.4g} ({self.error:+.1%}); waiting for data {self.measured_wait_share:.1%}, "
             f"simulated {self.simulated_wait_share:.1%}"
         )

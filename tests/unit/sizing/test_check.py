@@ -41,7 +41,7 @@ def test_a_run_with_a_known_bottleneck_is_met(workers, cpus, compute_s, decode_s
     assert found.measured_step_s == pytest.approx(compute_s + wait_s + 0.01)
     assert found.error == pytest.approx(0, abs=0.01)
     assert found.simulated_wait_share == pytest.approx(found.measured_wait_share, abs=0.01)
-    assert f"{workers} workers, 30 steps" in found.in_words()
+    assert found.in_words().startswith(f"{workers} worker{'s' if workers > 1 else ''}, 30 steps: ")
 
 
 def test_what_is_no_such_run_is_refused(tmp_path):
