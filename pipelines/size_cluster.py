@@ -19,6 +19,7 @@ from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.errors import ConfigError
 
 if TYPE_CHECKING:
+    from morphmlp.sizing.inputs import Costs, Nodes, Work
     from morphmlp.sizing.measured import Found
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -26,7 +27,7 @@ NOT_NEGATIVE = click.FloatRange(min=0)
 
 
 @click.command(context_settings=SETTINGS | {"ignore_unknown_options": True})
-@click.option("--config", "path", required=True, metavar="FILE", help="experiment file")
+@click.option("--config", "path", metavar="FILE", help="experiment file")
 @click.option("--gpus", type=COUNT, default=8, help="GPUs to size for")
 @click.option("--videos", type=COUNT, help="training videos; by default those of the manifest")
 @click.option("--val-videos", type=COUNT, help="validation videos; by default those of the manifest")
@@ -68,42 +69,26 @@ def main(
     context: click.Context,
     /,
     *,
-    path: str,
-    gpus: int,
+    path: str | None,
     videos: int | None,
     val_videos: int | None,
     video_mb: float | None,
     prices: Path | None,
-    write: Path | None,
-    scale: bool,
-    figure: Path | None,
     check: Path | None,
-    step_variation: float,
-    decode_variation: float,
-    restart_s: float,
-    stall_s: float,
     json: Path | None,
     rest: tuple[str, ...],
     **_: object,
 ) -> None:
     """How large a cluster an experiment needs, by costs that were measured; nothing is launched."""
-    config = load_config(path, parse_overrides(rest, context.command.params))
-    faults = [
-        f"{option}: needs --prices, which describes the node types"
-        for option, wanted in (("--write", write is not None), ("--scale", scale))
-        if wanted and prices is None
-    ]
-    if figure is not None and not scale:
-        faults.append("--figure: draws what --scale simulates; add that")
-    if figure is not None and figure.suffix not in (".png", ".svg"):
-        faults.append(f"--figure {figure}: isn't .png or .svg")
-    if faults:
-        raise ConfigError(faults)
+    asked = context.params
+    _refuse_what_does_not_fit(asked)
     if check is not None:
         _check(check, json)
         return
-    from morphmlp.sizing.arithmetic import remarks, size_cluster, size_table
-    from morphmlp.sizing.cluster_file import write_node_counts
+    overrides = parse_overrides(rest, context.command.params)
+    if path is None:
+        raise ConfigError(["--config FILE: is missing; it names the experiment to size a cluster for"])
+    config = load_config(path, overrides)
     from morphmlp.sizing.inputs import Nodes, work_of
     from morphmlp.sizing.measured import known
 
@@ -111,29 +96,57 @@ def main(
     work = work_of(config, videos=videos, val_videos=val_videos)
     if video_mb is not None:
         work = replace(work, file_bytes=video_mb * 1e6)
-    found = _found(config, clips=work.micro_batch * work.clips_per_video, asked=context.params)
+    found = _found(config, clips=work.micro_batch * work.clips_per_video, asked=asked)
     costs = found.costs(config)
-    if scale and nodes is not None:
-        from morphmlp.sizing.scale import Assumed, scale_figure, scale_table, simulate_all
+    result = _simulate(work, costs, nodes, asked) if asked["scale"] and nodes else _size(work, costs, nodes, asked)
+    write_json(json, {"inputs": known(found), **result})
 
-        assumed = Assumed(
-            step_variation=step_variation, decode_variation=decode_variation, restart_s=restart_s, stall_s=stall_s
-        )
-        cells = simulate_all(work, costs, nodes=nodes, assumed=assumed, log=lambda line: print(line, file=sys.stderr))
-        print(scale_table(cells, currency=nodes.currency))
-        if figure is not None:
-            figure.parent.mkdir(parents=True, exist_ok=True)
-            scale_figure(cells).savefig(figure)
-        write_json(json, {"inputs": known(found), "cells": [asdict(cell) for cell in cells]})
-        return
-    size = size_cluster(work, costs, gpus=gpus, nodes=nodes)
+
+def _refuse_what_does_not_fit(asked: Mapping[str, Any]) -> None:
+    figure = asked["figure"]
+    faults = [
+        f"{option}: needs --prices, which describes the node types"
+        for option, wanted in (("--write", asked["write"] is not None), ("--scale", asked["scale"]))
+        if wanted and asked["prices"] is None
+    ]
+    if figure is not None and not asked["scale"]:
+        faults.append("--figure: draws what --scale simulates; add that")
+    if figure is not None and figure.suffix not in (".png", ".svg"):
+        faults.append(f"--figure {figure}: isn't .png or .svg")
+    if asked["check"] is not None and (asked["path"] is not None or asked["rest"]):
+        faults.append(f"--check {asked['check']}: the run has its own experiment; leave --config and its fields out")
+    if faults:
+        raise ConfigError(faults)
+
+
+def _size(work: "Work", costs: "Costs", nodes: "Nodes | None", asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Print the size, and write it into a cluster file where one was named."""
+    from morphmlp.sizing.arithmetic import remarks, size_cluster
+    from morphmlp.sizing.cluster_file import write_node_counts
+    from morphmlp.sizing.table import size_table
+
+    size = size_cluster(work, costs, gpus=asked["gpus"], nodes=nodes)
     print(size_table(size, work, costs, nodes))
     for line in remarks(size, work, costs):
         print(line)
-    if write is not None and size.train_nodes is not None and size.ingest_nodes is not None:
-        write_node_counts(write, {"train": size.train_nodes, "ingest": size.ingest_nodes})
-        print(f"{write}: {size.train_nodes} train, {size.ingest_nodes} ingest")
-    write_json(json, {"inputs": known(found), **asdict(size), "cores": size.cores})
+    if asked["write"] is not None and size.train_nodes is not None and size.ingest_nodes is not None:
+        write_node_counts(asked["write"], {"train": size.train_nodes, "ingest": size.ingest_nodes})
+        print(f"{asked['write']}: {size.train_nodes} train, {size.ingest_nodes} ingest")
+    return {**asdict(size), "cores": size.cores}
+
+
+def _simulate(work: "Work", costs: "Costs", nodes: "Nodes", asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Print the table over numbers of GPUs, and draw it where a file was named."""
+    from morphmlp.sizing.scale import Assumed, scale_figure, scale_table, simulate_all
+
+    names = ("step_variation", "decode_variation", "restart_s", "stall_s")
+    assumed = Assumed(**{name: asked[name] for name in names})
+    cells = simulate_all(work, costs, nodes=nodes, assumed=assumed, log=lambda line: print(line, file=sys.stderr))
+    print(scale_table(cells, currency=nodes.currency))
+    if (figure := asked["figure"]) is not None:
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        scale_figure(cells).savefig(figure)
+    return {"cells": [asdict(cell) for cell in cells]}
 
 
 def _check(folder: Path, json: Path | None) -> None:

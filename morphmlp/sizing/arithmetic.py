@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass, replace
 
-from tabulate import tabulate
-
 from morphmlp.errors import ConfigError
 from morphmlp.sizing.inputs import GIGABIT, Costs, Nodes, NodeType, Work
 from morphmlp.training.record.accounting import TRAINING_PASSES
@@ -164,69 +162,6 @@ def usable_cores(work: Work, costs: Costs, node: NodeType) -> tuple[int, str]:
     return limits[limit], limit
 
 
-def size_table(size: Size, work: Work, costs: Costs, nodes: Nodes | None) -> str:
-    """The size for the terminal, one quantity a line, each with its arithmetic."""
-    times = size.times
-    rows = [
-        (
-            "GPUs that work",
-            f"{times.workers} of {size.gpus}: a step has {work.micro_batches} micro-batches of "
-            f"{work.micro_batch} videos, and a worker takes whole ones",
-        ),
-        (
-            "a step",
-            f"{times.step_s * 1000:.4g} ms: {times.compute_s * 1000:.4g} computing, "
-            f"{times.exchange_s * 1000:.4g} exchanging gradients"
-            + ("" if nodes else " (not counted without --prices)"),
-        ),
-        ("GPUs busy", f"{size.busy:.1%} of the time"),
-        ("clips", f"{size.clips_per_s:,.1f} a second = {work.clips_per_step} clips / {times.step_s:.4g} s"),
-        (
-            "decode cores",
-            f"{size.cores}, {size.cores_per_worker} a worker: {size.clips_per_s:,.1f} clips/s x "
-            f"{costs.decode_s * 1000:.4g} core-ms / {BUSY:.0%} (ingest.cpus: {size.cores})",
-        ),
-        ("object store", f"{size.object_store_bytes / 2**30:,.1f} GiB of clips that wait"),
-        (
-            "files to ingest",
-            "not known without a manifest that holds sizes, or --video-mb"
-            if size.file_bytes_per_s is None
-            else _rate(size.file_bytes_per_s, size.ingest_nodes),
-        ),
-        (
-            "clips to GPUs",
-            f"out of ingest {_rate(size.clip_bytes_per_s, size.ingest_nodes)}; into training "
-            f"{_rate(size.clip_bytes_per_s, size.train_nodes)}"
-            if nodes
-            else _rate(size.clip_bytes_per_s),
-        ),
-        (
-            "gradients",
-            f"{work.gradient_bytes / 1e6:,.0f} MB; each worker sends {_rate(size.gradient_bytes_per_s)}",
-        ),
-        ("an epoch", f"{size.epoch_s / 60:,.1f} min with validation, {size.epochs_per_day:,.1f} a day"),
-        (
-            "the recipe",
-            f"{size.hours:,.1f} h: {work.steps:,} steps and {work.validations} validations, without its test",
-        ),
-    ]
-    if nodes is not None and size.cost is not None:
-        rows += [
-            ("training nodes", f"{size.train_nodes} with {nodes.train.gpus} GPUs"),
-            (
-                "ingest nodes",
-                f"{size.ingest_nodes} with {nodes.ingest.cpus} CPUs; the first thing such a node runs out of: "
-                f"{size.ingest_limit}",
-            ),
-            ("cost", f"{size.cost:,.0f} {nodes.currency}: {size.cost / size.hours:,.2f} an hour"),
-        ]
-    rows += [
-        ("step by", f"{costs.step.measured_by} ({costs.step.described()})"),
-        ("decoding by", costs.decoded_by),
-    ]
-    return tabulate(rows, tablefmt="plain", disable_numparse=True)
-
-
 def remarks(size: Size, work: Work, costs: Costs) -> list[str]:
     """What a reader of the table must know, a line each."""
     found = []
@@ -243,7 +178,3 @@ def remarks(size: Size, work: Work, costs: Costs) -> list[str]:
     if size.busy < BUSY:
         found.append(f"even without a wait for data GPUs compute {size.busy:.0%} of the time, under {BUSY:.0%}")
     return found
-
-
-def _rate(total: float, nodes: int | None = None) -> str:
-    return f"{total / 1e6:,.1f} MB/s" + (f", {total / nodes / 1e6:,.1f} a node" if nodes else "")

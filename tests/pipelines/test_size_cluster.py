@@ -1,11 +1,12 @@
 """The command: a table, its JSON, and node counts in a cluster file."""
 
 import json
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -15,31 +16,56 @@ ingest: {cpus: 16, memory_gib: 64, network_gbit: 25, hour_price: 1}
 """
 
 
-def size(*arguments):
-    command = [sys.executable, "pipelines/size_cluster.py", "--config", "experiments/k400/morphmlp_s_16x4.yaml"]
-    return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+K400 = "experiments/k400/morphmlp_s_16x4.yaml"
 
 
-def test_a_cluster_is_sized_and_written(tmp_path):
+@pytest.fixture
+def size(monkeypatch, capsys):
+    """Run the command: its exit code, and what it prints. In this process, where torch and Ray are imported already."""
+
+    def in_this_process(*arguments):
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", ["size_cluster.py", *arguments])
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path("pipelines/size_cluster.py", run_name="__main__")
+        return left.value.code, *capsys.readouterr()
+
+    return in_this_process
+
+
+def test_a_cluster_is_sized_and_written(size, tmp_path):
     prices, cluster, result = tmp_path / "nodes.yaml", tmp_path / "cluster.yaml", tmp_path / "size.json"
     prices.write_text(NODES)
     shutil.copy(ROOT / "cluster.yaml", cluster)
-    done = size(
-        *("--gpus", "16", "--train.global-batch-size", "128", "--videos", "240000", "--val-videos", "20000"),
-        *("--step-s", "0.1337", "--decode-ms", "30", "--prices", str(prices)),
+    code, out, err = size(
+        *("--config", K400, "--gpus", "16", "--train.global-batch-size", "128", "--videos", "240000"),
+        *("--val-videos", "20000", "--step-s", "0.1337", "--decode-ms", "30", "--prices", str(prices)),
         *("--write", str(cluster), "--json", str(result)),
     )
-    assert done.returncode == 0, done.stderr
+    assert code == 0, err
     found, written = json.loads(result.read_text()), yaml.load(cluster.read_text(), Loader=yaml.BaseLoader)
     assert found["times"]["workers"] == 16
     assert found["inputs"]["decode_measured_by"] == "--decode-ms"
     for role, count in (("train", found["train_nodes"]), ("ingest", found["ingest_nodes"])):
         assert written["available_node_types"][role]["min_workers"] == str(count)
-    assert "16 of 16: a step has 16 micro-batches of 8 videos" in done.stdout
+    assert "16 of 16: a step has 16 micro-batches of 8 videos" in out
 
 
-def test_options_that_need_node_types_are_refused_in_a_line():
-    done = size("--write", "cluster.yaml", "--scale", "--figure", "plot.txt")
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 3
-    assert "error: --write: needs --prices" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "faults"),
+    [
+        (["--gpus", "16"], ["--config FILE: is missing"]),
+        (
+            ["--config", K400, "--write", "cluster.yaml", "--scale", "--figure", "plot.txt"],
+            ["--write: needs --prices", "--scale: needs --prices", "--figure plot.txt: isn't .png or .svg"],
+        ),
+        (["--check", "docs"], ["--check docs: is no run's folder"]),  # without --config: the run has its own
+        (["--check", "docs", "--config", K400], ["--check docs: the run has its own experiment"]),
+        (["--check", "docs", "--train.epochs", "3"], ["--check docs: the run has its own experiment"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_a_line_each(size, arguments, faults):
+    code, _, err = size(*arguments)
+    assert code == 2
+    for line, fault in zip(err.splitlines(), faults, strict=True):
+        assert line.startswith(f"error: {fault}")

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from morphmlp.errors import ConfigError
-from morphmlp.sizing.arithmetic import remarks, size_cluster, size_table, usable_cores
+from morphmlp.sizing.arithmetic import remarks, size_cluster, usable_cores
 from morphmlp.sizing.inputs import Costs, Nodes, NodeType, StepCost, Work
+from morphmlp.sizing.table import size_table
 
 WORK = Work(
     videos=64_000,
