@@ -9,16 +9,11 @@ from pathlib import Path
 import boto3
 import pytest
 import yaml
-from cluster_files import ROOT, TAG, Aws, filled_in
+from cluster_files import ROOT, TAG, Aws, filled_in, laptop
 
 pytestmark = pytest.mark.slow
 
 RAY = Path(sys.executable).with_name("ray")
-STANDIN = """#!/bin/sh
-printf '%s\\n' "$*" >> "$RECORD"
-for word in "$@"; do case $word in *ray-bootstrap-*) cp "$word" "$BOOTSTRAP" 2>/dev/null;; esac; done
-exit 0
-"""
 LAUNCH_WORKERS = """
 import sys, yaml
 from ray.autoscaler._private.providers import _get_node_provider
@@ -34,23 +29,8 @@ provider.terminate_nodes(provider.non_terminated_nodes({"ray-node-type": "worker
 
 def bring_up(aws: Aws, text: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """`ray up -y` with this cluster file, as on a laptop with a home of its own."""
-    programs, home = folder / "bin", folder / "home"
-    programs.mkdir()
-    for name in ("ssh", "rsync", "scp"):
-        (programs / name).write_text(STANDIN, encoding="utf-8")
-        (programs / name).chmod(0o755)
-    (home / ".ssh").mkdir(parents=True)
-    (home / ".ray").mkdir()
-    (home / ".ssh" / "morphmlp.pem").write_text("the private key", encoding="utf-8")
-    (home / ".ray" / "auth_token").write_text("0" * 64, encoding="utf-8")
     (folder / "cluster.yaml").write_text(text, encoding="utf-8")
-    environment = aws.environment | {
-        "HOME": str(home),
-        "PATH": f"{programs}:{aws.environment['PATH']}",
-        "RECORD": str(folder / "words.txt"),
-        "BOOTSTRAP": str(folder / "bootstrap.yaml"),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    environment = laptop(folder, aws.environment)
     command = [str(RAY), "up", "-y", "--no-config-cache", str(folder / "cluster.yaml")]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
 

@@ -10,7 +10,7 @@ import yaml
 from cluster_files import ROOT, filled_in
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-RAY_UP_FILES = ["cluster.yaml", "deploy/owned_machines.yaml"]
+RAY_UP_FILES = ["cluster.yaml", "deploy/gcp.yaml", "deploy/owned_machines.yaml"]
 SCRIPTS = sorted(path.name for path in (ROOT / "deploy").glob("*.sh"))
 
 
