@@ -98,9 +98,11 @@ def _seen(
             progress.line("decoding a few videos on each node that decodes")
             visit.decode(list(_samples(config, videos, placement)))
             training = [node for node in nodes if visit.reports[node].trains and visit.reports[node].facts]
-            report = replace(report, pairs=measure_pairs(training, placement, progress))
+            report = replace(
+                report, nodes=tuple(visit.reports.values()), pairs=measure_pairs(training, placement, progress)
+            )
             # Else workers would wait for each other, or for their storage, until a time limit ends it.
-            if not files and not any(pair.fault for pair in report.pairs):
+            if not files and not any(pair.fault for pair in report.pairs) and not faults_of(report, STOPPING):
                 with _store_of_steps(writer) as store:
                     report = replace(
                         report, steps=take_steps(config, videos, placement, store, folder, progress=progress)
@@ -125,7 +127,10 @@ def _session(config: ExperimentConfig, *, micro_batches: int) -> Iterator[tuple[
     """Ray, with a placement, or the reason why there is none."""
     with ExitStack() as stack:
         try:
-            found = stack.enter_context(ray_session(config.cluster, config.ingest, micro_batches=micro_batches))
+            # What differs between nodes is for the report.
+            found = stack.enter_context(
+                ray_session(config.cluster, config.ingest, micro_batches=micro_batches, compare_nodes=False)
+            )
         except ClusterError as error:
             stack.enter_context(job_session(local_cpus=config.cluster.local_cpus))
             yield None, str(error)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import morphmlp.cluster.ray_cluster  # sets Ray's environment before Ray is imported
 from ray.cluster_utils import Cluster
+from morphmlp.cluster import ray_same_nodes
 from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config import load_config
 from morphmlp.drill.ray_nodes import add_node
@@ -63,7 +64,13 @@ ray_preflight.node_facts = node_facts
 checks.OPEN_FILES, checks.CLOCK_S = 4096, 2.0
 report, writer = look_over(config, data, run_name="preflight", progress=progress)
 faults = [str(fault) for fault in checks.faults_of(report)]
-print(json.dumps({"said": said, "refused": refused, "faults": faults, "report": dataclasses.asdict(report)}))
+ray_same_nodes.package_blobs = dict  # as where every node had other code
+ray_preflight.node_facts = lambda _: dataclasses.replace(facts, versions={**facts.versions, "code": "0"})
+differing, _ = look_over(config, data, run_name="preflight-2", progress=progress)
+print(json.dumps({
+    "said": said, "refused": refused, "faults": faults, "report": dataclasses.asdict(report),
+    "other code": [str(fault) for fault in checks.faults_of(differing)], "steps": differing.steps is not None,
+}))
 cluster.shutdown()
 """
 
@@ -102,4 +109,8 @@ def test_nodes_are_looked_over_each_by_its_part(make_config: MakeConfig, tmp_pat
     assert answer["refused"].count("versions: ") == len(answer["refused"].splitlines()) == 3  # the head does nothing
     for check in ("open files", "clock"):
         assert sum(line.startswith(f"{check}: ") for line in answer["said"]) == 4
+    # Where nodes have other code, that is the fault, and no step is taken.
+    assert len(answer["other code"]) == 4
+    assert all(line.startswith("versions: ") for line in answer["other code"])
+    assert not answer["steps"]
     assert not list((tmp_path / "runs").iterdir())
