@@ -1,4 +1,6 @@
-"""Which tests run in one process, where `--numprocesses` asks for several."""
+"""Which tests run in one process, and what those of a run in the background inherit."""
+
+import signal
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
@@ -19,3 +21,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesToge
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest part comes first, so that no process waits for it at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/ray/"))
+
+
+def pytest_configure() -> None:
+    """Take signals that tests send, also where a shell's `&` or `nohup` has them ignored."""
+    for signum, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, usual)
