@@ -56,7 +56,7 @@ class Tags:
     POINT = "morphmlp.point"
     """Of a trial: the fields that the sweep set and their values, as JSON."""
     ERROR = "morphmlp.error"
-    """Why a trial ended early; empty where it was tried again and finished."""
+    """Why a run or a trial ended early; empty where it was continued, or tried again and finished."""
     TRIAL_STATE = "morphmlp.trial.state"
     """How a trial ended: `finished`, `stopped`, `timed_out`, `diverged`, `failed`."""
     TRIAL_NUMBER = "morphmlp.trial.number"
@@ -73,6 +73,14 @@ class Tags:
     """Prefix of parameters whose value changed when the run was resumed; the parameter keeps its first value."""
     EVENTS = "morphmlp.events"
     """How many restarts, resizes and the like the run had, and the last one; all are in the artifact `events.jsonl`."""
+    EARLIER_EVENTS = "morphmlp.earlier_events"
+    """The events before that one, newest first, a line each; not all of many."""
+    BEGUN = "morphmlp.begun"
+    """When the command at work took the run up: UTC, ISO 8601."""
+    RAY_JOB = "morphmlp.ray_job"
+    """Ray's names for that command and its node, `JOB NODE`; none outside of a cluster."""
+    INGEST_CPUS = "morphmlp.ingest_cpus"
+    """CPUs that decode tasks may use, over all workers."""
 
 
 class Metrics:
@@ -194,13 +202,18 @@ def is_same(value: float, other: float | None) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A run as the store knows it; metrics are the latest values."""
+    """A run as the store knows it."""
 
     run_id: str
     run_name: str
     experiment: str
     status: str
     start_ms: int
+    end_ms: int | None
+    """None while it runs."""
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
+    """The latest values."""
+    latest: Mapping[str, MetricPoint]
+    """The same with steps and times."""

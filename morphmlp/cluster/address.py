@@ -49,6 +49,19 @@ def require_cluster(address: str) -> None:
     _require_answer(address)
 
 
+def head_address(address: str) -> str:
+    """The head's `host:port` for an address that `require_cluster` has taken.
+
+    Raises:
+        ClusterError: `auto`, and no Ray of this machine has left its address.
+    """
+    if address != "auto":
+        return address
+    if (recorded := _recorded()) is None:
+        raise ClusterError("RAY_ADDRESS auto: no Ray runs on this machine; name the head as host:port")
+    return recorded
+
+
 def _require_form(address: str) -> None:
     if address.startswith("ray://"):
         raise ClusterError(

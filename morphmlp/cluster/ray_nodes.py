@@ -10,6 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from morphmlp.config.operation import IngestConfig
 from morphmlp.errors import ClusterError
+from morphmlp.record import Tags
 
 ANSWER_S = 120.0
 """Time for an answer; a process has to start for it."""
@@ -48,6 +49,12 @@ def cluster_nodes() -> list[NodeResources]:
         for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         if node["Alive"]
     ]
+
+
+def ray_job_tag() -> dict[str, str]:
+    """How the record names the command that runs here: by it `status.py` finds out whether that is still at work."""
+    context = ray.get_runtime_context()
+    return {Tags.RAY_JOB: f"{context.get_job_id()} {context.get_node_id()}"}
 
 
 def inventory(nodes: list[NodeResources]) -> str:

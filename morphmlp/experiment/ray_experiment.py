@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from morphmlp.cluster.ray_cluster import Placement
+from morphmlp.cluster.ray_nodes import ray_job_tag
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.loading import fingerprint, flat_fields
 from morphmlp.data.manifest import Manifest
@@ -144,7 +145,8 @@ def run_experiment(
     folder.root.mkdir(parents=True, exist_ok=True)
     progress = log = LoggedProgress(progress, folder.log)
     with run_lock(folder), log.last_words():
-        run = _open(config, data, folder, tags=tags or {}, parent_run_id=parent_run_id, progress=progress)
+        tags = {**(tags or {}), **(ray_job_tag() if placement.on_cluster else {})}
+        run = _open(config, data, folder, tags=tags, parent_run_id=parent_run_id, progress=progress)
         try:
             for file in filter(Path.exists, (folder.experiment, folder.start_weights)):
                 run.writer.artifact(file)
@@ -155,7 +157,8 @@ def run_experiment(
             log.keep(result.in_words(config.test_in_words, task.scores))
         except BaseException as error:
             ended: Status = "KILLED" if isinstance(error, KeyboardInterrupt | RunStoppedError) else "FAILED"
-            fault = end_early(run.writer, ended, folder.record_waiting)
+            why = {} if run.is_trial else {Tags.ERROR: " ".join(str(error).split()) or type(error).__name__}
+            fault = end_early(run.writer, ended, folder.record_waiting, tags=why)
             if fault is not None and not isinstance(error, TrackingError):
                 progress.line(f"{fault}; continuing the run completes its record")
             raise
@@ -191,7 +194,11 @@ def _open(
         uri,
         experiment=config.dataset,
         run_name=folder.root.name,
-        tags={**record_tags(config, data), **tags},
+        tags={
+            **record_tags(config, data),
+            **({Tags.ERROR: ""} if known is not None and Tags.ERROR in known.tags else {}),
+            **tags,
+        },
         params=flat_fields(config),
         parent_run_id=parent_run_id,
     )

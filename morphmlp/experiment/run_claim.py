@@ -6,6 +6,7 @@ A refusal comes before Ray starts.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from morphmlp.config import ExperimentConfig, load_config
@@ -128,6 +129,7 @@ def record_tags(config: ExperimentConfig, data: DataSplits) -> dict[str, str]:
         **({} if start is None else {Tags.START_FROM: start_tag(start)}),
         **environment_tags(Path(__file__).parent),  # the commit of this code, wherever the command is run
         **data.tags(),
+        Tags.BEGUN: datetime.now(UTC).isoformat(timespec="seconds"),
         Tags.EXPERIMENT: config.name,
         Tags.FINGERPRINT: fingerprint(config),
         Tags.DECODER: f"{config.ingest.decoder} {decoder_by_name(config.ingest.decoder).version}",

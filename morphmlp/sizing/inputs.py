@@ -62,6 +62,12 @@ class Nodes:
             raise ConfigError([f"train.gpus: is 0 in {path}; name the GPUs of a training node"])
         return nodes
 
+    def hour(self, gpus: int, cpus: int, ingest_cpus: int) -> float:
+        """An hour's price of the nodes that hold so many GPUs, cores that train and cores that decode, and the head."""
+        train = max(-(-gpus // self.train.gpus), -(-cpus // self.train.cpus))
+        ingest = -(-ingest_cpus // self.ingest.cpus)
+        return train * self.train.hour_price + ingest * self.ingest.hour_price + self.head_hour_price
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepCost:

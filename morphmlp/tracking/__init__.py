@@ -18,7 +18,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
 
 from morphmlp.tracking.buffered import BufferedWriter, end_early, write_waiting
-from morphmlp.tracking.runs import find_run, open_run, read_history, read_run, read_runs, ready_store
+from morphmlp.tracking.runs import find_run, open_run, read_history, read_run, read_runs, ready_store, recent_runs
 from morphmlp.tracking.store import prepare_store, tracking_uri
 from morphmlp.tracking.writer import RetryPolicy, RunWriter
 
@@ -34,6 +34,7 @@ __all__ = [
     "read_run",
     "read_runs",
     "ready_store",
+    "recent_runs",
     "tracking_uri",
     "write_waiting",
 ]

@@ -126,11 +126,13 @@ def write_waiting(path: Path, writer: RunWriter, *, limit_s: float = LIMIT_S) ->
         lines.close()
 
 
-def end_early(writer: RunWriter, status: Status, waiting: Path) -> TrackingError | None:
+def end_early(
+    writer: RunWriter, status: Status, waiting: Path, *, tags: Mapping[str, str] | None = None
+) -> TrackingError | None:
     """Write what waits and end a run that failed or was stopped, without waiting for a store that doesn't answer.
 
-    The writer's retry policy isn't used. Returns why the record isn't complete, if it isn't; a later run of the same
-    name completes it.
+    `tags` are written with its end. The writer's retry policy isn't used. Returns why the record isn't complete, if it
+    isn't; a later run of the same name completes it.
     """
     hurried = RunWriter(writer.uri, writer.run_id)
     fault: TrackingError | None = None
@@ -141,6 +143,7 @@ def end_early(writer: RunWriter, status: Status, waiting: Path) -> TrackingError
             fault = error
         if not isinstance(fault, StoreAwayError):
             try:
+                hurried.tags(tags or {})
                 hurried.finish(status)
             except TrackingError as error:
                 fault = error

@@ -13,7 +13,15 @@ from pydantic import JsonValue
 
 from morphmlp.errors import TrackingError
 from morphmlp.record import MetricPoint, RunSummary, Tags
-from morphmlp.tracking.store import deleted_there, faults, prepare_store, short_http_timeouts, sqlite_file, tracking_uri
+from morphmlp.tracking.store import (
+    deleted_there,
+    faults,
+    prepare_store,
+    require_answer,
+    short_http_timeouts,
+    sqlite_file,
+    tracking_uri,
+)
 from morphmlp.tracking.writer import RunWriter, cut, param_text
 
 PAGE = 1000
@@ -78,6 +86,22 @@ def find_run(uri: str, *, run_name: str, experiment: str | None = None) -> RunSu
     return runs[0] if runs else None
 
 
+def recent_runs(uri: str, *, ended: int | None = 0) -> list[RunSummary]:
+    """Runs that are running by their record, and the newest `ended` of the others (None: all), newest first.
+
+    An embedded store that doesn't exist yet has none, and stays so.
+    """
+    if not require_answer(uri):
+        return []
+    with faults(uri), short_http_timeouts():
+        if ended is None:
+            return _search(uri, None, "")
+        runs = _search(uri, None, "attributes.status = 'RUNNING'")
+        if ended:
+            runs += _search(uri, None, "attributes.status != 'RUNNING'", limit=ended)
+    return sorted(runs, key=lambda run: run.start_ms, reverse=True)
+
+
 def read_runs(uri: str, *, experiment: str | None = None, dataset: str | None = None) -> pd.DataFrame:
     """Finished runs, newest first, one row each; an embedded store that doesn't exist yet has none.
 
@@ -87,8 +111,7 @@ def read_runs(uri: str, *, experiment: str | None = None, dataset: str | None = 
     With `experiment` only runs of the configuration of this name (tag `morphmlp.experiment`), with `dataset` only runs
     on this data set (MLflow's experiment).
     """
-    file = sqlite_file(uri)
-    if file is not None and not file.exists():
+    if not require_answer(uri):
         runs = []
     else:
         prepare_store(uri)
@@ -148,8 +171,8 @@ def _unfinished(
     return next((run for run in runs if run.data.tags.get(Tags.PARENT) == parent_run_id), None)
 
 
-def _search(uri: str, experiment: str | None, query: str) -> list[RunSummary]:
-    """Every run that the query finds, newest first."""
+def _search(uri: str, experiment: str | None, query: str, *, limit: int | None = None) -> list[RunSummary]:
+    """The newest `limit` runs, or all, that the query finds, newest first."""
     client = MlflowClient(uri)
     if experiment is None:
         experiments = list(client.search_experiments())
@@ -159,11 +182,12 @@ def _search(uri: str, experiment: str | None, query: str) -> list[RunSummary]:
     runs: list[RunSummary] = []
     token: str | None = None
     while names:
+        size = PAGE if limit is None else min(PAGE, limit - len(runs))
         page = client.search_runs(
-            list(names), query, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
+            list(names), query, max_results=size, order_by=["attributes.start_time DESC"], page_token=token
         )
         runs += [_summary(run, names[run.info.experiment_id]) for run in page]
-        if not (token := page.token):
+        if not (token := page.token) or len(runs) == limit:
             break
     return runs
 
@@ -175,9 +199,11 @@ def _summary(run: Run, experiment: str) -> RunSummary:
         experiment=experiment,
         status=run.info.status,
         start_ms=run.info.start_time,
+        end_ms=run.info.end_time,
         tags=dict(run.data.tags),
         params=dict(run.data.params),
         metrics=dict(run.data.metrics),
+        latest={m.key: MetricPoint(m.key, m.value, m.step, m.timestamp) for m in run.data.to_proto().metrics},
     )
 
 

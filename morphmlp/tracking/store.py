@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -22,6 +23,8 @@ for _noisy in ("mlflow.store.db.utils", "alembic"):
 
 _NAMED_STORES = ("databricks", "databricks-uc", "uc")
 """MLflow's addresses that are no URLs."""
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_CONNECT_S = 4.0
 _DELETED = re.compile(r"(?P<kind>run|experiment) (?P<id>\S+) must be in the 'active' state", re.IGNORECASE)
 _STORE_FAULTS = (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError)
 
@@ -53,6 +56,7 @@ def prepare_store(uri: str) -> None:
         TrackingError: The store can't be reached or used.
     """
     if (file := sqlite_file(uri)) is None:
+        require_answer(uri)
         with faults(uri), short_http_timeouts():
             MlflowClient(uri).search_experiments(max_results=1)
         return
@@ -61,6 +65,25 @@ def prepare_store(uri: str) -> None:
         with (file.parent / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             MlflowClient(uri).search_experiments(max_results=1)
+
+
+def require_answer(uri: str) -> bool:
+    """Whether there is a store to read: of an embedded one its file; somebody must listen at any other's address.
+
+    For databases that is asked here, since MLflow would try ten times, for minutes.
+
+    Raises:
+        StoreAwayError: Nobody does.
+    """
+    if (file := sqlite_file(uri)) is not None:
+        return file.exists()
+    parts = urlsplit(uri)
+    port = next((port for name, port in _DATABASE_PORTS.items() if parts.scheme.startswith(name)), None)
+    if port is None or parts.hostname is None:
+        return True
+    with faults(uri):
+        socket.create_connection((parts.hostname, parts.port or port), timeout=_CONNECT_S).close()
+    return True
 
 
 @contextmanager
@@ -74,13 +97,18 @@ def faults(uri: str) -> Iterator[None]:
     try:
         yield
     except _STORE_FAULTS as error:
-        shown, reason = _without_login(uri, uri), " ".join(_without_login(str(error), uri).split())
+        shown, reason = without_login(uri), " ".join(_without_login(str(error), uri).split())
         if "Max retries exceeded" in reason:
             reason = f"no answer ({reason.rpartition('Caused by ')[2].strip('() ')})"
         if (deleted := _DELETED.search(reason)) is not None:
             raise TrackingError(deleted_there(uri, deleted["kind"].lower(), deleted["id"])) from error
         kind = TrackingError if _is_refusal(error) else StoreAwayError
         raise kind(f"tracking store {shown}: {reason[:400]}") from error
+
+
+def without_login(uri: str) -> str:
+    """An address without its user and password."""
+    return _without_login(uri, uri)
 
 
 def _without_login(text: str, uri: str) -> str:
@@ -95,7 +123,7 @@ def deleted_there(uri: str, kind: str, identity: str) -> str:
         if kind == "run"
         else "or name another store by MLFLOW_TRACKING_URI"
     )
-    shown = _without_login(uri, uri)
+    shown = without_login(uri)
     return (
         f"tracking store {shown}: the {kind} {identity} was deleted there; bring it back by "
         f"`MLFLOW_TRACKING_URI={shown} mlflow {kind}s restore --{kind}-id {identity}`, {anew}"

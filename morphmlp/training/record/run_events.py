@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from morphmlp.line_file import LineFile, read_json_lines, remove_truncated_line
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tracking import BufferedWriter, RunWriter
+
+_KEPT, _LONGEST = 19, 400
+"""Earlier events in the record, and letters of each: what a tag holds."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,8 @@ class RunEvent:
     time: str
     """UTC, ISO 8601."""
     text: str
+    earlier: tuple[str, ...] = ()
+    """Time and text of the events before it, newest first; not all of many."""
 
 
 class RunEvents:
@@ -27,14 +33,22 @@ class RunEvents:
     def __init__(self, path: Path) -> None:
         remove_truncated_line(path)
         self._file = LineFile(path)
-        self._count = len(read_events(path))
+        before = read_events(path)
+        self._count = len(before)
+        self._earlier = deque((_line(event) for event in reversed(before[-_KEPT:])), maxlen=_KEPT)
 
     def add(self, text: str) -> RunEvent:
         """Write an event down, with the time."""
         self._count += 1
-        event = RunEvent(self._count, datetime.now(UTC).isoformat(timespec="seconds"), text)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        event = RunEvent(self._count, now, text, tuple(self._earlier))
+        self._earlier.appendleft(_line(event))
         self._file.append(json.dumps({"number": event.number, "time": event.time, "event": text}))
         return event
+
+
+def _line(event: RunEvent) -> str:
+    return " ".join(f"{event.time} {event.text}".split())[:_LONGEST]
 
 
 def read_events(path: Path) -> list[RunEvent]:
@@ -43,6 +57,7 @@ def read_events(path: Path) -> list[RunEvent]:
 
 
 def record_event(writer: BufferedWriter | RunWriter, event: RunEvent) -> None:
-    """Show an event in MLflow: a point of `run/events`; count and last event in the tag `morphmlp.events`."""
+    """Show an event in MLflow: a point of `run/events`; count and last event in one tag, earlier ones in another."""
     writer.metrics([MetricPoint(Metrics.RUN_EVENTS, event.number, event.number, int(time.time() * 1000))])
-    writer.tags({Tags.EVENTS: f"{event.number}; last {event.time}: {event.text}"})
+    last = f"{event.number}; last {event.time}: {event.text}"
+    writer.tags({Tags.EVENTS: last, **({Tags.EARLIER_EVENTS: "\n".join(event.earlier)} if event.earlier else {})})

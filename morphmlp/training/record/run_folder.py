@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from morphmlp.errors import RunInUseError
 from morphmlp.files import FilePath
+
+_GLANCE_S = 0.05
+"""`lock_holder_gone` has a lock for less time than this."""
 
 
 @contextmanager
@@ -20,18 +24,33 @@ def run_lock(folder: "RunFolder") -> Iterator[None]:
         RunInUseError: Another command works on it.
     """
     with folder.lock.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RunInUseError(
-                f"--run-name {folder.root.name}: another command works on {folder.root} ({file.read().strip()}); "
-                "wait for its end, or choose another name"
-            ) from None
+        for final in (False, True):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not final:
+                    time.sleep(_GLANCE_S)
+                    continue
+                file.seek(0)
+                raise RunInUseError(
+                    f"--run-name {folder.root.name}: another command works on {folder.root} ({file.read().strip()}); "
+                    "wait for its end, or choose another name"
+                ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def lock_holder_gone(folder: "RunFolder") -> str | None:
+    """Who had the lock of a run that no command works on now; None where one does, or nobody can tell from here."""
+    try:
+        with folder.lock.open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return file.read().strip()
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)

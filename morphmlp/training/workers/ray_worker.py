@@ -159,7 +159,7 @@ class _Worker:
         if self._saving is not None:
             report |= {
                 "notes": [*notes, "workers are ready; decoding the first batches"],
-                "facts": _facts(self._device, self._workers, self._state.precision),
+                "facts": _facts(self._job.placement, self._device, self._workers, self._state.precision),
             }
         ray.train.report(report)
 
@@ -354,10 +354,10 @@ def _node_leaves() -> bool:
     return watched and ray.train.get_preemption_info() is not None
 
 
-def _facts(device: torch.device, workers: int, precision: Precision) -> dict[str, str]:
+def _facts(placement: Placement, device: torch.device, workers: int, precision: Precision) -> dict[str, str]:
     """What only the training nodes know, for the record."""
     where = f"{workers} x {torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"{workers} CPU workers"
-    return {Tags.PRECISION: precision, Tags.TRAINED_ON: where}
+    return {Tags.PRECISION: precision, Tags.TRAINED_ON: where, Tags.INGEST_CPUS: str(placement.ingest_cpus)}
 
 
 def _parallel(model: nn.Module, workers: int) -> nn.Module:
