@@ -18,7 +18,7 @@ define timed
 @echo "--- $(1)"; start=$$(date +%s); $(2) && echo "--- $(1): $$(( $$(date +%s) - start )) s"
 endef
 
-.PHONY: help install demo test test-slow test-long test-gpu check ui clean distclean
+.PHONY: help install demo test test-slow test-long test-gpu test-cluster check ui clean distclean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -57,6 +57,9 @@ test-long: $(STAMP) ## Run the tests that take minutes each: elastic clusters, p
 
 test-gpu: $(STAMP) ## Run the tests that need a GPU, on one
 	$(call timed,GPU tests,$(PY) -m pytest -m gpu $(TESTS))
+
+test-cluster: $(STAMP) ## Bring up a cluster of several hosts on this machine, run on it, remove it; needs root
+	$(call timed,cluster tests,$(PY) -m pytest -m cluster --capture=no tests/cluster)
 
 check: $(STAMP) ## Lint, formatting, types, import floors, spelling
 	$(PY) -m ruff check .

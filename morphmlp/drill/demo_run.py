@@ -83,7 +83,9 @@ class Surroundings:
 class DemoRun:
     """One run of the demo; it may take several commands."""
 
-    def __init__(self, demo: Demo, folder: Path, temporary: Path, surroundings: Surroundings) -> None:
+    def __init__(
+        self, demo: Demo, folder: Path, temporary: Path, surroundings: Surroundings, *, name: str = RUN_NAME
+    ) -> None:
         """Start nothing yet.
 
         Args:
@@ -91,9 +93,10 @@ class DemoRun:
             folder: The trial's own; all files of the run are in it.
             temporary: Its temporary folder, short enough for Ray's sockets.
             surroundings: What the stop put around it.
+            name: The run's.
         """
-        self.demo, self.folder, self.surroundings = demo, folder, surroundings
-        self.files = RunFolder(folder / "runs" / RUN_NAME)
+        self.demo, self.folder, self.surroundings, self.name = demo, folder, surroundings, name
+        self.files = RunFolder(folder / "runs" / name)
         self.seconds = 0.0
         """Wall time of all commands together."""
         self.commands = 0
@@ -122,7 +125,7 @@ class DemoRun:
         """Begin the run, or continue it with the same command."""
         self.commands += 1
         command = [
-            *(sys.executable, str(self.demo.script), "--config", str(self.demo.config), "--run-name", RUN_NAME),
+            *(sys.executable, str(self.demo.script), "--config", str(self.demo.config), "--run-name", self.name),
             *("--json", "result.json", *self.demo.arguments(self.surroundings.overrides)),
         ]
         environment = {"MLFLOW_TRACKING_URI": "", "TMPDIR": str(self._temporary), **self.surroundings.environment}

@@ -11,7 +11,7 @@ from torch import Tensor
 from morphmlp.data.manifest import read_manifest
 from morphmlp.data.stream.plan import Cursor, TrainPlan
 from morphmlp.drill import DrillError
-from morphmlp.drill.demo_run import RUN_NAME, DemoRun
+from morphmlp.drill.demo_run import DemoRun
 from morphmlp.record import Metrics
 from morphmlp.tracking import RunWriter, find_run
 from morphmlp.training.checkpoint.store import CheckpointStore
@@ -80,7 +80,7 @@ def remains_of(run: DemoRun) -> Remains:
     plan = TrainPlan.of(config.train, num_videos=len(manifest))
     history = run.history()
     found = consumption(history, plan, manifest.table["video_id"].to_pylist(), total_steps=run.demo.steps)
-    newest = CheckpointStore.of(run.checkpoint_storage, RUN_NAME).newest(lambda _: None)
+    newest = CheckpointStore.of(run.checkpoint_storage, run.name).newest(lambda _: None)
     if newest is None:
         raise DrillError(f"{run.checkpoint_storage}: the run left no checkpoint")
     stored, content = newest
@@ -190,9 +190,9 @@ def _relative(value: Tensor, expected: Tensor) -> float:
 
 
 def _recorded_losses(run: DemoRun, experiment: str) -> dict[int, tuple[float, ...]]:
-    found = find_run(run.tracking_uri, run_name=RUN_NAME, experiment=experiment)
+    found = find_run(run.tracking_uri, run_name=run.name, experiment=experiment)
     if found is None:
-        raise DrillError(f"{run.tracking_uri}: holds no run {RUN_NAME}")
+        raise DrillError(f"{run.tracking_uri}: holds no run {run.name}")
     points = RunWriter(run.tracking_uri, found.run_id).history([Metrics.TRAIN_LOSS])
     steps: dict[int, list[float]] = {}
     for point in points:
