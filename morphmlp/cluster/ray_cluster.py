@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 # Read by Ray when it is imported; what the user has set stays.
@@ -24,6 +24,8 @@ os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 # The workers' places are tried before a start (`ray_capacity.py`); a start that hangs all the same is tried again.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
+# A worker that doesn't answer for so long is ended: its process is stopped, or nothing comes through to its node.
+os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "300")
 # Zero GPUs hide the GPUs from a task, as Ray will do by default (it warns until then).
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -71,6 +73,8 @@ class Placement:
     """CPUs for decode tasks, over all workers."""
     worker_labels: Mapping[str, str] = field(default_factory=dict)
     """Ray label selector of the workers: away from nodes that are labelled for ingest, whose CPUs they would take."""
+    ingest_labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the nodes that decode; none: any node."""
 
     @property
     def worker_resources(self) -> dict[str, float]:
@@ -99,7 +103,8 @@ class Placement:
             if ingest.object_store_mb is None
             else ingest.object_store_mb * _BYTES_PER_MB // pipelines,
             videos_per_task=ingest.videos_per_task,
-            node_labels=ingest.node_labels,
+            node_labels=dict(self.ingest_labels),
+            wait_for_clips_s=ingest.wait_for_clips_s,
             pin_memory=self.device == "cuda",
         )
 
@@ -170,6 +175,8 @@ def place(
     device = _device(cluster, gpus=gpus)
     least, most = _asked_workers(cluster, default=min(gpus, micro_batches) if device == "cuda" else 1)
     labelled = [node for node in nodes if ingest.node_labels.items() <= node.labels.items()]
+    if not labelled and ingest.decode_elsewhere:
+        ingest, labelled = replace(ingest, node_labels={}), nodes
     if not labelled:
         raise ClusterError(f"ingest.node_labels: no node has the labels {ingest.node_labels}")
     for_training = [node for node in nodes if not ingest.node_labels.items() & node.labels.items()]
@@ -199,7 +206,8 @@ def place(
                 device=device,
                 cpus_per_worker=cluster.cpus_per_worker,
                 ingest_cpus=max(ingest_cpus, num_workers),
-                worker_labels={name: f"!{value}" for name, value in ingest.node_labels.items()},
+                worker_labels=_away_from(ingest.node_labels),
+                ingest_labels=ingest.node_labels,
             )
     raise ClusterError(
         f"ingest.cpus: decoding needs a CPU for each of {least} workers, at most the {max(free, 0)} that "
@@ -267,17 +275,39 @@ def _place_on_cluster(cluster: ClusterConfig, ingest: IngestConfig, *, micro_bat
     deadline = time.monotonic() + cluster.wait_for_nodes_s
     if cluster.wait_for_nodes_s and cluster.device == "auto":
         raise ClusterError("cluster.device: auto can't wait for nodes that aren't there yet; set cuda or cpu")
-    if cluster.wait_for_nodes_s and cluster.num_workers:
+    if cluster.wait_for_nodes_s:
         gpu = {"GPU": 1} if cluster.device == "cuda" else {}
-        _, most = _asked_workers(cluster, default=1)
-        request_resources(bundles=[{"CPU": cluster.cpus_per_worker, **gpu}] * most)
+        gpus = sum(node.gpus for node in cluster_nodes()) if gpu else 0
+        _, most = _asked_workers(cluster, default=min(max(gpus, 1), micro_batches))
+        request_nodes({"CPU": cluster.cpus_per_worker, **gpu}, most, ingest)
     while True:
+        late = time.monotonic() >= deadline
         try:
-            return place(cluster_nodes(), cluster, ingest, micro_batches=micro_batches)
+            # Nodes that were asked for are waited for, also where others could decode.
+            now = ingest if late else replace(ingest, decode_elsewhere=False)
+            return place(cluster_nodes(), cluster, now, micro_batches=micro_batches)
         except ClusterError:
-            if time.monotonic() >= deadline:
+            if late:
                 raise
             time.sleep(1)
+
+
+def request_nodes(worker: Mapping[str, float], workers: int, ingest: IngestConfig) -> None:
+    """Ask an autoscaling cluster for nodes that hold so many workers, and for labelled ones that decode for them.
+
+    Without labels in the request it would start nodes of any type that have the CPUs. It replaces earlier requests.
+    """
+    # Decode tasks without labels take what workers leave free.
+    decoding = (ingest.cpus or workers) if ingest.node_labels else 0
+    request_resources(
+        bundles=[dict(worker)] * workers + [{"CPU": 1}] * decoding,
+        bundle_label_selectors=[_away_from(ingest.node_labels)] * workers + [dict(ingest.node_labels)] * decoding,
+    )
+
+
+def _away_from(labels: Mapping[str, str]) -> dict[str, str]:
+    """Ray's selector of nodes without these labels."""
+    return {name: f"!{value}" for name, value in labels.items()}
 
 
 def _asked_workers(cluster: ClusterConfig, *, default: int) -> tuple[int, int]:

@@ -8,7 +8,6 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from morphmlp.config.operation import IngestConfig
 from morphmlp.errors import ClusterError
 from morphmlp.record import Tags
 
@@ -31,9 +30,9 @@ class NodeResources:
     name: str = ""
     """Host name and address, for messages."""
 
-    def may_decode(self, ingest: IngestConfig) -> bool:
-        """Whether decode tasks may come here."""
-        return self.cpus > 0 and ingest.node_labels.items() <= self.labels.items()
+    def may_decode(self, labels: Mapping[str, str]) -> bool:
+        """Whether decode tasks may come here that go to nodes with these labels."""
+        return self.cpus > 0 and labels.items() <= self.labels.items()
 
 
 def cluster_nodes() -> list[NodeResources]:

@@ -138,3 +138,8 @@ def ray_faults_reported() -> Iterator[None]:
         if not isinstance(root, RayError) or isinstance(root, RayTaskError):
             raise  # a defect in a task, with its traceback
         raise ClusterError(f"Ray gave up: {failure_reason(root)}; the same command continues") from error
+    except Exception as error:
+        if type(error).__name__ != "ExecutionTimeoutError":  # Ray Data's, which takes seconds to import
+            raise
+        first = str(error).splitlines()[0]
+        raise ClusterError(f"ingest.wait_for_clips_s: {first}; the same command continues") from error

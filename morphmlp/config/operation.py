@@ -3,6 +3,7 @@
 Every field has a default that suits one machine; its docstring says when another value is worth setting.
 """
 
+import math
 from dataclasses import field
 from typing import Annotated, Literal, Self
 
@@ -138,6 +139,17 @@ class IngestConfig:
     node_labels: dict[str, str] = field(default_factory=dict)
     """Decode only on nodes with these Ray labels; empty: anywhere. Set it, as in `{node-role: ingest}`, where machines
     without GPUs were added to decode."""
+    wait_for_clips_s: PositiveFloat = 600.0
+    """Seconds that a worker, or a test, waits for its next clips; then the workers start again from the last
+    checkpoint, on the nodes that are there. Raise it where nodes that decode are replaced more slowly than that."""
+    decode_elsewhere: bool = False
+    """Whether a start that finds no node with `node_labels` decodes on the other nodes, until the next start. Set it
+    where slower steps are better than waiting for nodes that may not come back."""
+
+    @property
+    def others_wait_s(self) -> int:
+        """Seconds that a worker waits for the others, one of which may be waiting for clips."""
+        return math.ceil(self.wait_for_clips_s) + 300
 
     @model_validator(mode="after")
     def _second_decoder_is_another(self) -> Self:

@@ -46,6 +46,7 @@ from morphmlp.training.record.accounting import (
     training_cpu_s,
 )
 from morphmlp.training.record.report import read_points
+from morphmlp.training.record.run_events import read_events
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 from morphmlp.training.weights.start import with_checked_weights
 from morphmlp.training.workers.ray_trainer import train
@@ -292,6 +293,7 @@ def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
         gpu_hour_price=cluster.gpu_hour_price,
         cpu_hour_price=cluster.cpu_hour_price,
         unit=unit,
+        ingest_lost=any(event.ingest_lost for event in read_events(run.folder.events)),
     )
     account = run_account(windows, facts)
     run.writer.figure(time_figure(windows), "figures/time.png")

@@ -112,7 +112,7 @@ def _seen(
 
 def _look(config: ExperimentConfig, videos: Mapping[str, Manifest], visit: Visit) -> list[str]:
     """Take in each node's facts; returns a line for whatever of storage and videos one doesn't see."""
-    nodes = {node: report.trains for node, report in visit.reports.items()}
+    nodes = {node: (report.trains, report.decodes) for node, report in visit.reports.items()}
     folders = {node: _folders(config, report) for node, report in visit.reports.items()}
     try:
         with questions_about(config, [videos], nodes) as (questions, asked):
@@ -143,12 +143,13 @@ def _visit(config: ExperimentConfig, nodes: list[NodeResources], placement: Plac
         node["NodeID"]: int(node["Resources"].get("object_store_memory", 0))
         for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
     }
+    labels = config.ingest.node_labels if placement is None else placement.ingest_labels
     return Visit(
         {
             node: NodeReport(
                 name=node.name,
                 trains=node.cpus > 0 if placement is None else placement.may_train(node),
-                decodes=node.may_decode(config.ingest),
+                decodes=node.may_decode(labels),
                 gpus=node.gpus,
                 object_store_bytes=stores.get(node.node_id, 0),
             )

@@ -31,7 +31,7 @@ def require_shared_files(
     several = len(nodes) > 1
     if not several and config.ingest.clip_cache is None:
         return
-    asked = {node: placement.may_train(node) for node in nodes}
+    asked = {node: (placement.may_train(node), node.may_decode(placement.ingest_labels)) for node in nodes}
     with questions_about(config, splits if several else (), asked, folders=several) as (questions, videos):
         asking = {node: each for node, each in questions.items() if each.marks or each.videos or each.own}
         answers = [(node.name, given) for node, given in ask_nodes(answer, asking, doing=_looked_at)]
@@ -45,13 +45,14 @@ def require_shared_files(
 def questions_about(
     config: ExperimentConfig,
     splits: Iterable[Mapping[str, Manifest]],
-    nodes: Mapping[NodeResources, bool],
+    nodes: Mapping[NodeResources, tuple[bool, bool]],
     *,
     folders: bool = True,
 ) -> Iterator[tuple[dict[NodeResources, Question], dict[str, tuple[str, ...]]]]:
     """What each node is asked, and the videos by field; the shared folders hold fresh files for as long as it lasts.
 
-    `nodes` says of each whether it may train. Without `folders` only those of the nodes' own are asked about.
+    `nodes` says of each whether it may train, and whether it may decode. Without `folders` only those of the nodes'
+    own are asked about.
 
     Raises:
         ClusterError: This machine can't write to a folder.
@@ -63,10 +64,10 @@ def questions_about(
             {
                 node: Question(
                     marks=marks if trains else {},
-                    videos=videos if node.may_decode(config.ingest) else {},
-                    own=own if node.may_decode(config.ingest) else {},
+                    videos=videos if decodes else {},
+                    own=own if decodes else {},
                 )
-                for node, trains in nodes.items()
+                for node, (trains, decodes) in nodes.items()
             },
             videos,
         )

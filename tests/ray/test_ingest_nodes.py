@@ -112,5 +112,5 @@ def run_three_nodes(tmp_path: Path, ray_folder: str) -> "subprocess.CompletedPro
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=500,
     )

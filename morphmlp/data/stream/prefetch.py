@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator, Sized
 from typing import TypeVar
 
+from morphmlp.errors import ClusterError
+
 Item = TypeVar("Item")
 Part = TypeVar("Part", bound=Sized)
 
@@ -28,10 +30,14 @@ def chain_early(parts: Iterator[Part], start: Callable[[Part], Iterator[Item]], 
             yield item
 
 
-def prefetch(items: Iterator[Item], *, depth: int) -> Iterator[Item]:
+def prefetch(items: Iterator[Item], *, depth: int, wait_s: float | None = None) -> Iterator[Item]:
     """The same items in the same order, up to `depth` of them made ahead.
 
     An error of the source is raised here, at its place in the order. Closing the generator stops the thread.
+
+    Raises:
+        ClusterError: The source gave nothing for `wait_s` seconds (None: it may take as long as it likes) while the
+            caller waited; its thread is left behind.
     """
     ready: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -58,15 +64,21 @@ def prefetch(items: Iterator[Item], *, depth: int) -> Iterator[Item]:
 
     thread = threading.Thread(target=produce, name="prefetch", daemon=True)
     thread.start()
+    stalled = False
     try:
-        while not isinstance(item := ready.get(), _End):
+        while not isinstance(item := ready.get(timeout=wait_s), _End):
             yield item
         if item.error is not None:
             raise item.error
+    except queue.Empty:
+        stalled = True
+        raise ClusterError(
+            f"ingest.wait_for_clips_s: no clips came for {wait_s:g} s; are the nodes that decode there?"
+        ) from None
     finally:
-        # The source must not be in use any more when the caller closes what it reads from.
         stop.set()
-        thread.join()
+        if not stalled:  # the source must not be in use any more when the caller closes what it reads from
+            thread.join()
 
 
 class _End:

@@ -51,6 +51,8 @@ class IngestShare:
     """None: as many as take a decode task some tenths of a second."""
     node_labels: dict[str, str]
     pin_memory: bool
+    wait_for_clips_s: float | None = None
+    """A pipeline that brings nothing for so long is given up; None: Ray Data decides."""
 
     def task_videos(self, extractor: ClipExtractor) -> int:
         """Videos of one decode task."""
@@ -90,7 +92,7 @@ def stream_micro_batches(
         finish=extractor.finish_on(device),
         pin_memory=share.pin_memory,
     )
-    return prefetch(batches, depth=2)
+    return prefetch(batches, depth=2, wait_s=share.wait_for_clips_s)
 
 
 def _decoded(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
@@ -98,6 +100,8 @@ def _decoded(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
     # Of several data blocks Ray pauses a task that nobody reads, and it keeps its CPU: those of training, which nobody
     # reads during a validation inside an epoch, would leave it none.
     dataset.context.target_max_block_size = None
+    # Ray Data also counts the time in which nobody reads, such as a long validation; `prefetch` knows who waits.
+    dataset.context.execution_no_progress_timeout_s = -1
     # `iter` starts the execution. Its thread waits for the next table while this one is taken apart.
     return prefetch(iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)), depth=1)
 
@@ -127,6 +131,8 @@ def limit_execution(context: DataContext, share: IngestShare, extractor: ClipExt
     ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.task_videos(extractor) * extractor.video_bytes
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    if share.wait_for_clips_s is not None:
+        context.execution_no_progress_timeout_s = share.wait_for_clips_s
     pace(context)
     options = context.execution_options
     options.preserve_order = True  # `assemble` refuses any other order than the planned one

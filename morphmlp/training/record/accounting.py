@@ -26,6 +26,7 @@ _START_LIMIT = 0.5
 _JUDGED_S = 60.0
 """Seconds after the first batch from which on shares of the time mean something; until then buffers fill, caches warm
 up, and one slow batch is a tenth of all."""
+_LOST_INGEST = "nodes that decode were lost (events.jsonl): keep more of them, or set ingest.decode_elsewhere"
 TRAINING_PASSES = 3
 """A training step computes about three forward passes: the gradients of activations and of weights take one each."""
 
@@ -107,6 +108,8 @@ class RunFacts:
     cpu_hour_price: float | None
     unit: Unit = "epoch"
     """What the training's length is counted in."""
+    ingest_lost: bool = False
+    """Nodes that decode were missing for a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,9 +209,10 @@ class RunAccount:
                 f"mostly start-up: {self.start_share:.0%} of the time went by before the first batch; "
                 "too short a run to judge its speed"
             )
+        cure = "use fewer workers, a number that divides the micro-batches, or a faster network"
         communication = (
             f"communication-bound: {self.all_reduce_share:.0%} of the time went into exchanging gradients and waiting "
-            "for slower workers: use fewer workers, a number that divides the micro-batches, or a faster network"
+            f"for slower workers: {_LOST_INGEST if self.facts.ingest_lost else cure}"
         )
         other = (
             f"held up outside of steps: {self.other_share:.0%} of the time went into validation, snapshots and "
@@ -236,10 +240,9 @@ class RunAccount:
         each = f"{_number(self.cpu_s_per_clip)} CPU-seconds a clip"
         estimate = f"{each} x {_number(rate)} clips/s without waiting = {needed:.1f}"
         if needed <= held:
-            return (
-                f"data-bound: {waiting}, yet its {held} decode cores should do ({estimate}): look at the storage's "
-                "speed, or raise ingest.object_store_mb"
-            )
+            cure = "look at the storage's speed, or raise ingest.object_store_mb"
+            cure = _LOST_INGEST if self.facts.ingest_lost else cure
+            return f"data-bound: {waiting}, yet its {held} decode cores should do ({estimate}): {cure}"
         more = math.ceil((needed - held) / max(self.workers, 1))
         cores = "core" if more == 1 else "cores"
         return (

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +24,8 @@ class RunEvent:
     text: str
     earlier: tuple[str, ...] = ()
     """Time and text of the events before it, newest first; not all of many."""
+    ingest_lost: bool = False
+    """Nodes that decode were missing."""
 
 
 class RunEvents:
@@ -32,18 +33,16 @@ class RunEvents:
 
     def __init__(self, path: Path) -> None:
         remove_truncated_line(path)
-        self._file = LineFile(path)
-        before = read_events(path)
-        self._count = len(before)
-        self._earlier = deque((_line(event) for event in reversed(before[-_KEPT:])), maxlen=_KEPT)
+        self._path, self._file, self._count = path, LineFile(path), 0
 
-    def add(self, text: str) -> RunEvent:
+    def add(self, text: str, *, ingest_lost: bool = False) -> RunEvent:
         """Write an event down, with the time."""
-        self._count += 1
+        before = read_events(self._path)  # another process may have added some
+        self._count = max(self._count, len(before)) + 1  # more than the file has where the disk is full
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        event = RunEvent(self._count, now, text, tuple(self._earlier))
-        self._earlier.appendleft(_line(event))
-        self._file.append(json.dumps({"number": event.number, "time": event.time, "event": text}))
+        event = RunEvent(self._count, now, text, tuple(map(_line, reversed(before[-_KEPT:]))), ingest_lost)
+        mark = {"ingest_lost": True} if ingest_lost else {}
+        self._file.append(json.dumps({"number": event.number, "time": event.time, "event": text, **mark}))
         return event
 
 
@@ -53,7 +52,10 @@ def _line(event: RunEvent) -> str:
 
 def read_events(path: Path) -> list[RunEvent]:
     """The events so far; a run without a file had none."""
-    return [RunEvent(entry["number"], entry["time"], entry["event"]) for entry in read_json_lines(path)]
+    return [
+        RunEvent(entry["number"], entry["time"], entry["event"], ingest_lost=entry.get("ingest_lost", False))
+        for entry in read_json_lines(path)
+    ]
 
 
 def record_event(writer: BufferedWriter | RunWriter, event: RunEvent) -> None:

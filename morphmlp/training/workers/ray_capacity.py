@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import ray
-from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import get_current_placement_group, placement_group, remove_placement_group
 
-from morphmlp.cluster.ray_cluster import Placement, place
+from morphmlp.cluster.ray_cluster import Placement, place, request_nodes
 from morphmlp.cluster.ray_nodes import cluster_nodes, inventory
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.errors import ClusterError
@@ -36,6 +35,8 @@ class Capacity:
         workers = WorkerRange(min=placement.min_workers, max=placement.max_workers)
         self._cluster = replace(cluster, num_workers=workers, device=placement.device)
         self._ingest, self._micro_batches = ingest, micro_batches
+        self._most_decode = 0
+        """Labelled nodes that decode, at their most so far."""
 
     @property
     def workers(self) -> int:
@@ -63,12 +64,23 @@ class Capacity:
         now = self.placement
         if now.num_workers == now.max_workers:
             return 0
-        request_resources(bundles=[now.worker_resources] * now.max_workers)
+        request_nodes(now.worker_resources, now.max_workers, self._ingest)
         try:
             more = self._placed().num_workers - now.num_workers
         except ClusterError:
             return 0
         return places(now, more, wait_s=_GROWTH_WAIT_S) if more > 0 else 0
+
+    def ingest_lacking(self) -> str | None:
+        """Which labelled nodes that decode have gone, in words; None: none, or any node may decode."""
+        labels = self.placement.ingest_labels
+        if not labels or not self.placement.on_cluster:
+            return None
+        there = sum(node.may_decode(labels) for node in cluster_nodes())
+        self._most_decode = max(self._most_decode, there)
+        if there == self._most_decode:
+            return None
+        return f"{there} of {self._most_decode} nodes that decode ({labels}) are there"
 
     def _placed(self) -> Placement:
         """By the arithmetic of what all nodes have."""

@@ -77,10 +77,13 @@ def train(
         record = RecordReports(writer, folder, manifests=(config.data.train, config.data.val))
         return Fit(replace(job, placement=now), record)
 
-    def note_event(text: str) -> None:
-        # Where the store doesn't answer now, the record of the next workers passes it on.
+    events = RunEvents(folder.events)
+
+    def note_event(text: str, ingest_lost: bool) -> None:
+        # Where the store doesn't answer now, the record of the next workers passes it on. Of what happens while workers
+        # run, whose record holds the queue, it then has the file alone.
         waiting = BufferedWriter(RunWriter(writer.uri, writer.run_id), folder.record_waiting, log=progress.line)
-        record_event(waiting, RunEvents(folder.events).add(text))
+        record_event(waiting, events.add(text, ingest_lost=ingest_lost))
         waiting.close(_EVENT_WAIT_S)
         progress.line(text)
 
@@ -88,6 +91,7 @@ def train(
         start,
         capacity,
         cluster=config.cluster,
+        ingest=config.ingest,
         folder=folder,
         score=job.task.scores[0],
         unit=config.train.unit,
@@ -100,7 +104,7 @@ def train(
     if stop is not None and stop.reason is StopReason.NO_IMPROVEMENT:
         ended = f"ended early: {stop.detail}"
         if ended not in [event.text for event in read_events(folder.events)[-1:]]:  # by a command that was killed then
-            note_event(ended)
+            note_event(ended, False)
     elif stop is not None:
         raise _fault(stop, folder, ingest=config.ingest, max_skipped=config.execution.max_skipped_steps)
     return capacity.placement
@@ -204,7 +208,9 @@ def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
     return TorchTrainer(
         _run_job,
         train_loop_config={"job": job},
-        torch_config=ProcessGroupConfig(backend="nccl" if placement.device == "cuda" else "gloo"),
+        torch_config=ProcessGroupConfig(
+            backend="nccl" if placement.device == "cuda" else "gloo", timeout_s=job.config.ingest.others_wait_s
+        ),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # Ray's hints name Train v1's
             num_workers=placement.num_workers,
             use_gpu=placement.device == "cuda",

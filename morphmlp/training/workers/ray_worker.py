@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -15,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.quarantine import broken_limit, too_many_broken
+from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.ray_clips import RayClips, SharedVideos
 from morphmlp.data.stream.ray_dataset import warm_decode_processes
 from morphmlp.errors import StorageError
@@ -35,6 +38,9 @@ from morphmlp.training.replay.skipped_steps import save_skipped_step
 from morphmlp.training.workers.ray_capacity import note_places
 from morphmlp.training.workers.resume import agreed, resume_or_start
 from morphmlp.training.workers.stops import Stop, StopReason, StopWatch, requested_stop
+
+_SIGN_EVERY_S = 30.0
+"""A third of the silence of which the user hears."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +157,7 @@ class _Worker:
         """The primary score of these very weights, where they were validated."""
         self._notes: list[str] = []
         self._progress = LineFile(job.folder.progress)
+        self._last_sign = time.monotonic()
 
     def report_start(self, notes: list[str]) -> None:
         """Tell that this worker is ready, and what is to be known of it."""
@@ -178,6 +185,7 @@ class _Worker:
     def on_step(self, summary: StepSummary) -> None:
         """Count a step, and save if it is due."""
         self._score = None
+        self._sign_of_life()
         self._reporter.add_step(summary)
         self._epoch_videos += self.recipe.plan.videos_per_step
         # The last step of a round is saved with its scores: saved before, these could be lost.
@@ -265,6 +273,17 @@ class _Worker:
         """A line for the user between two reports, which wait for all workers."""
         self._progress.append(json.dumps({"notes": [note]}))
 
+    def _sign_of_life(self) -> None:
+        """An empty line where a report is long in coming: silence is taken for a fault."""
+        if self._saving is not None and time.monotonic() - self._last_sign >= _SIGN_EVERY_S:
+            self._last_sign = time.monotonic()
+            self._progress.append("{}")
+
+    def _with_signs(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
+        for batch in batches:
+            self._sign_of_life()
+            yield batch
+
     @property
     def _step(self) -> int:
         """Steps taken so far, over all epochs."""
@@ -291,7 +310,7 @@ class _Worker:
         with averaged.in_place_of(self._state.model) if averaged is not None else nullcontext():
             counts, broken = score_single_views(
                 self._state.model,
-                self._reporter.validation_clips(self._clips.validation()),
+                self._reporter.validation_clips(self._with_signs(self._clips.validation())),
                 task=task,
                 device=self._device,
                 # One worker's own may be enough.

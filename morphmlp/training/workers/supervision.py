@@ -14,7 +14,7 @@ from enum import Enum, auto
 from signal import SIGINT
 from typing import Any, Protocol
 
-from morphmlp.config.operation import ClusterConfig
+from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.config.values import Unit
 from morphmlp.errors import ClusterError, MorphMLPError, RunStoppedError, StorageError
 from morphmlp.line_file import JsonLines
@@ -30,6 +30,9 @@ ENDS = (StopReason.TOO_MANY_BROKEN, StopReason.DIVERGED, StopReason.NO_IMPROVEME
 STOP_WAIT_S = 300.0
 """Time for a step and a checkpoint after a stop was asked for; then the command ends all the same."""
 REMIND_EVERY_S = 60.0
+INGEST_LOOK_S = 10.0
+SILENCE_S = 90.0
+"""After so long without a word of the workers the user is told, and again each time that it has doubled."""
 _RANDOM = re.compile(r"(?<![0-9A-Za-z])(?=[0-9a-f]*[0-9])[0-9a-f]{8,}(?![0-9A-Za-z])")
 """Parts of names that differ between two tries of the same."""
 
@@ -128,6 +131,19 @@ class Capacity(Protocol):
     def more(self) -> int:
         """How many more could run."""
 
+    def ingest_lacking(self) -> str | None:
+        """Which nodes that decode have gone, in words; None: none."""
+
+
+@dataclass
+class _Watch:
+    """What is known of the nodes that decode, and of the workers' silence."""
+
+    heard: float
+    tell_after_s: float
+    next_look: float = 0.0
+    lacking: str | None = None
+
 
 @dataclass
 class _Attempt:
@@ -150,25 +166,30 @@ class Supervisor:
         capacity: Capacity,
         *,
         cluster: ClusterConfig,
+        ingest: IngestConfig,
         folder: RunFolder,
         score: ScoreName,
         unit: Unit,
         progress: Progress,
         stops: StopSignals,
-        note_event: Callable[[str], None],
+        note_event: Callable[[str, bool], None],
         on_validation: Callable[[int, float], None] | None = None,
         on_stop: Callable[[], object] = lambda: None,
     ) -> None:
         """Prepare.
 
         `start` starts as many workers as `capacity` has places for. `note_event` takes what belongs into the record,
-        while no workers run; `on_validation` the epochs or steps done at each validation and its primary score.
-        `on_stop` is called once when a signal asks the workers to stop, before they have saved.
+        and whether nodes that decode are missing; `on_validation` the epochs or steps done at each validation and its
+        primary score. `on_stop` is called once when a signal asks the workers to stop, before they have saved.
         """
         self._start, self._capacity, self._cluster, self._folder = start, capacity, cluster, folder
         self._progress = progress
         self._renderer = _ProgressRenderer(progress, score, unit, on_validation)
         self._stops, self._note_event, self._on_stop = stops, note_event, on_stop
+        self._silence_ends = (
+            f"if nothing comes for {ingest.others_wait_s} s at the latest (ingest.wait_for_clips_s and 300 s more) "
+            "they start again from the last checkpoint"
+        )
         self._budget = Budget(max_failures=cluster.max_failures, max_preemptions=cluster.max_preemptions)
 
     def run(self) -> Stop | None:
@@ -195,9 +216,9 @@ class Supervisor:
                 self._end_if_waited_too_long(lost, why)
             self._wait(lost)
             if self._capacity.workers != before:
-                self._note_event(f"resized from {before} to {self._capacity.workers} workers: {why}")
+                self._note_event(f"resized from {before} to {self._capacity.workers} workers: {why}", False)
             elif end.ending in (Ending.RETURNED, Ending.NODE_LOST) or not end.recorded:
-                self._note_event(f"restarted: {why}")
+                self._note_event(f"restarted: {why}", False)
 
     def _follow(self, workers: Workers) -> _Attempt:
         """Show what the workers report until they have ended; pass stop requests on, and see whether more fit."""
@@ -205,6 +226,7 @@ class Supervisor:
         lines = JsonLines(self._folder.progress, from_end=True)
         next_look = math.inf
         asked: float | None = None
+        watch = _Watch(heard=time.monotonic(), tell_after_s=SILENCE_S)
         with ExitStack() as saving:
             while True:
                 alive = workers.is_alive()
@@ -218,9 +240,12 @@ class Supervisor:
                     if (done := line.get("progress")) and done["step"] >= done["total_steps"]:
                         next_look = math.inf
                     self._renderer.show(line)
+                    watch.heard, watch.tell_after_s = time.monotonic(), SILENCE_S
                 if not alive:
                     return attempt
                 now = time.monotonic()
+                if attempt.started:
+                    self._look_at_ingest(watch, now)
                 if self._stops.received is not None:
                     asked = asked or self._ask_to_stop(self._stops.received)
                     if now - asked > STOP_WAIT_S:
@@ -229,6 +254,20 @@ class Supervisor:
                     next_look = now + self._cluster.resize_check_s
                     attempt.more = self._ask_to_grow()
                 workers.join(POLL_S)
+
+    def _look_at_ingest(self, watch: _Watch, now: float) -> None:
+        """Say when nodes that decode go or come back, and when nothing comes from the workers, and what ends it."""
+        if now >= watch.next_look:
+            watch.next_look = now + INGEST_LOOK_S
+            before, watch.lacking = watch.lacking, self._capacity.ingest_lacking()
+            if watch.lacking != before:
+                lost = watch.lacking is not None
+                self._note_event(f"ingest: {watch.lacking or 'all nodes that decode are back'}", lost)
+        if now - watch.heard >= watch.tell_after_s:
+            watch.tell_after_s *= 2
+            why = watch.lacking or "a slow step, storage, or a link that loses packets"
+            silent = f"nothing from the workers for {now - watch.heard:.0f} s"
+            self._note_event(f"{silent} ({why}); {self._silence_ends}", watch.lacking is not None)
 
     def _ask_to_stop(self, signum: int) -> float:
         ask_to_stop(self._folder.stop_request, Stop(reason=StopReason.REQUESTED, detail=NAMES[signum]))

@@ -1,6 +1,7 @@
 """The arithmetic of placement: what doesn't fit is refused before Ray starts."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import ray.exceptions
@@ -121,10 +122,23 @@ def test_roles_follow_labels_and_room():
     head, trains, _, decodes = CLUSTER
     placement = place(CLUSTER, ClusterConfig(), INGEST_NODES, micro_batches=64)
     assert [placement.may_train(node) for node in (head, trains, decodes)] == [False, True, False]
-    assert [node.may_decode(INGEST_NODES) for node in (head, trains, decodes)] == [False, False, True]
+    assert [node.may_decode(INGEST_NODES.node_labels) for node in (head, trains, decodes)] == [False, False, True]
     anywhere = place(CLUSTER, ClusterConfig(device="cpu"), IngestConfig(), micro_batches=64)
     assert [anywhere.may_train(node) for node in (head, trains, decodes)] == [False, True, True]
-    assert [node.may_decode(IngestConfig()) for node in (head, trains, decodes)] == [False, True, True]
+    assert [node.may_decode({}) for node in (head, trains, decodes)] == [False, True, True]
+
+
+@pytest.mark.parametrize(("there", "labels"), [(CLUSTER, {"node-role": "ingest"}), (CLUSTER[:3], {})])
+def test_decoding_moves_elsewhere_only_where_allowed_and_no_labelled_node_is_left(
+    there: list[NodeResources], labels: dict[str, str]
+):
+    allowed = replace(INGEST_NODES, decode_elsewhere=True)
+    placement = place(there, ClusterConfig(), allowed, micro_batches=64)
+    assert placement.ingest_labels == placement.ingest_share(allowed, pipelines=8).node_labels == labels
+    assert placement.ingest_cpus == (32 if labels else 96 - 8)
+    if not labels:
+        with pytest.raises(ClusterError, match="no node has the labels"):
+            place(there, ClusterConfig(), INGEST_NODES, micro_batches=64)
 
 
 @pytest.mark.parametrize(

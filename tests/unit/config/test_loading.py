@@ -123,6 +123,8 @@ OTHER_OPERATIONAL = {
     "ingest.object_store_mb": 100,
     "ingest.max_quarantined_share": 0.5,
     "ingest.node_labels": {"node-role": "ingest"},
+    "ingest.wait_for_clips_s": 120.0,
+    "ingest.decode_elsewhere": True,
     "ingest.clip_cache": "clips",
     "ingest.clip_cache_gb": 1.0,
     "cluster.num_workers": {"min": 2, "max": 4},

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from morphmlp.data.stream.prefetch import chain_early, prefetch
+from morphmlp.errors import ClusterError
 
 
 def waiting_threads():
@@ -120,3 +121,25 @@ def test_a_part_that_is_shorter_than_that_starts_the_next_one_with_its_first_ite
     items = chained((2, 2, 2), early=9, log=log)
     assert next(items) == 0
     assert log == ["start 0", "start 2"]
+
+
+def test_a_source_that_gives_nothing_is_given_up_and_left_behind():
+    forever = threading.Event()
+
+    def source():
+        yield 1
+        forever.wait(60)
+
+    items = prefetch(source(), depth=1, wait_s=0.2)
+    try:
+        assert next(items) == 1
+        with pytest.raises(ClusterError, match=r"^ingest\.wait_for_clips_s: no clips came for 0\.2 s; are the nodes"):
+            next(items)
+        assert not forever.is_set()  # nobody waited for it
+    finally:
+        forever.set()
+
+
+def test_a_caller_that_takes_its_time_is_no_stall():
+    items = prefetch(iter(range(6)), depth=1, wait_s=0.2)
+    assert [time.sleep(0.3 if item == 2 else 0) or item for item in items] == list(range(6))

@@ -129,6 +129,16 @@ def test_waiting_although_the_cores_would_do_points_elsewhere():
     assert verdict.startswith("data-bound: training waited for data 40% of the time, yet its 4 decode cores should do")
 
 
+@pytest.mark.parametrize("seconds", [{"wait_s": 40.0}, {"all_reduce_s": 40.0}])
+def test_lost_nodes_that_decode_are_blamed_for_the_wait_of_any_worker(seconds):
+    held_up = window(compute_s=60.0, **seconds)
+    assert "nodes that decode were lost" not in verdict_of(held_up)
+    verdict = verdict_of(held_up, facts=replace(FACTS, ingest_lost=True))
+    assert verdict.endswith(
+        "nodes that decode were lost (events.jsonl): keep more of them, or set ingest.decode_elsewhere"
+    )
+
+
 @pytest.mark.parametrize(
     ("seconds", "begins"),
     [

@@ -96,21 +96,24 @@ def test_reports_without_a_store_wait_for_the_driver(started, writer, folder):
 
 
 def test_events_are_in_the_folder_in_order_and_in_the_record(started, writer, folder, tags):
-    RunEvents(folder.events).add("continued by a second command")
+    command = RunEvents(folder.events)
+    command.add("continued by a second command")
     record = started(writer)
     record.after_exception(None, {1: RuntimeError("no room")})
+    command.add("a node that decodes is gone", ingest_lost=True)
     record.after_exception(None, {1: RuntimeError("out of memory")})
     write_waiting(folder.record_waiting, writer)
     events = read_events(folder.events)
-    assert [(event.number, event.text) for event in events] == [
-        (1, "continued by a second command"),
-        (2, "worker 1 failed: RuntimeError: no room"),
-        (3, "worker 1 failed: RuntimeError: out of memory"),
+    assert [(event.number, event.text, event.ingest_lost) for event in events] == [
+        (1, "continued by a second command", False),
+        (2, "worker 1 failed: RuntimeError: no room", False),
+        (3, "a node that decodes is gone", True),
+        (4, "worker 1 failed: RuntimeError: out of memory", False),
     ]
     tag = tags()[Tags.EVENTS]
-    assert tag == f"3; last {events[-1].time}: worker 1 failed: RuntimeError: out of memory"
-    assert [point.value for point in writer.history([Metrics.RUN_EVENTS])] == [2, 3]
-    assert notes(folder) == [event.text for event in events[1:]]
+    assert tag == f"4; last {events[-1].time}: worker 1 failed: RuntimeError: out of memory"
+    assert [point.value for point in writer.history([Metrics.RUN_EVENTS])] == [2, 4]
+    assert notes(folder) == [events[1].text, events[3].text]
 
 
 def test_a_failure_that_ray_tells_again_and_again_is_one_event(started, writer, folder):

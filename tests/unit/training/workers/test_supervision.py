@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from morphmlp.config.operation import ClusterConfig
+from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.errors import CheckpointError, ClusterError, RunStoppedError, StorageError
 from morphmlp.stop_signals import Interrupted, StopSignals
 from morphmlp.tasks.scores import TOP1
@@ -79,6 +79,7 @@ class FakeCapacity:
     counts: list[int]
     lacking: str | None = None
     free: int = 0
+    ingest: Iterator[str | None] = field(default_factory=lambda: itertools.repeat(None))
 
     @property
     def workers(self) -> int:
@@ -92,6 +93,9 @@ class FakeCapacity:
     def more(self) -> int:
         return self.free
 
+    def ingest_lacking(self) -> str | None:
+        return next(self.ingest)
+
 
 @dataclass
 class Told:
@@ -99,8 +103,12 @@ class Told:
 
     lines: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
-
+    ingest_lost: list[bool] = field(default_factory=list)
     done: int = 0
+
+    def note(self, text: str, ingest_lost: bool) -> None:
+        self.events.append(text)
+        self.ingest_lost.append(ingest_lost)
 
     def phase(self, title: str, *, total: int, unit: str) -> None:
         pass
@@ -137,12 +145,13 @@ class Stage:
             start,
             capacity or FakeCapacity([2]),
             cluster=ClusterConfig(**cluster),  # type: ignore[arg-type]
+            ingest=IngestConfig(),
             folder=self.folder,
             score=TOP1,
             unit="epoch",
             progress=self.told,
             stops=self.stops,
-            note_event=self.told.events.append,
+            note_event=self.told.note,
             on_stop=lambda: self.recorded_stops.append("stop"),
         ).run()
 
@@ -312,6 +321,27 @@ def test_the_user_hears_of_the_wait(stage: Stage, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ClusterError):
         stage.run([stage.group(NODE_LOST)], FakeCapacity([2], lacking="one is missing"), wait_for_workers_s=0.1)
     assert any(line.startswith("waiting for workers") and "one is missing" in line for line in stage.told.lines)
+
+
+def test_nodes_that_decode_are_missed_and_greeted_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "INGEST_LOOK_S", 0.0)
+    looks = itertools.chain([None, "0 of 1 nodes are there", "0 of 1 nodes are there"], itertools.repeat(None))
+    stage.run([stage.group(RETURNED, reports=20)], FakeCapacity([1], ingest=looks))
+    told = ["ingest: 0 of 1 nodes are there", "ingest: all nodes that decode are back"]
+    assert (stage.told.events, stage.told.ingest_lost) == (told, [True, False])
+
+
+def test_silent_workers_are_reported_at_growing_intervals(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "SILENCE_S", 0.05)
+    monkeypatch.setattr(supervision, "INGEST_LOOK_S", 0.0)
+    group = stage.group(RETURNED, until_asked=True)
+    ends = time.monotonic() + 1.0
+    group.each_poll = lambda: None if group.reports or time.monotonic() < ends else group.finish(None)
+    stage.run([group], FakeCapacity([1], ingest=itertools.repeat("no node is there")))
+    silent = [text for text in stage.told.events if text.startswith("nothing")]
+    assert 1 <= len(silent) <= 5  # after 0.05, 0.1, 0.2, 0.4, 0.8 s
+    said = "(no node is there); if nothing comes for 900 s at the latest (ingest.wait_for_clips_s and 300 s more) they"
+    assert all(said in text for text in silent)
 
 
 @pytest.fixture
