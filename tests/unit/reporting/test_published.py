@@ -9,7 +9,7 @@ import yaml
 
 from morphmlp.config.loading import load_config
 from morphmlp.errors import ConfigError
-from morphmlp.models.cost import model_cost, planned_cost
+from morphmlp.models.cost import planned_cost
 from morphmlp.models.presets import PRESETS, preset
 from morphmlp.reporting.published import load_published, printed_numbers
 
@@ -112,9 +112,9 @@ def test_a_point_finds_what_is_printed_for_its_fields(k400, changes, swept, prin
 
 
 def cost_of(name, digits=2, **changes):
-    """Million parameters and GMAC in words, counted from the network itself."""
+    """Million parameters and GMAC in words, by the arithmetic that tests of the model hold to the counted network."""
     chosen = preset(name)
-    cost = model_cost(replace(chosen.model, **changes), num_frames=chosen.num_frames, crop_size=chosen.crop_size)
+    cost = planned_cost(replace(chosen.model, **changes), num_frames=chosen.num_frames, crop_size=chosen.crop_size)
     return f"{cost.params / 1e6:.{digits}f}", f"{cost.gmacs:.{digits}f}"
 
 
