@@ -24,7 +24,8 @@ from morphmlp.tracking.store import (
 )
 from morphmlp.tracking.writer import RunWriter, cut, param_text
 
-PAGE = 1000
+PAGE = 100
+"""Runs of one request: a busy server answers it within the seconds that a dead one is given."""
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Makes MLflow show its pages for trained models instead of those for language applications."""
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from morphmlp.errors import StoreAwayError, TrackingError
@@ -68,12 +69,12 @@ def prepare_store(uri: str) -> None:
 
 
 def require_answer(uri: str) -> bool:
-    """Whether there is a store to read: of an embedded one its file; somebody must listen at any other's address.
+    """Whether there is a store to read: an embedded one's file, or a database that lets us in; servers aren't asked.
 
-    For databases that is asked here, since MLflow would try ten times, for minutes.
+    A database is tried once here, since MLflow would try ten times, for minutes.
 
     Raises:
-        StoreAwayError: Nobody does.
+        StoreAwayError: The database doesn't answer, or refuses.
     """
     if (file := sqlite_file(uri)) is not None:
         return file.exists()
@@ -83,6 +84,9 @@ def require_answer(uri: str) -> bool:
         return True
     with faults(uri):
         socket.create_connection((parts.hostname, parts.port or port), timeout=_CONNECT_S).close()
+        engine = create_engine(uri)
+        engine.connect().close()
+        engine.dispose()
     return True
 
 

@@ -175,7 +175,7 @@ class _Silence:
 
     s: float
     since_event_s: float
-    """Seconds of it after the last event."""
+    """Seconds of it after the first event in it."""
     limit_s: float
     """Longer than this is a stall."""
     reported: bool
@@ -200,8 +200,9 @@ class _Silence:
         if run.status in ENDED:
             heard_ms = run.end_ms or heard_ms
         _, events = recorded.events(run.tags)
-        event_ms = (recorded.time_ms(events[0][0]) or 0) if events else 0
-        reported, interrupted = last_ms > begun_ms, event_ms > max(last_ms, begun_ms)
+        times = [recorded.time_ms(time) or 0 for time, _ in events]
+        event_ms = min((time for time in times if time > max(last_ms, begun_ms)), default=0)
+        reported, interrupted = last_ms > begun_ms, event_ms > 0
         limit_s, validates = START_QUIET_S, False
         silent_s = max(now_ms - heard_ms, 0) / 1000
         if reported and not interrupted:
@@ -233,7 +234,7 @@ class _Silence:
         said = []
         heard = f"no report for {span(self.s)}" if self.reported else f"no report since its start {span(self.s)} ago"
         if state is State.DRIVER_GONE:
-            said.append(f"{heard}; its command is gone ({seen.driver_gone}): the same command continues it")
+            said.append(f"{heard}; its command is gone ({seen.driver_gone}); the same command continues it")
         elif state is State.STALLED:
             took = "" if step_s is None or not self.reported else f"; last step took {seconds(step_s)}"
             said.append(heard + took + ("; a validation is due" if self.validates else ""))

@@ -1,5 +1,6 @@
 """Runs on the terminal: a table, one run in detail, and what a cluster says."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,13 +12,12 @@ from rich.text import Text
 from morphmlp.cluster.state import ClusterState
 from morphmlp.reporting.status import recorded
 from morphmlp.reporting.status.reading import Found
-from morphmlp.reporting.status.run_status import ENDED, RunStatus, State
+from morphmlp.reporting.status.run_status import ENDED, WELL, RunStatus, State
 from morphmlp.reporting.status.words import money, rate, seconds, span, sparkline
 
 PLAIN_WIDTH = 200
 """Letters of a line where no terminal says otherwise: into a file, through a pipe."""
-_NARROW = 100
-"""A terminal of fewer letters gets a block of lines for each run in the place of a row."""
+_ANY_WIDTH = 10_000
 _STYLES = {
     State.STALLED: "bold red",
     State.DRIVER_GONE: "bold red",
@@ -34,7 +34,7 @@ _TREND = 0.1
 def console() -> Console:
     """Standard output; colours on a terminal only."""
     found = Console(highlight=False, soft_wrap=False)
-    return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+    return found if found.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=PLAIN_WIDTH)
 
 
 def draw(found: Found, *, width: int) -> RenderableType:
@@ -52,28 +52,32 @@ def draw(found: Found, *, width: int) -> RenderableType:
 
 
 def run_table(runs: Sequence[RunStatus], *, width: int) -> RenderableType:
-    """A row for each run, and below what is wrong with it."""
-    if width < _NARROW:
-        return Group(*(Padding(_block(run), (0, 0, 1, 0)) for run in runs))
-    columns = [title for title in _COLUMNS if any(_COLUMNS[title](run) for run in runs)]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for title in columns:
-        table.add_column(title, no_wrap=title != "run", overflow="fold", min_width=8 if title == "run" else None)
-    for run in runs:
-        table.add_row(*(Text(_COLUMNS[title](run), style=_style(title, run)) for title in columns))
-    remarks = [Text(f"{run.name}: {remark}", style=_style("state", run)) for run in runs for remark in run.remarks]
-    return Group(table, *([Text()] if remarks else []), *remarks)
+    """A row for each run, and below what is wrong with it; where rows are too long a few lines for each."""
+    filled = [title for title in _COLUMNS if any(_COLUMNS[title](run) for run in runs)]
+    for columns in (filled, [title for title in filled if title != "experiment"]):
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        for title in columns:
+            table.add_column(title, no_wrap=True)
+        for run in runs:
+            table.add_row(*(Text(_COLUMNS[title](run), style=_style(title, run)) for title in columns))
+        if Console(width=_ANY_WIDTH).measure(table).maximum <= width:
+            remarks = [
+                Text(f"{run.name}: {remark}", style=_style("state", run)) for run in runs for remark in run.remarks
+            ]
+            return Group(table, *([Text()] if remarks else []), *remarks)
+    return Group(*(Padding(_block(run), (0, 0, 1, 0)) for run in runs))
 
 
 def run_detail(run: RunStatus) -> RenderableType:
     """All of a run, with its curves and last events."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in (
         ("run", f"{run.name} ({run.experiment or 'no experiment'} on {run.dataset}), MLflow run {run.run_id}"),
         *((title, _COLUMNS[title](run)) for title in _COLUMNS if title != "run"),
-        ("step", "" if run.step_s is None else seconds(run.step_s)),
+        ("began with them", "" if run.workers_since_s is None else f"{span(run.workers_since_s)} ago"),
+        ("last step", "" if run.step_s is None else seconds(run.step_s)),
         ("speed", _curve(run.speeds, "clips/s")),
         ("loss", _curve(run.losses, "")),
     ):
@@ -120,6 +124,11 @@ def _style(title: str, run: RunStatus) -> str:
     return _STYLES.get(run.state, "green")
 
 
+def _last_report(run: RunStatus) -> str:
+    of = "began " if run.state is State.STARTING else "ended " if run.state in ENDED.values() else ""
+    return f"{of}{span(run.age_s)} ago"
+
+
 def _steps(run: RunStatus) -> str:
     if run.step is None:
         return ""
@@ -130,7 +139,7 @@ def _steps(run: RunStatus) -> str:
 
 
 def _speed(run: RunStatus) -> str:
-    if run.clips_per_s is None or run.state in ENDED.values():
+    if run.clips_per_s is None or run.state not in WELL:
         return ""
     trend = run.trend
     changed = "" if trend is None or abs(trend) < _TREND else f" {'↑' if trend > 0 else '↓'}{abs(trend):.0%}"
@@ -141,7 +150,7 @@ def _workers(run: RunStatus) -> str:
     if run.workers is None or run.state in ENDED.values():
         return ""
     asked = run.workers_asked
-    if asked is None or asked == (run.workers, run.workers):
+    if asked is None or run.workers == asked[1]:
         return str(run.workers)
     least, most = asked
     return f"{run.workers} of {most if least == most else f'{least}-{most}'}"
@@ -162,7 +171,7 @@ _COLUMNS: dict[str, Callable[[RunStatus], str]] = {
     "steps": _steps,
     "clips/s": _speed,
     "waits": lambda run: "" if run.wait_share is None else f"{run.wait_share:.0%}",
-    "reported": lambda run: f"{span(run.age_s)} ago",
+    "last report": _last_report,
     "workers": _workers,
     "left": lambda run: "" if run.left_s is None else span(run.left_s),
     "cost": _cost,

@@ -1,9 +1,12 @@
 """Runs as `status.py` shows them, read from a real store that MLflow's own client has filled."""
 
+import contextlib
 import fcntl
 import io
 import json
 import math
+import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -170,6 +173,11 @@ NEXT_HAS_SCORES = steady(15, ago=1000), steady(15, ago=2400), steady(55, ago=100
         ("stalled", "no report since its start 9 min ago", steady(50, ago=3000), {"begun": 540}),
         ("interrupted", "3 min ago: worker 1 failed", steady(50, ago=250), {"event": (1, 180, "worker 1 failed")}),
         ("stalled", "no report for 15 min", steady(50, ago=900), {"event": (1, 850, "x")}),
+        # the second event since the last report, which doesn't begin the wait anew
+        (
+            *("stalled", "2 events, the last 3 min ago: nothing from the workers", steady(50, ago=900)),
+            {"event": (2, 200, "nothing from the workers"), "tags": {"morphmlp.earlier_events": f"{utc(600)} x"}},
+        ),
         ("training", "3 events, the last 5 min ago: a loss", steady(50, ago=9), {"event": (3, 300, "a loss")}),
         ("running", None, (), {"tags": {"morphmlp.kind": "sweep"}}),
         ("finished", None, steady(200, ago=0), {"status": "FINISHED"}),
@@ -382,13 +390,36 @@ def test_a_store_that_is_not_there_has_no_runs_and_stays_so(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "postgresql://me:secret@127.0.0.1:9/mlflow"])
-def test_a_store_that_does_not_answer_is_one_line_without_a_password(uri):
+@pytest.fixture
+def stranger():
+    """The address of a server that takes connections and speaks neither HTTP nor any database's language."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        ended = threading.Event()
+
+        def answer():
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    connection, _ = server.accept()
+                    connection.sendall(b"?")
+                    connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield "{}:{}".format(*server.getsockname())
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("scheme", ["http://", "postgresql+psycopg://me:secret@"])
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_store_that_does_not_answer_is_one_line_without_a_password(scheme, listens, stranger):
+    address = stranger if listens else "127.0.0.1:9"
     with pytest.raises(StoreAwayError) as raised:
-        StatusReader(uri).look()
+        StatusReader(f"{scheme}{address}/mlflow").look()
     assert len(str(raised.value).splitlines()) == 1
     assert "secret" not in str(raised.value)
-    assert "127.0.0.1:9" in str(raised.value)
+    assert address in str(raised.value)
 
 
 def test_as_many_ended_runs_as_were_asked_for(store):

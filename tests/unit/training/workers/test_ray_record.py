@@ -112,6 +112,8 @@ def test_events_are_in_the_folder_in_order_and_in_the_record(started, writer, fo
     ]
     tag = tags()[Tags.EVENTS]
     assert tag == f"4; last {events[-1].time}: worker 1 failed: RuntimeError: out of memory"
+    earlier = [f"{event.time} {event.text}" for event in events[2::-1]]
+    assert tags()[Tags.EARLIER_EVENTS].splitlines() == earlier
     assert [point.value for point in writer.history([Metrics.RUN_EVENTS])] == [2, 4]
     assert notes(folder) == [events[1].text, events[3].text]
 
