@@ -30,12 +30,16 @@ export PATH="$PWD/.venv/bin:$PATH" RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))'); export RAY_AUTH_TOKEN
 
 read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST_HET_GROUP_0")
-address=$(srun --het-group=0 --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
+# As another node sees it: its own name is often 127.0.1.1 to itself.
+address=$(srun --overlap --het-group=1 --nodes=1 --ntasks=1 getent ahostsv4 "$head" | awk 'NR == 1 {print $1}') || true
+[ -n "$address" ] || { echo "error: the nodes that train don't know the address of $head (getent ahostsv4 $head)" >&2; exit 1; }
 port=6379
 
 # Ray's local files: paths of sockets must be short, and node-local.
 temporary=/tmp/ray-$SLURM_JOB_ID
 options=(--block --disable-usage-stats --temp-dir "$temporary")
+# shellcheck disable=SC2016    # for the shells of the nodes: each joins by the address from which it reaches the head
+join='exec ray start --node-ip-address="$(ip -o route get "${1%:*}" | sed -n "s/.* src \([^ ]*\).*/\1/p")" --address="$@"'
 
 srun --overlap --het-group=0 --nodes=1 --ntasks=1 --nodelist="$head" \
   ray start --head "${options[@]}" --node-ip-address="$address" --port="$port" --num-cpus=0 --num-gpus=0 --labels=node-role=head \
@@ -50,10 +54,10 @@ done
 decoding=$((SLURM_JOB_NUM_NODES_HET_GROUP_0 - 1))
 if [ "$decoding" -gt 0 ]; then
   srun --overlap --het-group=0 --nodes="$decoding" --ntasks="$decoding" --exclude="$head" \
-    ray start --address="$address:$port" "${options[@]}" --num-cpus="$SLURM_CPUS_PER_TASK_HET_GROUP_0" --labels=node-role=ingest &
+    bash -c "$join" join "$address:$port" "${options[@]}" --num-cpus="$SLURM_CPUS_PER_TASK_HET_GROUP_0" --labels=node-role=ingest &
 fi
 srun --overlap --het-group=1 \
-  ray start --address="$address:$port" "${options[@]}" --num-cpus="$SLURM_CPUS_PER_TASK_HET_GROUP_1" --labels=node-role=train &
+  bash -c "$join" join "$address:$port" "${options[@]}" --num-cpus="$SLURM_CPUS_PER_TASK_HET_GROUP_1" --labels=node-role=train &
 
 MLFLOW_TRACKING_URI=${MLFLOW_TRACKING_URI:-}
 if [ -z "$MLFLOW_TRACKING_URI" ]; then

@@ -33,9 +33,8 @@ def roles(name: str) -> dict[str, dict]:
     if name in ("cluster.yaml", "deploy/gcp.yaml"):
         return prepare_config(loaded(name))["available_node_types"]
     found = {}
-    for words in re.findall(
-        r"ray start .*?--labels=.*", filled_in(ROOT / name).replace("\\\n", " ").replace("\n    ", " ")
-    ):
+    text = filled_in(ROOT / name).replace("\\\n", " ").replace("\n    ", " ")
+    for words in re.findall(r".*--labels=.*", text):
         [role] = re.findall(r"--labels=node-role=([$\w]+)", words)
         amounts = {kind: float(n) for kind, n in re.findall(r"--num-(cpus|gpus)=(\d+)", words)}
         resources = {"CPU": amounts.get("cpus"), "GPU": amounts.get("gpus", 0)}

@@ -13,7 +13,7 @@ name=$(basename "$0")
 echo "$name token=${#RAY_AUTH_TOKEN} mode=$RAY_AUTH_MODE $*" >> "$RECORD"
 case "$name $*" in
   scontrol*) printf 'n1\\nn2\\nn3\\n' ;;
-  *hostname*) echo "10.0.0.1 fe80::1" ;;
+  *getent*) printf '10.0.0.1  STREAM n1\\n10.0.0.1  DGRAM\\n' ;;
   python*) echo 0123456789abcdef0123456789abcdef ;;
   "srun "*"ray start"*) exec sleep 60 ;;
 esac
