@@ -83,8 +83,12 @@ class Placement:
 
     def may_train(self, node: NodeResources) -> bool:
         """Whether a worker may come to a node."""
+        return self.workers_on(node) > 0
+
+    def workers_on(self, node: NodeResources) -> int:
+        """Most workers that may come to a node; Ray fills one before it turns to the next."""
         away = any(f"!{node.labels.get(name)}" == value for name, value in self.worker_labels.items())
-        return not away and _workers_on(node, self.cpus_per_worker, self.device) > 0
+        return 0 if away else min(self.num_workers, _workers_on(node, self.cpus_per_worker, self.device))
 
     def ingest_share(self, ingest: IngestConfig, *, pipelines: int) -> IngestShare:
         """What each of `pipelines` pipelines that decode at the same time may use."""

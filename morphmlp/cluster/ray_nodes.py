@@ -25,6 +25,11 @@ class NodeResources:
     cpus: int
     gpus: int
     labels: Mapping[str, str] = field(hash=False)
+    memory_bytes: int = 0
+    """What processes and Ray's object store may take there: what was free when its Ray was started, or what that was
+    told; 0 where nobody knows."""
+    object_store_bytes: int = 0
+    """Of these, Ray's object store's."""
     node_id: str = ""
     """Ray's name for it."""
     name: str = ""
@@ -42,6 +47,8 @@ def cluster_nodes() -> list[NodeResources]:
             cpus=int(node["Resources"].get("CPU", 0)),
             gpus=int(node["Resources"].get("GPU", 0)),
             labels=node.get("Labels", {}),
+            memory_bytes=sum(int(node["Resources"].get(kind, 0)) for kind in ("memory", "object_store_memory")),
+            object_store_bytes=int(node["Resources"].get("object_store_memory", 0)),
             node_id=node["NodeID"],
             name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
         )

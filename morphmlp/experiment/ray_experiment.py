@@ -23,7 +23,7 @@ from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_view
 from morphmlp.experiment.data_splits import DataSplits
 from morphmlp.experiment.ray_segmentation_record import record_segmentation
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
-from morphmlp.models.cost import model_cost
+from morphmlp.models.cost import planned_cost
 from morphmlp.preflight.ray_preflight import require_ready
 from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress
@@ -140,7 +140,7 @@ def run_experiment(
     config = with_checked_weights(with_absolute_paths(config), data.train.class_names)
     if placement.on_cluster:
         require_shared_files(config, [data.by_split()], placement)
-        require_ready(config, placement, progress)
+    require_ready(config, placement, progress)
     require_files(data.by_split(), config.ingest)
     folder = RunFolder(Path(config.cluster.storage) / run_name)
     folder.root.mkdir(parents=True, exist_ok=True)
@@ -233,7 +233,7 @@ def _train_and_test(
         num_videos=len(data.train),
         num_val_videos=len(data.val),
         data_fingerprint=data.fingerprints["train"],
-        gmacs_per_view=model_cost(
+        gmacs_per_view=planned_cost(
             config.model,
             num_frames=config.clip.num_frames,
             crop_size=config.clip.crop_size,

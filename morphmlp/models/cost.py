@@ -220,6 +220,10 @@ class ActivationBytes:
     stages: tuple[StageBytes, ...]
     loss: int = 0
     """By the loss of segmentation, in fp32 whatever the arithmetic: log-probabilities of each pixel of the crops."""
+    params: int = 0
+    """Numbers of the network, which aren't among these bytes."""
+    trained: int = 0
+    """Of these, the ones that train."""
 
     def total(self, recomputed_stages: Collection[int] = (), *, in_16_bit: bool = False) -> int:
         """All of it at its greatest, where the blocks of some stages (1-4) are recomputed.
@@ -288,6 +292,8 @@ def activation_bytes(
     return ActivationBytes(
         outside=_bytes(kept[0]),
         loss=0 if segmentation is None else len(outputs) * clips * config.num_classes * crop_size**2 * 4,
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        trained=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         stages=tuple(
             StageBytes(kept=_bytes(kept[number]), inputs=_bytes(inputs[number]), blocks=len(blocks))
             for number, blocks in enumerate(model.stage_blocks(), start=1)

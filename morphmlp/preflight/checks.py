@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 
+from morphmlp.preflight.memory import decode_misfit, gpu_misfit, misfit
 from morphmlp.preflight.report import RAY, ClusterReport, Fault, NodeFacts, NodeReport
 
 CLOCK_S = 2.0
@@ -149,6 +150,29 @@ def shared_memory(report: ClusterReport) -> Iterator[Fault]:
             )
 
 
+def memory(report: ClusterReport) -> Iterator[Fault]:
+    """Nodes and GPUs that can't hold the workers that come there."""
+    if (needs := report.needs.memory) is None:
+        return
+    for node in report.nodes:
+        alone = len(report.nodes) == 1
+        found = misfit(needs, workers=node.workers, memory=node.memory_bytes, alone=alone)
+        if found is None and node.workers and node.facts is not None:
+            found = gpu_misfit(needs, node.facts.gpu_bytes)
+        if found is not None:
+            yield Fault(check="memory", where=node.name, what=found[0], remedy=found[1])
+
+
+def decode_memory(report: ClusterReport) -> Iterator[Fault]:
+    """Nodes that hold their workers, but not as many decode tasks next to them as they have CPUs for."""
+    if (needs := report.needs.memory) is None:
+        return
+    for node in report.nodes:
+        found = decode_misfit(needs, workers=node.workers, tasks=node.decode_tasks, memory=node.memory_bytes)
+        if found is not None:
+            yield Fault(check="decode memory", where=node.name, what=found[0], remedy=found[1])
+
+
 def open_files(report: ClusterReport) -> Iterator[Fault]:
     """Nodes on which processes may have few files and connections open."""
     for node, facts in _seen(report):
@@ -232,6 +256,8 @@ CHECKS: Mapping[str, Check] = {
     "files": files,
     "disk": disks,
     "shm": shared_memory,
+    "memory": memory,
+    "decode memory": decode_memory,
     "open files": open_files,
     "clock": clocks,
     "MLflow": record,
@@ -240,8 +266,8 @@ CHECKS: Mapping[str, Check] = {
     "steps": steps,
 }
 """In the order in which they stand in the table."""
-STOPPING = ("answer", "versions")
-"""Checks of which a fault keeps a training on several nodes from starting: it would fail, or mean something else. The
+STOPPING = ("answer", "versions", "memory")
+"""Checks of which a fault keeps a training from starting: it would fail, or mean something else. The
 others are said, and may be what the user knows; clocks that are far off are refused when a run joins the cluster."""
 
 

@@ -22,7 +22,7 @@ _OUTPUT = Path("/proc/self/fd/1")
 
 def node_facts(folders: Mapping[str, str]) -> NodeFacts:
     """Versions, GPUs, limits, and the disks of these folders (by field) and of Ray's own files."""
-    drivers, gpus = _gpus()
+    drivers, gpus, gpu_bytes = _gpus()
     versions = {"python": platform.python_version(), "code": git_tree(package_blobs())[:12]}
     versions |= {name: _version(name) for name in _PACKAGES}
     return NodeFacts(
@@ -31,6 +31,7 @@ def node_facts(folders: Mapping[str, str]) -> NodeFacts:
         disks={field: disk_at(folder) for field, folder in {**folders, RAY: ray_folder()}.items()},
         shm=disk_at(_SHM),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        gpu_bytes=gpu_bytes,
     )
 
 
@@ -49,20 +50,21 @@ def ray_folder() -> str:
     return str(log.parent) if "/session_" in str(log) else tempfile.gettempdir()
 
 
-def _gpus() -> tuple[str, tuple[str, ...]]:
-    """The driver's version, and the names of the GPUs that it shows."""
+def _gpus() -> tuple[str, tuple[str, ...], int]:
+    """The driver's version, the names of the GPUs that it shows, and the memory of the smallest."""
     try:
         shown = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"],
+            ["nvidia-smi", "--query-gpu=driver_version,memory.total,name", "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
             timeout=60,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return _NONE, ()
-    rows = [line.partition(", ") for line in shown.stdout.splitlines() if ", " in line]
-    return (rows[0][0] if rows else _NONE), tuple(name for _, _, name in rows)
+        return _NONE, (), 0
+    rows = [line.split(", ", 2) for line in shown.stdout.splitlines() if line.count(", ") >= 2]
+    sizes = [int(size) * 2**20 for _, size, _ in rows if size.isdigit()]  # MiB, or [N/A]
+    return (rows[0][0] if rows else _NONE), tuple(name for _, _, name in rows), min(sizes, default=0)
 
 
 def _cuda_of_torch() -> str:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import ray
 
 from morphmlp.cluster.ray_cluster import Placement, job_session, ray_session
 from morphmlp.cluster.ray_nodes import NodeResources, cluster_nodes
@@ -17,8 +16,9 @@ from morphmlp.data.stream.decode_task import DecodeTask, request_table
 from morphmlp.data.stream.plan import MicroBatchPlan, TrainPlan
 from morphmlp.environment import environment_tags
 from morphmlp.errors import ClusterError, TrackingError
-from morphmlp.models.cost import model_cost
+from morphmlp.models.cost import planned_cost
 from morphmlp.preflight.checks import STOPPING, faults_of
+from morphmlp.preflight.memory import TrainingMemory
 from morphmlp.preflight.node import node_facts
 from morphmlp.preflight.ray_look import VideoSample, Visit
 from morphmlp.preflight.ray_pairs import measure_pairs
@@ -42,27 +42,32 @@ _LEAST_FREE = 2**30
 
 
 def require_ready(config: ExperimentConfig, placement: Placement, progress: Progress) -> None:
-    """The part that takes seconds, before a training on several nodes: versions, clocks, disks and limits.
+    """The part that takes seconds, before a training: memory; on several nodes versions, clocks, disks and limits.
 
-    What a training can live with is said on a line.
+    What a training can live with is said on a line. Other trials of a sweep that run at the same time aren't counted.
 
     Raises:
         ClusterError: A line for each fault that it can't live with.
     """
     nodes = cluster_nodes()
-    if len(nodes) < 2:
-        return
-    visit = _visit(config, nodes, placement)
-    visit.look({node: Question() for node in nodes}, {node: _folders(config, visit.reports[node]) for node in nodes})
-    report = ClusterReport(
-        needs=_needs(config, placement), here=node_facts({}).versions, nodes=tuple(visit.reports.values())
-    )
-    faults = faults_of(report)
+    reports = _reports(config, nodes, placement)
+    if looks := placement.on_cluster and len(nodes) > 1:
+        visit = Visit(reports)
+        visit.look({node: Question() for node in nodes}, {node: _folders(config, reports[node]) for node in nodes})
+        reports = visit.reports
+    elif placement.device == "cuda" and len(nodes) == 1:
+        reports = {node: replace(report, facts=node_facts({})) for node, report in reports.items()}
+    here = node_facts({}).versions if looks else {}
+    report = ClusterReport(needs=_needs(config, placement), here=here, nodes=tuple(reports.values()))
+    faults = faults_of(report) if looks else faults_of(report, ("memory",))
+    # Ray may choose another node than the one that has too little.
+    somewhere = sum(fault.check == "memory" for fault in faults) < sum(node.workers > 0 for node in report.nodes)
+    stopping = [name for name in STOPPING if not (name == "memory" and somewhere)]
     for fault in faults:
-        if fault.check not in STOPPING:
+        if fault.check not in stopping:
             progress.line(str(fault))
-    if stopping := [str(fault) for fault in faults if fault.check in STOPPING]:
-        raise ClusterError("\n".join(stopping))
+    if refused := [str(fault) for fault in faults if fault.check in stopping]:
+        raise ClusterError("\n".join(refused))
 
 
 def look_over(
@@ -89,7 +94,7 @@ def _seen(
     ):
         nodes = cluster_nodes()
         progress.line(f"asking {len(nodes)} node{'s' if len(nodes) > 1 else ''}")
-        visit = _visit(config, nodes, placement)
+        visit = Visit(_reports(config, nodes, placement))
         files = _look(config, videos, visit)
         report = ClusterReport(
             needs=_needs(config, placement, misfit), here=node_facts({}).versions, nodes=(), files=tuple(files)
@@ -101,7 +106,7 @@ def _seen(
             report = replace(
                 report, nodes=tuple(visit.reports.values()), pairs=measure_pairs(training, placement, progress)
             )
-            # Else workers would wait for each other, or for their storage, until a time limit ends it.
+            # Else workers would wait for each other, or for their storage, until a time limit or Ray ends it.
             if not files and not any(pair.fault for pair in report.pairs) and not faults_of(report, STOPPING):
                 with _store_of_steps(writer) as store:
                     report = replace(
@@ -138,24 +143,28 @@ def _session(config: ExperimentConfig, *, micro_batches: int) -> Iterator[tuple[
             yield found, None
 
 
-def _visit(config: ExperimentConfig, nodes: list[NodeResources], placement: Placement | None) -> Visit:
-    stores = {
-        node["NodeID"]: int(node["Resources"].get("object_store_memory", 0))
-        for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-    }
+def _reports(
+    config: ExperimentConfig, nodes: list[NodeResources], placement: Placement | None
+) -> dict[NodeResources, NodeReport]:
+    """What is known of the nodes without asking them."""
     labels = config.ingest.node_labels if placement is None else placement.ingest_labels
-    return Visit(
-        {
-            node: NodeReport(
-                name=node.name,
-                trains=node.cpus > 0 if placement is None else placement.may_train(node),
-                decodes=node.may_decode(labels),
-                gpus=node.gpus,
-                object_store_bytes=stores.get(node.node_id, 0),
-            )
-            for node in nodes
-        }
-    )
+    reports = {}
+    for node in nodes:
+        workers = 0 if placement is None else placement.workers_on(node)
+        decodes = node.may_decode(labels)
+        reports[node] = NodeReport(
+            name=node.name,
+            trains=node.cpus > 0 if placement is None else workers > 0,
+            decodes=decodes,
+            gpus=node.gpus,
+            memory_bytes=node.memory_bytes,
+            object_store_bytes=node.object_store_bytes,
+            workers=workers,
+            decode_tasks=0
+            if placement is None or not decodes
+            else max(0, min(placement.ingest_cpus, node.cpus - workers * placement.cpus_per_worker)),
+        )
+    return reports
 
 
 def _folders(config: ExperimentConfig, node: NodeReport) -> dict[str, str]:
@@ -170,12 +179,16 @@ def _folders(config: ExperimentConfig, node: NodeReport) -> dict[str, str]:
 
 
 def _needs(config: ExperimentConfig, placement: Placement | None, misfit: str | None = None) -> Needs:
-    params = model_cost(
+    params = planned_cost(
         config.model,
         num_frames=config.clip.num_frames,
         crop_size=config.clip.crop_size,
         segmentation=config.segmentation,
     ).params
+    memory = None
+    if placement is not None:
+        share = placement.ingest_share(config.ingest, pipelines=1)
+        memory = TrainingMemory.of(config, task_of(config).train_clips(), share, device=placement.device)
     # Those kept, the best one, and the one that is being written.
     checkpoints = max(_LEAST_FREE, (config.checkpoint.keep_last + 2) * _BYTES_PER_PARAMETER * params)
     holds = "cluster.storage" if config.checkpoint.storage is None else "checkpoint.storage"
@@ -184,6 +197,7 @@ def _needs(config: ExperimentConfig, placement: Placement | None, misfit: str | 
         decoder=config.ingest.decoder,
         misfit=misfit,
         free_bytes={"cluster.storage": _LEAST_FREE, holds: checkpoints, CLIP_CACHE: _LEAST_FREE},
+        memory=memory,
     )
 
 

@@ -2,6 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from morphmlp.preflight.memory import TrainingMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class NodeFacts:
     shm: Disk
     open_files: int
     """How many files a process may have open."""
+    gpu_bytes: int = 0
+    """Memory of the smallest GPU; 0 where there is none."""
 
 
 RAY = "ray"
@@ -52,8 +58,14 @@ class NodeReport:
     decodes: bool
     gpus: int = 0
     """That Ray counts with."""
+    memory_bytes: int = 0
+    """That Ray counts with for processes and its object store; 0 where nobody knows."""
     object_store_bytes: int = 0
     """Size of Ray's object store."""
+    workers: int = 0
+    """Most training workers that may come."""
+    decode_tasks: int = 0
+    """Most decode tasks at a time, with these workers there."""
     facts: NodeFacts | None = None
     silent: str | None = None
     """Why there are no facts."""
@@ -104,6 +116,8 @@ class Needs:
     """Why the workers and decoding don't fit; None where they do."""
     free_bytes: Mapping[str, int] = field(default_factory=dict)
     """Free space on a disk, by the field that names its folder."""
+    memory: "TrainingMemory | None" = None
+    """None where no placement is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,27 @@ def _range(values: Iterable[float], form: str, unit: str) -> str:
     return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
 
 
+def _memory(report: ClusterReport) -> str:
+    if (needs := report.needs.memory) is None:
+        return ""
+    shares = [
+        sum(needs.workers(node.workers, node.memory_bytes).values()) / node.memory_bytes
+        for node in report.nodes
+        if node.workers and node.memory_bytes
+    ]
+    return f"workers take {_range(shares, '.0%', '')} of their nodes" if shares else ""
+
+
+def _decode_memory(report: ClusterReport) -> str:
+    if (needs := report.needs.memory) is None or not any(node.decode_tasks for node in report.nodes):
+        return ""
+    most = max(report.nodes, key=lambda node: node.decode_tasks)
+    return (
+        f"up to {most.decode_tasks} tasks a node, {_gib(sum(needs.decoding(most.decode_tasks).values()))}; "
+        f"{_gib(most.decode_tasks * needs.decoder_limit)} if each came to ingest.decoder_memory_mb"
+    )
+
+
 def _record(report: ClusterReport) -> str:
     return "takes no runs" if report.record is not None else "takes runs and artifacts"
 
@@ -129,6 +150,8 @@ _SEEN = {
     "files": _files,
     "disk": lambda report: _range((_least_free(facts) / _GIB for facts in _facts(report)), ".1f", " GiB free"),
     "shm": lambda report: _range((facts.shm.total_bytes / _GIB for facts in _facts(report)), ".1f", " GiB"),
+    "memory": _memory,
+    "decode memory": _decode_memory,
     "open files": lambda report: _range((facts.open_files for facts in _facts(report)), "d", ""),
     "clock": lambda report: _range(
         (abs(node.clock_ahead_s) for node in report.nodes if node.facts is not None), ".3f", " s apart"

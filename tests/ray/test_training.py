@@ -15,7 +15,7 @@ import pytest
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
-from morphmlp.errors import CheckpointError, ManifestError, QuarantineLimitError, RunStoppedError
+from morphmlp.errors import CheckpointError, ClusterError, ManifestError, QuarantineLimitError, RunStoppedError
 from morphmlp.experiment.data_splits import read_splits
 from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
 from morphmlp.record import Metrics, RunSummary, Tags
@@ -265,6 +265,14 @@ def test_videos_that_are_not_there_are_told_before_anything_is_recorded(
         finish(config, placement, "not-there")
     assert not (Path(config.cluster.storage) / "not-there").exists()
     assert find_run(tracking_uri(), run_name="not-there") is None
+
+
+def test_workers_that_cant_fit_are_refused_before_anything_is_recorded(
+    make_config: MakeConfig, placement: Placement
+) -> None:
+    with pytest.raises(ClusterError, match=r"memory: .*: 2 workers need .* Ray counts .* train.micro_batch_size"):
+        finish(make_config(augment__repeats=100_000), placement, "too-large")
+    assert not (Path(make_config().cluster.storage) / "too-large").exists()
 
 
 @pytest.mark.long

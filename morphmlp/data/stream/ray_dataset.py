@@ -33,8 +33,8 @@ _IMAGE_TASK_BYTES = 40 * 2**20
 SEGMENT_TASKS = 256
 """Tasks of one Ray Data execution. An epoch is a chain of them, so that neither its start nor the memory of the process
 that reads it grows with the epoch."""
-_ONE_VIDEO_BYTES = 256 * 2**20
-"""A decode task's process for one video, with packets and wanted frames, generously."""
+_ONE_VIDEO_BYTES = 512 * 2**20
+"""A decode task's process and its decoder's (0.4 GiB between small videos), with packets and frames of one video."""
 _CPU = torch.device("cpu")
 
 
@@ -61,6 +61,14 @@ class IngestShare:
         if extractor.clip.num_frames > 1:
             return _VIDEOS_PER_TASK
         return max(1, min(_IMAGES_PER_TASK, _IMAGE_TASK_BYTES // extractor.video_bytes))
+
+    def task_bytes(self, extractor: ClipExtractor) -> int:
+        """Memory of one decode task: its clips twice (as extracted and as sent), and room for one video."""
+        return 2 * self.task_videos(extractor) * extractor.video_bytes + _ONE_VIDEO_BYTES
+
+    def bytes_ahead(self, extractor: ClipExtractor) -> int:
+        """Decoded clips that may wait in the object store."""
+        return self.object_store_bytes or TASKS_AHEAD * self.cpus * self.task_videos(extractor) * extractor.video_bytes
 
 
 def stream_micro_batches(
@@ -118,8 +126,7 @@ def decoding_dataset(
         num_cpus=1,
         # Stages that need different resources are never fused: a test's scorers, which may hold GPUs, must not
         # decode. And a node never starts more decoding than its memory holds.
-        # Memory: the task's clips twice (as extracted and as sent), and room for one video.
-        memory=2 * share.task_videos(extractor) * extractor.video_bytes + _ONE_VIDEO_BYTES,
+        memory=share.task_bytes(extractor),
         label_selector=share.node_labels,
     )
     limit_execution(dataset.context, share, extractor)
@@ -128,7 +135,6 @@ def decoding_dataset(
 
 def limit_execution(context: DataContext, share: IngestShare, extractor: ClipExtractor, *, actor_cpus: int = 0) -> None:
     """Keep a pipeline in order, inside its share of the cluster (and its actors' CPUs), quiet, and out of the way."""
-    ahead = share.object_store_bytes or TASKS_AHEAD * share.cpus * share.task_videos(extractor) * extractor.video_bytes
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     if share.wait_for_clips_s is not None:
@@ -140,7 +146,7 @@ def limit_execution(context: DataContext, share: IngestShare, extractor: ClipExt
     options.resource_limits = ExecutionResources.for_limits(
         # The limit counts tasks that wait for a CPU too, and actors, which hold theirs from first to last.
         cpu=_TASKS_QUEUED * share.cpus + actor_cpus,
-        object_store_memory=ahead,
+        object_store_memory=share.bytes_ahead(extractor),
     )
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Collection
 from itertools import combinations
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.shapes import NUM_STAGES
 from morphmlp.errors import ConfigError
-from morphmlp.models.cost import activation_bytes
+from morphmlp.models.cost import ActivationBytes, activation_bytes
 from morphmlp.models.network import Network
 from morphmlp.training.loop.state import Precision
 
@@ -54,10 +55,8 @@ def prepare_network(
     if choice == "auto":
         stages, why = _stages_to_fit(config, precision, memory=_memory_bytes(device, local_workers))
         notes += why
-    elif isinstance(choice, str):
-        stages = ALL_STAGES if choice == "on" else ()
     else:
-        stages = choice
+        stages = named_stages(choice)
     model.set_activation_checkpointing(stages)
     if config.execution.compile == "blocks":
         _require_compiler(device)
@@ -66,9 +65,9 @@ def prepare_network(
     return notes
 
 
-def _stages_to_fit(config: ExperimentConfig, precision: Precision, *, memory: int) -> tuple[tuple[int, ...], list[str]]:
-    """Fewest stages whose recomputation makes a micro-batch fit, and what to say."""
-    activations = activation_bytes(
+def micro_batch_activations(config: ExperimentConfig) -> ActivationBytes:
+    """What a micro-batch of the experiment keeps for the backward pass."""
+    return activation_bytes(
         config.model,
         num_frames=config.clip.num_frames,
         crop_size=config.clip.crop_size,
@@ -77,14 +76,33 @@ def _stages_to_fit(config: ExperimentConfig, precision: Precision, *, memory: in
         segmentation=config.segmentation,
     )
 
-    def needed(stages: Collection[int]) -> int:
-        return activations.total(stages, in_16_bit=precision != "fp32")
 
-    limit = ACTIVATION_MEMORY_SHARE * memory
+def named_stages(choice: Literal["on", "off"] | tuple[int, ...]) -> tuple[int, ...]:
+    """The stages that `execution.activation_checkpointing` names."""
+    return ALL_STAGES if choice == "on" else () if choice == "off" else choice
+
+
+def fewest_stages(activations: ActivationBytes, *, in_16_bit: bool, memory: int) -> tuple[int, ...]:
+    """Fewest stages whose recomputation makes a micro-batch fit a worker's memory, bytes; what `auto` means."""
+
+    def needed(stages: Collection[int]) -> int:
+        return activations.total(stages, in_16_bit=in_16_bit)
+
     for count in range(NUM_STAGES + 1):
         stages = min(combinations(ALL_STAGES, count), key=needed)
-        if needed(stages) <= limit:
+        if needed(stages) <= ACTIVATION_MEMORY_SHARE * memory:
             break
+    return stages
+
+
+def _stages_to_fit(config: ExperimentConfig, precision: Precision, *, memory: int) -> tuple[tuple[int, ...], list[str]]:
+    """What `auto` means here, and what to say."""
+    activations, in_16_bit = micro_batch_activations(config), precision != "fp32"
+    stages = fewest_stages(activations, in_16_bit=in_16_bit, memory=memory)
+
+    def needed(stages: Collection[int]) -> int:
+        return activations.total(stages, in_16_bit=in_16_bit)
+
     if not stages:
         return (), []
     names = ("stage " if len(stages) == 1 else "stages ") + ", ".join(map(str, stages))
@@ -93,7 +111,7 @@ def _stages_to_fit(config: ExperimentConfig, precision: Precision, *, memory: in
         f"{names} are recomputed in the backward pass, which leaves {_gib(needed(stages))} "
         "(execution.activation_checkpointing)"
     )
-    if needed(stages) > limit:
+    if needed(stages) > ACTIVATION_MEMORY_SHARE * memory:
         note += "; that may still be too much, a smaller train.micro_batch_size needs less"
     return stages, [note]
 

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from morphmlp.models.cost import ActivationBytes
 from morphmlp.preflight.checks import CHECKS, STOPPING, faults_of
+from morphmlp.preflight.memory import TrainingMemory
 from morphmlp.preflight.report import (
     RAY,
     ClusterReport,
@@ -32,6 +34,17 @@ VERSIONS = {
     "driver": "580.1",
     "CUDA": "13.0",
 }
+MEMORY = TrainingMemory(
+    device="cuda",
+    activations=ActivationBytes(outside=60 * GIB, stages=()),
+    in_16_bit=False,
+    recomputed="off",
+    averaged=False,
+    micro_batch=GIB,
+    decode_task=GIB,
+    clips_ahead=GIB,
+    decoder_limit=4 * GIB,
+)
 STEPS = StepsReport(steps=3, workers=2, start_s=5.0, step_s=0.3, wall_s=30.0)
 
 
@@ -41,7 +54,10 @@ def node(name, *, trains=True, gpus=1):
         trains=trains,
         decodes=not trains,
         gpus=gpus,
+        memory_bytes=64 * GIB,
         object_store_bytes=8 * GIB,
+        workers=4 if trains else 0,
+        decode_tasks=0 if trains else 16,
         facts=NodeFacts(
             versions=VERSIONS if gpus else VERSIONS | {"driver": "none"},
             gpus=("H200",) * gpus,
@@ -51,6 +67,7 @@ def node(name, *, trains=True, gpus=1):
             },
             shm=Disk(path="/dev/shm", total_bytes=16 * GIB, free_bytes=16 * GIB),
             open_files=65536,
+            gpu_bytes=80 * GIB if gpus else 0,
         ),
         clock_ahead_s=0.001,
         clock_error_s=0.002,
@@ -62,10 +79,10 @@ def sound():
     """Three nodes that train, three that decode, and a head that does neither and has no GPU."""
     training = [node(f"train-{number}") for number in (1, 2, 3)]
     ingest = [node(f"ingest-{number}", trains=False, gpus=0) for number in (1, 2, 3)]
-    head = replace(node("head", gpus=0), trains=False, decoded=None)
+    head = replace(node("head", gpus=0), trains=False, workers=0, decoded=None)
     pairs = [("train-1", "train-2"), ("train-1", "train-3"), ("train-2", "train-3")]
     return ClusterReport(
-        needs=Needs(device="cuda", free_bytes={"cluster.storage": 10 * GIB}),
+        needs=Needs(device="cuda", free_bytes={"cluster.storage": 10 * GIB}, memory=MEMORY),
         here=VERSIONS | {"driver": "none"},
         nodes=(*training, *ingest, head),
         pairs=tuple(PairReport(nodes=pair, bytes_per_s=1e9) for pair in pairs),
@@ -157,6 +174,20 @@ PLANTED = {
     "small shm": (
         with_node("ingest-3", facts__shm=Disk(path="/dev/shm", total_bytes=GIB // 16, free_bytes=GIB // 16)),
         "shm: ingest-3: /dev/shm has 0.1 GiB, Ray's object store 8.0 GiB, which then lies on a disk; start the",
+    ),
+    "little memory": (
+        with_node("train-3", memory_bytes=10 * GIB),
+        "memory: train-3: 4 workers need 14.2 GiB (clips ahead 12.0 GiB + processes 2.2 GiB",
+    ),
+    "a small GPU": (
+        with_node("train-3", facts__gpu_bytes=48 * GIB),
+        "memory: train-3: a worker needs 60.0 GiB of its GPU (activations 60.0 GiB + weights, gradients and optimiser "
+        "0.0 GiB), which has 48.0 GiB; use execution.activation_checkpointing: on, or a smaller train.micro_batch_size",
+    ),
+    "many decode tasks": (
+        with_node("ingest-1", memory_bytes=30 * GIB),
+        "decode memory: ingest-1: 32.0 GiB are needed (16 decode tasks 16.0 GiB + clips that wait 16.0 GiB), Ray "
+        "counts 30.0 GiB there; lower ingest.cpus",
     ),
     "few open files": (
         with_node("train-1", facts__open_files=1024),
