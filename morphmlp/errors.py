@@ -44,6 +44,10 @@ class DecoderCrashError(DecodeError):
     """A video at which the decoder's process died."""
 
 
+class DecoderKilledError(DecoderCrashError):
+    """Its process was killed from outside, as the system does where memory runs out; the video needn't be the cause."""
+
+
 class CopyError(DecodeError):
     """A prepared copy that doesn't show what its source does, or that can't be made of it."""
 

@@ -29,7 +29,7 @@ from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import file_state
 from morphmlp.data.stream.clip_cache import ClipCache, clip_address
 from morphmlp.data.stream.plan import MicroBatchPlan
-from morphmlp.errors import DecodeError, DecoderStartError
+from morphmlp.errors import DecodeError, DecoderKilledError, DecoderStartError
 
 IMAGES_AT_ONCE = 16
 """Images that a decoder's process is asked for at a time: that asking costs little, and pixels stay in the cache."""
@@ -127,7 +127,11 @@ class DecodeTask:
         reasons: list[tuple[str, Exception]] = []
         for decoder in self.policy.decoders():
             try:
-                extracted = self._extract(decoder, group, place)
+                try:
+                    extracted = self._extract(decoder, group, place)
+                except DecoderKilledError:
+                    # Where memory runs out the system ends any process, not the one that took it; twice is no chance.
+                    extracted = self._extract(decoder, group, place)
             except DecoderStartError:
                 raise
             except Exception as error:  # noqa: BLE001 (whatever a codec does with a file, it costs this video alone)

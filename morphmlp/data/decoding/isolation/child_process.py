@@ -27,6 +27,11 @@ _MOST_REASON = 200
 class ChildDiedError(Exception):
     """The child is gone; the message says by what, and its last words."""
 
+    def __init__(self, message: str, *, killed: bool) -> None:
+        """`killed`: by another process, or the system."""
+        super().__init__(message)
+        self.killed = killed
+
 
 class ChildProcess:
     """A running child."""
@@ -114,7 +119,8 @@ class ChildProcess:
             self.kill()
             raise
         except (EOFError, OSError):
-            raise ChildDiedError(self._cause_of_death()) from None
+            cause = self._cause_of_death()
+            raise ChildDiedError(cause, killed=self._process.returncode == -signal.SIGKILL) from None
         return cast(Answer, answer)
 
     def kill(self) -> None:

@@ -29,7 +29,7 @@ from morphmlp.data.decoding.isolation.wire import (
 )
 from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, frames_of_image
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
-from morphmlp.errors import DecodeError, DecoderCrashError, DecodeTimeoutError
+from morphmlp.errors import DecodeError, DecoderCrashError, DecoderKilledError, DecodeTimeoutError
 
 MOST_GROWTH_MB = 512
 """Growth past which a child is taken for a leaking one (decord's may grow) and replaced before the next video, MB."""
@@ -84,7 +84,7 @@ class IsolatedVideos:
 
         Raises:
             DecodeTimeoutError: The decoder didn't come to an end.
-            DecoderCrashError: The decoder died.
+            DecoderCrashError: The decoder died; a DecoderKilledError where another process ended it.
             DecodeError: The decoder's own reason, or too much memory.
         """
         request = OpenVideo(path=path, num_frames=num_frames, crc32=crc32, image=image)
@@ -211,7 +211,8 @@ class IsolatedVideos:
             ) from None
         except ChildDiedError as cause:
             self._without_child()
-            raise DecoderCrashError(f"the {self._decoder} decoder died ({cause})") from None
+            kind = DecoderKilledError if cause.killed else DecoderCrashError
+            raise kind(f"the {self._decoder} decoder died ({cause})") from None
         except BaseException:
             # Ctrl-C between question and answer: the answer must not be taken for that to the next question.
             child.kill()

@@ -81,6 +81,21 @@ def test_each_video_has_its_processor_time_broken_ones_too(decode):
     assert again < broken
 
 
+def test_a_video_whose_decoder_was_killed_from_outside_is_decoded_all_the_same(decode, tmp_path, monkeypatch):
+    import faulty_decoders
+
+    decoder = "faulty_decoders:killed"
+    monkeypatch.setitem(backends._DECODERS, decoder, faulty_decoders.killed)  # its version is asked
+    paths = [str(tmp_path / f"{name}.video") for name in ("once", "always", "once-more")]
+    decoded = decode(*paths, decoders=(decoder, None))
+    isolated_videos(decoder, Limits(timeout_s=20.0)).close()
+    assert decoded["error"].to_pylist() == ["", "DecoderKilledError", ""]
+    assert "SIGKILL, from outside: memory may have run out" in decoded["message"][1].as_py()
+    right = faulty_decoders.frames([0]).tobytes()
+    assert decoded["clips"].to_pylist() == [right, b"", right]
+    assert decoded["retried"].to_pylist() == [False] * 3
+
+
 @pytest.fixture
 def cached(decode, tmp_path, monkeypatch):
     """Decodes videos of the working directory with a cache; `cached.extracted()` are the paths that were decoded."""
