@@ -58,7 +58,7 @@ test-long: $(STAMP) ## Run the tests that take minutes each: elastic clusters, p
 test-gpu: $(STAMP) ## Run the tests that need a GPU, on one
 	$(call timed,GPU tests,$(PY) -m pytest -m gpu $(TESTS))
 
-test-cluster: $(STAMP) ## Bring up a cluster of several hosts on this machine, run on it, remove it; needs root
+test-cluster: $(STAMP) ## Bring up a cluster of several hosts on this machine, run on it, break it, remove it; needs root
 	$(call timed,cluster tests,$(PY) -m pytest -m cluster --capture=no tests/cluster)
 
 check: $(STAMP) ## Lint, formatting, types, import floors, spelling

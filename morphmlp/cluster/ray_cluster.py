@@ -26,6 +26,8 @@ os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
 # A worker that doesn't answer for so long is ended: its process is stopped, or nothing comes through to its node.
 os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "300")
+# What Ray says of a lost node twice it would keep, and print when the session ends, past what drops its messages.
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 # Zero GPUs hide the GPUs from a task, as Ray will do by default (it warns until then).
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 

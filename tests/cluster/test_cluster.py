@@ -1,11 +1,15 @@
-"""A cluster from `ray up` to `ray down`, as docs/cluster.md says."""
+"""A cluster as docs/cluster.md brings it up, a run on it, and what it does when something breaks."""
 
-from pathlib import Path
+import json
+import time
+from collections.abc import Iterator
 
 import pytest
-from hosts import namespaces_of
-from lab import ROLES, say, timed
+from faults import FAULTS, STRIKE_AT, clock_off
+from lab import ROLES, Cluster, say, timed, wait_for
 from runs import STEPS, remains, submit_training
+
+from morphmlp.drill.outcome import ROUNDING
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -30,20 +34,57 @@ def test_decoding_is_on_the_ingest_host_and_training_on_the_two_others(cluster, 
     assert (found["steps"], found["workers"]) == (STEPS, [2])
 
 
-def test_status_shows_the_run_from_the_head(cluster, undisturbed):
-    if not (Path(__file__).parents[2] / "pipelines/status.py").exists():
-        pytest.skip("no pipelines/status.py yet")
+def test_status_shows_the_run_and_the_nodes_from_the_head(cluster, undisturbed):
     with timed("status"):
-        said = cluster.head.run("cd ~/morphmlp; python pipelines/status.py").stdout
-    assert "undisturbed" in said
+        said = cluster.head.run("cd ~/morphmlp; python pipelines/status.py --run undisturbed --json -").stdout
+    [shown] = json.loads(said[said.index("{") :])["runs"]
+    assert (shown["name"], shown["state"], shown["step"], shown["workers"]) == ("undisturbed", "finished", STEPS, 2)
+    assert "4 nodes alive" in cluster.head.run("cd ~/morphmlp; python pipelines/status.py").stdout
 
 
-def test_down_leaves_nothing_behind(cluster, undisturbed):
-    networks = {str(Path(f"/proc/{host.pid}/ns/net").readlink()) for host in cluster.hosts.by_name.values()}
-    with timed("ray down"):
-        cluster.down()
-    assert not [words for words in cluster.head.processes().values() if "raylet" in words or "gcs_server" in words]
-    cluster.hosts.stop_all()
-    assert not namespaces_of("net") & networks
-    assert str(cluster.hosts.folder) not in Path("/proc/self/mounts").read_text(encoding="utf-8")
-    say(f"--- nothing of {cluster.hosts.folder} is running or mounted")
+@pytest.fixture
+def mended(cluster: Cluster) -> Iterator[None]:
+    """Afterwards every host is on, plugged in and has room."""
+    yield
+    for name, host in cluster.hosts.by_name.items():
+        if host.pid is None:
+            cluster.hosts.start(name)
+        cluster.hosts.cable(name, plugged=True)
+        host.run("rm -f /tmp/fill")
+    wait_for(lambda: cluster.alive() == 4, "all nodes", limit_s=240, every_s=1)
+
+
+@pytest.mark.parametrize("words", FAULTS)
+def test_a_run_ends_as_if_nothing_had_happened(cluster, undisturbed, mended, words):
+    fault, name = FAULTS[words], words.replace(",", "").replace(" ", "-").replace("'", "")
+    run = submit_training(cluster, name, overrides=fault.overrides)
+    run.wait_for_step(STRIKE_AT)
+    struck = time.monotonic()
+    fault.strike(cluster, run)
+    status = run.job.ended(limit_s=fault.limit_s)
+    if fault.ends_run:
+        assert status == "FAILED"
+        run = submit_training(cluster, name, overrides=fault.overrides)
+        status = run.job.ended(limit_s=fault.limit_s)
+    took = time.monotonic() - struck
+    said = run.job.said()
+    assert status == "SUCCEEDED", said[-4000:]
+    assert "(raylet)" not in said  # Ray's pages of logs stay out of the terminal
+    found = remains(cluster, name)
+    say(f"--- {words}: the end {took:.0f} s after the blow (limit {fault.limit_s:.0f}), {found}")
+    assert (found["repeated"], found["lost"], found["doubled"], found["steps"]) == (0, 0, 0, STEPS)
+    assert found["losses_apart"] <= ROUNDING
+    assert found["weights_apart"] <= ROUNDING if fault.workers else found["identical"]
+    assert not fault.workers or tuple(found["workers"]) == fault.workers
+
+
+def test_a_clock_ten_minutes_off_is_refused_in_words(cluster, undisturbed):
+    if cluster.hosts["train2"].run("ls /usr/lib/*/faketime/libfaketimeMT.so.1", check=False).returncode:
+        pytest.skip("no libfaketime (apt install libfaketime)")
+    with clock_off(cluster, "train2", 600):
+        began = time.monotonic()
+        run = submit_training(cluster, "clock")
+        assert run.job.ended(limit_s=120) == "FAILED"
+        say(f"--- clock 600 s off: refused after {time.monotonic() - began:.0f} s")
+    assert "train2" in run.job.said()
+    assert "its clock is 600 s ahead" in run.job.said()
