@@ -63,6 +63,16 @@ def wait_for(reached: Callable[[], bool], what: str, *, limit_s: float, every_s:
     return time.monotonic() - began
 
 
+def copy_checkout(folder: Path) -> None:
+    """This checkout's files as git would take them, edited ones too."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target)
+
+
 @dataclass
 class Job:
     """A command that was submitted."""
@@ -159,12 +169,7 @@ class Cluster:
             lines = [f"NODE_ROLE={role}", f"NODE_CPUS={_CPUS[role]}"]
             lines += [f"NODE_RAY_ARGS=--object-store-memory={_OBJECT_STORE_BYTES}", ""]
             (self.hosts[name].home / "morphmlp.node").write_text("\n".join(lines), encoding="utf-8")
-        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
-            if name and (ROOT / name).is_file():
-                target = self.laptop.home / "checkout" / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, target)
+        copy_checkout(self.laptop.home / "checkout")
         file = self.laptop.home / "checkout" / CLUSTER_FILE
         addresses = ", ".join(_ADDRESSES[name] for name in self.workers)
         values = {"head_ip": _ADDRESSES["head"], "worker_ips": f"[{addresses}]"}
