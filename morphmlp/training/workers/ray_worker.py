@@ -266,6 +266,7 @@ class _Worker:
 
     def _is_to_end(self) -> bool:
         """Whether the run is asked to end, and not only to continue with more workers."""
+        self._sign_of_life()  # asked again and again while storage is waited for
         asked = requested_stop(self._job.folder.stop_request)
         return asked is not None and asked.reason is not StopReason.MORE_WORKERS
 

@@ -135,6 +135,24 @@ def test_a_resumed_run_ends_early_where_it_would_have(steps, reports, folder, mo
     assert tiny.equal(resumed.state.model.state_dict(), training.state.model.state_dict())
 
 
+def test_a_worker_shows_that_it_lives_in_each_step_and_validation_where_reports_are_long_in_coming(
+    reports, folder, monkeypatch
+):
+    def score(model, batches, **others):
+        return tiny.counts_of(len(list(batches)), top1=1, top5=1, loss_sum=1.0), []
+
+    monkeypatch.setattr(ray_worker, "score_single_views", score)
+    training = Training(folder, **{"execution.report_every_steps": 20})
+    training.clips.validation = lambda: [SimpleNamespace(cpu_s=0.0)] * 3
+    training.run()
+    assert not folder.progress.exists()  # it was quick
+    monkeypatch.setattr(ray_worker, "_SIGN_EVERY_S", 0.0)
+    training = Training(folder, **{"execution.report_every_steps": 20})
+    training.clips.validation = lambda: [SimpleNamespace(cpu_s=0.0)] * 3
+    training.run()
+    assert folder.progress.read_text().splitlines() == ["{}"] * 2 * (STEPS_PER_EPOCH + 3)
+
+
 def test_whoever_is_asked_to_stop_inside_an_epoch_saves_and_stops_at_once(reports, folder):
     training = Training(folder)
     training.worker.guard.wants_to_stop = lambda: True
