@@ -301,7 +301,9 @@ def _place_on_cluster(cluster: ClusterConfig, ingest: IngestConfig, *, micro_bat
 def request_nodes(worker: Mapping[str, float], workers: int, ingest: IngestConfig) -> None:
     """Ask an autoscaling cluster for nodes that hold so many workers, and for labelled ones that decode for them.
 
-    Without labels in the request it would start nodes of any type that have the CPUs. It replaces earlier requests.
+    Without labels in the request it would start nodes of any type that have the CPUs. It replaces earlier requests, as
+    those of Ray Data do in turn, which know no labels: what came by then is in use, and decode tasks that wait for a
+    CPU ask by label themselves.
     """
     # Decode tasks without labels take what workers leave free.
     decoding = (ingest.cpus or workers) if ingest.node_labels else 0
