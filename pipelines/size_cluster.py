@@ -19,8 +19,9 @@ from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from morphmlp.sizing.inputs import Costs, Nodes, Work
+    from morphmlp.sizing.inputs import Costs, Work
     from morphmlp.sizing.measured import Found
+    from morphmlp.sizing.nodes import Nodes
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 NOT_NEGATIVE = click.FloatRange(min=0)
@@ -89,8 +90,9 @@ def main(
     if path is None:
         raise ConfigError(["--config FILE: is missing; it names the experiment to size a cluster for"])
     config = load_config(path, overrides)
-    from morphmlp.sizing.inputs import Nodes, work_of
+    from morphmlp.sizing.inputs import work_of
     from morphmlp.sizing.measured import known
+    from morphmlp.sizing.nodes import Nodes
 
     nodes = None if prices is None else Nodes.read(prices)
     work = work_of(config, videos=videos, val_videos=val_videos)

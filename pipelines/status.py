@@ -70,7 +70,7 @@ def main(
 
 def _prices(path: Path) -> "Prices":
     from morphmlp.reporting.status.bill import Prices
-    from morphmlp.sizing.inputs import Nodes
+    from morphmlp.sizing.nodes import Nodes
 
     nodes = Nodes.read(path)
     return Prices(hour=nodes.hour, currency=nodes.currency)

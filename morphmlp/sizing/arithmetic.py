@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass, replace
 
 from morphmlp.errors import ConfigError
-from morphmlp.sizing.inputs import GIGABIT, Costs, Nodes, NodeType, Work
+from morphmlp.sizing.inputs import GIGABIT, Costs, Work
+from morphmlp.sizing.nodes import Nodes, NodeType
 from morphmlp.training.record.accounting import TRAINING_PASSES
 
 BUSY = 0.95

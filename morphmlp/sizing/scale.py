@@ -10,8 +10,9 @@ from tabulate import tabulate
 
 from morphmlp.errors import ConfigError
 from morphmlp.sizing.arithmetic import Size, size_cluster
-from morphmlp.sizing.inputs import GIGABIT, Costs, Nodes, Work
+from morphmlp.sizing.inputs import GIGABIT, Costs, Work
 from morphmlp.sizing.losses import Interruptions, simulate_run
+from morphmlp.sizing.nodes import Nodes
 from morphmlp.sizing.steps import Setting, SimulatedSteps, scattered, simulate_steps
 
 GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)

@@ -3,7 +3,8 @@
 from tabulate import tabulate
 
 from morphmlp.sizing.arithmetic import BUSY, Size
-from morphmlp.sizing.inputs import Costs, Nodes, Work
+from morphmlp.sizing.inputs import Costs, Work
+from morphmlp.sizing.nodes import Nodes
 
 Row = tuple[str, str]
 

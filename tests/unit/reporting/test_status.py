@@ -24,7 +24,7 @@ from morphmlp.reporting.status.reading import Found, StatusReader
 from morphmlp.reporting.status.run_status import Seen, run_status
 from morphmlp.reporting.status.view import draw
 from morphmlp.reporting.status.words import rate, seconds, span, sparkline
-from morphmlp.sizing.inputs import Nodes, NodeType
+from morphmlp.sizing.nodes import Nodes, NodeType
 from morphmlp.tracking import prepare_store, recent_runs
 
 PARAMS = {

@@ -7,7 +7,8 @@ import pytest
 
 from morphmlp.errors import ConfigError
 from morphmlp.sizing.arithmetic import remarks, size_cluster, usable_cores
-from morphmlp.sizing.inputs import Costs, Nodes, NodeType, StepCost, Work
+from morphmlp.sizing.inputs import Costs, StepCost, Work
+from morphmlp.sizing.nodes import Nodes, NodeType
 from morphmlp.sizing.table import size_table
 
 WORK = Work(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from morphmlp.sizing.arithmetic import size_cluster
-from morphmlp.sizing.inputs import Costs, Nodes, NodeType, StepCost, Work
+from morphmlp.sizing.inputs import Costs, StepCost, Work
+from morphmlp.sizing.nodes import Nodes, NodeType
 from morphmlp.sizing.scale import Assumed, scale_figure, scale_table, simulate, simulate_all, ways
 
 WORK = Work(
