@@ -11,6 +11,7 @@
     python pipelines/benchmark.py planner                   the plan of a sweep with 100,000 candidates
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
     python pipelines/benchmark.py train-step                what a run adds to a step of a plain loop
+    python pipelines/benchmark.py shared-cores              what workers on one machine's CPUs cost each other
     python pipelines/benchmark.py step-variants             what 16-bit arithmetic, compilation, recomputation do to it
     python pipelines/benchmark.py chunk-shapes              what images cost whose maps the chunks don't divide
     python pipelines/benchmark.py checkpoint-stall          what a checkpoint of the S model delays training by
@@ -221,6 +222,30 @@ def train_step(*, config: str, rounds: int, steps: int | None, clips: int | None
         f"medians of {result.rounds} interleaved rounds of {result.steps_per_round} steps, one report each"
     )
     write_json(json, result)
+
+
+@main.command()
+@click.option("--config", default=DEMO, help="experiment file")
+@click.option("--micro-batch", type=COUNT, help="videos of a micro-batch; by default the experiment's")
+@click.option("--rounds", type=COUNT, default=10, help="rounds of each side")
+@click.option("--steps", type=COUNT, default=8, help="steps of a round, one micro-batch each")
+@json_option
+def shared_cores(*, config: str, micro_batch: int | None, rounds: int, steps: int, json: Path | None) -> None:
+    """What workers that compute on one machine's CPUs cost each other."""
+    from morphmlp.benchmarks.shared_cores import measure_shared_cores
+    from morphmlp.config import load_config
+
+    videos = micro_batch or load_config(config).train.micro_batch_size
+    sizes: dict[str, JsonValue] = {f"train.{size}_batch_size": videos for size in ("global", "micro")}
+    experiment = load_config(config, {"cluster.num_workers": 1, **sizes})
+    found = measure_shared_cores(experiment, rounds=rounds, steps=steps)
+    print(
+        f"a step of {found.micro_batch} videos takes {1000 * found.step_s:.1f} ms in one process alone; with "
+        f"{found.processes} at once each needs {found.contention:.3f} times the CPU time, and exchanging gradients "
+        f"takes {1000 * found.exchange_s:.1f} ms more; medians of {found.rounds} interleaved rounds of "
+        f"{found.steps_per_round} steps"
+    )
+    write_json(json, found)
 
 
 @main.command()

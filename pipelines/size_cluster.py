@@ -55,7 +55,18 @@ NOT_NEGATIVE = click.FloatRange(min=0)
 @click.option("--scale", is_flag=True, help="simulate 8 to 1,024 GPUs instead; needs --prices")
 @click.option("--figure", type=A_PATH, metavar="FILE", help="with --scale: draw it, as .png or .svg")
 @click.option(
-    "--check", type=A_PATH, metavar="FOLDER", help="instead: compare the simulation with a real run, by its folder"
+    "--check",
+    type=A_PATH,
+    multiple=True,
+    metavar="FOLDER",
+    help="instead, on the machine where they ran on CPUs: compare the simulation with a real run, by its folder",
+)
+@click.option(
+    "--by",
+    type=A_PATH,
+    multiple=True,
+    metavar="FOLDER",
+    help="with --check: a run by whose costs to simulate, or two with fewer workers; by default the run's own",
 )
 @click.option(
     "--step-variation", type=NOT_NEGATIVE, default=0.0, help="a micro-batch's standard deviation over its mean"
@@ -75,7 +86,6 @@ def main(
     val_videos: int | None,
     video_mb: float | None,
     prices: Path | None,
-    check: Path | None,
     json: Path | None,
     rest: tuple[str, ...],
     **_: object,
@@ -83,8 +93,8 @@ def main(
     """How large a cluster an experiment needs, by costs that were measured; nothing is launched."""
     asked = context.params
     _refuse_what_does_not_fit(asked)
-    if check is not None:
-        _check(check, json)
+    if asked["check"]:
+        write_json(json, _check(asked))
         return
     overrides = parse_overrides(rest, context.command.params)
     if path is None:
@@ -115,8 +125,13 @@ def _refuse_what_does_not_fit(asked: Mapping[str, Any]) -> None:
         faults.append("--figure: draws what --scale simulates; add that")
     if figure is not None and figure.suffix not in (".png", ".svg"):
         faults.append(f"--figure {figure}: isn't .png or .svg")
-    if asked["check"] is not None and (asked["path"] is not None or asked["rest"]):
-        faults.append(f"--check {asked['check']}: the run has its own experiment; leave --config and its fields out")
+    check = asked["check"]
+    if check and len(asked["measured"]) != 1:
+        faults.append("--check FOLDER: needs --measured FILE, by `benchmark.py shared-cores --json FILE`")
+    if asked["by"] and not check:
+        faults.append("--by FOLDER: names by whose costs --check simulates a run; add that")
+    if check and (asked["path"] is not None or asked["rest"]):
+        faults.append(f"--check {check[0]}: the run has its own experiment; leave --config and its fields out")
     if faults:
         raise ConfigError(faults)
 
@@ -151,12 +166,16 @@ def _simulate(work: "Work", costs: "Costs", nodes: "Nodes", asked: Mapping[str, 
     return {"cells": [asdict(cell) for cell in cells]}
 
 
-def _check(folder: Path, json: Path | None) -> None:
-    from morphmlp.sizing.check import check_run
+def _check(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Print how far the simulation is from each run."""
+    from morphmlp.sizing.check import Machine, Run, check_run, check_table, costs_by
 
-    compared = check_run(folder)
-    print(compared.in_words())
-    write_json(json, compared)
+    machine = Machine.read(Path(asked["measured"][0]))
+    known = [Run.read(folder) for folder in asked["by"]]
+    runs = [Run.read(folder) for folder in asked["check"]]
+    checks = [check_run(run, costs_by(known, run), machine) for run in runs]
+    print(check_table(checks))
+    return {"machine": asdict(machine), "runs": [{**asdict(one), "error": one.error} for one in checks]}
 
 
 def _found(config: ExperimentConfig, *, clips: int, asked: Mapping[str, Any]) -> "Found":

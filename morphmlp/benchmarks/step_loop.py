@@ -88,11 +88,16 @@ def prepared_state(config: ExperimentConfig, device: torch.device) -> TrainState
     return state
 
 
-def run_steps(config: ExperimentConfig, state: TrainState, *, device: torch.device) -> Iterator[StepSummary]:
-    """Endless steps of the loop that runs take (`morphmlp.training.loop.loop.fit`)."""
+def run_steps(
+    config: ExperimentConfig, state: TrainState, *, device: torch.device, network: nn.Module | None = None
+) -> Iterator[StepSummary]:
+    """Endless steps of the loop that runs take (`morphmlp.training.loop.loop.fit`).
+
+    `network` is the state's model, wrapped for data parallelism where processes train together.
+    """
     recipe = recipe_in_memory(config)
     clips = ClipsInMemory(config, recipe.plan, pin_memory=device.type == "cuda")
-    for summary in fit(state, state.model, clips, recipe=recipe, device=device):
+    for summary in fit(state, network or state.model, clips, recipe=recipe, device=device):
         if not isinstance(summary, RoundSummary):
             yield summary
 

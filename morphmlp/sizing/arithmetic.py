@@ -12,7 +12,7 @@ BUSY = 0.95
 """Decode cores are counted so that they have at most this share of their time's work: queues stay short, and GPUs wait
 for less than the rest."""
 BUCKET_BYTES = 25 * 2**20
-"""Gradients that DistributedDataParallel exchanges at a time: the last of them can't hide behind the backward pass."""
+"""Gradients that DistributedDataParallel exchanges at a time, by default."""
 STORE_SHARE = 0.3
 """Of a node's memory that Ray gives its object store by default."""
 
@@ -25,8 +25,12 @@ class StepTimes:
     """Workers that have something to do: one GPU each, at most one per micro-batch."""
     compute_s: float
     """Of the worker with the most micro-batches."""
+    gradients_s: float = 0.0
+    """Sending all gradients round."""
+    buckets: int = 1
+    """That they go in."""
     exchange_s: float
-    """Gradients: what the last micro-batch's backward pass doesn't hide."""
+    """Of it, what the last micro-batch's backward pass doesn't hide."""
     spread: float
     """Micro-batches of a worker on average over those of the busiest: 1 where they divide evenly."""
 
@@ -45,22 +49,22 @@ def step_times(work: Work, costs: Costs, *, gpus: int, nodes: Nodes | None) -> S
     """A step on so many GPUs; without `nodes` the exchange of gradients takes no time.
 
     A ring sends 2 (n - 1) / n of the gradients over every link. The slowest link is a node's network, which its GPUs'
-    ring crosses once; inside one node nothing is counted.
+    ring crosses once; inside one node nothing is counted. Buckets are ready evenly over the last backward pass, and go
+    round one after the other: the last is never hidden, nor is the rest where the network is slower than that pass.
     """
     workers = min(gpus, work.micro_batches)
     each = -(-work.micro_batches // workers)
     micro_s = costs.step.seconds(work.micro_batch * work.clips_per_video)
-    exchange_s = 0.0
+    gradients_s, buckets = 0.0, -(-work.gradient_bytes // BUCKET_BYTES)
     if nodes is not None and workers > nodes.train.gpus:
-        bandwidth = nodes.train.network_gbit * GIGABIT
-        ring = 2 * (workers - 1) / workers
-        hidden_s = micro_s * (TRAINING_PASSES - 1) / TRAINING_PASSES
-        least = min(work.gradient_bytes, BUCKET_BYTES) * ring / bandwidth
-        exchange_s = max(least, work.gradient_bytes * ring / bandwidth - hidden_s)
+        gradients_s = work.gradient_bytes * 2 * (workers - 1) / workers / (nodes.train.network_gbit * GIGABIT)
+    backward_s = micro_s * (TRAINING_PASSES - 1) / TRAINING_PASSES
     return StepTimes(
         workers=workers,
         compute_s=each * micro_s,
-        exchange_s=exchange_s,
+        gradients_s=gradients_s,
+        buckets=buckets,
+        exchange_s=max(gradients_s / buckets, gradients_s - backward_s * (1 - 1 / buckets)),
         spread=work.micro_batches / workers / each,
     )
 

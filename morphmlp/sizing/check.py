@@ -1,24 +1,180 @@
-"""The simulation against a real run: its step time, from what its parts took."""
+"""The simulation against real runs whose workers and decode tasks share a machine's cores.
 
+A simulation starts from CPU seconds, which are measured whoever else waits for a core, and finds how long a step takes.
+They are the run's own, or those of other runs with fewer workers.
+"""
+
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 
-import numpy as np
+from tabulate import tabulate
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.errors import ConfigError
 from morphmlp.sizing.inputs import Work, work_of
-from morphmlp.sizing.steps import Setting, scattered, simulate_steps
+from morphmlp.sizing.steps import Setting, simulate_steps
 from morphmlp.training.record.accounting import TimeWindow, read_windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run's folder says of it."""
+
+    name: str
+    config: ExperimentConfig
+    work: Work
+    windows: Sequence[TimeWindow]
+    """With steps, the start left out."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """By its folder.
+
+        Raises:
+            ConfigError: It is none, or doesn't say what the simulation needs.
+        """
+        if not (folder / "experiment.yaml").is_file():
+            raise ConfigError([f"--check {folder}: is no run's folder: it has no experiment.yaml"])
+        config = load_config(folder / "experiment.yaml")
+        windows = [window for window in read_windows(folder / "progress.jsonl") if window.steps and not window.start_s]
+        faults = []
+        if config.ingest.cpus is None:
+            faults.append(f"--check {folder}: the run left its decode cores open; train with --ingest.cpus NUMBER")
+        if len(windows) < 2 or len({window.workers for window in windows}) > 1:
+            faults.append(f"--check {folder}: needs two reports or more after the first, all by as many workers")
+        if config.cluster.device == "cuda" or config.cluster.cpus_per_worker > 1:
+            faults.append(f"--check {folder}: is for workers that compute on one CPU each")
+        if faults:
+            raise ConfigError(faults)
+        return cls(name=folder.name, config=config, work=work_of(config, videos=None, val_videos=0), windows=windows)
+
+    @property
+    def workers(self) -> int:
+        """As many all the time."""
+        return self.windows[0].workers
+
+    @property
+    def steps(self) -> int:
+        """Over all windows."""
+        return sum(window.steps for window in self.windows)
+
+    def begins_epoch(self, window: TimeWindow) -> bool:
+        """Whether the window's first step is an epoch's: its stream of clips begins anew."""
+        return (window.step - window.steps) % self.work.steps_per_epoch == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What `benchmark.py shared-cores` found."""
+
+    processes: int
+    """As many as it has cores."""
+    exchange_s: float
+    """Of gradients, between all of them."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Machine":
+        """From the benchmark's JSON.
+
+        Raises:
+            ConfigError: It is another.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(processes=content["processes"], exchange_s=content["exchange_s"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ConfigError(
+                [f"--measured {path}: isn't a result of `benchmark.py shared-cores --json FILE`, which --check needs"]
+            ) from None
+
+    def exchange_of(self, workers: int) -> float:
+        """A ring of so many sends 2 (n - 1) / n of the gradients."""
+        return self.exchange_s * (1 - 1 / workers) / (1 - 1 / self.processes) if self.processes > 1 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedCosts:
+    """What a run took, where workers and ingest share cores: CPU seconds, and the wait at an epoch's start."""
+
+    workers: int
+    micro_batch: int
+    micro_s: float
+    """Of a micro-batch, in its worker's process: computing, and taking clips over, which Python does one by one."""
+    decode_s: float
+    """Of a video, in its decode task."""
+    besides_s: float
+    """Of a video, for whatever else the machine did meanwhile, Ray's own processes first of all."""
+    epoch_start_s: float
+    """Until an epoch's first decode task begins; 0 for a run of one epoch."""
+
+    @classmethod
+    def of(cls, run: Run) -> "SharedCosts":
+        """By a run's windows.
+
+        Raises:
+            ConfigError: They don't tell.
+        """
+        videos = run.steps * run.work.videos_per_step
+        worker_s, decode_s, node_s = (
+            sum(getattr(window, name) for window in run.windows)
+            for name in ("worker_cpu_s", "decode_cpu_s", "node_cpu_s")
+        )
+        if not worker_s or not node_s:
+            raise ConfigError([f"--check {run.name}: recorded no CPU times of its workers and their node"])
+        besides_s = max(0.0, node_s - worker_s - decode_s)
+        starts = [window.wait_s for window in run.windows if run.begins_epoch(window)]
+        first_s = run.work.task_videos * (decode_s + besides_s) / videos
+        return cls(
+            workers=run.workers,
+            micro_batch=run.work.micro_batch,
+            micro_s=worker_s / run.steps / run.work.micro_batches,
+            decode_s=decode_s / videos,
+            besides_s=besides_s / videos,
+            epoch_start_s=max(0.0, mean(starts) - first_s) if starts else 0.0,
+        )
+
+    def for_workers(self, other: "SharedCosts", workers: int) -> "SharedCosts":
+        """On the line through these costs and those of another number of workers: each brings its own ingest along."""
+        share = (workers - self.workers) / (other.workers - self.workers)
+        return replace(
+            self,
+            workers=workers,
+            **{
+                name: max(0.0, (1 - share) * getattr(self, name) + share * getattr(other, name))
+                for name in ("micro_s", "decode_s", "besides_s", "epoch_start_s")
+            },
+        )
+
+
+def costs_by(runs: Sequence[Run], run: Run) -> SharedCosts:
+    """The costs to simulate a run by: its own without `runs`, those of one, or on a line through those of two.
+
+    Raises:
+        ConfigError: They are of other micro-batches, or of the same number of workers.
+    """
+    found = [SharedCosts.of(one) for one in runs or [run]]
+    others = sorted({one.micro_batch for one in found} - {run.work.micro_batch})
+    if others:
+        raise ConfigError(
+            [f"--check {run.name}: has micro-batches of {run.work.micro_batch} videos, --by of {others[0]}"]
+        )
+    if len({one.workers for one in found}) < len(found) or len(found) > 2:
+        raise ConfigError(["--by: takes one run, or two with different numbers of workers"])
+    return found[0] if len(found) == 1 else found[0].for_workers(found[1], run.workers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """Steps of a run with one number of workers, validations and starts left out."""
 
+    name: str
     workers: int
+    micro_batch: int
     steps: int
+    costs: SharedCosts
     measured_step_s: float
     simulated_step_s: float
     measured_wait_share: float
@@ -30,70 +186,62 @@ class Check:
         """Of the simulated step, over the measured one."""
         return self.simulated_step_s / self.measured_step_s - 1
 
-    def in_words(self) -> str:
-        """One line."""
-        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
-        return (
-            f"{workers}, {self.steps} steps: a step took {self.measured_step_s * 1000:.4g} ms, simulated "
-            f"{self.simulated_step_s * 1000:.4g} ({self.error:+.1%}); waiting for data {self.measured_wait_share:.1%}, "
-            f"simulated {self.simulated_wait_share:.1%}"
-        )
 
-
-def check_run(folder: Path) -> Check:
-    """Compare a run, by its folder, with a simulation of its own parts.
-
-    Raises:
-        ConfigError: It isn't a run's folder, or doesn't say what the simulation needs.
-    """
-    if not (folder / "experiment.yaml").is_file():
-        raise ConfigError([f"--check {folder}: is no run's folder: it has no experiment.yaml"])
-    config = load_config(folder / "experiment.yaml")
-    if config.ingest.cpus is None:
-        raise ConfigError([f"--check {folder}: the run left its decode cores open; train with --ingest.cpus NUMBER"])
-    windows = [window for window in read_windows(folder / "progress.jsonl") if window.steps and not window.start_s]
-    return compare(config, work_of(config, videos=None, val_videos=0), windows, name=str(folder))
-
-
-def compare(config: ExperimentConfig, work: Work, windows: Sequence[TimeWindow], *, name: str) -> Check:
-    """A run's windows against a simulation of their means.
-
-    Time of computing and of decoding are the run's own, as is its fastest exchange of gradients; waits and the step as
-    a whole are the simulation's.
-
-    Raises:
-        ConfigError: Fewer than two windows, or several numbers of workers.
-    """
-    if len(windows) < 2 or len({window.workers for window in windows}) > 1:
-        raise ConfigError([f"--check {name}: needs two reports or more after the first, all by as many workers"])
-    workers, steps = windows[0].workers, sum(window.steps for window in windows)
-    each = -(-work.micro_batches // workers)
-    compute = np.array([window.compute_s / window.steps for window in windows])
-    measured = sum(window.compute_s + window.wait_s + window.all_reduce_s for window in windows) / steps
-    waited = sum(window.wait_s for window in windows) / steps
-    variation = float(compute.std() / compute.mean() * np.sqrt(steps / len(windows) * each))
+def check_run(run: Run, costs: SharedCosts, machine: Machine) -> Check:
+    """Simulate the steps of a run, after those until its first report."""
+    work, workers = run.work, run.workers
+    before = run.windows[0].step - run.windows[0].steps
     found = simulate_steps(
         Setting(
             workers=workers,
             micro_batches=work.micro_batches,
             micro_batch=work.micro_batch,
-            micro_s=sum(window.compute_s for window in windows) / steps / each,
-            exchange_s=min(window.all_reduce_s / window.steps for window in windows),
-            decode_s=sum(window.decode_cpu_s for window in windows)
-            / sum(window.clips for window in windows)
-            * work.clips_per_video,
-            cores=max(1, (config.ingest.cpus or workers) // workers),
+            micro_s=costs.micro_s,
+            exchange_s=machine.exchange_of(workers),
+            decode_s=costs.decode_s,
+            cores=max(1, (run.config.ingest.cpus or workers) // workers),
             task_videos=work.task_videos,
+            workers_per_node=workers,
+            shared_cores=machine.processes,
+            hand_over_s=costs.besides_s,
+            epoch_steps=work.steps_per_epoch,
+            epoch_start_s=costs.epoch_start_s,
         ),
-        warm_up=200,
-        steps=2000,
-        compute=scattered(np.random.default_rng(0), variation),
+        warm_up=before,
+        steps=run.windows[-1].step - before,
     )
+    measured = sum(window.compute_s + window.wait_s + window.all_reduce_s for window in run.windows) / run.steps
     return Check(
+        name=run.name,
         workers=workers,
-        steps=steps,
+        micro_batch=work.micro_batch,
+        steps=run.steps,
+        costs=costs,
         measured_step_s=measured,
         simulated_step_s=found.step_s,
-        measured_wait_share=waited / measured,
+        measured_wait_share=sum(window.wait_s for window in run.windows) / run.steps / measured,
         simulated_wait_share=found.data_wait_share,
     )
+
+
+def check_table(checks: Sequence[Check]) -> str:
+    """As Markdown, a run a row; costs in CPU milliseconds."""
+    rows = [
+        [
+            check.name,
+            check.workers,
+            check.micro_batch,
+            *(
+                f"{seconds * 1000:.3g}"
+                for seconds in (check.costs.micro_s, check.costs.decode_s, check.costs.besides_s)
+            ),
+            f"{check.measured_step_s * 1000:.1f}",
+            f"{check.simulated_step_s * 1000:.1f}",
+            f"{check.error:+.1%}",
+            f"{check.measured_wait_share:.1%}",
+            f"{check.simulated_wait_share:.1%}",
+        ]
+        for check in checks
+    ]
+    heads = ["run", "workers", "videos", "micro-batch", "decoding", "besides", "a step (ms)", "simulated", "error"]
+    return tabulate(rows, [*heads, "waiting for data", "simulated"], tablefmt="github", disable_numparse=True)

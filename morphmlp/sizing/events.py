@@ -1,4 +1,4 @@
-"""Discrete events in order of time, and a queue with servers: all that the simulations are made of."""
+"""Discrete events in order of time, cores that jobs share, and a queue: all that the simulations are made of."""
 
 import heapq
 from collections import deque
@@ -26,11 +26,59 @@ class Events:
             call()
 
 
+Serve = Callable[[float, Callable[[], None]], None]
+"""Do so many seconds of work, then call."""
+
+
+class SharedCores:
+    """Cores that all running jobs share evenly, each at most one: processor sharing, as an operating system does it.
+
+    With as many jobs as cores, or fewer, each has a core of its own.
+    """
+
+    def __init__(self, events: Events, cores: int) -> None:
+        self._events, self._cores = events, cores
+        self._work_s = 0.0  # what a job that is there from the start has got so far
+        self._since = 0.0
+        self._jobs: list[tuple[float, int, Callable[[], None]]] = []  # by the work at which they are done
+        self._number = count()
+        self._plan = 0  # only the latest plan counts
+
+    def run(self, cpu_s: float, done: Callable[[], None]) -> None:
+        """Compute for so long on one core, then call `done`."""
+        self._advance()
+        heapq.heappush(self._jobs, (self._work_s + cpu_s, next(self._number), done))
+        self._plan_next()
+
+    def _speed(self) -> float:
+        return min(1.0, self._cores / len(self._jobs))
+
+    def _advance(self) -> None:
+        if self._jobs:
+            self._work_s += (self._events.now - self._since) * self._speed()
+        self._since = self._events.now
+
+    def _plan_next(self) -> None:
+        self._plan += 1
+        if self._jobs:
+            left = max(0.0, self._jobs[0][0] - self._work_s)
+            self._events.after(left / self._speed(), lambda plan=self._plan: self._end_first(plan))  # type: ignore[misc]
+
+    def _end_first(self, plan: int) -> None:
+        if plan == self._plan:
+            self._advance()
+            self._work_s, _, done = heapq.heappop(self._jobs)
+            self._plan_next()
+            done()
+
+
 class Queue:
     """First come, first served, by so many servers: decode cores, or one network link."""
 
-    def __init__(self, events: Events, servers: int) -> None:
+    def __init__(self, events: Events, servers: int, serve: Serve | None = None) -> None:
+        """`serve`: where the servers' work is done, such as on shared cores; else each has all that it needs."""
         self._events = events
+        self._serve = serve or events.after
         self._free = servers
         self._waiting: deque[tuple[float, float, Callable[[], None]]] = deque()
         self.served = 0
@@ -51,7 +99,7 @@ class Queue:
             self.served += 1
             self.busy_s += service_s
             self.waited_s += self._events.now - since
-            self._events.after(service_s, lambda done=done: self._finish(done))  # type: ignore[misc]
+            self._serve(service_s, lambda done=done: self._finish(done))  # type: ignore[misc]
 
     def _finish(self, done: Callable[[], None]) -> None:
         self._free += 1

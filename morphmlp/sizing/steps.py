@@ -1,17 +1,21 @@
 """A simulation of optimiser steps: decode tasks, the network, micro-batches, slow workers, and the gradients' exchange.
 
-Each worker has its own decode cores and reads its tasks in the planned order, as a run's ingest does; clips reach the
-workers of a node over its one link. A step ends when the slowest worker has, and the gradients are exchanged. Left out:
-Ray's control plane, storage that is slower than its link, and traffic of gradients in the way of clips.
+Each worker has its own decode tasks at a time and reads them in the planned order, as a run's ingest does; clips reach
+the workers of a node over its one link. Where workers compute on CPUs, or ingest has no nodes of its own, all of a
+node's workers and decode tasks share its cores. Gradients are exchanged bucket by bucket, beside the backward pass, as
+DistributedDataParallel does; each bucket waits for the slowest worker. Left out: storage that is slower than its link,
+and traffic of gradients in the way of clips.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from morphmlp.data.stream.ray_dataset import TASKS_AHEAD
-from morphmlp.sizing.events import Events, Queue
+from morphmlp.sizing.events import Events, Queue, Serve, SharedCores
+from morphmlp.training.record.accounting import TRAINING_PASSES
 
 Draw = Callable[[float], float]
 """One time around its mean, seconds."""
@@ -40,9 +44,12 @@ class Setting:
     micro_batch: int
     """Its videos."""
     micro_s: float
-    """Computing one."""
+    """Computing one; CPU seconds where cores are shared."""
     exchange_s: float
-    """Gradients, after the slowest worker."""
+    """Sending all gradients round."""
+    buckets: int = 1
+    """That gradients go in. They are ready evenly over the backward pass of a worker's last micro-batch, behind which
+    all but the last can hide."""
     decode_s: float
     """CPU seconds of a video."""
     cores: int
@@ -52,6 +59,14 @@ class Setting:
     link_s: float = 0.0
     """Seconds that a video's clips take on the link of their training node."""
     workers_per_node: int = 1
+    shared_cores: int | None = None
+    """Cores of a node that its workers and decode tasks share; None: GPUs compute, and ingest has cores of its own."""
+    hand_over_s: float = 0.0
+    """CPU seconds of a video between its decode task and the training loop, in the worker's process."""
+    epoch_steps: int | None = None
+    """Steps until the stream of clips begins anew; None: never."""
+    epoch_start_s: float = 0.0
+    """From a stream's beginning to the start of its first decode tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +75,12 @@ class SimulatedSteps:
 
     step_s: float
     compute_share: float
+    """Where cores are shared, with the waiting for one."""
     data_wait_share: float
     slower_wait_share: float
     """Waiting for the slowest worker."""
     exchange_share: float
+    """Of gradients, where no computing hides it."""
     decode_busy: float
     """Share of the decode cores' time, their start included."""
 
@@ -71,22 +88,29 @@ class SimulatedSteps:
 class _Worker:
     """One worker with its ingest."""
 
-    def __init__(self, run: "_Run", index: int, link: Queue) -> None:
+    def __init__(self, run: "_Run", index: int, link: Queue, serve: Serve) -> None:
         setting = run.setting
-        self._run, self._link = run, link
-        self.decoding = Queue(run.events, setting.cores)
+        self._run, self._link, self._serve = run, link, serve
+        self.decoding = Queue(run.events, setting.cores, serve)
         self._batches = len(range(index, setting.micro_batches, setting.workers))
         self._of_task = max(1, setting.task_videos // setting.micro_batch)
+        self._idle_since: float | None = None
+        self._left = 0  # micro-batches of this step
+        self.began = self.ended = 0.0
+        """The step's last micro-batch."""
+        self.compute_s = self.wait_s = 0.0
+
+    def begin_epoch(self) -> None:
+        """A stream of its own, with nothing decoded yet."""
+        setting = self._run.setting
         self._made, self._read = 0, 0  # tasks
         self._arrived: set[int] = set()
-        self._ready = 0  # micro-batches
-        self._taken = 0  # micro-batches, over all steps
-        self._left = 0  # of this step
-        self._idle_since: float | None = None
-        self.compute_s = self.wait_s = 0.0
-        self._decode_ahead()
+        self._ready, self._taken = 0, 0  # micro-batches
+        self._all = math.inf if setting.epoch_steps is None else setting.epoch_steps * self._batches
+        self._run.events.after(setting.epoch_start_s, self._decode_ahead)
 
     def begin_step(self) -> None:
+        self.began = self.ended = self._run.events.now
         self._left = self._batches
         self._next()
 
@@ -101,24 +125,37 @@ class _Worker:
             self._left -= 1
             self._taken += 1
             self._decode_ahead()
-            seconds = run.compute(run.setting.micro_s)
-            self.compute_s += seconds
-            run.events.after(seconds, self._next)
+            self.began = run.events.now
+            self._serve(run.compute(run.setting.micro_s), self._end_micro_batch)
+
+    def _end_micro_batch(self) -> None:
+        self.ended = self._run.events.now
+        self.compute_s += self.ended - self.began
+        self._next()
 
     def _decode_ahead(self) -> None:
         """As many tasks as may wait: made, and not yet all taken."""
         setting = self._run.setting
         while self._made - self._taken // self._of_task < TASKS_AHEAD * setting.cores:
-            videos = self._of_task * setting.micro_batch
+            batches = int(min(self._of_task, self._all - self._made * self._of_task))
+            if batches <= 0:  # the epoch's last is made
+                return
             task, self._made = self._made, self._made + 1
+            videos = batches * setting.micro_batch
             seconds = self._run.decode(videos * setting.decode_s)
             self.decoding.submit(seconds, lambda task=task, videos=videos: self._send(task, videos))  # type: ignore[misc]
 
     def _send(self, task: int, videos: int) -> None:
         if self._run.setting.link_s == 0:
+            self._hand_over(task, videos)
+        else:
+            self._link.submit(videos * self._run.setting.link_s, lambda: self._hand_over(task, videos))
+
+    def _hand_over(self, task: int, videos: int) -> None:
+        if self._run.setting.hand_over_s == 0:
             self._arrive(task)
         else:
-            self._link.submit(videos * self._run.setting.link_s, lambda: self._arrive(task))
+            self._serve(videos * self._run.setting.hand_over_s, lambda: self._arrive(task))
 
     def _arrive(self, task: int) -> None:
         """In the planned order: a task that is late holds up those behind it."""
@@ -139,20 +176,42 @@ class _Run:
     def __init__(self, setting: Setting, compute: Draw, decode: Draw) -> None:
         self.setting, self.compute, self.decode = setting, compute, decode
         self.events = Events()
-        nodes = -(-setting.workers // setting.workers_per_node)
-        links = [Queue(self.events, 1) for _ in range(nodes)]
+        nodes = [(Queue(self.events, 1), self._cores()) for _ in range(-(-setting.workers // setting.workers_per_node))]
         self.workers = [
-            _Worker(self, index, links[index // setting.workers_per_node]) for index in range(setting.workers)
+            _Worker(self, index, *nodes[index // setting.workers_per_node]) for index in range(setting.workers)
         ]
         self.steps = 0
+        self.exchange_s = 0.0
+        """Of it what no worker's computing hides."""
         self._there = 0
         self._begin()
+
+    def _cores(self) -> Serve:
+        """Of one node: where its work is done."""
+        if (cores := self.setting.shared_cores) is None:
+            return self.events.after
+        return SharedCores(self.events, cores).run
 
     def arrive(self) -> None:
         """One worker has done its part of the step."""
         self._there += 1
         if self._there == self.setting.workers:
-            self.events.after(self.setting.exchange_s, self._end)
+            left = self._exchanged() - self.events.now
+            self.exchange_s += left
+            self.events.after(left, self._end)
+
+    def _exchanged(self) -> float:
+        """When the last bucket of gradients has been round: one after the other, each when all workers have it.
+
+        Buckets are ready evenly over the backward pass of a worker's last micro-batch.
+        """
+        number = self.setting.buckets
+        ended = np.array([worker.ended for worker in self.workers])
+        backward_s = (ended - [worker.began for worker in self.workers]) * (TRAINING_PASSES - 1) / TRAINING_PASSES
+        done = 0.0
+        for later in range(number - 1, -1, -1):
+            done = max(done, float((ended - backward_s * later / number).max())) + self.setting.exchange_s / number
+        return done
 
     def _end(self) -> None:
         self.steps += 1
@@ -160,17 +219,21 @@ class _Run:
 
     def _begin(self) -> None:
         self._there = 0
+        if self.steps % (self.setting.epoch_steps or math.inf) == 0:
+            for worker in self.workers:
+                worker.begin_epoch()
         for worker in self.workers:
             worker.begin_step()
 
-    def until(self, steps: int) -> tuple[float, float, float, float]:
-        """Go on to the end of this step: the time, and all workers' computing, waiting for data, decoding."""
+    def until(self, steps: int) -> tuple[float, float, float, float, float]:
+        """Go on to the end of this step: the time; all workers' computing, waiting for data, decoding; exchange."""
         self.events.run(lambda: self.steps >= steps)
         return (
             self.events.now,
             sum(worker.compute_s for worker in self.workers),
             sum(worker.wait_s for worker in self.workers),
             sum(worker.decoding.busy_s for worker in self.workers),
+            self.exchange_s,
         )
 
 
@@ -185,9 +248,11 @@ def simulate_steps(
     run = _Run(setting, compute, decode)
     before = run.until(warm_up)
     after = run.until(warm_up + steps)
-    wall_s, computed_s, waited_s, decoded_s = (late - early for early, late in zip(before, after, strict=True))
+    wall_s, computed_s, waited_s, decoded_s, exchange_s = (
+        late - early for early, late in zip(before, after, strict=True)
+    )
     all_s = wall_s * setting.workers
-    exchange = setting.exchange_s * steps / wall_s
+    exchange = exchange_s / wall_s
     return SimulatedSteps(
         step_s=wall_s / steps,
         compute_share=computed_s / all_s,

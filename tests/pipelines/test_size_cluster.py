@@ -16,6 +16,7 @@ ingest: {cpus: 16, memory_gib: 64, network_gbit: 25, hour_price: 1}
 """
 
 
+CHECK = ["--check", "docs"]
 K400 = "experiments/k400/morphmlp_s_16x4.yaml"
 
 
@@ -59,9 +60,14 @@ def test_a_cluster_is_sized_and_written(size, tmp_path):
             ["--config", K400, "--write", "cluster.yaml", "--scale", "--figure", "plot.txt"],
             ["--write: needs --prices", "--scale: needs --prices", "--figure plot.txt: isn't .png or .svg"],
         ),
-        (["--check", "docs"], ["--check docs: is no run's folder"]),  # without --config: the run has its own
-        (["--check", "docs", "--config", K400], ["--check docs: the run has its own experiment"]),
-        (["--check", "docs", "--train.epochs", "3"], ["--check docs: the run has its own experiment"]),
+        (
+            [*CHECK, "--measured", "docs/no.json"],
+            ["--measured docs/no.json: isn't a result of `benchmark.py shared-cores"],
+        ),
+        (CHECK, ["--check FOLDER: needs --measured FILE"]),
+        (["--by", "docs"], ["--by FOLDER: names by whose costs"]),
+        ([*CHECK, "--measured", "x.json", "--config", K400], ["--check docs: the run has its own experiment"]),
+        ([*CHECK, "--measured", "x.json", "--train.epochs", "3"], ["--check docs: the run has its own experiment"]),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_line_each(size, arguments, faults):

@@ -1,6 +1,7 @@
 """Where a run's time went, what it used and what held it up: hours, cost, rates, shares, and a verdict in words."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -60,6 +61,8 @@ class TimeWindow:
     """CPU seconds that decoding the steps' videos took, over all workers."""
     worker_cpu_s: float = 0.0
     """CPU seconds of all workers' processes, their start included, and of decoding validation videos."""
+    node_cpu_s: float = 0.0
+    """CPU seconds that the first worker's node was busy, with whatever it does; 0 where the system doesn't tell."""
 
     @property
     def other_s(self) -> float:
@@ -74,6 +77,16 @@ class TimeWindow:
     def from_plain(cls, numbers: Mapping[str, float]) -> Self:
         """Back from a report."""
         return TypeAdapter(cls).validate_python(numbers)
+
+
+def node_busy_s() -> float:
+    """CPU seconds that this machine has been busy since its start, over all cores; 0 where it doesn't tell as Linux."""
+    try:
+        first, *_ = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _iowait, interrupts, soft, *_ = map(int, first.split()[1:])
+    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def without_repeats(windows: Sequence[TimeWindow]) -> list[TimeWindow]:

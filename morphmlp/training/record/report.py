@@ -18,7 +18,7 @@ from morphmlp.line_file import read_json_lines
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.tasks.task import Counts
 from morphmlp.training.loop.loop import Recipe, RoundSummary, StepSummary, StepTotals
-from morphmlp.training.record.accounting import TRAINING_PASSES, TimeWindow
+from morphmlp.training.record.accounting import TRAINING_PASSES, TimeWindow, node_busy_s
 
 
 class Report(TypedDict, total=False):
@@ -94,6 +94,8 @@ class Reporter:
     """Epoch, counted from 1, and steps taken, at the last report."""
     _since: float = field(init=False)
     """When the last report was made."""
+    _node_cpu_s: float = field(init=False)
+    """CPU seconds of the node until then."""
     _begun: bool = False
     """A first batch was there."""
     _start_s: float = 0.0
@@ -108,7 +110,7 @@ class Reporter:
 
     def __post_init__(self) -> None:
         """Begin to account for time."""
-        self._since = time.perf_counter()
+        self._since, self._node_cpu_s = time.perf_counter(), node_busy_s()
 
     def add_start(self, workers: int, step: int) -> None:
         """Add the number of workers of a group that continues after so many steps."""
@@ -191,8 +193,9 @@ class Reporter:
             compute_s=sum(step.times.compute_s for step in steps),
             all_reduce_s=sum(step.times.all_reduce_s for step in steps),
             decode_cpu_s=0.0 if totals is None else float(totals.decode_cpu_s.sum()),
+            node_cpu_s=(node_cpu_s := node_busy_s()) - self._node_cpu_s,
         )
-        self._since = now
+        self._since, self._node_cpu_s = now, node_cpu_s
         return window
 
     def _add_window(self, window: TimeWindow) -> dict[str, float]:

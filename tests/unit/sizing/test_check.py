@@ -1,53 +1,126 @@
-"""A run's windows against the simulation: steps whose bottleneck is known come out as they were."""
+"""Runs against the simulation: what was worked out by hand from a run's CPU seconds comes out."""
 
+import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from morphmlp.config import load_config
+from morphmlp.config.loading import config_to_mapping
 from morphmlp.errors import ConfigError
-from morphmlp.sizing.check import check_run, compare
+from morphmlp.sizing.check import Machine, Run, SharedCosts, check_run, check_table, costs_by
 from morphmlp.sizing.inputs import work_of
 from morphmlp.training.record.accounting import TimeWindow
 
 DEMO = Path(__file__).parents[3] / "experiments" / "demo" / "morphmlp_demo.yaml"
-WORK = work_of(load_config(DEMO), videos=640, val_videos=0)  # 16 videos a step in micro-batches of 8, one clip each
+TWO_CORES = Machine(processes=2, exchange_s=0.0)
+DECODE_S, BESIDES_S, START_S = 0.003, 0.002, 0.5  # of a video, and of an epoch
 
 
-def window(step, *, workers, compute_s, wait_s, decode_s):
-    return TimeWindow(
-        epoch=1, step=step, steps=10, workers=workers, clips=160, wall_s=10, start_s=0, wait_s=10 * wait_s,
-        compute_s=10 * compute_s, all_reduce_s=0.1, decode_cpu_s=160 * decode_s,
-    )  # fmt: skip
+@cache
+def work(micro_batch):
+    config = load_config(DEMO, {"train.micro_batch_size": micro_batch, "train.epochs": 2})
+    return work_of(config, videos=640, val_videos=0)
+
+
+def run_of(*, workers, step_s, worker_s=0.2, micro_batch=8):
+    """Two epochs of 40 steps of 16 videos, reported every 20 steps, without the start's first 20."""
+    changes = {"ingest.cpus": workers, "cluster.num_workers": workers, "train.micro_batch_size": micro_batch}
+    first_s = START_S + 16 * (DECODE_S + BESIDES_S)
+    windows = [
+        TimeWindow(
+            epoch=1 + step // 41, step=step, steps=20, workers=workers, clips=320, wall_s=20 * step_s + 1, start_s=0,
+            wait_s=first_s * (step == 60), compute_s=20 * (step_s - 0.01), all_reduce_s=0.2,
+            decode_cpu_s=320 * DECODE_S, worker_cpu_s=20 * worker_s,
+            node_cpu_s=20 * worker_s + 320 * (DECODE_S + BESIDES_S),
+        )
+        for step in (40, 60, 80)
+    ]  # fmt: skip
+    return Run(name="a run", config=load_config(DEMO, changes), work=work(micro_batch), windows=windows)
+
+
+ONE = run_of(workers=1, step_s=0.2)
+AHEAD_S = 64 * (DECODE_S + BESIDES_S)
+"""Of clips that wait already after 20 steps, for each worker: four tasks of 16 videos."""
+
+
+def test_costs_are_those_of_the_windows():
+    costs = SharedCosts.of(ONE)
+    assert (costs.workers, costs.micro_batch, costs.micro_s) == (1, 8, pytest.approx(0.1))
+    assert (costs.decode_s, costs.besides_s) == (pytest.approx(DECODE_S), pytest.approx(BESIDES_S))
+    assert costs.epoch_start_s == pytest.approx(START_S)
 
 
 @pytest.mark.parametrize(
-    ("workers", "cpus", "compute_s", "decode_s", "wait_s"),
+    ("workers", "micro_batch", "step_s"),
     [
-        (1, 1, 0.4, 0.01, 0.0),
-        (2, 2, 0.2, 0.01, 0.0),
-        (1, 1, 0.4, 0.05, 0.39),  # 16 videos take 0.8 s
-        (2, 2, 0.2, 0.05, 0.19),  # 8 videos for each worker take 0.4 s
-        (1, 2, 0.4, 0.05, 0.0),
+        (1, 8, 0.2),  # the second core decodes
+        # All the work over two cores, 60 x (0.2 + 16 x 0.005), without what had been done before.
+        (2, 8, (60 * 0.28 - 2 * AHEAD_S) / 2 / 60),
+        (2, 4, (60 * 0.28 - 2 * AHEAD_S) / 2 / 60),
+        (4, 4, (60 * 0.28 - 4 * AHEAD_S) / 2 / 60),
     ],
 )
-def test_a_run_with_a_known_bottleneck_is_met(workers, cpus, compute_s, decode_s, wait_s):
-    config = load_config(DEMO, {"ingest.cpus": cpus, "cluster.num_workers": workers})
-    windows = [
-        window(step, workers=workers, compute_s=compute_s, wait_s=wait_s, decode_s=decode_s) for step in (10, 20, 30)
-    ]
-    found = compare(config, WORK, windows, name="a run")
-    assert found.measured_step_s == pytest.approx(compute_s + wait_s + 0.01)
-    assert found.error == pytest.approx(0, abs=0.01)
-    assert found.simulated_wait_share == pytest.approx(found.measured_wait_share, abs=0.01)
-    assert found.in_words().startswith(f"{workers} worker{'s' if workers > 1 else ''}, 30 steps: ")
+def test_steps_that_were_worked_out_by_hand_are_met(workers, micro_batch, step_s):
+    run = run_of(workers=workers, step_s=step_s, micro_batch=micro_batch)
+    found = check_run(run, costs_by([], run), TWO_CORES)
+    assert found.measured_step_s == pytest.approx(step_s + 0.58 / 60)
+    assert found.error == pytest.approx(0, abs=0.03)
+    assert found.simulated_wait_share == pytest.approx(found.measured_wait_share, abs=0.02)
+    assert (found.workers, found.steps) == (workers, 60)
 
 
-def test_what_is_no_such_run_is_refused(tmp_path):
+def test_a_run_that_was_slower_shows_as_an_error():
+    found = check_run(run_of(workers=2, step_s=0.2), costs_by([ONE], run_of(workers=2, step_s=0.2)), TWO_CORES)
+    assert found.error == pytest.approx(0.143 / 0.21 - 1, abs=0.02)
+    assert f"{found.error:+.1%}" in check_table([found])
+
+
+def test_costs_of_more_workers_lie_on_a_line_through_those_of_two_runs():
+    one, two = (run_of(workers=number, step_s=0.2, worker_s=0.16 + 0.04 * number, micro_batch=4) for number in (1, 2))
+    more = run_of(workers=4, step_s=0.2, micro_batch=4)
+    assert costs_by([one, two], more).micro_s == pytest.approx(0.08)  # a quarter of 0.16 + 4 x 0.04
+    assert costs_by([one, two], more).decode_s == pytest.approx(DECODE_S)
+    assert costs_by([two], more).micro_s == pytest.approx(0.06)
+
+
+@pytest.mark.parametrize(("workers", "exchange_s"), [(1, 0.0), (2, 0.02), (3, 0.08 / 3), (4, 0.03)])
+def test_gradients_go_round_in_a_ring(workers, exchange_s):
+    assert replace(TWO_CORES, exchange_s=0.02).exchange_of(workers) == pytest.approx(exchange_s)
+
+
+@pytest.mark.parametrize(
+    ("changes", "windows", "fault"),
+    [
+        ({}, [], "needs two reports or more"),
+        ({}, [replace(ONE.windows[0], start_s=3.0), ONE.windows[1]], "needs two reports or more"),
+        ({}, [ONE.windows[0], replace(ONE.windows[1], workers=2)], "needs two reports or more"),
+        ({"ingest.cpus": None}, ONE.windows, "left its decode cores open"),
+        ({"cluster.cpus_per_worker": 2}, ONE.windows, "for workers that compute on one CPU each"),
+        ({"data.train": "nowhere.parquet"}, ONE.windows, "no such manifest: nowhere.parquet"),  # all else is well
+    ],
+)
+def test_a_run_that_does_not_say_enough_is_refused(tmp_path, changes, windows, fault):
+    config = load_config(DEMO, {"ingest.cpus": 1, **changes})
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(config_to_mapping(config)))
+    lines = [json.dumps({"window": window.to_plain()}) + "\n" for window in windows]
+    (tmp_path / "progress.jsonl").write_text("".join(lines))
+    with pytest.raises(ConfigError, match=fault):
+        Run.read(tmp_path)
+
+
+def test_what_is_no_run_or_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="is no run's folder"):
-        check_run(tmp_path)
-    one = window(10, workers=1, compute_s=0.4, wait_s=0, decode_s=0.01)
-    for windows in ([], [one], [one, replace(one, workers=2)]):
-        with pytest.raises(ConfigError, match="needs two reports or more"):
-            compare(load_config(DEMO), WORK, windows, name="a run")
+        Run.read(tmp_path)
+    (tmp_path / "other.json").write_text('{"contention": 1.1}')
+    with pytest.raises(ConfigError, match=r"other\.json: isn't a result of `benchmark\.py shared-cores"):
+        Machine.read(tmp_path / "other.json")
+    with pytest.raises(ConfigError, match="recorded no CPU times"):
+        SharedCosts.of(replace(ONE, windows=[replace(window, node_cpu_s=0.0) for window in ONE.windows]))
+    with pytest.raises(ConfigError, match="micro-batches of 4 videos, --by of 8"):
+        costs_by([ONE], run_of(workers=2, step_s=0.14, micro_batch=4))
+    with pytest.raises(ConfigError, match="two with different numbers of workers"):
+        costs_by([ONE, ONE], ONE)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from morphmlp.sizing.events import Events, Queue
+from morphmlp.sizing.events import Events, Queue, SharedCores
 
 
 def test_calls_come_by_time_and_then_as_they_were_planned():
@@ -31,6 +31,41 @@ def test_random_arrivals_wait_as_pollaczek_and_khinchine_say(service, factor, lo
     assert queue.served == arrivals
     assert queue.busy_s / events.now == pytest.approx(load, rel=0.02)
     assert queue.waited_s / arrivals == pytest.approx(factor * load / (1 - load), rel=0.08)
+
+
+@pytest.mark.parametrize("service", ["constant", "exponential", "two kinds"])
+@pytest.mark.parametrize("load", [0.3, 0.7])
+def test_random_jobs_on_a_shared_core_stay_as_long_as_kleinrock_says(service, load):
+    # M/G/1 with processor sharing: 1 / (1 - load) service times, whatever their distribution.
+    events, rng, arrivals = Events(), np.random.default_rng(11), 20_000
+    core, gaps, stays = SharedCores(events, 1), rng.exponential(1 / load, arrivals), []
+    draw = {
+        "constant": lambda: 1.0,
+        "exponential": rng.exponential,
+        "two kinds": lambda: float(rng.choice([0.5, 2.0], p=[2 / 3, 1 / 3])),
+    }[service]
+
+    def arrive(number: int) -> None:
+        since = events.now
+        core.run(draw(), lambda: stays.append(events.now - since))
+        if number + 1 < arrivals:
+            events.after(gaps[number + 1], lambda: arrive(number + 1))
+
+    events.after(gaps[0], lambda: arrive(0))
+    events.run(lambda: False)
+    assert len(stays) == arrivals
+    assert np.mean(stays) == pytest.approx(1 / (1 - load), rel=0.08)
+
+
+def test_shared_cores_give_each_job_one_core_at_most_and_else_an_even_share():
+    events, ends = Events(), {}
+    cores = SharedCores(events, 2)
+    for delay_s, name, cpu_s in [(0, "a", 3.0), (0, "b", 1.0), (0.5, "c", 1.0)]:
+        events.after(delay_s, lambda name=name, cpu_s=cpu_s: cores.run(cpu_s, lambda: ends.update({name: events.now})))
+    events.run(lambda: False)
+    # To 0.5 s a and b alone. Then three on two cores: b has 0.5 left, done at 0.5 + 0.5 x 3/2 = 1.25. c has 0.5 left
+    # then, a 2.0, and each has a core again.
+    assert ends == {"b": pytest.approx(1.25), "c": pytest.approx(1.75), "a": pytest.approx(3.25)}
 
 
 @pytest.mark.parametrize(("servers", "jobs"), [(1, 5), (3, 7), (8, 8)])

@@ -58,6 +58,54 @@ def test_constant_times_give_the_bottleneck_exactly(changes, bottleneck):
         )
 
 
+@pytest.mark.parametrize(
+    ("workers", "micro_batches", "cores", "video_s", "step_s"),
+    [
+        (1, 2, 2, 0.005, 0.2),  # the other core decodes
+        (2, 2, 2, 0.005, 0.12),  # (0.2 + 0.04) / 2: all that there is to do over all cores
+        (4, 4, 2, 0.005, 0.24),
+        (4, 8, 3, 0.005, 0.32),
+        (2, 2, 4, 0.005, 0.1),  # a core for everyone
+        (3, 4, 2, 1e-9, 0.25),  # one has two: three on two cores, then the second alone
+    ],
+)
+def test_shared_cores_do_all_the_work_there_is(workers, micro_batches, cores, video_s, step_s):
+    setting = replace(
+        PLAIN,
+        workers=workers,
+        micro_batches=micro_batches,
+        exchange_s=0.0,
+        decode_s=0.6 * video_s,
+        hand_over_s=0.4 * video_s,
+        task_videos=4,
+        workers_per_node=workers,
+        shared_cores=cores,
+    )
+    found = simulate_steps(setting, warm_up=100, steps=400)
+    assert found.step_s == pytest.approx(step_s, rel=0.02)
+
+
+@pytest.mark.parametrize("exchange_s", [0.01, 0.04, 0.2])
+@pytest.mark.parametrize("buckets", [1, 4])
+def test_buckets_of_gradients_hide_behind_the_backward_pass(exchange_s, buckets):
+    # A naive clock of one step: 0.2 s of computing, of which the last 2/3 x 0.1 s are the last backward pass.
+    done, backward_s = 0.0, 0.1 * 2 / 3
+    for number in range(buckets):
+        there = 0.2 - backward_s + backward_s * (number + 1) / buckets
+        done = max(done, there) + exchange_s / buckets
+    found = simulate_steps(replace(PLAIN, exchange_s=exchange_s, buckets=buckets), warm_up=10, steps=50)
+    assert found.step_s == pytest.approx(done)
+    assert found.exchange_share == pytest.approx((done - 0.2) / done)
+
+
+def test_each_epoch_waits_for_its_first_clips():
+    setting = replace(PLAIN, epoch_steps=10, epoch_start_s=0.5)
+    found = simulate_steps(setting, warm_up=10, steps=30)
+    # 0.5 s until the first task starts, and 16 videos x 0.01 s; three epochs of ten steps.
+    assert found.step_s == pytest.approx(0.23 + (0.5 + 0.16) / 10)
+    assert found.data_wait_share == pytest.approx(0.066 / found.step_s)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 8, 64])
 def test_exponential_times_wait_for_the_slowest_as_harmonic_numbers_say(workers):
     rng = np.random.default_rng(3)

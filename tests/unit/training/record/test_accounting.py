@@ -1,6 +1,8 @@
 """What a run used, what held it up, and the arithmetic of the verdict."""
 
 import json
+import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,7 @@ from morphmlp.training.record.accounting import (
     TimeWindow,
     account_table,
     epoch_points,
+    node_busy_s,
     read_windows,
     run_account,
     training_cpu_s,
@@ -240,6 +243,13 @@ def test_cpu_time_of_steps_that_were_taken_again_counts_each_time():
     first, again = (replace(window(cpu_s=3.0), worker_cpu_s=2.0) for _ in range(2))
     assert without_repeats([first, again]) == [again]
     assert training_cpu_s([first, again]) == 10.0
+
+
+def test_a_busy_node_is_told_as_long_as_a_process_computes():
+    before_s, process_s, began = node_busy_s(), time.process_time(), time.perf_counter()
+    while time.process_time() - process_s < 0.1:
+        pass
+    assert 0.08 <= node_busy_s() - before_s <= (time.perf_counter() - began) * (os.cpu_count() or 1) + 0.1
 
 
 def test_windows_written_before_cpu_time_was_told_are_read(tmp_path):

@@ -120,6 +120,14 @@ def test_time_until_the_first_batch_is_the_start_and_slows_no_step(run):
     assert [(window.start_s, window.wait_s, window.workers) for window in windows] == [(9.0, 1.0, 3), (0.0, 1.0, 3)]
 
 
+def test_a_window_has_the_cpu_time_of_its_node(run, monkeypatch):
+    busy = iter([50.0, 57.5, 60.0])
+    monkeypatch.setattr(report, "node_busy_s", lambda: next(busy))
+    run.reporter = reporter_of()
+    run.step(0)
+    assert [run.reporter.take()["window"]["node_cpu_s"] for _ in range(2)] == [7.5, 2.5]
+
+
 def test_time_beside_the_steps_is_told(run):
     """A report at the end of an epoch, after its validation, has no step of its own."""
     run.step(0)
