@@ -243,5 +243,6 @@ def check_table(checks: Sequence[Check]) -> str:
         ]
         for check in checks
     ]
-    heads = ["run", "workers", "videos", "micro-batch", "decoding", "besides", "a step (ms)", "simulated", "error"]
-    return tabulate(rows, [*heads, "waiting for data", "simulated"], tablefmt="github", disable_numparse=True)
+    heads = ["run", "workers", "micro-batch (videos)", "its cost", "decoding", "besides", "a step (ms)", "simulated"]
+    heads += ["error", "waiting for data", "simulated"]
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
