@@ -22,7 +22,8 @@ _MEMORY = re.compile(
     r"Memory on the node \(IP: (?P<ip>[^,)]+).*? was (?P<used>[\d.]+)GB(?: used)? / (?P<limit>[\d.]+)GB"
 )
 _ENDED = re.compile(r"Selected to kill: .*?name=(?P<name>[^,]+),")
-_USER = re.compile(r"^(?P<pid>\d+)\s+(?P<gigabytes>[\d.]+)\s+(?P<command>\S.*)$", re.M)
+_USER = re.compile(r"^(\d+)\s+([\d.]+)\s+(\S.*)$", re.M)
+_FOLDERS = re.compile(r"(?<!\S)/\S*/(?=\S)")
 _USERS_NAMED = 3
 _LONGEST_COMMAND = 50
 
@@ -72,8 +73,9 @@ def failure_reason(error: BaseException) -> str:
     if "actor" in text and "died" in text:  # a process that is gone; Ray's text has many lines
         detail = next((found["detail"] for line in lines if (found := _EXIT_DETAIL.search(line))), _cause(lines))
         return f"its process is gone: {detail}"[:_LONGEST_REASON]
-    # Of a lost connection all but the first line are frames of a stack.
-    said = lines[0].strip() if _NOTICED.search(lines[0]) else _cause(lines)
+    # Of a lost connection all but the first line are frames of a stack, of lacking memory a list of processes.
+    first = _NOTICED.search(lines[0]) or type(error).__name__ == "OutOfMemoryError"
+    said = lines[0].strip() if first else _cause(lines)
     return f"{type(error).__name__}: {said}"[:_LONGEST_REASON]
 
 
@@ -92,8 +94,8 @@ def _memory_text(text: str) -> str | None:
     if (node := _MEMORY.search(text)) is None:
         return None
     users = [
-        f"{user['command'][:_LONGEST_COMMAND].strip()} ({float(user['gigabytes']):.1f} GB, process {user['pid']})"
-        for user in list(_USER.finditer(text))[:_USERS_NAMED]
+        f"{_FOLDERS.sub('', command)[:_LONGEST_COMMAND].strip()} ({float(gigabytes):.1f} GB, process {pid})"
+        for pid, gigabytes, command in _USER.findall(text)[:_USERS_NAMED]
     ]
     ended = ", ".join(dict.fromkeys(found["name"] for found in _ENDED.finditer(text))) or "a process"
     in_use = f"{float(node['used']):.1f} of {float(node['limit']):.1f} GB in use"

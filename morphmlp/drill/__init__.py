@@ -15,6 +15,7 @@ STOP_NAMES = (
         "slow-storage",
         "upload-killed",
         "elastic",
+        *("helpers-killed", "decoding-killed"),
     ),
 )
 """In the order of the table; `trials.STOPS` has each one's code."""

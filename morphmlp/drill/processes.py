@@ -13,8 +13,6 @@ from morphmlp.drill import DrillError
 MARK = "MORPHMLP_DRILL"
 """Environment variable that all processes of a trial inherit; its value is the trial's folder."""
 END_PATIENCE_S = 30.0
-_CONTROLLER = b"ray::TrainController"
-"""What Ray calls its process."""
 _LEDGER_FILE = re.compile(r"-worker(\d+)-of-\d+\.jsonl$")
 
 
@@ -76,6 +74,16 @@ def training_worker(folder: Path, ledger: Path, rank: int) -> int:
     return workers[rank]
 
 
+def processes_named(folder: Path, name: str) -> list[int]:
+    """Ids of a trial's processes with this in their command lines; Ray's are called `ray::` and their actor or task."""
+    found = []
+    for pid in marked_processes(folder):
+        with contextlib.suppress(OSError):  # it has ended
+            if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
 def train_controller(folder: Path) -> int:
     """Process id of Ray Train's controller.
 
@@ -85,11 +93,10 @@ def train_controller(folder: Path) -> int:
     Raises:
         DrillError: There is none.
     """
-    for pid in marked_processes(folder):
-        with contextlib.suppress(OSError):  # it has ended
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(_CONTROLLER):
-                return pid
-    raise DrillError(f"no controller is running in {folder}")
+    found = processes_named(folder, "ray::TrainController")
+    if not found:
+        raise DrillError(f"no controller is running in {folder}")
+    return found[0]
 
 
 def training_workers(folder: Path, ledger: Path) -> dict[int, int]:

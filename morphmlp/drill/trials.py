@@ -32,6 +32,7 @@ from morphmlp.drill.stops import (
     WorkerKilled,
 )
 from morphmlp.drill.stops_around import Elastic, MlflowDown, NodeLost, SlowStorage, UploadKilled
+from morphmlp.drill.stops_memory import DecodingKilled, HelpersKilled
 from morphmlp.errors import MorphMLPError
 from morphmlp.progress import Progress
 
@@ -40,6 +41,7 @@ STOPS: Mapping[str, type[Stop]] = {
     for stop in (
         *(WorkerKilled, ControllerKilled, NodeLost, DriverKilled, CtrlC, Terminated, HungUp, LostLog),
         *(FullDisk, FullDiskAtEnd, TruncatedCheckpoint, MlflowDown, SlowStorage, UploadKilled, Elastic),
+        *(HelpersKilled, DecodingKilled),
     )
 }
 """By name, in the order of the table."""

@@ -43,8 +43,9 @@ def test_runs_are_never_kept_over_others(tmp_path):
             42,
             marks=pytest.mark.long,
         ),
+        pytest.param(["helpers-killed", "decoding-killed"], 28, marks=pytest.mark.long),
     ],
-    ids=["some", "others"],
+    ids=["some", "others", "helpers"],
 )
 def test_runs_that_are_stopped_end_as_if_nothing_had_happened(stops, steps, tmp_path):
     arguments = ("--stops", ",".join(stops), "--steps", steps, "--json", tmp_path / "drill.json")

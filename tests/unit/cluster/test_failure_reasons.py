@@ -86,7 +86,7 @@ Total non-selected idle workers: 1
 Total non-selected idle workers USS bytes: 0.04GB
 To see more information about memory usage on this node, use `ray logs raylet.out -ip 192.0.2.2`
 Top 10 memory users: PID	MEM(GB)	COMMAND
-18715	1.10	python preprocess_everything.py --threads 64 --and --many --more --options
+18715	1.10	/opt/conda/envs/a/bin/python /home/me/b/preprocess_everything.py --threads 64 --and --many --more
 19193	0.09	python pipelines/train_demo.py
 18826	0.08	ray::map_batches
 21748	0.05	ray::TrainController.run
@@ -100,6 +100,11 @@ def test_a_node_out_of_memory_is_told_with_who_used_it_and_no_web_page():
         "most of it was used by python preprocess_everything.py --threads 64 --and (1.1 GB, process 18715), "
         "python pipelines/train_demo.py (0.1 GB, process 19193), ray::map_batches (0.1 GB, process 18826)"
     )
+
+
+def test_memory_that_ran_out_is_said_in_whatever_words_ray_has_for_it():
+    error = ray_exceptions.OutOfMemoryError("No memory was left on 10.0.0.7.\n18715 1.10 python preprocess.py")
+    assert failure_reason(error) == "OutOfMemoryError: No memory was left on 10.0.0.7."
 
 
 OBJECT = "ab" * 28
