@@ -10,7 +10,7 @@ import pytest
 from hosts import Hosts, lab_folder, namespaces_of
 from lab import running_cluster, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.usefixtures("several_hosts")]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("several_hosts")]
 
 PROGRAM = """
 import os, signal, sys
@@ -31,6 +31,7 @@ def interfaces():
     return {path.name for path in Path("/sys/class/net").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_host_sees_the_others_by_the_network_and_the_shared_folder_alone():
     with lab_folder() as folder:
         hosts = Hosts({"one": "10.0.0.11", "two": "10.0.0.12"}, folder)
@@ -60,6 +61,7 @@ def test_a_host_sees_the_others_by_the_network_and_the_shared_folder_alone():
             hosts.stop_all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_of_hosts_whose_program_is_ended(number, tmp_path):
     before = interfaces()
@@ -79,6 +81,7 @@ def test_nothing_is_left_of_hosts_whose_program_is_ended(number, tmp_path):
         assert not Path(folder).exists()
 
 
+@pytest.mark.cluster
 def test_a_worker_joins_a_job_runs_there_and_nothing_is_left():
     with running_cluster({"train1": "train"}) as cluster:
         program = "import ray, socket; ray.init(); print('ran on', ray.get(ray.remote(socket.gethostname).remote()))"
