@@ -90,7 +90,7 @@ class _Process:
     def __init__(self, config: ExperimentConfig, *, meeting: str | None = None, rank: int = 0, world: int = 1) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "morphmlp.benchmarks.shared_cores"],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -103,7 +103,7 @@ class _Process:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # closes its pipes
 
     def begin(self, steps: int) -> None:
         self._ask(str(steps))

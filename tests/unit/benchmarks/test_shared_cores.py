@@ -34,8 +34,8 @@ def test_a_process_answers_rounds_with_seconds_and_cpu_seconds_of_a_step(monkeyp
 
 @pytest.mark.slow
 def test_processes_are_measured_alone_at_once_and_together():
-    found = measure_shared_cores(CONFIG, rounds=2, steps=2, processes=2)
-    assert (found.processes, found.micro_batch, found.rounds) == (2, 2, 2)
+    found = measure_shared_cores(CONFIG, rounds=1, steps=2, processes=2)
+    assert (found.processes, found.micro_batch, found.rounds) == (2, 2, 1)
     assert found.step_s > 0
     assert found.contention >= 1
     assert found.exchange_s >= 0
