@@ -1,9 +1,15 @@
-"""Which tests run in one process, and what those of a run in the background inherit."""
+"""Which tests run in one process, what those of a run in the background inherit; clusters that tests start have a token."""
 
+import os
+import secrets
 import signal
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
+
+# Before Ray is imported; nodes and commands that tests start have it too.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 class FilesTogether(LoadFileScheduling):

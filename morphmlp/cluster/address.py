@@ -1,12 +1,15 @@
 """Whether a Ray cluster answers at an address, found out within seconds; Ray itself would wait for minutes."""
 
+import ipaddress
 import os
 import re
 import socket
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from morphmlp.cluster.token import known_token, shows_token
 from morphmlp.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 5.0
 """Time for a connection, and again for an answer."""
+OPEN_ALLOWED = "MORPHMLP_ALLOW_OPEN_CLUSTER"
+"""Set to 1 by who knows that a cluster requires no token, and keeps everybody else away from its nodes."""
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 _QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 """What every client asks the head first; a head that requires a token refuses it without one."""
@@ -62,6 +67,47 @@ def head_address(address: str) -> str:
     return recorded
 
 
+def require_closed(head: str, nodes: Iterable[str]) -> None:
+    """Refuse a cluster that takes orders from whoever reaches it: without a token, on other addresses than loopback.
+
+    `head` is the address of Ray's head, `nodes` are those of all nodes. TLS closes nothing by itself: Ray's agents on
+    the nodes take jobs over plain HTTP.
+
+    Raises:
+        ClusterError: It is one, and nobody has allowed it (`OPEN_ALLOWED`).
+    """
+    reachable = [node for node in nodes if not _is_loopback(node)]
+    if not reachable or os.environ.get(OPEN_ALLOWED) == "1" or not _takes_anyone(head):
+        return
+    where = (
+        f"node {reachable[0]}" if len(reachable) == 1 else f"one of its {len(reachable)} nodes ({reachable[0]}, ...)"
+    )
+    raise ClusterError(
+        f"RAY_ADDRESS {head}: the cluster requires no token: whoever reaches {where} over the network can run any "
+        "command there as Ray's user, and read and change data and checkpoints; start Ray with a token on every node "
+        f"(RAY_AUTH_MODE=token, docs/cluster.md), or export {OPEN_ALLOWED}=1 where nobody else reaches them"
+    )
+
+
+def _takes_anyone(head: str) -> bool:
+    import grpc  # noqa: PLC0415 (only where a cluster is joined)
+
+    if _has_tls():  # nobody can be asked without its certificates
+        return not shows_token()
+    return _asked(head, token=None) is grpc.StatusCode.OK
+
+
+def _has_tls() -> bool:
+    return os.environ.get("RAY_USE_TLS") in ("1", "true")
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
 def _require_form(address: str) -> None:
     if address.startswith("ray://"):
         raise ClusterError(
@@ -86,17 +132,17 @@ def _require_answer(address: str) -> None:
         raise _silent(address, f"no answer within {TIMEOUT_S:.0f} s") from None
     except OSError as error:
         raise _silent(address, error.strerror or str(error)) from None
-    if os.environ.get("RAY_USE_TLS") not in ("1", "true"):  # whose certificates Ray itself looks after
+    if not _has_tls():  # whose certificates Ray itself looks after
         _require_head(address)
 
 
 def _require_head(address: str) -> None:
     import grpc  # noqa: PLC0415 (only where a cluster is joined)
 
-    token = _token()
+    token = known_token()
     answer = _asked(address, token=None)
     if answer is grpc.StatusCode.UNAUTHENTICATED:
-        if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        if not shows_token():
             raise ClusterError(
                 f"RAY_ADDRESS {address}: the cluster requires a token: export RAY_AUTH_MODE=token"
                 + ("" if token else ", and bring the head's ~/.ray/auth_token to this machine")
@@ -134,13 +180,6 @@ def _silent(address: str, reason: str) -> ClusterError:
         f"RAY_ADDRESS {address}: no cluster answers: {reason}; start it, fix the address, or unset RAY_ADDRESS to "
         "train on this machine alone"
     )
-
-
-def _token() -> str | None:
-    """What Ray would show: from the environment, from the file that it names, or from the home folder."""
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
-        return token.strip()
-    return _text_in(Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"))
 
 
 def _recorded() -> str | None:

@@ -30,12 +30,15 @@ os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "300")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 # Zero GPUs hide the GPUs from a task, as Ray will do by default (it warns until then).
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# What is started on this machine alone listens on loopback, as it does by default on the systems of that name.
+if not os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 
-from morphmlp.cluster.address import require_cluster
+from morphmlp.cluster.address import require_closed, require_cluster
 from morphmlp.cluster.ray_nodes import NodeResources, cluster_nodes, inventory
 from morphmlp.cluster.ray_same_nodes import require_same_nodes, shipped_code
 from morphmlp.cluster.ray_session import (
@@ -46,6 +49,7 @@ from morphmlp.cluster.ray_session import (
     without_preemption_watcher,
     without_ray_messages,
 )
+from morphmlp.cluster.token import have_token, keep_token_private
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.data.stream.clip_cache import ClipCache
 from morphmlp.data.stream.decode_task import DecodePolicy, decode_limits
@@ -232,6 +236,8 @@ def _device(cluster: ClusterConfig, *, gpus: int) -> Literal["cpu", "cuda"]:
 
 @contextmanager
 def _local(*, cpus: int) -> Iterator[None]:
+    keep_token_private()
+    have_token()
     with own_temp_folder() as folder, without_preemption_watcher():
         try:
             with hushed_start(), handlers_kept():
@@ -254,6 +260,7 @@ def _local(*, cpus: int) -> Iterator[None]:
 
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
+    keep_token_private()
     require_cluster(address)
     try:
         with hushed_start(), handlers_kept():
@@ -264,6 +271,7 @@ def _joined(address: str) -> Iterator[None]:
         raise ClusterError(f"RAY_ADDRESS {address}: can't join the cluster: {' '.join(str(error).split())}") from None
     try:
         with ray_faults_reported(), without_ray_messages():
+            require_closed(ray.get_runtime_context().gcs_address, (node.address for node in cluster_nodes()))
             yield
     finally:
         if ray.is_initialized():

@@ -34,6 +34,8 @@ class NodeResources:
     """Ray's name for it."""
     name: str = ""
     """Host name and address, for messages."""
+    address: str = ""
+    """In the network by which Ray's nodes reach each other."""
 
     def may_decode(self, labels: Mapping[str, str]) -> bool:
         """Whether decode tasks may come here that go to nodes with these labels."""
@@ -51,6 +53,7 @@ def cluster_nodes() -> list[NodeResources]:
             object_store_bytes=int(node["Resources"].get("object_store_memory", 0)),
             node_id=node["NodeID"],
             name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+            address=node["NodeManagerAddress"],
         )
         for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         if node["Alive"]

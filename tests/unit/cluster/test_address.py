@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from morphmlp.cluster import address as cluster_address
-from morphmlp.cluster.address import require_cluster
+from morphmlp.cluster.address import OPEN_ALLOWED, require_closed, require_cluster
 from morphmlp.errors import ClusterError
 
 
@@ -51,9 +51,14 @@ def guarded_head() -> Iterator[str]:
     yield from head("right")
 
 
+@pytest.fixture
+def heads(open_head: str, guarded_head: str) -> dict[str, str]:
+    return {"open": open_head, "guarded": guarded_head}
+
+
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_USE_TLS"):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_USE_TLS", OPEN_ALLOWED):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
@@ -131,3 +136,42 @@ def test_auto_names_the_head_that_was_there_before(tmp_path: Path, monkeypatch: 
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1", encoding="utf-8")
     with pytest.raises(ClusterError, match=r"no Ray runs on this machine; the last one was at 127\.0\.0\.1:1"):
         require_cluster("auto")
+
+
+ALONE, ONE, TWO = ["127.0.0.1"], ["10.0.0.5"], ["10.0.0.5", "10.0.0.6"]
+
+
+@pytest.mark.parametrize("mode", ["", "token", "disabled"])
+@pytest.mark.parametrize(
+    ("nodes", "where"),
+    [
+        (ALONE, None),
+        (["::1"], None),
+        (["localhost"], None),
+        (ONE, "node 10.0.0.5"),
+        (["fd00::2"], "node fd00::2"),
+        (["head.cluster"], "node head.cluster"),
+        (TWO, r"one of its 2 nodes \(10.0.0.5, ...\)"),
+        (ALONE + ONE, "node 10.0.0.5"),
+    ],
+)
+def test_an_open_cluster_is_refused_whatever_is_shown_here(
+    nodes: list[str], where: str | None, mode: str, heads: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    require_closed(heads["guarded"], nodes)
+    if where is None:
+        require_closed(heads["open"], nodes)
+        return
+    with pytest.raises(ClusterError, match=f"^RAY_ADDRESS {heads['open']}: .* no token: whoever reaches {where} over "):
+        require_closed(heads["open"], nodes)
+    monkeypatch.setenv(OPEN_ALLOWED, "1")
+    require_closed(heads["open"], nodes)
+
+
+def test_tls_without_a_token_leaves_a_cluster_open(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    with pytest.raises(ClusterError, match="requires no token"):
+        require_closed("10.0.0.5:6379", TWO)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    require_closed("10.0.0.5:6379", TWO)
