@@ -1,6 +1,5 @@
 """All-reduces between two processes: who meets whom and when, the sum that must come out, the time that it takes."""
 
-import socket
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -26,13 +25,6 @@ def rounds_of_pairs(names: Sequence[str]) -> list[list[tuple[str, str]]]:
         rounds.append([(one, other) for one, other in facing if one is not None and other is not None])
         ring = [ring[0], ring[-1], *ring[1:-1]]
     return rounds
-
-
-def free_port(host: str) -> int:
-    """A port of this machine that nobody listens on now."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as asked:
-        asked.bind((host, 0))
-        return int(asked.getsockname()[1])
 
 
 def all_reduce_rounds(address: str, *, rank: int, backend: str, elements: int = ELEMENTS) -> float | str:

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-import ray.util
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.cluster.ray_nodes import NodeResources
-from morphmlp.preflight.pairs import MEETING_S, all_reduce_rounds, free_port, rounds_of_pairs
+from morphmlp.preflight.pairs import MEETING_S, all_reduce_rounds, rounds_of_pairs
 from morphmlp.preflight.report import PairReport
 from morphmlp.progress import Progress
-from morphmlp.training.workers.ray_process_group import choose_interface
+from morphmlp.training.workers.ray_process_group import choose_interface, meeting_address
+from morphmlp.training.workers.store_listener import listen, open_store
 
 _START_S = 120.0
 """Time for a process to start and import torch."""
@@ -23,13 +23,15 @@ class _Partner:
     """A process on a node, with a GPU where training has one."""
 
     def __init__(self, *, several_nodes: bool) -> None:
-        if several_nodes:  # one machine connects to itself in any case
-            choose_interface()
+        self._alone = not several_nodes
+        choose_interface(alone=self._alone)
 
     def address(self) -> str:
         """Where it can be met next."""
-        host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-        return f"{host}:{free_port(host)}"
+        host = meeting_address(alone=self._alone)
+        port = listen(host)
+        open_store(host, port)
+        return f"{host}:{port}"
 
     def meet(self, address: str, rank: int, backend: str) -> float | str:
         return all_reduce_rounds(address, rank=rank, backend=backend)

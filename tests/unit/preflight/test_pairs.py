@@ -5,7 +5,8 @@ from itertools import combinations
 
 import pytest
 
-from morphmlp.preflight.pairs import all_reduce_rounds, free_port, rounds_of_pairs
+from morphmlp.drill.services import free_port
+from morphmlp.preflight.pairs import all_reduce_rounds, rounds_of_pairs
 
 
 @pytest.mark.parametrize("count", range(1, 10))
@@ -38,7 +39,7 @@ def meet_wrongly(address, rank, results):
 @pytest.mark.slow
 def test_two_processes_find_out_whether_their_sums_are_right():
     spawn = multiprocessing.get_context("spawn")
-    address, results = f"127.0.0.1:{free_port('127.0.0.1')}", spawn.SimpleQueue()
+    address, results = f"127.0.0.1:{free_port()}", spawn.SimpleQueue()
     sides = [
         spawn.Process(target=target, args=(address, rank, results)) for rank, target in enumerate((meet, meet_wrongly))
     ]
