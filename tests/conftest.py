@@ -1,4 +1,4 @@
-"""Which tests run in one process, what those of a run in the background inherit; clusters that tests start have a token."""
+"""Which tests run in one process, what those of a run in the background inherit; clusters of tests have a token."""
 
 import os
 import secrets
