@@ -8,6 +8,7 @@
 #   mlflow_server.sh restore DIR FILE    into a DIR without records; then start
 #
 # MLFLOW_PORT (5000). MLFLOW_DATABASE_URI=postgresql://... names a database elsewhere; then none is started here.
+# MLFLOW_AUTH_CONFIG_PATH names MLflow's file of users and rights (docs/cluster.md); without it every user of this host may all.
 # PostgreSQL listens on a socket in a folder of its user alone, on no address. `flock` lets one host at a time use DIR.
 set -euo pipefail
 
@@ -68,7 +69,15 @@ case $command in
     only_this_host
     start_database
     mkdir -p "$dir/artifacts"
-    MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false setsid nohup mlflow server --host 127.0.0.1 \
+    app=()
+    if [ -n "${MLFLOW_AUTH_CONFIG_PATH:-}" ]; then
+      [ -f "$MLFLOW_AUTH_CONFIG_PATH" ] || die "MLFLOW_AUTH_CONFIG_PATH: $MLFLOW_AUTH_CONFIG_PATH: no such file"
+      chmod 600 "$MLFLOW_AUTH_CONFIG_PATH"    # it holds the administrator's password
+      app=(--app-name basic-auth)
+      MLFLOW_FLASK_SERVER_SECRET_KEY=${MLFLOW_FLASK_SERVER_SECRET_KEY:-$(head -c 32 /dev/urandom | base64)}
+      export MLFLOW_FLASK_SERVER_SECRET_KEY
+    fi
+    MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false setsid nohup mlflow server "${app[@]}" --host 127.0.0.1 \
       --port "$port" --workers 2 --backend-store-uri "${uri/#postgresql:/postgresql+psycopg:}" --artifacts-destination "$dir/artifacts" \
       >"$run/server.log" 2>&1 </dev/null &
     echo $! >"$run/server.pid"

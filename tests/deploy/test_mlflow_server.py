@@ -62,3 +62,43 @@ def test_a_backup_brings_runs_and_artifacts_back_in_another_folder():
     finally:
         server("stop", folder / "old"), server("stop", folder / "new")
         shutil.rmtree(folder)
+
+
+USERS = """[mlflow]
+default_permission = NO_PERMISSIONS
+database_uri = sqlite:///{folder}/users.db
+admin_username = head
+admin_password = {password}
+"""
+
+
+@pytest.mark.long
+def test_with_users_named_the_record_refuses_everybody_else(tmp_path: Path):
+    password, port = "the-heads-own-password", str(free_port())
+    (tmp_path / "users.ini").write_text(USERS.format(folder=tmp_path, password=password), encoding="utf-8")
+    environment = os.environ | {
+        "MLFLOW_PORT": port,
+        "TMPDIR": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}",
+        "MLFLOW_DATABASE_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "MLFLOW_AUTH_CONFIG_PATH": str(tmp_path / "users.ini"),
+    }
+
+    def run(*words: object, **changes: str) -> str:
+        done = subprocess.run(
+            [*map(str, words)], env=environment | changes, capture_output=True, text=True, check=False, timeout=240
+        )
+        return done.stdout if done.returncode == 0 else f"exit code {done.returncode}: {done.stderr[-3000:]}"
+
+    try:
+        assert "records in" in run("bash", SCRIPT, "start", tmp_path / "record")
+        assert (tmp_path / "users.ini").stat().st_mode & 0o777 == 0o600
+        head = {"MLFLOW_TRACKING_USERNAME": "head", "MLFLOW_TRACKING_PASSWORD": password}
+        assert run(sys.executable, "-c", WRITE, **head).startswith("exit code") is False
+        for stranger in ({}, head | {"MLFLOW_TRACKING_PASSWORD": "another"}, head | {"MLFLOW_TRACKING_USERNAME": "me"}):
+            for script in (READ, WRITE):
+                assert "401" in run(sys.executable, "-c", script, **stranger)
+        assert run(sys.executable, "-c", READ, **head).strip() == "one 71.5 hello"
+    finally:
+        run("bash", SCRIPT, "stop", tmp_path / "record")
