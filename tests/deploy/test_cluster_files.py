@@ -97,6 +97,31 @@ def test_every_place_has_the_same_fences(name):
     assert any("mlflow_server.sh start /mnt/shared/" in command for command in cluster["head_start_ray_commands"])
 
 
+TOKEN = r"\(umask 077; ray get-auth-token .*?auth_token\)"
+RAY_WRITES_ITS_TOKEN = """#!/bin/sh
+mkdir -p ~/.ray; [ -s ~/.ray/auth_token ] || echo secret > ~/.ray/auth_token
+"""
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no token yet", "one that all may read"])
+@pytest.mark.parametrize("name", [*RAY_UP_FILES, "docs/cluster.md"])
+def test_the_token_is_its_owners_alone_wherever_it_is_written(name, there, tmp_path):
+    [make] = re.findall(TOKEN, (ROOT / name).read_text(encoding="utf-8"))
+    commands = [make, *loaded(name)["setup_commands"][:1]] if name in RAY_UP_FILES else [make]
+    (tmp_path / "ray").write_text(RAY_WRITES_ITS_TOKEN, encoding="utf-8")
+    (tmp_path / "ray").chmod(0o755)
+    file = tmp_path / ".ray/auth_token"
+    for command in commands:
+        if there:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("secret", encoding="utf-8")
+            file.chmod(0o644)
+        environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+        subprocess.run(["bash", "-c", f"umask 022; {command}"], env=environment, check=True)
+        assert file.read_text(encoding="utf-8").strip() == "secret"
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_all_places_install_the_same_versions():
     pins = [set(re.findall(r'"[a-z0-9-]+(?:\[[^\]]*\])?==[^"]+"', (ROOT / name).read_text())) for name in RAY_UP_FILES]
     assert len(pins[0]) == 9
