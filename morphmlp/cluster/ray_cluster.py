@@ -53,7 +53,7 @@ from morphmlp.cluster.token import have_token, keep_token_private
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.data.stream.clip_cache import ClipCache
 from morphmlp.data.stream.decode_task import DecodePolicy, decode_limits
-from morphmlp.data.stream.ray_dataset import IngestShare
+from morphmlp.data.stream.ray_dataset import IngestShare, keep_statistics_here
 from morphmlp.errors import ClusterError
 from morphmlp.stop_signals import handlers_kept, undisturbed
 
@@ -272,6 +272,7 @@ def _joined(address: str) -> Iterator[None]:
     try:
         with ray_faults_reported(), without_ray_messages():
             require_closed(ray.get_runtime_context().gcs_address, (node.address for node in cluster_nodes()))
+            keep_statistics_here()
             yield
     finally:
         if ray.is_initialized():

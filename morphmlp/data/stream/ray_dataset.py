@@ -14,6 +14,7 @@ import ray
 import ray.data
 import torch
 from ray.data import DataContext, ExecutionResources
+from ray.data._internal.stats import get_or_create_stats_actor
 
 from morphmlp.data.clips.extract import ClipExtractor
 from morphmlp.data.manifest import Manifest
@@ -162,6 +163,14 @@ def task_groups(plans: Iterable[MicroBatchPlan], videos_per_task: int) -> Iterat
         videos += len(plan.rows)
     if group:
         yield group
+
+
+def keep_statistics_here() -> None:
+    """Let the process of Ray Data's statistics be on this node: it outlives the run, and one with it never idles.
+
+    It starts where the cluster's first dataset is read: on a node that came for the run it would keep that for good.
+    """
+    get_or_create_stats_actor()
 
 
 def warm_decode_processes(share: IngestShare) -> None:
