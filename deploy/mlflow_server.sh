@@ -77,7 +77,7 @@ case $command in
       MLFLOW_FLASK_SERVER_SECRET_KEY=${MLFLOW_FLASK_SERVER_SECRET_KEY:-$(head -c 32 /dev/urandom | base64)}
       export MLFLOW_FLASK_SERVER_SECRET_KEY
     fi
-    MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false setsid nohup mlflow server "${app[@]}" --host 127.0.0.1 \
+    MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false setsid nohup mlflow server --host 127.0.0.1 "${app[@]}" \
       --port "$port" --workers 2 --backend-store-uri "${uri/#postgresql:/postgresql+psycopg:}" --artifacts-destination "$dir/artifacts" \
       >"$run/server.log" 2>&1 </dev/null &
     echo $! >"$run/server.pid"
