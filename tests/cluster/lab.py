@@ -127,10 +127,15 @@ class Cluster:
 
     def down(self) -> None:
         """As docs/cluster.md says."""
+        self.close_tunnel()
+        self.laptop.run(f"cd checkout; ray down -y {CLUSTER_FILE}", timeout_s=120)
+
+    def close_tunnel(self) -> None:
+        """As the user does by Ctrl-C."""
         if self._tunnel is not None:
             self._tunnel.terminate()
             self._tunnel.wait()
-        self.laptop.run(f"cd checkout; ray down -y {CLUSTER_FILE}", timeout_s=120)
+        self._tunnel = None
 
     def submit(self, command: str) -> Job:
         """Start a command as docs/cluster.md says."""
@@ -191,14 +196,15 @@ def running_cluster(workers: dict[str, str] | None = None) -> Iterator[Cluster]:
     addresses = {name: address for name, address in _ADDRESSES.items() if name in ("laptop", "head", *workers)}
     with lab_folder() as folder:
         hosts = Hosts(addresses, folder)
+        cluster = Cluster(hosts, workers)
         try:
             with timed(f"{len(addresses)} hosts"):
                 hosts.start_all()
-            cluster = Cluster(hosts, workers)
             with timed("ray up, all nodes there"):
                 cluster.up()
             yield cluster
         finally:
+            cluster.close_tunnel()
             hosts.stop_all()
 
 

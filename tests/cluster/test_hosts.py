@@ -86,11 +86,11 @@ def test_a_worker_joins_a_job_runs_there_and_nothing_is_left():
     with running_cluster({"train1": "train"}) as cluster:
         program = "import ray, socket; ray.init(); print('ran on', ray.get(ray.remote(socket.gethostname).remote()))"
         job = cluster.submit(f'python -c "{program}"')
-        assert job.ended(limit_s=120) == "SUCCEEDED"
+        assert job.ended(limit_s=120) == "SUCCEEDED", job.said()
         assert "ran on train1" in job.said()
         networks = {str(Path(f"/proc/{host.pid}/ns/net").readlink()) for host in cluster.hosts.by_name.values()}
         folder = cluster.hosts.folder
         cluster.down()
         assert not [words for words in cluster.head.processes().values() if "raylet" in words]
-    assert not namespaces_of("net") & networks
+    wait_for(lambda: not namespaces_of("net") & networks, "the end of the last process", limit_s=20)
     assert not folder.exists()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from hosts import namespaces_of
-from lab import say, timed
+from lab import say, timed, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -15,6 +15,6 @@ def test_down_leaves_nothing_behind(cluster):
         cluster.down()
     assert not [words for words in cluster.head.processes().values() if "raylet" in words or "gcs_server" in words]
     cluster.hosts.stop_all()
-    assert not namespaces_of("net") & networks
+    wait_for(lambda: not namespaces_of("net") & networks, "the end of the last process", limit_s=20)
     assert str(cluster.hosts.folder) not in Path("/proc/self/mounts").read_text(encoding="utf-8")
     say(f"--- nothing of {cluster.hosts.folder} is running or mounted")

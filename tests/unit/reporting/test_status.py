@@ -66,6 +66,8 @@ class Recorded:
     """Seconds since its last command began."""
     event: tuple[int, float, str] | None = None
     """How many there were; the last one's seconds ago and text."""
+    earlier_event: float | None = None
+    """Seconds ago of the one before."""
     status: str = "RUNNING"
 
     def metrics(self, now):
@@ -84,6 +86,8 @@ class Recorded:
             if self.event is None
             else {"morphmlp.events": f"{self.event[0]}; last {utc(self.event[1])}: {self.event[2]}"}
         )
+        if self.earlier_event is not None:
+            events["morphmlp.earlier_events"] = f"{utc(self.earlier_event)} x"
         begun = {} if self.begun is None else {"morphmlp.begun": utc(self.begun)}
         return {**TAGS, **self.tags, **events, **begun}
 
@@ -176,7 +180,7 @@ NEXT_HAS_SCORES = steady(15, ago=1000), steady(15, ago=2400), steady(55, ago=100
         # the second event since the last report, which doesn't begin the wait anew
         (
             *("stalled", "2 events, the last 3 min ago: nothing from the workers", steady(50, ago=900)),
-            {"event": (2, 200, "nothing from the workers"), "tags": {"morphmlp.earlier_events": f"{utc(600)} x"}},
+            {"event": (2, 200, "nothing from the workers"), "earlier_event": 600},
         ),
         ("training", "3 events, the last 5 min ago: a loss", steady(50, ago=9), {"event": (3, 300, "a loss")}),
         ("running", None, (), {"tags": {"morphmlp.kind": "sweep"}}),
