@@ -84,7 +84,8 @@ def test_nothing_is_left_of_hosts_whose_program_is_ended(number, tmp_path):
 @pytest.mark.cluster
 def test_a_worker_joins_a_job_runs_there_and_nothing_is_left():
     with running_cluster({"train1": "train"}) as cluster:
-        program = "import ray, socket; ray.init(); print('ran on', ray.get(ray.remote(lambda: socket.gethostname()).remote()))"
+        host = "ray.get(ray.remote(lambda: socket.gethostname()).remote())"
+        program = f"import ray, socket; ray.init(); print('ran on', {host})"
         job = cluster.submit(f'python -c "{program}"')
         assert job.ended(limit_s=120) == "SUCCEEDED", job.said()
         assert "ran on train1" in job.said()
