@@ -16,8 +16,8 @@ from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 
 ROOT = Path(__file__).parents[2]
 CHECKS = {
-    *("answer", "lost", "versions", "gpus", "files", "disk", "shm", "open files", "clock"),
-    *("MLflow", "decoding", "all-reduce", "steps"),
+    *("answer", "lost", "versions", "gpus", "files", "disk", "shm", "memory", "decode memory"),
+    *("open files", "clock", "MLflow", "decoding", "all-reduce", "steps"),
 }
 
 
