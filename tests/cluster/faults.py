@@ -53,6 +53,9 @@ def kill_driver(cluster: Cluster, run: Run) -> None:
 def fill_disk(cluster: Cluster, run: Run) -> None:
     full = cluster.hosts["train1"].run("head -c 4G /dev/zero > /tmp/fill", check=False)
     assert "No space left" in full.stdout
+    wait_for(lambda: run.job.status() != "RUNNING", "the end of the command", limit_s=120, every_s=1)
+    assert "No space left on device; the same command continues once that is fixed" in run.job.said()
+    cluster.hosts["train1"].run("rm /tmp/fill")
 
 
 def restart_mlflow(cluster: Cluster, run: Run) -> None:
@@ -73,7 +76,7 @@ FAULTS = {
     "cable of the ingest host out 60 s": Fault(strike=pull_cable("ingest"), limit_s=480),
     "cable of the head out 60 s": Fault(strike=pull_cable("head"), limit_s=480),
     "the command killed on the head, submitted again": Fault(strike=kill_driver, limit_s=300, ends_run=True),
-    "disk of a train host full": Fault(strike=fill_disk, limit_s=300),
+    "disk of a train host full, made room, submitted again": Fault(strike=fill_disk, limit_s=300, ends_run=True),
     "MLflow's server and database down 15 s": Fault(strike=restart_mlflow, limit_s=400),
 }
 
