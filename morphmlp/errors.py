@@ -7,6 +7,7 @@ errors into one line and exit code 2; anything else is a defect and keeps its tr
 import errno
 import functools
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -124,6 +125,21 @@ def storage_fault(error: BaseException) -> StorageError | None:
         return None
     where = f"{error.filename}: " if error.filename else ""
     return StorageError(f"{where}{os.strerror(error.errno)}; the same command continues once that is fixed")
+
+
+@contextmanager
+def disk_faults_located() -> Iterator[None]:
+    """Name this host where the operating system names no file: what it says of a disk is read on another host.
+
+    Raises:
+        OSError: As it came, or with the host in the place of the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or storage_fault(error) is None:
+            raise
+        raise OSError(error.errno, error.strerror, f"a disk of {socket.gethostname()}") from error
 
 
 @contextmanager

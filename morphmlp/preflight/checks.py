@@ -6,6 +6,7 @@ from statistics import median
 
 from morphmlp.preflight.memory import decode_misfit, gpu_misfit, misfit
 from morphmlp.preflight.report import RAY, ClusterReport, Fault, NodeFacts, NodeReport
+from morphmlp.training.loop.device_choices import gib
 
 CLOCK_S = 2.0
 """By which clocks may differ: more than time servers leave, less than what orders events and expires tokens."""
@@ -20,7 +21,6 @@ _WORKING = ("torch", "numpy", "pyarrow")
 _ON_GPU = ("driver", "CUDA")
 _PACKAGES = {"pyav": "av"}
 """Of decoders that aren't named as their package is."""
-_GIB = 2**30
 
 
 def silent_nodes(report: ClusterReport) -> Iterator[Fault]:
@@ -132,8 +132,8 @@ def disks(report: ClusterReport) -> Iterator[Fault]:
                 yield Fault(
                     check="disk",
                     where=node.name,
-                    what=f"{_gib(disk.free_bytes)} free of {_gib(disk.total_bytes)} at {disk.path}, where {whose}",
-                    remedy=f"make room for {_gib(needed)}, or name another disk",
+                    what=f"{gib(disk.free_bytes)} free of {gib(disk.total_bytes)} at {disk.path}, where {whose}",
+                    remedy=f"make room for {gib(needed)}, or name another disk",
                 )
 
 
@@ -144,8 +144,8 @@ def shared_memory(report: ClusterReport) -> Iterator[Fault]:
             yield Fault(
                 check="shm",
                 where=node.name,
-                what=f"{facts.shm.path} has {_gib(facts.shm.total_bytes)}, Ray's object store "
-                f"{_gib(node.object_store_bytes)}, which then lies on a disk",
+                what=f"{facts.shm.path} has {gib(facts.shm.total_bytes)}, Ray's object store "
+                f"{gib(node.object_store_bytes)}, which then lies on a disk",
                 remedy="start the container with a larger --shm-size, or Ray with a smaller --object-store-memory",
             )
 
@@ -298,7 +298,3 @@ def _slow(rates: Mapping[str, float]) -> Iterator[tuple[str, float, float]]:
         return
     usual = median(rates.values())
     yield from ((name, rate, usual) for name, rate in rates.items() if rate < SLOW_SHARE * usual)
-
-
-def _gib(size: float) -> str:
-    return f"{size / _GIB:.1f} GiB"

@@ -13,7 +13,7 @@ from morphmlp.config.values import Stage
 from morphmlp.data.clips.extract import ClipExtractor
 from morphmlp.data.stream.ray_dataset import IngestShare
 from morphmlp.models.cost import ActivationBytes
-from morphmlp.training.loop.device_choices import fewest_stages, micro_batch_activations, named_stages
+from morphmlp.training.loop.device_choices import fewest_stages, gib, micro_batch_activations, named_stages
 
 ERROR = 0.15
 """By which the estimate may be too high: compiled blocks take 13 % less of a GPU, others 2 %
@@ -25,7 +25,7 @@ LEADING_BYTES = int(1.2 * 2**30)
 _MICRO_BATCHES_AHEAD = 3
 """Of decoded clips that a worker holds: the current micro-batch and those that `prefetch` has ready."""
 _CHANNELS, _FLOAT = 3, 4
-_GIB, _MIB = 2**30, 2**20
+_MIB = 2**20
 
 Parts = Mapping[str, int]
 """Bytes, by what takes them, in words."""
@@ -114,8 +114,8 @@ def misfit(needs: TrainingMemory, *, workers: int, memory: int, alone: bool = Fa
     if sum(parts.values()) <= (1 + ERROR) * memory:
         return None
     needed = "needs" if workers == 1 else "need"
-    words = f"{_workers(workers)} {needed} {_gib(sum(parts.values()))} ({_in_words(parts)})"
-    return f"{words}, Ray counts {_gib(memory)} there", _remedy(needs, parts, fewer=workers > 1)
+    words = f"{_workers(workers)} {needed} {gib(sum(parts.values()))} ({_in_words(parts)})"
+    return f"{words}, Ray counts {gib(memory)} there", _remedy(needs, parts, fewer=workers > 1)
 
 
 def gpu_misfit(needs: TrainingMemory, memory: int) -> tuple[str, str] | None:
@@ -125,7 +125,7 @@ def gpu_misfit(needs: TrainingMemory, memory: int) -> tuple[str, str] | None:
     parts = needs.network(memory)
     if sum(parts.values()) <= (1 + ERROR) * memory:
         return None
-    words = f"a worker needs {_gib(sum(parts.values()))} of its GPU ({_in_words(parts)}), which has {_gib(memory)}"
+    words = f"a worker needs {gib(sum(parts.values()))} of its GPU ({_in_words(parts)}), which has {gib(memory)}"
     return words, _remedy(needs, parts, fewer=False)
 
 
@@ -139,7 +139,7 @@ def decode_misfit(needs: TrainingMemory, *, workers: int, tasks: int, memory: in
     if sum(parts.values()) <= memory:
         return None
     return (
-        f"{_gib(sum(parts.values()))} are needed ({_in_words(parts)}), Ray counts {_gib(memory)} there",
+        f"{gib(sum(parts.values()))} are needed ({_in_words(parts)}), Ray counts {gib(memory)} there",
         "lower ingest.cpus, ingest.videos_per_task or ingest.object_store_mb",
     )
 
@@ -162,8 +162,4 @@ def _workers(count: int) -> str:
 
 
 def _in_words(parts: Parts) -> str:
-    return " + ".join(f"{name} {_gib(size)}" for name, size in sorted(parts.items(), key=lambda part: -part[1]))
-
-
-def _gib(size: float) -> str:
-    return f"{size / _GIB:.1f} GiB"
+    return " + ".join(f"{name} {gib(size)}" for name, size in sorted(parts.items(), key=lambda part: -part[1]))

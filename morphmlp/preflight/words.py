@@ -6,6 +6,7 @@ from tabulate import tabulate
 
 from morphmlp.preflight.checks import CHECKS, gbit
 from morphmlp.preflight.report import ClusterReport, Fault, NodeFacts, NodeReport
+from morphmlp.training.loop.device_choices import gib
 
 _GIB = 2**30
 
@@ -45,8 +46,8 @@ def _node_row(node: NodeReport) -> tuple[str, ...]:
         role,
         str(node.gpus),
         "-" if node.decoded is None or node.decoded.clips_per_s is None else f"{node.decoded.clips_per_s:.1f}",
-        _gib(_least_free(facts)),
-        _gib(facts.shm.total_bytes),
+        gib(_least_free(facts)),
+        gib(facts.shm.total_bytes),
         str(facts.open_files),
         f"{node.clock_ahead_s:+.3f} s",
     )
@@ -108,8 +109,8 @@ def _decode_memory(report: ClusterReport) -> str:
         return ""
     most = max(report.nodes, key=lambda node: node.decode_tasks)
     return (
-        f"up to {most.decode_tasks} tasks a node, {_gib(sum(needs.decoding(most.decode_tasks).values()))}; "
-        f"{_gib(most.decode_tasks * needs.decoder_limit)} if each came to ingest.decoder_memory_mb"
+        f"up to {most.decode_tasks} tasks a node, {gib(sum(needs.decoding(most.decode_tasks).values()))}; "
+        f"{gib(most.decode_tasks * needs.decoder_limit)} if each came to ingest.decoder_memory_mb"
     )
 
 
@@ -162,7 +163,3 @@ _SEEN = {
     "steps": _steps,
 }
 """What a check looked at, in a few words; nothing where it wasn't run."""
-
-
-def _gib(size: float) -> str:
-    return f"{size / _GIB:.1f} GiB"

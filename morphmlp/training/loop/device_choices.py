@@ -107,8 +107,8 @@ def _stages_to_fit(config: ExperimentConfig, precision: Precision, *, memory: in
         return (), []
     names = ("stage " if len(stages) == 1 else "stages ") + ", ".join(map(str, stages))
     note = (
-        f"activations of a micro-batch take about {_gib(needed(()))} of a worker's {_gib(memory)}: the blocks of "
-        f"{names} are recomputed in the backward pass, which leaves {_gib(needed(stages))} "
+        f"activations of a micro-batch take about {gib(needed(()))} of a worker's {gib(memory)}: the blocks of "
+        f"{names} are recomputed in the backward pass, which leaves {gib(needed(stages))} "
         "(execution.activation_checkpointing)"
     )
     if needed(stages) > ACTIVATION_MEMORY_SHARE * memory:
@@ -138,5 +138,6 @@ def _require_compiler(device: torch.device) -> None:
         )
 
 
-def _gib(count: float) -> str:
+def gib(count: float) -> str:
+    """Bytes in words."""
     return f"{count / 2**30:.1f} GiB"

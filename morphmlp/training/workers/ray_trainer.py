@@ -17,7 +17,7 @@ from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config.operation import IngestConfig
 from morphmlp.data.quarantine import Quarantine, broken_limit
 from morphmlp.data.stream.plan import TrainPlan
-from morphmlp.errors import ClusterError, DivergenceError, MorphMLPError, TrackingError
+from morphmlp.errors import ClusterError, DivergenceError, MorphMLPError, TrackingError, disk_faults_located
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import StopSignals
 from morphmlp.targets import ascii_name
@@ -232,4 +232,5 @@ def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
 
 def _run_job(config: dict[str, TrainJob]) -> None:
     # Ray Train hands a dictionary to every worker.
-    train_worker(config["job"])
+    with disk_faults_located():
+        train_worker(config["job"])

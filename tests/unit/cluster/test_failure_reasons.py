@@ -1,12 +1,14 @@
 """What failed, in a line: out of what Ray and PyTorch say of it."""
 
 import errno
+import pickle
+import socket
 
 import pytest
 from ray import exceptions as ray_exceptions
 
 from morphmlp.cluster.failure_reasons import failure_reason, failure_text, users_fault
-from morphmlp.errors import CheckpointError, ConfigError, DecodeError, StorageError
+from morphmlp.errors import CheckpointError, ConfigError, DecodeError, StorageError, disk_faults_located
 
 
 class ActorDiedError(Exception):
@@ -148,6 +150,26 @@ def test_a_disk_s_fault_is_one_of_storage_whoever_met_it(error, fault):
     found = users_fault(error)
     assert isinstance(found, StorageError)
     assert str(found).startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (OSError(errno.ENOSPC, "full"), f"a disk of {socket.gethostname()}: No space left on device"),
+        (OSError(errno.ENOSPC, "full", "/runs/a/x.jsonl"), "/runs/a/x.jsonl: No space left on device"),
+    ],
+)
+def test_a_worker_s_full_disk_is_named_on_the_driver_s_host_too(error, where):
+    with pytest.raises(OSError, match="full") as caught, disk_faults_located():
+        raise error
+    there = pickle.loads(pickle.dumps(caught.value))
+    assert str(users_fault(there)).startswith(where)
+
+
+def test_an_error_that_is_no_disk_s_names_no_disk():
+    with pytest.raises(BrokenPipeError) as caught, disk_faults_located():
+        raise OSError(errno.EPIPE, "broken")
+    assert caught.value.filename is None
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError("x"), FileNotFoundError(2, "x"), ActorDiedError(DIED)])
