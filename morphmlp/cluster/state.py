@@ -36,6 +36,12 @@ class ClusterState:
     nodes: Sequence[NodeState]
     jobs: Mapping[str, JobState]
 
+    @property
+    def lost(self) -> list[NodeState]:
+        """Machines that are gone and not back (under another `node_id`), the last one first."""
+        last = {node.name: node for node in sorted(self.nodes, key=lambda node: (node.alive, node.ended_ms or 0))}
+        return sorted((node for node in last.values() if not node.alive), key=lambda node: -(node.ended_ms or 0))
+
     def gone(self, ray_job: str) -> str | None:
         """By what a command, as the record names it (`JOB NODE`), is known to be gone; None where that isn't known."""
         job_name, _, node_id = ray_job.partition(" ")

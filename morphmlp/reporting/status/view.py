@@ -98,12 +98,11 @@ def cluster_lines(cluster: ClusterState, *, now_ms: int) -> Iterator[Text]:
     alive = [node for node in cluster.nodes if node.alive]
     cpus, gpus = sum(node.cpus for node in alive), sum(node.gpus for node in alive)
     yield Text(f"cluster {cluster.address}: {len(alive)} nodes alive ({cpus} CPUs, {gpus} GPUs)")
-    lost = [node for node in cluster.nodes if not node.alive]
-    for node in sorted(lost, key=lambda node: node.ended_ms or 0, reverse=True)[:5]:
+    for node in cluster.lost[:5]:
         when = "" if node.ended_ms is None else f" for {span(max(now_ms - node.ended_ms, 0) / 1000)}"
         yield Text(f"node {node.name} is gone{when}" + (f": {node.why}" if node.why else ""), style="yellow")
-    if len(lost) > 5:
-        yield Text(f"and {len(lost) - 5} nodes that are gone for longer")
+    if len(cluster.lost) > 5:
+        yield Text(f"and {len(cluster.lost) - 5} nodes that are gone for longer")
 
 
 def _block(run: RunStatus) -> RenderableType:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import pytest
 from mlflow import MlflowClient
@@ -22,7 +22,7 @@ from morphmlp.record import MetricPoint, RunSummary
 from morphmlp.reporting.status.bill import Prices
 from morphmlp.reporting.status.reading import Found, StatusReader
 from morphmlp.reporting.status.run_status import Seen, run_status
-from morphmlp.reporting.status.view import draw
+from morphmlp.reporting.status.view import cluster_lines, draw
 from morphmlp.reporting.status.words import rate, seconds, span, sparkline
 from morphmlp.sizing.nodes import Nodes, NodeType
 from morphmlp.tracking import prepare_store, recent_runs
@@ -355,6 +355,17 @@ LOST = NodeState(node_id="n2", name="t2 (10.0.0.2)", alive=False, gpus=2, cpus=8
 def test_a_cluster_knows_whose_command_is_gone(ray_job, gone):
     jobs = {"01": JobState(alive=True, ended_ms=None), "02": JobState(alive=False, ended_ms=5)}
     assert ClusterState(address="a", nodes=[NODE, LOST], jobs=jobs).gone(ray_job) == gone
+
+
+def test_a_machine_that_is_back_is_not_lost():
+    back = replace(NODE, node_id="n4", name="t1 (10.0.0.1)")
+    before = replace(back, node_id="n3", alive=False, ended_ms=7)
+    earlier = replace(LOST, node_id="n0", ended_ms=0)
+    cluster = ClusterState(address="a", nodes=[NODE, back, LOST, before, earlier], jobs={})
+    assert cluster.lost == [LOST]
+    first, *others = map(str, cluster_lines(cluster, now_ms=60_001))
+    assert first == "cluster a: 2 nodes alive (8 CPUs, 0 GPUs)"
+    assert others == ["node t2 (10.0.0.2) is gone for 60 s: missed checks"]
 
 
 def drawn(found, *, width):
