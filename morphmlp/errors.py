@@ -98,6 +98,10 @@ class EvaluationError(MorphMLPError):
     """An evaluation that didn't score every video exactly once."""
 
 
+class ScoreStoreError(EvaluationError):
+    """A score store that isn't there, is damaged, or holds scores of something else."""
+
+
 class TrackingError(MorphMLPError):
     """A tracking store that can't be reached, or a run that isn't in it."""
 

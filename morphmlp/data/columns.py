@@ -97,6 +97,18 @@ SEGMENTED = pa.schema(
 """One row per segmented test image, at its own size: mean loss of its pixels; `pairs`, true class x number of classes +
 predicted class, with the pixels that have them; and the predicted classes as an 8-bit PNG."""
 
+SCORED = pa.schema(
+    [
+        pa.field("concealed", pa.int32(), nullable=False),
+        pa.field("retried", pa.bool_(), nullable=False),
+        pa.field("cpu_s", pa.float64(), nullable=False),
+        pa.field("scorer", pa.string(), nullable=False),
+    ]
+)
+"""Further columns of the parts of a score store, behind `PREDICTIONS` or `SEGMENTED`: frames that stand in for damaged
+ones, whether a second decoder was needed, CPU seconds of decoding and scoring, and which process scored it (host and
+process id)."""
+
 DECODED = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
