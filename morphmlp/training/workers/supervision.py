@@ -71,13 +71,15 @@ class Budget:
         self._failures = 0
         self._preemptions = 0
         self._last_fault: tuple[str, ...] | None = None
+        self._last_fault_step = -1
 
-    def charge(self, end: End) -> None:
-        """Count an end.
+    def charge(self, end: End, *, step: int = -1) -> None:
+        """Count an end after a step, the last that the workers reported; -1: none.
 
         Raises:
             StorageError: Storage failed; workers that start again would take steps again, and fail again.
-            MorphMLPError: What a worker raised, where it says the same as the time before or the budget is spent.
+            MorphMLPError: What a worker raised, where it says the same as the time before and came no further, or the
+                budget is spent.
             ClusterError: The budget is spent.
         """
         if end.ending is Ending.NODE_LOST:
@@ -95,9 +97,9 @@ class Budget:
             raise end.fault
         if end.fault is not None:
             said = (type(end.fault).__name__, *_RANDOM.split(str(end.fault)))
-            if spent or said == self._last_fault:
+            if spent or (said == self._last_fault and step <= self._last_fault_step):
                 raise end.fault
-            self._last_fault = said
+            self._last_fault, self._last_fault_step = said, step
         elif spent:
             raise ClusterError(
                 f"training failed: workers failed {self._failures} times, cluster.max_failures is "
@@ -151,6 +153,8 @@ class _Attempt:
 
     started: bool = False
     """They have reported."""
+    step: int = -1
+    """The last that they reported."""
     stop: Stop | None = None
     """Why they stopped, where they said so."""
     more: int = 0
@@ -237,8 +241,10 @@ class Supervisor:
                         saving.enter_context(self._stops.saving_first())
                     if (stopped := line.get("stopped")) is not None:
                         attempt.stop = Stop.from_plain(stopped)
-                    if (done := line.get("progress")) and done["step"] >= done["total_steps"]:
-                        next_look = math.inf
+                    if done := line.get("progress"):
+                        attempt.step = done["step"]
+                        if done["step"] >= done["total_steps"]:
+                            next_look = math.inf
                     self._renderer.show(line)
                     watch.heard, watch.tell_after_s = time.monotonic(), SILENCE_S
                 if not alive:
@@ -296,7 +302,7 @@ class Supervisor:
             failed = "" if end.ending is Ending.RETURNED else f", but the workers ended before they saved: {end.reason}"
             raise RunStoppedError(f"stopped by {NAMES[self._stops.received]}{failed}", signum=self._stops.received)
         if end.ending is not Ending.RETURNED:
-            self._budget.charge(end)
+            self._budget.charge(end, step=attempt.step)
             self._end_if_asked_to_stop()  # the next start removes the request
             return end.reason
         if stop is None or stop.reason in ENDS:

@@ -40,6 +40,7 @@ class Script:
     folder: RunFolder
     ends: End
     reports: int = 1
+    step: int | None = None
     stopped: Stop | None = None
     until_asked: bool = False
     each_poll: Callable[[], None] = lambda: None
@@ -60,6 +61,8 @@ class Script:
 
     def report(self, stopped: Stop | None) -> None:
         line = {"stopped": None if stopped is None else stopped.to_plain(), "notes": [], "points": []}
+        if self.step is not None:
+            line["progress"] = {**PROGRESS, "step": self.step, "total_steps": 99}
         with self.folder.progress.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -223,6 +226,19 @@ def test_what_a_worker_says_twice_is_the_users_to_mend(stage: Stage) -> None:
     with pytest.raises(CheckpointError, match="truncated"):
         stage.run([stage.group(fault), stage.group(fault), stage.group(RETURNED)])
     assert stage.starts == 2
+
+
+@pytest.mark.parametrize(("steps", "ends"), [((5, 5), True), ((5, 4), True), ((None, None), True), ((5, 6), False)])
+def test_a_fault_that_comes_again_ends_a_run_that_took_no_further_step(
+    stage: Stage, steps: tuple[int | None, int | None], ends: bool
+) -> None:
+    fault = End(ending=Ending.FAILED, reason="no clips", fault=CheckpointError("no clips"))
+    groups = [*(stage.group(fault, step=step) for step in steps), stage.group(RETURNED)]
+    if ends:
+        with pytest.raises(CheckpointError, match="no clips"):
+            stage.run(groups)
+    else:
+        assert stage.run(groups) is None
 
 
 def test_a_fault_that_names_another_random_folder_is_the_same_fault(stage: Stage) -> None:
