@@ -31,10 +31,11 @@ def command(folder, *arguments, uri=None):
 def test_without_any_run_all_published_rows_are_printed_and_nothing_is_created(tmp_path):
     done = command(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("| MorphMLP-") == 12 + 4 + 3  # videos, images, segmentation
-    for gmac_a_view, rows in (("66.4", 4), ("133.3", 2), ("97.8", 3), ("196.7", 3), ("12.5", 2)):
+    assert done.stdout.count("\n| MorphMLP-") == 12 + 4 + 3 + 2  # videos, images, segmentation, claims
+    for gmac_a_view, rows in (("66.4", 5), ("133.3", 2), ("97.8", 3), ("196.7", 3), ("12.5", 2)):
         assert done.stdout.count(f" {gmac_a_view} |") == rows
-    for title in ("Kinetics-400", "Something-Something V1", "Something-Something V2", "ImageNet-1K"):
+    titles = ("Kinetics-400", "Something-Something V1", "Something-Something V2", "ImageNet-1K", "ADE20K")
+    for title in (*titles, "ADE20K: other networks", "What the paper claims"):
         assert f"## {title}\n" in done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -52,7 +53,7 @@ def test_a_finished_demo_run_appears_in_its_table(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     header, row = (tmp_path / "tables" / "demo.csv").read_text().splitlines()
     assert header.startswith("experiment,temporal,")
-    assert row == "demo-s,,,,? clips x ? crops,93.8,,80,,0123456789ab,,"
+    assert row.startswith("demo-s,,,,? clips x ? crops,,93.8,86.2 to 97.3,,,80,,,,0123456789ab,,20")
     done = command(tmp_path, "--dataset", "demo", "--steps-to", "97", "--format", "csv")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["experiment,start,seed,steps,epochs,of,run", "demo-s,fresh,0,250,2,4,demo-s"]

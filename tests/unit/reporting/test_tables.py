@@ -1,5 +1,3 @@
-import csv
-import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +8,10 @@ from morphmlp.config.loading import flat_fields, load_config
 from morphmlp.config.schema import EarlyStoppingConfig
 from morphmlp.models.presets import preset
 from morphmlp.record import Metrics, Tags
+from morphmlp.reporting import tables
+from morphmlp.reporting.measured import measured_runs
 from morphmlp.reporting.published import load_published
-from morphmlp.reporting.tables import measured_table, others_table, published_table, render
+from morphmlp.reporting.tables import others_table
 from morphmlp.tasks import scores
 from morphmlp.tasks.scores import TOP1, TOP5, ScoreName
 from morphmlp.tracking.writer import param_text
@@ -25,6 +25,14 @@ NO_RUNS = pd.DataFrame()
 @pytest.fixture(scope="module")
 def k400():
     return load_config(ROOT / "experiments" / "k400" / "morphmlp_s_16x4.yaml")
+
+
+def published_table(rows, frame):
+    return tables.published_table(rows, measured_runs(frame)).cells
+
+
+def measured_table(frame, dataset):
+    return tables.measured_table(measured_runs(frame), dataset).cells
 
 
 def run_row(config, *, minute=0, run_id="abcdef0123", metrics=None, tags=None, **params):
@@ -51,8 +59,8 @@ def measured(*rows):
 def test_without_runs_the_measured_cells_are_empty():
     [cells] = published_table(K400_S16, NO_RUNS).to_dict("records")
     assert list(cells.values()) == [
-        *("MorphMLP-S", "16", "4 clips x 1 crop", "47.0", "66.4", "78.7", "93.8"),
-        *[""] * 7,
+        *("MorphMLP-S", "16", "4 clips x 1 crop", "47.0", "66.4", "265.4", "268", "78.7", "93.8"),
+        *[""] * 12,
     ]
 
 
@@ -170,8 +178,9 @@ def test_the_demo_lists_the_latest_run_of_each_experiment(k400):
     assert (averaged["top-5"], averaged["train loss"], averaged["wall time (min)"]) == ("", "", "")
     assert float(averaged["params (M)"]) < float(mixed["params (M)"])
     assert list(mixed.values()) == [
-        *("mixed", "mixed", "47.0", "66.4", "4 clips x 1 crop", "97.5", "100.0", "200", "0.123"),
-        *("0123456789ab", "fffffff", "2.5"),
+        *("mixed", "mixed", "47.0", "66.4", "4 clips x 1 crop", "265.4", "97.5", "94.3 to 98.9"),
+        *("100.0", "98.1 to 100.0", "200", "", "", "0.123"),
+        *("0123456789ab", "fffffff", "2026-01-01", "2.5", "demo-mixed (abcdef01)"),
     ]
 
 
@@ -192,33 +201,16 @@ def test_a_run_recorded_under_another_schema_keeps_its_result_without_cost(k400)
     assert (cells["top-1"], cells["params (M)"], cells["GMAC/view"]) == ("78.2", "", "")
 
 
-def test_tables_render_with_digits_as_printed(k400):
-    table = published_table(K400_S16, pd.DataFrame([run_row(k400)]))
-    markdown = render(table, style="markdown").splitlines()
-    assert len(markdown) == 3
-    assert all(line.count("|") == 15 for line in markdown)
-    [row] = csv.DictReader(io.StringIO(render(table, style="csv")))
-    assert row == table.to_dict("records")[0]
-    latex = render(table, style="latex")
-    assert latex.startswith("\\begin{tabular}{lrlrrrrrrrrlll}\n\\toprule")
-    assert "47.0" in latex
-
-
-@pytest.mark.parametrize("style", ["markdown", "csv", "latex"])
-def test_a_table_without_rows_renders_its_header(style):
-    assert "experiment" in render(measured_table(NO_RUNS, "demo"), style=style)
-
-
 def test_numbers_of_other_networks_stand_with_their_source_and_without_empty_columns():
-    table = others_table(PUBLISHED.others, "ssv2")
-    assert list(table.columns) == ["model", "GFLOPs", "top-1", "top-5", "source"]
+    table = others_table(PUBLISHED.others, "ssv1").cells
+    assert list(table.columns) == ["model", "kind", "pretrained on", "params (M)", "GFLOPs", "top-1", "top-5", "source"]
     assert table.to_dict("records")[-1] == {
-        **{"model": "MViT-B 32x3", "GFLOPs": "1365", "top-1": "67.7", "top-5": "90.9"},
-        "source": "arXiv 2111.12527v1, Tables 3-5",
+        **{"model": "UniFormer-B 32 frames", "kind": "mixed", "pretrained on": "Kinetics-400", "params (M)": "50"},
+        **{"GFLOPs": "777", "top-1": "60.9", "top-5": "", "source": "README.md of Sense-X/UniFormer"},
     }
-    segmentation = others_table(PUBLISHED.others, "ade20k")
-    assert list(segmentation.columns) == ["model", "mIoU", "source"]
-    assert segmentation.to_dict("records")[-1]["mIoU"] == "45.1"
+    segmentation = others_table(PUBLISHED.others, "ade20k").cells
+    assert list(segmentation.columns) == ["model", "kind", "mIoU", "source"]
+    assert segmentation["mIoU"].tolist()[-3:] == ["45.1", "46.6", "48.0"]
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +238,8 @@ def test_an_image_row_has_what_is_printed_of_its_size_and_says_nothing_of_frames
     assert image_row() == {
         **{"model": "MorphMLP-S", "resolution": "224", "params (M)": "40.5", "printed (M)": "38"},
         **{"GMAC": "7.0", "printed GFLOPs": "7.0", "published top-1": "82.6", "published top-5": ""},
-        **dict.fromkeys(("measured top-1", "delta", "measured top-5", "n images", "fingerprint", "commit", "run"), ""),
+        **dict.fromkeys(("measured top-1", "top-1 95 %", "delta", "measured top-5", "top-5 95 %", "n images"), ""),
+        **dict.fromkeys(("quarantined", "test ids", "fingerprint", "commit", "date", "run"), ""),
     }
 
 
@@ -282,8 +275,9 @@ def test_another_data_set_of_images_has_a_table_of_its_own_without_views(imagene
     [cells] = measured_table(pd.DataFrame([own]), "fashion_mnist").to_dict("records")
     assert cells == {
         **{"experiment": "fashion", "params (M)": "40.5", "GMAC": "27.9"},  # 4 x 6.97
-        **{"resolution": "448", "top-1": "91.2", "top-5": "", "n images": "10000", "train loss": ""},
-        **{"fingerprint": "0123456789ab", "commit": "fffffff", "wall time (min)": ""},
+        **{"resolution": "448", "top-1": "91.2", "top-1 95 %": "90.7 to 91.8", "top-5": "", "top-5 95 %": ""},
+        **{"n images": "10000", "quarantined": "", "test ids": "", "train loss": "", "fingerprint": "0123456789ab"},
+        **{"commit": "fffffff", "date": "2026-01-01", "wall time (min)": "", "run": "fashion (abcdef01)"},
     }
 
 
@@ -323,8 +317,9 @@ def test_a_run_of_the_published_segmentation_fills_its_row_alone(ade20k):
     rows = segmented_rows(run_row(ade20k, metrics=SEGMENTED))
     assert rows["MorphMLP-S"] == {
         **{"crops": "512", "params (M)": "44.2", "printed (M)": "41.0", "GMAC": "60.1", "published mIoU": "44.7"},
-        **{"measured mIoU": "44.3", "delta": "-0.4", "95 %": "43.1 to 45.4", "n images": "2000"},
-        **{"fingerprint": "0123456789ab", "commit": "fffffff", "run": "ade20k-morphmlp-s-semantic-fpn (abcdef01)"},
+        **{"measured mIoU": "44.3", "mIoU 95 %": "43.1 to 45.4", "delta": "-0.4", "n images": "2000"},
+        **{"quarantined": "", "test ids": "", "fingerprint": "0123456789ab", "commit": "fffffff"},
+        **{"date": "2026-01-01", "run": "ade20k-morphmlp-s-semantic-fpn (abcdef01)"},
     }
     assert {name: row["measured mIoU"] for name, row in rows.items() if name != "MorphMLP-S"} == {
         **{"ResNet-50": "", "MorphMLP-T": "", "MorphMLP-B": ""}
@@ -366,7 +361,63 @@ def test_another_data_set_of_label_maps_has_its_scores_and_how_images_were_seen(
     [cells] = measured_table(pd.DataFrame([run_row(own, metrics=SEGMENTED, **scales)]), "mine").to_dict("records")
     assert cells == {
         **{"experiment": "own", "params (M)": "44.2", "GMAC": "60.1", "resolution": "512"},
-        **{"test": "whole image, 2 scales, mirrored too", "mIoU": "44.3", "mAcc": "55.5", "aAcc": "81.0"},
-        **{"95 %": "43.1 to 45.4", "n images": "2000", "train loss": "", "fingerprint": "0123456789ab"},
-        **{"commit": "fffffff", "wall time (min)": ""},
+        **{"test": "whole image, 2 scales, mirrored too", "mIoU": "44.3", "mIoU 95 %": "43.1 to 45.4"},
+        **{"mAcc": "55.5", "mAcc 95 %": "", "aAcc": "81.0", "aAcc 95 %": "", "n images": "2000", "quarantined": ""},
+        **{"test ids": "", "train loss": "", "fingerprint": "0123456789ab", "commit": "fffffff"},
+        **{"date": "2026-01-01", "wall time (min)": "", "run": "own (abcdef01)"},
     }
+
+
+A_COPY, ANOTHER = {Tags.DATA_TEST: "19761:1f0c"}, {Tags.DATA_TEST: "19907:77b1"}
+
+
+def test_a_score_stands_with_its_interval_its_items_and_its_day(k400):
+    """Oracle of the interval: statsmodels' Wilson interval of 14868 of 19000, 0.7766 to 0.7883."""
+    metrics = {TOP1.test_metric: 78.25, TOP5.test_metric: 93.0, Metrics.TEST_NUM_VIDEOS: 19000.0}
+    cells = measured(run_row(k400, metrics=metrics | {Metrics.TEST_NUM_QUARANTINED: 7.0}, tags=A_COPY))
+    assert (cells["top-1 95 %"], cells["top-5 95 %"]) == ("77.7 to 78.8", "92.6 to 93.4")
+    assert (cells["n videos"], cells["quarantined"], cells["test ids"]) == ("19000", "7", "19761:1f0c")
+    assert cells["date"] == "2026-01-01"
+
+
+def test_a_recorded_interval_takes_the_place_of_wilsons(k400):
+    metrics = {TOP1.test_metric: 78.25, f"{TOP1.test_metric}_low": 70.0, f"{TOP1.test_metric}_high": 80.0}
+    assert measured(run_row(k400, metrics=metrics | {Metrics.TEST_NUM_VIDEOS: 9.0}))["top-1 95 %"] == "70.0 to 80.0"
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize(
+    ("first", "second", "marks"),
+    [(A_COPY, A_COPY, {}), (A_COPY, ANOTHER, {0: "a", 1: "b"}), (A_COPY, {}, {0: "a", 1: "b"}), ({}, {}, {})],
+)
+def test_scores_of_different_test_items_never_share_a_column_without_marks(k400, published, first, second, marks):
+    s32 = load_config(ROOT / "experiments" / "k400" / "morphmlp_s_32x4.yaml")
+    runs = measured_runs(pd.DataFrame([run_row(k400, tags=first), run_row(s32, tags=second)]))
+    names = ("morphmlp_s_16x4", "morphmlp_s_32x4")
+    rows = [row for row in PUBLISHED.videos if row.preset in names and row.dataset == "k400"]
+    table = tables.published_table(rows, runs) if published else tables.measured_table(runs, "k400")
+    scores_of_runs = ("measured top-1", "measured top-5") if published else ("top-1", "top-5")
+    assert (table.marks, table.marked) == (marks, scores_of_runs)
+    if not marks:
+        assert table.notes == ()
+    else:
+        other = "b 19907 items, ids 77b1" if second else "b items that weren't recorded"
+        [note] = table.notes
+        assert note.endswith(f"don't rank: a 19761 items, ids 1f0c; {other}.")
+
+
+def test_an_experiment_tested_in_two_ways_or_on_two_copies_has_a_row_for_each(k400):
+    rows = [
+        run_row(k400, tags=A_COPY),
+        run_row(k400, minute=1, tags=A_COPY, run_id="newer"),
+        run_row(k400, tags=ANOTHER),
+        run_row(k400, tags=A_COPY, test__num_clips=10, test__num_crops=3),
+    ]
+    table = measured_table(pd.DataFrame(rows), "k400")
+    shown = set(zip(table["views"], table["test ids"], table["GMAC x views"], strict=True))
+    assert shown == {
+        ("4 clips x 1 crop", "19761:1f0c", "265.4"),
+        ("4 clips x 1 crop", "19907:77b1", "265.4"),
+        ("10 clips x 3 crops", "19761:1f0c", "1990.8"),
+    }
+    assert "k400-morphmlp-s-16x4 (newer)" in set(table["run"])
