@@ -74,7 +74,7 @@ class ExperimentResult:
     scores: Mapping[str, float]
     """All of them, by `ScoreName.key`."""
     intervals: Mapping[str, tuple[float, float]]
-    """95 % intervals by `ScoreName.key`, of scores that aren't shares of the videos."""
+    """95 % intervals by `ScoreName.key`, of all scores that have one."""
     num_videos: int
     """Test videos scored."""
     items: str
@@ -362,14 +362,15 @@ def record_test(
                 panels=config.segmentation.test.panels,
                 writer=writer,
             )
-    scores, intervals = counts.scores(), task.intervals(tested.predictions)
+    scores = {**counts.scores(), **task.further_scores(tested.predictions)}
+    intervals = task.intervals(tested.predictions)
     writer.metrics(
         [
-            *(_point(name.test_metric, scores[name.key]) for name in task.scores),
+            *(_point(f"test/{key}", value) for key, value in scores.items()),
             *(
-                _point(f"{name.test_metric}_{end}", value)
-                for name in task.scores
-                for end, value in zip(("low", "high"), intervals.get(name.key, ()), strict=False)
+                _point(f"test/{key}_{end}", value)
+                for key, ends in intervals.items()
+                for end, value in zip(("low", "high"), ends, strict=True)
             ),
             _point(Metrics.TEST_NUM_VIDEOS, int(counts.num_videos)),
             _point(Metrics.TEST_NUM_QUARANTINED, len(tested.broken)),

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -25,7 +26,8 @@ from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.models import MorphMLP
 from morphmlp.models.network import Network
-from morphmlp.tasks.scores import TOP1, TOP5, ScoreName, scores_of
+from morphmlp.tasks.answers import Answers, answers_of
+from morphmlp.tasks.scores import TOP1, TOP5, ScoreName, further_scores_of, scores_of
 from morphmlp.tasks.task import Counts, Outputs, Scores, network_input, share, zero
 
 
@@ -152,15 +154,33 @@ class Classification:
         logits = torch.from_numpy(np.stack(table["logits"].to_numpy()).astype(np.float32))
         return self.counts(logits, torch.from_numpy(table["label"].to_numpy().astype(np.int64)))
 
+    def further_scores(self, table: pa.Table) -> Scores:
+        """Mean class accuracy, and how far the answers' confidence is from what is right: ECE and NLL."""
+        values = table_answers(table, num_classes=self.model.num_classes).values()
+        return {name.key: values[name.key] for name in further_scores_of("classification")}
+
     def intervals(self, table: pa.Table) -> Mapping[str, tuple[float, float]]:
-        """None: top-1 and top-5 are shares of the videos."""
-        return {}
+        """Wilson's of top-1 and top-5, and that of the mean class accuracy."""
+        estimates = table_answers(table, num_classes=self.model.num_classes).estimates()
+        return {key: (estimate.low, estimate.high) for key, estimate in estimates.items()}
 
     def confusion(self, table: pa.Table) -> npt.NDArray[np.int64]:
         """Videos by true and predicted class."""
         matrix = np.zeros((self.model.num_classes, self.model.num_classes), dtype=np.int64)
         np.add.at(matrix, (table["label"].to_numpy(), table["prediction"].to_numpy()), 1)
         return matrix
+
+
+def table_answers(table: pa.Table, *, num_classes: int) -> Answers:
+    """The answers of a table of `columns.PREDICTIONS`.
+
+    Probabilities are those of the mean over a video's views: of the sum they would grow with the number of views.
+    """
+    if not table.num_rows:
+        return answers_of(np.zeros((0, num_classes)), np.zeros(0, dtype=np.int64))
+    sums = pc.list_flatten(table["logits"]).to_numpy().reshape(table.num_rows, -1)
+    views = pc.list_value_length(table["view_logits"]).to_numpy()
+    return answers_of(sums / views[:, None], table["label"].to_numpy())
 
 
 @torch.inference_mode()

@@ -13,6 +13,8 @@ class ScoreName:
     """As in tables, figures and messages."""
     unit: str = "%"
     higher_is_better: bool = True
+    of_videos: bool = False
+    """Whether it's a share of the videos: Wilson's interval then follows from their number."""
 
     def gain(self, value: float) -> float:
         """A number that grows as the score gets better, for sorting."""
@@ -29,14 +31,19 @@ class ScoreName:
         return f"test/{self.key}"
 
 
-TOP1 = ScoreName(key="top1", title="top-1")
-TOP5 = ScoreName(key="top5", title="top-5")
+TOP1 = ScoreName(key="top1", title="top-1", of_videos=True)
+TOP5 = ScoreName(key="top5", title="top-5", of_videos=True)
+MEAN_CLASS = ScoreName(key="mean_class_acc", title="mean class accuracy")
+ECE = ScoreName(key="ece", title="ECE", higher_is_better=False)
+NLL = ScoreName(key="nll", title="NLL", unit="nats", higher_is_better=False)
 MIOU = ScoreName(key="miou", title="mIoU")
 MACC = ScoreName(key="macc", title="mAcc")
 AACC = ScoreName(key="aacc", title="aAcc")
 
 SCORES = {"classification": (TOP1, TOP5), "segmentation": (MIOU, MACC, AACC)}
 """By task, the primary one first."""
+FURTHER_SCORES = {"classification": (MEAN_CLASS, ECE, NLL), "segmentation": ()}
+"""By task, those that only a test's table gives; none of them ranks."""
 
 
 def scores_of(task: str) -> tuple[ScoreName, ...]:
@@ -47,3 +54,8 @@ def scores_of(task: str) -> tuple[ScoreName, ...]:
 def primary_score(task: str) -> ScoreName:
     """The score of a task by which checkpoints, trials and runs are ranked."""
     return scores_of(task)[0]
+
+
+def further_scores_of(task: str) -> tuple[ScoreName, ...]:
+    """The scores of a task that only a test's table gives."""
+    return FURTHER_SCORES[task]

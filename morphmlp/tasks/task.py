@@ -132,8 +132,11 @@ class Task(Protocol):
     def count_predictions(self, table: pa.Table) -> Counts:
         """Counts of a table that `predictions` made."""
 
+    def further_scores(self, table: pa.Table) -> Scores:
+        """Scores that only such a table gives, besides those that are counted; none of them ranks."""
+
     def intervals(self, table: pa.Table) -> Mapping[str, tuple[float, float]]:
-        """95 % intervals by `ScoreName.key`, of scores that aren't shares of the videos, whose interval follows."""
+        """95 % intervals by `ScoreName.key`, of all scores that have one."""
 
     def confusion(self, table: pa.Table) -> npt.NDArray[np.int64] | None:
         """True classes (rows) by predicted ones in such a table; None where a task has no classes to confuse."""

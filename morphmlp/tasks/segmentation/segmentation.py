@@ -37,7 +37,7 @@ from morphmlp.tasks.segmentation.confusion import (
     table_confusion,
 )
 from morphmlp.tasks.segmentation.prediction import Predicted, predict_labels
-from morphmlp.tasks.task import Outputs
+from morphmlp.tasks.task import Outputs, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +134,10 @@ class Segmentation:
     def count_predictions(self, table: pa.Table) -> SegmentationCounts:
         """Add up the pixels of all rows."""
         return count_table(table, num_classes=self.model.num_classes)
+
+    def further_scores(self, table: pa.Table) -> Scores:
+        """None."""
+        return {}
 
     def intervals(self, table: pa.Table) -> Mapping[str, tuple[float, float]]:
         """Of all scores, by bootstrap over the images."""

@@ -26,14 +26,13 @@ from typing import Literal, get_args
 
 import numpy as np
 from pydantic import JsonValue
-from scipy.stats import chi2, norm, t
+from scipy.stats import chi2, t
 
+from morphmlp.tasks.intervals import Z, wilson
 from morphmlp.tasks.scores import ScoreName
 from morphmlp.tuning.run.trials import SweepResult, Trial
 from morphmlp.tuning.space.space import counted
 
-Z = float(norm.ppf(0.975))
-"""The 97.5 % quantile: 95 % of a normal distribution lie within so many standard deviations."""
 BORROWED_SEEDS = 4
 """What the other points' spread counts for, at most, in seeds of the point itself."""
 SHORTEST_HOURS = 0.5
@@ -236,11 +235,11 @@ def interval(
     if freedom:
         theta = (own[0] * own[1] + borrowed[0] * borrowed[1]) / freedom
         videos = 1 / (1 / num_videos + (t_quantile(freedom) / Z) ** 2 * theta / count)
-    low, high = _wilson(share, videos)
+    low, high = wilson(share, videos)
     return Score(
         mean=100 * share,
-        low=100 * low,
-        high=100 * high,
+        low=100 * float(low),
+        high=100 * float(high),
         seeds=count,
         with_spread=freedom > 0,
         higher_is_better=higher_is_better,
@@ -251,13 +250,6 @@ def interval(
 def t_quantile(freedom: int) -> float:
     """The 97.5 % quantile of Student's t."""
     return float(t.ppf(0.975, freedom))
-
-
-def _wilson(share: float, videos: float) -> tuple[float, float]:
-    """Not scipy's: here the number of videos is no whole number."""
-    centre = (share + Z**2 / (2 * videos)) / (1 + Z**2 / videos)
-    half = Z / (1 + Z**2 / videos) * math.sqrt(share * (1 - share) / videos + Z**2 / (4 * videos**2))
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def _unit(share: float, num_videos: float) -> float:

@@ -67,14 +67,14 @@ def run_trial(config: dict[str, TrialJob], *, placement: Placement) -> None:
         end_early("failed", failure_reason(error))
         raise
     else:
-        title = primary_score(job.config.task).title
-        log.line(f"{title} {result.score:.1f} of {result.num_videos} videos, {result.wall_s:.0f} s")
+        primary = primary_score(job.config.task)
+        log.line(f"{primary.title} {result.score:.1f} of {result.num_videos} videos, {result.wall_s:.0f} s")
         log.ended(
             TrialEnd(
                 state="finished",
                 score=result.score,
                 scores=dict(result.scores),
-                score_interval=result.intervals.get(primary_score(job.config.task).key),
+                score_interval=None if primary.of_videos else result.intervals.get(primary.key),
                 num_videos=result.num_videos,
                 clips_per_s=result.clips_per_s,
                 run_id=result.run_id,

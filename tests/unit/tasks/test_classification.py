@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
@@ -325,3 +326,24 @@ def test_a_task_weighs_by_the_training_videos_and_leaves_validation_as_it_is():
     assert task.counts(logits, labels) == task_of(config).counts(logits, labels)
     targets = task.targets(labels)
     assert task.loss_sum(logits, targets) != task_of(config).loss_sum(logits, targets)
+
+
+def test_a_test_gives_intervals_and_calibration_of_the_mean_over_views():
+    table = PREDICTING.predictions(MANIFEST, OUTCOMES)
+    intervals, further = PREDICTING.intervals(table), PREDICTING.further_scores(table)
+    assert intervals.keys() == {"top1", "top5", "mean_class_acc"}
+    top1 = PREDICTING.count_predictions(table).scores()["top1"]
+    expected = binomtest(round(3 * top1 / 100), 3).proportion_ci(method="wilson")
+    assert intervals["top1"] == pytest.approx((100 * expected.low, 100 * expected.high))
+    means = torch.tensor(
+        np.stack([np.frombuffer(OUTCOMES[row], np.float32).reshape(2, 3).mean(0) for row in (0, 2, 3)])
+    )
+    assert further["nll"] == pytest.approx(functional.cross_entropy(means, torch.tensor([0, 2, 0])).item(), rel=1e-6)
+    assert further.keys() == {"mean_class_acc", "ece", "nll"}
+
+
+def test_a_test_without_a_scored_video_has_no_scores():
+    table = PREDICTIONS.empty_table()
+    values = [*PREDICTING.further_scores(table).values(), *sum(PREDICTING.intervals(table).values(), ())]
+    assert len(values) == 9
+    assert np.isnan(values).all()

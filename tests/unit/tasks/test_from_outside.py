@@ -155,6 +155,9 @@ class LevelRegression:
         table = manifest.table.select(["video_id", "label"]).take(rows)
         return table.append_column("value", pa.array([np.frombuffer(outcomes[row], np.float32)[0] for row in rows]))
 
+    def further_scores(self, table):
+        return {}
+
     def intervals(self, table):
         return {}
 
