@@ -1,13 +1,20 @@
-"""What a run ran on and with: commit, package versions, hardware; nothing that names a machine or a person."""
+"""What a run ran on and with: commit, package versions, hardware, and which command of whom it was.
 
+Nothing here names a machine; `source_tags` alone names a person.
+"""
+
+import getpass
 import hashlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from morphmlp.record import Tags
 
@@ -33,6 +40,49 @@ def environment_tags(folder: str | Path = ".") -> dict[str, str]:
         Tags.HARDWARE: hardware(),
         **{Tags.VERSION + name: version for name, version in versions.items()},
     }
+
+
+def source_tags(*, submitted: bool) -> dict[str, str]:
+    """Tags with which MLflow's pages say where a run comes from: script, commit, repository, user, command.
+
+    `submitted`: the command was submitted to a cluster as a job.
+    """
+    folder = Path(__file__).parent
+    commit = _git("rev-parse", "HEAD", folder=folder) or os.environ.get(COMMIT_VARIABLE)
+    branch = _git("symbolic-ref", "--short", "HEAD", folder=folder)
+    origin = _git("remote", "get-url", "origin", folder=folder)
+    script = _from_root(sys.argv[0])
+    known = {Tags.SOURCE_COMMIT: commit, Tags.SOURCE_BRANCH: branch, Tags.SOURCE_REPOSITORY: origin and _public(origin)}
+    return {
+        Tags.SOURCE_NAME: script,
+        Tags.SOURCE_TYPE: "JOB" if submitted else "LOCAL",
+        Tags.USER: _user(),
+        Tags.COMMAND: shlex.join(["python", script, *sys.argv[1:]]),
+        **{tag: text for tag, text in known.items() if text},
+    }
+
+
+def _from_root(script: str) -> str:
+    """A script's path from the folder that holds this package; the repository's root, wherever a job unpacked it."""
+    path = Path(script).absolute()
+    root = Path(__file__).parent.parent
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else script
+
+
+def _public(address: str) -> str:
+    """An address without a login, which may be a token; `git@host:path` is no URL and stays."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.scheme else address
+
+
+def _user() -> str:
+    """The tracking server's name for the user, else the login name; `LOGNAME` gives it where a job has another one."""
+    if name := os.environ.get("MLFLOW_TRACKING_USERNAME"):
+        return name
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a number without a name, as containers have it
+        return _UNKNOWN
 
 
 @cache

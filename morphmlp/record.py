@@ -51,6 +51,22 @@ class Tags:
     """The checkpoint that was tested: the last or the best, its step and validation score."""
     PARENT = "mlflow.parentRunId"
     """Run id of the sweep that a trial belongs to; MLflow's own name, by which it nests runs."""
+    SOURCE_NAME = "mlflow.source.name"
+    """The script that was started, from the repository's root; this and the next six are MLflow's own names."""
+    SOURCE_TYPE = "mlflow.source.type"
+    """`JOB` for a command that was submitted to a cluster, else `LOCAL`."""
+    SOURCE_COMMIT = "mlflow.source.git.commit"
+    """As `morphmlp.git_commit`; none where it is unknown."""
+    SOURCE_BRANCH = "mlflow.source.git.branch"
+    """Git's branch, where the code is on one."""
+    SOURCE_REPOSITORY = "mlflow.source.git.repoURL"
+    """The address of git's remote `origin`, without a login."""
+    USER = "mlflow.user"
+    """Who started the command: the name by which the tracking store knows them, or their login."""
+    NOTE = "mlflow.note.content"
+    """The run's description, Markdown."""
+    COMMAND = "morphmlp.command"
+    """The whole command line."""
     KIND = "morphmlp.kind"
     """`sweep` for a sweep's own run, `trial` for one of its points; runs outside of sweeps have none."""
     POINT = "morphmlp.point"
@@ -181,6 +197,24 @@ class Metrics:
     """Of a sweep's trial: epochs trained and validated."""
     TRIAL_STEPS = "trial/steps"
     """Its place where the length is in steps: steps up to the last validation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedDataset:
+    """A split as the record names it: by it runs on the same videos are found."""
+
+    name: str
+    """`<data set>-<split>`."""
+    digest: str
+    """The fingerprint of its videos."""
+    context: str
+    """`train`, `val` or `test`."""
+    source: str
+    """The manifest's path."""
+    columns: Mapping[str, str]
+    """The manifest's columns with MLflow's names of their types."""
+    profile: Mapping[str, int | str]
+    """Numbers of videos and classes, and the like."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The machines of a cluster: what they have, and what each of them answers when it is asked."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -13,6 +14,9 @@ from morphmlp.record import Tags
 
 ANSWER_S = 120.0
 """Time for an answer; a process has to start for it."""
+
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where `ray job submit` hands its runtime environment to the command."""
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -64,6 +68,11 @@ def ray_job_tag() -> dict[str, str]:
     """How the record names the command that runs here: by it `status.py` finds out whether that is still at work."""
     context = ray.get_runtime_context()
     return {Tags.RAY_JOB: f"{context.get_job_id()} {context.get_node_id()}"}
+
+
+def was_submitted() -> bool:
+    """Whether this command runs as a job of `ray job submit`."""
+    return SUBMITTED in os.environ
 
 
 def inventory(nodes: list[NodeResources]) -> str:

@@ -12,15 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from morphmlp.cluster.ray_nodes import ask_nodes, cluster_nodes
+from morphmlp.cluster.ray_nodes import SUBMITTED, ask_nodes, cluster_nodes
 from morphmlp.environment import blob_reader, package_blobs
 from morphmlp.errors import ClusterError
 
 MOST_SKEW_S = 10.0
 """Seconds by which a machine's clock may differ: the record's times, and what is younger than what, come of several."""
 _FILES_NAMED = 3
-_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Where `ray job submit` hands its runtime environment to the command."""
 
 
 def shipped_code() -> dict[str, Any]:
@@ -29,7 +27,7 @@ def shipped_code() -> dict[str, Any]:
     Nothing of it where `ray job submit --working-dir` has brought the code. The folders in which Python looks for the
     command's own modules stay known to the nodes, as without a runtime environment.
     """
-    submitted = json.loads(os.environ.get(_SUBMITTED) or "{}").get("runtime_env") or {}
+    submitted = json.loads(os.environ.get(SUBMITTED) or "{}").get("runtime_env") or {}
     if "working_dir" in submitted:
         return {}
     package = Path(__file__).parents[1]

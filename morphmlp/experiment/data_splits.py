@@ -1,13 +1,14 @@
 """The videos of an experiment's splits, read and checked before anything starts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.clips.sampling import TARGET_FPS
@@ -15,10 +16,19 @@ from morphmlp.data.decoding.backends import decoder_fault
 from morphmlp.data.manifest import HOW_TO_PREPARE, Manifest, read_manifest
 from morphmlp.data.stream.decode_task import REQUEST_COLUMNS
 from morphmlp.errors import ConfigError, ManifestError
-from morphmlp.record import Tags
+from morphmlp.record import RecordedDataset, Tags
 
 SPLIT_TAGS = {"train": Tags.DATA_TRAIN, "val": Tags.DATA_VAL, "test": Tags.DATA_TEST}
 """Where the record has their fingerprints."""
+_RECORDED_TYPES = {
+    "string": "string",
+    "int32": "integer",
+    "int64": "long",
+    "double": "double",
+    "bool": "boolean",
+    "timestamp[us, tz=UTC]": "datetime",
+}
+"""MLflow's names of Arrow's types."""
 _FEW, _NAMED = 5, 3
 _MANY_SHORT = 0.01
 """Share of the training videos that may be shorter than a clip without a word: published sets have some."""
@@ -50,6 +60,22 @@ class DataSplits:
             **{tag: self.fingerprints[split] for split, tag in SPLIT_TAGS.items()},
             **{tag: made for tag, made in prepared.items() if made is not None},
         }
+
+
+def recorded_datasets(config: ExperimentConfig, data: DataSplits) -> list[RecordedDataset]:
+    """The splits as the record names them."""
+    paths = asdict(config.data)
+    return [
+        RecordedDataset(
+            name=f"{config.dataset}-{split}",
+            digest=data.fingerprints[split],
+            context=split,
+            source=paths[split],
+            columns={field.name: _RECORDED_TYPES[str(field.type)] for field in pq.read_schema(paths[split])},
+            profile={f"num_{manifest.items}": len(manifest), "num_classes": len(manifest.class_names)},
+        )
+        for split, manifest in data.by_split().items()
+    ]
 
 
 def read_splits(config: ExperimentConfig) -> DataSplits:

@@ -11,16 +11,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from morphmlp.cluster.ray_cluster import Placement
-from morphmlp.cluster.ray_nodes import ray_job_tag
+from morphmlp.cluster.ray_nodes import ray_job_tag, was_submitted
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.loading import fingerprint, flat_fields
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import Quarantine, broken_limit, earlier_broken
 from morphmlp.data.stream.ray_clips import SharedVideos
 from morphmlp.data.stream.ray_first_look import require_files
+from morphmlp.environment import source_tags
 from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_reported
 from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
-from morphmlp.experiment.data_splits import DataSplits
+from morphmlp.experiment.data_splits import DataSplits, recorded_datasets
 from morphmlp.experiment.ray_segmentation_record import record_segmentation
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
 from morphmlp.models.cost import planned_cost
@@ -29,6 +30,7 @@ from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics, Status, Tags
 from morphmlp.reporting.figures import confusion_figure, loss_figure, score_figure, time_figure
+from morphmlp.reporting.run_note import TestedRun, result_note
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import ScoreName
@@ -146,14 +148,17 @@ def run_experiment(
     folder.root.mkdir(parents=True, exist_ok=True)
     progress = log = LoggedProgress(progress, folder.log)
     with run_lock(folder), log.last_words():
-        tags = {**(tags or {}), **(ray_job_tag() if placement.on_cluster else {})}
+        tags = {**source_tags(submitted=was_submitted()), **(tags or {})}
+        tags |= ray_job_tag() if placement.on_cluster else {}
         run = _open(config, data, folder, tags=tags, parent_run_id=parent_run_id, progress=progress)
         try:
+            run.writer.datasets(recorded_datasets(config, data))
             for file in filter(Path.exists, (folder.experiment, folder.start_weights)):
                 run.writer.artifact(file)
             result = _train_and_test(
                 config, task, data, placement, run=run, progress=progress, stops=stops, on_validation=on_validation
             )
+            run.writer.describe(_note(result, config, task, run.writer))
             run.writer.finish("FINISHED")
             log.keep(result.in_words(config.test_in_words, task.scores))
         except BaseException as error:
@@ -282,7 +287,9 @@ def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
     names, unit = job.task.scores, job.config.train.unit
     history = run.writer.history([*CURVES, *(name.val_metric for name in names)])
     run.writer.figure(loss_figure(history, unit=unit), "figures/loss.png")
-    run.writer.figure(score_figure(history, names, unit=unit), "figures/accuracy.png")
+    scores = score_figure(history, names, unit=unit)
+    run.writer.figure(scores, "figures/accuracy.png")
+    run.writer.thumbnail(scores, "accuracy")
     windows = read_windows(run.folder.progress)
     placement, cluster = job.placement, job.config.cluster
     facts = RunFacts(
@@ -352,7 +359,9 @@ def record_test(
         # A head may have more classes than the videos have names for (a few videos under a 400-class head).
         names = [*videos.class_names, *map(str, range(len(videos.class_names), len(matrix)))]
         if config.segmentation is None:
-            writer.figure(confusion_figure(matrix, names), "figures/confusion.png")
+            confusion = confusion_figure(matrix, names)
+            writer.figure(confusion, "figures/confusion.png")
+            writer.thumbnail(confusion, "confusion")
         else:
             record_segmentation(
                 tested.predictions,
@@ -379,6 +388,21 @@ def record_test(
         ]
     )
     return counts, intervals
+
+
+def _note(result: ExperimentResult, config: ExperimentConfig, task: Task, writer: RunWriter) -> str:
+    run = TestedRun(
+        run_id=result.run_id,
+        scores=result.scores,
+        intervals=result.intervals,
+        num_videos=result.num_videos,
+        num_quarantined=result.num_quarantined,
+        items=result.items,
+        views=config.test_in_words,
+        tested=result.tested,
+    )
+    tags, _ = writer.stored()
+    return result_note(run, task.scores, tags)
 
 
 def _point(key: str, value: float) -> MetricPoint:

@@ -54,8 +54,11 @@ def open_run(
         experiment_id = _experiment_id(client, uri, experiment)
         run = _unfinished(client, experiment_id, run_name, tags.get(Tags.FINGERPRINT), parent_run_id)
         if run is None:
-            parent = {} if parent_run_id is None else {Tags.PARENT: parent_run_id}
-            run = client.create_run(experiment_id, run_name=run_name, tags=parent)
+            # MLflow takes the run's user from the tags of its creation.
+            first = {Tags.PARENT: parent_run_id, Tags.USER: tags.get(Tags.USER)}
+            run = client.create_run(
+                experiment_id, run_name=run_name, tags={tag: text for tag, text in first.items() if text is not None}
+            )
         else:
             client.update_run(run.info.run_id, status="RUNNING")
     run_id: str = run.info.run_id

@@ -1,5 +1,6 @@
 """The one writer of a run: metrics without doubled points, parameters, tags, artifacts."""
 
+import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from PIL import Image
 from pydantic import JsonValue
 
 from morphmlp.errors import StoreAwayError, TrackingError
-from morphmlp.record import MetricPoint, Status
+from morphmlp.record import MetricPoint, RecordedDataset, Status, Tags
 from morphmlp.tracking.store import faults, short_http_timeouts
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
 _RETRIED_ATTEMPT_S = 60
 """Time for one answer; a server may take as long to pass an artifact on."""
+_NOTE_MARK = "[//]: # (morphmlp)"
+"""A line that Markdown doesn't show: what stands below it in a description is ours."""
 LIMIT_S = 600.0
 """How long a command waits for its store before it gives up."""
 LONGEST_PAUSE_S = 15.0
@@ -122,6 +126,27 @@ class RunWriter:
         """Draw a figure as an artifact; the file's ending chooses the format."""
         self._do(lambda client: client.log_figure(self.run_id, figure, file))
 
+    def thumbnail(self, figure: "Figure", name: str) -> None:
+        """Show a figure among the run's charts, in MLflow's grid of images."""
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png")
+        image = Image.open(drawn).convert("RGB")
+        self._do(lambda client: client.log_image(self.run_id, image, key=name, step=0, synchronous=True))
+
+    def datasets(self, datasets: Sequence[RecordedDataset]) -> None:
+        """Log what the run reads; one that is logged already stays as it is."""
+        inputs = [_dataset_input(dataset) for dataset in datasets]
+        self._do(lambda client: client.log_inputs(self.run_id, inputs))
+
+    def describe(self, text: str) -> None:
+        """Write the run's description, Markdown, over an earlier one of ours; what somebody wrote above it stays."""
+
+        def write(client: MlflowClient) -> None:
+            above = client.get_run(self.run_id).data.tags.get(Tags.NOTE, "").partition(_NOTE_MARK)[0].rstrip()
+            client.set_tag(self.run_id, Tags.NOTE, f"{above}\n\n{_NOTE_MARK}\n\n{text}".lstrip()[:_LONGEST_TAG])
+
+        self._do(write)
+
     def finish(self, status: Status) -> None:
         """End the run; `open_run` can take it up again."""
         self._do(lambda client: client.set_terminated(self.run_id, status))
@@ -157,6 +182,19 @@ class RunWriter:
             history = client.get_metric_history(self.run_id, key) if key in self._stored else ()
             self._steps[key] = {metric.step for metric in history}
         return self._steps[key]
+
+
+def _dataset_input(dataset: RecordedDataset) -> DatasetInput:
+    columns = [{"name": name, "type": kind, "required": True} for name, kind in dataset.columns.items()]
+    entity = Dataset(
+        name=dataset.name,
+        digest=dataset.digest,
+        source_type="local",
+        source=json.dumps({"uri": dataset.source}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps(dict(dataset.profile)),
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", dataset.context)])
 
 
 def param_text(value: JsonValue) -> str:

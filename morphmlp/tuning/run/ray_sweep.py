@@ -18,12 +18,14 @@ from pydantic import JsonValue
 
 from morphmlp.cluster.address import require_named_cluster
 from morphmlp.cluster.ray_cluster import Placement, ray_session
+from morphmlp.cluster.ray_nodes import was_submitted
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import Asha, SweepConfig
 from morphmlp.data.stream.plan import TrainPlan
 from morphmlp.data.stream.ray_first_look import require_files
+from morphmlp.environment import source_tags
 from morphmlp.errors import CheckpointError, ClusterError
-from morphmlp.experiment.data_splits import DataSplits, read_splits
+from morphmlp.experiment.data_splits import DataSplits, read_splits, recorded_datasets
 from morphmlp.experiment.run_claim import fingerprints_of, require_same_data
 from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress
@@ -207,9 +209,11 @@ class _OpenSweep:
         self._sweep, self._space, self._folder, self._progress = sweep, space, folder, progress
         config = space.points[0].config
         uri = ready_store(config.dataset)
+        source = source_tags(submitted=was_submitted())
         self._parent = open_sweep_run(
-            sweep, folder, uri=uri, dataset=config.dataset, task=config.task, data_tags=data.tags()
+            sweep, folder, uri=uri, dataset=config.dataset, task=config.task, data_tags=data.tags(), source=source
         )
+        self._parent.datasets(recorded_datasets(config, data))
         self._parent.artifact(folder.sweep)
         planner = Planner(sweep, base)
         self._source = _source(sweep, space, planner, folder)
@@ -218,7 +222,9 @@ class _OpenSweep:
             seeds=sweep.seeds,
             file=folder.trials,
             make_point=partial(planner.point, measure=False),
-            make_job=partial(make_job, sweep=sweep, folder=folder, parent_run_id=self._parent.run_id, uri=uri),
+            make_job=partial(
+                make_job, sweep=sweep, folder=folder, parent_run_id=self._parent.run_id, uri=uri, source=source
+            ),
         )
         self.scheduler = _scheduler(sweep, space, planner, self.queue)
         decisions.replay(self.queue, self.scheduler)

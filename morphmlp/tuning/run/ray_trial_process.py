@@ -116,7 +116,12 @@ def _when_free(
     """Run the experiment, as soon as no process of a driver that was killed works on it any more."""
     patience = time.monotonic() + LOCK_PATIENCE_S
     # By the fingerprint a run is found again; a member's experiment changes while it trains, its job's doesn't.
-    tags = {Tags.KIND: "trial", Tags.POINT: json.dumps(job.point), Tags.FINGERPRINT: fingerprint(job.config)}
+    tags = {
+        **job.source,
+        Tags.KIND: "trial",
+        Tags.POINT: json.dumps(job.point),
+        Tags.FINGERPRINT: fingerprint(job.config),
+    }
     while True:
         try:
             return run_experiment(

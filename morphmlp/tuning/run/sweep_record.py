@@ -41,7 +41,14 @@ _RESULT = TypeAdapter(SweepResult)
 
 
 def open_sweep_run(
-    sweep: SweepConfig, folder: SweepFolder, *, uri: str, dataset: str, task: str, data_tags: Mapping[str, str]
+    sweep: SweepConfig,
+    folder: SweepFolder,
+    *,
+    uri: str,
+    dataset: str,
+    task: str,
+    data_tags: Mapping[str, str],
+    source: Mapping[str, str],
 ) -> RunWriter:
     """Open the sweep's own run, or the one that it had before it was stopped."""
     params: dict[str, JsonValue] = {
@@ -60,6 +67,7 @@ def open_sweep_run(
     content = folder.sweep.read_bytes() + folder.base.read_bytes()
     tags = {
         **environment_tags(),
+        **source,
         **data_tags,
         Tags.EXPERIMENT: sweep.name,
         Tags.KIND: "sweep",

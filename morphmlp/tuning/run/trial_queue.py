@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -33,6 +33,8 @@ class TrialJob:
     point: dict[str, JsonValue]
     uri: str
     """The tracking store."""
+    source: Mapping[str, str]
+    """Tags of the sweep's command (`source_tags`), which a trial's process doesn't know."""
     working_folder: str
     """Where relative paths of the experiment start."""
     max_minutes: float | None = None
@@ -52,7 +54,15 @@ class TrialJob:
 
 
 def make_job(
-    number: int, point: Point, seed: int, *, sweep: SweepConfig, folder: SweepFolder, parent_run_id: str, uri: str
+    number: int,
+    point: Point,
+    seed: int,
+    *,
+    sweep: SweepConfig,
+    folder: SweepFolder,
+    parent_run_id: str,
+    uri: str,
+    source: Mapping[str, str],
 ) -> TrialJob:
     """The job of a trial: its point's experiment with this seed, and its files inside the sweep's folder.
 
@@ -75,6 +85,7 @@ def make_job(
         parent_run_id=parent_run_id,
         point=dict(point.values),
         uri=uri,
+        source=source,
         working_folder=str(Path.cwd()),
         max_minutes=sweep.max_trial_minutes,
         is_member=sweep.search.kind == "population",

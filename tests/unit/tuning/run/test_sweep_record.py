@@ -173,7 +173,7 @@ def test_a_trial_carries_what_the_paper_prints_for_its_points_fields(tmp_path):
         seeds=(0,),
         file=tmp_path / "trials.jsonl",
         make_point=None,
-        make_job=partial(make_job, sweep=sweep, folder=folder, parent_run_id="p", uri="sqlite://"),
+        make_job=partial(make_job, sweep=sweep, folder=folder, parent_run_id="p", uri="sqlite://", source={}),
     )
     recorder = TrialRecorder("sqlite://", "demo", folder, TerminalProgress(), [table])
     printed = {}

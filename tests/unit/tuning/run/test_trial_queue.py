@@ -46,6 +46,7 @@ def queue(tmp_path):
             parent_run_id="p",
             point=dict(point.values),
             uri="sqlite://",
+            source={},
             working_folder=str(tmp_path),
         )
 
