@@ -30,10 +30,10 @@ from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics, Status, Tags
 from morphmlp.reporting.figures import confusion_figure, loss_figure, score_figure, time_figure
-from morphmlp.reporting.run_note import TestedRun, result_note
+from morphmlp.reporting.run_note import result_note
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tasks.factory import task_of
-from morphmlp.tasks.scores import ScoreName
+from morphmlp.tasks.scores import ScoreName, further_scores_of
 from morphmlp.tasks.task import Counts, Task
 from morphmlp.tracking import RetryPolicy, RunWriter, end_early, open_run, ready_store, write_waiting
 from morphmlp.training.checkpoint.saving import checkpoint_to_test
@@ -158,7 +158,8 @@ def run_experiment(
             result = _train_and_test(
                 config, task, data, placement, run=run, progress=progress, stops=stops, on_validation=on_validation
             )
-            run.writer.describe(_note(result, config, task, run.writer))
+            names = (*task.scores, *further_scores_of(config.task))
+            run.writer.describe(result_note(result, names, run.writer.stored()[0], views=config.test_in_words))
             run.writer.finish("FINISHED")
             log.keep(result.in_words(config.test_in_words, task.scores))
         except BaseException as error:
@@ -388,21 +389,6 @@ def record_test(
         ]
     )
     return counts, intervals
-
-
-def _note(result: ExperimentResult, config: ExperimentConfig, task: Task, writer: RunWriter) -> str:
-    run = TestedRun(
-        run_id=result.run_id,
-        scores=result.scores,
-        intervals=result.intervals,
-        num_videos=result.num_videos,
-        num_quarantined=result.num_quarantined,
-        items=result.items,
-        views=config.test_in_words,
-        tested=result.tested,
-    )
-    tags, _ = writer.stored()
-    return result_note(run, task.scores, tags)
 
 
 def _point(key: str, value: float) -> MetricPoint:

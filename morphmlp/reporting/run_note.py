@@ -1,7 +1,7 @@
 """A run's description in MLflow: its result as a table, on what it was measured, and how to repeat it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 from morphmlp.record import Tags
 from morphmlp.tasks.scores import ScoreName
@@ -10,46 +10,53 @@ _UNKNOWN = "unknown"
 _SHORT = 12
 
 
-@dataclass(frozen=True, kw_only=True)
-class TestedRun:
+class Tested(Protocol):
     """What a description tells of a test."""
 
-    __test__ = False  # no test of pytest's
+    @property
+    def run_id(self) -> str:
+        """MLflow's."""
 
-    run_id: str
-    scores: Mapping[str, float]
-    """By `ScoreName.key`."""
-    intervals: Mapping[str, tuple[float, float]]
-    """95 % intervals of those that have one."""
-    num_videos: int
-    """Scored."""
-    num_quarantined: int
-    items: str
-    """`videos` or `images`."""
-    views: str
-    """Of each, in words."""
-    tested: str
-    """Which checkpoint, in words."""
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """By `ScoreName.key`."""
+
+    @property
+    def intervals(self) -> Mapping[str, tuple[float, float]]:
+        """95 % intervals of those that have one."""
+
+    @property
+    def num_videos(self) -> int:
+        """Videos or images scored."""
+
+    @property
+    def num_quarantined(self) -> int:
+        """Those that couldn't be scored."""
+
+    @property
+    def items(self) -> str:
+        """`videos` or `images`."""
+
+    @property
+    def tested(self) -> str:
+        """Which checkpoint, in words."""
 
 
-def result_note(run: TestedRun, names: Sequence[ScoreName], tags: Mapping[str, str]) -> str:
-    """The description, Markdown; `tags` are the run's (`morphmlp.record.Tags`)."""
+def result_note(run: Tested, names: Sequence[ScoreName], tags: Mapping[str, str], *, views: str) -> str:
+    """The description, Markdown; `tags` are the run's (`morphmlp.record.Tags`), `views` those of a video, in words."""
     unscored = f", {run.num_quarantined} quarantined" if run.num_quarantined else ""
     facts = {
-        "scored": f"{run.num_videos} test {run.items}{unscored}; {run.views}",
+        "scored": f"{run.num_videos} test {run.items}{unscored}; {views}",
         "test fingerprint": f"`{tags.get(Tags.DATA_TEST, _UNKNOWN)}`",
         "tested": run.tested,
         "code": _code(tags),
         "experiment": f"`{tags.get(Tags.FINGERPRINT, _UNKNOWN)}` ({tags.get(Tags.EXPERIMENT, _UNKNOWN)})",
     }
-    repeat = [
-        f"mlflow artifacts download --run-id {run.run_id} --artifact-path experiment.yaml --dst-path .",
-        "python pipelines/train.py --config experiment.yaml",
-    ]
+    scores = [_score_cells(run, name) for name in names if name.key in run.scores]
     began = [f"Begun by `{tags[Tags.COMMAND]}`."] if Tags.COMMAND in tags else []
     return "\n".join(
         [
-            *_table(["test", "%", "95 % interval"], [_score_cells(run, name) for name in names]),
+            *_table(["test", "", "95 % interval"], scores),
             "",
             *_table(["", ""], [[title, text] for title, text in facts.items()]),
             "",
@@ -57,16 +64,17 @@ def result_note(run: TestedRun, names: Sequence[ScoreName], tags: Mapping[str, s
             "To repeat it, at the same commit:",
             "",
             "```bash",
-            *repeat,
+            f"mlflow artifacts download --run-id {run.run_id} --artifact-path experiment.yaml --dst-path .",
+            "python pipelines/train.py --config experiment.yaml",
             "```",
         ]
     )
 
 
-def _score_cells(run: TestedRun, name: ScoreName) -> list[str]:
+def _score_cells(run: Tested, name: ScoreName) -> list[str]:
     low_high = run.intervals.get(name.key)
     interval = "" if low_high is None else f"{low_high[0]:.2f} to {low_high[1]:.2f}"
-    return [name.title, f"{run.scores[name.key]:.2f}", interval]
+    return [name.title, f"{run.scores[name.key]:.2f} {name.unit}", interval]
 
 
 def _code(tags: Mapping[str, str]) -> str:
