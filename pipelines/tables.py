@@ -5,6 +5,7 @@ python pipelines/tables.py --claims
 python pipelines/tables.py --dataset demo --steps-to 97
 """
 
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -34,6 +35,7 @@ STEPS_NOTE = "Up to the first validation that was so good; empty where none was.
     help="csv holds one table and needs --dataset or --claims; latex needs the package booktabs",
 )
 @click.option("--output", type=A_PATH, metavar="FILE", help="file to write; by default the terminal")
+@click.option("--html", type=A_PATH, metavar="FILE", help="all of it as one page to look at: plots, filters, every run")
 @click.option("--measured", is_flag=True, help="the measured numbers alone, of every experiment and way of testing")
 @click.option("--claims", is_flag=True, help="what the paper claims alone, computed from the numbers it follows from")
 @click.option(
@@ -43,9 +45,20 @@ STEPS_NOTE = "Up to the first validation that was so good; empty where none was.
     help="instead: after how many steps each run on --dataset validated so well first",
 )
 def main(
-    *, dataset: str | None, style: Style, output: Path | None, measured: bool, claims: bool, steps_to: float | None
+    *,
+    dataset: str | None,
+    style: Style,
+    output: Path | None,
+    html: Path | None,
+    measured: bool,
+    claims: bool,
+    steps_to: float | None,
 ) -> None:
     """Print the tables: published numbers next to those measured here; cells that nobody measured stay empty."""
+    if html is not None:
+        write(html, page(dataset), "--html")
+        print(f"written: {html}")
+        return
     if style == "csv" and dataset is None and not claims:
         raise ConfigError(["--format csv: holds one table; choose it with --dataset"])
     if steps_to is None:
@@ -73,6 +86,18 @@ def tables(dataset: str | None, *, style: Style, measured: bool = False, claims:
     elif dataset is not None:
         parts = [part for part in parts if part.dataset == dataset]
     return as_text(parts[:1] if style == "csv" else parts, style=style)
+
+
+def page(dataset: str | None) -> str:
+    """The page of one data set, or of all that something is published or measured of."""
+    from morphmlp.reporting.published import TITLES
+    from morphmlp.reporting.tables_page import tables_page
+    from morphmlp.tracking import tracking_uri, without_login
+
+    published, runs = load(dataset)
+    known = [*TITLES, *sorted({run.dataset for run in runs} - TITLES.keys())]
+    read = f"{len(runs)} tested runs of {without_login(tracking_uri())}, read on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return tables_page(published, runs, known if dataset is None else [dataset], subtitle=read)
 
 
 def load(dataset: str | None) -> "tuple[Published, list[Measured]]":

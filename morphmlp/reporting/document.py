@@ -57,17 +57,26 @@ class Part:
     table: Table
 
 
-def published_parts(published: Published, runs: Sequence[Measured], dataset: str) -> Iterator[Part]:
+def dataset_parts(published: Published, runs: Sequence[Measured], dataset: str) -> Iterator[Part]:
     """The tables of a data set with published numbers: those, all that was measured, and other networks."""
-    title, rows = TITLES[dataset], published.models(dataset)
-    table = published_table(rows, runs)
-    kind = {"imagenet": "images", "ade20k": "segmentations"}.get(dataset, "videos")
-    note = f"{NOTES[kind]} {NOTES['run' if any(table.runs) else 'nobody']}"
-    yield Part(kind="published", dataset=dataset, title=title, note=note, table=table)
+    yield published_part(published, runs, dataset)
     if any(run.dataset == dataset for run in runs):
         yield measured_part(runs, dataset)
-    others = others_table(published.others, dataset)
-    yield Part(kind="others", dataset=dataset, title=f"{title}: other networks", note=NOTES["others"], table=others)
+    yield others_part(published, dataset)
+
+
+def published_part(published: Published, runs: Sequence[Measured], dataset: str) -> Part:
+    """The published rows of a data set."""
+    table = published_table(published.models(dataset), runs)
+    kind = {"imagenet": "images", "ade20k": "segmentations"}.get(dataset, "videos")
+    note = f"{NOTES[kind]} {NOTES['run' if any(table.runs) else 'nobody']}"
+    return Part(kind="published", dataset=dataset, title=TITLES[dataset], note=note, table=table)
+
+
+def others_part(published: Published, dataset: str) -> Part:
+    """The numbers of other networks."""
+    title, table = f"{TITLES[dataset]}: other networks", others_table(published.others, dataset)
+    return Part(kind="others", dataset=dataset, title=title, note=NOTES["others"], table=table)
 
 
 def measured_part(runs: Sequence[Measured], dataset: str) -> Part:
@@ -85,7 +94,7 @@ def claims_part(published: Published, runs: Sequence[Measured]) -> Part:
 
 def all_parts(published: Published, runs: Sequence[Measured]) -> list[Part]:
     """Every table: data sets with published numbers, the paper's claims, all other data sets that runs are on."""
-    parts = [part for dataset in TITLES for part in published_parts(published, runs, dataset)]
+    parts = [part for dataset in TITLES for part in dataset_parts(published, runs, dataset)]
     others = sorted({run.dataset for run in runs} - TITLES.keys())
     return [*parts, claims_part(published, runs), *(measured_part(runs, dataset) for dataset in others)]
 

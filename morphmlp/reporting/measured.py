@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TypeVar
 
 import pandas as pd
@@ -120,6 +120,19 @@ class Measured:
         clips, crops = counts
         return clips * crops if isinstance(clips, int) and isinstance(crops, int) else None
 
+    @property
+    def total_gmacs(self) -> float | None:
+        """Billion multiply-accumulates for one item; None where views or network weren't recorded, or sizes vary."""
+        cost = self.cost
+        if cost is None:
+            return None
+        if self.params["task"] != "segmentation":
+            return None if self.num_views is None else cost.gmacs * self.num_views
+        section = self._section()
+        test = None if section is None else section.test
+        once = test is not None and test.mode == "whole" and tuple(test.scales) == (1.0,) and not test.flip
+        return cost.gmacs if once else None
+
     def interval(self, score: ScoreName) -> tuple[float, float] | None:
         """What a score lies in with 95 %: as it was recorded, else Wilson's where the score is a share of the items."""
         low, high = (self.metrics.get(f"{score.test_metric}_{end}") for end in ("low", "high"))
@@ -133,6 +146,7 @@ class Measured:
         sections = {name.rpartition(".")[0] for name in self.params}
         return all(self.params.get(name) == value and name not in sections for name, value in params.items())
 
+    @cached_property
     def cost(self) -> ModelCost | None:
         """The cost of its network, or nothing where it was recorded under another schema."""
         frames, crop_size, view_size = map(self.params.get, ("clip.num_frames", "clip.crop_size", "test.crop_size"))

@@ -14,7 +14,7 @@ from morphmlp.reporting.tables import Table
 
 Style = Literal["markdown", "csv", "latex"]
 
-_TEXT_COLUMNS = {
+TEXT_COLUMNS = {
     *("model", "views", "fingerprint", "commit", "date", "run", "test ids", "experiment", "start", "temporal", "test"),
     *("source", "kind", "pretrained on", "claim", "of", "numbers", "claimed", "computed", "holds", "measured here"),
 }
@@ -32,7 +32,7 @@ def render(table: Table, *, style: Style) -> str:
     shown = _marked(table, cells, "{} `{}`")
     # Tabulate rejects alignments of columns that an empty table doesn't have.
     rows = [[_pipe_safe(cell) for cell in row] for row in shown.to_numpy().tolist()] or [[""] * len(cells.columns)]
-    align = ["left" if name in _TEXT_COLUMNS else "right" for name in cells.columns]
+    align = ["left" if name in TEXT_COLUMNS else "right" for name in cells.columns]
     text = tabulate(rows, headers=list(cells.columns), tablefmt="pipe", colalign=align, disable_numparse=True)
     return "\n\n".join([text, *table.notes]) + "\n"
 
@@ -69,7 +69,7 @@ def _latex(table: Table, cells: pd.DataFrame) -> str:
     safe = cells.map(to_latex).rename(columns=to_latex)
     named = Table(cells=safe, marks=table.marks, marked=tuple(map(to_latex, table.marked)))
     shown = _marked(named, safe, "{}\\textsuperscript{{{}}}")
-    align = "".join("l" if name in _TEXT_COLUMNS else "r" for name in cells.columns)
+    align = "".join("l" if name in TEXT_COLUMNS else "r" for name in cells.columns)
     lines = [" & ".join(row) + r" \\" for row in [list(shown.columns), *shown.to_numpy().tolist()]]
     body = [rf"\begin{{tabular}}{{{align}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
     notes = [rf"\par\smallskip{{\footnotesize {to_latex(note)}\par}}" for note in table.notes]

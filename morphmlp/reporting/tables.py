@@ -81,12 +81,16 @@ def fitting_run(row: PublishedNetwork, runs: Iterable[Measured]) -> Measured | N
 
 
 def measured_table(runs: Iterable[Measured], dataset: str) -> Table:
-    """The latest run of each experiment, views and test items on a data set, by name; none cut by `train.max_steps`.
+    """The latest run of each experiment, views and test items on a data set, by name; none cut by `train.max_steps`."""
+    return runs_table(latest_runs(runs, dataset))
+
+
+def runs_table(shown: Sequence[Measured]) -> Table:
+    """Runs on one data set, each with its scores.
 
     Where all are of image networks, nothing is said of frames and views; where all segment, it's said how images were
     seen.
     """
-    shown = latest_runs(runs, dataset)
     scores = tuple(dict.fromkeys(score for run in shown for score in run.scores)) or scores_of("classification")
     images = bool(shown) and all(run.is_image for run in shown)
     segments = bool(shown) and all(run.params["task"] == "segmentation" for run in shown)
@@ -226,7 +230,7 @@ def _run_cells(run: Measured | None) -> tuple[str, ...]:
 
 
 def _cells_alone(run: Measured, scores: Sequence[ScoreName], *, images: bool, segments: bool) -> tuple[str, ...]:
-    cost, views = run.cost(), run.num_views
+    cost, views = run.cost, run.num_views
     if images:
         network = *cost_cells(cost), str(run.resolution or "")
     else:

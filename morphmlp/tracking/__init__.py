@@ -19,7 +19,7 @@ os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
 
 from morphmlp.tracking.buffered import BufferedWriter, end_early, write_waiting
 from morphmlp.tracking.runs import find_run, open_run, read_history, read_run, read_runs, ready_store, recent_runs
-from morphmlp.tracking.store import prepare_store, tracking_uri
+from morphmlp.tracking.store import prepare_store, tracking_uri, without_login
 from morphmlp.tracking.writer import RetryPolicy, RunWriter
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "ready_store",
     "recent_runs",
     "tracking_uri",
+    "without_login",
     "write_waiting",
 ]

@@ -54,6 +54,9 @@ def test_a_finished_demo_run_appears_in_its_table(tmp_path):
     header, row = (tmp_path / "tables" / "demo.csv").read_text().splitlines()
     assert header.startswith("experiment,temporal,")
     assert row.startswith("demo-s,,,,? clips x ? crops,,93.8,86.2 to 97.3,,,80,,,,0123456789ab,,20")
+    done = command(tmp_path, "--html", "tables/all.html")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "written: tables/all.html\n", "")
+    assert '<tr id="demo-measured-0"' in (tmp_path / "tables" / "all.html").read_text(encoding="utf-8")
     done = command(tmp_path, "--dataset", "demo", "--steps-to", "97", "--format", "csv")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["experiment,start,seed,steps,epochs,of,run", "demo-s,fresh,0,250,2,4,demo-s"]
@@ -76,3 +79,11 @@ def test_arguments_that_do_not_fit_exit_with_2(tmp_path, arguments):
     done = command(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert arguments[0] in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--output", "--html"])
+def test_a_file_that_cannot_be_written_is_one_clear_line(tmp_path, option):
+    (tmp_path / "file").write_text("")
+    done = command(tmp_path, "--dataset", "ssv1", option, "file/tables")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {option} file/tables: can't be written: File exists\n"

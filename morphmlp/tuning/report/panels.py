@@ -4,27 +4,22 @@ Marks of a page's panel have hover texts, and those of points lead to their row 
 """
 
 import io
-import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
-from xml.etree import ElementTree
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib import rc_context
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
+from morphmlp.reporting.hover_svg import MUTED, Hovers, panel_style, svg_of
 from morphmlp.tuning.report.effects import Effect, Level
 from morphmlp.tuning.report.ranking import Cost, Group, RankedPoint, Ranking
 from morphmlp.tuning.report.summary import GROUP_TITLES, answer, number
 
-INK, MUTED, LINES, DOTS, FRONT = "#1f2933", "#5f6c7b", "#e3e8ee", "#b4c2ce", "#c98a1b"
+DOTS, FRONT = "#b4c2ce", "#c98a1b"
 COLOURS: Mapping[Group, str] = {
     "best": "#b5462f",
     "indistinguishable": "#2a6f97",
@@ -40,12 +35,6 @@ LOG_FROM = 8.0
 """Ratio of greatest and smallest cost from which the axis is logarithmic."""
 _GOLDEN = 0.6180339887
 """Multiples of it spread evenly between whole numbers: dots lie next to each other, the same way each time."""
-_SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_DIGITS = re.compile(r"(\d\.\d)\d+")
-_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-
-Hovers = list[tuple[Artist, list[str]]]
-"""Marks and their hover texts, in the marks' order."""
 
 
 def cost_panel(ranking: Ranking, cost: Cost, rows: Mapping[int, str]) -> Markup:
@@ -53,30 +42,30 @@ def cost_panel(ranking: Ranking, cost: Cost, rows: Mapping[int, str]) -> Markup:
 
     `rows` has what a point's mark leads to, by the point's `id`.
     """
-    with _style(11):
+    with panel_style(11):
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")
         axes = figure.subplots()
         hovers = _draw_cost(axes, ranking, cost, rows)
         axes.set_ylabel(_score_label(ranking))
-        return _svg(figure, hovers, f"test {ranking.primary.title} against {cost.title}")
+        return svg_of(figure, hovers, f"test {ranking.primary.title} against {cost.title}")
 
 
 def effect_panel(ranking: Ranking, effect: Effect, *, span: tuple[float, float], strongest: bool) -> Markup:
     """The score of the points by a field's value with the marginal means, as SVG; `span` is its axis."""
     size, characters = ((6.4, 4.2), 60) if effect.stage is None else ((4.6, 4), 42)
     colour = COLOURS["best" if strongest else "indistinguishable"]
-    with _style(11):
+    with panel_style(11):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         hovers = _draw_effect(axes, ranking, effect, span=span, colour=colour, characters=characters)
         axes.set_ylabel(_score_label(ranking))
         axes.set_xlabel(effect.title)
-        return _svg(figure, hovers, f"{ranking.primary.title} by {effect.title}")
+        return svg_of(figure, hovers, f"{ranking.primary.title} by {effect.title}")
 
 
 def shares_panel(pairs: Sequence[tuple[str, float]]) -> Markup:
     """How much each field matters, as bars with numbers in an SVG."""
-    with _style(11):
+    with panel_style(11):
         figure = Figure(figsize=(6.4, 0.3 + 0.3 * len(pairs)), layout="constrained")
         axes = figure.subplots()
         names, values = [_short(name, 40, most_lines=1) for name, _ in pairs], [value for _, value in pairs]
@@ -87,7 +76,7 @@ def shares_panel(pairs: Sequence[tuple[str, float]]) -> Markup:
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        return _svg(figure, [], "how much each field matters")
+        return svg_of(figure, [], "how much each field matters")
 
 
 def picture(ranking: Ranking, effects: Sequence[Effect], *, title: str) -> bytes:
@@ -96,7 +85,7 @@ def picture(ranking: Ranking, effects: Sequence[Effect], *, title: str) -> bytes
     strongest = sorted(effects, key=lambda effect: -(effect.explained or 0))[:MOST_EFFECTS]
     strongest.sort(key=lambda effect: (effect.field, effect.stage or 0))
     rows: list[Sequence[Cost | Effect]] = [row for row in (costs[:2], costs[2:], strongest) if row]
-    with _style(8):
+    with panel_style(8):
         figure = Figure(figsize=(11, 1.4 + 3.4 * max(1, len(rows))), dpi=130, layout="constrained")
         figure.suptitle("\n".join([title, *textwrap.wrap(answer(ranking), 120)]), fontsize=11, x=0.01, ha="left")
         places = figure.subfigures(len(rows), 1, squeeze=False)[:, 0] if rows else ()
@@ -232,71 +221,6 @@ def _draw_effect(
     axes.set_xticks(range(len(labels)), labels)
     axes.set(xlim=(-0.5, len(labels) - 0.5), ylim=span)
     return [(marks, [_level_text(ranking, level) for level in known])]
-
-
-def _svg(figure: Figure, hovers: Hovers, label: str) -> Markup:
-    """A figure as an element of a page: it fills its place, and its marks have their hover texts."""
-    for index, (marks, _) in enumerate(hovers):
-        marks.set_gid(f"hover-{index}")
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata=_NO_METADATA, transparent=True)
-    root = ElementTree.fromstring(file.getvalue())
-    groups = {element.get("id"): element for element in root.iter(f"{{{_SVG}}}g")}
-    for element in root.iter():
-        # Hundreds of marks make a page large: what they repeat goes, and digits beyond 0.1 pixel.
-        element.text, element.tail = (element.text or "").strip(), None
-        element.attrib = {name: _DIGITS.sub(r"\1", value) for name, value in element.attrib.items()}
-        element.attrib.pop("target", None)  # a link stays in its window
-    for group in groups.values():
-        styles = {mark.get("style") for mark in _marks(group)}
-        if len(styles) == 1 and (style := styles.pop()):
-            group.set("style", style)
-            for mark in _marks(group):
-                mark.attrib.pop("style")
-    for index, (_, texts) in enumerate(hovers):
-        for mark, text in zip(_marks(groups[f"hover-{index}"]), texts, strict=True):
-            ElementTree.SubElement(mark, f"{{{_SVG}}}title").text = text
-    for group in groups.values():
-        group.attrib.pop("id", None)  # the page has several figures, each with the same ids
-    for name in ("width", "height"):
-        root.attrib.pop(name)
-    root.attrib |= {"role": "img", "aria-label": label}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # which escapes what is a user's
-
-
-def _marks(group: ElementTree.Element) -> Iterator[ElementTree.Element]:
-    """The drawn marks of a collection: copies of a definition, or, where a copy isn't worth it, paths."""
-    for element in group:
-        if element.tag in (f"{{{_SVG}}}use", f"{{{_SVG}}}path"):
-            yield element
-        elif element.tag != f"{{{_SVG}}}defs":
-            yield from _marks(element)
-
-
-@contextmanager
-def _style(font_size: float) -> Iterator[None]:
-    """Settings of all panels: texts stay texts in an SVG, and no user's text is read as a formula."""
-    ElementTree.register_namespace("", _SVG)
-    ElementTree.register_namespace("xlink", _LINK)
-    settings: dict[Any, object] = {  # matplotlib types the names as literals
-        "axes.axisbelow": True,
-        "axes.edgecolor": MUTED,
-        "axes.grid": True,
-        "axes.labelcolor": INK,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "font.sans-serif": "DejaVu Sans",
-        "font.size": font_size,
-        "grid.color": LINES,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "morphmlp",
-        "text.color": INK,
-        "text.parse_math": False,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-    }
-    with rc_context(settings):
-        yield
 
 
 def _score_label(ranking: Ranking) -> str:
