@@ -34,7 +34,7 @@ def environment_tags(folder: str | Path = ".") -> dict[str, str]:
     changes = _git("status", "--porcelain", folder=folder)
     versions = {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
     return {
-        Tags.GIT_COMMIT: commit or os.environ.get(COMMIT_VARIABLE) or _UNKNOWN,
+        Tags.GIT_COMMIT: git_commit(folder),
         Tags.GIT_DIRTY: _UNKNOWN if changes is None or commit is None else str(bool(changes)).lower(),
         Tags.CODE: git_tree(package_blobs()),
         Tags.HARDWARE: hardware(),
@@ -83,6 +83,11 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a number without a name, as containers have it
         return _UNKNOWN
+
+
+def git_commit(folder: str | Path = ".") -> str:
+    """The commit of `folder`, outside a repository that of MORPHMLP_GIT_COMMIT, or `unknown`."""
+    return _git("rev-parse", "HEAD", folder=folder) or os.environ.get(COMMIT_VARIABLE) or _UNKNOWN
 
 
 @cache

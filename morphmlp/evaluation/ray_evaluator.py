@@ -1,27 +1,38 @@
 """The multi-view test over the cluster: decode tasks feed a pool of scorers, one per worker.
 
-Every video is scored exactly once, or there is no number.
+Every video is scored exactly once, or there is no number. What is scored is put into a store at once, and what the
+store has isn't scored again: a test continues where it stopped, whatever stopped it.
 """
 
+import os
+import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import torch
 from torch import Tensor
 
+from morphmlp.data.columns import SCORED
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import BrokenVideo, too_many_broken
 from morphmlp.data.stream.batches import ClipShape, broken_videos, stored_clips
 from morphmlp.data.stream.plan import MicroBatchPlan
-from morphmlp.data.stream.ray_dataset import IngestShare, decoding_dataset, limit_execution, task_groups
+from morphmlp.data.stream.ray_dataset import IngestShare, decoding_dataset, limit_execution
 from morphmlp.errors import EvaluationError
+from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.tasks.task import Task
+
+SCORER_RESTARTS = 4
+"""So often a scorer that died is started again, and its videos are given to it again: one that always dies at the same
+video must end the test."""
+_TASK_BYTES = 256 * 2**20
+"""Clips that a decode task hands over at most, of several videos: all views of one may be more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +52,16 @@ class TestResult:
     """What a test found; of every video a score or a reason, unless so many are broken that it ended early."""
 
     predictions: pa.Table
-    """As the task makes them (`Task.predictions`)."""
+    """As the task makes them (`Task.predictions`); the logits of each view are empty lists, the store has them."""
     broken: list[BrokenVideo]
     concealed: int
     """Decoded frames that stand in for damaged ones."""
     retried: int
     """Videos that only a second decoder could read."""
     cpu_s: float
-    """CPU core-seconds of decoding and scoring."""
+    """CPU core-seconds of decoding and scoring, over all commands that added to the store."""
+    num_scored_now: int
+    """Videos that this command scored; the others were in the store."""
 
 
 def score_views(
@@ -56,6 +69,7 @@ def score_views(
     weights: Mapping[str, Tensor],
     manifest: Manifest,
     *,
+    store: ScoreStore,
     pool: ScorerPool,
     share: IngestShare,
     videos_at_once: int,
@@ -64,15 +78,24 @@ def score_views(
 ) -> TestResult:
     """Score every video of a manifest on what the task tests it on; ends where more are broken than may be.
 
+    Videos whose scores are in the store are neither decoded nor scored; those that were broken are tried again.
     `share` is what decoding may use of the cluster, all scorers together; `videos_at_once` are decoded by a task and go
     through the network in one pass, where they have one size. At most `broken_limit` of the videos may be broken (a
     share, 0-1).
 
     Raises:
         EvaluationError: A video was neither scored nor quarantined.
+        ScoreStoreError: The store is damaged.
     """
-    dataset = scoring_dataset(task, weights, manifest, pool=pool, share=share, videos_at_once=videos_at_once)
-    return _collected(dataset, manifest, task, broken_limit=broken_limit, progress=progress)
+    ids = store.ids()
+    missing = np.array([name not in ids for name in manifest.table["video_id"].to_pylist()], dtype=bool)
+    tables: Iterable[pa.Table] = ()
+    if missing.any():
+        dataset = scoring_dataset(
+            task, weights, manifest, missing=missing, pool=pool, share=share, videos_at_once=videos_at_once
+        )
+        tables = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    return _collected(tables, manifest, task, store=store, broken_limit=broken_limit, progress=progress)
 
 
 def scoring_dataset(
@@ -80,84 +103,101 @@ def scoring_dataset(
     weights: Mapping[str, Tensor],
     manifest: Manifest,
     *,
+    missing: npt.NDArray[np.bool_],
     pool: ScorerPool,
     share: IngestShare,
     videos_at_once: int,
 ) -> ray.data.Dataset:
-    """The lazy pipeline of `score_views`."""
+    """The lazy pipeline of `score_views` over the rows that are missing."""
     extractor = task.test_clips()
-    if extractor.own_sizes:  # they don't go together anyway, and may be large
-        videos_at_once = replace(share, videos_per_task=None).task_videos(extractor)
+    most = replace(share, videos_per_task=None).task_videos(extractor) if extractor.own_sizes else videos_at_once
+    videos_at_once = max(1, min(most, _TASK_BYTES // extractor.video_bytes))
+    # A video's scores depend, in their last bits, on which ones go through the network with it: these stay the same
+    # where a test continues.
     rows = np.arange(len(manifest), dtype=np.int64)
+    parts = (part[missing[part]] for part in np.split(rows, range(videos_at_once, len(rows), videos_at_once)))
     plans = [
         MicroBatchPlan(epoch=0, step=0, index=index, rows=part)
-        for index, part in enumerate(np.split(rows, range(videos_at_once, len(rows), videos_at_once)))
+        for index, part in enumerate(part for part in parts if len(part))
     ]
     share = replace(share, videos_per_task=videos_at_once)
     scorers = min(pool.num_workers, len(plans))  # one without work would only take its start's time
-    groups = list(task_groups(plans, videos_at_once))
-    dataset = decoding_dataset(manifest, groups, extractor, share).map_batches(
+    # Each decode task is one micro-batch: the scorers see whole ones.
+    dataset = decoding_dataset(manifest, [[plan] for plan in plans], extractor, share).map_batches(
         Scorer,
-        fn_constructor_kwargs={"task": task, "weights": weights, "pool": pool},
+        fn_constructor_kwargs={"task": task, "weights": ray.put(dict(weights)), "pool": pool},
         batch_size=videos_at_once,  # whole tables of a decode task; Ray asks for a number where there are GPUs
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=scorers),
         num_cpus=pool.cpus_per_worker,
         num_gpus=1 if pool.device == "cuda" else 0,
         label_selector=pool.node_labels,
+        max_restarts=SCORER_RESTARTS,
+        max_task_retries=SCORER_RESTARTS,
     )
     limit_execution(dataset.context, share, extractor, actor_cpus=scorers * pool.cpus_per_worker)
+    dataset.context.target_max_block_size = None  # a task's table stays whole
+    dataset.context.execution_options.preserve_order = False  # a slow video holds nobody up: the store knows the order
     return dataset
 
 
 def _collected(
-    dataset: ray.data.Dataset,
+    tables: Iterable[pa.Table],
     manifest: Manifest,
     task: Task,
     *,
+    store: ScoreStore,
     broken_limit: float,
     progress: Callable[[int], None],
 ) -> TestResult:
-    """What the scorers found, and the proof that no video is missing."""
-    outcomes: dict[int, bytes] = {}
+    """Put what the scorers find into the store, and prove that no video is missing."""
     broken: list[BrokenVideo] = []
-    scored: list[int] = []
-    concealed = retried = 0
-    cpu_s = 0.0
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        table = cast(pa.Table, batch)
-        broken.extend(broken_videos(table, manifest, stage="test"))
-        cpu_s += pc.sum(table["cpu_s"]).as_py() + pc.sum(table["scorer_cpu_s"]).as_py()
-        for row in table.select(["row", "error", "concealed", "retried", "outcome"]).to_pylist():
-            if not row["error"]:
-                scored.append(row["row"])
-                outcomes[row["row"]] = row["outcome"]
-                concealed += row["concealed"]
-                retried += row["retried"]
-        progress(len(scored) + len(broken))
+    before = len(store.ids())
+    broken_cpu_s = 0.0
+    progress(before)
+    for table in tables:
+        found = broken_videos(table, manifest, stage="test")
+        scored, without = _scored_rows(table, manifest, task)
+        store.append(scored, found)
+        broken.extend(found)
+        broken_cpu_s += without
+        progress(len(store.ids()) + len(broken))
         if too_many_broken("test", len(broken), num_videos=len(manifest), limit=broken_limit):
             break
     else:
-        check_coverage(manifest, scored=scored, broken=[video.video_id for video in broken])
+        check_coverage(manifest, scored=store.ids(), broken=[video.video_id for video in broken])
+    facts = store.read([field.name for field in SCORED])
     return TestResult(
-        predictions=task.predictions(manifest, outcomes),
-        broken=broken,
-        concealed=concealed,
-        retried=retried,
-        cpu_s=cpu_s,
+        predictions=store.read_without_views(),
+        broken=sorted(broken, key=lambda video: video.video_id),
+        concealed=pc.sum(facts["concealed"]).as_py() or 0,
+        retried=pc.sum(facts["retried"]).as_py() or 0,
+        cpu_s=(pc.sum(facts["cpu_s"]).as_py() or 0.0) + broken_cpu_s,
+        num_scored_now=len(store.ids()) - before,
     )
 
 
-def check_coverage(manifest: Manifest, *, scored: Iterable[int], broken: Iterable[str]) -> None:
+def _scored_rows(table: pa.Table, manifest: Manifest, task: Task) -> tuple[pa.Table, float]:
+    """What the store gets of a scorer's table, and the CPU seconds that its broken videos took."""
+    cpu_s = pc.add(table["cpu_s"], table["scorer_cpu_s"])
+    table = table.set_column(table.column_names.index("cpu_s"), "cpu_s", cpu_s)
+    is_good = pc.equal(table["error"], "")
+    good = table.filter(is_good).sort_by("row")
+    scored = task.predictions(manifest, dict(zip(good["row"].to_pylist(), good["outcome"].to_pylist(), strict=True)))
+    for field in SCORED:
+        scored = scored.append_column(field, good[field.name].cast(field.type))
+    return scored, pc.sum(table.filter(pc.invert(is_good))["cpu_s"]).as_py() or 0.0
+
+
+def check_coverage(manifest: Manifest, *, scored: Collection[str], broken: Iterable[str]) -> None:
     """Make sure that every video was either scored once or quarantined.
 
     Raises:
         EvaluationError: A video is missing; a score over the rest would be another test set's.
     """
     ids = manifest.table["video_id"].to_pylist()
-    scored_rows = list(scored)
-    twice = len(scored_rows) - len(set(scored_rows))
-    missing = set(ids) - {ids[row] for row in scored_rows} - set(broken)
+    twice = len(scored) - len(set(scored))
+    missing = set(ids) - set(scored) - set(broken)
     if twice or missing:
         examples = ", ".join(sorted(missing)[:3])
         raise EvaluationError(
@@ -177,10 +217,10 @@ class Scorer:
     def __init__(self, task: Task, weights: Mapping[str, Tensor], pool: ScorerPool) -> None:
         self._cpu_s = 0.0  # the process is this scorer's alone, so that its start counts
         torch.set_num_threads(pool.cpus_per_worker)
-        self._device = torch.device(pool.device)
+        self._name, self._device = f"{socket.gethostname()}:{os.getpid()}", torch.device(pool.device)
         self._task, self._shape = task, ClipShape.of(task.test_clips())
         self._model = task.network()
-        self._model.load_state_dict(weights)
+        self._model.load_state_dict(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
         self._model.to(self._device).eval()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -195,7 +235,8 @@ class Scorer:
                 cells[place] = outcome
         shared = pa.array(self._shares_of_cpu_s(rows.num_rows), pa.float64())
         scored = rows.drop_columns(["clips", "maps"]).append_column("outcome", pa.array(cells, pa.large_binary()))
-        return scored.append_column("scorer_cpu_s", shared)
+        named = pa.array([self._name] * rows.num_rows, pa.string())
+        return scored.append_column("scorer", named).append_column("scorer_cpu_s", shared)
 
     def _outcomes(self, rows: pa.Table) -> list[bytes]:
         clips, maps = stored_clips(rows, self._shape)

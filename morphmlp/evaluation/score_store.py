@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -37,6 +37,7 @@ _MERGED_BATCHES, _MERGED_BYTES = 64, 64 << 20
 _ROWS_AT_ONCE = 2048
 """Rows that are put in order at a time: 100 MB of 30 views and 400 classes."""
 _PARTS_AT_ONCE = 8
+_VIEWS = "view_logits"
 _STORE = b"morphmlp.store"
 _ROW_SCHEMAS = {"classification": PREDICTIONS, "segmentation": SEGMENTED}
 
@@ -44,8 +45,8 @@ _ROW_SCHEMAS = {"classification": PREDICTIONS, "segmentation": SEGMENTED}
 class ScoreStore:
     """The scores of one test in a folder; `create` adds to them, `open` only reads.
 
-    Rows have the columns of the task's table, `PREDICTIONS` or `SEGMENTED` of `morphmlp.data.columns`, and in the parts
-    also those of `SCORED`.
+    Rows have the columns of the task's table, `PREDICTIONS` or `SEGMENTED` of `morphmlp.data.columns` or those of a task
+    from outside, and in the parts also those of `SCORED`.
     """
 
     root: Path
@@ -56,7 +57,6 @@ class ScoreStore:
     def __init__(self, root: Path, header: ScoreHeader) -> None:
         """Use `open` or `create`."""
         self.root, self.header = root, header
-        self.schema = pa.schema([*_ROW_SCHEMAS[header.task], *SCORED])
         self._ids: set[str] | None = None
         self._checked: set[Path] = set()
 
@@ -72,8 +72,10 @@ class ScoreStore:
 
     @classmethod
     @contextmanager
-    def create(cls, root: str | Path, header: ScoreHeader) -> Iterator[Self]:
+    def create(cls, root: str | Path, header: ScoreHeader, *, or_anew: bool = False) -> Iterator[Self]:
         """A store to add to, which no other command may then: a new one, or one that holds scores of the same.
+
+        With `or_anew` scores of something else are removed.
 
         Raises:
             ScoreStoreError: The folder holds scores of something else, which is named, or other files.
@@ -87,7 +89,12 @@ class ScoreStore:
         with _locked(store.lock_file):
             if store.header_file.exists():
                 store.header = read_header(root)
-                if differences := store.header.differences(header):
+                differences = store.header.differences(header)
+                if differences and or_anew:
+                    store._remove_scores()
+                    store.header = header
+                    atomic_write(store.header_file, json.dumps(asdict(header), indent=1))
+                elif differences:
                     raise ScoreStoreError(
                         f"{root}: holds scores of something else: {'; '.join(differences)}; choose another folder"
                     )
@@ -96,8 +103,24 @@ class ScoreStore:
             store._clean_up()
             yield store
 
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Of the parts; before there are any, as the task has it."""
+        parts = self._parts()
+        if not parts:
+            return pa.schema([*_ROW_SCHEMAS[self.header.task], *SCORED])
+        try:
+            return pq.read_schema(parts[0][2]).remove_metadata()
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(parts[0][2], error) from None
+
+    @property
+    def columns(self) -> list[str]:
+        """The task's."""
+        return [name for name in self.schema.names if name not in SCORED.names]
+
     def append(self, scored: pa.Table, broken: Sequence[BrokenVideo] = ()) -> None:
-        """Add videos: they are on the disk when this returns. The table has all columns of `schema`.
+        """Add videos: they are on the disk when this returns. The first table decides on the columns of all.
 
         Raises:
             ScoreStoreError: A video is there already.
@@ -106,8 +129,11 @@ class ScoreStore:
         if twice := [name for name in ids if name in self.ids()]:
             raise ScoreStoreError(f"{self.root}: {len(twice)} videos were scored twice ({', '.join(twice[:3])})")
         if ids:
-            number = max((last for _, last, _ in self._parts()), default=-1) + 1
-            self._write([scored.select(self.schema.names).cast(self.schema)], number, number)
+            parts = self._parts()
+            if not parts:
+                self.schema = scored.schema.remove_metadata()
+            number = parts[-1][1] + 1 if parts else 0
+            self._write([scored.select(self.schema.names)], number, number)
             self.ids().update(ids)
             self._merge()
         lines = LineFile(self.broken_file)
@@ -131,6 +157,10 @@ class ScoreStore:
         found = {video.video_id: video for video in map(broken_from_plain, lines)}
         return [found[name] for name in sorted(found.keys() - self.ids())]
 
+    def size_bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(path.stat().st_size for *_, path in self._parts())
+
     def parts(self, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
         """All rows, a part of some 64 MB at a time, in the order in which they came; all columns, or these of them.
 
@@ -146,7 +176,7 @@ class ScoreStore:
         Raises:
             ScoreStoreError: A part is damaged, or of another store.
         """
-        names = list(columns if columns is not None else _ROW_SCHEMAS[self.header.task].names)
+        names = list(columns if columns is not None else self.columns)
         empty = pa.schema([self.schema.field(name) for name in names]).empty_table()
         return pa.concat_tables([empty, *self.in_order(names)])
 
@@ -170,6 +200,26 @@ class ScoreStore:
             place = np.argsort(np.argsort(parts, kind="stable"), kind="stable")
             # No column is ever in one piece as a whole: the logits of many views are more than Arrow's lists hold.
             yield pa.concat_tables(pieces).combine_chunks().take(place)
+
+    def in_order_without_views(self) -> Iterator[pa.Table]:
+        """The rows of `read`, some at a time, in which the logits of each view are an empty list: the size of the rest.
+
+        Raises:
+            ScoreStoreError: A part is damaged, or of another store.
+        """
+        names, views = self.columns, self.header.num_clips * self.header.num_crops
+        for table in self.in_order([name for name in names if name != _VIEWS]):
+            if _VIEWS not in names:
+                yield table
+                continue
+            field = self.schema.field(_VIEWS)
+            each = pa.array([[[]] * views], field.type).take(pa.array(np.zeros(table.num_rows, np.int64)))
+            yield table.append_column(field, each).select(names)
+
+    def read_without_views(self) -> pa.Table:
+        """All rows of `in_order_without_views` in one table."""
+        empty = pa.schema([self.schema.field(name) for name in self.columns]).empty_table()
+        return pa.concat_tables([empty, *self.in_order_without_views()])
 
     def _parts(self) -> list[tuple[int, int, Path]]:
         """First and last batch and file of each part; without those that are also in a larger one."""
@@ -198,10 +248,7 @@ class ScoreStore:
                 "its end"
             ) from None
         except (pa.ArrowException, OSError, KeyError) as error:
-            raise ScoreStoreError(
-                f"{path}: is damaged ({' '.join(str(error).split())}); remove it, and give the command that wrote it "
-                "again: it scores these videos anew"
-            ) from None
+            raise _damaged(path, error) from None
         if (schema.metadata or {}).get(_STORE) != self.header.digest.encode():
             raise ScoreStoreError(f"{path}: belongs to another store than {self.header_file}; remove it")
         return table.replace_schema_metadata(None)
@@ -231,6 +278,10 @@ class ScoreStore:
         for *_, path in single:
             path.unlink(missing_ok=True)
 
+    def _remove_scores(self) -> None:
+        for path in [*self.root.glob("scores-*.parquet"), self.broken_file]:
+            path.unlink(missing_ok=True)
+
     def _clean_up(self) -> None:
         """Remove what a killed command left: batches that are in a larger part too, and unfinished files."""
         kept = {path for *_, path in self._parts()}
@@ -239,6 +290,13 @@ class ScoreStore:
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             remove_truncated_line(self.broken_file)
+
+
+def _damaged(path: Path, error: Exception) -> ScoreStoreError:
+    return ScoreStoreError(
+        f"{path}: is damaged ({' '.join(str(error).split())}); remove it, and give the command that wrote it again: it "
+        "scores these videos anew"
+    )
 
 
 def _first_of_each(ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -8,36 +8,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.cluster.ray_nodes import ray_job_tag, was_submitted
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.loading import fingerprint, flat_fields
-from morphmlp.data.manifest import Manifest
-from morphmlp.data.quarantine import Quarantine, broken_limit, earlier_broken
+from morphmlp.data.quarantine import Quarantine
 from morphmlp.data.stream.ray_clips import SharedVideos
 from morphmlp.data.stream.ray_first_look import require_files
 from morphmlp.environment import source_tags
 from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_reported
-from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
 from morphmlp.experiment.data_splits import DataSplits, recorded_datasets
-from morphmlp.experiment.ray_segmentation_record import record_segmentation
+from morphmlp.experiment.ray_test import WeightsToTest, record_test, run_test, store_of_test
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
 from morphmlp.models.cost import planned_cost
 from morphmlp.preflight.ray_preflight import require_ready
 from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics, Status, Tags
-from morphmlp.reporting.figures import confusion_figure, loss_figure, score_figure, time_figure
+from morphmlp.reporting.figures import loss_figure, score_figure, time_figure
 from morphmlp.reporting.run_note import result_note
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import ScoreName, further_scores_of
-from morphmlp.tasks.task import Counts, Task
+from morphmlp.tasks.task import Task
 from morphmlp.tracking import RetryPolicy, RunWriter, end_early, open_run, ready_store, write_waiting
 from morphmlp.training.checkpoint.saving import checkpoint_to_test
-from morphmlp.training.loop.state import Checkpoint, checkpoint_from
+from morphmlp.training.loop.state import checkpoint_from
 from morphmlp.training.record.accounting import (
     RunAccount,
     RunFacts,
@@ -255,8 +251,17 @@ def _train_and_test(
         progress.line(line)
     checkpoint, content, which = checkpoint_to_test(config, folder, task.scores[0], progress.line)
     writer.tags({Tags.TESTED: which})
-    tested = run_test(task, checkpoint_from(content), data.test, config=config, placement=placement, progress=progress)
-    counts, intervals = record_test(tested, data.test, task=task, config=config, writer=writer, folder=folder)
+    weights = WeightsToTest(
+        tensors=checkpoint_from(content).weights,
+        location=checkpoint.location,
+        run_id=writer.run_id,
+        run_name=folder.root.name,
+    )
+    with store_of_test(folder.scores, weights, data.test, config=config, task=task, or_anew=True) as store:
+        tested = run_test(task, weights, data.test, store=store, config=config, placement=placement, progress=progress)
+        counts, intervals = record_test(
+            tested, data.test, store=store, task=task, config=config, writer=writer, folder=folder
+        )
     scores = counts.scores()
     if folder.events.exists():
         writer.artifact(folder.events)
@@ -308,87 +313,6 @@ def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
     run.writer.metrics([*epoch_points(windows, facts), *account.points()])
     run.writer.tags({Tags.VERDICT: account.verdict()})
     return account
-
-
-def run_test(
-    task: Task,
-    checkpoint: Checkpoint,
-    videos: Manifest,
-    *,
-    config: ExperimentConfig,
-    placement: Placement,
-    progress: Progress,
-) -> TestResult:
-    """Score the test videos with a checkpoint's weights."""
-    progress.phase(f"test, {config.test_in_words}", total=len(videos), unit=videos.items)
-    return score_views(
-        task,
-        checkpoint.weights,
-        videos,
-        pool=ScorerPool(
-            num_workers=placement.num_workers,
-            cpus_per_worker=placement.cpus_per_worker,
-            device=placement.device,
-            node_labels=dict(placement.worker_labels),
-        ),
-        share=placement.ingest_share(config.ingest, pipelines=1),
-        videos_at_once=config.train.micro_batch_size,
-        broken_limit=broken_limit(config.ingest),
-        progress=progress.update,
-    )
-
-
-def record_test(
-    tested: TestResult, videos: Manifest, *, task: Task, config: ExperimentConfig, writer: RunWriter, folder: RunFolder
-) -> tuple[Counts, Mapping[str, tuple[float, float]]]:
-    """Count the scores, and write them with predictions, confusion matrix and quarantine to the record.
-
-    Returns the counts and the task's intervals.
-
-    Raises:
-        QuarantineLimitError: Too many test videos are broken for the score to stand for the test set.
-    """
-    quarantine = Quarantine.read(folder.quarantine)
-    quarantine.replace("test", tested.broken)  # files may have been fixed since an earlier test
-    quarantine.write(folder.quarantine, run=folder.root.name, earlier=earlier_broken(config.data.test))
-    writer.artifact(folder.quarantine)
-    pq.write_table(tested.predictions, folder.predictions)
-    writer.artifact(folder.predictions)
-    quarantine.check_share(stage="test", num_videos=len(videos), limit=broken_limit(config.ingest))
-    counts = task.count_predictions(tested.predictions)
-    if (matrix := task.confusion(tested.predictions)) is not None:
-        # A head may have more classes than the videos have names for (a few videos under a 400-class head).
-        names = [*videos.class_names, *map(str, range(len(videos.class_names), len(matrix)))]
-        if config.segmentation is None:
-            confusion = confusion_figure(matrix, names)
-            writer.figure(confusion, "figures/confusion.png")
-            writer.thumbnail(confusion, "confusion")
-        else:
-            record_segmentation(
-                tested.predictions,
-                videos,
-                class_names=names,
-                ingest=config.ingest,
-                panels=config.segmentation.test.panels,
-                writer=writer,
-            )
-    scores = {**counts.scores(), **task.further_scores(tested.predictions)}
-    intervals = task.intervals(tested.predictions)
-    writer.metrics(
-        [
-            *(_point(f"test/{key}", value) for key, value in scores.items()),
-            *(
-                _point(f"test/{key}_{end}", value)
-                for key, ends in intervals.items()
-                for end, value in zip(("low", "high"), ends, strict=True)
-            ),
-            _point(Metrics.TEST_NUM_VIDEOS, int(counts.num_videos)),
-            _point(Metrics.TEST_NUM_QUARANTINED, len(tested.broken)),
-            _point(Metrics.TEST_CONCEALED, tested.concealed),
-            _point(Metrics.TEST_RETRIED, tested.retried),
-        ]
-    )
-    return counts, intervals
 
 
 def _point(key: str, value: float) -> MetricPoint:

@@ -132,20 +132,18 @@ class Classification:
 
     def predictions(self, manifest: Manifest, outcomes: Mapping[int, bytes]) -> pa.Table:
         """Columns: `morphmlp.data.columns.PREDICTIONS`; logits are summed over views, as published."""
-        ids, labels = manifest.table["video_id"], manifest.table["label"]
         rows, num_classes = sorted(outcomes), self.model.num_classes
-        outputs = {row: np.frombuffer(outcomes[row], np.float32).reshape(-1, num_classes) for row in rows}
-        summed = [outputs[row].sum(axis=0) for row in rows]
-        return pa.table(
-            {
-                "video_id": [ids[row].as_py() for row in rows],
-                "label": [labels[row].as_py() for row in rows],
-                "view_logits": [outputs[row].tolist() for row in rows],
-                "logits": [logits.tolist() for logits in summed],
-                "prediction": [int(logits.argmax()) for logits in summed],
-            },
-            schema=PREDICTIONS,
-        )
+        views = [np.frombuffer(outcomes[row], np.float32).reshape(-1, num_classes) for row in rows]
+        summed = np.array([of_video.sum(axis=0) for of_video in views], np.float32).reshape(-1, num_classes)
+        every_view = np.concatenate([summed[:0], *views])
+        known = manifest.table.select(["video_id", "label"]).take(pa.array(rows, pa.int64())).combine_chunks()
+        cells = [
+            *(column.combine_chunks() for column in known.columns),
+            _lists(_lists(every_view.ravel(), [num_classes] * len(every_view)), [len(of_video) for of_video in views]),
+            _lists(summed.ravel(), [num_classes] * len(summed)),
+            pa.array(summed.argmax(axis=1), pa.int32()),
+        ]
+        return pa.Table.from_arrays(cells, schema=PREDICTIONS)
 
     def count_predictions(self, table: pa.Table) -> ClassificationCounts:
         """Count the summed logits of all rows."""
@@ -181,6 +179,11 @@ def table_answers(table: pa.Table, *, num_classes: int) -> Answers:
     sums = pc.list_flatten(table["logits"]).to_numpy().reshape(table.num_rows, -1)
     views = pc.list_value_length(table["view_logits"]).to_numpy()
     return answers_of(sums / views[:, None], table["label"].to_numpy())
+
+
+def _lists(values: npt.NDArray[np.float32] | pa.Array, lengths: Sequence[int]) -> pa.ListArray:
+    """Lists of these lengths, whose values lie behind each other."""
+    return pa.ListArray.from_arrays(np.cumsum([0, *lengths], dtype=np.int32), pa.array(values))
 
 
 @torch.inference_mode()

@@ -7,12 +7,14 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 import torch
 from coded_videos import CODINGS, write_video
+from stored_scores import HEADER
 from torch import nn
 
 from morphmlp.config import load_config
@@ -28,6 +30,7 @@ from morphmlp.data.stream.plan import MicroBatchPlan
 from morphmlp.errors import QuarantineLimitError
 from morphmlp.evaluation import ray_evaluator
 from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
+from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.evaluation.scoring import score_single_views
 from morphmlp.tasks.classification import Classification
 from morphmlp.tasks.factory import task_of
@@ -183,9 +186,10 @@ def test(decoded, manifest, policy, size):
     scorer = Scorer(BrightnessTask(**vars(TASK)), {}, pool)
     videos = pa.concat_tables(decoded(extractor, policy))
     tables = [scorer(videos.slice(start, size)) for start in range(0, len(manifest), size)]
-    dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
     done = []
-    tested = ray_evaluator._collected(dataset, manifest, TASK, broken_limit=1.0, progress=done.append)
+    with TemporaryDirectory() as folder, ScoreStore.create(folder, HEADER) as store:
+        tested = ray_evaluator._collected(tables, manifest, TASK, store=store, broken_limit=1.0, progress=done.append)
+        assert [video.video_id for video in store.broken()] == [video.video_id for video in tested.broken]
     assert done[-1] == len(manifest)
     assert tested.retried == (len(READ_BY_A_SECOND) if POLICIES[policy] else 0)
     return tested.predictions["video_id"].to_pylist(), tested.broken

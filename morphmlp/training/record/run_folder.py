@@ -71,8 +71,10 @@ class RunFolder:
     """One JSON line per report of the workers."""
     quarantine = FilePath("{root}/quarantine.parquet")
     """Broken videos met so far."""
+    scores = FilePath("{root}/scores")
+    """The test's score store."""
     predictions = FilePath("{root}/predictions.parquet")
-    """Per-view logits of the test."""
+    """The test's scores in one file, in the order of the manifest."""
     lock = FilePath("{root}/lock")
     """Locked by the command that works on the run; names it."""
     log = FilePath("{root}/log.txt")

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
+from stored_scores import HEADER
 from torch import nn
 
 from morphmlp.config import load_config
@@ -16,6 +17,7 @@ from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.errors import EvaluationError
 from morphmlp.evaluation import ray_evaluator
 from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool, check_coverage
+from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.tasks.classification import Classification
 from morphmlp.tasks.factory import task_of
 
@@ -26,6 +28,7 @@ VIDEOS = 4
 TASK = task_of(CONFIG)
 DECODE_CPU_S = 0.5
 """Of each video."""
+DONE: list[int] = []
 
 
 class Network(nn.Module):
@@ -93,32 +96,40 @@ def manifest():
     )
 
 
-def test_a_tests_cpu_time_is_that_of_decoding_and_scoring(scorer, manifest):
+@pytest.fixture
+def store(tmp_path):
+    with ScoreStore.create(tmp_path / "scores", HEADER) as found:
+        yield found
+
+
+def test_a_tests_cpu_time_is_that_of_decoding_and_scoring(scorer, manifest, store):
     tables = [scorer(decoded(rows)) for rows in ([0, 1], [2, 3])]
-    dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
-    tested = ray_evaluator._collected(dataset, manifest, TASK, broken_limit=0.0, progress=lambda done: None)
+    tested = ray_evaluator._collected(tables, manifest, TASK, store=store, broken_limit=0.0, progress=DONE.append)
     assert tested.cpu_s == VIDEOS * DECODE_CPU_S + 10.0 + 1.0
 
 
 @pytest.mark.parametrize(("limit", "looked_at"), [(0.0, [0, 1]), (0.25, [0, 1, 2]), (0.5, [0, 1, 2, 3])])
-def test_a_test_ends_as_soon_as_more_videos_are_broken_than_may_be(scorer, manifest, limit, looked_at):
+def test_a_test_ends_as_soon_as_more_videos_are_broken_than_may_be(scorer, manifest, store, limit, looked_at):
     tables = (scorer(decoded(rows, broken=[1, 2])) for rows in ([0], [1], [2], [3]))
-    dataset = SimpleNamespace(iter_batches=lambda **options: tables)
-    tested = ray_evaluator._collected(dataset, manifest, TASK, broken_limit=limit, progress=lambda done: None)
+    tested = ray_evaluator._collected(tables, manifest, TASK, store=store, broken_limit=limit, progress=DONE.append)
     found = [*tested.predictions["video_id"].to_pylist(), *(video.video_id for video in tested.broken)]
     assert sorted(found) == [f"v{row}" for row in looked_at]
 
 
-def test_a_video_that_a_test_never_met_is_missed_although_others_are_broken(scorer, manifest):
+def test_a_video_that_a_test_never_met_is_missed_although_others_are_broken(scorer, manifest, store):
     tables = [scorer(decoded(rows, broken=[1])) for rows in ([0], [1], [2])]
-    dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
     with pytest.raises(EvaluationError, match=r"of 4 videos 1 were neither scored nor quarantined \(v3\)"):
-        ray_evaluator._collected(dataset, manifest, TASK, broken_limit=0.5, progress=lambda done: None)
+        ray_evaluator._collected(tables, manifest, TASK, store=store, broken_limit=0.5, progress=DONE.append)
 
 
 @pytest.mark.parametrize(
     ("scored", "broken"),
-    [([0, 1, 2, 3], []), ([3, 1, 0, 2], []), ([0, 2], ["v1", "v3"]), ([], ["v0", "v1", "v2", "v3"])],
+    [
+        (["v0", "v1", "v2", "v3"], []),
+        (["v3", "v1", "v0", "v2"], []),
+        (["v0", "v2"], ["v1", "v3"]),
+        ([], ["v0", "v1", "v2", "v3"]),
+    ],
 )
 def test_videos_that_are_scored_once_or_quarantined_cover_the_manifest(manifest, scored, broken):
     check_coverage(manifest, scored=scored, broken=broken)
@@ -127,10 +138,18 @@ def test_videos_that_are_scored_once_or_quarantined_cover_the_manifest(manifest,
 @pytest.mark.parametrize(
     ("scored", "broken", "message"),
     [
-        ([0, 1, 2], [], r"of 4 videos 1 were neither scored nor quarantined \(v3\) and 0 were scored twice"),
+        (["v0", "v1", "v2"], [], r"of 4 videos 1 were neither scored nor quarantined \(v3\) and 0 were scored twice"),
         ([], [], r"of 4 videos 4 were neither scored nor quarantined \(v0, v1, v2\) and 0"),
-        ([0, 1, 2, 3, 3], [], "of 4 videos 0 were neither scored nor quarantined and 1 were scored twice"),
-        ([0, 0, 1], ["v2"], r"of 4 videos 1 were neither scored nor quarantined \(v3\) and 1 were scored twice"),
+        (
+            ["v0", "v1", "v2", "v3", "v3"],
+            [],
+            "of 4 videos 0 were neither scored nor quarantined and 1 were scored twice",
+        ),
+        (
+            ["v0", "v0", "v1"],
+            ["v2"],
+            r"of 4 videos 1 were neither scored nor quarantined \(v3\) and 1 were scored twice",
+        ),
     ],
 )
 def test_missing_and_doubled_videos_are_refused_with_their_numbers(manifest, scored, broken, message):

@@ -11,71 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from stored_scores import CLASSES, HEADER, VIEWS, broken_video, rows
 
-from morphmlp.data.columns import PREDICTIONS, SCORED, SEGMENTED
-from morphmlp.data.quarantine import BrokenVideo
+from morphmlp.data.columns import PREDICTIONS, SEGMENTED
 from morphmlp.errors import RunInUseError, ScoreStoreError
 from morphmlp.evaluation import score_store
-from morphmlp.evaluation.score_header import ScoreHeader, weights_sha256
+from morphmlp.evaluation.score_header import weights_sha256
 from morphmlp.evaluation.score_store import ScoreStore
 
-CLASSES, VIEWS = 5, 4
-HEADER = ScoreHeader(
-    task="classification",
-    dataset="demo",
-    items="videos",
-    class_names=tuple("abcde"),
-    num_classes=CLASSES,
-    manifest="data/val.parquet",
-    num_videos=100,
-    data_fingerprint="100:aaaaaaaaaaaa",
-    experiment="demo",
-    experiment_fingerprint="bbbbbbbbbbbb",
-    run_id="1" * 32,
-    run_name="demo-1",
-    checkpoint="runs/demo-1/checkpoint-10",
-    weights_sha256="c" * 64,
-    num_clips=4,
-    num_crops=1,
-    views="4 clips x 1 crop",
-    git_commit="d" * 40,
-)
 SEGMENTATION = replace(HEADER, task="segmentation", items="images")
-
-
-def rows(numbers, *, seed=0):
-    """Scores of the videos with these numbers: the same ones whenever they are made."""
-    logits = [
-        np.random.default_rng([seed, number]).normal(size=(VIEWS, CLASSES)).astype(np.float32) for number in numbers
-    ]
-    return pa.table(
-        {
-            "video_id": [f"v{number:03d}" for number in numbers],
-            "label": [number % CLASSES for number in numbers],
-            "view_logits": [views.tolist() for views in logits],
-            "logits": [views.sum(0).tolist() for views in logits],
-            "prediction": [int(views.sum(0).argmax()) for views in logits],
-            "concealed": [0] * len(numbers),
-            "retried": [False] * len(numbers),
-            "cpu_s": [0.5] * len(numbers),
-            "scorer": ["host:1"] * len(numbers),
-        },
-        schema=pa.schema([*PREDICTIONS, *SCORED]),
-    )
-
-
-def broken(name, message="no frames"):
-    return BrokenVideo(
-        video_id=name,
-        path=f"/videos/{name}.mp4",
-        size_bytes=7,
-        mtime=None,
-        stage="test",
-        error="DecodeError",
-        message=message,
-        decoder="pyav",
-        decoder_version="1",
-    )
 
 
 def spans_of(root):
@@ -115,6 +59,17 @@ def test_a_store_without_scores_reads_as_an_empty_table(tmp_path):
         assert store.read().equals(SEGMENTED.empty_table())
 
 
+def test_without_the_logits_of_views_their_number_stays(tmp_path):
+    with ScoreStore.create(tmp_path, HEADER) as store:
+        store.append(rows([2, 1]))
+        table = store.read_without_views()
+        assert table["view_logits"].to_pylist() == [[[]] * VIEWS] * 2
+        assert table.schema == PREDICTIONS
+        assert table.drop_columns("view_logits").equals(store.read().drop_columns("view_logits"))
+    with ScoreStore.create(tmp_path / "empty", HEADER) as store:
+        assert store.read_without_views().equals(PREDICTIONS.empty_table())
+
+
 def test_a_video_is_added_once(tmp_path):
     with ScoreStore.create(tmp_path, HEADER) as store:
         store.append(rows([1, 2]))
@@ -129,12 +84,12 @@ def test_a_video_is_added_once(tmp_path):
 
 def test_broken_videos_keep_their_last_reason_until_they_are_scored(tmp_path):
     with ScoreStore.create(tmp_path, HEADER) as store:
-        store.append(rows([1]), [broken("v003", "late"), broken("v002")])
-        store.append(rows([]), [broken("v003", "torn")])
+        store.append(rows([1]), [broken_video("v003", "late"), broken_video("v002")])
+        store.append(rows([]), [broken_video("v003", "torn")])
     with ScoreStore.create(tmp_path, HEADER) as store:
-        assert store.broken() == [broken("v002"), broken("v003", "torn")]
+        assert store.broken() == [broken_video("v002"), broken_video("v003", "torn")]
         store.append(rows([2]))
-    assert ScoreStore.open(tmp_path).broken() == [broken("v003", "torn")]
+    assert ScoreStore.open(tmp_path).broken() == [broken_video("v003", "torn")]
 
 
 def test_of_a_merge_that_was_cut_short_each_row_counts_once(tmp_path, monkeypatch):
@@ -211,6 +166,26 @@ def test_a_store_of_something_else_is_refused_in_one_line(tmp_path, changes, wor
         pass
     assert "\n" not in str(refused.value)
     assert ScoreStore.open(tmp_path).read().num_rows == 1
+
+
+def test_a_store_of_something_else_begins_anew_where_it_may(tmp_path):
+    with ScoreStore.create(tmp_path, HEADER) as store:
+        store.append(rows([1]), [broken_video("v002")])
+    other = replace(HEADER, weights_sha256="f" * 64)
+    with ScoreStore.create(tmp_path, other, or_anew=True) as store:
+        assert (store.ids(), store.broken()) == (set(), [])
+        store.append(rows([3]))
+    with ScoreStore.create(tmp_path, other, or_anew=True) as store:
+        assert store.ids() == {"v003"}
+
+
+def test_rows_may_have_the_columns_of_a_task_from_outside(tmp_path):
+    table = rows([1, 2]).drop_columns(["view_logits", "logits"])
+    with ScoreStore.create(tmp_path, HEADER) as store:
+        store.append(table)
+    store = ScoreStore.open(tmp_path)
+    assert store.columns == ["video_id", "label", "prediction"]
+    assert store.read().equals(table.select(store.columns))
 
 
 def test_where_weights_came_from_and_who_wrote_it_makes_no_other_store(tmp_path):

@@ -6,7 +6,7 @@ methods, and a class with the metric's counts.
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pytest
 import torch
 from einops import reduce
 from PIL import Image
+from stored_scores import HEADER
 from torch import nn
 
 from morphmlp.config import load_config
@@ -26,6 +27,7 @@ from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, request_t
 from morphmlp.data.stream.plan import MicroBatchPlan, TrainPlan
 from morphmlp.evaluation import ray_evaluator
 from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
+from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.evaluation.scoring import score_single_views
 from morphmlp.models.backbone import Backbone
 from morphmlp.tasks.classification import Classification, ClassificationCounts
@@ -244,14 +246,10 @@ def counts_of_test(task, state, greys):
     pool = ScorerPool(num_workers=1, cpus_per_worker=1, device="cpu", node_labels={})
     scorer = Scorer(task, state.model.state_dict(), pool)
     tables = [scorer(table) for table in greys.tables(greys.all_rows(), task.test_clips())]
-    dataset = SimpleNamespace(iter_batches=lambda **options: iter(tables))
-    result = ray_evaluator._collected(
-        dataset,
-        greys.manifest,
-        task,
-        broken_limit=0.0,
-        progress=lambda done: None,
-    )
+    with TemporaryDirectory() as folder, ScoreStore.create(folder, HEADER) as store:
+        result = ray_evaluator._collected(
+            tables, greys.manifest, task, store=store, broken_limit=0.0, progress=lambda done: None
+        )
     return task.count_predictions(result.predictions)
 
 
