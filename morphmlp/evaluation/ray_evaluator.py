@@ -28,9 +28,6 @@ from morphmlp.errors import EvaluationError
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.tasks.task import Task
 
-SCORER_RESTARTS = 4
-"""So often a scorer that died is started again, and its videos are given to it again: one that always dies at the same
-video must end the test."""
 _TASK_BYTES = 256 * 2**20
 """Clips that a decode task hands over at most, of several videos: all views of one may be more."""
 
@@ -78,7 +75,8 @@ def score_views(
 ) -> TestResult:
     """Score every video of a manifest on what the task tests it on; ends where more are broken than may be.
 
-    Videos whose scores are in the store are neither decoded nor scored; those that were broken are tried again.
+    Videos whose scores are in the store are neither decoded nor scored; those that were broken are tried again. A scorer
+    that dies is started again by Ray Data, and gets the videos again that it had.
     `share` is what decoding may use of the cluster, all scorers together; `videos_at_once` are decoded by a task and go
     through the network in one pass, where they have one size. At most `broken_limit` of the videos may be broken (a
     share, 0-1).
@@ -132,8 +130,6 @@ def scoring_dataset(
         num_cpus=pool.cpus_per_worker,
         num_gpus=1 if pool.device == "cuda" else 0,
         label_selector=pool.node_labels,
-        max_restarts=SCORER_RESTARTS,
-        max_task_retries=SCORER_RESTARTS,
     )
     limit_execution(dataset.context, share, extractor, actor_cpus=scorers * pool.cpus_per_worker)
     dataset.context.target_max_block_size = None  # a task's table stays whole
@@ -166,14 +162,25 @@ def _collected(
             break
     else:
         check_coverage(manifest, scored=store.ids(), broken=[video.video_id for video in broken])
+    result = stored_result(store)
+    return replace(
+        result,
+        broken=sorted(broken, key=lambda video: video.video_id),
+        cpu_s=result.cpu_s + broken_cpu_s,
+        num_scored_now=len(store.ids()) - before,
+    )
+
+
+def stored_result(store: ScoreStore) -> TestResult:
+    """What a store holds."""
     facts = store.read([field.name for field in SCORED])
     return TestResult(
         predictions=store.read_without_views(),
-        broken=sorted(broken, key=lambda video: video.video_id),
+        broken=store.broken(),
         concealed=pc.sum(facts["concealed"]).as_py() or 0,
         retried=pc.sum(facts["retried"]).as_py() or 0,
-        cpu_s=(pc.sum(facts["cpu_s"]).as_py() or 0.0) + broken_cpu_s,
-        num_scored_now=len(store.ids()) - before,
+        cpu_s=pc.sum(facts["cpu_s"]).as_py() or 0.0,
+        num_scored_now=0,
     )
 
 

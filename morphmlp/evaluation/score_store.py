@@ -45,8 +45,8 @@ _ROW_SCHEMAS = {"classification": PREDICTIONS, "segmentation": SEGMENTED}
 class ScoreStore:
     """The scores of one test in a folder; `create` adds to them, `open` only reads.
 
-    Rows have the columns of the task's table, `PREDICTIONS` or `SEGMENTED` of `morphmlp.data.columns` or those of a task
-    from outside, and in the parts also those of `SCORED`.
+    Rows have the columns of the task's table, `PREDICTIONS` or `SEGMENTED` of `morphmlp.data.columns` or those of a
+    task from outside, and in the parts also those of `SCORED`.
     """
 
     root: Path

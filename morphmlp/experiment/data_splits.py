@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.clips.sampling import TARGET_FPS
 from morphmlp.data.decoding.backends import decoder_fault
-from morphmlp.data.manifest import HOW_TO_PREPARE, Manifest, read_manifest
+from morphmlp.data.manifest import HOW_TO_PREPARE, Manifest, read_class_names, read_manifest
 from morphmlp.data.stream.decode_task import REQUEST_COLUMNS
 from morphmlp.errors import ConfigError, ManifestError
 from morphmlp.record import RecordedDataset, Tags
@@ -98,12 +98,7 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
             faults.append(f"data.{split}: {error}")
             continue
         manifests[split] = manifest
-        if manifest.task != config.task:
-            faults.append(
-                f"data.{split}: {path} has labels for task {manifest.task}, the experiment's is {config.task}"
-            )
-        elif (fault := _label_fault(manifest, config.model.num_classes)) is not None:
-            faults.append(f"data.{split}: {path} {fault}")
+        faults.extend(_split_faults(manifest, f"data.{split}: {path}", config))
     faults.extend(_other_classes(manifests, paths))
     if faults:
         raise ManifestError("\n".join(faults))
@@ -114,6 +109,39 @@ def read_splits(config: ExperimentConfig) -> DataSplits:
     # The rate serves the notes alone: it need not travel with ten million rows.
     kept = {split: replace(each, table=each.table.drop_columns("fps")) for split, each in manifests.items()}
     return DataSplits(**kept, notes=tuple(notes))
+
+
+def read_test_split(config: ExperimentConfig) -> Manifest:
+    """Read the test videos alone, and check their labels against the head and that they can be decoded here.
+
+    Where the training manifest is there too, its classes must be theirs.
+
+    Raises:
+        ConfigError: A named decoder can't be used on this machine.
+        ManifestError: The manifest is missing, empty, or has other labels than the model.
+    """
+    _require_decoders(config)
+    path = config.data.test
+    _require_files({"test": path}, config)
+    try:
+        manifest = read_manifest(path, only=REQUEST_COLUMNS).available()
+    except ManifestError as error:
+        raise ManifestError("\n".join(f"data.test: {line}" for line in str(error).splitlines())) from None
+    faults = _split_faults(manifest, f"data.test: {path}", config)
+    if Path(config.data.train).exists() and config.data.train != path:
+        trained = replace(manifest, class_names=read_class_names(config.data.train))
+        faults += _other_classes({"train": trained, "test": manifest}, {"train": config.data.train, "test": path})
+    if faults:
+        raise ManifestError("\n".join(faults))
+    return manifest
+
+
+def _split_faults(manifest: Manifest, where: str, config: ExperimentConfig) -> list[str]:
+    """Why an experiment can't use a split's videos."""
+    if manifest.task != config.task:
+        return [f"{where} has labels for task {manifest.task}, the experiment's is {config.task}"]
+    fault = _label_fault(manifest, config.model.num_classes)
+    return [] if fault is None else [f"{where} {fault}"]
 
 
 def _label_fault(manifest: Manifest, num_classes: int) -> str | None:

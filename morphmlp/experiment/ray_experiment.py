@@ -17,8 +17,9 @@ from morphmlp.data.stream.ray_clips import SharedVideos
 from morphmlp.data.stream.ray_first_look import require_files
 from morphmlp.environment import source_tags
 from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_reported
+from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.data_splits import DataSplits, recorded_datasets
-from morphmlp.experiment.ray_test import WeightsToTest, record_test, run_test, store_of_test
+from morphmlp.experiment.ray_test import WeightsToTest, header_of, record_test, run_test
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
 from morphmlp.models.cost import planned_cost
 from morphmlp.preflight.ray_preflight import require_ready
@@ -257,7 +258,7 @@ def _train_and_test(
         run_id=writer.run_id,
         run_name=folder.root.name,
     )
-    with store_of_test(folder.scores, weights, data.test, config=config, task=task, or_anew=True) as store:
+    with ScoreStore.create(folder.scores, header_of(weights, data.test, config=config), or_anew=True) as store:
         tested = run_test(task, weights, data.test, store=store, config=config, placement=placement, progress=progress)
         counts, intervals = record_test(
             tested, data.test, store=store, task=task, config=config, writer=writer, folder=folder

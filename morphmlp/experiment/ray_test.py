@@ -1,8 +1,7 @@
 """The test of an experiment: its score store, the scoring, and what of it goes to the record."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,24 +45,10 @@ class WeightsToTest:
     """That run's name, or that of the file."""
 
 
-@contextmanager
-def store_of_test(
-    root: Path,
-    weights: WeightsToTest,
-    videos: Manifest,
-    *,
-    config: ExperimentConfig,
-    task: Task,
-    or_anew: bool = False,
-) -> Iterator[ScoreStore]:
-    """The store of a test, new or begun; with `or_anew` a store of another test there is emptied.
-
-    Raises:
-        ScoreStoreError: It holds scores of something else, or is damaged.
-        RunInUseError: Another command adds to it.
-    """
+def header_of(weights: WeightsToTest, videos: Manifest, *, config: ExperimentConfig) -> ScoreHeader:
+    """What the scores of a test are of."""
     views = config.test if config.segmentation is None else None
-    header = ScoreHeader(
+    return ScoreHeader(
         task=config.task,
         dataset=config.dataset,
         items=videos.items,
@@ -83,8 +68,6 @@ def store_of_test(
         views=config.test_in_words,
         git_commit=git_commit(Path(__file__).parent),
     )
-    with ScoreStore.create(root, header, or_anew=or_anew) as store:
-        yield store
 
 
 def run_test(

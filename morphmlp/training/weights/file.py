@@ -122,6 +122,30 @@ def read_weights(path: str | Path, *, averaged: bool | None = None) -> WeightsFi
     )
 
 
+def weights_of_checkpoint(
+    content: Mapping[str, object], path: Path, *, sha256: str, averaged: bool | None = None
+) -> WeightsFile:
+    """The weights of a checkpoint whose content was read already; `path` and `sha256` are its file's.
+
+    Raises:
+        CheckpointError: It holds no weights of a MorphMLP.
+    """
+    try:
+        found = _checkpoint(content, averaged=averaged)
+        description = describe_tensors(found.state, found.stated)
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    return WeightsFile(
+        path=path,
+        sha256=sha256,
+        container=found.container,
+        averaged=found.averaged,
+        state=dict(found.state),
+        stated=found.stated,
+        description=description,
+    )
+
+
 def write_weights(file: WeightsFile, path: Path, *, container: Literal["bare", "pyslowfast"] = "bare") -> None:
     """Write weights under the published names, whole or not at all; what is stated about them goes along.
 
