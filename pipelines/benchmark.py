@@ -8,6 +8,7 @@
     python pipelines/benchmark.py image-storage             what reading one image out of a tar or Parquet costs
     python pipelines/benchmark.py segmentation-baselines    what segmentation scores by single pixels alone
     python pipelines/benchmark.py shared-decoding           what trials of a sweep save that share decoded clips
+    python pipelines/benchmark.py evaluation                what 30 views of one decode cost, against 30 decodes
     python pipelines/benchmark.py planner                   the plan of a sweep with 100,000 candidates
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
     python pipelines/benchmark.py train-step                what a run adds to a step of a plain loop
@@ -158,6 +159,29 @@ def shared_decoding(*, videos: int, rounds: int, json: Path | None) -> None:
         f"the decodes of one trial; a clip of {found.clip_mb:.1f} MB: decoded {found.decode_cpu_ms:.1f} ms, decoded "
         f"and kept {found.miss_cpu_ms:.1f}, found {found.hit_cpu_ms:.1f}, by the object store "
         f"{found.object_store_cpu_ms:.1f}; medians of {found.rounds} interleaved rounds of {found.videos} videos"
+    )
+    write_json(json, found)
+
+
+@main.command()
+@click.option("--videos", type=COUNT, default=4, help="videos whose views are decoded")
+@click.option("--rounds", type=COUNT, default=5, help="rounds of each way")
+@json_option
+def evaluation(*, videos: int, rounds: int, json: Path | None) -> None:
+    """30 views of a video from one decode, and from a decode each."""
+    from morphmlp.benchmarks.stored_forms import real_size_videos
+    from morphmlp.benchmarks.view_decoding import measure_view_decoding
+    from morphmlp.progress import TerminalProgress
+
+    with TerminalProgress() as progress:
+        progress.line(f"making videos in {VIDEOS}, where they aren't there yet")
+        paths = real_size_videos(VIDEOS.absolute())[:videos]
+        progress.phase("views", total=rounds, unit="rounds")
+        found = measure_view_decoding(paths, rounds=rounds, on_progress=progress.update)
+    print(
+        f"{found.views} views of one decode: {found.views30_ratio:.3f} times the CPU time of a decode each "
+        f"({found.together_cpu_ms:.0f} against {found.apart_cpu_ms:.0f} ms a video); medians of {found.rounds} "
+        f"interleaved rounds of {found.videos} videos"
     )
     write_json(json, found)
 

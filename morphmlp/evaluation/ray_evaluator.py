@@ -75,8 +75,9 @@ def score_views(
 ) -> TestResult:
     """Score every video of a manifest on what the task tests it on; ends where more are broken than may be.
 
-    Videos whose scores are in the store are neither decoded nor scored; those that were broken are tried again. A scorer
-    that dies is started again by Ray Data, and gets the videos again that it had.
+    Videos whose scores are in the store are neither decoded nor scored; those that were broken are tried again. A
+    scorer that dies is started again by Ray Data, and gets the videos again that it had.
+
     `share` is what decoding may use of the cluster, all scorers together; `videos_at_once` are decoded by a task and go
     through the network in one pass, where they have one size. At most `broken_limit` of the videos may be broken (a
     share, 0-1).
