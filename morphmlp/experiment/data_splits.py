@@ -64,18 +64,23 @@ class DataSplits:
 
 def recorded_datasets(config: ExperimentConfig, data: DataSplits) -> list[RecordedDataset]:
     """The splits as the record names them."""
-    paths = asdict(config.data)
     return [
-        RecordedDataset(
-            name=f"{config.dataset}-{split}",
-            digest=data.fingerprints[split],
-            context=split,
-            source=paths[split],
-            columns={field.name: _RECORDED_TYPES[str(field.type)] for field in pq.read_schema(paths[split])},
-            profile={f"num_{manifest.items}": len(manifest), "num_classes": len(manifest.class_names)},
-        )
+        recorded_dataset(config, split, manifest, digest=data.fingerprints[split])
         for split, manifest in data.by_split().items()
     ]
+
+
+def recorded_dataset(config: ExperimentConfig, split: str, manifest: Manifest, *, digest: str) -> RecordedDataset:
+    """One split as the record names it; `digest` is its fingerprint."""
+    path = asdict(config.data)[split]
+    return RecordedDataset(
+        name=f"{config.dataset}-{split}",
+        digest=digest,
+        context=split,
+        source=path,
+        columns={field.name: _RECORDED_TYPES[str(field.type)] for field in pq.read_schema(path)},
+        profile={f"num_{manifest.items}": len(manifest), "num_classes": len(manifest.class_names)},
+    )
 
 
 def read_splits(config: ExperimentConfig) -> DataSplits:

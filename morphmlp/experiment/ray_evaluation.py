@@ -1,5 +1,6 @@
 """The body of `pipelines/evaluate.py`: weights to scores in a store and in the record, with Ray started and stopped."""
 
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,18 +12,18 @@ from pydantic import JsonValue
 
 from morphmlp.cluster.address import require_named_cluster
 from morphmlp.cluster.ray_cluster import Placement, ray_session
-from morphmlp.cluster.ray_nodes import ray_job_tag
+from morphmlp.cluster.ray_nodes import ray_job_tag, was_submitted
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import config_to_yaml, fingerprint, flat_fields
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.ray_first_look import require_files
-from morphmlp.environment import environment_tags
+from morphmlp.environment import environment_tags, source_tags
 from morphmlp.errors import ConfigError, RunStoppedError, TrackingError
 from morphmlp.evaluation.ray_evaluator import TestResult, stored_result
 from morphmlp.evaluation.score_header import ScoreHeader
 from morphmlp.evaluation.score_store import ScoreStore
-from morphmlp.experiment.data_splits import read_test_split
+from morphmlp.experiment.data_splits import read_test_split, recorded_dataset
 from morphmlp.experiment.ray_test import WeightsToTest, header_of, record_test, run_test
 from morphmlp.experiment.run_claim import with_absolute_paths
 from morphmlp.experiment.tested_weights import (
@@ -37,10 +38,11 @@ from morphmlp.files import atomic_write
 from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress, TerminalProgress
 from morphmlp.record import MetricPoint, Metrics, RunSummary, Status, Tags
+from morphmlp.reporting.run_note import result_note
 from morphmlp.stop_signals import NAMES, signal_of
 from morphmlp.targets import writable_folder
 from morphmlp.tasks.factory import task_of
-from morphmlp.tasks.scores import scores_of
+from morphmlp.tasks.scores import further_scores_of, scores_of
 from morphmlp.tracking import RetryPolicy, RunWriter, end_early, find_run, open_run, ready_store
 from morphmlp.training.record.run_folder import RunFolder
 
@@ -224,12 +226,18 @@ def _score_and_record(
     require_files({"test": job.videos}, config.ingest)
     writer = _open(job, placement, known=known, progress=progress)
     try:
+        digest = job.header.data_fingerprint
+        writer.datasets([recorded_dataset(config, "test", job.videos, digest=digest)])
+        writer.artifact(folder.experiment)
         tested = run_test(
             task, job.weights, job.videos, store=store, config=config, placement=placement, progress=timed
         )
         record_test(tested, job.videos, store=store, task=task, config=config, writer=writer, folder=folder)
         writer.metrics([MetricPoint(Metrics.RUN_WALL_S, time.monotonic() - began, 0, int(time.time() * 1000))])
+        result = _result(job, tested, run_id=writer.run_id, began=began, first_scores_s=timed.first_s)
+        writer.describe(_note(result, writer.stored()[0]))
         writer.finish("FINISHED")
+        progress.line(result.in_words())
     except BaseException as error:
         ended: Status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
         why = {Tags.ERROR: " ".join(str(error).split()) or type(error).__name__}
@@ -237,7 +245,13 @@ def _score_and_record(
         if fault is not None and not isinstance(error, TrackingError):
             progress.line(f"{fault}; the same command completes the record")
         raise
-    return _result(job, tested, run_id=writer.run_id, began=began, first_scores_s=timed.first_s)
+    return result
+
+
+def _note(result: EvaluationResult, tags: Mapping[str, str]) -> str:
+    names = (*scores_of(result.task), *further_scores_of(result.task))
+    again = f"python pipelines/evaluate.py --checkpoint {shlex.quote(result.checkpoint)} --config experiment.yaml"
+    return result_note(result, names, tags, views=result.views, again=again)
 
 
 def _result(
@@ -300,6 +314,7 @@ def _open(job: _Job, placement: Placement, *, known: RunSummary | None, progress
     of_the_run = {} if job.found.run is None else job.found.run.tags
     tags = {
         **environment_tags(Path(__file__).parent),
+        **source_tags(submitted=was_submitted()),
         **{tag: text for tag, text in of_the_run.items() if tag in _OF_THE_RUN or tag.startswith(Tags.PREPARED)},
         Tags.DATA_TEST: job.header.data_fingerprint,
         **({} if job.videos.prepared is None else {Tags.PREPARED + "test": job.videos.prepared}),

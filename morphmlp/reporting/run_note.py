@@ -42,8 +42,19 @@ class Tested(Protocol):
         """Which checkpoint, in words."""
 
 
-def result_note(run: Tested, names: Sequence[ScoreName], tags: Mapping[str, str], *, views: str) -> str:
-    """The description, Markdown; `tags` are the run's (`morphmlp.record.Tags`), `views` those of a video, in words."""
+def result_note(
+    run: Tested,
+    names: Sequence[ScoreName],
+    tags: Mapping[str, str],
+    *,
+    views: str,
+    again: str = "python pipelines/train.py --config experiment.yaml",
+) -> str:
+    """The description, Markdown.
+
+    `tags` are the run's (`morphmlp.record.Tags`), `views` those of a video, in words, and `again` is the command that
+    repeats it with its experiment file.
+    """
     unscored = f", {run.num_quarantined} quarantined" if run.num_quarantined else ""
     facts = {
         "scored": f"{run.num_videos} test {run.items}{unscored}; {views}",
@@ -65,7 +76,7 @@ def result_note(run: Tested, names: Sequence[ScoreName], tags: Mapping[str, str]
             "",
             "```bash",
             f"mlflow artifacts download --run-id {run.run_id} --artifact-path experiment.yaml --dst-path .",
-            "python pipelines/train.py --config experiment.yaml",
+            again,
             "```",
         ]
     )
