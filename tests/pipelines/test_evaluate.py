@@ -98,8 +98,13 @@ def test_the_result_stands_on_the_terminal_in_json_and_in_the_record(
     assert json.loads((place / "whole.json").read_text())["scores"] == result["scores"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+@pytest.mark.parametrize(
+    "signum",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow, id="killed"),
+        pytest.param(signal.SIGINT, marks=pytest.mark.long, id="interrupted"),
+    ],
+)
 def test_a_test_that_was_stopped_continues_and_scores_nothing_twice(
     place: Path, undisturbed: Path, signum: signal.Signals
 ) -> None:
