@@ -171,11 +171,19 @@ def answers_of(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
     return Answers(**joined, num_classes=num_classes)
 
 
+def ranks_of(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Ints:
+    """Classes before the true one, `[n]`, as `Answers.ranks`: of equal scores the lower class comes first.
+
+    Where scores aren't numbers it's a rank that is never right.
+    """
+    own = scores[np.arange(len(scores)), labels][:, None]
+    before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < labels[:, None]))
+    ranks: Ints = np.where(np.isnan(scores).any(axis=1), max(scores.shape[1], GUESSES), before.sum(axis=1))
+    return ranks
+
+
 def _answers_of(scores: npt.NDArray[np.floating], labels: Ints, most: int) -> dict[str, npt.NDArray[np.generic]]:
-    num_videos, num_classes = scores.shape
-    rows = np.arange(num_videos)
-    own, classes = scores[rows, labels][:, None], np.arange(num_classes)
-    before = (scores > own) | ((scores == own) & (classes < labels[:, None]))
+    num_videos, rows = len(scores), np.arange(len(scores))
     broken = np.isnan(scores).any(axis=1)
     logs = log_softmax(scores.astype(np.float64), axis=1)
     # Of the scores, not of their logarithms: rounding may make a difference between equal ones. Of equal ones argmax
@@ -186,7 +194,7 @@ def _answers_of(scores: npt.NDArray[np.floating], labels: Ints, most: int) -> di
         left[rows, guesses[:, place]] = -np.inf
     return {
         "labels": labels,
-        "ranks": np.where(broken, max(num_classes, GUESSES), before.sum(axis=1)),
+        "ranks": ranks_of(scores, labels),
         "guesses": guesses,
         "shares": np.exp(logs[rows[:, None], guesses]),
         "log_likelihoods": logs[rows, labels],

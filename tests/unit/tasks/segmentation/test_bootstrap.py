@@ -10,7 +10,7 @@ from morphmlp.data.columns import SEGMENTED
 from morphmlp.data.decoding.stored_frames.label_maps import IGNORED
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.tasks.segmentation import bootstrap as ours
-from morphmlp.tasks.segmentation.bootstrap import image_areas, resampled_scores, score_intervals
+from morphmlp.tasks.segmentation.bootstrap import image_areas, resampled_scores, score_differences, score_intervals
 from morphmlp.tasks.segmentation.confusion import count_table, outcome_of, predictions_table
 
 
@@ -84,3 +84,29 @@ def test_no_images_have_no_interval():
     found = score_intervals(SEGMENTED.empty_table(), num_classes=3)
     assert set(found) == {"miou", "macc", "aacc"}
     assert all(math.isnan(end) for ends in found.values() for end in ends)
+
+
+@pytest.mark.parametrize("key", ["miou", "macc", "aacc"])
+def test_the_interval_of_a_difference_is_scipys_paired_bootstrap(key):
+    one, other = predictions(12, 4), predictions(12, 4, seed=9)
+
+    def difference(rows, axis):
+        picked = np.moveaxis(rows, axis, -1).reshape(-1, rows.shape[axis])
+        scores = [
+            [count_table(table.take(row), num_classes=4).scores()[key] for row in picked] for table in (one, other)
+        ]
+        return np.subtract(*scores)
+
+    options = {"n_resamples": 60, "method": "percentile", "vectorized": True, "rng": np.random.default_rng(3)}
+    theirs = bootstrap((np.arange(12),), difference, **options)
+    found, p_value = score_differences(one, other, num_classes=4, resamples=60, seed=3)[key]
+    assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval), rel=1e-9)
+    assert found.value == pytest.approx(difference(np.arange(12)[None], -1)[0])
+    rarer = min(np.sum(theirs.bootstrap_distribution <= 0), np.sum(theirs.bootstrap_distribution >= 0))
+    assert p_value == pytest.approx(min(1, 2 * (rarer + 1) / 61))
+
+
+def test_a_test_differs_in_nothing_from_itself():
+    table = predictions(20, 4)
+    for found, p_value in score_differences(table, table, num_classes=4, resamples=50).values():
+        assert (found.value, found.low, found.high, p_value) == (0, 0, 0, 1)
