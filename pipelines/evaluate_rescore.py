@@ -1,0 +1,148 @@
+"""`evaluate.py --rescore`: scores of stores alone, without a model; and the report of any evaluation.
+
+python pipelines/evaluate.py --rescore scores/a --num-clips 4 --report report
+python pipelines/evaluate.py --rescore scores/a scores/b --against scores/c --intersect
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from morphmlp.cli import write_json
+from morphmlp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from morphmlp.evaluation.rescoring import Rescored, Resegmented
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescoreArguments:
+    """What `--rescore` was asked to do."""
+
+    stores: tuple[Path, ...]
+    """Several are one ensemble."""
+    clips: str | None = None
+    crops: str | None = None
+    num_clips: int | None = None
+    num_crops: int | None = None
+    fold: str | None = None
+    against: Path | None = None
+    """A store to compare with, on all of its views."""
+    intersect: bool = False
+    """Score on the videos that all stores have."""
+    report: Path | None = None
+    json: Path | None = None
+
+    @property
+    def chosen(self) -> dict[str, str | int]:
+        """Options that choose views or their fold, by their name."""
+        of_all = {"clips": self.clips, "crops": self.crops, "num-clips": self.num_clips, "num-crops": self.num_crops}
+        return {name: value for name, value in {**of_all, "fold": self.fold}.items() if value is not None}
+
+
+def rescore(arguments: RescoreArguments) -> None:
+    """Score stores, print the scores, and write the report and the JSON that were asked for."""
+    from morphmlp.reporting.evaluation.report import compared_in_words, lines_of
+
+    scored, against = _scored(arguments)
+    for line in lines_of(scored):
+        print(line)
+    if against is not None:
+        for line in lines_of(against):
+            print(line)
+        print(compared_in_words(scored, against))
+    if arguments.report is not None:
+        print(f"report: {_report(arguments.report, scored, against)}")
+    if arguments.json is not None:
+        write_json(arguments.json, _as_json(scored, against))
+
+
+def report_of(store: Path, folder: Path) -> Path:
+    """Write the report of a store with all of its views; returns its page."""
+    scored, _ = _scored(RescoreArguments(stores=(store,)))
+    return _report(folder, scored, None)
+
+
+def _scored(
+    arguments: RescoreArguments,
+) -> "tuple[Rescored | Resegmented, Rescored | Resegmented | None]":
+    """The scores of the stores, and those of the one that they are compared with."""
+    from morphmlp.evaluation.rescoring import ChosenViews, Stores
+    from morphmlp.evaluation.views import FOLDS
+
+    own = list(range(len(arguments.stores)))
+    further = [] if arguments.against is None else [arguments.against]
+    if arguments.intersect and len(own) + len(further) < 2:
+        raise ConfigError(["--intersect: needs a second store; it scores on the videos that all have"])
+    stores = Stores([*arguments.stores, *further], intersect=arguments.intersect)
+    first = stores.stores[0]
+    if first.header.task == "segmentation":
+        if arguments.chosen or len(own) > 1:
+            asked = ", ".join(f"--{name}" for name in arguments.chosen) or "several stores"
+            raise ConfigError(
+                [f"{asked}: {first.root} holds segmented {first.header.items}, of which one answer each is stored"]
+            )
+        return stores.resegmented(), stores.resegmented(1) if further else None
+    views = ChosenViews(
+        clips=arguments.clips, crops=arguments.crops, num_clips=arguments.num_clips, num_crops=arguments.num_crops
+    )
+    fold = next((name for name in FOLDS if name == arguments.fold), FOLDS[0])
+    scored = stores.rescored(views, fold=fold, places=own)
+    return scored, stores.rescored(fold=fold, places=[len(own)]) if further else None
+
+
+def _report(folder: Path, scored: "Rescored | Resegmented", against: "Rescored | Resegmented | None") -> Path:
+    from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
+    from morphmlp.reporting.evaluation.report import write_report
+
+    with IsolatedVideos("pyav", Limits(timeout_s=60.0)) as videos:
+        return write_report(folder, scored, against=against, videos=videos)
+
+
+def _as_json(scored: "Rescored | Resegmented", against: "Rescored | Resegmented | None") -> dict[str, object]:
+    """Scores, intervals, bounds and coverage; the curve; and the comparison."""
+    from morphmlp.evaluation.rescoring import Rescored, Resegmented, compared, compared_images
+
+    found = _plain(scored)
+    if isinstance(scored, Rescored) and isinstance(against, Rescored):
+        pairs = compared(scored, against)
+        found["against"] = _plain(against)
+        found["comparison"] = {
+            **asdict(pairs),
+            "p_value": pairs.p_value,
+            "difference": asdict(pairs.difference),
+        }
+    if isinstance(scored, Resegmented) and isinstance(against, Resegmented):
+        found["against"] = _plain(against)
+        found["comparison"] = {
+            key: {"p_value": p_value, "difference": asdict(estimate)}
+            for key, (estimate, p_value) in compared_images(scored, against).items()
+        }
+    return found
+
+
+def _plain(scored: "Rescored | Resegmented") -> dict[str, object]:
+    from morphmlp.evaluation.rescoring import Rescored
+
+    coverage = scored.coverage
+    headers = scored.headers if isinstance(scored, Rescored) else [scored.header]
+    found: dict[str, object] = {
+        "run_names": [header.run_name for header in headers],
+        "run_ids": [header.run_id for header in headers],
+        "views": scored.views if isinstance(scored, Rescored) else headers[0].views,
+        "scores": {name.key: value for name, value, _ in scored.scores()},
+        "intervals": {
+            name.key: [estimate.low, estimate.high] for name, _, estimate in scored.scores() if estimate is not None
+        },
+        "num_listed": coverage.num_listed,
+        "num_scored": coverage.num_scored,
+        "num_quarantined": len(coverage.quarantined),
+        "num_left_out": coverage.left_out,
+        "fingerprint": coverage.fingerprint,
+        "scored_fingerprint": coverage.scored_fingerprint,
+    }
+    if isinstance(scored, Rescored):
+        found |= {"fold": scored.fold, "bounds": {key: list(ends) for key, ends in scored.bounds.items()}}
+        if scored.curve is not None:
+            found["curve"] = scored.curve.to_dict("records")
+    return found
