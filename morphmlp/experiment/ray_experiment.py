@@ -21,7 +21,7 @@ from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.data_splits import DataSplits, recorded_datasets
 from morphmlp.experiment.ray_test import WeightsToTest, header_of, record_test, run_test
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
-from morphmlp.models.cost import planned_cost
+from morphmlp.models.planned_cost import planned_cost
 from morphmlp.preflight.ray_preflight import require_ready
 from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress

@@ -23,8 +23,9 @@ from morphmlp.config.shapes import (
 )
 from morphmlp.config.values import BlockOrder, BlockSkip
 from morphmlp.errors import ConfigError
-from morphmlp.models.morphfc import ALL_BRANCHES, FrameMorphFC, Mlp, SpatialMorphFC, TemporalMorphFC
-from morphmlp.models.network import INPUT_CHANNELS, Network
+from morphmlp.models.morphfc import FrameMorphFC, Mlp, SpatialMorphFC, TemporalMorphFC
+from morphmlp.models.network import Network
+from morphmlp.models.sizes import ALL_BRANCHES, INPUT_CHANNELS
 
 INIT_STD = 0.02
 

@@ -5,8 +5,7 @@ Counted, not measured: no clock and no GPU take part.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from math import prod
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,31 +14,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from morphmlp.config import ModelConfig
 from morphmlp.config.segmentation import SegmentationConfig
-from morphmlp.config.shapes import NUM_STAGES, Chunks, channel_groups, stage_grids, temporal_groups, temporal_tokens
+from morphmlp.config.shapes import NUM_STAGES
 from morphmlp.config.values import Part
 from morphmlp.models.build import build_network
-from morphmlp.models.morphfc import ALL_BRANCHES, REWEIGHT_REDUCTION
-from morphmlp.models.network import INPUT_CHANNELS
 from morphmlp.models.parts import freeze, training_mode
-from morphmlp.models.segmentation.network import ResNetSegmentation, decoder
-
-# Per input element, as fvcore counts them, with which the paper's numbers agree.
-LAYER_NORM_MACS = 5
-BATCH_NORM_MACS = 2
+from morphmlp.models.planned_cost import BATCH_NORM_MACS, LAYER_NORM_MACS, ModelCost
 
 SHARE_IN_16_BIT = 0.6
 """Of the fp32 bytes that 16-bit arithmetic keeps for the backward pass: half, and what norms keep in fp32 next to it
 (0.595 for S 16x4 in bf16 on an H200, `tests/gpu/test_network.py`)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelCost:
-    """Size and arithmetic of a network."""
-
-    params: int
-    """Trainable numbers."""
-    gmacs: float
-    """Billion multiply-accumulates of one view; what the paper prints as FLOPs."""
 
 
 def model_cost(
@@ -82,121 +65,6 @@ def _counted(module: nn.Module, inputs: object) -> ModelCost:
         params=sum(parameter.numel() for parameter in module.parameters()),
         gmacs=(counter.get_total_flops() / 2 + norm_macs) / 1e9,
     )
-
-
-class _Sum:
-    """Parameters and multiply-accumulates of layers, added up."""
-
-    def __init__(self) -> None:
-        self.params = 0
-        self.macs = 0
-
-    def linear(self, inputs: int, outputs: int, sites: int) -> None:
-        self.params += inputs * outputs + outputs
-        self.macs += inputs * outputs * sites
-
-    def conv(self, inputs: int, outputs: int, kernel: tuple[int, ...], sites: int) -> None:
-        self.params += inputs * outputs * prod(kernel) + outputs
-        self.macs += inputs * outputs * prod(kernel) * sites
-
-    def norm(self, channels: int, sites: int, *, macs: int = LAYER_NORM_MACS) -> None:
-        self.params += 2 * channels
-        self.macs += macs * channels * sites
-
-    def times(self, count: int) -> "_Sum":
-        self.params *= count
-        self.macs *= count
-        return self
-
-    def add(self, other: "_Sum") -> None:
-        self.params += other.params
-        self.macs += other.macs
-
-
-def planned_cost(
-    config: ModelConfig,
-    *,
-    num_frames: int,
-    crop_size: int,
-    view_size: int | None = None,
-    segmentation: SegmentationConfig | None = None,
-) -> ModelCost:
-    """What `model_cost` counts, for sizes that fit together: the same sums by arithmetic alone, in microseconds.
-
-    A decoder, and a ResNet, are counted once for each size.
-    """
-    if segmentation is not None and segmentation.backbone == "resnet50":
-        return _resnet_cost(segmentation, config.num_classes, view_size or crop_size)
-    image = config.temporal == "none"
-    steps = 1 if image else temporal_tokens(num_frames)
-    size = view_size or crop_size
-    grids, dims, total, chunks = stage_grids(size), config.embed_dims, _Sum(), config.chunks(crop_size)
-    half = dims[0] // 2
-    total.conv(INPUT_CHANNELS, half, (3, 3) if image else (3, 3, 3), steps * (-(-size // 2)) ** 2)
-    total.norm(half, steps * (-(-size // 2)) ** 2, macs=BATCH_NORM_MACS)
-    total.conv(half, dims[0], (3, 3), steps * grids[0] ** 2)
-    total.norm(dims[0], steps * grids[0] ** 2, macs=BATCH_NORM_MACS)
-    for stage, (channels, grid, depth) in enumerate(zip(dims, grids, config.depths, strict=True)):
-        sites = steps * grid**2
-        if stage:
-            total.conv(dims[stage - 1], channels, (3, 3), sites)
-            total.norm(channels, sites)
-        tokens = steps if config.temporal == "mixed" else None
-        total.add(_block(config, chunks[stage], grid=grid, steps=steps, tokens=tokens).times(depth))
-    if segmentation is None:
-        total.norm(dims[-1], steps * grids[-1] ** 2)
-        total.linear(dims[-1], config.num_classes, 1)
-        return ModelCost(params=total.params, gmacs=total.macs / 1e9)
-    for channels, grid in zip(dims, grids, strict=True):
-        total.norm(channels, grid**2)
-    head = _decoder_cost(segmentation, dims, config.num_classes, grids)
-    return ModelCost(params=total.params + head.params, gmacs=total.macs / 1e9 + head.gmacs)
-
-
-@lru_cache(maxsize=1024)
-def _decoder_cost(
-    segmentation: SegmentationConfig, dims: tuple[int, ...], num_classes: int, grids: tuple[int, ...]
-) -> ModelCost:
-    with torch.device("meta"):
-        maps = [torch.empty(1, channels, grid, grid) for channels, grid in zip(dims, grids, strict=True)]
-        return _counted(decoder(segmentation, dims, num_classes=num_classes), maps)
-
-
-@lru_cache(maxsize=1024)
-def _resnet_cost(segmentation: SegmentationConfig, num_classes: int, size: int) -> ModelCost:
-    with torch.device("meta"):
-        model = ResNetSegmentation(segmentation, num_classes=num_classes, crop_size=size)
-        return _counted(model, torch.empty(1, *model.input_shape))
-
-
-def _block(config: ModelConfig, chunks: Chunks, *, grid: int, steps: int, tokens: int | None) -> _Sum:
-    """Of a block of the stage of these chunks, on `steps` maps of `grid` x `grid` tokens."""
-    block, channels, last = _Sum(), config.embed_dims[chunks.stage - 1], chunks.stage == NUM_STAGES
-    sites = steps * grid**2
-    if tokens is not None:
-        groups = temporal_groups(channels, tokens)
-        size = tokens * (channels // groups)
-        block.norm(channels, sites)
-        block.linear(size, size, groups * sites // tokens)
-        block.linear(channels, channels, sites)
-    block.norm(channels, sites)
-    names = set(config.branches or ALL_BRANCHES)
-    branches = len(names) - (last and {"height", "width"} <= names)  # stage 4 has one for both
-    groups = int(channel_groups(chunks.length, config.group_width, stage=chunks.stage))
-    size = chunks.length * (channels // groups)
-    for _ in range(branches - ("channel" in names)):  # on a square map as many by columns as by rows
-        block.linear(size, size, steps * groups * chunks.count(grid, grid))
-    if "channel" in names:
-        block.linear(channels, channels, sites)
-    if branches > 1 and config.branch_sum == "weighted":
-        block.linear(channels, channels // REWEIGHT_REDUCTION, 1)
-        block.linear(channels // REWEIGHT_REDUCTION, branches * channels, 1)
-    block.linear(channels, channels, sites)
-    block.norm(channels, sites)
-    hidden = int(channels * config.mlp_ratio)
-    block.linear(channels, hidden, sites)
-    block.linear(hidden, channels, sites)
-    return block
 
 
 @dataclass(frozen=True, kw_only=True)

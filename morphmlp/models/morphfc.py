@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from morphmlp.config.shapes import NUM_STAGES, Chunks
 from morphmlp.config.values import Branch
-
-ALL_BRANCHES: tuple[Branch, ...] = ("height", "width", "channel")
+from morphmlp.models.sizes import ALL_BRANCHES, REWEIGHT_REDUCTION
 
 # The frame as a line of tokens, row after row or column after column; each pattern above its inverse.
 TO_ROWS = "b t h w c -> b t (h w) c"
@@ -43,9 +42,6 @@ FROM_COLUMN_WINDOWS = "b t i j g (q p s) -> b t (i p) (j q) (g s)"
 # All time steps of one place.
 TO_TIME = "b t h w (g s) -> b g h w (t s)"
 FROM_TIME = "b g h w (t s) -> b t h w (g s)"
-
-REWEIGHT_REDUCTION = 4
-"""Channels of a stage over hidden channels of the layer that weighs its branches."""
 
 
 class Mlp(nn.Module):

@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.config.shapes import NUM_STAGES
 
-INPUT_CHANNELS = 3
 COMPILED_VARIANTS = 64
 """Most forms of a block that are compiled, instead of PyTorch's 8. There are up to 24: of four stages, in training with
 and without drop path and in evaluation, for one clip and for more."""

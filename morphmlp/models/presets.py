@@ -11,7 +11,6 @@ from types import MappingProxyType
 from morphmlp.config import ModelConfig
 from morphmlp.config.shapes import PUBLISHED_CROP_SIZE
 from morphmlp.errors import ConfigError
-from morphmlp.models.backbone import MorphMLP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,31 +87,3 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ConfigError([f"model name: {name!r} is unknown; use one of {', '.join(PRESETS)}"])
     return PRESETS[name]
-
-
-def build_model(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    num_frames: int | None = None,
-    crop_size: int | None = None,
-    drop_path_rate: float | None = None,
-) -> MorphMLP:
-    """A named variant with fresh weights; what is left out stays as published.
-
-    For every other change build `MorphMLP(replace(preset(name).model, ...), ...)`.
-
-    Raises:
-        ConfigError: The name is unknown, or the sizes don't fit together.
-    """
-    chosen = preset(name)
-    config = chosen.model
-    if num_classes is not None:
-        config = replace(config, num_classes=num_classes)
-    if drop_path_rate is not None:
-        config = replace(config, drop_path_rate=drop_path_rate)
-    return MorphMLP(
-        config,
-        num_frames=chosen.num_frames if num_frames is None else num_frames,
-        crop_size=chosen.crop_size if crop_size is None else crop_size,
-    )

@@ -16,7 +16,7 @@ from morphmlp.data.stream.decode_task import DecodeTask, request_table
 from morphmlp.data.stream.plan import MicroBatchPlan, TrainPlan
 from morphmlp.environment import environment_tags
 from morphmlp.errors import ClusterError, TrackingError
-from morphmlp.models.cost import planned_cost
+from morphmlp.models.planned_cost import planned_cost
 from morphmlp.preflight.checks import STOPPING, faults_of
 from morphmlp.preflight.memory import TrainingMemory
 from morphmlp.preflight.node import node_facts

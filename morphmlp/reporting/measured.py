@@ -8,23 +8,21 @@ from typing import TypeVar
 
 import pandas as pd
 from pydantic import JsonValue, TypeAdapter, ValidationError
-from scipy.stats import binomtest
 
 from morphmlp.config.loading import LATER_FIELDS, LATER_SECTIONS
 from morphmlp.config.model import ModelConfig
 from morphmlp.config.segmentation import SegmentationConfig
 from morphmlp.errors import ConfigError
-from morphmlp.models.cost import ModelCost, planned_cost
+from morphmlp.models.planned_cost import ModelCost, planned_cost
 from morphmlp.record import Metrics, Tags
-from morphmlp.tasks.scores import SCORES, TOP1, TOP5, ScoreName, scores_of
+from morphmlp.tasks.intervals import wilson
+from morphmlp.tasks.scores import FURTHER_SCORES, SCORES, ScoreName, scores_of
 
 LATER_PARAMS: Mapping[str, JsonValue] = {
     **{name: value for name, value in LATER_FIELDS.items() if not name.startswith(LATER_SECTIONS)},
     "test.single_crop": "centre",
 }
 """Parameters that older runs were recorded without, with their values then."""
-SHARES = (TOP1, TOP5)
-"""Scores that are shares of the test items, each right or wrong: Wilson's interval holds for them."""
 Cell = TypeVar("Cell")
 _MODEL = TypeAdapter(ModelConfig)
 _SEGMENTATION = TypeAdapter(SegmentationConfig)
@@ -45,8 +43,12 @@ class Measured:
 
     @property
     def scores(self) -> tuple[ScoreName, ...]:
-        """Those of its task, the primary one first."""
-        return scores_of(str(self.params["task"]))
+        """Those of its task, the primary one first, and last what it recorded of those that only a test gives."""
+        task = str(self.params["task"])
+        return (
+            *scores_of(task),
+            *(score for score in FURTHER_SCORES.get(task, ()) if score.test_metric in self.metrics),
+        )
 
     @property
     def experiment(self) -> str:
@@ -139,7 +141,10 @@ class Measured:
         if low is not None and high is not None:
             return low, high
         value = self.metrics.get(score.test_metric)
-        return None if value is None or score not in SHARES else wilson(value, self.num_scored)
+        if value is None or not score.of_videos or not self.num_scored:
+            return None
+        ends = wilson(value / 100, self.num_scored)
+        return 100 * float(ends[0]), 100 * float(ends[1])
 
     def has(self, params: Mapping[str, JsonValue]) -> bool:
         """Whether it was recorded with these; of what is None nothing was recorded, or null."""
@@ -207,15 +212,6 @@ def measured_runs(runs: pd.DataFrame) -> list[Measured]:
             )
             found.append(run)
     return found
-
-
-@cache
-def wilson(percent: float, items: int) -> tuple[float, float] | None:
-    """Wilson's 95 % interval of a share in percent of so many items; None without any."""
-    if not items:
-        return None
-    found = binomtest(round(percent / 100 * items), items).proportion_ci(0.95, method="wilson")
-    return 100 * found.low, 100 * found.high
 
 
 @cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from morphmlp.models.cost import ModelCost
+from morphmlp.models.planned_cost import ModelCost
 from morphmlp.models.presets import preset
 from morphmlp.record import Metrics, Tags
 from morphmlp.reporting.measured import Measured, cost_of
@@ -211,6 +211,11 @@ def _against(run: Measured | None, score: ScoreName, published: float) -> tuple[
     return _percent(reached), _interval(run, score), f"{reached - published:+.1f}"
 
 
+def _reached(run: Measured, score: ScoreName) -> str:
+    value = run.metrics.get(score.test_metric)
+    return _percent(value) if value is None or score.unit == "%" else f"{value:.3f}"
+
+
 def _interval(run: Measured, score: ScoreName) -> str:
     """What a score lies in with 95 %, where that is known."""
     return "" if (ends := run.interval(score)) is None else "{:.1f} to {:.1f}".format(*ends)
@@ -238,7 +243,7 @@ def _cells_alone(run: Measured, scores: Sequence[ScoreName], *, images: bool, se
         network = str(run.params.get("model.temporal", "")), *of_one, run.views, of_all if views else ""
     loss = run.metrics.get(Metrics.TRAIN_EPOCH_LOSS, run.metrics.get(Metrics.TRAIN_LOSS))
     wall_s = run.metrics.get(Metrics.RUN_WALL_S)
-    found = [(_percent(run.metrics.get(score.test_metric)), _interval(run, score)) for score in scores]
+    found = [(_reached(run, score), _interval(run, score)) for score in scores]
     return (
         *(run.experiment, *network, *((run.seen,) if segments else ())),
         *(cell for pair in found for cell in pair),

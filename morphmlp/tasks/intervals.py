@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtri  # the quantiles of scipy.stats, which takes a second to import
 
 LEVEL = 0.95
-Z = float(norm.ppf((1 + LEVEL) / 2))
+Z = float(ndtri((1 + LEVEL) / 2))
 """The 97.5 % quantile: 95 % of a normal distribution lie within so many standard deviations."""
 _KEPT_OFF = 4.0
 """Videos by which a class's share is drawn towards that of all, where its variance is estimated: about `Z` squared."""

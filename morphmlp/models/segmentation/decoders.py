@@ -15,10 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-LEVEL_UNITS = (1, 1, 2, 3)
-"""Units per map in Semantic FPN: each but the first map's is followed by a doubling, until stride 4 is reached."""
-POOLED_SIDES = (1, 2, 3, 6)
-"""Rows and columns to which UPerNet pools the last map."""
+from morphmlp.models.sizes import FPN_UNITS, POOLED_SIDES
+
 CLASSIFIER_STD = 0.01
 
 
@@ -100,7 +98,7 @@ class SemanticFpn(nn.Module):
             nn.ModuleList(
                 ConvUnit(channels if unit else neck, channels, kernel=3, norm=nn.BatchNorm2d) for unit in range(units)
             )
-            for units in LEVEL_UNITS
+            for units in FPN_UNITS
         )
         self.classifier = Classifier(channels, classes, dropout=dropout)
 

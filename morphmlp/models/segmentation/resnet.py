@@ -11,11 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from morphmlp.errors import ConfigError
-from morphmlp.models.network import INPUT_CHANNELS, Network
-
-DIMS = (256, 512, 1024, 2048)
-"""Channels of the four maps."""
-DEPTHS = (3, 4, 6, 3)
+from morphmlp.models.network import Network
+from morphmlp.models.sizes import INPUT_CHANNELS, RESNET_DIMS
 
 
 class ResNetBackbone(Network):
@@ -27,7 +24,7 @@ class ResNetBackbone(Network):
 
     def __init__(self, *, crop_size: int) -> None:
         super().__init__(input_shape=(INPUT_CHANNELS, crop_size, crop_size))
-        self.embed_dims = DIMS
+        self.embed_dims = RESNET_DIMS
         resnet = _resnet50()
         self.conv1: nn.Conv2d = resnet.conv1
         self.bn1: nn.BatchNorm2d = resnet.bn1

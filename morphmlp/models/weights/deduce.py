@@ -13,10 +13,10 @@ from morphmlp.config.model import ModelConfig
 from morphmlp.config.shapes import GROUP_WIDTHS, NUM_STAGES, STEM_TEMPORAL_STRIDE, temporal_groups
 from morphmlp.config.values import FourInts
 from morphmlp.errors import CheckpointError
-from morphmlp.models.morphfc import ALL_BRANCHES
 from morphmlp.models.presets import PRESETS, Preset
 from morphmlp.models.segmentation.decoders import SemanticFpn, UperNet
-from morphmlp.models.segmentation.resnet import DIMS, ResNetBackbone
+from morphmlp.models.segmentation.resnet import ResNetBackbone
+from morphmlp.models.sizes import ALL_BRANCHES, RESNET_DIMS
 from morphmlp.models.weights.describe import (
     CLASSIFIER,
     FIRST_CONVOLUTION,
@@ -99,7 +99,7 @@ def describe_tensors(state: Mapping[str, Tensor], stated: Preset | None = None) 
 def _complete_resnet(found: WeightsDescription) -> dict[str, Tensor]:
     with torch.device("meta"):
         state: dict[str, Tensor] = ResNetBackbone(crop_size=32).state_dict()
-        head = {} if found.num_classes is None else nn.Linear(DIMS[-1], found.num_classes).state_dict()
+        head = {} if found.num_classes is None else nn.Linear(RESNET_DIMS[-1], found.num_classes).state_dict()
     return state | {f"fc.{name}": value for name, value in head.items()}
 
 

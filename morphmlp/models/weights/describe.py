@@ -21,10 +21,9 @@ from morphmlp.config.shapes import (
 from morphmlp.config.values import BlockOrder, BlockSkip, Branch, BranchSum, FourInts, Temporal
 from morphmlp.errors import CheckpointError
 from morphmlp.models.build import build_network
-from morphmlp.models.morphfc import ALL_BRANCHES
 from morphmlp.models.parts import part_of
 from morphmlp.models.presets import PRESETS
-from morphmlp.models.segmentation.resnet import DEPTHS, DIMS
+from morphmlp.models.sizes import ALL_BRANCHES, RESNET_DEPTHS, RESNET_DIMS
 
 NAMES_SHOWN = 3
 """Tensors that a report names; the rest is counted."""
@@ -321,9 +320,9 @@ def describe_resnet(num_classes: int | None) -> WeightsDescription:
     """The ResNet-50 of torchvision, to compare with what a file holds."""
     return WeightsDescription(
         kind="image",
-        depths=DEPTHS,
-        embed_dims=DIMS,
-        mlp_hidden=four_ints(channels // 4 for channels in DIMS),
+        depths=RESNET_DEPTHS,
+        embed_dims=RESNET_DIMS,
+        mlp_hidden=four_ints(channels // 4 for channels in RESNET_DIMS),
         num_classes=num_classes,
         num_frames=None,
         possible_frames=(),

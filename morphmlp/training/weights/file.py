@@ -21,8 +21,8 @@ from morphmlp.config import ModelConfig
 from morphmlp.config.loading import LATER_FIELDS, parse_yaml, validated
 from morphmlp.errors import CheckpointError, ConfigError
 from morphmlp.files import atomic_file
-from morphmlp.models.morphfc import ALL_BRANCHES
 from morphmlp.models.presets import Preset
+from morphmlp.models.sizes import ALL_BRANCHES
 from morphmlp.models.weights.deduce import describe_tensors
 from morphmlp.models.weights.describe import TEMPORAL_LAYER, WeightsDescription, first_names, without_prefix
 from morphmlp.training.checkpoint.content import FORMAT as CHECKPOINT_FORMAT

@@ -17,7 +17,7 @@ from morphmlp.config.segmentation import SegmentationConfig
 from morphmlp.config.shapes import NUM_STAGES, channel_groups, stage_grids, temporal_groups, temporal_tokens
 from morphmlp.config.sweep import BudgetConfig
 from morphmlp.models.build import build_network
-from morphmlp.models.cost import ModelCost
+from morphmlp.models.planned_cost import ModelCost
 
 SCALES = tuple(sorted((2 ** (step / 24) for step in range(-72, 73)), key=lambda scale: abs(math.log(scale))))
 """Factors by which depths or widths are tried, nearest to 1 first: an eighth to eight, 3 % apart."""

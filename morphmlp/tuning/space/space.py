@@ -17,7 +17,7 @@ from morphmlp.config.segmentation import SegmentationConfig, with_neutral_sectio
 from morphmlp.config.sweep import Range, SweepConfig, unit_faults
 from morphmlp.data.stream.plan import random_generator
 from morphmlp.errors import ConfigError
-from morphmlp.models.cost import ModelCost, planned_cost
+from morphmlp.models.planned_cost import ModelCost, planned_cost
 from morphmlp.tuning.space.fitting import (
     Sizes,
     brought_inside,

@@ -13,8 +13,9 @@ from morphmlp.config.shapes import Chunks
 from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP
-from morphmlp.models.cost import model_cost, planned_cost
+from morphmlp.models.cost import model_cost
 from morphmlp.models.morphfc import SpatialMorphFC
+from morphmlp.models.planned_cost import planned_cost
 from morphmlp.models.presets import Preset, preset
 from morphmlp.models.weights.deduce import describe_tensors
 from morphmlp.models.weights.describe import describe_model, expected_state

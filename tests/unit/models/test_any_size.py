@@ -19,8 +19,9 @@ from morphmlp.data.columns import DECODED
 from morphmlp.errors import ConfigError
 from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
 from morphmlp.models import MorphMLP, build_model
-from morphmlp.models.cost import model_cost, planned_cost
+from morphmlp.models.cost import model_cost
 from morphmlp.models.morphfc import SpatialMorphFC, mix_chunks
+from morphmlp.models.planned_cost import planned_cost
 from morphmlp.models.presets import PRESETS, Preset
 from morphmlp.models.weights.describe import describe_model, differences
 from morphmlp.tasks.factory import task_of

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from morphmlp.models import MorphMLP
-from morphmlp.models.cost import activation_bytes, model_cost, planned_cost
+from morphmlp.models.cost import activation_bytes, model_cost
+from morphmlp.models.planned_cost import planned_cost
 from morphmlp.models.presets import model_names, preset
 
 PUBLISHED = {

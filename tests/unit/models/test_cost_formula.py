@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphmlp.config import ModelConfig
-from morphmlp.models.cost import model_cost, planned_cost
+from morphmlp.models.cost import model_cost
+from morphmlp.models.planned_cost import planned_cost
 from morphmlp.models.presets import preset
 
 BRANCHES = (None, ("height",), ("channel",), ("height", "width"), ("width", "channel"))

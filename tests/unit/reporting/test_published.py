@@ -9,7 +9,7 @@ import yaml
 
 from morphmlp.config.loading import load_config
 from morphmlp.errors import ConfigError
-from morphmlp.models.cost import planned_cost
+from morphmlp.models.planned_cost import planned_cost
 from morphmlp.models.presets import PRESETS, preset
 from morphmlp.reporting.published import load_published, printed_numbers
 

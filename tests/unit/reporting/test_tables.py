@@ -406,6 +406,15 @@ def test_scores_of_different_test_items_never_share_a_column_without_marks(k400,
         assert note.endswith(f"don't rank: a 19761 items, ids 1f0c; {other}.")
 
 
+def test_what_only_a_test_gives_stands_where_it_was_recorded(k400):
+    assert "mean class accuracy" not in measured_table(pd.DataFrame([run_row(k400)]), "k400").columns
+    metrics = {"test/top1": 78.25, Metrics.TEST_NUM_VIDEOS: 19000.0, "test/mean_class_acc": 77.5, "test/nll": 0.91234}
+    metrics |= {"test/mean_class_acc_low": 76.9, "test/mean_class_acc_high": 78.1}
+    [cells] = measured_table(pd.DataFrame([run_row(k400, metrics=metrics)]), "k400").to_dict("records")
+    assert (cells["mean class accuracy"], cells["mean class accuracy 95 %"]) == ("77.5", "76.9 to 78.1")
+    assert (cells["NLL (nats)"], "ECE" in cells) == ("0.912", False)
+
+
 def test_an_experiment_tested_in_two_ways_or_on_two_copies_has_a_row_for_each(k400):
     rows = [
         run_row(k400, tags=A_COPY),

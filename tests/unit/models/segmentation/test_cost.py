@@ -8,7 +8,8 @@ import torchvision
 from tiny_segmentation import CROP, FPN, MODEL, RESNET, UPERNET, images, network
 from torch.utils.flop_counter import FlopCounterMode
 
-from morphmlp.models.cost import activation_bytes, model_cost, planned_cost
+from morphmlp.models.cost import activation_bytes, model_cost
+from morphmlp.models.planned_cost import planned_cost
 from morphmlp.models.presets import PRESETS
 
 SIZES = {"num_frames": 1, "crop_size": 512}

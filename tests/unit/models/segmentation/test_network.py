@@ -174,4 +174,4 @@ def test_one_seed_gives_one_network_and_meta_gives_none():
     model.to_empty(device="cpu").reset_parameters()
     assert all(value.isfinite().all() for value in model.state_dict().values())
     assert model.input_shape == (3, CROP, CROP)
-    assert resnet.DIMS == (256, 512, 1024, 2048)
+    assert resnet.RESNET_DIMS == (256, 512, 1024, 2048)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from morphmlp.config import load_config
 from morphmlp.config.shapes import shape_faults, temporal_groups
 from morphmlp.config.sweep import BudgetConfig
-from morphmlp.models.cost import planned_cost
+from morphmlp.models.planned_cost import planned_cost
 from morphmlp.tuning.space import fitting
 from morphmlp.tuning.space.fitting import (
     SCALES,

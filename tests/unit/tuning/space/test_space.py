@@ -9,7 +9,8 @@ from morphmlp.config import load_config
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import BudgetConfig, RandomSearch, Range, SweepConfig, load_sweep
 from morphmlp.errors import ConfigError
-from morphmlp.models.cost import model_cost, planned_cost
+from morphmlp.models.cost import model_cost
+from morphmlp.models.planned_cost import planned_cost
 from morphmlp.tuning.space import space
 from morphmlp.tuning.space.space import ImpossiblePoint, Planner, expand, label_of, title_of
 
