@@ -21,7 +21,7 @@ from morphmlp.config.schema import ExperimentConfig
 from morphmlp.config.segmentation import with_neutral_sections
 from morphmlp.errors import ConfigError
 
-_OPERATIONAL_SECTIONS = ("execution", "checkpoint", "ingest", "cluster")
+_OPERATIONAL_SECTIONS = ("execution", "checkpoint", "ingest", "cluster", "record")
 _OPERATIONAL_FIELDS = ("augment.on", "segmentation.test.panels", "start_from.weights", "start_from.class_order")
 """Single fields of other sections that don't define the result. Of two paths `sha256` stands for the content."""
 LATER_FIELDS: dict[str, JsonValue] = {

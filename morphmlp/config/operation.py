@@ -205,3 +205,26 @@ class ClusterConfig:
     storage: str = "runs"
     """Folder in which each run has a folder for its checkpoints, predictions and logs. Set it to a path that all nodes
     share, where there are several."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RecordConfig:
+    """What MLflow gets of a run besides its parameters, metrics, figures and tables."""
+
+    log_model: bool = False
+    """Log the network that was tested as a model that `mlflow.pyfunc.load_model` runs, with its weights, 4 bytes a
+    parameter. Trials of a sweep log none, nor does segmentation. Set it for runs whose network others are to use."""
+    register_as: str | None = None
+    """Name of a registered model, whose next version the network becomes; it is logged then in any case. Set it to hand
+    a network over by name."""
+
+    @model_validator(mode="after")
+    def _name_can_be_registered(self) -> Self:
+        if self.register_as is not None and (not self.register_as.strip() or set(self.register_as) & set("/:")):
+            raise ValueError(f"register_as is {self.register_as!r}; name a model without / and :")
+        return self
+
+    @property
+    def logs_model(self) -> bool:
+        """Whether the tested network is logged."""
+        return self.log_model or self.register_as is not None

@@ -13,7 +13,14 @@ from pydantic.dataclasses import dataclass
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD, AugmentConfig, ClipConfig
 from morphmlp.config.length import length_faults
 from morphmlp.config.model import ModelConfig
-from morphmlp.config.operation import CheckpointConfig, ClusterConfig, ExecutionConfig, IngestConfig, WorkerRange
+from morphmlp.config.operation import (
+    CheckpointConfig,
+    ClusterConfig,
+    ExecutionConfig,
+    IngestConfig,
+    RecordConfig,
+    WorkerRange,
+)
 from morphmlp.config.segmentation import SegmentationConfig, segmentation_faults
 from morphmlp.config.shapes import (
     any_size_faults,
@@ -278,6 +285,7 @@ class ExperimentConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -290,6 +298,10 @@ class ExperimentConfig:
             *self._fine_tuning_faults(),
             *segmentation_faults(self),
         ]
+        if self.record.logs_model and self.task == "segmentation":
+            faults.append(
+                "record.log_model, record.register_as: only networks for classification can be logged; leave both out"
+            )
         default_scale = (self.clip.pixel_mean, self.clip.pixel_std) == (PIXEL_MEAN, PIXEL_STD)
         if self.augment.erase and self.augment.erase_on == "pixels" and not default_scale:
             faults.append(

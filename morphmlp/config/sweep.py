@@ -27,7 +27,7 @@ from morphmlp.config.values import (
     name_faults,
 )
 
-FIXED = ("name", "dataset", "execution", "checkpoint", "ingest", "cluster")
+FIXED = ("name", "dataset", "execution", "checkpoint", "ingest", "cluster", "record")
 """Fields and sections that all trials share: they name the record, or place the trials on the cluster."""
 SEED = "train.seed"
 SCHEDULE = (

@@ -4,14 +4,14 @@ Pipelines and sweep trials call this; Ray is already running when they do.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.cluster.ray_nodes import ray_job_tag, was_submitted
 from morphmlp.config import ExperimentConfig
-from morphmlp.config.loading import fingerprint, flat_fields
+from morphmlp.config.loading import fingerprint
 from morphmlp.data.quarantine import Quarantine
 from morphmlp.data.stream.ray_clips import SharedVideos
 from morphmlp.data.stream.ray_first_look import require_files
@@ -19,7 +19,9 @@ from morphmlp.environment import source_tags
 from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_reported
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.data_splits import DataSplits, recorded_datasets
+from morphmlp.experiment.model_record import log_tested_model, record_params
 from morphmlp.experiment.ray_test import WeightsToTest, header_of, record_test, run_test
+from morphmlp.experiment.result import ExperimentResult
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
 from morphmlp.models.planned_cost import planned_cost
 from morphmlp.preflight.ray_preflight import require_ready
@@ -30,7 +32,7 @@ from morphmlp.reporting.figures import loss_figure, score_figure, time_figure
 from morphmlp.reporting.run_note import result_note
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tasks.factory import task_of
-from morphmlp.tasks.scores import ScoreName, further_scores_of
+from morphmlp.tasks.scores import further_scores_of
 from morphmlp.tasks.task import Task
 from morphmlp.tracking import RetryPolicy, RunWriter, end_early, open_run, ready_store, write_waiting
 from morphmlp.training.checkpoint.saving import checkpoint_to_test
@@ -59,57 +61,6 @@ CURVES = (
     Metrics.VAL_LOSS,
 )
 """Metrics that figures are drawn of, besides the task's scores."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExperimentResult:
-    """What a run found; the JSON of `--json`."""
-
-    run_id: str
-    run_name: str
-    fingerprint: str
-    score: float
-    """The task's primary score."""
-    scores: Mapping[str, float]
-    """All of them, by `ScoreName.key`."""
-    intervals: Mapping[str, tuple[float, float]]
-    """95 % intervals by `ScoreName.key`, of all scores that have one."""
-    num_videos: int
-    """Test videos scored."""
-    items: str
-    """What these are: `videos` or `images`."""
-    num_quarantined: int
-    """Test videos that couldn't be scored."""
-    quarantined: Mapping[str, int]
-    """Videos that couldn't be used, by split."""
-    unscored: tuple[str, ...]
-    """Each of them, with its reason."""
-    checkpoint: str
-    """Folder of the checkpoint that was tested."""
-    tested: str
-    """Which one that is, in words: the last or the best, its step and validation score."""
-    wall_s: float
-    """From the first check to the last record of this call, seconds."""
-    cpu_s: float
-    """CPU core-seconds of its workers, decoding, scorers and this process."""
-    clips_per_s: float
-    """Training clips per second, all workers, ingest included: median over the run's reports."""
-
-    def in_words(self, views: str, names: Sequence[ScoreName]) -> str:
-        """In a line; `views` are those of a test video, in words."""
-        scores = ", ".join(f"{name.title} {self.scores[name.key]:.2f}{self._interval_in_words(name)}" for name in names)
-        broken = ", ".join(f"{count} of {split}" for split, count in self.quarantined.items() if count) or "none"
-        return (
-            f"{self.run_name}: test {scores} of {self.num_videos} {self.items} "
-            f"({views}; {self.tested}; quarantined: {broken}), {self.wall_s:.0f} s, "
-            f"MLflow run {self.run_id}"
-        )
-
-    def _interval_in_words(self, name: ScoreName) -> str:
-        if name.key not in self.intervals:
-            return ""
-        low, high = self.intervals[name.key]
-        return f" (95 % interval {low:.2f}-{high:.2f})"
 
 
 @storage_faults_reported()
@@ -203,7 +154,7 @@ def _open(
             **({Tags.ERROR: ""} if known is not None and Tags.ERROR in known.tags else {}),
             **tags,
         },
-        params=flat_fields(config),
+        params=record_params(config),
         parent_run_id=parent_run_id,
     )
     writer = RunWriter(uri, run_id, retry=RetryPolicy(log=progress.line, kept_in=folder.root))
@@ -227,6 +178,13 @@ def _train_and_test(
     on_validation: Callable[[int, float], None] | None,
 ) -> ExperimentResult:
     folder, writer = run.folder, run.writer
+    cost = planned_cost(
+        config.model,
+        num_frames=config.clip.num_frames,
+        crop_size=config.clip.crop_size,
+        segmentation=config.segmentation,
+    )
+    writer.metrics([_point(Metrics.NETWORK_GMACS, cost.gmacs), _point(Metrics.NETWORK_PARAMS_M, cost.params / 1e6)])
     job = TrainJob(
         config=config,
         task=task,
@@ -236,12 +194,7 @@ def _train_and_test(
         num_videos=len(data.train),
         num_val_videos=len(data.val),
         data_fingerprint=data.fingerprints["train"],
-        gmacs_per_view=planned_cost(
-            config.model,
-            num_frames=config.clip.num_frames,
-            crop_size=config.clip.crop_size,
-            segmentation=config.segmentation,
-        ).gmacs,
+        gmacs_per_view=cost.gmacs,
     )
     for note in (*data.notes, *task.notes(data.train)):
         progress.line(note)
@@ -266,6 +219,10 @@ def _train_and_test(
     scores = counts.scores()
     if folder.events.exists():
         writer.artifact(folder.events)
+    if config.record.logs_model and not run.is_trial:
+        step = checkpoint.facts.step
+        model = log_tested_model(config, weights.tensors, data, scores=scores, step=step, writer=writer)
+        progress.line(f"logged as MLflow model models:/{model}")
     wall_s = time.monotonic() - run.began
     cpu_s = training_cpu_s(read_windows(folder.progress)) + tested.cpu_s + time.process_time() - run.cpu_s
     writer.metrics([_point(Metrics.RUN_WALL_S, wall_s), _point(Metrics.RUN_CPU_S, cpu_s)])

@@ -9,7 +9,8 @@ from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.data.stream.plan import TrainPlan
 from morphmlp.errors import QuarantineLimitError, RunStoppedError
 from morphmlp.experiment.data_splits import read_splits
-from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
+from morphmlp.experiment.ray_experiment import run_experiment
+from morphmlp.experiment.result import ExperimentResult
 from morphmlp.experiment.run_claim import require_free
 from morphmlp.progress import TerminalProgress
 from morphmlp.stop_signals import NAMES, StopSignals, signal_of

@@ -13,9 +13,10 @@ Example:
 
 import os
 
-# Before mlflow is imported: training must not send usage data to a third party, nor print hints.
+# Before mlflow is imported: training must not send usage data to a third party, nor print hints and bars.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from morphmlp.tracking.buffered import BufferedWriter, end_early, write_waiting
 from morphmlp.tracking.runs import find_run, open_run, read_history, read_run, read_runs, ready_store, recent_runs

@@ -20,6 +20,8 @@ from morphmlp.tracking.store import faults, short_http_timeouts
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from morphmlp.tracking.models import ModelToLog
+
 _METRICS_PER_CALL = 1000
 _ENTRIES_PER_CALL = 100
 _LONGEST_PARAM = 6000
@@ -137,6 +139,12 @@ class RunWriter:
         """Log what the run reads; one that is logged already stays as it is."""
         inputs = [_dataset_input(dataset) for dataset in datasets]
         self._do(lambda client: client.log_inputs(self.run_id, inputs))
+
+    def model(self, model: "ModelToLog") -> str:
+        """Log a model as the run's output, and register it where that is asked for; its id in the store."""
+        from morphmlp.tracking.models import log_model  # noqa: PLC0415 (seconds that a run without one needn't wait)
+
+        return self._do(lambda client: log_model(client, self.run_id, model))
 
     def describe(self, text: str) -> None:
         """Write the run's description, Markdown, over an earlier one of ours; what somebody wrote above it stays."""

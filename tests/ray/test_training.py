@@ -3,21 +3,26 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.special import softmax
 
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
 from morphmlp.data.manifest import Manifest, read_manifest, write_manifest
 from morphmlp.errors import CheckpointError, ClusterError, ManifestError, QuarantineLimitError, RunStoppedError
 from morphmlp.experiment.data_splits import read_splits
-from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
+from morphmlp.experiment.ray_experiment import run_experiment
+from morphmlp.experiment.result import ExperimentResult
 from morphmlp.record import Metrics, RunSummary, Tags
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import TOP1
@@ -68,7 +73,7 @@ def finish(config: ExperimentConfig, placement: Placement, name: str) -> Finishe
 
 @pytest.fixture(scope="module")
 def two_workers(make_config: MakeConfig, placement: Placement) -> Finished:
-    return finish(make_config(train__max_steps=20), placement, "two-workers")
+    return finish(make_config(train__max_steps=20, record__register_as="tiny"), placement, "two-workers")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +99,45 @@ def test_every_video_is_scored_exactly_once(two_workers: Finished) -> None:
     assert two_workers.summary.metrics[Metrics.VAL_NUM_VIDEOS] == 16
 
 
+PREDICT = """
+import json, sys
+import mlflow
+model = mlflow.pyfunc.load_model("models:/tiny/1")
+answers = model.predict(json.loads(sys.argv[1]))
+print(json.dumps({"answers": answers.to_dict("records"), "example": list(model.input_example)}, default=list))
+"""
+
+
+def test_the_logged_model_answers_in_another_process_as_the_test_did(two_workers: Finished, videos: Path) -> None:
+    predictions = pq.read_table(two_workers.folder / "predictions.parquet")
+    test = read_manifest(videos / "test.parquet")
+    path_of = dict(zip(test.table["video_id"].to_pylist(), test.table["path"].to_pylist(), strict=True))
+    paths = [path_of[video_id] for video_id in predictions["video_id"].to_pylist()]
+    asked = [*paths, "/nowhere.mp4"]
+    process = subprocess.run(
+        [sys.executable, "-c", PREDICT, json.dumps(asked)],
+        env=os.environ | {"MLFLOW_TRACKING_URI": tracking_uri()},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert process.returncode == 0, process.stderr
+    found = json.loads(process.stdout.splitlines()[-1])
+    *answers, missing = found["answers"]
+    logits = np.array(predictions["view_logits"].to_pylist())
+    shares = softmax(logits.mean(axis=1), axis=1)
+    order = np.argsort(-shares, axis=1)[:, :5]
+    assert [answer["path"] for answer in answers] == paths
+    assert [answer["names"] for answer in answers] == [[test.class_names[k] for k in best] for best in order]
+    assert np.array([answer["probabilities"] for answer in answers]) == pytest.approx(
+        np.take_along_axis(shares, order, axis=1), abs=1e-5
+    )
+    assert (missing["names"], missing["path"]) == ([], "/nowhere.mp4")
+    assert missing["error"] == "no such file or directory"
+    assert found["example"] == test.table["path"].to_pylist()[:2]
+
+
 def test_the_record_holds_what_defines_the_run(two_workers: Finished) -> None:
     tags, params = two_workers.summary.tags, two_workers.summary.params
     assert two_workers.summary.status == "FINISHED"
@@ -104,6 +148,8 @@ def test_the_record_holds_what_defines_the_run(two_workers: Finished) -> None:
     assert tags[Tags.PRECISION] == "fp32"
     assert {Tags.GIT_COMMIT, Tags.GIT_DIRTY, Tags.HARDWARE, Tags.VERSION + "ray"} <= tags.keys()
     assert params["model.chunk_lengths"] == "[8, 4, 4, 1]"
+    assert params["network.chunk_lengths"] == "8-4-4-1"
+    assert params["network.depths"] == "1-1-1-1"
     assert {
         Metrics.TRAIN_LR,
         Metrics.TRAIN_GRAD_NORM,

@@ -16,7 +16,8 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.config.loading import fingerprint
 from morphmlp.errors import DivergenceError, RunInUseError, RunStoppedError
 from morphmlp.experiment.data_splits import read_splits
-from morphmlp.experiment.ray_experiment import ExperimentResult, run_experiment
+from morphmlp.experiment.ray_experiment import run_experiment
+from morphmlp.experiment.result import ExperimentResult
 from morphmlp.record import Tags
 from morphmlp.tasks.scores import primary_score
 from morphmlp.training.record.accounting import read_windows, training_cpu_s

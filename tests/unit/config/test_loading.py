@@ -139,6 +139,8 @@ OTHER_OPERATIONAL = {
     "cluster.gpu_hour_price": 2.5,
     "cluster.cpu_hour_price": 0.05,
     "cluster.storage": "elsewhere",
+    "record.log_model": True,
+    "record.register_as": "network-of-the-lab",
 }
 IN_STEPS = {
     **{"train.epochs": None, "train.steps": 30, "optim.warmup_epochs": None, "optim.warmup_steps": 5},

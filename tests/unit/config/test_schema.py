@@ -272,7 +272,7 @@ def test_a_policy_of_rand_augment_that_cannot_be_used_says_why(policy, fault):
 FIELDS_WITHOUT_DEFAULT = [
     name
     for name in flat_fields(load_config(SMALL))
-    if name.split(".")[0] not in ("execution", "checkpoint", "ingest", "cluster", "start_from")
+    if name.split(".")[0] not in ("execution", "checkpoint", "ingest", "cluster", "record", "start_from")
     and name not in (*LATER_FIELDS, "train.seed", "train.max_steps", "test.single_crop", "augment.on")
 ]
 

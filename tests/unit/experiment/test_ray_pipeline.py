@@ -11,7 +11,7 @@ from morphmlp.cli import ExperimentArguments
 from morphmlp.config import load_config
 from morphmlp.errors import ClusterError, ConfigError, QuarantineLimitError
 from morphmlp.experiment import ray_pipeline
-from morphmlp.experiment.ray_experiment import ExperimentResult
+from morphmlp.experiment.result import ExperimentResult
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import scores_of
 

@@ -2,16 +2,24 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from record_servers import KINDS, LOGIN, record_store
 
+from morphmlp.config import load_config
+from morphmlp.data.manifest import read_manifest
+from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
+from morphmlp.evaluation.video_model import VideoModel, save_model
 from morphmlp.record import RecordedDataset, Tags
+from morphmlp.tasks.factory import task_of
 from morphmlp.tracking import RunWriter, open_run, prepare_store
+from morphmlp.tracking.models import ModelToLog
 
 SPLITS = [
     RecordedDataset(
@@ -112,3 +120,48 @@ def test_a_thumbnail_is_one_of_the_runs_images(store, writer, tmp_path):
     [image] = [each.path for each in client.list_artifacts(writer.run_id, "images") if each.path.endswith(".png")]
     assert image.startswith("images/confusion")
     assert client.get_run(writer.run_id).data.tags["mlflow.loggedImages"] == "True"
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Videos and a folder with an untrained network that names their classes."""
+    videos = tmp_path_factory.mktemp("videos")
+    write_demo_dataset(videos, train=8, val=8, test=8)
+    config = load_config(Path(__file__).parents[1] / "small_experiment.yaml", {"model.num_classes": 8})
+    test = read_manifest(videos / "test.parquet")
+    folder = tmp_path_factory.mktemp("network")
+    save_model(folder, config, task_of(config).network().state_dict(), test.class_names)
+    return folder, test.table["path"].to_pylist(), test.class_names
+
+
+def test_a_model_is_an_output_of_its_run_that_mlflow_loads_by_its_registered_name(store, writer, network, monkeypatch):
+    folder, paths, class_names = network
+    made = ModelToLog(
+        name="small",
+        predictor=VideoModel,
+        folder=folder,
+        example=paths[:2],
+        params={"test/top1": "71.25"},
+        step=875,
+        register_as="small-of-the-lab",
+    )
+    first, second = writer.model(made), writer.model(made)
+    client = MlflowClient(store)
+    outputs = client.get_run(writer.run_id).outputs.model_outputs
+    assert {(each.model_id, each.step) for each in outputs} == {(first, 875), (second, 875)}
+    assert client.get_logged_model(first).params == {"test/top1": "71.25"}
+    versions = client.search_model_versions("name = 'small-of-the-lab'")
+    assert {(int(each.version), each.run_id) for each in versions} == {(1, writer.run_id), (2, writer.run_id)}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    mlflow.set_tracking_uri(store)
+    try:
+        model = mlflow.pyfunc.load_model("models:/small-of-the-lab/2")
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert model.metadata.signature.inputs.is_tensor_spec() is False
+    assert model.metadata.signature.outputs.input_names() == ["path", "names", "probabilities", "error"]
+    answers = model.predict(model.input_example)
+    assert answers["path"].tolist() == paths[:2]
+    assert all(set(names) <= set(class_names) and len(names) == 5 for names in answers["names"])
+    as_table = model.predict(pd.DataFrame({"video": paths[:2]}))
+    assert as_table["probabilities"].tolist() == answers["probabilities"].tolist()

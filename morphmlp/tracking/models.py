@@ -1,0 +1,154 @@
+"""A trained model in the store: logged with its signature, registered by name, loaded by `mlflow.pyfunc`."""
+
+import importlib.metadata
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # mlflow warns of type hints of its own
+    from mlflow.pyfunc import save_model
+    from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+_NEEDED = ("torch", "av", "mlflow", "pyarrow", "pandas", "numpy", "safetensors")
+"""Packages whose versions a logged model names, besides this one."""
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.string)]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.string, "path"),
+            ColSpec(Array(DataType.string), "names"),
+            ColSpec(Array(DataType.double), "probabilities"),
+            ColSpec(DataType.string, "error"),
+        ]
+    ),
+)
+"""A column of paths in; for each the most probable classes and their probabilities, or why there are none."""
+_CODE = '''"""Loads the model of this folder; needs the package morphmlp."""
+
+from mlflow.models import set_model
+
+from {module} import {name}
+from morphmlp.tracking.models import PathModel
+
+set_model(PathModel({name}.load))
+'''
+
+
+class Answer(Protocol):
+    """What a model says of a file."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The most probable classes."""
+
+    @property
+    def probabilities(self) -> Sequence[float]:
+        """Theirs."""
+
+    @property
+    def error(self) -> str:
+        """Why there are none."""
+
+
+class Predictor(Protocol):
+    """What answers."""
+
+    def predict(self, paths: Sequence[str]) -> Sequence[Answer]:
+        """An answer for each path."""
+
+
+class PathModel(PythonModel):
+    """A model of paths for `mlflow.pyfunc`."""
+
+    def __init__(self, load: Callable[[str], Predictor]) -> None:
+        self._load = load
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the model of the logged folder."""
+        self._model = self._load(context.artifacts["model"])
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would be the signature
+        """The columns of `SIGNATURE` for paths: a list of them, or a table whose first column they are."""
+        del context, params
+        paths = model_input.iloc[:, 0].tolist() if isinstance(model_input, pd.DataFrame) else list(model_input)
+        answers = self._model.predict(paths)
+        return pd.DataFrame(
+            {
+                "path": paths,
+                "names": [list(answer.names) for answer in answers],
+                "probabilities": [list(answer.probabilities) for answer in answers],
+                "error": [answer.error for answer in answers],
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelToLog:
+    """A trained model, as it is given to the store."""
+
+    name: str
+    predictor: type
+    """Its `load` takes the folder, in whatever process the model is used."""
+    folder: Path
+    """What it consists of."""
+    example: Sequence[str]
+    """Paths to try it on."""
+    params: Mapping[str, str]
+    """What its page shows of it."""
+    step: int
+    """Of the checkpoint."""
+    register_as: str | None
+    """Name of the registered model whose next version it becomes; None: of none."""
+
+
+def log_model(client: MlflowClient, run_id: str, model: ModelToLog) -> str:
+    """Log a model as an output of a run, and register it where that is asked for; its id."""
+    experiment_id = client.get_run(run_id).info.experiment_id
+    entry = client.create_logged_model(
+        experiment_id, name=model.name, source_run_id=run_id, params=dict(model.params), model_type="video"
+    )
+    with tempfile.TemporaryDirectory(prefix="model-") as scratch:
+        folder = Path(scratch) / "model"
+        _save(model, folder, entry=Model(artifact_path=entry.artifact_location, run_id=run_id, model_id=entry.model_id))
+        client.log_model_artifacts(entry.model_id, str(folder))
+    client.finalize_logged_model(entry.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(entry.model_id, step=model.step)])
+    if model.register_as is not None:
+        _register(client, run_id, entry, model.register_as)
+    return str(entry.model_id)
+
+
+def _save(model: ModelToLog, folder: Path, *, entry: Model) -> None:
+    code = folder.parent / "load_model.py"
+    code.write_text(_CODE.format(module=model.predictor.__module__, name=model.predictor.__name__), encoding="utf-8")
+    save_model(
+        folder,
+        python_model=str(code),
+        artifacts={"model": str(model.folder)},
+        signature=SIGNATURE,
+        input_example=list(model.example),
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _NEEDED],
+        mlflow_model=entry,
+    )
+
+
+def _register(client: MlflowClient, run_id: str, entry: LoggedModel, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    # Its address in the store: `models:/...` would be looked up in the store that this process uses by default.
+    client.create_model_version(name, source=entry.artifact_location, run_id=run_id, model_id=entry.model_id)
