@@ -4,15 +4,51 @@ python pipelines/evaluate.py --rescore scores/a --num-clips 4 --report report
 python pipelines/evaluate.py --rescore scores/a scores/b --against scores/c --intersect
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from morphmlp.cli import write_json
+import click
+
+from morphmlp.cli import A_PATH, write_json
 from morphmlp.errors import ConfigError
 
 if TYPE_CHECKING:
     from morphmlp.evaluation.rescoring import Rescored, Resegmented
+    from morphmlp.evaluation.views import Fold
+
+Command = TypeVar("Command", bound=Callable[..., None])
+FOLDS = ("sum-logits", "mean-logits", "sum-probabilities", "mean-probabilities")
+"""Those of `morphmlp.evaluation.views`, which takes seconds to import; a test holds them together."""
+
+
+def rescore_options(command: Command) -> Command:
+    """The options of `--rescore`, as `RescoreArguments` names them."""
+    options = [
+        click.option(
+            "--rescore",
+            "stores",
+            type=A_PATH,
+            multiple=True,
+            metavar="STORE...",
+            help="score what stores hold, without a model; several are one ensemble",
+        ),
+        click.option("--num-clips", type=int, help="so many of a store's clips, evenly spread"),
+        click.option("--num-crops", type=int, help="so many of its crops; 1 is the centre one"),
+        click.option("--clips", metavar="NUMBERS", help="these clips of a store, from 1, as in 1-4,7"),
+        click.option("--crops", metavar="NUMBERS", help="these crops of a store, from 1"),
+        click.option(
+            "--fold",
+            type=click.Choice(FOLDS),
+            help="how views become one score, sum-logits by default; of several stores a sum weighs each by its views",
+        ),
+        click.option("--against", type=A_PATH, metavar="STORE", help="compare with this store, on all of its views"),
+        click.option("--intersect", is_flag=True, help="score on the videos that all stores have"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +61,7 @@ class RescoreArguments:
     crops: str | None = None
     num_clips: int | None = None
     num_crops: int | None = None
-    fold: str | None = None
+    fold: "Fold | None" = None
     against: Path | None = None
     """A store to compare with, on all of its views."""
     intersect: bool = False
@@ -34,7 +70,7 @@ class RescoreArguments:
     json: Path | None = None
 
     @property
-    def chosen(self) -> dict[str, str | int]:
+    def chosen(self) -> dict[str, object]:
         """Options that choose views or their fold, by their name."""
         of_all = {"clips": self.clips, "crops": self.crops, "num-clips": self.num_clips, "num-crops": self.num_crops}
         return {name: value for name, value in {**of_all, "fold": self.fold}.items() if value is not None}
@@ -68,7 +104,6 @@ def _scored(
 ) -> "tuple[Rescored | Resegmented, Rescored | Resegmented | None]":
     """The scores of the stores, and those of the one that they are compared with."""
     from morphmlp.evaluation.rescoring import ChosenViews, Stores
-    from morphmlp.evaluation.views import FOLDS
 
     own = list(range(len(arguments.stores)))
     further = [] if arguments.against is None else [arguments.against]
@@ -86,7 +121,7 @@ def _scored(
     views = ChosenViews(
         clips=arguments.clips, crops=arguments.crops, num_clips=arguments.num_clips, num_crops=arguments.num_crops
     )
-    fold = next((name for name in FOLDS if name == arguments.fold), FOLDS[0])
+    fold = arguments.fold or "sum-logits"
     scored = stores.rescored(views, fold=fold, places=own)
     return scored, stores.rescored(fold=fold, places=[len(own)]) if further else None
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from morphmlp.data.decoding.protocol import VideoOpener
@@ -120,12 +121,13 @@ def write_report(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if isinstance(scored, Rescored):
-            assert against is None or isinstance(against, Rescored)
-            page = _classified(folder, scored, against, videos)
-        else:
-            assert against is None or isinstance(against, Resegmented)
-            page = _segmented(folder, scored, against)
+        with rc_context({"text.parse_math": False}):  # the name of a class is no formula
+            if isinstance(scored, Rescored):
+                assert against is None or isinstance(against, Rescored)
+                page = _classified(folder, scored, against, videos)
+            else:
+                assert against is None or isinstance(against, Resegmented)
+                page = _segmented(folder, scored, against)
         atomic_write(folder / PAGE, page)
     except OSError as error:
         raise EvaluationError(f"--report {folder}: can't be written: {error.strerror or error}") from None

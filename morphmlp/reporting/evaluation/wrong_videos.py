@@ -76,7 +76,7 @@ def wrong_rows(wrong: pd.DataFrame, manifest: Manifest, videos: VideoOpener) -> 
 def guesses_in_words(row: Mapping[str, Any]) -> str:
     """The guesses of a row of `wrong_table`, best first, and the place of the true class."""
     guesses = [
-        f"{place}. {row[f'guess_{place}']} {row[f'percent_{place}']:.0f} %"
+        f"{place}.\N{NO-BREAK SPACE}{row[f'guess_{place}']} {row[f'percent_{place}']:.0f}\N{NO-BREAK SPACE}%"
         for place in range(1, 6)
         if f"guess_{place}" in row
     ]

@@ -20,7 +20,7 @@ from morphmlp.reporting.evaluation.wrong_videos import wrong_table
 VIDEOS, CLASSES = 40, 6
 LOGITS, LABELS = view_logits(VIDEOS, CLASSES, 6, lean=0.3)
 OTHERS = view_logits(VIDEOS, CLASSES, 6, seed=4)[0]
-NAMES = ("<script>alert(1)</script>", "b & c", "$d_e$", "f", "g", "h")
+NAMES = ("<script>alert(1)</script>", "b & c", "$d_{e$ $", "f", "g", "h")
 
 
 def write_frames(folder):
