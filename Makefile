@@ -80,7 +80,7 @@ ui: $(STAMP) ## Show the recorded runs in a browser
 	port="$(PORT)"; \
 	[ -n "$$port" ] || port=$$($(PY) -c 'import socket; busy = socket.socket().connect_ex(("127.0.0.1", 5000)) == 0; \
 	  s = socket.socket(); s.bind(("127.0.0.1", 0 if busy else 5000)); print(s.getsockname()[1])'); \
-	echo "The runs are at http://127.0.0.1:$$port (switch at the top left: Model training); Ctrl-C ends the pages."; \
+	echo "The runs are at http://127.0.0.1:$$port/#/experiments?workflowType=machine_learning ; Ctrl-C ends the pages."; \
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(VENV)/bin/mlflow server --backend-store-uri "$$store" --host 127.0.0.1 --port "$$port" --workers 1
 
 clean: ## Remove caches and build/ with the demo videos; runs/, mlruns/ and data/ stay

@@ -26,6 +26,7 @@ _METRICS_PER_CALL = 1000
 _ENTRIES_PER_CALL = 100
 _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
+_THUMBNAIL_DPI = 80
 _RETRIED_ATTEMPT_S = 60
 """Time for one answer; a server may take as long to pass an artifact on."""
 _NOTE_MARK = "[//]: # (morphmlp)"
@@ -131,7 +132,7 @@ class RunWriter:
     def thumbnail(self, figure: "Figure", name: str) -> None:
         """Show a figure among the run's charts, in MLflow's grid of images."""
         drawn = io.BytesIO()
-        figure.savefig(drawn, format="png")
+        figure.savefig(drawn, format="png", dpi=_THUMBNAIL_DPI)
         image = Image.open(drawn).convert("RGB")
         self._do(lambda client: client.log_image(self.run_id, image, key=name, step=0, synchronous=True))
 
