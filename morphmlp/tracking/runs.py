@@ -13,14 +13,13 @@ from pydantic import JsonValue
 
 from morphmlp.errors import TrackingError
 from morphmlp.record import MetricPoint, RunSummary, Tags
+from morphmlp.tracking.address import sqlite_file, tracking_uri
 from morphmlp.tracking.store import (
     deleted_there,
     faults,
     prepare_store,
     require_answer,
     short_http_timeouts,
-    sqlite_file,
-    tracking_uri,
 )
 from morphmlp.tracking.writer import RunWriter, cut, param_text
 
@@ -106,27 +105,16 @@ def recent_runs(uri: str, *, ended: int | None = 0) -> list[RunSummary]:
     return sorted(runs, key=lambda run: run.start_ms, reverse=True)
 
 
-def read_runs(uri: str, *, experiment: str | None = None, dataset: str | None = None) -> pd.DataFrame:
-    """Finished runs, newest first, one row each; an embedded store that doesn't exist yet has none.
-
-    Columns: `run_id`, `run_name`, `dataset`, `start_time` (UTC), and as in `mlflow.search_runs` `tags.<name>`,
-    `params.<name>` and `metrics.<name>` (the latest value).
-
-    With `experiment` only runs of the configuration of this name (tag `morphmlp.experiment`), with `dataset` only runs
-    on this data set (MLflow's experiment).
-    """
+def search_finished(uri: str, *, experiment: str | None, dataset: str | None) -> list[dict[str, object]]:
+    """The rows of `finished.read_runs`, by MLflow's search."""
     if not require_answer(uri):
-        runs = []
-    else:
-        prepare_store(uri)
-        query = "attributes.status = 'FINISHED'"
-        if experiment is not None:
-            query += f" and tags.`{Tags.EXPERIMENT}` = {quoted(experiment)}"
-        with faults(uri), short_http_timeouts():
-            runs = _search(uri, dataset, query)
-    fixed = ["run_id", "run_name", "dataset", "start_time"]
-    frame = pd.DataFrame([_as_row(run) for run in runs])
-    return frame.reindex(columns=[*fixed, *sorted(set(frame.columns) - set(fixed))])
+        return []
+    prepare_store(uri)
+    query = "attributes.status = 'FINISHED'"
+    if experiment is not None:
+        query += f" and tags.`{Tags.EXPERIMENT}` = {quoted(experiment)}"
+    with faults(uri), short_http_timeouts():
+        return [_as_row(run) for run in _search(uri, dataset, query)]
 
 
 def read_run(uri: str, run_id: str) -> RunSummary:

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from alembic.util import CommandError
@@ -18,34 +17,15 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from morphmlp.errors import StoreAwayError, TrackingError
+from morphmlp.tracking.address import sqlite_file, text_without_login, without_login
 
 for _noisy in ("mlflow.store.db.utils", "alembic"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
 
-_NAMED_STORES = ("databricks", "databricks-uc", "uc")
-"""MLflow's addresses that are no URLs."""
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _CONNECT_S = 4.0
 _DELETED = re.compile(r"(?P<kind>run|experiment) (?P<id>\S+) must be in the 'active' state", re.IGNORECASE)
 _STORE_FAULTS = (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError)
-
-
-def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the embedded SQLite store of the working directory, as an absolute path.
-
-    Raises:
-        TrackingError: It names a plain folder, which MLflow takes no more.
-    """
-    if not (uri := os.environ.get("MLFLOW_TRACKING_URI")):
-        return f"sqlite:///{Path.cwd() / 'mlruns' / 'mlflow.db'}"
-    is_folder = uri.startswith("file:") or ("://" not in uri and uri.partition(":")[0] not in _NAMED_STORES)
-    if is_folder and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
-        folder = Path(uri.removeprefix("file://").removeprefix("file:")).absolute()
-        raise TrackingError(
-            f"MLFLOW_TRACKING_URI {uri}: MLflow keeps no new records in a plain folder; use "
-            f"sqlite:///{folder / 'mlflow.db'}, or unset it for mlruns/mlflow.db of the working directory"
-        )
-    return uri
 
 
 def prepare_store(uri: str) -> None:
@@ -101,23 +81,13 @@ def faults(uri: str) -> Iterator[None]:
     try:
         yield
     except _STORE_FAULTS as error:
-        shown, reason = without_login(uri), " ".join(_without_login(str(error), uri).split())
+        shown, reason = without_login(uri), " ".join(text_without_login(str(error), uri).split())
         if "Max retries exceeded" in reason:
             reason = f"no answer ({reason.rpartition('Caused by ')[2].strip('() ')})"
         if (deleted := _DELETED.search(reason)) is not None:
             raise TrackingError(deleted_there(uri, deleted["kind"].lower(), deleted["id"])) from error
         kind = TrackingError if _is_refusal(error) else StoreAwayError
         raise kind(f"tracking store {shown}: {reason[:400]}") from error
-
-
-def without_login(uri: str) -> str:
-    """An address without its user and password."""
-    return _without_login(uri, uri)
-
-
-def _without_login(text: str, uri: str) -> str:
-    login = urlsplit(uri).netloc.rpartition("@")[0]
-    return text.replace(f"{login}@", "") if login else text
 
 
 def deleted_there(uri: str, kind: str, identity: str) -> str:
@@ -155,9 +125,3 @@ def short_http_timeouts(*, timeout_s: int = 4, retries: int = 1) -> Iterator[Non
     finally:
         for name in ours:
             os.environ.pop(name, None)
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The database's file, for an embedded store."""
-    path = uri.removeprefix("sqlite:///").partition("?")[0]
-    return Path(path) if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None

@@ -11,7 +11,8 @@ from morphmlp.record import MetricPoint, Metrics, RunSummary, Tags
 from morphmlp.reporting.status.bill import Prices
 from morphmlp.reporting.status.run_status import ENDED, RunStatus, Seen, run_status
 from morphmlp.tracking import find_run, read_history, recent_runs
-from morphmlp.tracking.store import require_answer, without_login
+from morphmlp.tracking.address import without_login
+from morphmlp.tracking.store import require_answer
 from morphmlp.training.record.run_folder import RunFolder, lock_holder_gone
 
 MOST_HISTORIES = 20
