@@ -78,9 +78,11 @@ class RescoreArguments:
 
 def rescore(arguments: RescoreArguments) -> None:
     """Score stores, print the scores, and write the report and the JSON that were asked for."""
-    from morphmlp.reporting.evaluation.report import compared_in_words, lines_of
+    from morphmlp.reporting.evaluation.report import compared_in_words, headers_of, lines_of, mark_of
 
     scored, against = _scored(arguments)
+    if (mark := mark_of([*headers_of(scored), *([] if against is None else headers_of(against))])) is not None:
+        print(f"note: {mark}")
     for line in lines_of(scored):
         print(line)
     if against is not None:
@@ -158,9 +160,9 @@ def _as_json(scored: "Rescored | Resegmented", against: "Rescored | Resegmented 
 
 def _plain(scored: "Rescored | Resegmented") -> dict[str, object]:
     from morphmlp.evaluation.rescoring import Rescored
+    from morphmlp.reporting.evaluation.report import headers_of
 
-    coverage = scored.coverage
-    headers = scored.headers if isinstance(scored, Rescored) else [scored.header]
+    coverage, headers = scored.coverage, headers_of(scored)
     found: dict[str, object] = {
         "run_names": [header.run_name for header in headers],
         "run_ids": [header.run_id for header in headers],
@@ -174,6 +176,7 @@ def _plain(scored: "Rescored | Resegmented") -> dict[str, object]:
         "num_quarantined": len(coverage.quarantined),
         "num_left_out": coverage.left_out,
         "fingerprint": coverage.fingerprint,
+        "fingerprints": [header.data_fingerprint for header in headers],
         "scored_fingerprint": coverage.scored_fingerprint,
     }
     if isinstance(scored, Rescored):

@@ -20,6 +20,7 @@ from morphmlp.data.decoding.protocol import VideoOpener
 from morphmlp.errors import EvaluationError
 from morphmlp.evaluation.comparison import interval_text, p_text
 from morphmlp.evaluation.rescoring import Rescored, Resegmented, compared, compared_images
+from morphmlp.evaluation.score_header import ScoreHeader
 from morphmlp.evaluation.views import CLOSE, cheapest
 from morphmlp.files import atomic_file, atomic_write
 from morphmlp.reporting.evaluation.figures import (
@@ -84,7 +85,7 @@ def score_rows(scored: Rescored | Resegmented) -> list[ScoreRow]:
 def lines_of(scored: Rescored | Resegmented) -> Iterator[str]:
     """An evaluation on the terminal."""
     rows = score_rows(scored)
-    header = scored.headers[0] if isinstance(scored, Rescored) else scored.header
+    header = headers_of(scored)[0]
     views = f"{scored.views}, {scored.fold}" if isinstance(scored, Rescored) else header.views
     yield f"{scored.name} on {header.dataset} ({views})"
     yield "  " + ", ".join(row.in_words() for row in rows)
@@ -189,6 +190,22 @@ def _segmented(folder: Path, scored: Resegmented, against: Resegmented | None) -
     )
 
 
+def mark_of(headers: Sequence[ScoreHeader]) -> str | None:
+    """Says where tests are of different test sets, whose scores don't stand in one row; None where they are of one."""
+    sets = list(dict.fromkeys(header.data_fingerprint for header in headers))
+    if len(sets) < 2:
+        return None
+    return (
+        f"different test sets ({', '.join(sets)}): scored on the {headers[0].items} that all have, so that no score "
+        "here is one of a whole set"
+    )
+
+
+def headers_of(scored: Rescored | Resegmented) -> Sequence[ScoreHeader]:
+    """What the tests of an evaluation were of."""
+    return scored.headers if isinstance(scored, Rescored) else [scored.header]
+
+
 def compared_in_words(scored: Rescored | Resegmented, against: Rescored | Resegmented) -> str:
     """What two evaluations of the same videos say of each other."""
     if isinstance(scored, Rescored) and isinstance(against, Rescored):
@@ -272,13 +289,13 @@ def _page(
     wrong: pd.DataFrame | None,
     note: str | None,
 ) -> str:
-    classified = isinstance(scored, Rescored)
-    headers = scored.headers if isinstance(scored, Rescored) else [scored.header]
-    against_headers = [] if against is None else against.headers if isinstance(against, Rescored) else [against.header]
+    headers = headers_of(scored)
+    every = [*headers, *([] if against is None else headers_of(against))]
     return _TEMPLATES.get_template("page.html").render(
         scored=scored,
-        classified=classified,
-        headers=[*headers, *against_headers],
+        classified=isinstance(scored, Rescored),
+        headers=every,
+        mark=mark_of(every),
         num_own=len(headers),
         items=headers[0].items,
         dataset=headers[0].dataset,

@@ -14,7 +14,7 @@ from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
 from morphmlp.data.manifest import manifest_from_rows, write_manifest
 from morphmlp.errors import EvaluationError
 from morphmlp.evaluation.rescoring import ChosenViews, Stores
-from morphmlp.reporting.evaluation.report import changed_classes, lines_of, score_rows, write_report
+from morphmlp.reporting.evaluation.report import changed_classes, lines_of, mark_of, score_rows, write_report
 from morphmlp.reporting.evaluation.wrong_videos import wrong_table
 
 VIDEOS, CLASSES = 40, 6
@@ -174,3 +174,14 @@ def test_the_terminal_says_scores_views_and_the_cheapest_setting(tmp_path):
     assert lines[3].startswith("  were those missing scored too: top-1 ")
     assert lines[4].startswith("  best of the numbers of views: ")
     assert [row.title for row in score_rows(one)] == ["top-1", "top-5", "mean class accuracy", "ECE", "NLL"]
+
+
+def test_different_test_sets_carry_a_mark(tmp_path):
+    one, two = scored(tmp_path)
+    few = write_store(tmp_path / "few", OTHERS[:30], LABELS[:30], clips=3, crops=2, class_names=NAMES)
+    stores = Stores([tmp_path / "a", few], intersect=True)
+    of_all, of_few = stores.rescored(places=[0]), stores.rescored(places=[1])
+    assert mark_of([*one.headers, *two.headers]) is None
+    mark = mark_of([*of_all.headers, *of_few.headers])
+    assert mark.startswith(f"different test sets ({one.coverage.fingerprint}, {of_few.coverage.fingerprint}): ")
+    assert mark[1:] in write_report(tmp_path / "report", of_all, against=of_few).read_text(encoding="utf-8")
