@@ -7,8 +7,9 @@ store has isn't scored again: a test continues where it stopped, whatever stoppe
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,34 @@ class TestResult:
     """Videos that this command scored; the others were in the store."""
 
 
-def score_views(
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """A test under way: its processes start and work while the caller does something else."""
+
+    tables: Iterable[pa.Table]
+    """What scorers hand back, as it comes."""
+    task: Task
+    manifest: Manifest
+    store: ScoreStore
+    broken_limit: float
+
+    def collect(self, progress: Callable[[int], None]) -> TestResult:
+        """Put all that is found into the store; ends where more videos are broken than may be.
+
+        Raises:
+            EvaluationError: A video was neither scored nor quarantined.
+        """
+        return _collected(
+            self.tables,
+            self.manifest,
+            self.task,
+            store=self.store,
+            broken_limit=self.broken_limit,
+            progress=progress,
+        )
+
+
+def begin_scoring(
     task: Task,
     weights: Mapping[str, Tensor],
     manifest: Manifest,
@@ -71,9 +99,8 @@ def score_views(
     share: IngestShare,
     videos_at_once: int,
     broken_limit: float,
-    progress: Callable[[int], None],
-) -> TestResult:
-    """Score every video of a manifest on what the task tests it on; ends where more are broken than may be.
+) -> Scoring:
+    """Begin to score every video of a manifest on what the task tests it on.
 
     Videos whose scores are in the store are neither decoded nor scored; those that were broken are tried again. A
     scorer that dies is started again by Ray Data, and gets the videos again that it had.
@@ -83,7 +110,6 @@ def score_views(
     share, 0-1).
 
     Raises:
-        EvaluationError: A video was neither scored nor quarantined.
         ScoreStoreError: The store is damaged.
     """
     ids = store.ids()
@@ -93,8 +119,9 @@ def score_views(
         dataset = scoring_dataset(
             task, weights, manifest, missing=missing, pool=pool, share=share, videos_at_once=videos_at_once
         )
-        tables = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-    return _collected(tables, manifest, task, store=store, broken_limit=broken_limit, progress=progress)
+        # `iter` starts the execution.
+        tables = cast(Iterator[pa.Table], iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow")))
+    return Scoring(tables=tables, task=task, manifest=manifest, store=store, broken_limit=broken_limit)
 
 
 def scoring_dataset(
@@ -107,7 +134,7 @@ def scoring_dataset(
     share: IngestShare,
     videos_at_once: int,
 ) -> ray.data.Dataset:
-    """The lazy pipeline of `score_views` over the rows that are missing."""
+    """The lazy pipeline of `begin_scoring` over the rows that are missing."""
     extractor = task.test_clips()
     most = replace(share, videos_per_task=None).task_videos(extractor) if extractor.own_sizes else videos_at_once
     videos_at_once = max(1, min(most, _TASK_BYTES // extractor.video_bytes))

@@ -24,7 +24,7 @@ from morphmlp.evaluation.ray_evaluator import TestResult, stored_result
 from morphmlp.evaluation.score_header import ScoreHeader
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.data_splits import read_test_split, recorded_dataset
-from morphmlp.experiment.ray_test import WeightsToTest, header_of, record_test, run_test
+from morphmlp.experiment.ray_test import WeightsToTest, begin_test, finish_test, header_of, record_test
 from morphmlp.experiment.run_claim import with_absolute_paths
 from morphmlp.experiment.tested_weights import (
     FoundWeights,
@@ -224,14 +224,14 @@ def _score_and_record(
     if placement.on_cluster:
         require_shared_files(config, [{"test": job.videos}], placement)
     require_files({"test": job.videos}, config.ingest)
+    # Scorers take seconds to start: meanwhile the record is opened.
+    scoring = begin_test(task, job.weights, job.videos, store=store, config=config, placement=placement)
     writer = _open(job, placement, known=known, progress=progress)
     try:
         digest = job.header.data_fingerprint
         writer.datasets([recorded_dataset(config, "test", job.videos, digest=digest)])
         writer.artifact(folder.experiment)
-        tested = run_test(
-            task, job.weights, job.videos, store=store, config=config, placement=placement, progress=timed
-        )
+        tested = finish_test(scoring, config=config, progress=timed)
         record_test(tested, job.videos, store=store, task=task, config=config, writer=writer, folder=folder)
         writer.metrics([MetricPoint(Metrics.RUN_WALL_S, time.monotonic() - began, 0, int(time.time() * 1000))])
         result = _result(job, tested, run_id=writer.run_id, began=began, first_scores_s=timed.first_s)

@@ -20,7 +20,7 @@ from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_repor
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.data_splits import DataSplits, recorded_datasets
 from morphmlp.experiment.model_record import log_tested_model, record_params
-from morphmlp.experiment.ray_test import WeightsToTest, header_of, record_test, run_test
+from morphmlp.experiment.ray_test import WeightsToTest, begin_test, finish_test, header_of, record_test
 from morphmlp.experiment.result import ExperimentResult
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
 from morphmlp.models.planned_cost import planned_cost
@@ -200,11 +200,7 @@ def _train_and_test(
         progress.line(note)
     placement = train(job, writer, progress, stops=stops, on_validation=on_validation)
     write_waiting(folder.record_waiting, writer)
-    account = _record_training(job, run)
-    for line in account_table(account).splitlines() if not run.is_trial else [account.verdict()]:
-        progress.line(line)
     checkpoint, content, which = checkpoint_to_test(config, folder, task.scores[0], progress.line)
-    writer.tags({Tags.TESTED: which})
     weights = WeightsToTest(
         tensors=checkpoint_from(content).weights,
         location=checkpoint.location,
@@ -212,7 +208,13 @@ def _train_and_test(
         run_name=folder.root.name,
     )
     with ScoreStore.create(folder.scores, header_of(weights, data.test, config=config), or_anew=True) as store:
-        tested = run_test(task, weights, data.test, store=store, config=config, placement=placement, progress=progress)
+        # Scorers take seconds to start: meanwhile the training is recorded.
+        scoring = begin_test(task, weights, data.test, store=store, config=config, placement=placement)
+        account = _record_training(job, run)
+        for line in account_table(account).splitlines() if not run.is_trial else [account.verdict()]:
+            progress.line(line)
+        writer.tags({Tags.TESTED: which})
+        tested = finish_test(scoring, config=config, progress=progress)
         counts, intervals = record_test(
             tested, data.test, store=store, task=task, config=config, writer=writer, folder=folder
         )

@@ -15,7 +15,7 @@ from morphmlp.config.loading import fingerprint
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import Quarantine, broken_limit, earlier_broken
 from morphmlp.environment import git_commit
-from morphmlp.evaluation.ray_evaluator import ScorerPool, TestResult, score_views
+from morphmlp.evaluation.ray_evaluator import ScorerPool, Scoring, TestResult, begin_scoring
 from morphmlp.evaluation.score_header import ScoreHeader, weights_sha256
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.ray_segmentation_record import record_segmentation
@@ -70,7 +70,7 @@ def header_of(weights: WeightsToTest, videos: Manifest, *, config: ExperimentCon
     )
 
 
-def run_test(
+def begin_test(
     task: Task,
     weights: WeightsToTest,
     videos: Manifest,
@@ -78,13 +78,9 @@ def run_test(
     store: ScoreStore,
     config: ExperimentConfig,
     placement: Placement,
-    progress: Progress,
-) -> TestResult:
-    """Score the test videos that the store lacks."""
-    if there := len(store.ids()):
-        progress.line(f"test: {there} of {len(videos)} {videos.items} are scored already ({store.root})")
-    progress.phase(f"test, {config.test_in_words}", total=len(videos), unit=videos.items)
-    return score_views(
+) -> Scoring:
+    """Begin to score the test videos that the store lacks: its processes take seconds to start."""
+    return begin_scoring(
         task,
         weights.tensors,
         videos,
@@ -98,8 +94,16 @@ def run_test(
         share=placement.ingest_share(config.ingest, pipelines=1),
         videos_at_once=config.train.micro_batch_size,
         broken_limit=broken_limit(config.ingest),
-        progress=progress.update,
     )
+
+
+def finish_test(scoring: Scoring, *, config: ExperimentConfig, progress: Progress) -> TestResult:
+    """Wait for all scores of a test that was begun."""
+    store, videos = scoring.store, scoring.manifest
+    if there := len(store.ids()):
+        progress.line(f"test: {there} of {len(videos)} {videos.items} are scored already ({store.root})")
+    progress.phase(f"test, {config.test_in_words}", total=len(videos), unit=videos.items)
+    return scoring.collect(progress.update)
 
 
 def record_test(

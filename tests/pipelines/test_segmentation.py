@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from morphmlp.evaluation.score_store import ScoreStore
+
 ROOT = Path(__file__).parents[2]
 SCENES = ROOT / "experiments" / "demo" / "scenes.yaml"
 STILLS = ROOT / "experiments" / "demo" / "stills.yaml"
@@ -62,6 +64,11 @@ def test_drawn_scenes_are_segmented_far_better_than_by_single_pixels(scenes):
     assert {f"{result['score']:.1f}", f"{low:.1f} to {high:.1f}", "160"} <= set(cells)
     run(scenes, "export_label_maps.py", "scenes", "--output", "submission")
     assert len(list((scenes / "submission").glob("ADE_val_*.png"))) == 160
+    run(scenes, "evaluate.py", "--checkpoint", "scenes", "--scores", "again", "--json", "again.json")
+    again = json.loads((scenes / "again.json").read_text())
+    assert (again["evaluates"], again["num_scored_now"], again["items"]) == (result["run_id"], 160, "images")
+    assert again["scores"] == result["scores"]
+    assert ScoreStore.open(scenes / "again").read() == ScoreStore.open(scenes / "runs" / "scenes" / "scores").read()
 
 
 def write_patches(source, target, *, patches=8, side=48):

@@ -21,7 +21,7 @@ from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.manifest import Manifest, read_manifest
 from morphmlp.data.stream.decode_task import REQUEST_COLUMNS
 from morphmlp.evaluation import ray_evaluator
-from morphmlp.evaluation.ray_evaluator import ScorerPool, score_views, scoring_dataset
+from morphmlp.evaluation.ray_evaluator import ScorerPool, begin_scoring, scoring_dataset
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.tasks.factory import task_of
 
@@ -77,7 +77,7 @@ class Scoring:
         manifest: Manifest | None = None,
     ) -> ray_evaluator.TestResult:
         with self.store(folder) as store:
-            return score_views(
+            scoring = begin_scoring(
                 self.task,
                 self.weights,
                 manifest or self.manifest,
@@ -86,8 +86,8 @@ class Scoring:
                 share=self.placement.ingest_share(self.config.ingest, pipelines=1),
                 videos_at_once=VIDEOS_AT_ONCE,
                 broken_limit=0.5,
-                progress=progress,
             )
+            return scoring.collect(progress)
 
 
 @pytest.fixture(scope="module")
