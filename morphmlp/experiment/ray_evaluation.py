@@ -1,6 +1,7 @@
 """The body of `pipelines/evaluate.py`: weights to scores in a store and in the record, with Ray started and stopped."""
 
 import shlex
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -206,7 +207,8 @@ def _carry_out(job: _Job, progress: Progress, *, began: float) -> EvaluationResu
         progress.line(
             f"{folder.root.name}: {len(job.videos)} {job.videos.items}, {job.config.test_in_words}; starting Ray"
         )
-        with ray_session(job.config.cluster, job.config.ingest, micro_batches=len(job.videos)) as placement:
+        # As many workers as there may be: scorers without work aren't started.
+        with ray_session(job.config.cluster, job.config.ingest, micro_batches=sys.maxsize) as placement:
             return _score_and_record(job, store, placement, known=known, progress=progress, began=began)
 
 
