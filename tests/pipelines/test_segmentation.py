@@ -46,14 +46,20 @@ def scenes(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def scenes_run(scenes):
+    """The result of a short training on the scenes."""
+    shorter = ("--train.steps", "200", "--execution.validate_every_steps", "200")
+    return trained(scenes, "scenes", SCENES, *shorter)
+
+
 @pytest.mark.slow
-def test_drawn_scenes_are_segmented_far_better_than_by_single_pixels(scenes):
+def test_drawn_scenes_are_segmented_far_better_than_by_single_pixels(scenes, scenes_run):
     manifests = ("--train", "build/demo_scenes/train.parquet", "--test", "build/demo_scenes/val.parquet")
     run(scenes, "benchmark.py", "segmentation-baselines", *manifests, "--json", "baselines.json")
     baselines = json.loads((scenes / "baselines.json").read_text())
     assert [found["images"] for found in baselines] == [160, 160]
-    shorter = ("--train.steps", "200", "--execution.validate_every_steps", "200")
-    result = trained(scenes, "scenes", SCENES, *shorter)
+    result = scenes_run
     low, high = result["intervals"]["miou"]
     assert low < result["scores"]["miou"] < high
     assert low > max(found["miou"] for found in baselines) + 15
@@ -64,10 +70,14 @@ def test_drawn_scenes_are_segmented_far_better_than_by_single_pixels(scenes):
     assert {f"{result['score']:.1f}", f"{low:.1f} to {high:.1f}", "160"} <= set(cells)
     run(scenes, "export_label_maps.py", "scenes", "--output", "submission")
     assert len(list((scenes / "submission").glob("ADE_val_*.png"))) == 160
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_a_run_gives_the_scores_of_the_test_at_its_end(scenes, scenes_run):
     run(scenes, "evaluate.py", "--checkpoint", "scenes", "--scores", "again", "--json", "again.json")
     again = json.loads((scenes / "again.json").read_text())
-    assert (again["evaluates"], again["num_scored_now"], again["items"]) == (result["run_id"], 160, "images")
-    assert again["scores"] == result["scores"]
+    assert (again["evaluates"], again["num_scored_now"], again["items"]) == (scenes_run["run_id"], 160, "images")
+    assert again["scores"] == scenes_run["scores"]
     assert ScoreStore.open(scenes / "again").read() == ScoreStore.open(scenes / "runs" / "scenes" / "scores").read()
 
 
