@@ -25,6 +25,7 @@ from morphmlp.evaluation.ray_evaluator import TestResult, stored_result
 from morphmlp.evaluation.score_header import ScoreHeader
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.data_splits import read_test_split, recorded_dataset
+from morphmlp.experiment.model_record import record_params
 from morphmlp.experiment.ray_test import WeightsToTest, begin_test, finish_test, header_of, record_test
 from morphmlp.experiment.run_claim import with_absolute_paths
 from morphmlp.experiment.tested_weights import (
@@ -36,6 +37,7 @@ from morphmlp.experiment.tested_weights import (
     require_finished,
 )
 from morphmlp.files import atomic_write
+from morphmlp.models.planned_cost import planned_cost
 from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress, TerminalProgress
 from morphmlp.record import MetricPoint, Metrics, RunSummary, Status, Tags
@@ -231,6 +233,7 @@ def _score_and_record(
     writer = _open(job, placement, known=known, progress=progress)
     try:
         digest = job.header.data_fingerprint
+        writer.metrics(_network_points(config))
         writer.datasets([recorded_dataset(config, "test", job.videos, digest=digest)])
         writer.artifact(folder.experiment)
         tested = finish_test(scoring, config=config, progress=timed)
@@ -248,6 +251,15 @@ def _score_and_record(
             progress.line(f"{fault}; the same command completes the record")
         raise
     return result
+
+
+def _network_points(config: ExperimentConfig) -> list[MetricPoint]:
+    clip, now_ms = config.clip, int(time.time() * 1000)
+    cost = planned_cost(
+        config.model, num_frames=clip.num_frames, crop_size=clip.crop_size, segmentation=config.segmentation
+    )
+    values = {Metrics.NETWORK_GMACS: cost.gmacs, Metrics.NETWORK_PARAMS_M: cost.params / 1e6}
+    return [MetricPoint(key, value, 0, now_ms) for key, value in values.items()]
 
 
 def _note(result: EvaluationResult, tags: Mapping[str, str]) -> str:
@@ -330,5 +342,5 @@ def _open(job: _Job, placement: Placement, *, known: RunSummary | None, progress
         **({Tags.ERROR: ""} if known is not None and Tags.ERROR in known.tags else {}),
         **(ray_job_tag() if placement.on_cluster else {}),
     }
-    run_id = open_run(job.uri, experiment=config.dataset, run_name=name, tags=tags, params=flat_fields(config))
+    run_id = open_run(job.uri, experiment=config.dataset, run_name=name, tags=tags, params=record_params(config))
     return RunWriter(job.uri, run_id, retry=RetryPolicy(log=progress.line, kept_in=job.folder.root))
