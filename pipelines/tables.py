@@ -2,6 +2,8 @@
 
 python pipelines/tables.py --dataset k400 --format latex --output k400.tex
 python pipelines/tables.py --claims
+python pipelines/tables.py --html build/tables.html
+python pipelines/tables.py --update experiments/README.md
 python pipelines/tables.py --dataset demo --steps-to 97
 """
 
@@ -39,6 +41,9 @@ STEPS_NOTE = "Up to the first validation that was so good; empty where none was.
 @click.option("--measured", is_flag=True, help="the measured numbers alone, of every experiment and way of testing")
 @click.option("--claims", is_flag=True, help="what the paper claims alone, computed from the numbers it follows from")
 @click.option(
+    "--update", type=A_PATH, metavar="FILE", help="write the published tables into a Markdown file, between its marks"
+)
+@click.option(
     "--steps-to",
     type=float,
     metavar="SCORE",
@@ -52,9 +57,14 @@ def main(
     html: Path | None,
     measured: bool,
     claims: bool,
+    update: Path | None,
     steps_to: float | None,
 ) -> None:
     """Print the tables: published numbers next to those measured here; cells that nobody measured stay empty."""
+    if update is not None:
+        write(update, updated(update), "--update")
+        print(f"written: {update}")
+        return
     if html is not None:
         write(html, page(dataset), "--html")
         print(f"written: {html}")
@@ -86,6 +96,21 @@ def tables(dataset: str | None, *, style: Style, measured: bool = False, claims:
     elif dataset is not None:
         parts = [part for part in parts if part.dataset == dataset]
     return as_text(parts[:1] if style == "csv" else parts, style=style)
+
+
+def updated(file: Path) -> str:
+    """A Markdown file's text with the published tables as they are now.
+
+    Raises:
+        ConfigError: It can't be read, or has no marks.
+    """
+    from morphmlp.reporting.document import with_published_tables
+    from morphmlp.reporting.published import load_published
+
+    try:
+        return with_published_tables(file.read_text(encoding="utf-8"), load_published(PUBLISHED))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"--update {file}: can't be read: {error}"]) from None
 
 
 def page(dataset: str | None) -> str:

@@ -10,8 +10,10 @@ from morphmlp.config import load_config
 from morphmlp.config.field_help import help_sections
 from morphmlp.config.loading import flat_fields, read_yaml
 from morphmlp.config.sweep import RandomSearch, load_sweep
+from morphmlp.errors import ConfigError
 from morphmlp.models.cost import model_cost
 from morphmlp.models.presets import preset
+from morphmlp.reporting.document import MARKS, with_published_tables
 from morphmlp.reporting.published import load_published, printed_numbers
 from morphmlp.tuning.space.space import expand, title_of
 
@@ -237,3 +239,14 @@ def test_a_field_that_no_experiment_sets_says_when_one_would_set_it():
     unset = meanings.keys() - set(fields_that_experiments_set()) - {"name", "dataset"}
     says_when = re.compile(r"\b(Set|Raise|Lower|Change|Choose)\b")
     assert sorted(field for field in unset if not says_when.search(meanings[field])) == []
+
+
+def test_the_page_has_the_published_tables_as_they_are_now():
+    text = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
+    assert with_published_tables(text, PUBLISHED) == text, "python pipelines/tables.py --update experiments/README.md"
+
+
+@pytest.mark.parametrize("text", ["", MARKS[0], MARKS[1], "".join(reversed(MARKS)), "".join(MARKS * 2)])
+def test_a_page_without_a_place_for_the_tables_is_refused(text):
+    with pytest.raises(ConfigError, match="each must be there once"):
+        with_published_tables(text, PUBLISHED)

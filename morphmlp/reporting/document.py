@@ -1,9 +1,10 @@
 """All tables in order, each with its title and note, as one text."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from morphmlp.errors import ConfigError
 from morphmlp.reporting.claims import claims_table
 from morphmlp.reporting.measured import Measured
 from morphmlp.reporting.published import TITLES, Published
@@ -43,6 +44,10 @@ NOTES = {
         "row, against the same number in print, in percentage points."
     ),
 }
+
+
+MARKS = ("<!-- tables.py --update writes from here -->", "<!-- to here -->")
+"""Lines of a Markdown file between which the published tables stand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,3 +124,19 @@ def titled(text: str, title: str, note: str, *, style: Style, level: int = 2) ->
     if style == "latex":
         return f"% {to_latex(title)}\n{text}% {to_latex(note)}\n"
     return f"{'#' * level} {title}\n\n{text}\n{note}\n"
+
+
+def with_published_tables(text: str, published: Published) -> str:
+    """A Markdown text with the published tables, which need no record, between its marks.
+
+    Raises:
+        ConfigError: It hasn't each mark once, in their order.
+    """
+    first, last = MARKS
+    before, _, rest = text.partition(first)
+    _, _, after = rest.partition(last)
+    if [text.count(mark) for mark in MARKS] != [1, 1] or not rest.count(last):
+        raise ConfigError([f"the tables go between the lines {first!r} and {last!r}; each must be there once"])
+    unread = f" {NOTES['nobody']}"
+    parts = [replace(part, note=part.note.removesuffix(unread)) for part in all_parts(published, [])]
+    return f"{before}{first}\n\n{as_text(parts, style='markdown', level=3)}\n{last}{after}"
