@@ -9,6 +9,7 @@
     python pipelines/benchmark.py segmentation-baselines    what segmentation scores by single pixels alone
     python pipelines/benchmark.py shared-decoding           what trials of a sweep save that share decoded clips
     python pipelines/benchmark.py evaluation                what 30 views of one decode cost, against 30 decodes
+    python pipelines/benchmark.py tables                    what tables.py takes where 500 runs are recorded
     python pipelines/benchmark.py planner                   the plan of a sweep with 100,000 candidates
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
     python pipelines/benchmark.py train-step                what a run adds to a step of a plain loop
@@ -22,6 +23,7 @@ The figures mean something on an otherwise idle machine.
 
 import sys
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import get_args
 
@@ -313,6 +315,30 @@ def step_variants(
         f"{found.clips_per_step} clips a step, medians of {found.rounds} interleaved rounds of {found.steps_per_round} "
         f"steps, on {found.device}"
     )
+    write_json(json, found)
+
+
+@main.command()
+@click.option("--runs", type=COUNT, default=500, help="invented runs in the record, a fifth of them trials of sweeps")
+@click.option("--rounds", type=COUNT, default=3, help="rounds of each command")
+@json_option
+def tables(*, runs: int, rounds: int, json: Path | None) -> None:
+    """Seconds of `tables.py` on an embedded record of many runs: all tables, one data set, the page."""
+    import tempfile
+
+    from morphmlp.benchmarks.many_runs import fill_store, measure_tables
+    from morphmlp.progress import TerminalProgress
+
+    with tempfile.TemporaryDirectory() as folder, TerminalProgress() as progress:
+        store = Path(folder) / "mlruns" / "mlflow.db"
+        store.parent.mkdir()
+        progress.phase("invented runs", total=runs, unit="runs")
+        recorded = count(1)
+        fill_store(f"sqlite:///{store}", runs=runs, on_run=lambda: progress.update(next(recorded)))
+        progress.phase("tables", total=rounds, unit="rounds")
+        done = count(1)
+        found = measure_tables(Path(folder), runs=runs, rounds=rounds, on_round=lambda: progress.update(next(done)))
+    print(found.in_words())
     write_json(json, found)
 
 

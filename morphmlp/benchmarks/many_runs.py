@@ -51,6 +51,17 @@ class TablesTime:
     """All tables, without any run and without a store."""
     page_mb: float
 
+    def in_words(self) -> str:
+        """A line for each command."""
+        times = [f"{name}: {wall_s:.1f} s ({self.cpu_s[name]:.1f} CPU)" for name, wall_s in self.wall_s.items()]
+        return "\n".join(
+            [
+                f"{self.runs} runs, {self.store_mb:.0f} MB; medians of {self.rounds} interleaved rounds",
+                *times,
+                f"without a record: {self.empty_wall_s:.1f} s; the page has {self.page_mb:.1f} MB",
+            ]
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class InventedRun:
