@@ -52,7 +52,7 @@ class Tags:
     EVALUATES = "morphmlp.evaluates"
     """Of an evaluation: the MLflow id of the run whose weights it tests; empty where no run is known."""
     WEIGHTS = "morphmlp.weights"
-    """Of an evaluation: SHA-256 of the tensors that it tests."""
+    """SHA-256 of the tensors that were tested."""
     PARENT = "mlflow.parentRunId"
     """Run id of the sweep that a trial belongs to; MLflow's own name, by which it nests runs."""
     SOURCE_NAME = "mlflow.source.name"

@@ -207,13 +207,14 @@ def _train_and_test(
         run_id=writer.run_id,
         run_name=folder.root.name,
     )
-    with ScoreStore.create(folder.scores, header_of(weights, data.test, config=config), or_anew=True) as store:
+    header = header_of(weights, data.test, config=config)
+    with ScoreStore.create(folder.scores, header, or_anew=True) as store:
         # Scorers take seconds to start: meanwhile the training is recorded.
         scoring = begin_test(task, weights, data.test, store=store, config=config, placement=placement)
         account = _record_training(job, run)
         for line in account_table(account).splitlines() if not run.is_trial else [account.verdict()]:
             progress.line(line)
-        writer.tags({Tags.TESTED: which})
+        writer.tags({Tags.TESTED: which, Tags.WEIGHTS: header.weights_sha256})
         tested = finish_test(scoring, config=config, progress=progress)
         counts, intervals = record_test(
             tested, data.test, store=store, task=task, config=config, writer=writer, folder=folder

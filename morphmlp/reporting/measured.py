@@ -57,8 +57,18 @@ class Measured:
 
     @property
     def identity(self) -> str:
-        """Its name and the beginning of its id."""
-        return f"{self.run_name} ({self.run_id[:8]})"
+        """Its name and the beginning of its id; whether it tested a file of weights."""
+        return f"{self.run_name} ({self.run_id[:8]}{', weights of a file' if self.evaluates == '' else ''})"
+
+    @property
+    def evaluates(self) -> str | None:
+        """Of an evaluation the id of the run that trained its weights, empty where none is known; None of others."""
+        return self.tags.get(Tags.EVALUATES)
+
+    @property
+    def weights(self) -> str | None:
+        """SHA-256 of the tensors that were tested; None where it wasn't recorded."""
+        return self.tags.get(Tags.WEIGHTS)
 
     @property
     def is_image(self) -> bool:

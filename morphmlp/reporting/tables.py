@@ -75,9 +75,18 @@ def published_table(rows: Sequence[PublishedNetwork], runs: Iterable[Measured]) 
 
 
 def fitting_run(row: PublishedNetwork, runs: Iterable[Measured]) -> Measured | None:
-    """The first run that may stand next to a published number."""
-    expected = row.expected_params()
-    return next((run for run in runs if run.dataset == row.dataset and run.has(expected)), None)
+    """The first run that may stand next to a published number.
+
+    An evaluation may where its weights are those that a finished training of the published length tested itself, or a
+    file's, of whose training nothing is known.
+    """
+    own, expected = [run for run in runs if run.dataset == row.dataset], row.expected_params()
+    training = {name: value for name, value in expected.items() if "test." not in name}
+    trained = {run.weights for run in own if run.evaluates is None and run.has(training)}
+    for run in own:
+        if run.has(expected) and (not run.evaluates or run.weights in trained):
+            return run
+    return None
 
 
 def measured_table(runs: Iterable[Measured], dataset: str) -> Table:

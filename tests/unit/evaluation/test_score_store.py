@@ -281,6 +281,7 @@ def test_weights_are_the_same_whatever_their_order_and_differ_by_name_value_type
     weights = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.bfloat16), "n": torch.tensor(3)}
     known = weights_sha256(weights)
     assert weights_sha256(dict(reversed(weights.items()))) == known
+    assert weights_sha256({**weights, "norm.num_batches_tracked": torch.tensor(7)}) == known
     others = [
         {**weights, "a": torch.arange(6.0).view(3, 2)},
         {**weights, "a": torch.arange(6).view(2, 3)},

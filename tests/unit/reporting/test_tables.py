@@ -56,6 +56,28 @@ def measured(*rows):
     return cells
 
 
+@pytest.mark.parametrize(
+    ("evaluates", "weights", "trained", "stands"),
+    [
+        ("e1", "w", {}, True),
+        ("", "w", {}, True),  # a file, of whose training nothing is known
+        ("e1", "part-trained", {}, False),  # another checkpoint than the one that the run tested at its end
+        ("e1", "w", {"train__epochs": 5}, False),  # a run of another length, evaluated under the published experiment
+        ("e1", None, {}, False),
+    ],
+)
+def test_an_evaluation_stands_next_to_a_number_where_its_weights_are_those_of_such_a_training(
+    k400, evaluates, weights, trained, stands
+):
+    training = run_row(k400, run_id="e1", test__num_clips=1, tags={Tags.WEIGHTS: "w"}, **trained)
+    evaluation = run_row(
+        k400, run_id="f2", metrics={TOP1.test_metric: 70.0, Metrics.TEST_NUM_VIDEOS: 19000.0},
+        tags={Tags.EVALUATES: evaluates, Tags.WEIGHTS: weights},
+    )  # fmt: skip
+    assert measured(training, evaluation)["measured top-1"] == ("70.0" if stands else "")
+    assert ("weights of a file" in measured(training, evaluation)["run"]) == (evaluates == "")
+
+
 def test_without_runs_the_measured_cells_are_empty():
     [cells] = published_table(K400_S16, NO_RUNS).to_dict("records")
     assert list(cells.values()) == [
