@@ -78,7 +78,9 @@ def test_an_evaluation_of_a_run_gives_the_scores_of_the_test_at_its_end(scenes, 
     again = json.loads((scenes / "again.json").read_text())
     assert (again["evaluates"], again["num_scored_now"], again["items"]) == (scenes_run["run_id"], 160, "images")
     assert again["scores"] == scenes_run["scores"]
-    assert ScoreStore.open(scenes / "again").read() == ScoreStore.open(scenes / "runs" / "scenes" / "scores").read()
+    anew, at_its_end = ScoreStore.open(scenes / "again"), ScoreStore.open(scenes / "runs" / "scenes" / "scores")
+    assert anew.read() == at_its_end.read()
+    assert anew.header.weights_sha256 == at_its_end.header.weights_sha256
 
 
 def write_patches(source, target, *, patches=8, side=48):
