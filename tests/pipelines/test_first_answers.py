@@ -17,6 +17,7 @@ TYPO = ["--train.epoch", "3"]
 WRONG = {
     "benchmark.py": (["train-step", *TYPO], "train.epoch"),
     "convert_weights.py": (["w.pth", "w.safetensors", *TYPO], "train.epoch"),
+    "evaluate.py": (["--checkpoint", "first", *TYPO], "train.epoch"),
     "drill.py": (["--stops", "ctrl-d"], "ctrl-d"),
     "prepare.py": (["look", "--config", DEMO, "--output", "clips.png", *TYPO], "train.epoch"),
     "preflight.py": (["--config", DEMO, *TYPO], "train.epoch"),
