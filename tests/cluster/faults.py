@@ -1,5 +1,7 @@
 """What breaks on a running cluster, and in what time its run must have ended as if nothing had happened."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +47,40 @@ def pull_cable(name: str) -> Callable[[Cluster, Run], None]:
     return strike
 
 
+def loose_contact(cluster: Cluster, run: Run) -> None:
+    """Nearly half of all packets are lost, in bursts."""
+    until = time.monotonic() + OUT_S
+    while time.monotonic() < until:
+        for plugged, seconds in ((False, 0.6), (True, 0.9)):
+            cluster.hosts.cable("train1", plugged=plugged)
+            time.sleep(seconds)
+
+
+def lose_ingest_for_a_while(cluster: Cluster, run: Run) -> None:
+    cluster.hosts.power_off("ingest")
+    lost = "0 of 1 nodes that decode"
+    took = wait_for(lambda: lost in run.job.said(), "a word of the lost host", limit_s=120, every_s=1)
+    say(f"    it's said {took:.0f} s after power-off: {said_of(run, lost)}")
+    cluster.hosts.start("ingest")
+
+
+def kill_process(host: str, title: str) -> Callable[[Cluster, Run], None]:
+    """Kill one as the kernel does where memory runs out."""
+
+    def strike(cluster: Cluster, run: Run) -> None:
+        [pid, *_] = [pid for pid, words in cluster.hosts[host].processes().items() if title in words]
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: run.attempts() > 1, "steps of the next workers", limit_s=240)
+        say(f"    {said_of(run, 'restarted')}")
+
+    return strike
+
+
+def said_of(run: Run, words: str) -> str:
+    """The first line of the command with these words."""
+    return next((line for line in run.job.said().splitlines() if words in line), f"no line says {words!r}")
+
+
 def kill_driver(cluster: Cluster, run: Run) -> None:
     killed = cluster.head.run(f"pkill -KILL -f '^python pipelines/train_demo.py.*--run-name {run.name} '")
     assert killed.returncode == 0
@@ -75,6 +111,12 @@ FAULTS = {
     "cable of a train host out 60 s": Fault(strike=pull_cable("train1"), limit_s=480),
     "cable of the ingest host out 60 s": Fault(strike=pull_cable("ingest"), limit_s=480),
     "cable of the head out 60 s": Fault(strike=pull_cable("head"), limit_s=480),
+    "loose contact of a train host for 60 s": Fault(strike=loose_contact, limit_s=480),
+    "the ingest host lost and back": Fault(strike=lose_ingest_for_a_while, limit_s=480),
+    "a worker killed for memory": Fault(strike=kill_process("train1", "RayTrainWorker"), limit_s=300, workers=(2, 2)),
+    "the controller killed for memory": Fault(
+        strike=kill_process("head", "TrainController"), limit_s=300, workers=(2, 2)
+    ),
     "the command killed on the head, submitted again": Fault(strike=kill_driver, limit_s=300, ends_run=True),
     "disk of a train host full, made room, submitted again": Fault(strike=fill_disk, limit_s=300, ends_run=True),
     "MLflow's server and database down 15 s": Fault(strike=restart_mlflow, limit_s=400),
