@@ -17,7 +17,7 @@ from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.record import Tags
 from morphmlp.tracking import read_runs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 SWEEP = """
@@ -28,7 +28,7 @@ space:
   model.chunk_lengths: [[8, 4, 4, 1], [4, 4, 2, 1], [8, 4, 8, 1], [2, 2, 2, 1]]
 """
 TITLES = ("[8 4 4 1]", "[4 4 2 1]", "[2 2 2 1]")
-PATIENCE_S = 280
+PATIENCE_S = 500
 
 
 def command(folder, *arguments):

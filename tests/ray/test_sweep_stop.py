@@ -18,7 +18,7 @@ from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.tracking import find_run
 from morphmlp.training.checkpoint.store import CheckpointStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 SWEEP = """
@@ -28,7 +28,7 @@ overrides: {}
 space: {optim.lr: [1.0e-3, 2.0e-3]}
 max_concurrent_trials: 1
 """
-PATIENCE_S = 280
+PATIENCE_S = 500
 
 
 @pytest.fixture(scope="module")
