@@ -125,6 +125,16 @@ def test_files_can_be_read_in_one_go(path):
     assert lines <= MOST_LINES, f"{lines} lines; split it by what its parts do, {MOST_LINES} are the most"
 
 
+def test_the_repository_keeps_texts_and_pictures_alone():
+    """A database or a checkpoint that a run left at the root gets in by one `git add --all`."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("no git repository here")
+    paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    kept = [path for path in paths if path.is_file() and path.suffix != ".png"]
+    assert [str(path) for path in kept if b"\0" in path.read_bytes()] == []
+
+
 def test_no_module_is_named_for_odds_and_ends():
     assert [str(path) for path in MODULES if path.stem in {"utils", "util", "helpers", "misc", "common"}] == []
 
