@@ -35,6 +35,8 @@ SEGMENTATION_COLUMNS = (
     *("model", "crops", "params (M)", "printed (M)", "GMAC"),
     *("published mIoU", "measured mIoU", f"mIoU {INTERVAL}", "delta", "n images", *_RUN),
 )
+_WHICH_WEIGHTS = ("test.checkpoint", "test.weights")
+"""Fields of a test that choose its weights; the others say how it looks at an item."""
 _COLUMNS = {PublishedImage: IMAGE_COLUMNS, PublishedSegmentation: SEGMENTATION_COLUMNS}
 
 
@@ -81,8 +83,8 @@ def fitting_run(row: PublishedNetwork, runs: Iterable[Measured]) -> Measured | N
     file's, of whose training nothing is known.
     """
     own, expected = [run for run in runs if run.dataset == row.dataset], row.expected_params()
-    training = {name: value for name, value in expected.items() if "test." not in name}
-    trained = {run.weights for run in own if run.evaluates is None and run.has(training)}
+    training = {name: value for name, value in expected.items() if name in _WHICH_WEIGHTS or "test." not in name}
+    trained = {run.weights for run in own if run.evaluates is None and run.has(training)} - {None}
     for run in own:
         if run.has(expected) and (not run.evaluates or run.weights in trained):
             return run

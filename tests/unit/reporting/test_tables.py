@@ -63,13 +63,15 @@ def measured(*rows):
         ("", "w", {}, True),  # a file, of whose training nothing is known
         ("e1", "part-trained", {}, False),  # another checkpoint than the one that the run tested at its end
         ("e1", "w", {"train__epochs": 5}, False),  # a run of another length, evaluated under the published experiment
+        ("e1", "w", {"test__checkpoint": "best"}, False),  # chosen by validation, whatever the evaluation was told
         ("e1", None, {}, False),
     ],
 )
 def test_an_evaluation_stands_next_to_a_number_where_its_weights_are_those_of_such_a_training(
     k400, evaluates, weights, trained, stands
 ):
-    training = run_row(k400, run_id="e1", test__num_clips=1, tags={Tags.WEIGHTS: "w"}, **trained)
+    known = {} if weights is None else {Tags.WEIGHTS: "w"}
+    training = run_row(k400, run_id="e1", test__num_clips=1, tags=known, **trained)
     evaluation = run_row(
         k400, run_id="f2", metrics={TOP1.test_metric: 70.0, Metrics.TEST_NUM_VIDEOS: 19000.0},
         tags={Tags.EVALUATES: evaluates, Tags.WEIGHTS: weights},
