@@ -4,9 +4,10 @@
 """
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 """How a run can end."""
@@ -235,6 +236,11 @@ class MetricPoint:
     """Optimiser step or epoch, whichever the metric goes by."""
     timestamp_ms: int
     """Milliseconds since 1970."""
+
+    @classmethod
+    def now(cls, key: str, value: float, step: int = 0) -> Self:
+        """A value that was found just now."""
+        return cls(key, value, step, int(time.time() * 1000))
 
 
 def is_same(value: float, other: float | None) -> bool:

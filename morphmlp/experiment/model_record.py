@@ -11,7 +11,8 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.config.loading import flat_fields
 from morphmlp.evaluation.video_model import VideoModel, save_model
 from morphmlp.experiment.data_splits import DataSplits
-from morphmlp.record import Tags
+from morphmlp.models.planned_cost import experiment_cost
+from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tracking import RunWriter
 
 _EXAMPLES = 2
@@ -23,6 +24,15 @@ def record_params(config: ExperimentConfig) -> dict[str, JsonValue]:
     lists = {name: getattr(config.model, name) for name in _LISTS}
     short = {f"network.{name}": "-".join(map(str, values)) for name, values in lists.items() if values}
     return {**flat_fields(config), **short}
+
+
+def network_points(config: ExperimentConfig) -> list[MetricPoint]:
+    """What the network costs, of one view of the test."""
+    cost = experiment_cost(config, view_size=config.test.crop_size)
+    return [
+        MetricPoint.now(Metrics.NETWORK_GMACS, cost.gmacs),
+        MetricPoint.now(Metrics.NETWORK_PARAMS_M, cost.params / 1e6),
+    ]
 
 
 def log_tested_model(

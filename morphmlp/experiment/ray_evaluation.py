@@ -25,7 +25,7 @@ from morphmlp.evaluation.ray_evaluator import TestResult, stored_result
 from morphmlp.evaluation.score_header import ScoreHeader
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.data_splits import read_test_split, recorded_dataset
-from morphmlp.experiment.model_record import record_params
+from morphmlp.experiment.model_record import network_points, record_params
 from morphmlp.experiment.ray_test import WeightsToTest, begin_test, finish_test, header_of, record_test
 from morphmlp.experiment.run_claim import with_absolute_paths
 from morphmlp.experiment.tested_weights import (
@@ -37,7 +37,6 @@ from morphmlp.experiment.tested_weights import (
     require_finished,
 )
 from morphmlp.files import atomic_write
-from morphmlp.models.planned_cost import planned_cost
 from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress, TerminalProgress
 from morphmlp.record import MetricPoint, Metrics, RunSummary, Status, Tags
@@ -104,18 +103,12 @@ class EvaluationResult:
     def in_words(self) -> str:
         """In a line."""
         names = {name.key: name for name in scores_of(self.task)}
-        scores = ", ".join(f"{name.title} {self.scores[key]:.2f}{self._interval(key)}" for key, name in names.items())
+        scores = ", ".join(name.in_words(self.scores[key], self.intervals.get(key)) for key, name in names.items())
         return (
             f"{self.run_name}: test {scores} of {self.num_videos} {self.items} ({self.views}; {self.tested}; "
             f"quarantined: {self.num_quarantined or 'none'}; scored now: {self.num_scored_now}), "
             f"{self.wall_s:.0f} s, MLflow run {self.run_id}"
         )
-
-    def _interval(self, key: str) -> str:
-        if key not in self.intervals:
-            return ""
-        low, high = self.intervals[key]
-        return f" (95 % interval {low:.2f}-{high:.2f})"
 
 
 def evaluate(arguments: EvaluationArguments) -> EvaluationResult:
@@ -233,12 +226,12 @@ def _score_and_record(
     writer = _open(job, placement, known=known, progress=progress)
     try:
         digest = job.header.data_fingerprint
-        writer.metrics(_network_points(config))
+        writer.metrics(network_points(config))
         writer.datasets([recorded_dataset(config, "test", job.videos, digest=digest)])
         writer.artifact(folder.experiment)
         tested = finish_test(scoring, config=config, progress=timed)
         record_test(tested, job.videos, store=store, task=task, config=config, writer=writer, folder=folder)
-        writer.metrics([MetricPoint(Metrics.RUN_WALL_S, time.monotonic() - began, 0, int(time.time() * 1000))])
+        writer.metrics([MetricPoint.now(Metrics.RUN_WALL_S, time.monotonic() - began)])
         result = _result(job, tested, run_id=writer.run_id, began=began, first_scores_s=timed.first_s)
         writer.describe(_note(result, writer.stored()[0]))
         writer.finish("FINISHED")
@@ -251,15 +244,6 @@ def _score_and_record(
             progress.line(f"{fault}; the same command completes the record")
         raise
     return result
-
-
-def _network_points(config: ExperimentConfig) -> list[MetricPoint]:
-    clip, now_ms = config.clip, int(time.time() * 1000)
-    cost = planned_cost(
-        config.model, num_frames=clip.num_frames, crop_size=clip.crop_size, segmentation=config.segmentation
-    )
-    values = {Metrics.NETWORK_GMACS: cost.gmacs, Metrics.NETWORK_PARAMS_M: cost.params / 1e6}
-    return [MetricPoint(key, value, 0, now_ms) for key, value in values.items()]
 
 
 def _note(result: EvaluationResult, tags: Mapping[str, str]) -> str:

@@ -19,11 +19,11 @@ from morphmlp.environment import source_tags
 from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_reported
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.data_splits import DataSplits, recorded_datasets
-from morphmlp.experiment.model_record import log_tested_model, record_params
+from morphmlp.experiment.model_record import log_tested_model, network_points, record_params
 from morphmlp.experiment.ray_test import WeightsToTest, begin_test, finish_test, header_of, record_test
 from morphmlp.experiment.result import ExperimentResult
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
-from morphmlp.models.planned_cost import planned_cost
+from morphmlp.models.planned_cost import experiment_cost
 from morphmlp.preflight.ray_preflight import require_ready
 from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress
@@ -178,13 +178,7 @@ def _train_and_test(
     on_validation: Callable[[int, float], None] | None,
 ) -> ExperimentResult:
     folder, writer = run.folder, run.writer
-    cost = planned_cost(
-        config.model,
-        num_frames=config.clip.num_frames,
-        crop_size=config.clip.crop_size,
-        segmentation=config.segmentation,
-    )
-    writer.metrics([_point(Metrics.NETWORK_GMACS, cost.gmacs), _point(Metrics.NETWORK_PARAMS_M, cost.params / 1e6)])
+    writer.metrics(network_points(config))
     job = TrainJob(
         config=config,
         task=task,
@@ -194,12 +188,24 @@ def _train_and_test(
         num_videos=len(data.train),
         num_val_videos=len(data.val),
         data_fingerprint=data.fingerprints["train"],
-        gmacs_per_view=cost.gmacs,
+        gmacs_per_view=experiment_cost(config).gmacs,
     )
     for note in (*data.notes, *task.notes(data.train)):
         progress.line(note)
     placement = train(job, writer, progress, stops=stops, on_validation=on_validation)
     write_waiting(folder.record_waiting, writer)
+    result = _test(job, data, run, progress, placement=placement)
+    writer.metrics(
+        [MetricPoint.now(Metrics.RUN_WALL_S, result.wall_s), MetricPoint.now(Metrics.RUN_CPU_S, result.cpu_s)]
+    )
+    return result
+
+
+def _test(
+    job: TrainJob, data: DataSplits, run: _OpenRun, progress: Progress, *, placement: Placement
+) -> ExperimentResult:
+    """Test what a training ended with; its account is recorded while the scorers start, which takes them seconds."""
+    config, task, folder, writer = job.config, job.task, run.folder, run.writer
     checkpoint, content, which = checkpoint_to_test(config, folder, task.scores[0], progress.line)
     weights = WeightsToTest(
         tensors=checkpoint_from(content).weights,
@@ -209,7 +215,6 @@ def _train_and_test(
     )
     header = header_of(weights, data.test, config=config)
     with ScoreStore.create(folder.scores, header, or_anew=True) as store:
-        # Scorers take seconds to start: meanwhile the training is recorded.
         scoring = begin_test(task, weights, data.test, store=store, config=config, placement=placement)
         account = _record_training(job, run)
         for line in account_table(account).splitlines() if not run.is_trial else [account.verdict()]:
@@ -226,9 +231,6 @@ def _train_and_test(
         step = checkpoint.facts.step
         model = log_tested_model(config, weights.tensors, data, scores=scores, step=step, writer=writer)
         progress.line(f"logged as MLflow model models:/{model}")
-    wall_s = time.monotonic() - run.began
-    cpu_s = training_cpu_s(read_windows(folder.progress)) + tested.cpu_s + time.process_time() - run.cpu_s
-    writer.metrics([_point(Metrics.RUN_WALL_S, wall_s), _point(Metrics.RUN_CPU_S, cpu_s)])
     return ExperimentResult(
         run_id=writer.run_id,
         run_name=folder.root.name,
@@ -243,8 +245,8 @@ def _train_and_test(
         num_quarantined=len(tested.broken),
         quarantined={split: len(Quarantine.read(folder.quarantine).videos(split)) for split in data.by_split()},
         unscored=tuple(f"{video.video_id} ({video.path}): {video.message}" for video in tested.broken),
-        wall_s=wall_s,
-        cpu_s=cpu_s,
+        wall_s=time.monotonic() - run.began,
+        cpu_s=training_cpu_s(read_windows(folder.progress)) + tested.cpu_s + time.process_time() - run.cpu_s,
         clips_per_s=account.clips_per_s,
     )
 
@@ -274,7 +276,3 @@ def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
     run.writer.metrics([*epoch_points(windows, facts), *account.points()])
     run.writer.tags({Tags.VERDICT: account.verdict()})
     return account
-
-
-def _point(key: str, value: float) -> MetricPoint:
-    return MetricPoint(key, value, 0, int(time.time() * 1000))

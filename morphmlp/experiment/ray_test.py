@@ -1,6 +1,5 @@
 """The test of an experiment: its score store, the scoring, and what of it goes to the record."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,16 +150,16 @@ def record_test(
     intervals = task.intervals(tested.predictions)
     writer.metrics(
         [
-            *(_point(f"test/{key}", value) for key, value in scores.items()),
+            *(MetricPoint.now(f"test/{key}", value) for key, value in scores.items()),
             *(
-                _point(f"test/{key}_{end}", value)
+                MetricPoint.now(f"test/{key}_{end}", value)
                 for key, ends in intervals.items()
                 for end, value in zip(("low", "high"), ends, strict=True)
             ),
-            _point(Metrics.TEST_NUM_VIDEOS, int(counts.num_videos)),
-            _point(Metrics.TEST_NUM_QUARANTINED, len(tested.broken)),
-            _point(Metrics.TEST_CONCEALED, tested.concealed),
-            _point(Metrics.TEST_RETRIED, tested.retried),
+            MetricPoint.now(Metrics.TEST_NUM_VIDEOS, int(counts.num_videos)),
+            MetricPoint.now(Metrics.TEST_NUM_QUARANTINED, len(tested.broken)),
+            MetricPoint.now(Metrics.TEST_CONCEALED, tested.concealed),
+            MetricPoint.now(Metrics.TEST_RETRIED, tested.retried),
         ]
     )
     return counts, intervals
@@ -176,7 +175,3 @@ def write_predictions(store: ScoreStore, path: Path) -> None:
     with atomic_file(path) as unfinished, pq.ParquetWriter(unfinished, schema) as file:
         for table in store.in_order(store.columns) if is_small else store.in_order_without_views():
             file.write_table(table)
-
-
-def _point(key: str, value: float) -> MetricPoint:
-    return MetricPoint(key, value, 0, int(time.time() * 1000))

@@ -42,16 +42,10 @@ class ExperimentResult:
 
     def in_words(self, views: str, names: Sequence[ScoreName]) -> str:
         """In a line; `views` are those of a test video, in words."""
-        scores = ", ".join(f"{name.title} {self.scores[name.key]:.2f}{self._interval_in_words(name)}" for name in names)
+        scores = ", ".join(name.in_words(self.scores[name.key], self.intervals.get(name.key)) for name in names)
         broken = ", ".join(f"{count} of {split}" for split, count in self.quarantined.items() if count) or "none"
         return (
             f"{self.run_name}: test {scores} of {self.num_videos} {self.items} "
             f"({views}; {self.tested}; quarantined: {broken}), {self.wall_s:.0f} s, "
             f"MLflow run {self.run_id}"
         )
-
-    def _interval_in_words(self, name: ScoreName) -> str:
-        if name.key not in self.intervals:
-            return ""
-        low, high = self.intervals[name.key]
-        return f" (95 % interval {low:.2f}-{high:.2f})"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from morphmlp.config import ModelConfig
+from morphmlp.config import ExperimentConfig, ModelConfig
 from morphmlp.config.segmentation import SegmentationConfig
 from morphmlp.config.shapes import NUM_STAGES, Chunks, channel_groups, stage_grids, temporal_groups, temporal_tokens
 from morphmlp.models.sizes import (
@@ -67,6 +67,17 @@ class _Sum:
     def add(self, other: "_Sum") -> None:
         self.params += other.params
         self.macs += other.macs
+
+
+def experiment_cost(config: ExperimentConfig, *, view_size: int | None = None) -> ModelCost:
+    """What an experiment's network costs, at the size of its training or with views of another."""
+    return planned_cost(
+        config.model,
+        num_frames=config.clip.num_frames,
+        crop_size=config.clip.crop_size,
+        view_size=view_size,
+        segmentation=config.segmentation,
+    )
 
 
 def planned_cost(

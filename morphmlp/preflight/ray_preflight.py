@@ -16,7 +16,7 @@ from morphmlp.data.stream.decode_task import DecodeTask, request_table
 from morphmlp.data.stream.plan import MicroBatchPlan, TrainPlan
 from morphmlp.environment import environment_tags
 from morphmlp.errors import ClusterError, TrackingError
-from morphmlp.models.planned_cost import planned_cost
+from morphmlp.models.planned_cost import experiment_cost
 from morphmlp.preflight.checks import STOPPING, faults_of
 from morphmlp.preflight.memory import TrainingMemory
 from morphmlp.preflight.node import node_facts
@@ -179,12 +179,7 @@ def _folders(config: ExperimentConfig, node: NodeReport) -> dict[str, str]:
 
 
 def _needs(config: ExperimentConfig, placement: Placement | None, misfit: str | None = None) -> Needs:
-    params = planned_cost(
-        config.model,
-        num_frames=config.clip.num_frames,
-        crop_size=config.clip.crop_size,
-        segmentation=config.segmentation,
-    ).params
+    params = experiment_cost(config).params
     memory = None
     if placement is not None:
         share = placement.ingest_share(config.ingest, pipelines=1)

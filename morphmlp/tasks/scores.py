@@ -20,6 +20,11 @@ class ScoreName:
         """A number that grows as the score gets better, for sorting."""
         return value if self.higher_is_better else -value
 
+    def in_words(self, value: float, interval: tuple[float, float] | None = None) -> str:
+        """`top-1 77.04 (95 % interval 76.45-77.62)`."""
+        found = f"{self.title} {value:.2f}{'' if self.unit == '%' else f' {self.unit}'}"
+        return found if interval is None else f"{found} (95 % interval {interval[0]:.2f}-{interval[1]:.2f})"
+
     @property
     def val_metric(self) -> str:
         """Key of its metric at validation."""

@@ -58,17 +58,15 @@ _TEMPLATES = Environment(
 class ScoreRow:
     """A score as the page and the terminal print it."""
 
-    title: str
-    unit: str
+    name: ScoreName
     value: float
     interval: tuple[float, float] | None
     bounds: tuple[float, float] | None
     """Where missing videos could take it."""
 
     def in_words(self) -> str:
-        """`top-1 77.04 (95 % interval 76.45-77.62)`."""
-        found = f"{self.title} {self.value:.2f}{'' if self.unit == '%' else f' {self.unit}'}"
-        return found if self.interval is None else f"{found} (95 % interval {_ends(self.interval)})"
+        """The score with its interval."""
+        return self.name.in_words(self.value, self.interval)
 
 
 def score_rows(scored: Rescored | Resegmented) -> list[ScoreRow]:
@@ -77,7 +75,7 @@ def score_rows(scored: Rescored | Resegmented) -> list[ScoreRow]:
 
     def row(name: ScoreName, value: float, estimate: Estimate | None) -> ScoreRow:
         interval = None if estimate is None else (estimate.low, estimate.high)
-        return ScoreRow(title=name.title, unit=name.unit, value=value, interval=interval, bounds=bounds.get(name.key))
+        return ScoreRow(name=name, value=value, interval=interval, bounds=bounds.get(name.key))
 
     return [row(*score) for score in scored.scores()]
 
@@ -90,7 +88,7 @@ def lines_of(scored: Rescored | Resegmented) -> Iterator[str]:
     yield f"{scored.name} on {header.dataset} ({views})"
     yield "  " + ", ".join(row.in_words() for row in rows)
     yield f"  of {scored.coverage.in_words(header.items)}"
-    if bounded := [f"{row.title} {_ends(row.bounds)}" for row in rows if row.bounds is not None]:
+    if bounded := [f"{row.name.title} {_ends(row.bounds)}" for row in rows if row.bounds is not None]:
         yield f"  were those missing scored too: {', '.join(bounded)}"
     if isinstance(scored, Rescored) and scored.curve is not None:
         yield f"  {cheapest_in_words(scored.curve)}"

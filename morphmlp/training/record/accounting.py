@@ -2,7 +2,6 @@
 
 import math
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -210,8 +209,7 @@ class RunAccount:
             Metrics.RUN_GMACS_PER_S: self.gmacs_per_s,
             Metrics.RUN_CPU_S_PER_CLIP: self.cpu_s_per_clip,
         }
-        now_ms = int(time.time() * 1000)
-        return [MetricPoint(key, value, 0, now_ms) for key, value in values.items() if value is not None]
+        return [MetricPoint.now(key, value) for key, value in values.items() if value is not None]
 
     def verdict(self) -> str:
         """One line: what held the run up, the arithmetic, and what would help."""
@@ -296,7 +294,6 @@ def training_cpu_s(windows: Sequence[TimeWindow]) -> float:
 
 def epoch_points(windows: Sequence[TimeWindow], facts: RunFacts) -> list[MetricPoint]:
     """The metrics of each epoch for the record, its number as the step."""
-    now_ms = int(time.time() * 1000)
     points = []
     by_epoch = groupby(sorted(windows, key=lambda window: window.epoch), key=lambda window: window.epoch)
     for epoch, its in by_epoch:
@@ -308,7 +305,7 @@ def epoch_points(windows: Sequence[TimeWindow], facts: RunFacts) -> list[MetricP
             Metrics.EPOCH_CPU_S_PER_CLIP: found.cpu_s_per_clip,
             Metrics.EPOCH_WORKER_HOURS: found.worker_hours,
         }
-        points += [MetricPoint(key, value, epoch, now_ms) for key, value in values.items()]
+        points += [MetricPoint.now(key, value, epoch) for key, value in values.items()]
     return points
 
 

@@ -253,4 +253,4 @@ class Reporter:
         return self._steps[0].totals.unpack(packed.cpu().double())
 
     def _point(self, key: str, value: float, step: int) -> None:
-        self._points.append(MetricPoint(key, value, step, int(time.time() * 1000)))
+        self._points.append(MetricPoint.now(key, value, step))

@@ -1,7 +1,6 @@
 """What happened to a run from outside its plan: failed workers, restarts, resizes."""
 
 import json
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +59,6 @@ def read_events(path: Path) -> list[RunEvent]:
 
 def record_event(writer: BufferedWriter | RunWriter, event: RunEvent) -> None:
     """Show an event in MLflow: a point of `run/events`; count and last event in one tag, earlier ones in another."""
-    writer.metrics([MetricPoint(Metrics.RUN_EVENTS, event.number, event.number, int(time.time() * 1000))])
+    writer.metrics([MetricPoint.now(Metrics.RUN_EVENTS, event.number, event.number)])
     last = f"{event.number}; last {event.time}: {event.text}"
     writer.tags({Tags.EVENTS: last, **({Tags.EARLIER_EVENTS: "\n".join(event.earlier)} if event.earlier else {})})

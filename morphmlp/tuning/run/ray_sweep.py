@@ -266,7 +266,7 @@ class _OpenSweep:
         for file in write_winners(result, configs, folder.winners):
             parent.artifact(file, "winners")
         write_sweep(parent, result)
-        parent.metrics([MetricPoint(Metrics.RUN_WALL_S, result.wall_s, 0, int(time.time() * 1000))])
+        parent.metrics([MetricPoint.now(Metrics.RUN_WALL_S, result.wall_s)])
         parent.finish("FAILED" if result.failed else "FINISHED")
         for passing in (folder.clips, folder.tune):
             shutil.rmtree(passing, ignore_errors=True)

@@ -8,7 +8,6 @@ can't be reached or used is a TrackingError.
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import JsonValue, TypeAdapter
@@ -156,7 +155,6 @@ def _new_points(
     writer: RunWriter, trial: Trial, primary: ScoreName, known: Mapping[str, float]
 ) -> Iterator[MetricPoint]:
     """Metrics that the run doesn't have, or has from an earlier try: those get a point after their last one."""
-    now_ms = int(time.time() * 1000)
     measured: dict[str, float | None] = {f"test/{key}": score for key, score in trial.scores.items()}
     measured |= {key: getattr(trial, field) for field, key in _MEASURED.items()}
     if trial.steps is not None:
@@ -168,4 +166,4 @@ def _new_points(
         step = (trial.steps or trial.epochs) if key == primary.val_metric else 0
         if key in known:
             step = writer.history([key])[-1].step + 1
-        yield MetricPoint(key, float(value), step, now_ms)
+        yield MetricPoint.now(key, float(value), step)

@@ -173,7 +173,7 @@ def test_the_terminal_says_scores_views_and_the_cheapest_setting(tmp_path):
     assert "10 not scored yet" in lines[2]
     assert lines[3].startswith("  were those missing scored too: top-1 ")
     assert lines[4].startswith("  best of the numbers of views: ")
-    assert [row.title for row in score_rows(one)] == ["top-1", "top-5", "mean class accuracy", "ECE", "NLL"]
+    assert [row.name.title for row in score_rows(one)] == ["top-1", "top-5", "mean class accuracy", "ECE", "NLL"]
 
 
 def test_different_test_sets_carry_a_mark(tmp_path):
