@@ -48,7 +48,7 @@ def source_tags(*, submitted: bool) -> dict[str, str]:
     `submitted`: the command was submitted to a cluster as a job.
     """
     folder = Path(__file__).parent
-    commit = _git("rev-parse", "HEAD", folder=folder) or os.environ.get(COMMIT_VARIABLE)
+    commit = _commit(folder)
     branch = _git("symbolic-ref", "--short", "HEAD", folder=folder)
     origin = _git("remote", "get-url", "origin", folder=folder)
     script = _from_root(sys.argv[0])
@@ -87,7 +87,11 @@ def _user() -> str:
 
 def git_commit(folder: str | Path = ".") -> str:
     """The commit of `folder`, outside a repository that of MORPHMLP_GIT_COMMIT, or `unknown`."""
-    return _git("rev-parse", "HEAD", folder=folder) or os.environ.get(COMMIT_VARIABLE) or _UNKNOWN
+    return _commit(folder) or _UNKNOWN
+
+
+def _commit(folder: str | Path) -> str | None:
+    return _git("rev-parse", "HEAD", folder=folder) or os.environ.get(COMMIT_VARIABLE)
 
 
 @cache

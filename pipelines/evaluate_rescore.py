@@ -7,20 +7,18 @@ python pipelines/evaluate.py --rescore scores/a scores/b --against scores/c --in
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 import click
 
 from morphmlp.cli import A_PATH, write_json
+from morphmlp.config.values import Fold
 from morphmlp.errors import ConfigError
 
 if TYPE_CHECKING:
     from morphmlp.evaluation.rescoring import Rescored, Resegmented
-    from morphmlp.evaluation.views import Fold
 
 Command = TypeVar("Command", bound=Callable[..., None])
-FOLDS = ("sum-logits", "mean-logits", "sum-probabilities", "mean-probabilities")
-"""Those of `morphmlp.evaluation.views`, which takes seconds to import; a test holds them together."""
 
 
 def rescore_options(command: Command) -> Command:
@@ -40,7 +38,7 @@ def rescore_options(command: Command) -> Command:
         click.option("--crops", metavar="NUMBERS", help="these crops of a store, from 1"),
         click.option(
             "--fold",
-            type=click.Choice(FOLDS),
+            type=click.Choice(get_args(Fold)),
             help="how views become one score, sum-logits by default; of several stores a sum weighs each by its views",
         ),
         click.option("--against", type=A_PATH, metavar="STORE", help="compare with this store, on all of its views"),
@@ -61,7 +59,7 @@ class RescoreArguments:
     crops: str | None = None
     num_clips: int | None = None
     num_crops: int | None = None
-    fold: "Fold | None" = None
+    fold: Fold | None = None
     against: Path | None = None
     """A store to compare with, on all of its views."""
     intersect: bool = False

@@ -29,6 +29,9 @@ ChunkShape = Literal["windows", "padded_line", "padded_side"]
 DecoderName = Literal["pyav", "decord", "torchcodec"]
 Unit = Literal["epoch", "step"]
 """What a training's length is counted in."""
+Fold = Literal["sum-logits", "mean-logits", "sum-probabilities", "mean-probabilities"]
+"""How views become one score of a class. Of one test sums and means give the same answers; of several tests together a
+sum weighs each by its views, a mean weighs all alike. Probabilities, for calibration, are always those of the mean."""
 ImageDecoderName = Literal["simplejpeg", "pillow"]
 
 

@@ -10,13 +10,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from morphmlp.config.values import Fold
 from morphmlp.data.columns import SEGMENTED
 from morphmlp.errors import EvaluationError
 from morphmlp.evaluation.comparison import Paired, paired
 from morphmlp.evaluation.coverage import Coverage, fingerprint_of, missing_labels, score_bounds
 from morphmlp.evaluation.score_header import ScoreHeader
 from morphmlp.evaluation.score_store import ScoreStore
-from morphmlp.evaluation.views import COLUMNS, Fold, Folded, ViewChoice, ensemble, fold_parts, numbers_of, spread
+from morphmlp.evaluation.views import COLUMNS, Folded, ViewChoice, ensemble, fold_parts, numbers_of, spread
 from morphmlp.tasks.answers import Answers
 from morphmlp.tasks.intervals import Estimate
 from morphmlp.tasks.scores import ScoreName, further_scores_of, scores_of

@@ -6,7 +6,6 @@ A test stores the logits of every view, so that no model is needed to know what 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import softmax
 
+from morphmlp.config.values import Fold
 from morphmlp.errors import EvaluationError
 from morphmlp.tasks.answers import GUESSES, Answers, answers_of, ranks_of
 from morphmlp.tasks.intervals import wilson
 
-Fold = Literal["sum-logits", "mean-logits", "sum-probabilities", "mean-probabilities"]
-"""How views become one score of a class. Of one test sums and means give the same answers; of several tests together a
-sum weighs each by its views, a mean weighs all alike. Probabilities, for calibration, are always those of the mean."""
-FOLDS: tuple[Fold, ...] = get_args(Fold)
 COLUMNS = ("video_id", "label", "view_logits")
 """Columns of `morphmlp.data.columns.PREDICTIONS` that folding needs."""
 CLOSE = 0.1

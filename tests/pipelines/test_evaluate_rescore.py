@@ -15,7 +15,6 @@ from morphmlp.data.columns import SCORED
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.errors import MorphMLPError
 from morphmlp.evaluation.score_store import ScoreStore
-from morphmlp.evaluation.views import FOLDS
 from morphmlp.tasks.answers import answers_of
 from morphmlp.tasks.segmentation.confusion import outcome_of, predictions_table
 
@@ -130,8 +129,3 @@ def test_what_cant_be_rescored_is_refused_in_one_line(place, words, monkeypatch)
         command.main(words.split(), standalone_mode=False)
     assert FAULTS[words] in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_the_folds_of_the_command_are_those_that_there_are(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    assert importlib.import_module("evaluate_rescore").FOLDS == FOLDS

@@ -31,7 +31,7 @@ from morphmlp.errors import QuarantineLimitError
 from morphmlp.evaluation import ray_evaluator
 from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
 from morphmlp.evaluation.score_store import ScoreStore
-from morphmlp.evaluation.scoring import score_single_views
+from morphmlp.evaluation.validation import score_single_views
 from morphmlp.tasks.classification import Classification
 from morphmlp.tasks.factory import task_of
 from morphmlp.training.loop.length import Length

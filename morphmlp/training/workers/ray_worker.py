@@ -21,7 +21,7 @@ from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.ray_clips import RayClips, SharedVideos
 from morphmlp.data.stream.ray_dataset import warm_decode_processes
 from morphmlp.errors import StorageError
-from morphmlp.evaluation.scoring import score_single_views
+from morphmlp.evaluation.validation import score_single_views
 from morphmlp.line_file import LineFile
 from morphmlp.record import Tags
 from morphmlp.tasks.task import Counts, Task

@@ -1,5 +1,7 @@
 """Views folded into answers, against loops that take one video and one view at a time."""
 
+from typing import get_args
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from view_scores import names, predictions, view_logits
 
+from morphmlp.config.values import Fold
 from morphmlp.errors import EvaluationError
-from morphmlp.evaluation.views import FOLDS, ViewChoice, cheapest, ensemble, fold_parts, numbers_of, spread
+from morphmlp.evaluation.views import ViewChoice, cheapest, ensemble, fold_parts, numbers_of, spread
 
 
 def softmax(logits):
@@ -38,7 +41,7 @@ def parts_of(table, sizes):
 @settings(max_examples=40, deadline=None)
 @given(
     st.tuples(st.integers(1, 9), st.integers(1, 4), st.integers(1, 3), st.integers(1, 6)),
-    st.sampled_from(FOLDS),
+    st.sampled_from(get_args(Fold)),
     st.integers(0, 2**32),
     st.data(),
 )
@@ -74,7 +77,7 @@ def test_all_views_summed_are_the_tests_own_answer():
     assert curve.iloc[-1]["low"] == pytest.approx(folded.answers().top1.low)
 
 
-@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize("fold", get_args(Fold))
 def test_the_curve_has_for_each_number_of_views_what_folding_them_gives(fold):
     clips, crops = 5, 3
     logits, labels = view_logits(300, 8, clips * crops, lean=0.3)
@@ -149,7 +152,7 @@ def folded_test(seed, views, fold):
     return logits, fold_parts([predictions(logits, labels)], num_clips=views, num_crops=1, choice=choice, fold=fold)[0]
 
 
-@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize("fold", get_args(Fold))
 def test_an_ensemble_sums_over_all_views_or_takes_the_mean_of_the_tests(fold):
     (some, first), (others, second) = folded_test(1, 2, fold), folded_test(2, 5, fold)
     scored = [

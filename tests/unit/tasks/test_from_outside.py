@@ -28,7 +28,7 @@ from morphmlp.data.stream.plan import MicroBatchPlan, TrainPlan
 from morphmlp.evaluation import ray_evaluator
 from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
 from morphmlp.evaluation.score_store import ScoreStore
-from morphmlp.evaluation.scoring import score_single_views
+from morphmlp.evaluation.validation import score_single_views
 from morphmlp.models.backbone import Backbone
 from morphmlp.tasks.classification import Classification, ClassificationCounts
 from morphmlp.tasks.factory import task_of

@@ -16,7 +16,7 @@ from morphmlp.data.stream.batches import ClipShape, assemble
 from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, request_table
 from morphmlp.data.stream.plan import MicroBatchPlan, TrainPlan
 from morphmlp.data.synthetic.scenes import write_ade20k_standin
-from morphmlp.evaluation.scoring import score_single_views
+from morphmlp.evaluation.validation import score_single_views
 from morphmlp.tasks.factory import task_of
 from morphmlp.training.loop.loop import Recipe, StepSummary, fit
 from morphmlp.training.loop.state import checkpoint_from, new_state, restore, snapshot

@@ -10,7 +10,7 @@ from morphmlp.data.clips.augment import normalise
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.plan import MicroBatchPlan
-from morphmlp.evaluation.scoring import score_single_views
+from morphmlp.evaluation.validation import score_single_views
 from morphmlp.tasks.classification import Classification, view_outputs
 
 CPU = torch.device("cpu")
