@@ -85,7 +85,7 @@ def _run(
     retry_failed: bool,
 ) -> None:
     from morphmlp.progress import TerminalProgress
-    from morphmlp.reporting.published import load_published
+    from morphmlp.reporting.tables.published import load_published
     from morphmlp.tuning.report.summary import trial_table
     from morphmlp.tuning.run.ray_sweep import run_sweep
 

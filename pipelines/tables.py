@@ -19,8 +19,8 @@ from morphmlp.errors import ConfigError
 from morphmlp.files import atomic_write
 
 if TYPE_CHECKING:
-    from morphmlp.reporting.measured import Measured
-    from morphmlp.reporting.published import Published
+    from morphmlp.reporting.tables.measured import Measured
+    from morphmlp.reporting.tables.published import Published
 
 Style = Literal["markdown", "csv", "latex"]
 PUBLISHED = Path(__file__).parents[1] / "experiments" / "published.yaml"
@@ -85,7 +85,7 @@ def main(
 
 def tables(dataset: str | None, *, style: Style, measured: bool = False, claims: bool = False) -> str:
     """The tables of one data set, or all of them, as one text."""
-    from morphmlp.reporting.document import all_parts, as_text
+    from morphmlp.reporting.tables.document import all_parts, as_text
 
     published, runs = load(dataset)
     parts = all_parts(published, runs)
@@ -104,8 +104,8 @@ def updated(file: Path) -> str:
     Raises:
         ConfigError: It can't be read, or has no marks.
     """
-    from morphmlp.reporting.document import with_published_tables
-    from morphmlp.reporting.published import load_published
+    from morphmlp.reporting.tables.document import with_published_tables
+    from morphmlp.reporting.tables.published import load_published
 
     try:
         return with_published_tables(file.read_text(encoding="utf-8"), load_published(PUBLISHED))
@@ -115,8 +115,8 @@ def updated(file: Path) -> str:
 
 def page(dataset: str | None) -> str:
     """The page of one data set, or of all that something is published or measured of."""
-    from morphmlp.reporting.published import TITLES
-    from morphmlp.reporting.tables_page import tables_page
+    from morphmlp.reporting.tables.page import tables_page
+    from morphmlp.reporting.tables.published import TITLES
     from morphmlp.tracking import tracking_uri, without_login
 
     published, runs = load(dataset)
@@ -131,8 +131,8 @@ def load(dataset: str | None) -> "tuple[Published, list[Measured]]":
     Raises:
         ConfigError: Nothing is published of the data set, and no run on it is recorded.
     """
-    from morphmlp.reporting.measured import measured_runs
-    from morphmlp.reporting.published import TITLES, load_published
+    from morphmlp.reporting.tables.measured import measured_runs
+    from morphmlp.reporting.tables.published import TITLES, load_published
     from morphmlp.tracking import read_runs, tracking_uri
 
     published, uri = load_published(PUBLISHED), tracking_uri()
@@ -145,10 +145,10 @@ def load(dataset: str | None) -> "tuple[Published, list[Measured]]":
 
 def steps(dataset: str, at_least: float, *, style: Style) -> str:
     """The table of how long the runs on a data set took to a score, as a text."""
-    from morphmlp.reporting.document import titled
-    from morphmlp.reporting.render import render
-    from morphmlp.reporting.steps_to_score import steps_table
-    from morphmlp.reporting.tables import Table
+    from morphmlp.reporting.tables.cells import Table
+    from morphmlp.reporting.tables.document import titled
+    from morphmlp.reporting.tables.render import render
+    from morphmlp.reporting.tables.steps_to_score import steps_table
     from morphmlp.tracking import read_history, read_runs, tracking_uri
 
     uri = tracking_uri()

@@ -13,8 +13,8 @@ from morphmlp.config.sweep import RandomSearch, load_sweep
 from morphmlp.errors import ConfigError
 from morphmlp.models.cost import model_cost
 from morphmlp.models.presets import preset
-from morphmlp.reporting.document import MARKS, with_published_tables
-from morphmlp.reporting.published import load_published, printed_numbers
+from morphmlp.reporting.tables.document import MARKS, with_published_tables
+from morphmlp.reporting.tables.published import load_published, printed_numbers
 from morphmlp.tuning.space.space import expand, title_of
 
 ROOT = Path(__file__).parents[1]

@@ -30,7 +30,7 @@ from morphmlp.experiment.run_claim import fingerprints_of, require_same_data
 from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics
-from morphmlp.reporting.published import Ablation
+from morphmlp.reporting.tables.published import Ablation
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tasks.scores import primary_score
 from morphmlp.tracking import RunWriter, find_run, ready_store, tracking_uri

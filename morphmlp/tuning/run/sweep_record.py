@@ -16,7 +16,7 @@ from morphmlp.config.sweep import Range, SweepConfig
 from morphmlp.environment import environment_tags
 from morphmlp.progress import Progress
 from morphmlp.record import MetricPoint, Metrics, Tags, is_same
-from morphmlp.reporting.published import Ablation, printed_numbers
+from morphmlp.reporting.tables.published import Ablation, printed_numbers
 from morphmlp.tasks.scores import ScoreName, primary_score
 from morphmlp.tracking import RetryPolicy, RunWriter, find_run, open_run
 from morphmlp.tuning.run.sweep_folder import SweepFolder

@@ -14,7 +14,7 @@ from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import SweepConfig
 from morphmlp.progress import TerminalProgress
 from morphmlp.record import MetricPoint, Metrics, Tags
-from morphmlp.reporting.published import Ablation, Variant
+from morphmlp.reporting.tables.published import Ablation, Variant
 from morphmlp.tasks.scores import TOP1
 from morphmlp.tracking import RunWriter, open_run, prepare_store
 from morphmlp.tuning.run.sweep_folder import SweepFolder

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from invented_frame import invented_frame
 
-from morphmlp.reporting.measured import measured_runs
-from morphmlp.reporting.published import TITLES, load_published
-from morphmlp.reporting.tables_page import tables_page
+from morphmlp.reporting.tables.measured import measured_runs
+from morphmlp.reporting.tables.page import tables_page
+from morphmlp.reporting.tables.published import TITLES, load_published
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PUBLISHED = load_published(Path(__file__).parents[3] / "experiments" / "published.yaml")
+PUBLISHED = load_published(Path(__file__).parents[4] / "experiments" / "published.yaml")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
 
 

@@ -11,9 +11,9 @@ from morphmlp.config.loading import load_config
 from morphmlp.errors import ConfigError
 from morphmlp.models.planned_cost import planned_cost
 from morphmlp.models.presets import PRESETS, preset
-from morphmlp.reporting.published import load_published, printed_numbers
+from morphmlp.reporting.tables.published import load_published, printed_numbers
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 FILE = ROOT / "experiments" / "published.yaml"
 PUBLISHED = load_published(FILE)
 

@@ -12,7 +12,7 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.config.loading import flat_fields, read_yaml
 from morphmlp.config.values import STRICT, PositiveFloat, PositiveInt
 from morphmlp.errors import ConfigError
-from morphmlp.reporting.published_rows import (
+from morphmlp.reporting.tables.published_rows import (
     Percent,
     PublishedImage,
     PublishedNetwork,

@@ -1,6 +1,6 @@
 """All tables as one HTML page that needs nothing else: filtered, sorted, with scores against arithmetic to hover over.
 
-The template is `tables_page.html`.
+The template is `page.html`.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from morphmlp.reporting import hover_svg
-from morphmlp.reporting.compute_panel import COLOURS, OURS, SHAPES, compute_panel, family_of, points_of
-from morphmlp.reporting.document import NOTES, Part, claims_part, others_part, published_part
-from morphmlp.reporting.measured import Measured
-from morphmlp.reporting.published import TITLES, Published
-from morphmlp.reporting.render import TEXT_COLUMNS, without_empty
-from morphmlp.reporting.tables import latest_runs, runs_table
+from morphmlp.reporting.tables.cells import latest_runs, runs_table
+from morphmlp.reporting.tables.compute_panel import COLOURS, OURS, SHAPES, compute_panel, family_of, points_of
+from morphmlp.reporting.tables.document import NOTES, Part, claims_part, others_part, published_part
+from morphmlp.reporting.tables.measured import Measured
+from morphmlp.reporting.tables.published import TITLES, Published
+from morphmlp.reporting.tables.render import TEXT_COLUMNS, without_empty
 from morphmlp.tasks.scores import scores_of
 
 _TEMPLATES = Environment(
@@ -83,7 +83,7 @@ def tables_page(published: Published, runs: Sequence[Measured], datasets: Sequen
     """
     sections = [section_of(published, runs, dataset) for dataset in datasets]
     families = {row.family for section in sections for listing in section.listings for row in listing.rows}
-    return _TEMPLATES.get_template("tables_page.html").render(
+    return _TEMPLATES.get_template("page.html").render(
         subtitle=subtitle,
         sections=sections,
         claims=_listing(claims_part(published, runs), [], []),

@@ -6,8 +6,8 @@ import subprocess
 import pandas as pd
 import pytest
 
-from morphmlp.reporting.render import render
-from morphmlp.reporting.tables import Table
+from morphmlp.reporting.tables.cells import Table
+from morphmlp.reporting.tables.render import render
 
 MARKED = Table(
     cells=pd.DataFrame(

@@ -8,13 +8,13 @@ import pytest
 from invented_frame import invented_frame
 
 from morphmlp.record import Metrics, Tags
-from morphmlp.reporting.compute_panel import points_of
-from morphmlp.reporting.measured import measured_runs
-from morphmlp.reporting.published import TITLES, load_published
-from morphmlp.reporting.tables_page import section_of, tables_page
+from morphmlp.reporting.tables.compute_panel import points_of
+from morphmlp.reporting.tables.measured import measured_runs
+from morphmlp.reporting.tables.page import section_of, tables_page
+from morphmlp.reporting.tables.published import TITLES, load_published
 from morphmlp.tasks.scores import TOP1
 
-PUBLISHED = load_published(Path(__file__).parents[3] / "experiments" / "published.yaml")
+PUBLISHED = load_published(Path(__file__).parents[4] / "experiments" / "published.yaml")
 HOSTILE = "<script>alert(1)</script> & \"quoted\" 'too'"
 
 

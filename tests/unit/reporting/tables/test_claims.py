@@ -7,13 +7,13 @@ import pytest
 from morphmlp.config.loading import flat_fields, load_config
 from morphmlp.errors import ConfigError
 from morphmlp.record import Metrics, Tags
-from morphmlp.reporting.claims import claims_table
-from morphmlp.reporting.measured import measured_runs
-from morphmlp.reporting.published import load_published
+from morphmlp.reporting.tables.claims import claims_table
+from morphmlp.reporting.tables.measured import measured_runs
+from morphmlp.reporting.tables.published import load_published
 from morphmlp.tasks.scores import TOP1
 from morphmlp.tracking.writer import param_text
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 FILE = ROOT / "experiments" / "published.yaml"
 PUBLISHED = load_published(FILE)
 

@@ -8,15 +8,15 @@ from morphmlp.config.loading import flat_fields, load_config
 from morphmlp.config.schema import EarlyStoppingConfig
 from morphmlp.models.presets import preset
 from morphmlp.record import Metrics, Tags
-from morphmlp.reporting import tables
-from morphmlp.reporting.measured import measured_runs
-from morphmlp.reporting.published import load_published
-from morphmlp.reporting.tables import others_table
+from morphmlp.reporting.tables import cells as table_cells
+from morphmlp.reporting.tables.cells import others_table
+from morphmlp.reporting.tables.measured import measured_runs
+from morphmlp.reporting.tables.published import load_published
 from morphmlp.tasks import scores
 from morphmlp.tasks.scores import TOP1, TOP5, ScoreName
 from morphmlp.tracking.writer import param_text
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PUBLISHED = load_published(ROOT / "experiments" / "published.yaml")
 K400_S16 = [row for row in PUBLISHED.videos if row.preset == "morphmlp_s_16x4"]
 NO_RUNS = pd.DataFrame()
@@ -28,11 +28,11 @@ def k400():
 
 
 def published_table(rows, frame):
-    return tables.published_table(rows, measured_runs(frame)).cells
+    return table_cells.published_table(rows, measured_runs(frame)).cells
 
 
 def measured_table(frame, dataset):
-    return tables.measured_table(measured_runs(frame), dataset).cells
+    return table_cells.measured_table(measured_runs(frame), dataset).cells
 
 
 def run_row(config, *, minute=0, run_id="abcdef0123", metrics=None, tags=None, **params):
@@ -419,7 +419,7 @@ def test_scores_of_different_test_items_never_share_a_column_without_marks(k400,
     runs = measured_runs(pd.DataFrame([run_row(k400, tags=first), run_row(s32, tags=second)]))
     names = ("morphmlp_s_16x4", "morphmlp_s_32x4")
     rows = [row for row in PUBLISHED.videos if row.preset in names and row.dataset == "k400"]
-    table = tables.published_table(rows, runs) if published else tables.measured_table(runs, "k400")
+    table = table_cells.published_table(rows, runs) if published else table_cells.measured_table(runs, "k400")
     scores_of_runs = ("measured top-1", "measured top-5") if published else ("top-1", "top-5")
     assert (table.marks, table.marked) == (marks, scores_of_runs)
     if not marks:

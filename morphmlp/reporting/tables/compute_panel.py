@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from morphmlp.reporting.hover_svg import Hovers, panel_style, svg_of
-from morphmlp.reporting.measured import Measured, cost_of
-from morphmlp.reporting.published import Published
-from morphmlp.reporting.published_rows import PublishedSegmentation
+from morphmlp.reporting.tables.measured import Measured, cost_of
+from morphmlp.reporting.tables.published import Published
+from morphmlp.reporting.tables.published_rows import PublishedSegmentation
 
 Kind = Literal["published", "measured", "others"]
 COLOURS: dict[Kind, str] = {"published": "#b5462f", "measured": "#2a6f97", "others": "#8496a5"}

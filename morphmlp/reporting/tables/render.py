@@ -10,7 +10,7 @@ import pandas as pd
 from pylatexenc.latexencode import UnicodeToLatexEncoder
 from tabulate import tabulate
 
-from morphmlp.reporting.tables import Table
+from morphmlp.reporting.tables.cells import Table
 
 Style = Literal["markdown", "csv", "latex"]
 

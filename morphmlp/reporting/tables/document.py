@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from morphmlp.errors import ConfigError
-from morphmlp.reporting.claims import claims_table
-from morphmlp.reporting.measured import Measured
-from morphmlp.reporting.published import TITLES, Published
-from morphmlp.reporting.render import Style, render, to_latex
-from morphmlp.reporting.tables import Table, measured_table, others_table, published_table
+from morphmlp.reporting.tables.cells import Table, measured_table, others_table, published_table
+from morphmlp.reporting.tables.claims import claims_table
+from morphmlp.reporting.tables.measured import Measured
+from morphmlp.reporting.tables.published import TITLES, Published
+from morphmlp.reporting.tables.render import Style, render, to_latex
 
 Kind = Literal["published", "measured", "others", "claims"]
 

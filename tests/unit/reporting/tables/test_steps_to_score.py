@@ -1,7 +1,7 @@
 import pandas as pd
 
 from morphmlp.record import MetricPoint, Tags
-from morphmlp.reporting.steps_to_score import COLUMNS, steps_table
+from morphmlp.reporting.tables.steps_to_score import COLUMNS, steps_table
 
 CURVES = {"a": (40.0, 96.9, 97.0, 90.0), "b": (97.5,), "c": (9.0,), "d": ()}
 """Validation top-1 by epoch, of runs by their ids."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from morphmlp.reporting.measured import Measured
-from morphmlp.reporting.published import TITLES, Claim, Other, Published
-from morphmlp.reporting.published_rows import PublishedNetwork, PublishedSegmentation
-from morphmlp.reporting.tables import Table, fitting_run
+from morphmlp.reporting.tables.cells import Table, fitting_run
+from morphmlp.reporting.tables.measured import Measured
+from morphmlp.reporting.tables.published import TITLES, Claim, Other, Published
+from morphmlp.reporting.tables.published_rows import PublishedNetwork, PublishedSegmentation
 from morphmlp.tasks.scores import MIOU, TOP1
 
 COLUMNS = ("claim", "of", "source", "numbers", "claimed", "computed", "holds", "measured here")

@@ -12,9 +12,14 @@ import pandas as pd
 from morphmlp.models.planned_cost import ModelCost
 from morphmlp.models.presets import preset
 from morphmlp.record import Metrics, Tags
-from morphmlp.reporting.measured import Measured, cost_of
-from morphmlp.reporting.published import Others
-from morphmlp.reporting.published_rows import PublishedImage, PublishedNetwork, PublishedSegmentation, PublishedVideo
+from morphmlp.reporting.tables.measured import Measured, cost_of
+from morphmlp.reporting.tables.published import Others
+from morphmlp.reporting.tables.published_rows import (
+    PublishedImage,
+    PublishedNetwork,
+    PublishedSegmentation,
+    PublishedVideo,
+)
 from morphmlp.tasks.scores import MIOU, TOP1, TOP5, ScoreName, scores_of
 
 INTERVAL = "95 %"
