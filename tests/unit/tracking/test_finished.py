@@ -8,6 +8,7 @@ import sys
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from record_servers import DATABASES, record_store
 
 from morphmlp.record import MetricPoint, Tags
 from morphmlp.tracking import RunWriter, open_run, prepare_store, read_runs
@@ -15,10 +16,15 @@ from morphmlp.tracking.finished import database_rows
 from morphmlp.tracking.runs import search_finished
 
 
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory):
+@pytest.fixture(scope="module", params=DATABASES)
+def uri(request):
     """Runs of two data sets and experiments: finished, running, failed, deleted, and with odd values."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    with record_store(request.param) as uri:
+        write_runs(uri)
+        yield uri
+
+
+def write_runs(uri):
     prepare_store(uri)
     for name, dataset, status in (
         *(("one", "demo", "FINISHED"), ("two", "demo", "FINISHED"), ("three", "k400", "FINISHED")),
@@ -38,7 +44,6 @@ def uri(tmp_path_factory):
             MlflowClient(uri).delete_run(run)
     client = MlflowClient(uri)
     client.delete_experiment(client.get_experiment_by_name("gone").experiment_id)
-    return uri
 
 
 @pytest.mark.parametrize("dataset", [None, "demo", "k400", "gone", "none"])
@@ -77,7 +82,7 @@ def test_workspaces_are_left_to_mlflow(uri, monkeypatch):
 
 def test_tables_wait_neither_for_mlflow_nor_for_torch(uri):
     code = (
-        "import sys; from morphmlp.tracking import read_runs; from morphmlp.reporting import document, tables_page; "
+        "import sys; from morphmlp.tracking import read_runs; from morphmlp.reporting.tables import document, page; "
         f"print(len(read_runs({uri!r})), *({{'torch', 'mlflow', 'ray', 'scipy.stats'}} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
