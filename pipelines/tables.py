@@ -7,6 +7,7 @@ python pipelines/tables.py --update experiments/README.md
 python pipelines/tables.py --dataset demo --steps-to 97
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,10 @@ def main(
     steps_to: float | None,
 ) -> None:
     """Print the tables: published numbers next to those measured here; cells that nobody measured stay empty."""
+    _choose_one({"--output": output, "--html": html, "--update": update})
+    _choose_one({"--measured": measured or None, "--claims": claims or None, "--steps-to": steps_to})
+    if claims and dataset is not None:
+        raise ConfigError(["--claims: are of several data sets; leave out --dataset"])
     if update is not None:
         write(update, updated(update), "--update")
         print(f"written: {update}")
@@ -158,6 +163,16 @@ def steps(dataset: str, at_least: float, *, style: Style) -> str:
     table = Table(cells=steps_table(runs, partial(read_history, uri), at_least=at_least))
     title = f"Data set {dataset}: steps to {at_least:g}"
     return titled(render(table, style=style), title, STEPS_NOTE, style=style)
+
+
+def _choose_one(given: Mapping[str, object]) -> None:
+    """Refuse options that exclude each other.
+
+    Raises:
+        ConfigError: Several are there.
+    """
+    if len(there := [option for option, value in given.items() if value is not None]) > 1:
+        raise ConfigError([f"{', '.join(there)}: choose one"])
 
 
 def write(path: Path, text: str, option: str) -> None:

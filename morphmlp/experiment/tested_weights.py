@@ -26,6 +26,7 @@ from morphmlp.models.weights.fit import class_rows, fit_weights
 from morphmlp.record import RunSummary, Tags
 from morphmlp.tasks.scores import primary_score
 from morphmlp.tracking import find_run, prepare_store, read_run, ready_store, tracking_uri, without_login
+from morphmlp.tracking.store import require_answer
 from morphmlp.training.checkpoint.saving import checkpoint_to_test
 from morphmlp.training.checkpoint.store import CONTENT_FILE
 from morphmlp.training.record.run_folder import RunFolder
@@ -93,14 +94,15 @@ def _of_file(path: Path) -> Source:
 
 def _recorded(named: str, storage: str) -> Source:
     """A run that only the record knows by this id or name: its folder is where its parameters say."""
-    uri = tracking_uri()
-    prepare_store(uri)
-    try:
-        run = read_run(uri, named) if _RUN_ID.fullmatch(named) else find_run(uri, run_name=named)
-    except StoreAwayError:
-        raise
-    except TrackingError:
-        run = None
+    uri, run = tracking_uri(), None
+    if require_answer(uri):
+        prepare_store(uri)
+        try:
+            run = read_run(uri, named) if _RUN_ID.fullmatch(named) else find_run(uri, run_name=named)
+        except StoreAwayError:
+            raise
+        except TrackingError:
+            run = None
     if run is None:
         raise ConfigError(
             [

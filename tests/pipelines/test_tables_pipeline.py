@@ -73,7 +73,15 @@ def test_a_store_that_does_not_answer_is_one_clear_line(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--format", "csv"], ["--dataset", "places365"], ["--steps-to", "97"], ["--update", "nowhere.md"]],
+    [
+        ["--format", "csv"],
+        ["--dataset", "places365"],
+        ["--steps-to", "97"],
+        ["--update", "nowhere.md"],
+        ["--html", "a.html", "--output", "b.md"],
+        ["--measured", "--claims"],
+        ["--claims", "--dataset", "k400"],
+    ],
 )
 def test_arguments_that_do_not_fit_exit_with_2(tmp_path, arguments):
     done = command(tmp_path, *arguments)

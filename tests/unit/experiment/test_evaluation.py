@@ -11,7 +11,7 @@ from stored_scores import HEADER, rows
 from morphmlp.config import load_config
 from morphmlp.config.loading import config_to_yaml, flat_fields
 from morphmlp.data.manifest import manifest_from_rows, write_manifest
-from morphmlp.errors import MorphMLPError
+from morphmlp.errors import ConfigError, MorphMLPError
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment import ray_evaluation
 from morphmlp.experiment.ray_evaluation import EvaluationArguments
@@ -121,6 +121,13 @@ def test_a_run_is_named_in_many_ways(place, named):
     assert job.folder.root == place.root / "runs" / "evaluations" / f"first-test-{job.header.digest[:8]}"
     assert job.store == job.folder.scores
     assert job.header.views == "2 clips x 3 crops"
+
+
+def test_looking_for_a_run_makes_no_record(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'record' / 'mlflow.db'}")
+    with pytest.raises(ConfigError, match="nothing: no such file, folder or run"):
+        place.prepare("nothing")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_which_checkpoint_and_which_weights_are_tested_follows_the_configuration(place):
