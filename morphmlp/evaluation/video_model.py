@@ -18,6 +18,7 @@ from torch import Tensor
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import config_to_yaml
+from morphmlp.data.decoding.isolation.isolated import Limits
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.data.stream.batches import ClipShape, stored_clips
 from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, decode_limits, request_table
@@ -53,23 +54,34 @@ def save_model(
 class VideoModel:
     """A network with everything that its test does to a video."""
 
-    def __init__(self, config: ExperimentConfig, weights: Mapping[str, Tensor], class_names: Sequence[str]) -> None:
-        self._task = task_of(config)
-        self._extractor = self._task.test_clips()
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        weights: Mapping[str, Tensor],
+        class_names: Sequence[str],
+        *,
+        limits: Limits | None = None,
+    ) -> None:
+        """Build the network, on the GPU where there is one.
+
+        `limits` is what decoding one video may take; None: what it may in a run.
+        """
+        self.config, self.task = config, task_of(config)
+        self._extractor = self.task.test_clips()
         ingest = config.ingest
-        policy = DecodePolicy(
+        self.policy = DecodePolicy(
             decoder=ingest.decoder,
             retry_with=ingest.retry_with,
-            limits=decode_limits(ingest),
+            limits=limits or decode_limits(ingest),
             image_decoder=ingest.image_decoder,
         )
-        self._decode = DecodeTask(extractor=self._extractor, policy=policy)
+        self._decode = DecodeTask(extractor=self._extractor, policy=self.policy)
         # A head may have more classes than there are names for.
-        self._names = [*class_names, *map(str, range(len(class_names), config.model.num_classes))]
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._network = self._task.network()
-        self._network.load_state_dict(weights)
-        self._network.to(self._device).eval()
+        self.names = (*class_names, *map(str, range(len(class_names), config.model.num_classes)))
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = self.task.network()
+        self.network.load_state_dict(weights)
+        self.network.to(self.device).eval()
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -85,7 +97,7 @@ class VideoModel:
     def view_logits(self, path: str) -> npt.NDArray[np.float32] | str:
         """Logits `[views classes]` of a video, or why it can't be used."""
         video = manifest_from_rows(
-            video_ids=[path], paths=[path], labels=[0], splits=["test"], sizes_bytes=[None], class_names=self._names
+            video_ids=[path], paths=[path], labels=[0], splits=["test"], sizes_bytes=[None], class_names=self.names
         )
         plan = MicroBatchPlan(epoch=0, step=0, index=0, rows=np.zeros(1, np.int64))
         threads = torch.get_num_threads()
@@ -97,15 +109,33 @@ class VideoModel:
             return str(decoded["message"][0].as_py())
         shape = ClipShape.of(self._extractor)
         clips, _ = stored_clips(decoded, shape)
-        by_video = clips.view(-1, shape.clips_per_video, *clips.shape[1:])
-        (outcome,) = self._task.outcomes(self._network, by_video, None, self._device)
-        return np.frombuffer(outcome, np.float32).reshape(shape.clips_per_video, -1)
+        logits: npt.NDArray[np.float32] = self.clip_logits(clips.view(-1, shape.clips_per_video, *clips.shape[1:]))[0]
+        return logits
+
+    def clip_logits(self, clips: Tensor) -> npt.NDArray[np.float32]:
+        """Logits `[n views classes]` of the views of n videos, or of parts of one, uint8 `[n views t h w c]`."""
+        outcomes = self.task.outcomes(self.network, clips, None, self.device)
+        return np.stack([np.frombuffer(outcome, np.float32).reshape(clips.shape[1], -1) for outcome in outcomes])
 
     def _answer(self, path: str) -> Answer:
         logits = self.view_logits(path)
         if isinstance(logits, str):
             return Answer(names=(), probabilities=(), error=logits)
-        shares = torch.from_numpy(logits.mean(axis=0)).double().softmax(0)
-        best = shares.topk(min(TOP, len(shares)))
-        names = tuple(self._names[place] for place in best.indices.tolist())
-        return Answer(names=names, probabilities=tuple(best.values.tolist()))
+        shares = probabilities(logits)
+        best = most_probable(shares, TOP)
+        return Answer(
+            names=tuple(self.names[label] for label in best),
+            probabilities=tuple(float(shares[label]) for label in best),
+        )
+
+
+def probabilities(view_logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """The probability of each class, by the logits `[views classes]` of a video: the softmax of their mean."""
+    shares: npt.NDArray[np.float64] = torch.from_numpy(view_logits.mean(axis=0)).double().softmax(0).numpy()
+    return shares
+
+
+def most_probable(shares: npt.NDArray[np.float64], count: int) -> list[int]:
+    """So many classes, the most probable one first."""
+    best: list[int] = torch.from_numpy(shares).topk(min(count, len(shares))).indices.tolist()
+    return best

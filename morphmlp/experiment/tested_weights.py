@@ -25,8 +25,7 @@ from morphmlp.models.weights.describe import (
 from morphmlp.models.weights.fit import class_rows, fit_weights
 from morphmlp.record import RunSummary, Tags
 from morphmlp.tasks.scores import primary_score
-from morphmlp.tracking import find_run, prepare_store, read_run, ready_store, tracking_uri, without_login
-from morphmlp.tracking.store import require_answer
+from morphmlp.tracking import tracking_uri, without_login
 from morphmlp.training.checkpoint.saving import checkpoint_to_test
 from morphmlp.training.checkpoint.store import CONTENT_FILE
 from morphmlp.training.record.run_folder import RunFolder
@@ -94,6 +93,10 @@ def _of_file(path: Path) -> Source:
 
 def _recorded(named: str, storage: str) -> Source:
     """A run that only the record knows by this id or name: its folder is where its parameters say."""
+    # Seconds that a path to weights needn't wait.
+    from morphmlp.tracking import find_run, prepare_store, read_run  # noqa: PLC0415
+    from morphmlp.tracking.store import require_answer  # noqa: PLC0415
+
     uri, run = tracking_uri(), None
     if require_answer(uri):
         prepare_store(uri)
@@ -133,14 +136,18 @@ def config_of(source: Source, path: str | None, overrides: Mapping[str, JsonValu
     return load_config(source.folder.experiment, overrides)
 
 
-def find_weights(source: Source, config: ExperimentConfig, log: Callable[[str], None]) -> FoundWeights:
+def find_weights(
+    source: Source, config: ExperimentConfig, log: Callable[[str], None], *, with_record: bool = True
+) -> FoundWeights:
     """Read the weights; of a run those that it tests itself, or that `test.checkpoint` and `test.weights` name.
+
+    `with_record`: look the run up in the record, too, which takes seconds.
 
     Raises:
         CheckpointError: There is no checkpoint, or it can't be read.
     """
     averaged = config.test.weights == "averaged"
-    run = _record_of(source)
+    run = _record_of(source) if with_record else None
     if source.file is not None:
         file = read_weights(source.file, averaged=averaged)
         return FoundWeights(file=file, location=str(source.file), which=f"weights {source.file.name}", run=run)
@@ -156,6 +163,8 @@ def find_weights(source: Source, config: ExperimentConfig, log: Callable[[str], 
 def _record_of(source: Source) -> RunSummary | None:
     if source.folder is None:
         return None
+    from morphmlp.tracking import find_run, ready_store  # noqa: PLC0415 (seconds)
+
     dataset = load_config(source.folder.experiment).dataset
     return find_run(ready_store(dataset), run_name=source.name, experiment=dataset)
 

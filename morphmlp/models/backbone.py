@@ -259,11 +259,16 @@ class MorphMLP(Backbone):
         """Logits, in training and in evaluation; see `forward_features` for the input."""
         return self.forward_head(self.forward_features(clips)[-1])
 
-    def forward_head(self, last_map: Float[Tensor, "b c *t h w"]) -> Float[Tensor, "b k"]:
-        """Logits from the last of `forward_features`' maps: norm, mean over all tokens, linear layer."""
+    def forward_head(
+        self, last_map: Float[Tensor, "b c *t h w"], *, pre_logits: bool = False
+    ) -> Float[Tensor, "b k"] | Float[Tensor, "b c"]:
+        """Logits from the last of `forward_features`' maps: norm, mean over all tokens, linear layer.
+
+        With `pre_logits` what the linear layer gets.
+        """
         x = self.norm(rearrange(last_map, FROM_IMAGE_CONV if self.is_image else FROM_VIDEO_CONV))
-        logits: Tensor = self.head(reduce(x, "b t h w c -> b c", "mean"))
-        return logits
+        pooled: Tensor = reduce(x, "b t h w c -> b c", "mean")
+        return pooled if pre_logits else cast(Tensor, self.head(pooled))
 
 
 def drop_path_rates(rate: float, depths: tuple[int, ...]) -> tuple[float, ...]:

@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from morphmlp.config import load_config
+from morphmlp.data.manifest import read_manifest
 from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.record import Tags
@@ -96,6 +98,21 @@ def test_the_result_stands_on_the_terminal_in_json_and_in_the_record(
     again = finished(start(place, "whole"))
     assert f"MLflow run {run.run_id}" in again
     assert json.loads((place / "whole.json").read_text())["scores"] == result["scores"]
+
+
+@pytest.mark.slow
+def test_predictions_of_all_test_videos_are_the_stored_scores(place: Path, undisturbed: Path) -> None:
+    command = [sys.executable, str(ROOT / "pipelines/predict.py"), "videos/test", "--checkpoint", "weights.pth"]
+    command += ["--config", "experiment.yaml", "--json", "-", "--test.num-clips", "2", "--test.num-crops", "3"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
+    predicted = {Path(line["path"]).name: line["logits"] for line in map(json.loads, done.stdout.splitlines())}
+    videos = read_manifest(place / "videos/test.parquet").table.to_pylist()
+    paths = {row["video_id"]: Path(row["path"]).name for row in videos}
+    stored = {paths[row["video_id"]]: row["logits"] for row in ScoreStore.open(undisturbed).read().to_pylist()}
+    assert len(stored) == VIDEOS
+    assert predicted.keys() == stored.keys()
+    for name, logits in stored.items():
+        np.testing.assert_allclose(predicted[name], logits, atol=1e-5)
 
 
 @pytest.mark.parametrize(

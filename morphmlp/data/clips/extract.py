@@ -22,8 +22,8 @@ from morphmlp.config.clip import AugmentConfig, ClipConfig
 from morphmlp.config.schema import TestConfig
 from morphmlp.data.clips.augment import augment_clip, evaluation_crops, scale_down
 from morphmlp.data.clips.draws import ClipDraw, ClipKey, draw_clip, draw_fractions
-from morphmlp.data.clips.sampling import train_indices, view_indices
-from morphmlp.data.decoding.protocol import FrameReader, Frames
+from morphmlp.data.clips.sampling import Indices, dense_window, train_indices, view_indices
+from morphmlp.data.decoding.protocol import FrameReader, Frames, VideoInfo
 
 PART_BYTES = 2**30
 """Decoded frames of one video that are in memory at a time, RGB: the decoder holds them twice for a moment, and its
@@ -180,6 +180,10 @@ class ViewClips(ClipExtractor):
         """Views that each video gives."""
         return self.views.num_clips * self.views.num_crops
 
+    def indices(self, info: VideoInfo) -> Indices:
+        """Frames of each clip, `[k t]`."""
+        return view_indices(self.clip, info, self.views.num_clips)
+
     def extract(
         self, reader: FrameReader, key: ClipKey | None = None, labels: FrameReader | None = None
     ) -> ExtractedClips:
@@ -188,7 +192,7 @@ class ViewClips(ClipExtractor):
         Raises:
             DecodeError: The video can't be used.
         """
-        indices = view_indices(self.clip, reader.info, self.views.num_clips)
+        indices = self.indices(reader.info)
         crops, faults = _read(reader, indices.flatten().tolist(), self.clip, self._crops)
         length = self.clip.num_frames
         clips = [crop[k * length : (k + 1) * length] for k in range(len(indices)) for crop in crops]
@@ -204,6 +208,38 @@ class ViewClips(ClipExtractor):
             interpolation=self.clip.interpolation,
             centre_rounding=self.clip.centre_rounding,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowClips(ViewClips):
+    """The views of some windows of a video, as `ViewClips` makes those of its clips."""
+
+    starts: tuple[float, ...]
+    """Source frames at which the windows begin; of two that overlap the frames are decoded once."""
+
+    @property
+    def clips_per_video(self) -> int:
+        """Views of all windows."""
+        return len(self.starts) * self.views.num_crops
+
+    def indices(self, info: VideoInfo) -> Indices:
+        """Frames of each window, `[k t]`."""
+        window = dense_window(self.clip, info)
+        return np.stack([window.indices(start) for start in self.starts])
+
+    def extract(
+        self, reader: FrameReader, key: ClipKey | None = None, labels: FrameReader | None = None
+    ) -> ExtractedClips:
+        """All views of the windows, window-major, from one decode.
+
+        Raises:
+            DecodeError: The video can't be used.
+        """
+        # What overlapping windows share is scaled once, too.
+        wanted, places = np.unique(self.indices(reader.info), return_inverse=True)
+        crops, faults = _read(reader, wanted.tolist(), self.clip, self._crops)
+        clips = [crop[torch.from_numpy(window)] for window in places for crop in crops]
+        return _extracted(torch.stack(clips), faults)
 
 
 def _erasing(augment: AugmentConfig) -> AugmentConfig | None:

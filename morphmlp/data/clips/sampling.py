@@ -78,6 +78,16 @@ class DenseWindow:
         wanted = np.linspace(start, start + max(self.span - 1, 0), self.num_frames)
         return np.clip(wanted, 0, self.video_frames - 1).astype(np.int64)
 
+    def sliding_starts(self, hop: float, *, to_the_end: bool = False) -> tuple[float, ...]:
+        """Starts of windows `hop` source frames apart that lie inside the video, the first one at 0.
+
+        `to_the_end` adds one that ends with the video where frames are left over.
+        """
+        starts = [number * hop for number in range(math.floor(self.room / hop + 1e-9) + 1)]
+        if to_the_end and self.room - starts[-1] >= 1:
+            starts.append(self.room)
+        return tuple(starts)
+
     def train_start(self, fraction: float) -> float:
         """Start of a training clip: `fraction` in [0, 1) of the room."""
         return fraction * self.room
@@ -129,12 +139,23 @@ class Segments:
         return self.borders[:-1] + int(self.length / (num_clips + 1) * (view + 1))
 
 
-def _window(clip: ClipConfig, info: VideoInfo) -> DenseWindow | Segments:
-    if clip.frame_stride is None:  # the schema has made sure that this is `segments`
-        return Segments(num_frames=clip.num_frames, video_frames=info.num_frames)
+def dense_window(clip: ClipConfig, info: VideoInfo) -> DenseWindow:
+    """The window of a dense policy.
+
+    Raises:
+        ValueError: The policy is `segments`, whose clips are as long as the video.
+    """
+    if clip.frame_stride is None:
+        raise ValueError("a clip of segments has no window; its frames come from the whole video")
     return DenseWindow(
         num_frames=clip.num_frames,
         frame_stride=clip.frame_stride,
         fps=info.fps if clip.sampling == "dense" else TARGET_FPS,
         video_frames=info.num_frames,
     )
+
+
+def _window(clip: ClipConfig, info: VideoInfo) -> DenseWindow | Segments:
+    if clip.frame_stride is None:  # the schema has made sure that this is `segments`
+        return Segments(num_frames=clip.num_frames, video_frames=info.num_frames)
+    return dense_window(clip, info)
