@@ -28,7 +28,7 @@ from morphmlp.tasks.scores import primary_score
 from morphmlp.tracking import tracking_uri, without_login
 from morphmlp.training.checkpoint.saving import checkpoint_to_test
 from morphmlp.training.checkpoint.store import CONTENT_FILE
-from morphmlp.training.record.run_folder import RunFolder
+from morphmlp.training.record.run_folder import RunFolder, lock_holder_gone
 from morphmlp.training.weights.file import WeightsFile, read_weights, weights_of_checkpoint
 
 _RUN_ID = re.compile("[0-9a-f]{32}")
@@ -228,10 +228,14 @@ def fitted_weights(
 def require_finished(source: Source, found: FoundWeights) -> None:
     """Refuse a run that still trains: its checkpoint changes under the test.
 
+    One that was killed is running by its record for ever; that nobody holds its lock says that it isn't.
+
     Raises:
         CheckpointError: It isn't at its end.
     """
-    if source.file is None and found.run is not None and found.run.status == "RUNNING":
+    if source.file is not None or found.run is None or found.run.status != "RUNNING":
+        return
+    if source.folder is None or lock_holder_gone(source.folder) is None:
         raise CheckpointError(
             f"{OPTION}: {source.name}: this run is still at work by its record; wait for its end, or name one of its "
             f"checkpoints, such as {found.location}"

@@ -11,7 +11,7 @@ from stored_scores import HEADER, rows
 from morphmlp.config import load_config
 from morphmlp.config.loading import config_to_yaml, flat_fields
 from morphmlp.data.manifest import manifest_from_rows, write_manifest
-from morphmlp.errors import ConfigError, MorphMLPError
+from morphmlp.errors import CheckpointError, ConfigError, MorphMLPError
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment import ray_evaluation
 from morphmlp.experiment.ray_evaluation import EvaluationArguments
@@ -24,7 +24,7 @@ from morphmlp.tracking import RunWriter, open_run, ready_store
 from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.checkpoint.store import CheckpointFacts
 from morphmlp.training.loop.state import new_state, snapshot
-from morphmlp.training.record.run_folder import RunFolder
+from morphmlp.training.record.run_folder import RunFolder, run_lock
 
 UNIT = Path(__file__).parents[1]
 SMALL, SCENES = UNIT / "small_experiment.yaml", UNIT / "small_segmentation.yaml"
@@ -169,6 +169,15 @@ def of_a_run_at_work(place):
         run_store(place.config.checkpoint, folder).save(content, CheckpointFacts(epoch=0, step=1, score=None))
     open_run(place.uri, experiment="demo", run_name=name, tags={}, params={})
     return place.prepare(name)
+
+
+def test_a_run_that_was_killed_is_tested_though_its_record_says_that_it_runs(place):
+    with pytest.raises(CheckpointError, match="still at work"):
+        of_a_run_at_work(place)
+    with run_lock(RunFolder(place.root / "runs" / "working")), pytest.raises(CheckpointError, match="still at work"):
+        place.prepare("working")
+    assert place.prepare("working").weights.run_name == "working"  # the lock's file is there, nobody holds it
+    RunFolder(place.root / "runs" / "working").lock.unlink()
 
 
 def damaged_weights(place):
