@@ -206,6 +206,9 @@ class Metrics:
     """Of a sweep's trial: epochs trained and validated."""
     TRIAL_STEPS = "trial/steps"
     """Its place where the length is in steps: steps up to the last validation."""
+    SYSTEM = "system/"
+    """Prefix of a machine's name and MLflow's names of what it does, as in `system/gpu-1/gpu_0_utilization_percentage`;
+    the step is seconds since the run began."""
 
 
 @dataclass(frozen=True, kw_only=True)

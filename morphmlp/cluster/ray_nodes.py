@@ -36,10 +36,15 @@ class NodeResources:
     """Of these, Ray's object store's."""
     node_id: str = ""
     """Ray's name for it."""
-    name: str = ""
-    """Host name and address, for messages."""
+    host: str = ""
+    """Its own name."""
     address: str = ""
     """In the network by which Ray's nodes reach each other."""
+
+    @property
+    def name(self) -> str:
+        """Host name and address, for messages."""
+        return f"{self.host} ({self.address})" if self.host else ""
 
     def may_decode(self, labels: Mapping[str, str]) -> bool:
         """Whether decode tasks may come here that go to nodes with these labels."""
@@ -56,7 +61,7 @@ def cluster_nodes() -> list[NodeResources]:
             memory_bytes=sum(int(node["Resources"].get(kind, 0)) for kind in ("memory", "object_store_memory")),
             object_store_bytes=int(node["Resources"].get("object_store_memory", 0)),
             node_id=node["NodeID"],
-            name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+            host=node["NodeManagerHostname"],
             address=node["NodeManagerAddress"],
         )
         for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped

@@ -217,6 +217,10 @@ class RecordConfig:
     register_as: str | None = None
     """Name of a registered model, whose next version the network becomes; it is logged then in any case. Set it to hand
     a network over by name."""
+    system_metrics: bool = False
+    """Record what every machine of the cluster does while the run is at work: CPU, memory, disk, network and GPUs,
+    under MLflow's names, every 10 s at first and more rarely as the run gets older. Set it to see which machines have
+    nothing to do, or too much."""
 
     @model_validator(mode="after")
     def _name_can_be_registered(self) -> Self:

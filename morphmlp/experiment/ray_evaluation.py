@@ -26,6 +26,7 @@ from morphmlp.evaluation.score_header import ScoreHeader
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.data_splits import read_test_split, recorded_dataset
 from morphmlp.experiment.model_record import network_points, record_params
+from morphmlp.experiment.ray_system_metrics import system_metrics_recorded
 from morphmlp.experiment.ray_test import WeightsToTest, begin_test, finish_test, header_of, record_test
 from morphmlp.experiment.run_claim import with_absolute_paths
 from morphmlp.experiment.tested_weights import (
@@ -229,7 +230,8 @@ def _score_and_record(
         writer.metrics(network_points(config))
         writer.datasets([recorded_dataset(config, "test", job.videos, digest=digest)])
         writer.artifact(folder.experiment)
-        tested = finish_test(scoring, config=config, progress=timed)
+        with system_metrics_recorded(config.record, writer, folder, progress):
+            tested = finish_test(scoring, config=config, progress=timed)
         record_test(tested, job.videos, store=store, task=task, config=config, writer=writer, folder=folder)
         writer.metrics([MetricPoint.now(Metrics.RUN_WALL_S, time.monotonic() - began)])
         result = _result(job, tested, run_id=writer.run_id, began=began, first_scores_s=timed.first_s)

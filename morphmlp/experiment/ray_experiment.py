@@ -20,6 +20,7 @@ from morphmlp.errors import RunStoppedError, TrackingError, storage_faults_repor
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.data_splits import DataSplits, recorded_datasets
 from morphmlp.experiment.model_record import log_tested_model, network_points, record_params
+from morphmlp.experiment.ray_system_metrics import system_metrics_recorded
 from morphmlp.experiment.ray_test import WeightsToTest, begin_test, finish_test, header_of, record_test
 from morphmlp.experiment.result import ExperimentResult
 from morphmlp.experiment.run_claim import claim, record_tags, with_absolute_paths
@@ -103,9 +104,10 @@ def run_experiment(
             run.writer.datasets(recorded_datasets(config, data))
             for file in filter(Path.exists, (folder.experiment, folder.start_weights)):
                 run.writer.artifact(file)
-            result = _train_and_test(
-                config, task, data, placement, run=run, progress=progress, stops=stops, on_validation=on_validation
-            )
+            with system_metrics_recorded(config.record, run.writer, folder, progress):
+                result = _train_and_test(
+                    config, task, data, placement, run=run, progress=progress, stops=stops, on_validation=on_validation
+                )
             names = (*task.scores, *further_scores_of(config.task))
             run.writer.describe(result_note(result, names, run.writer.stored()[0], views=config.test_in_words))
             run.writer.finish("FINISHED")

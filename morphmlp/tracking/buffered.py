@@ -32,7 +32,7 @@ class BufferedWriter:
     ) -> None:
         """Start writing what an earlier process left.
 
-        Nobody else may write the run's metrics until `close`. `log` takes a line when the store stops taking the
+        Nobody else may write the same metrics until `close`. `log` takes a line when the store stops taking the
         record, and one when it takes it again, from the writing thread.
         """
         self._writer, self._path, self._log, self._longest_pause_s = writer, path, log, longest_pause_s

@@ -15,7 +15,7 @@ import pandas as pd
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from morphmlp.record import Tags
+from morphmlp.record import Metrics, Tags
 from morphmlp.tracking.address import sqlite_file
 
 _FIXED = ["run_id", "run_name", "dataset", "start_time"]
@@ -36,7 +36,7 @@ def read_runs(uri: str, *, experiment: str | None = None, dataset: str | None = 
     """Finished runs, newest first, one row each; an embedded store that doesn't exist yet has none.
 
     Columns: `run_id`, `run_name`, `dataset`, `start_time` (UTC), and as in `mlflow.search_runs` `tags.<name>`,
-    `params.<name>` and `metrics.<name>` (the latest value).
+    `params.<name>` and `metrics.<name>` (the latest value); what the runs' machines did (`system/`) is left out.
 
     With `experiment` only runs of the configuration of this name (tag `morphmlp.experiment`), with `dataset` only runs
     on this data set (MLflow's experiment).
@@ -98,9 +98,11 @@ def _rows(connection: Connection, condition: str, values: Mapping[str, Any]) -> 
 def _values(
     connection: Connection, table: str, condition: str, values: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, object]]:
-    is_nan = f", {table}.is_nan" if table == "latest_metrics" else ""
+    numbers = table == "latest_metrics"
+    is_nan = f", {table}.is_nan" if numbers else ""
     chosen = f"SELECT {table}.run_uuid, {table}.key, {table}.value{is_nan} FROM {table}"
-    for run, key, value, *nan in connection.execute(
-        text(f"{chosen} WHERE {table}.run_uuid IN (SELECT runs.run_uuid {condition})"), values
-    ):
+    chosen += f" WHERE {table}.run_uuid IN (SELECT runs.run_uuid {condition})"
+    if numbers:
+        chosen += f" AND substr({table}.key, 1, {len(Metrics.SYSTEM)}) <> '{Metrics.SYSTEM}'"
+    for run, key, value, *nan in connection.execute(text(chosen), values):
         yield run, key, math.nan if nan and nan[0] else value

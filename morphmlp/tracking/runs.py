@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from pydantic import JsonValue
 
 from morphmlp.errors import TrackingError
-from morphmlp.record import MetricPoint, RunSummary, Tags
+from morphmlp.record import MetricPoint, Metrics, RunSummary, Tags
 from morphmlp.tracking.address import sqlite_file, tracking_uri
 from morphmlp.tracking.store import (
     deleted_there,
@@ -207,7 +207,7 @@ def _as_row(run: RunSummary) -> dict[str, object]:
         "start_time": pd.Timestamp(run.start_ms, unit="ms", tz="UTC"),
         **{f"tags.{name}": value for name, value in run.tags.items()},
         **{f"params.{name}": value for name, value in run.params.items()},
-        **{f"metrics.{name}": value for name, value in run.metrics.items()},
+        **{f"metrics.{name}": value for name, value in run.metrics.items() if not name.startswith(Metrics.SYSTEM)},
     }
 
 

@@ -17,7 +17,11 @@ from morphmlp.training.record.ledger import History, read_history
 STEPS = 140
 _CONFIG = "experiments/demo/morphmlp_demo.yaml"
 _DEMO = Demo(script=Path(), config=Path(_CONFIG), videos=Path("/mnt/shared/demo"), steps=STEPS)
-_OVERRIDES = {"cluster.storage": "/mnt/shared/runs", "ingest.node_labels": "{node-role: ingest}"}
+_OVERRIDES = {
+    "cluster.storage": "/mnt/shared/runs",
+    "ingest.node_labels": "{node-role: ingest}",
+    "record.system_metrics": "true",
+}
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """A cluster as docs/cluster.md brings it up, a run on it, and what it does when something breaks."""
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 
@@ -40,6 +41,19 @@ def test_status_shows_the_run_and_the_nodes_from_the_head(cluster, undisturbed):
     [shown] = json.loads(said[said.index("{") :])["runs"]
     assert (shown["name"], shown["state"], shown["step"], shown["workers"]) == ("undisturbed", "finished", STEPS, 2)
     assert "4 nodes alive" in cluster.head.run("cd ~/morphmlp; python pipelines/status.py").stdout
+
+
+MACHINES = """
+from morphmlp.tracking import find_run, tracking_uri
+keys = find_run(tracking_uri(), run_name="undisturbed").metrics
+words = [key.split("/") for key in keys if key.startswith("system/")]
+print(*sorted(machine for _, machine, name in words if name == "cpu_utilization_percentage"))
+"""
+
+
+def test_the_record_has_what_every_host_did(cluster, undisturbed):
+    said = cluster.head.run(f"cd ~/morphmlp; python -c {shlex.quote(MACHINES)}").stdout
+    assert said.splitlines()[-1].split() == sorted(["head", *ROLES])
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from morphmlp.tracking import RunWriter, find_run, tracking_uri
 from morphmlp.training.checkpoint.content import load_values
 from morphmlp.training.loop.state import checkpoint_from
 from morphmlp.training.record.run_events import read_events
+from morphmlp.training.record.run_folder import RunFolder
 
 MakeConfig = Callable[..., ExperimentConfig]
 
@@ -79,7 +81,8 @@ def two_workers(make_config: MakeConfig, placement: Placement) -> Finished:
 @pytest.fixture(scope="module")
 def one_worker(make_config: MakeConfig, placement: Placement) -> Finished:
     name = "one-wörker"  # Ray itself takes no such name
-    return finish(make_config(train__max_steps=20, cluster__num_workers=1), placement, name)
+    config = make_config(train__max_steps=20, cluster__num_workers=1, record__system_metrics=True)
+    return finish(config, placement, name)
 
 
 @pytest.mark.slow
@@ -89,6 +92,14 @@ def test_one_and_two_workers_follow_the_same_loss_curve(one_worker: Finished, tw
         [one_worker.losses[step] for step in range(1, 21)], rel=1e-4
     )
     assert len(set(one_worker.losses.values())) == 20
+
+
+@pytest.mark.slow
+def test_the_record_has_what_machines_did_where_that_is_asked_for(one_worker: Finished, two_workers: Finished) -> None:
+    cpu = f"{Metrics.SYSTEM}{socket.gethostname()}/cpu_utilization_percentage"
+    assert 0 < one_worker.summary.metrics[cpu] <= 100
+    assert not RunFolder(one_worker.folder).system_metrics_waiting.read_bytes()
+    assert not [key for key in two_workers.summary.metrics if key.startswith(Metrics.SYSTEM)]
 
 
 def test_every_video_is_scored_exactly_once(two_workers: Finished) -> None:

@@ -114,7 +114,9 @@ class StatusReader:
 
 
 def _last_ms(run: RunSummary) -> int:
-    return max((point.timestamp_ms for point in run.latest.values()), default=run.start_ms)
+    """When it last said something of itself; what its machines do goes on while it hangs."""
+    its_own = (point for key, point in run.latest.items() if not key.startswith(Metrics.SYSTEM))
+    return max((point.timestamp_ms for point in its_own), default=run.start_ms)
 
 
 def _in_its_folder(run: RunSummary) -> tuple[str | None, int | None]:

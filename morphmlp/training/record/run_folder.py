@@ -89,5 +89,7 @@ class RunFolder:
     """Steps whose loss or gradient wasn't finite, each with what `pipelines/replay.py` needs."""
     record_waiting = FilePath("{root}/record-waiting.jsonl")
     """Points and tags that the tracking store hasn't got yet; empty when it has everything."""
+    system_metrics_waiting = FilePath("{root}/system-metrics-waiting.jsonl")
+    """The same for what its machines do, with `record.system_metrics`."""
     events = FilePath("{root}/events.jsonl")
     """Restarts, resizes and the like, one JSON line each."""

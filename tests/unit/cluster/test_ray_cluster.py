@@ -145,7 +145,10 @@ def test_decoding_moves_elsewhere_only_where_allowed_and_no_labelled_node_is_lef
     ("nodes", "words"),
     [
         ([LAPTOP], "this machine (2 CPUs, 0 GPUs)"),
-        ([NodeResources(cpus=0, gpus=0, labels={}, name="head (10.0.0.1)")], "node head (10.0.0.1) (0 CPUs, 0 GPUs)"),
+        (
+            [NodeResources(cpus=0, gpus=0, labels={}, host="head", address="10.0.0.1")],
+            "node head (10.0.0.1) (0 CPUs, 0 GPUs)",
+        ),
         ([GPU_NODE, CPU_NODE], "the cluster's 2 nodes (80 CPUs, 4 GPUs)"),
         ([], "the cluster's 0 nodes (0 CPUs, 0 GPUs)"),
     ],

@@ -141,6 +141,7 @@ OTHER_OPERATIONAL = {
     "cluster.storage": "elsewhere",
     "record.log_model": True,
     "record.register_as": "network-of-the-lab",
+    "record.system_metrics": True,
 }
 IN_STEPS = {
     **{"train.epochs": None, "train.steps": 30, "optim.warmup_epochs": None, "optim.warmup_steps": 5},

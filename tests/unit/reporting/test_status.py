@@ -166,6 +166,10 @@ NEXT_HAS_SCORES = steady(15, ago=1000), steady(15, ago=2400), steady(55, ago=100
         ("training", None, steady(50, ago=20), {}),
         ("training", None, steady(50, ago=100), {}),
         ("stalled", "no report for 12 min; last step took 900 ms", steady(50, ago=720), {}),
+        (
+            *("stalled", "no report for 12 min", steady(50, ago=720)),
+            {"points": [("system/gpu-1/cpu_utilization_percentage", 3.0, 5, 715)]},
+        ),
         ("training", None, steady(55, ago=3), {}),
         ("validating", None, NEXT_HAS_SCORES[0], {}),
         ("stalled", "no report for 40 min; last step took 900 ms; a validation is due", NEXT_HAS_SCORES[1], {}),

@@ -36,6 +36,7 @@ def write_runs(uri):
         run = open_run(uri, experiment=dataset, run_name=name, tags=tags, params=params)
         points = [MetricPoint("test/top1", value, step, step) for step, value in enumerate((50.0, 70.0, 60.0))]
         odd = [MetricPoint("nan", math.nan, 0, 1), MetricPoint("inf", math.inf, 0, 1)]
+        odd += [MetricPoint(key, 1.0, 0, 1) for key in ("system/gpu-1/cpu", "System/is-kept", "systems/are-kept")]
         writer = RunWriter(uri, run)
         writer.metrics([*points, *odd])
         if status is not None:
@@ -62,6 +63,7 @@ def test_the_latest_value_counts_and_nan_stays(uri):
     [row] = frame.to_dict("records")
     assert (row["run_name"], row["dataset"], row["metrics.test/top1"]) == ("three", "k400", 60.0)
     assert math.isnan(row["metrics.nan"])
+    assert [key for key in row if "system" in key.lower()] == ["metrics.System/is-kept", "metrics.systems/are-kept"]
     assert list(frame.columns[:4]) == ["run_id", "run_name", "dataset", "start_time"]
 
 
