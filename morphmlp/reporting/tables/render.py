@@ -4,6 +4,7 @@ Markdown and LaTeX leave out the columns that no row fills, and mark scores of d
 column and plain numbers, for programs; its column `test ids` says which items they are of.
 """
 
+import re
 from typing import Literal
 
 import pandas as pd
@@ -18,8 +19,12 @@ TEXT_COLUMNS = {
     *("model", "views", "fingerprint", "commit", "date", "run", "test ids", "experiment", "start", "temporal", "test"),
     *("source", "kind", "pretrained on", "claim", "of", "numbers", "claimed", "computed", "holds", "measured here"),
 }
+_NOT_IN_T1 = re.compile(
+    "[^ -~\u00a0-\u0148\u014a-\u017e\u0391-\u03a9\u03b1-\u03c9"
+    "\u2012-\u2016\u2018-\u2026\u20ac\u2190-\u2193\u2212\u2248\u2260\u2264\u2265]"
+)
+"""What LaTeX may have no glyph for without further packages: all but European letters, dashes and the like."""
 _TO_LATEX = UnicodeToLatexEncoder(unknown_char_policy="unihex", unknown_char_warning=False)
-"""What LaTeX has no command for becomes its code point, so that any run's name compiles."""
 
 
 def render(table: Table, *, style: Style) -> str:
@@ -60,8 +65,12 @@ def _pipe_safe(cell: str) -> str:
 
 
 def to_latex(text: str) -> str:
-    """A text in which nothing is a command, in ASCII; `[` and `*` would be read with the end of the line before."""
-    encoded: str = _TO_LATEX.unicode_to_latex(" ".join(text.split()))
+    """A text in which nothing is a command, in ASCII; `[` and `*` would be read with the end of the line before.
+
+    It compiles with font encoding T1. What that may lack becomes its number, as in `<U+65E5>`.
+    """
+    known = _NOT_IN_T1.sub(lambda found: f"<U+{ord(found[0]):04X}>", " ".join(text.split()))
+    encoded: str = _TO_LATEX.unicode_to_latex(known)
     return "{}" + encoded if encoded.startswith(("[", "*")) else encoded
 
 

@@ -72,9 +72,12 @@ def test_any_text_is_escaped_for_latex_in_ascii():
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex isn't installed")
 def test_latex_compiles(tmp_path):
-    table = Table(cells=pd.DataFrame([(ODD, "78.2")], columns=["a & b", "top-1"]), marks={0: "a"}, marked=("top-1",))
-    body = render(table, style="latex")
-    page = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{body}\\end{{document}}\n"
+    every = "".join(chr(code) for code in (*range(0xD800), 0x1F389))
+    names = [ODD, *(every[start : start + 40] for start in range(0, 0x2400, 40)), every[-40:]]
+    cells = pd.DataFrame([(name, "78.2") for name in names], columns=["a & b", "top-1"])
+    body = render(Table(cells=cells, marks={0: "a"}, marked=("top-1",)), style="latex")
+    used = "\\usepackage[T1]{fontenc}\\usepackage{booktabs}"
+    page = f"\\documentclass{{article}}{used}\\begin{{document}}\n{body}\\end{{document}}\n"
     (tmp_path / "page.tex").write_text(page, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
