@@ -71,7 +71,7 @@ def kill_process(host: str, title: str) -> Callable[[Cluster, Run], None]:
         [pid, *_] = [pid for pid, words in cluster.hosts[host].processes().items() if title in words]
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: run.attempts() > 1, "steps of the next workers", limit_s=240)
-        say(f"    {said_of(run, 'restarted')}")
+        say(f"    {said_of(run, ' failed: ')}")
 
     return strike
 
