@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,12 +25,16 @@ def ray_processes(title: str) -> list[int]:
     return [process.pid for process in psutil.Process().children(recursive=True) if title in str(process.cmdline())]
 
 
-def wait_for_points(writer: RunWriter, *, more_than: int) -> int:
+def wait_for(reached: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 60
-    while (found := len(writer.history([CPU]))) <= more_than:
-        assert time.monotonic() < deadline, f"still {found} points"
+    while not reached():
+        assert time.monotonic() < deadline, f"60 s without {what}"
         time.sleep(0.2)
-    return found
+
+
+def wait_for_points(writer: RunWriter, *, more_than: int) -> int:
+    wait_for(lambda: len(writer.history([CPU])) > more_than, f"more than {more_than} points")
+    return len(writer.history([CPU]))
 
 
 class Lines:
@@ -67,4 +72,4 @@ def test_points_go_on_when_the_writing_and_the_looking_process_are_killed(placem
     assert all(later.timestamp_ms > earlier.timestamp_ms for earlier, later in pairwise(points))
     assert folder.system_metrics_waiting.stat().st_size == 0
     assert not lines.said
-    assert not ray_processes("_Recorder")
+    wait_for(lambda: not ray_processes("_Recorder"), "the end of the process that writes")
