@@ -4,6 +4,9 @@ The package is a library too: `from morphmlp.models import build_model` gives th
 imports neither Ray nor MLflow.
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-__version__ = version("morphmlp")
+try:
+    __version__ = version("morphmlp")
+except PackageNotFoundError:  # a copy that isn't installed, as in torch.hub's folder or next to an exported model
+    __version__ = "not installed"

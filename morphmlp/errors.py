@@ -102,6 +102,10 @@ class ScoreStoreError(EvaluationError):
     """A score store that isn't there, is damaged, or holds scores of something else."""
 
 
+class ExportError(MorphMLPError):
+    """An exported model that isn't the network."""
+
+
 class TrackingError(MorphMLPError):
     """A tracking store that can't be reached, or a run that isn't in it."""
 

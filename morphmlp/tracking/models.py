@@ -18,11 +18,13 @@ from mlflow.types.schema import Array
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # mlflow warns of type hints of its own
-    from mlflow.pyfunc import save_model
+    from mlflow.pyfunc import load_model, save_model
     from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 _NEEDED = ("torch", "av", "mlflow", "pyarrow", "pandas", "numpy", "safetensors")
 """Packages whose versions a logged model names, besides this one."""
+_NEEDED_BY_PACKAGE = ("einops", "jaxtyping", "pydantic", "pyyaml", "scipy", "pillow", "simplejpeg")
+"""What this package needs to predict, where a model brings it along."""
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.string)]),
     outputs=Schema(
@@ -77,13 +79,13 @@ class PathModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the model of the logged folder."""
-        self._model = self._load(context.artifacts["model"])
+        self.model = self._load(context.artifacts["model"])
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would be the signature
         """The columns of `SIGNATURE` for paths: a list of them, or a table whose first column they are."""
         del context, params
         paths = model_input.iloc[:, 0].tolist() if isinstance(model_input, pd.DataFrame) else list(model_input)
-        answers = self._model.predict(paths)
+        answers = self.model.predict(paths)
         return pd.DataFrame(
             {
                 "path": paths,
@@ -131,17 +133,50 @@ def log_model(client: MlflowClient, run_id: str, model: ModelToLog) -> str:
 
 
 def _save(model: ModelToLog, folder: Path, *, entry: Model) -> None:
+    save_path_model(folder, predictor=model.predictor, model=model.folder, example=model.example, entry=entry)
+
+
+def save_path_model(
+    folder: Path,
+    *,
+    predictor: type,
+    model: Path,
+    example: Sequence[str],
+    entry: Model | None = None,
+    package: Path | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Save a model of paths as `mlflow.pyfunc` loads it; the folder must not be there yet.
+
+    Args:
+        folder: Where to.
+        predictor: Its `load` takes the folder `model`, in whatever process the model is used.
+        model: What it consists of; it is copied.
+        example: Paths to try it on.
+        entry: The store's; None: it is of no store.
+        package: This package, or a copy of it, to go along, so that it needn't be installed; None: it must be.
+        metadata: Texts to keep in MLflow's own file.
+    """
     code = folder.parent / "load_model.py"
-    code.write_text(_CODE.format(module=model.predictor.__module__, name=model.predictor.__name__), encoding="utf-8")
+    code.write_text(_CODE.format(module=predictor.__module__, name=predictor.__name__), encoding="utf-8")
+    needed = _NEEDED if package is None else (*_NEEDED, *_NEEDED_BY_PACKAGE)
     save_model(
         folder,
         python_model=str(code),
-        artifacts={"model": str(model.folder)},
+        code_paths=None if package is None else [str(package)],
+        artifacts={"model": str(model)},
         signature=SIGNATURE,
-        input_example=list(model.example),
-        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _NEEDED],
+        input_example=list(example),
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in needed],
         mlflow_model=entry,
+        metadata=None if metadata is None else dict(metadata),
     )
+
+
+def load_path_model(folder: Path) -> Predictor:
+    """What a folder of `save_path_model` predicts with, loaded by `mlflow.pyfunc`."""
+    loaded: PathModel = load_model(str(folder)).unwrap_python_model()  # type: ignore[no-untyped-call]
+    return loaded.model
 
 
 def _register(client: MlflowClient, run_id: str, entry: LoggedModel, name: str) -> None:

@@ -164,7 +164,7 @@ def write_weights(file: WeightsFile, path: Path, *, container: Literal["bare", "
             unfinished.touch()  # a place that can't be written to is reported in the system's own words
             mode = unfinished.stat().st_mode
             if path.suffix == _SAFETENSORS:
-                save_file(state, unfinished, metadata={METADATA_KEY: json.dumps(_metadata(file), sort_keys=True)})
+                save_file(state, unfinished, metadata={METADATA_KEY: json.dumps(stated_metadata(file), sort_keys=True)})
             else:
                 torch.save(state if container == "bare" else _pyslowfast(state, file.stated), unfinished)
             unfinished.chmod(mode)  # safetensors makes files that only their owner can read
@@ -305,7 +305,8 @@ def _is_published_form(model: ModelConfig) -> bool:
     return model.temporal == "mixed" and all(values.get(name, value) == value for name, value in LATER_FIELDS.items())
 
 
-def _metadata(file: WeightsFile) -> dict[str, JsonValue]:
+def stated_metadata(file: WeightsFile) -> dict[str, JsonValue]:
+    """What safetensors of this project say of their network, under `METADATA_KEY`."""
     stated = file.stated
     return {
         "format": FORMAT,

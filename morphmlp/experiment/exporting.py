@@ -1,0 +1,264 @@
+"""The body of `pipelines/export.py`: weights to a folder with the model, its card and a script that uses it."""
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from morphmlp.config import ExperimentConfig, load_config
+from morphmlp.config.loading import config_to_yaml, flat_fields
+from morphmlp.data.datasets.class_list import read_class_list
+from morphmlp.data.manifest import read_class_names
+from morphmlp.errors import ConfigError, storage_fault
+from morphmlp.experiment.tested_weights import (
+    FoundWeights,
+    config_of,
+    find_source,
+    find_weights,
+    fitted_weights,
+    require_finished,
+)
+from morphmlp.export.facts import (
+    INPUTS,
+    ExportedFacts,
+    WeightsSource,
+    all_class_names,
+    input_shape,
+    preprocessing,
+)
+from morphmlp.export.forms import FORMS, FormName, require_extra
+from morphmlp.export.pages import card, measured_scores, use_script
+from morphmlp.export.parity import Parity, compare, seeded_inputs, seeded_pixels
+from morphmlp.export.pyfunc import FOLDER, write_pyfunc
+from morphmlp.files import UNFINISHED
+from morphmlp.models.network import Network
+from morphmlp.models.planned_cost import experiment_cost
+from morphmlp.models.presets import Preset
+from morphmlp.record import Metrics, RunSummary, Tags
+from morphmlp.targets import writable_folder
+from morphmlp.tasks.factory import task_of
+from morphmlp.training.weights.file import stated_metadata
+
+_SHOWN = 3
+"""Files of a folder in use that an error names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments:
+    """What was asked for."""
+
+    checkpoint: str
+    config: str | None
+    overrides: Mapping[str, JsonValue]
+    form: FormName
+    output: Path
+    classes: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """What was written; the JSON of `--json`."""
+
+    output: str
+    form: str
+    file: str
+    size_bytes: int
+    checkpoint: str
+    parity: dict[str, JsonValue]
+    notes: tuple[str, ...]
+    """What was done to the weights."""
+
+    def in_words(self) -> str:
+        """In a line."""
+        differences = self.parity["differences"]
+        assert isinstance(differences, dict)
+        found = ", ".join(f"{difference:.1e} ({name})" for name, difference in differences.items())
+        return (
+            f"{self.output}/{self.file}: {self.size_bytes / 1e6:.1f} MB, {self.form}; greatest difference of a logit "
+            f"from the network: {found}"
+        )
+
+
+def require_folder(path: Path) -> Path:
+    """A new or empty folder that can be written to.
+
+    Raises:
+        ConfigError: It isn't one.
+    """
+    path = writable_folder(path, "--output")
+    if path.is_dir() and (names := sorted(entry.name for entry in path.iterdir())):
+        more = "" if len(names) <= _SHOWN else f" and {len(names) - _SHOWN} more"
+        raise ConfigError(
+            [f"--output: {path}: holds other files ({', '.join(names[:_SHOWN])}{more}); name a new or empty folder"]
+        )
+    return path
+
+
+def export(arguments: ExportArguments) -> ExportResult:
+    """Write a folder, complete or not at all.
+
+    Raises:
+        MorphMLPError: Whatever the user can fix, and a model that isn't the network.
+    """
+    require_extra(arguments.form)
+    output = require_folder(arguments.output.absolute())
+    given = {} if arguments.config is None else flat_fields(load_config(arguments.config, arguments.overrides))
+    storage = str(arguments.overrides.get("cluster.storage") or given.get("cluster.storage") or "runs")
+    source = find_source(arguments.checkpoint, storage)
+    config = config_of(source, arguments.config, arguments.overrides)
+    if arguments.form == "pyfunc" and config.segmentation is not None:
+        raise ConfigError(
+            ["--to pyfunc: takes networks that classify, this one segments; use onnx, torch-export or safetensors"]
+        )
+    names = class_names(config, arguments.classes)
+    lines = list[str]()
+    found = find_weights(source, config, lines.append)
+    require_finished(source, found)
+    weights, notes = fitted_weights(found, config, names)
+    facts = _facts(config, found, names, run_name=None if source.folder is None else source.name)
+    with _new_folder(output) as folder:
+        if arguments.form == "pyfunc":
+            file, parity = FOLDER, write_pyfunc(folder, config, weights, names, facts)
+        else:
+            file = FORMS[arguments.form].file
+            parity = _write_graph(folder, config, weights, facts, form=arguments.form)
+        parity.require(arguments.form)
+        _write_pages(folder, facts, parity, form=arguments.form, file=file, run=found.run)
+    place = output / file
+    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+    return ExportResult(
+        output=str(arguments.output),
+        form=arguments.form,
+        file=file,
+        size_bytes=sum(path.stat().st_size for path in files),
+        checkpoint=found.location,
+        parity=parity.as_json(),
+        notes=(*lines, *(notes if found.file.container != "checkpoint" else ())),
+    )
+
+
+def class_names(config: ExperimentConfig, classes: Path | None) -> tuple[str, ...]:
+    """A name for each of the network's outputs: of a list, else of the first manifest of the experiment that is there.
+
+    Raises:
+        ConfigError: There is neither, or there are more names than outputs.
+        ManifestError: The list or the manifest can't be read.
+    """
+    data = config.data
+    there = [classes] if classes is not None else [Path(path) for path in (data.train, data.val, data.test)]
+    path = next((path for path in there if path.exists() or path == classes), None)
+    if path is None:
+        raise ConfigError(
+            [f"--classes FILE: is missing, the names of the classes; no manifest is there ({data.train}, ...)"]
+        )
+    names = read_class_list(path) if path == classes else read_class_names(path)
+    if len(names) > config.model.num_classes:
+        raise ConfigError([f"{path}: names {len(names)} classes, the network has {config.model.num_classes}"])
+    return all_class_names(names, config.model.num_classes)
+
+
+def _facts(
+    config: ExperimentConfig, found: FoundWeights, names: tuple[str, ...], *, run_name: str | None
+) -> ExportedFacts:
+    cost = experiment_cost(config, view_size=config.test_clip.crop_size)
+    stated = Preset(model=config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size)
+    tags = {} if found.run is None else found.run.tags
+    return ExportedFacts(
+        network=found.file.description.in_words,
+        task=config.task,
+        dataset=config.dataset,
+        input_name=INPUTS[config.model.temporal == "none" or config.segmentation is not None],
+        input_shape=input_shape(config),
+        preprocessing=preprocessing(config),
+        views=config.test_in_words,
+        class_names=names,
+        params=cost.params,
+        gmacs=cost.gmacs,
+        source=WeightsSource(
+            checkpoint=found.location,
+            which=found.which,
+            file_sha256=found.file.sha256,
+            run_name=run_name,
+            run_id=None if found.run is None else found.run.run_id,
+            git_commit=tags.get(Tags.GIT_COMMIT),
+        ),
+        weights=stated_metadata(replace(found.file, stated=stated)),
+    )
+
+
+def _write_graph(
+    folder: Path, config: ExperimentConfig, weights: Mapping[str, Tensor], facts: ExportedFacts, *, form: FormName
+) -> Parity:
+    """The model's file, the seeded example with the network's own logits, and how far the two are apart."""
+    task, crop = task_of(config), config.test_clip.crop_size
+    network = task.network()
+    network.load_state_dict(weights)
+    network.eval()
+    chosen = FORMS[form]
+    chosen.write(network, facts, folder / chosen.file)
+    if form == "safetensors":  # what has the weights alone says how to build the network
+        (folder / "experiment.yaml").write_text(config_to_yaml(config), encoding="utf-8")
+    size = (config.clip.num_frames, crop, crop)
+    inputs = seeded_inputs(network, size=size)
+    _write_example(folder / "example.npz", network, inputs, size=size)
+    return compare(network, chosen.load(folder / chosen.file, task.network()), inputs)
+
+
+def _write_example(path: Path, network: Network, inputs: Mapping[str, Tensor], *, size: tuple[int, ...]) -> None:
+    with torch.inference_mode():
+        logits = network(inputs["batch 1"]).numpy()
+    pixels = seeded_pixels(1, size=size)
+    np.savez(path, pixels=pixels[:, 0] if network.is_image else pixels, logits=logits)
+
+
+def _write_pages(
+    folder: Path, facts: ExportedFacts, parity: Parity, *, form: FormName, file: str, run: RunSummary | None
+) -> None:
+    scores = [] if run is None else measured_scores(facts.task, run.metrics)
+    scored = "" if run is None else _scored(run)
+    (folder / "README.md").write_text(
+        card(facts, parity, scores, form=form, file=file, scored=scored), encoding="utf-8"
+    )
+    (folder / "use_model.py").write_text(use_script(facts, form=form, file=file), encoding="utf-8")
+    said = json.loads(facts.text(form=form, file=file)) | {
+        "parity": parity.as_json(),
+        "measured": [asdict(score) for score in scores],
+    }
+    (folder / "model.json").write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _scored(run: RunSummary) -> str:
+    """What the run's test was of."""
+    count = run.metrics.get(Metrics.TEST_NUM_VIDEOS)
+    broken = int(run.metrics.get(Metrics.TEST_NUM_QUARANTINED, 0))
+    quarantined = f", {broken} quarantined" if broken else ""
+    data = run.tags.get(Tags.DATA_TEST, "unknown")
+    return "" if count is None else f"Scored: {int(count)} test items{quarantined}; their fingerprint is `{data}`."
+
+
+@contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    """A folder to fill next to `output`, whose name and place it takes at the end; where that fails nothing is left.
+
+    Raises:
+        StorageError: The disk is full, or whatever else the operating system says of it.
+    """
+    unfinished = output.with_name(f".{output.name}.{secrets.token_hex(3)}{UNFINISHED}")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        unfinished.replace(output)
+    except OSError as error:
+        if storage_fault(error) is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(output)) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,125 @@
+"""The forms that a network is exported in: how each is written into a folder, and run again from there.
+
+What is written is bytes that were made in memory, so that a full disk is what the operating system says of it.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from morphmlp.errors import ConfigError
+from morphmlp.export.facts import EXTRA_FILE, METADATA_KEY, OUTPUT, ExportedFacts
+from morphmlp.models.network import Network
+from morphmlp.training.weights.file import METADATA_KEY as WEIGHTS_KEY
+
+FormName = Literal["onnx", "torch-export", "safetensors", "pyfunc"]
+OPSET = 18
+"""Of ONNX: the one that torch's exporter is written for, which runtimes have known since 2023."""
+_EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {"onnx": ("onnx", ("onnx", "onnxscript", "onnxruntime"))}
+"""By form: this package's extra, and what it installs."""
+
+Run = Callable[[Tensor], Tensor]
+"""What makes logits of a network's input, both on the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A form whose input is the network's."""
+
+    file: str
+    """Name of the file in the folder."""
+    write: Callable[[Network, ExportedFacts, Path], None]
+    """Writes the file at this path; the network is on the CPU and in evaluation."""
+    load: Callable[[Path, Network], Run]
+    """What the file at this path gives; of the network, which has fresh weights then, only weights need anything."""
+
+
+def require_extra(form: FormName) -> None:
+    """Refuse a form whose packages aren't installed.
+
+    Raises:
+        ConfigError: It says how to install them.
+    """
+    extra, packages = _EXTRAS.get(form, ("", ()))
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise ConfigError(
+            [f"--to {form}: needs {', '.join(missing)}, not installed here; pip install 'morphmlp[{extra}]'"]
+        )
+
+
+def exported_program(network: Network, facts: ExportedFacts) -> ExportedProgram:
+    """The network as torch.export records it, for any batch."""
+    example = torch.zeros([side if isinstance(side, int) else 2 for side in facts.input_shape])
+    with torch.no_grad():
+        return torch.export.export(network, (example,), dynamic_shapes=({0: Dim("batch", min=1)},), strict=False)
+
+
+def _write_torch_export(network: Network, facts: ExportedFacts, path: Path) -> None:
+    written = io.BytesIO()
+    text = facts.text(form="torch-export", file=path.name)
+    torch.export.save(exported_program(network, facts), written, extra_files={EXTRA_FILE: text})
+    path.write_bytes(written.getbuffer())
+
+
+def _load_torch_export(path: Path, network: Network) -> Run:
+    del network
+    return cast(Run, torch.export.load(path).module())
+
+
+def _write_onnx(network: Network, facts: ExportedFacts, path: Path) -> None:
+    program = torch.onnx.export(
+        exported_program(network, facts),
+        dynamo=True,
+        input_names=[facts.input_name],
+        output_names=[OUTPUT],
+        opset_version=OPSET,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    for end in (model.graph.input[0], model.graph.output[0]):
+        end.type.tensor_type.shape.dim[0].dim_param = str(facts.input_shape[0])
+    model.producer_name = "morphmlp"
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, facts.text(form="onnx", file=path.name, opset=OPSET)
+    path.write_bytes(model.SerializeToString())
+
+
+def _load_onnx(path: Path, network: Network) -> Run:
+    import onnxruntime  # noqa: PLC0415 (not every installation has it)
+
+    del network
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda batch: torch.from_numpy(session.run(None, {name: batch.numpy()})[0])
+
+
+def _write_safetensors(network: Network, facts: ExportedFacts, path: Path) -> None:
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    stated = json.dumps(facts.weights, sort_keys=True)
+    text = facts.text(form="safetensors", file=path.name)
+    path.write_bytes(save(state, metadata={WEIGHTS_KEY: stated, METADATA_KEY: text}))
+
+
+def _load_safetensors(path: Path, network: Network) -> Run:
+    with safe_open(path, framework="pt") as file:
+        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return cast(Run, cast(nn.Module, network).eval())
+
+
+FORMS: Mapping[FormName, Form] = {
+    "onnx": Form(file="model.onnx", write=_write_onnx, load=_load_onnx),
+    "torch-export": Form(file="model.pt2", write=_write_torch_export, load=_load_torch_export),
+    "safetensors": Form(file="model.safetensors", write=_write_safetensors, load=_load_safetensors),
+}
+"""Those but MLflow's, whose input are paths."""

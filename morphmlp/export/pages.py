@@ -1,0 +1,98 @@
+"""The texts next to an exported model: its card, and the script that uses it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from morphmlp.export.facts import EXTRA_FILE, METADATA_KEY, ExportedFacts
+from morphmlp.export.forms import OPSET, FormName
+from morphmlp.export.parity import Parity
+from morphmlp.tasks.scores import further_scores_of, scores_of
+
+_NEEDS = {
+    "onnx": "onnxruntime and numpy",
+    "torch-export": "torch and numpy",
+    "safetensors": "morphmlp, which has the network, and what it needs",
+}
+_PIPELINE_TAGS = {
+    "segmentation": "image-segmentation",
+    "image": "image-classification",
+    "video": "video-classification",
+}
+"""Of the Hugging Face Hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredScore:
+    """A row of the card's table."""
+
+    title: str
+    value: str
+    interval: str
+
+
+def measured_scores(task: str, metrics: Mapping[str, float]) -> list[MeasuredScore]:
+    """The scores of a run's test, of its metrics."""
+    rows = []
+    for name in (*scores_of(task), *further_scores_of(task)):
+        key = name.test_metric
+        if key not in metrics:
+            continue
+        low, high = (metrics.get(f"{key}_{end}") for end in ("low", "high"))
+        interval = "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+        rows.append(MeasuredScore(title=name.title, value=f"{metrics[key]:.2f} {name.unit}", interval=interval))
+    return rows
+
+
+def card(
+    facts: ExportedFacts, parity: Parity, scores: Sequence[MeasuredScore], *, form: FormName, file: str, scored: str
+) -> str:
+    """The model card, Markdown with the header that the Hugging Face Hub reads; `scored` says what was scored."""
+    kind = "segmentation" if facts.task == "segmentation" else "image" if facts.input_name == "images" else "video"
+    return (
+        _environment()
+        .get_template("card.md.jinja")
+        .render(
+            facts=facts,
+            parity=parity,
+            scores=scores,
+            scored=scored,
+            form=form,
+            file=file,
+            opset=OPSET if form == "onnx" else None,
+            pipeline_tag=_PIPELINE_TAGS[kind],
+        )
+    )
+
+
+def use_script(facts: ExportedFacts, *, form: FormName, file: str) -> str:
+    """A script of about ten lines that runs the model."""
+    if form == "pyfunc":
+        return _environment().get_template("use_pyfunc.py.jinja").render(file=file)
+    return (
+        _environment()
+        .get_template("use_graph.py.jinja")
+        .render(
+            form=form,
+            file=file,
+            what=f"Classes of {facts.input_name}",
+            needs=_NEEDS[form],
+            axes="[images, rows, columns, 3]" if facts.input_name == "images" else "[clips, frames, rows, columns, 3]",
+            segments=facts.task == "segmentation",
+            key=METADATA_KEY,
+            extra_file=EXTRA_FILE,
+        )
+    )
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )

@@ -1,0 +1,91 @@
+"""A network that classifies as a model of MLflow, which brings this package along: paths in, names out."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+import morphmlp
+from morphmlp.config import ExperimentConfig
+from morphmlp.errors import ExportError
+from morphmlp.evaluation.video_model import VideoModel, save_model
+from morphmlp.export.facts import METADATA_KEY, ExportedFacts
+from morphmlp.export.parity import BATCH_SIZES, Parity, seeded_pixels
+
+FOLDER = "model"
+"""MLflow's folder in that of the export."""
+_TOOLS = ("benchmarks", "drill", "__pycache__")
+"""What no model needs: tools of the repository."""
+_VIDEO_FRAMES = 24
+"""Frames of a seeded video; a clip that reaches further repeats the last one."""
+
+
+def write_pyfunc(
+    folder: Path,
+    config: ExperimentConfig,
+    weights: Mapping[str, Tensor],
+    class_names: Sequence[str],
+    facts: ExportedFacts,
+) -> Parity:
+    """Save the model below `folder`, and measure its logits against the network's on seeded videos or images.
+
+    Raises:
+        ExportError: It can't read what it is tried on.
+    """
+    from morphmlp.tracking.models import load_path_model, save_path_model  # noqa: PLC0415 (seconds)
+
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as scratch:
+        place = Path(scratch)
+        files = _seeded_files(place, config)
+        (network := place / "network").mkdir()
+        save_model(network, config, weights, class_names)
+        package = place / "morphmlp"
+        shutil.copytree(Path(morphmlp.__file__).parent, package, ignore=shutil.ignore_patterns(*_TOOLS))
+        save_path_model(
+            place / FOLDER,
+            predictor=VideoModel,
+            model=network,
+            example=files[:1],
+            package=package,
+            metadata={METADATA_KEY: facts.text(form="pyfunc", file=FOLDER)},
+        )
+        exported, differences, largest = load_path_model(place / FOLDER), dict[str, float](), 0.0
+        assert isinstance(exported, VideoModel)
+        here = VideoModel(config, weights, class_names)
+        for count in BATCH_SIZES:
+            pairs = [(_logits(here, path), _logits(exported, path)) for path in files[:count]]
+            differences[f"{count} files"] = float(max(np.abs(right - found).max() for right, found in pairs))
+            largest = max(largest, *(float(np.abs(right).max()) for right, _ in pairs))
+        (place / FOLDER).rename(folder / FOLDER)
+    return Parity(differences=differences, largest_logit=largest)
+
+
+def _logits(model: VideoModel, path: str) -> np.ndarray:
+    logits = model.view_logits(path)
+    if isinstance(logits, str):
+        raise ExportError(f"--to pyfunc: a seeded file can't be read: {logits}")
+    return logits
+
+
+def _seeded_files(folder: Path, config: ExperimentConfig) -> list[str]:
+    """Noise, as PNGs or as videos that lose nothing."""
+    edge, count = config.test_clip.short_edge, max(BATCH_SIZES)
+    if config.clip.num_frames == 1:
+        paths = [folder / f"{number}.png" for number in range(count)]
+        for path, pixels in zip(paths, seeded_pixels(count, size=(edge, edge)), strict=True):
+            Image.fromarray(pixels).save(path)
+        return list(map(str, paths))
+    paths = [folder / f"{number}.mkv" for number in range(count)]
+    for path, frames in zip(paths, seeded_pixels(count, size=(_VIDEO_FRAMES, edge, edge)), strict=True):
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("ffv1", rate=30)
+            stream.height, stream.width, stream.pix_fmt = edge, edge, "bgr0"
+            for pixels in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")))
+            container.mux(stream.encode())
+    return list(map(str, paths))

@@ -1,0 +1,280 @@
+"""`pipelines/export.py` as a user runs it, and what it wrote used by another process, without this package."""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from morphmlp.config import load_config
+from morphmlp.data.synthetic.kinetics_layout import write_video
+from morphmlp.tasks.factory import task_of
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "pipelines" / "export.py"
+SMALL = ROOT / "tests" / "unit" / "small_experiment.yaml"
+FILES = {"onnx": "model.onnx", "torch-export": "model.pt2", "safetensors": "model.safetensors", "pyfunc": "model"}
+KINDS = ("video", "image", "segmentation")
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs the script as `__main__`, but in this process: torch is imported once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        return Done(ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def small_experiment(kind):
+    content = yaml.safe_load(SMALL.read_text())
+    if kind != "video":
+        content["model"] |= {"temporal": "none"}
+        content["clip"] |= {"num_frames": 1}
+    if kind == "segmentation":
+        scenes = yaml.safe_load((ROOT / "experiments/demo/scenes.yaml").read_text())
+        del content["augment"], content["mixing"], content["test"]
+        content |= {"task": "segmentation", "segmentation": scenes["segmentation"] | {"decoder_channels": 8}}
+        content["model"] |= {"chunk_lengths": [8, 4, 2, 1]}
+    return content
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Writes an experiment, its classes and weights whose logits differ from each other."""
+
+    def write(kind):
+        (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(small_experiment(kind)))
+        (tmp_path / "classes.txt").write_text("walk\nrun\njump a rope\n„sitting“\n")
+        torch.manual_seed(0)
+        network = task_of(load_config(tmp_path / "experiment.yaml")).network()
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        torch.save(network.state_dict(), tmp_path / "weights.pth")
+        return ["--checkpoint", "weights.pth", "--config", "experiment.yaml", "--classes", "classes.txt"]
+
+    return write
+
+
+def without_this_package(*arguments, folder):
+    """Another process, to which only what is installed in site-packages is there, but for this package."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment["PYTHONPATH"] = sysconfig.get_paths()["purelib"]  # whose .pth files aren't read there
+    command = [sys.executable, "-S", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def test_this_package_cannot_be_imported_where_exported_models_are_tried(tmp_path):
+    done = without_this_package("-c", "import morphmlp", folder=tmp_path)
+    assert "No module named 'morphmlp'" in done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "form", ["safetensors", *(pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", "torch-export"))]
+)
+def test_an_exported_model_gives_the_networks_logits_by_its_own_script(
+    kind, form, weights, command, tmp_path, monkeypatch, capsys
+):
+    done = command(*weights(kind), "--to", form, "--output", "out", "--json", "result.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    out = tmp_path / "out"
+    own = {"experiment.yaml"} if form == "safetensors" else set()
+    names = {FILES[form], "README.md", "model.json", "use_model.py", "example.npz"} | own
+    assert {path.name for path in out.iterdir()} == names
+    facts = json.loads((out / "model.json").read_text())
+    assert set(facts["parity"]["differences"]) == {"batch 1", "batch 3"}
+    assert max(facts["parity"]["differences"].values()) <= 1e-4 < facts["parity"]["largest_logit"]
+    assert json.loads((tmp_path / "result.json").read_text())["parity"] == facts["parity"]
+    assert facts["class_names"] == ["walk", "run", "jump a rope", "„sitting“"]
+    assert (facts["form"], facts["preprocessing"]["short_edge"], facts["preprocessing"]["channel_order"]) == (
+        form,
+        36,
+        "rgb",
+    )
+    assert facts["input_shape"] == ["batch", 3, *([4] if kind == "video" else []), 32, 32]
+    assert facts["source"]["which"] == "weights weights.pth"
+    if form == "safetensors":  # whose script needs this package
+        monkeypatch.setattr(sys, "argv", ["use_model.py"])
+        runpy.run_path(str(out / "use_model.py"))
+        said = capsys.readouterr().out
+    else:
+        used = without_this_package(out / "use_model.py", folder=tmp_path)
+        assert used.returncode == 0, used.stderr
+        said = used.stdout
+    *answers, last = said.splitlines()
+    assert len(answers) == 1
+    assert float(last.removeprefix("greatest difference from the network: ")) <= 1e-4
+    # The script's own pixels: those of three clips, of which the first is the example.
+    example = np.load(out / "example.npz")["pixels"]
+    np.save(tmp_path / "three.npy", np.concatenate([example, example[:, ::-1], example]))
+    if form != "safetensors":
+        three = without_this_package(out / "use_model.py", "three.npy", folder=tmp_path).stdout.splitlines()
+        assert [line[1:] for line in three[::2]] == [answers[0][1:]] * 2
+
+
+def test_safetensors_say_the_network_to_other_commands_too(weights, command, tmp_path):
+    command(*weights("video"), "--to", "safetensors", "--output", "out")
+    with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as file:
+        facts = json.loads(file.metadata()["morphmlp.export"])
+    assert facts["weights"]["model"]["chunk_lengths"] == [8, 8, 4, 1]
+    again = ["--checkpoint", "out/model.safetensors", "--config", "out/experiment.yaml", "--classes", "classes.txt"]
+    done = command(*again, "--to", "safetensors", "--output", "again")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_a_graphs_own_metadata_have_the_facts(form, weights, command, tmp_path):
+    command(*weights("video"), "--to", form, "--output", "out")
+    path = tmp_path / "out" / FILES[form]
+    if form == "onnx":
+        import onnx
+
+        model = onnx.load(path)
+        onnx.checker.check_model(model, full_check=True)
+        text = {entry.key: entry.value for entry in model.metadata_props}["morphmlp.export"]
+        assert json.loads(text)["opset"] == next(entry.version for entry in model.opset_import if not entry.domain)
+    else:
+        extra = {"morphmlp.json": ""}
+        torch.export.load(path, extra_files=extra)
+        text = extra["morphmlp.json"]
+    beside = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert {name: value for name, value in json.loads(text).items() if name != "opset"} == {
+        name: value for name, value in beside.items() if name not in {"parity", "measured"}
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_mlflows_model_brings_the_package_along(kind, weights, command, tmp_path):
+    done = command(*weights(kind), "--to", "pyfunc", "--output", "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    facts = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert set(facts["parity"]["differences"]) == {"1 files", "3 files"}
+    video = tmp_path / "noise.mp4"
+    write_video(video, np.random.default_rng(0).integers(0, 256, (16, 48, 64, 3), dtype=np.uint8))
+    (tmp_path / "text.mp4").write_text("no video")
+    needless = "import sys; sys.modules.update(dict.fromkeys(['ray', 'matplotlib', 'optuna', 'tabulate', 'rich']))"
+    code = f"{needless}; import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    used = without_this_package("-c", code, "out/use_model.py", video, "text.mp4", folder=tmp_path)
+    assert used.returncode == 0, used.stderr
+    first, second = used.stdout.splitlines()
+    assert re.search(r"noise\.mp4 \{'[^}]*%'\}$", first)
+    assert "text.mp4" in second
+    assert "%" not in second
+
+
+FAULTS = {
+    "another task's weights": (
+        ["--config", "scenes.yaml"],
+        "--checkpoint: {cwd}/weights.pth: it is a MorphMLP of depths",
+    ),
+    "no experiment": (["--config", None], "--config FILE: is missing; {cwd}/weights.pth doesn't say"),
+    "no such weights": (["--checkpoint", "nothing"], "--checkpoint: nothing: no such file, folder or run"),
+    "unknown form": (["--to", "tensorrt"], "Invalid value for '--to': 'tensorrt' is not one of"),
+    "a folder in use": (["--output", "used"], "--output: {cwd}/used: holds other files (a, b, c and 1 more); name a"),
+    "a file": (["--output", "weights.pth"], "--output: {cwd}/weights.pth: {cwd}/weights.pth is a file; name another"),
+    "no place": (["--output", "/proc/out"], "--output: /proc/out: /proc can't be written to"),
+    "no classes": (["--classes", None], "--classes FILE: is missing, the names of the classes; no manifest is there"),
+    "too many classes": (["--classes", "many.txt"], "many.txt: names 5 classes, the network has 4"),
+    "an unknown field": (["--model.dephts", "1"], "model.dephts: unknown field"),
+    "not weights": (["--checkpoint", "text.pth"], "{cwd}/text.pth: is a text, not weights"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_faults_are_one_line_and_leave_nothing_behind(case, weights, command, tmp_path):
+    options = dict(zip(*[iter(weights("video"))] * 2, strict=True)) | {"--to": "safetensors", "--output": "out"}
+    scenes = small_experiment("segmentation")
+    (tmp_path / "scenes.yaml").write_text(yaml.safe_dump(scenes))
+    (tmp_path / "many.txt").write_text("a\nb\nc\nd\ne\n")
+    (tmp_path / "text.pth").write_text("a letter to nobody")
+    (tmp_path / "used").mkdir()
+    for name in "dcba":
+        (tmp_path / "used" / name).touch()
+    before = sorted(tmp_path.rglob("*"))
+    given, fault = FAULTS[case]
+    options |= dict(zip(*[iter(given)] * 2, strict=True))
+    done = command(*(word for pair in options.items() if pair[1] is not None for word in pair))
+    assert (done.returncode, done.stdout) == (2, ""), done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {fault.format(cwd=tmp_path)}"), line
+    assert sorted(path for path in tmp_path.rglob("*") if "mlruns" not in path.parts) == before
+
+
+def test_mlflow_takes_no_network_that_segments(weights, command, tmp_path):
+    done = command(*weights("segmentation"), "--to", "pyfunc", "--output", "out")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: --to pyfunc: takes networks that classify, this one segments; use onnx, torch-export or safetensors\n",
+    )
+
+
+def test_a_missing_package_is_named_with_what_installs_it(weights, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    done = command(*weights("video"), "--to", "onnx", "--output", "out")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: --to onnx: needs onnxscript, not installed here; pip install 'morphmlp[onnx]'\n",
+    )
+
+
+def test_a_model_that_is_not_the_network_is_not_handed_over(weights, command, monkeypatch, tmp_path):
+    monkeypatch.setattr("morphmlp.export.parity.MOST_DIFFERENCE", 1e-4)
+    from morphmlp.export import forms
+
+    right = forms.FORMS["safetensors"]
+    wrong = forms.Form(
+        file=right.file, write=right.write, load=lambda path, network: lambda x: right.load(path, network)(x) + 2e-4
+    )
+    monkeypatch.setitem(forms.FORMS, "safetensors", wrong)
+    done = command(*weights("video"), "--to", "safetensors", "--output", "out")
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"error: --to safetensors: the exported model isn't the network: logits differ by 2\.0e-04 \(batch \d\), at "
+        r"most 0\.0001 is allowed; nothing was written\n",
+        done.stderr,
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_one_line_and_leaves_no_folder(weights, command, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        done = command(*weights("video"), "--to", "safetensors", "--output", "disk/out")
+        assert (done.returncode, done.stdout) == (2, "")
+        full = f"error: {disk}/out: No space left on device; the same command continues once that is fixed\n"
+        assert done.stderr == full
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
