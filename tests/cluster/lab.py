@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import yaml
 from hosts import ROOT, Host, Hosts, lab_folder, why_not
 
 CLUSTER_FILE = "deploy/owned_machines.yaml"
@@ -124,6 +125,12 @@ class Cluster:
         self._fill_in()
         self.laptop.run(f"{_TOKEN}; cd checkout; ray up -y {CLUSTER_FILE}", timeout_s=600)
         wait_for(lambda: self.alive() == 1 + len(self.workers), "all nodes", limit_s=300, every_s=1)
+
+    def start_ray(self, name: str) -> None:
+        """By hand on a worker host, as docs/cluster.md says."""
+        commands = yaml.safe_load((ROOT / CLUSTER_FILE).read_text(encoding="utf-8").replace("!REPLACE-ME", ""))
+        start = commands["worker_start_ray_commands"][-1]
+        self.hosts[name].run(f"export RAY_HEAD_IP={_ADDRESSES['head']}; ({start}) > ~/ray_start.out 2>&1")
 
     def down(self) -> None:
         """As docs/cluster.md says."""
