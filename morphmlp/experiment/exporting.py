@@ -206,10 +206,22 @@ def _write_graph(
     chosen.write(network, facts, folder / chosen.file)
     if form == "safetensors":  # what has the weights alone says how to build the network
         (folder / "experiment.yaml").write_text(config_to_yaml(config), encoding="utf-8")
+        if config.segmentation is None:
+            (folder / "config.json").write_text(_hub_config(facts), encoding="utf-8")
     size = (config.clip.num_frames, crop, crop)
     inputs = seeded_inputs(network, size=size)
     _write_example(folder / "example.npz", network, inputs, size=size)
     return compare(network, chosen.load(folder / chosen.file, task.network()), inputs)
+
+
+def _hub_config(facts: ExportedFacts) -> str:
+    """What `HubMorphMLP.from_pretrained` builds the network by."""
+    of_network = {name: facts.weights[name] for name in ("model", "num_frames", "crop_size")}
+    return json.dumps(
+        {**of_network, "class_names": facts.class_names, "preprocessing": dict(facts.preprocessing)},
+        indent=2,
+        ensure_ascii=False,
+    )
 
 
 def _write_example(path: Path, network: Network, inputs: Mapping[str, Tensor], *, size: tuple[int, ...]) -> None:

@@ -16,9 +16,11 @@ import torch
 import yaml
 from safetensors import safe_open
 
+from morphmlp import HubMorphMLP
 from morphmlp.config import load_config
 from morphmlp.data.synthetic.kinetics_layout import write_video
 from morphmlp.tasks.factory import task_of
+from morphmlp.tasks.task import network_input
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "pipelines" / "export.py"
@@ -111,6 +113,7 @@ def test_an_exported_model_gives_the_networks_logits_by_its_own_script(
     assert (done.returncode, done.stderr) == (0, "")
     out = tmp_path / "out"
     own = {"experiment.yaml"} if form == "safetensors" else set()
+    own |= {"config.json"} if form == "safetensors" and kind != "segmentation" else set()
     names = {FILES[form], "README.md", "model.json", "use_model.py", "example.npz"} | own
     assert {path.name for path in out.iterdir()} == names
     facts = json.loads((out / "model.json").read_text())
@@ -152,6 +155,12 @@ def test_safetensors_say_the_network_to_other_commands_too(weights, command, tmp
     with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as file:
         facts = json.loads(file.metadata()["morphmlp.export"])
     assert facts["weights"]["model"]["chunk_lengths"] == [8, 8, 4, 1]
+    network = HubMorphMLP.from_pretrained(tmp_path / "out")
+    example = np.load(tmp_path / "out" / "example.npz")
+    logits = network(network_input(torch.from_numpy(example["pixels"]), network, torch.device("cpu")))
+    np.testing.assert_array_equal(logits.detach().numpy(), example["logits"])
+    assert network.class_names[1] == "run"
+    assert network.preprocessing["frame_stride"] == 2
     again = ["--checkpoint", "out/model.safetensors", "--config", "out/experiment.yaml", "--classes", "classes.txt"]
     done = command(*again, "--to", "safetensors", "--output", "again")
     assert (done.returncode, done.stderr) == (0, "")
