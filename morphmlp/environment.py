@@ -32,7 +32,7 @@ def environment_tags(folder: str | Path = ".") -> dict[str, str]:
     """
     commit = _git("rev-parse", "HEAD", folder=folder)
     changes = _git("status", "--porcelain", folder=folder)
-    versions = {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
+    versions = {name: package_version(name) for name in _PACKAGES} | {"python": platform.python_version()}
     return {
         Tags.GIT_COMMIT: git_commit(folder),
         Tags.GIT_DIRTY: _UNKNOWN if changes is None or commit is None else str(bool(changes)).lower(),
@@ -157,7 +157,8 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The version that is installed, or that none is."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 import torch
 from pydantic import JsonValue
 
-import morphmlp
 from morphmlp.config import ExperimentConfig
+from morphmlp.environment import package_version
 
 FORMAT = "morphmlp-export-1"
 """Value of `format` in the text."""
@@ -65,7 +65,7 @@ class ExportedFacts:
 
     def text(self, **of_form: JsonValue) -> str:
         """All of it as JSON, with what else is to be said of the form."""
-        made_with = {"morphmlp": morphmlp.__version__, "torch": torch.__version__}
+        made_with = {"morphmlp": package_version("morphmlp"), "torch": torch.__version__}
         values = {"format": FORMAT, **of_form, "output_name": OUTPUT, **asdict(self), "made_with": made_with}
         return json.dumps(values, indent=2, ensure_ascii=False)
 

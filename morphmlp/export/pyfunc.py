@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-import morphmlp
 from morphmlp.config import ExperimentConfig
 from morphmlp.errors import ExportError
 from morphmlp.evaluation.video_model import VideoModel, save_model
@@ -45,7 +44,7 @@ def write_pyfunc(
         (network := place / "network").mkdir()
         save_model(network, config, weights, class_names)
         package = place / "morphmlp"
-        shutil.copytree(Path(morphmlp.__file__).parent, package, ignore=shutil.ignore_patterns(*_TOOLS))
+        shutil.copytree(Path(__file__).parents[1], package, ignore=shutil.ignore_patterns(*_TOOLS))
         save_path_model(
             place / FOLDER,
             predictor=VideoModel,
