@@ -61,8 +61,9 @@ class VideoModel:
         class_names: Sequence[str],
         *,
         limits: Limits | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        """Build the network, on the GPU where there is one.
+        """Build the network on a device, by default on the GPU where there is one.
 
         `limits` is what decoding one video may take; None: what it may in a run.
         """
@@ -78,7 +79,7 @@ class VideoModel:
         self._decode = DecodeTask(extractor=self._extractor, policy=self.policy)
         # A head may have more classes than there are names for.
         self.names = (*class_names, *map(str, range(len(class_names), config.model.num_classes)))
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = self.task.network()
         self.network.load_state_dict(weights)
         self.network.to(self.device).eval()

@@ -136,22 +136,14 @@ def _over_time(
     on_progress: Callable[[int, int], None],
 ) -> Prediction:
     info = reader.info
-    window, starts = windows.of(info)
-    # Frames are counted from the first one's time on, as players do.
-    times = np.append(np.array(info.pts_s) - info.pts_s[0], info.pts_s[-1] - info.pts_s[0] + 1 / info.fps)
+    _, starts = windows.of(info)
     spans: list[Span] = []
     total = np.zeros(len(model.names), np.float64)
     on_progress(0, len(starts))
     for group, clips in window_clips(reader, windows, model.config.test):
-        for start, logits in zip(group, model.clip_logits(clips), strict=True):
-            end = min(start + window.span, info.num_frames)
-            spans.append(
-                Span(
-                    start_s=float(np.interp(start, np.arange(len(times)), times)),
-                    end_s=float(np.interp(end, np.arange(len(times)), times)),
-                    guesses=guesses(probabilities(logits), model.names, top),
-                )
-            )
+        for (start_s, end_s), logits in zip(windows.times(info, group), model.clip_logits(clips), strict=True):
+            found = guesses(probabilities(logits), model.names, top)
+            spans.append(Span(start_s=start_s, end_s=end_s, guesses=found))
             total += logits.mean(axis=0)
         on_progress(len(spans), len(starts))
     mean = (total / len(starts)).astype(np.float32)

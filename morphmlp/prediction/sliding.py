@@ -4,10 +4,11 @@ However long a video is, only the frames of some windows are in memory.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
 from torch import Tensor, from_numpy
 
 from morphmlp.config.clip import ClipConfig
@@ -72,6 +73,15 @@ class Sliding:
         """The window in a video, and where windows start, source frames."""
         window = dense_window(self.clip, info)
         return window, window.sliding_starts(self.hop.frames(info.fps), to_the_end=self.to_the_end)
+
+    def times(self, info: VideoInfo, starts: Sequence[float]) -> list[tuple[float, float]]:
+        """When windows begin and end, seconds from the video's first frame on: by its frames' own times."""
+        span = dense_window(self.clip, info).span
+        first, places = info.pts_s[0], np.arange(info.num_frames + 1)
+        times = np.append(np.array(info.pts_s), info.pts_s[-1] + 1 / info.fps) - first
+        begin = np.array(starts)
+        ends = np.interp(np.minimum(begin + span, info.num_frames), places, times)
+        return list(zip(np.interp(begin, places, times).tolist(), ends.tolist(), strict=True))
 
 
 def sliding(clip: ClipConfig, *, window: str | None, hop: str | None, to_the_end: bool) -> Sliding:

@@ -77,8 +77,25 @@ class _TaskOfVideos:
         return row
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskResources:
+    """What one task takes next to a CPU."""
+
+    memory_bytes: int = _TASK_MEMORY_BYTES
+    num_gpus: float = 0.0
+
+
+_USUAL = TaskResources()
+
+
 def do_with_every_video(
-    videos: pa.Table, task: VideoTask, work: WorkFolder, *, title: str, progress: Progress
+    videos: pa.Table,
+    task: VideoTask,
+    work: WorkFolder,
+    *,
+    title: str,
+    progress: Progress,
+    resources: TaskResources = _USUAL,
 ) -> pa.Table:
     """Do a task with all videos that aren't finished, in the running Ray session; the results of all, in their order.
 
@@ -101,7 +118,7 @@ def do_with_every_video(
             cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]  # it may grow
             size = min(max(_SEGMENT_ROWS, _SEGMENT_ROWS_PER_CPU * cpus), _MOST_SEGMENT_ROWS)
             segment = rows[start : start + size]
-            for results in _done(videos.take(pa.array(segment)).combine_chunks(), task, cpus=cpus):
+            for results in _done(videos.take(pa.array(segment)).combine_chunks(), task, resources, cpus=cpus):
                 good = results.filter(pc.not_equal(results["error"], ManifestError.__name__))
                 keeper.take(good)
                 meter.add(good)
@@ -121,7 +138,7 @@ def videos_per_task(videos: int, cpus: int) -> int:
     return min(max(videos // (_TASKS_PER_CPU * cpus), 1), _MOST_VIDEOS_PER_TASK)
 
 
-def _done(videos: pa.Table, task: VideoTask, *, cpus: int) -> Iterator[pa.Table]:
+def _done(videos: pa.Table, task: VideoTask, resources: TaskResources, *, cpus: int) -> Iterator[pa.Table]:
     """Results of one segment's videos, in the order in which they are done."""
     size = videos_per_task(videos.num_rows, cpus)
     tables = [videos.slice(start, size) for start in range(0, videos.num_rows, size)]
@@ -130,7 +147,8 @@ def _done(videos: pa.Table, task: VideoTask, *, cpus: int) -> Iterator[pa.Table]
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,  # one thread of decoding or encoding
-        memory=_TASK_MEMORY_BYTES,
+        num_gpus=resources.num_gpus,
+        memory=resources.memory_bytes,
     )
     context = dataset.context
     context.enable_progress_bars = False
