@@ -15,11 +15,11 @@ from torch import Tensor
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import config_to_yaml, flat_fields
-from morphmlp.data.datasets.class_list import read_class_list
-from morphmlp.data.manifest import read_class_names
 from morphmlp.errors import ConfigError, storage_fault
+from morphmlp.experiment.class_names import known_class_names
 from morphmlp.experiment.tested_weights import (
     FoundWeights,
+    Source,
     config_of,
     find_source,
     find_weights,
@@ -118,7 +118,7 @@ def export(arguments: ExportArguments) -> ExportResult:
         raise ConfigError(
             ["--to pyfunc: takes networks that classify, this one segments; use onnx, torch-export or safetensors"]
         )
-    names = class_names(config, arguments.classes)
+    names = _class_names(config, source, arguments.classes)
     lines = list[str]()
     found = find_weights(source, config, lines.append)
     require_finished(source, found)
@@ -145,23 +145,15 @@ def export(arguments: ExportArguments) -> ExportResult:
     )
 
 
-def class_names(config: ExperimentConfig, classes: Path | None) -> tuple[str, ...]:
-    """A name for each of the network's outputs: of a list, else of the first manifest of the experiment that is there.
+def _class_names(config: ExperimentConfig, source: Source, classes: Path | None) -> tuple[str, ...]:
+    """A name for each of the network's outputs.
 
     Raises:
-        ConfigError: There is neither, or there are more names than outputs.
-        ManifestError: The list or the manifest can't be read.
+        ConfigError: Nothing names them.
     """
-    data = config.data
-    there = [classes] if classes is not None else [Path(path) for path in (data.train, data.val, data.test)]
-    path = next((path for path in there if path.exists() or path == classes), None)
-    if path is None:
-        raise ConfigError(
-            [f"--classes FILE: is missing, the names of the classes; no manifest is there ({data.train}, ...)"]
-        )
-    names = read_class_list(path) if path == classes else read_class_names(path)
-    if len(names) > config.model.num_classes:
-        raise ConfigError([f"{path}: names {len(names)} classes, the network has {config.model.num_classes}"])
+    names, where = known_class_names(config, source, classes)
+    if names is None:
+        raise ConfigError([f"--classes FILE: is missing, a list of the names of the classes: {where}"])
     return all_class_names(names, config.model.num_classes)
 
 

@@ -11,13 +11,11 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from morphmlp.config import ExperimentConfig
-from morphmlp.data.datasets.class_list import read_class_list
 from morphmlp.data.decoding.backends import decoder_fault
 from morphmlp.data.decoding.isolation.isolated import Limits
-from morphmlp.data.manifest import read_class_names
-from morphmlp.errors import ConfigError, ScoreStoreError
-from morphmlp.evaluation.score_header import read_header
+from morphmlp.errors import ConfigError
 from morphmlp.evaluation.video_model import VideoModel
+from morphmlp.experiment.class_names import known_class_names
 from morphmlp.experiment.tested_weights import Source, config_of, find_source, find_weights, fitted_weights
 
 _RUNS = "runs"
@@ -77,27 +75,8 @@ def _class_names(
     config: ExperimentConfig, source: Source, classes: Path | None, log: Callable[[str], None]
 ) -> tuple[str, ...]:
     outputs = config.model.num_classes
-    names, where = _known_names(config, source, classes)
+    names, where = known_class_names(config, source, classes)
     if names is None:
         log(f"nothing names the {outputs} classes: {where}; they are numbered; --classes FILE names them")
         return tuple(map(str, range(outputs)))
-    if len(names) > outputs:
-        option = "--classes" if classes is not None else "--classes FILE: is needed"
-        raise ConfigError([f"{option}: {where} names {len(names)} classes, the network has {outputs}"])
     return names
-
-
-def _known_names(config: ExperimentConfig, source: Source, classes: Path | None) -> tuple[tuple[str, ...] | None, str]:
-    """The names of the classes, and where they stand, or where they were looked for."""
-    if classes is not None:
-        return read_class_list(classes), str(classes)
-    manifests = [config.data.train, config.data.test, config.data.val]
-    for path in manifests:
-        if Path(path).is_file():
-            return read_class_names(path), path
-    if source.folder is not None:
-        try:
-            return read_header(source.folder.scores).class_names, str(source.folder.scores)
-        except ScoreStoreError:
-            pass
-    return None, f"none of {', '.join(dict.fromkeys(manifests))} is there"

@@ -215,8 +215,8 @@ FAULTS = {
     "a folder in use": (["--output", "used"], "--output: {cwd}/used: holds other files (a, b, c and 1 more); name a"),
     "a file": (["--output", "weights.pth"], "--output: {cwd}/weights.pth: {cwd}/weights.pth is a file; name another"),
     "no place": (["--output", "/proc/out"], "--output: /proc/out: /proc can't be written to"),
-    "no classes": (["--classes", None], "--classes FILE: is missing, the names of the classes; no manifest is there"),
-    "too many classes": (["--classes", "many.txt"], "many.txt: names 5 classes, the network has 4"),
+    "no classes": (["--classes", None], "--classes FILE: is missing, a list of the names of the classes: none of"),
+    "too many classes": (["--classes", "many.txt"], "--classes: many.txt names 5 classes, the network has 4"),
     "an unknown field": (["--model.dephts", "1"], "model.dephts: unknown field"),
     "not weights": (["--checkpoint", "text.pth"], "{cwd}/text.pth: is a text, not weights"),
 }
