@@ -21,9 +21,8 @@ from morphmlp.errors import ConfigError
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.evaluation.video_model import VideoModel
 from morphmlp.experiment.exporting import ExportArguments, export
-from morphmlp.export.forms import FORMS, Run
+from morphmlp.export.forms import FILES, FORMS, Run
 from morphmlp.export.parity import MOST_DIFFERENCE
-from morphmlp.export.pyfunc import FOLDER
 from morphmlp.models.network import Network
 from morphmlp.prediction.trained import TrainedNetwork, find_trained
 from morphmlp.tracking.models import load_path_model
@@ -86,12 +85,12 @@ def exported_models(
         )
         print(result.in_words())
         if form == "pyfunc":
-            loaded = load_path_model(folder / form / FOLDER)
+            loaded = load_path_model(folder / form / FILES[form])
             assert isinstance(loaded, VideoModel)
             models["pyfunc (MLflow)"] = loaded
             continue
         model = trained.video_model()
-        exported = FORMS[form].load(folder / form / FORMS[form].file, model.task.network())
+        exported = FORMS[form].load(folder / form / FILES[form], model.task.network())
         answering = Answering(exported, model.network)
         setattr(model, "network", answering)  # noqa: B010 (it has what the test's code needs of a network, and no more)
         model.device = torch.device("cpu")

@@ -34,14 +34,15 @@ from morphmlp.export.facts import (
     input_shape,
     preprocessing,
 )
-from morphmlp.export.forms import FORMS, FormName, require_extra
+from morphmlp.export.forms import FILES, FORMS, FormName, form_text, require_extra
 from morphmlp.export.pages import card, measured_scores, use_script
 from morphmlp.export.parity import Parity, compare, seeded_inputs, seeded_pixels
-from morphmlp.export.pyfunc import FOLDER, write_pyfunc
+from morphmlp.export.pyfunc import write_pyfunc
 from morphmlp.files import UNFINISHED
 from morphmlp.models.network import Network
 from morphmlp.models.planned_cost import experiment_cost
 from morphmlp.models.presets import Preset
+from morphmlp.models.weights.describe import describe_model
 from morphmlp.record import Metrics, RunSummary, Tags
 from morphmlp.targets import writable_folder
 from morphmlp.tasks.factory import task_of
@@ -126,18 +127,17 @@ def export(arguments: ExportArguments) -> ExportResult:
     facts = _facts(config, found, names, run_name=None if source.folder is None else source.name)
     with _new_folder(output) as folder:
         if arguments.form == "pyfunc":
-            file, parity = FOLDER, write_pyfunc(folder, config, weights, names, facts)
+            parity = write_pyfunc(folder, without_places(config), weights, names, facts)
         else:
-            file = FORMS[arguments.form].file
             parity = _write_graph(folder, config, weights, facts, form=arguments.form)
         parity.require(arguments.form)
-        _write_pages(folder, facts, parity, form=arguments.form, file=file, run=found.run)
-    place = output / file
+        _write_pages(folder, facts, parity, form=arguments.form, run=found.run)
+    place = output / FILES[arguments.form]
     files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
     return ExportResult(
         output=str(arguments.output),
         form=arguments.form,
-        file=file,
+        file=place.name,
         size_bytes=sum(path.stat().st_size for path in files),
         checkpoint=found.location,
         parity=parity.as_json(),
@@ -157,6 +157,19 @@ def _class_names(config: ExperimentConfig, source: Source, classes: Path | None)
     return all_class_names(names, config.model.num_classes)
 
 
+def without_places(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment for a folder that others get: no paths of this machine, no weights to start from."""
+    data = {split: Path(path).name for split, path in asdict(config.data).items()}
+    return replace(
+        config,
+        data=replace(config.data, **data),
+        start_from=None,
+        cluster=replace(config.cluster, storage="runs"),
+        checkpoint=replace(config.checkpoint, storage=None),
+        ingest=replace(config.ingest, clip_cache=None),
+    )
+
+
 def _facts(
     config: ExperimentConfig, found: FoundWeights, names: tuple[str, ...], *, run_name: str | None
 ) -> ExportedFacts:
@@ -164,7 +177,12 @@ def _facts(
     stated = Preset(model=config.model, num_frames=config.clip.num_frames, crop_size=config.clip.crop_size)
     tags = {} if found.run is None else found.run.tags
     return ExportedFacts(
-        network=found.file.description.in_words,
+        network=describe_model(
+            config.model,
+            num_frames=config.clip.num_frames,
+            crop_size=config.clip.crop_size,
+            segmentation=config.segmentation,
+        ).in_words,
         task=config.task,
         dataset=config.dataset,
         input_name=INPUTS[config.model.temporal == "none" or config.segmentation is not None],
@@ -175,7 +193,7 @@ def _facts(
         params=cost.params,
         gmacs=cost.gmacs,
         source=WeightsSource(
-            checkpoint=found.location,
+            checkpoint=Path(found.location).name,
             which=found.which,
             file_sha256=found.file.sha256,
             run_name=run_name,
@@ -194,16 +212,16 @@ def _write_graph(
     network = task.network()
     network.load_state_dict(weights)
     network.eval()
-    chosen = FORMS[form]
-    chosen.write(network, facts, folder / chosen.file)
+    chosen, path = FORMS[form], folder / FILES[form]
+    chosen.write(network, facts, path)
     if form == "safetensors":  # what has the weights alone says how to build the network
-        (folder / "experiment.yaml").write_text(config_to_yaml(config), encoding="utf-8")
+        (folder / "experiment.yaml").write_text(config_to_yaml(without_places(config)), encoding="utf-8")
         if config.segmentation is None:
             (folder / "config.json").write_text(_hub_config(facts), encoding="utf-8")
     size = (config.clip.num_frames, crop, crop)
     inputs = seeded_inputs(network, size=size)
     _write_example(folder / "example.npz", network, inputs, size=size)
-    return compare(network, chosen.load(folder / chosen.file, task.network()), inputs)
+    return compare(network, chosen.load(path, task.network()), inputs)
 
 
 def _hub_config(facts: ExportedFacts) -> str:
@@ -223,16 +241,12 @@ def _write_example(path: Path, network: Network, inputs: Mapping[str, Tensor], *
     np.savez(path, pixels=pixels[:, 0] if network.is_image else pixels, logits=logits)
 
 
-def _write_pages(
-    folder: Path, facts: ExportedFacts, parity: Parity, *, form: FormName, file: str, run: RunSummary | None
-) -> None:
+def _write_pages(folder: Path, facts: ExportedFacts, parity: Parity, *, form: FormName, run: RunSummary | None) -> None:
     scores = [] if run is None else measured_scores(facts.task, run.metrics)
     scored = "" if run is None else _scored(run)
-    (folder / "README.md").write_text(
-        card(facts, parity, scores, form=form, file=file, scored=scored), encoding="utf-8"
-    )
-    (folder / "use_model.py").write_text(use_script(facts, form=form, file=file), encoding="utf-8")
-    said = json.loads(facts.text(form=form, file=file)) | {
+    (folder / "README.md").write_text(card(facts, parity, scores, form=form, scored=scored), encoding="utf-8")
+    (folder / "use_model.py").write_text(use_script(facts, form=form), encoding="utf-8")
+    said = json.loads(form_text(facts, form)) | {
         "parity": parity.as_json(),
         "measured": [asdict(score) for score in scores],
     }

@@ -29,7 +29,7 @@ class WeightsSource:
     """Where exported weights come from."""
 
     checkpoint: str
-    """As it was found: a folder or a file."""
+    """Name of its folder, or of the file."""
     which: str
     """Which checkpoint that is, in words."""
     file_sha256: str

@@ -25,6 +25,13 @@ from morphmlp.training.weights.file import METADATA_KEY as WEIGHTS_KEY
 FormName = Literal["onnx", "torch-export", "safetensors", "pyfunc"]
 OPSET = 18
 """Of ONNX: the one that torch's exporter is written for, which runtimes have known since 2023."""
+FILES: Mapping[FormName, str] = {
+    "onnx": "model.onnx",
+    "torch-export": "model.pt2",
+    "safetensors": "model.safetensors",
+    "pyfunc": "model",
+}
+"""The model's name in the folder; MLflow's is a folder itself."""
 _EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {"onnx": ("onnx", ("onnx", "onnxscript", "onnxruntime"))}
 """By form: this package's extra, and what it installs."""
 
@@ -36,8 +43,6 @@ Run = Callable[[Tensor], Tensor]
 class Form:
     """A form whose input is the network's."""
 
-    file: str
-    """Name of the file in the folder."""
     write: Callable[[Network, ExportedFacts, Path], None]
     """Writes the file at this path; the network is on the CPU and in evaluation."""
     load: Callable[[Path, Network], Run]
@@ -57,6 +62,11 @@ def require_extra(form: FormName) -> None:
         )
 
 
+def form_text(facts: ExportedFacts, form: FormName) -> str:
+    """What the file says itself, and `model.json` too."""
+    return facts.text(form=form, file=FILES[form], **({"opset": OPSET} if form == "onnx" else {}))
+
+
 def exported_program(network: Network, facts: ExportedFacts) -> ExportedProgram:
     """The network as torch.export records it, for any batch."""
     example = torch.zeros([side if isinstance(side, int) else 2 for side in facts.input_shape])
@@ -66,8 +76,9 @@ def exported_program(network: Network, facts: ExportedFacts) -> ExportedProgram:
 
 def _write_torch_export(network: Network, facts: ExportedFacts, path: Path) -> None:
     written = io.BytesIO()
-    text = facts.text(form="torch-export", file=path.name)
-    torch.export.save(exported_program(network, facts), written, extra_files={EXTRA_FILE: text})
+    torch.export.save(
+        exported_program(network, facts), written, extra_files={EXTRA_FILE: form_text(facts, "torch-export")}
+    )
     path.write_bytes(written.getbuffer())
 
 
@@ -91,7 +102,7 @@ def _write_onnx(network: Network, facts: ExportedFacts, path: Path) -> None:
         end.type.tensor_type.shape.dim[0].dim_param = str(facts.input_shape[0])
     model.producer_name = "morphmlp"
     entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, facts.text(form="onnx", file=path.name, opset=OPSET)
+    entry.key, entry.value = METADATA_KEY, form_text(facts, "onnx")
     path.write_bytes(model.SerializeToString())
 
 
@@ -107,8 +118,7 @@ def _load_onnx(path: Path, network: Network) -> Run:
 def _write_safetensors(network: Network, facts: ExportedFacts, path: Path) -> None:
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     stated = json.dumps(facts.weights, sort_keys=True)
-    text = facts.text(form="safetensors", file=path.name)
-    path.write_bytes(save(state, metadata={WEIGHTS_KEY: stated, METADATA_KEY: text}))
+    path.write_bytes(save(state, metadata={WEIGHTS_KEY: stated, METADATA_KEY: form_text(facts, "safetensors")}))
 
 
 def _load_safetensors(path: Path, network: Network) -> Run:
@@ -118,8 +128,8 @@ def _load_safetensors(path: Path, network: Network) -> Run:
 
 
 FORMS: Mapping[FormName, Form] = {
-    "onnx": Form(file="model.onnx", write=_write_onnx, load=_load_onnx),
-    "torch-export": Form(file="model.pt2", write=_write_torch_export, load=_load_torch_export),
-    "safetensors": Form(file="model.safetensors", write=_write_safetensors, load=_load_safetensors),
+    "onnx": Form(write=_write_onnx, load=_load_onnx),
+    "torch-export": Form(write=_write_torch_export, load=_load_torch_export),
+    "safetensors": Form(write=_write_safetensors, load=_load_safetensors),
 }
 """Those but MLflow's, whose input are paths."""

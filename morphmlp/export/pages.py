@@ -7,14 +7,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from morphmlp.export.facts import EXTRA_FILE, METADATA_KEY, ExportedFacts
-from morphmlp.export.forms import OPSET, FormName
+from morphmlp.export.forms import FILES, OPSET, FormName
 from morphmlp.export.parity import Parity
 from morphmlp.tasks.scores import further_scores_of, scores_of
 
 _NEEDS = {
-    "onnx": "onnxruntime and numpy",
-    "torch-export": "torch and numpy",
-    "safetensors": "morphmlp, which has the network, and what it needs",
+    "onnx": "onnxruntime and numpy alone",
+    "torch-export": "torch and numpy alone",
+    "safetensors": "the package morphmlp",
 }
 _PIPELINE_TAGS = {
     "segmentation": "image-segmentation",
@@ -46,9 +46,7 @@ def measured_scores(task: str, metrics: Mapping[str, float]) -> list[MeasuredSco
     return rows
 
 
-def card(
-    facts: ExportedFacts, parity: Parity, scores: Sequence[MeasuredScore], *, form: FormName, file: str, scored: str
-) -> str:
+def card(facts: ExportedFacts, parity: Parity, scores: Sequence[MeasuredScore], *, form: FormName, scored: str) -> str:
     """The model card, Markdown with the header that the Hugging Face Hub reads; `scored` says what was scored."""
     kind = "segmentation" if facts.task == "segmentation" else "image" if facts.input_name == "images" else "video"
     return (
@@ -60,23 +58,23 @@ def card(
             scores=scores,
             scored=scored,
             form=form,
-            file=file,
+            file=FILES[form],
             opset=OPSET if form == "onnx" else None,
             pipeline_tag=_PIPELINE_TAGS[kind],
         )
     )
 
 
-def use_script(facts: ExportedFacts, *, form: FormName, file: str) -> str:
+def use_script(facts: ExportedFacts, *, form: FormName) -> str:
     """A script of about ten lines that runs the model."""
     if form == "pyfunc":
-        return _environment().get_template("use_pyfunc.py.jinja").render(file=file)
+        return _environment().get_template("use_pyfunc.py.jinja").render(file=FILES[form])
     return (
         _environment()
         .get_template("use_graph.py.jinja")
         .render(
             form=form,
-            file=file,
+            file=FILES[form],
             what=f"Classes of {facts.input_name}",
             needs=_NEEDS[form],
             axes="[images, rows, columns, 3]" if facts.input_name == "images" else "[clips, frames, rows, columns, 3]",

@@ -14,10 +14,9 @@ from morphmlp.config import ExperimentConfig
 from morphmlp.errors import ExportError
 from morphmlp.evaluation.video_model import VideoModel, save_model
 from morphmlp.export.facts import METADATA_KEY, ExportedFacts
+from morphmlp.export.forms import FILES, form_text
 from morphmlp.export.parity import BATCH_SIZES, Parity, seeded_pixels
 
-FOLDER = "model"
-"""MLflow's folder in that of the export."""
 _TOOLS = ("benchmarks", "drill", "__pycache__")
 """What no model needs: tools of the repository."""
 _VIDEO_FRAMES = 24
@@ -46,21 +45,21 @@ def write_pyfunc(
         package = place / "morphmlp"
         shutil.copytree(Path(__file__).parents[1], package, ignore=shutil.ignore_patterns(*_TOOLS))
         save_path_model(
-            place / FOLDER,
+            place / FILES["pyfunc"],
             predictor=VideoModel,
             model=network,
             example=files[:1],
             package=package,
-            metadata={METADATA_KEY: facts.text(form="pyfunc", file=FOLDER)},
+            metadata={METADATA_KEY: form_text(facts, "pyfunc")},
         )
-        exported, differences, largest = load_path_model(place / FOLDER), dict[str, float](), 0.0
+        exported, differences, largest = load_path_model(place / FILES["pyfunc"]), dict[str, float](), 0.0
         assert isinstance(exported, VideoModel)
         here = VideoModel(config, weights, class_names)
         for count in BATCH_SIZES:
             pairs = [(_logits(here, path), _logits(exported, path)) for path in files[:count]]
             differences[f"{count} files"] = float(max(np.abs(right - found).max() for right, found in pairs))
             largest = max(largest, *(float(np.abs(right).max()) for right, _ in pairs))
-        (place / FOLDER).rename(folder / FOLDER)
+        (place / FILES["pyfunc"]).rename(folder / FILES["pyfunc"])
     return Parity(differences=differences, largest_logit=largest)
 
 
