@@ -71,7 +71,10 @@ def exported_program(network: Network, facts: ExportedFacts) -> ExportedProgram:
     """The network as torch.export records it, for any batch."""
     example = torch.zeros([side if isinstance(side, int) else 2 for side in facts.input_shape])
     with torch.no_grad():
-        return torch.export.export(network, (example,), dynamic_shapes=({0: Dim("batch", min=1)},), strict=False)
+        program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim("batch", min=1)},), strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # lines of code with this machine's folders
+    return program
 
 
 def _write_torch_export(network: Network, facts: ExportedFacts, path: Path) -> None:
@@ -100,6 +103,8 @@ def _write_onnx(network: Network, facts: ExportedFacts, path: Path) -> None:
     model = program.model_proto
     for end in (model.graph.input[0], model.graph.output[0]):
         end.type.tensor_type.shape.dim[0].dim_param = str(facts.input_shape[0])
+    for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
+        del node.metadata_props[:]  # what the exporter knew of each: names and folders of code
     model.producer_name = "morphmlp"
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, form_text(facts, "onnx")

@@ -138,6 +138,7 @@ def test_an_exported_model_gives_the_networks_logits_by_its_own_script(
         used = without_this_package(out / "use_model.py", folder=tmp_path)
         assert used.returncode == 0, used.stderr
         said = used.stdout
+    assert [path.name for path in out.iterdir() if str(ROOT).encode() in path.read_bytes()] == []
     *answers, last = said.splitlines()
     assert len(answers) == 1
     assert float(last.removeprefix("greatest difference from the network: ")) <= 1e-4
