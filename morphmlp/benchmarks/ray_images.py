@@ -4,7 +4,6 @@ All sides read the same files, cut the same kind of crop (RandomResizedCrop, fli
 process that reads, from two processes that decode. CPU time is counted as in `ray_ingest`.
 """
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,12 +13,12 @@ from statistics import median
 from morphmlp.benchmarks.image_decoders import DecoderCost, compare_image_decoders
 from morphmlp.benchmarks.ray_ingest import DECODE_CPUS, LoaderSide, RaySide, Side, rows_over, time_sides
 from morphmlp.benchmarks.rounds import median_ratio
+from morphmlp.cluster.address import require_no_cluster
 from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.clip import AugmentConfig, ClipConfig
 from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.data.clips.extract import TrainClips
 from morphmlp.data.synthetic.photographs import write_photographs
-from morphmlp.errors import ClusterError
 from morphmlp.progress import Progress
 
 CLIP = ClipConfig(
@@ -88,8 +87,7 @@ def measure_images(folder: Path, *, quick: bool, progress: Progress, effort: Eff
     Raises:
         ClusterError: `RAY_ADDRESS` names a cluster; CPU times of other machines can't be read.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        raise ClusterError("RAY_ADDRESS is set; unset it: this measurement starts Ray here, and reads its CPU times")
+    require_no_cluster()
     began = time.monotonic()
     effort = effort or (_QUICK if quick else _FULL)
     progress.line(f"making images in {folder}, where they aren't there yet")

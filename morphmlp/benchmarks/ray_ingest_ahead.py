@@ -5,7 +5,6 @@ the clips: without ingest, next to waiting ingest as runs have it, and next to t
 (`morphmlp.data.stream.ray_pace`).
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from statistics import median
 import torch
 
 from morphmlp.benchmarks.rounds import interleaved, median_ratio
+from morphmlp.cluster.address import require_no_cluster
 from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.clip import ClipConfig
 from morphmlp.config.operation import ClusterConfig, IngestConfig
@@ -26,7 +26,6 @@ from morphmlp.data.stream import ray_pace
 from morphmlp.data.stream.plan import Cursor, TrainPlan
 from morphmlp.data.stream.ray_dataset import stream_micro_batches
 from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
-from morphmlp.errors import ClusterError
 from morphmlp.progress import Progress
 
 ALONE, PACED, UNPACED = "alone", "paced", "unpaced"
@@ -57,8 +56,7 @@ def measure_ingest_ahead(*, rounds: int, progress: Progress) -> IngestAhead:
     Raises:
         ClusterError: `RAY_ADDRESS` names a cluster, whose other users would disturb.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        raise ClusterError("RAY_ADDRESS is set; unset it: this measurement starts Ray here")
+    require_no_cluster()
     torch.set_num_threads(1)
     ingest = IngestConfig(cpus=1)
     times: dict[str, list[float]] = {ALONE: [], PACED: [], UNPACED: []}

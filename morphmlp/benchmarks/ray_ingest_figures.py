@@ -1,6 +1,5 @@
 """The ingest measurement as a whole: what is measured, in which order, and how it is reported."""
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from morphmlp.benchmarks.stored_forms import (
     size_ratio,
     stored_forms,
 )
+from morphmlp.cluster.address import require_no_cluster
 from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.operation import ClusterConfig, IngestConfig
-from morphmlp.errors import ClusterError
 from morphmlp.progress import Progress
 
 
@@ -81,8 +80,7 @@ def measure_ingest(folder: Path, *, quick: bool, progress: Progress) -> IngestFi
         ManifestError: The folder holds something else.
         FailedError: A video couldn't be decoded.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        raise ClusterError("RAY_ADDRESS is set; unset it: this measurement starts Ray here, and reads its CPU times")
+    require_no_cluster()
     began = time.monotonic()
     effort = _QUICK if quick else _FULL
     progress.line(f"making videos in {folder}, where they aren't there yet")

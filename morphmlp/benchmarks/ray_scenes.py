@@ -4,7 +4,6 @@ Both sides read the same files, carry out the same steps with the same ranges an
 their maps in the process that reads, from two processes that decode.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from scipy import ndimage
 
 from morphmlp.benchmarks.ray_ingest import DECODE_CPUS, LoaderSide, RaySide, Side, rows_over, time_sides
 from morphmlp.benchmarks.rounds import interleaved, median_ratio
+from morphmlp.cluster.address import require_no_cluster
 from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.clip import ClipConfig
 from morphmlp.config.operation import ClusterConfig, IngestConfig
@@ -25,7 +25,6 @@ from morphmlp.config.segmentation import SegmentationConfig
 from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.scenes import LabelMap, TrainScenes, crop_scene
 from morphmlp.data.synthetic.photographs import photograph
-from morphmlp.errors import ClusterError
 from morphmlp.files import atomic_file
 from morphmlp.progress import Progress
 
@@ -109,8 +108,7 @@ def measure_scenes(folder: Path, *, quick: bool, progress: Progress, effort: Eff
     Raises:
         ClusterError: `RAY_ADDRESS` names a cluster; CPU times of other machines can't be read.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        raise ClusterError("RAY_ADDRESS is set; unset it: this measurement starts Ray here, and reads its CPU times")
+    require_no_cluster()
     began = time.monotonic()
     effort = effort or (_QUICK if quick else _FULL)
     progress.line(f"making images and maps in {folder}, where they aren't there yet")

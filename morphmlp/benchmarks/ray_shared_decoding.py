@@ -21,6 +21,7 @@ from morphmlp.benchmarks.process_cpu import cpu_between, cpu_clocks, process_tre
 from morphmlp.benchmarks.ray_ingest import is_idle_daemon, rows_over
 from morphmlp.benchmarks.rounds import interleaved, median_ratio
 from morphmlp.benchmarks.stored_forms import real_size_videos
+from morphmlp.cluster.address import require_no_cluster
 from morphmlp.cluster.ray_cluster import ray_session
 from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.data.clips.extract import ExtractedClips
@@ -29,7 +30,6 @@ from morphmlp.data.stream.clip_cache import ClipCache
 from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, request_table
 from morphmlp.data.stream.plan import Cursor, MicroBatchPlan, TrainPlan
 from morphmlp.data.stream.ray_dataset import IngestShare, stream_micro_batches
-from morphmlp.errors import ClusterError
 from morphmlp.progress import Progress
 
 TRIALS = 8
@@ -97,8 +97,7 @@ def measure_shared_decoding(folder: Path, *, videos: int, rounds: int, progress:
     Raises:
         ClusterError: `RAY_ADDRESS` names a cluster; CPU times of other machines can't be read.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        raise ClusterError("RAY_ADDRESS is set; unset it: this measurement starts Ray here, and reads its CPU times")
+    require_no_cluster()
     progress.line(f"making videos in {folder}, where they aren't there yet")
     manifest = rows_over(real_size_videos(folder.absolute()), videos)
     ingest = IngestConfig(cpus=1, videos_per_task=2 * MICRO_BATCH)

@@ -30,6 +30,16 @@ def require_named_cluster() -> None:
         require_cluster(address)
 
 
+def require_no_cluster() -> None:
+    """For measurements that start Ray on this machine and read its processes.
+
+    Raises:
+        ClusterError: RAY_ADDRESS names a cluster.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        raise ClusterError("RAY_ADDRESS is set; unset it: this measurement starts Ray here, and reads its CPU times")
+
+
 def require_cluster(address: str) -> None:
     """Make sure that a cluster answers, and that it takes this process.
 
