@@ -18,8 +18,7 @@ import click
 from evaluate_rescore import RescoreArguments, report_of, rescore, rescore_options
 
 from morphmlp.cli import A_PATH, SETTINGS, json_option, parse_overrides, run, write_json
-from morphmlp.config import ExperimentConfig, load_config
-from morphmlp.config.faults import unknown_field, value_fields
+from morphmlp.config.loading import check_overrides
 from morphmlp.errors import ConfigError
 
 UNSCORED_SHOWN = 10
@@ -65,10 +64,7 @@ def main(
         raise ConfigError(
             ["--checkpoint WEIGHTS: is missing; it names a run, a checkpoint's folder or a file of weights"]
         )
-    if config is not None:
-        load_config(config, fields)  # what is wrong is said before torch is imported
-    elif unknown := sorted(fields.keys() - value_fields(ExperimentConfig)):
-        raise ConfigError([unknown_field(name, value_fields(ExperimentConfig)) for name in unknown])
+    check_overrides(fields, path=config)
 
     from morphmlp.experiment.ray_evaluation import EvaluationArguments, evaluate
 

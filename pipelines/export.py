@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from morphmlp.cli import A_PATH, SETTINGS, json_option, parse_overrides, run, write_json
-from morphmlp.config import ExperimentConfig, load_config
-from morphmlp.config.faults import unknown_field, value_fields
-from morphmlp.errors import ConfigError
+from morphmlp.config.loading import check_overrides
 
 if TYPE_CHECKING:
     from morphmlp.export.forms import FormName
@@ -59,10 +57,7 @@ def main(
     overridden, as in --test.weights raw or --test.crop-size 256.
     """
     fields = parse_overrides(overrides, context.command.params)
-    if config is not None:
-        load_config(config, fields)  # what is wrong is said before torch is imported
-    elif unknown := sorted(fields.keys() - value_fields(ExperimentConfig)):
-        raise ConfigError([unknown_field(name, value_fields(ExperimentConfig)) for name in unknown])
+    check_overrides(fields, path=config)
 
     from morphmlp.experiment.exporting import ExportArguments, export
 

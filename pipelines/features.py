@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from morphmlp.cli import A_PATH, COUNT, SETTINGS, parse_overrides, run
+from morphmlp.config.loading import check_overrides
 from morphmlp.errors import ConfigError, RunStoppedError
 from morphmlp.stop_signals import signal_of
 from morphmlp.targets import writable_folder
@@ -73,6 +74,7 @@ def main(
     continues after any stop.
     """
     fields = parse_overrides(overrides, context.command.params)
+    check_overrides(fields, path=config)
     from morphmlp.cluster.ray_cluster import job_session
     from morphmlp.prediction.features import FeatureFiles, videos_to_extract
     from morphmlp.prediction.ray_features import Extraction, extract_features

@@ -18,6 +18,7 @@ import click
 from pydantic import JsonValue
 
 from morphmlp.cli import A_PATH, COUNT, SETTINGS, parse_overrides, run
+from morphmlp.config.loading import check_overrides
 from morphmlp.errors import ConfigError
 
 
@@ -71,6 +72,7 @@ def main(
         raise ConfigError(
             ["VIDEO: is missing; name videos, images or folders of them, or - for a list on standard input"]
         )
+    check_overrides(overrides, path=config)
     from morphmlp.prediction.command import PredictArguments, predict_files
 
     predict_files(

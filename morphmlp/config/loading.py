@@ -16,7 +16,7 @@ import yaml
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
-from morphmlp.config.faults import fault_lines
+from morphmlp.config.faults import fault_lines, unknown_field, value_fields
 from morphmlp.config.schema import ExperimentConfig
 from morphmlp.config.segmentation import with_neutral_sections
 from morphmlp.errors import ConfigError
@@ -109,6 +109,20 @@ def parse_yaml(text: str) -> JsonValue:
 def load_config(path: str | Path, overrides: Mapping[str, JsonValue] | None = None) -> ExperimentConfig:
     """Read an experiment file, put dotted overrides over it, validate the whole; faults of both are raised together."""
     return config_from_mapping(with_overrides(read_yaml(path), overrides or {}))
+
+
+def check_overrides(overrides: Mapping[str, JsonValue], *, path: str | Path | None) -> None:
+    """Find what is wrong with the fields of a command line before anything heavy is imported.
+
+    Without a `path` the experiment isn't known yet, and names of fields are all that can be checked.
+
+    Raises:
+        ConfigError: The file can't be used with them, or a field doesn't exist.
+    """
+    if path is not None:
+        load_config(path, overrides)
+    elif unknown := sorted(overrides.keys() - value_fields(ExperimentConfig)):
+        raise ConfigError([unknown_field(name, value_fields(ExperimentConfig)) for name in unknown])
 
 
 def with_overrides(content: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
