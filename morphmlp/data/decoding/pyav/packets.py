@@ -3,6 +3,7 @@
 It must not know how frames are chosen or converted. Reading never seeks: where a seek lands differs from file to file.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -67,7 +68,8 @@ class Packets:
 
     def __init__(self, path: str, container: InputContainer, stream: VideoStream, *, held_bytes: int) -> None:
         """Go through the file, just opened, once; up to `held_bytes` of its packets stay in memory."""
-        self._path = path
+        self._path, self._most_bytes = path, held_bytes
+        self._pass: _Pass | None = None
         self._held: list[Packet[VideoStream]] | None = []
         self.pts: list[int | None] = []
         """Presentation time of each packet as the demuxer gives it, in the stream's time base; it can be guessed."""
@@ -112,14 +114,49 @@ class Packets:
         if self._held is not None:
             yield from self._held[start:stop]
             return
-        container, stream = open_video(self._path)
-        with container:
-            for place, packet in enumerate(packets_with_data(container, stream)):
-                if place >= stop:
-                    return
-                if place >= start:
-                    packet.pts = place
-                    yield packet
+        # Whoever reads a long file from its start to its end, some of it at a time, goes through it once.
+        if self._pass is None or not self._pass.reaches(start):
+            self._pass = _Pass(self._path, most_bytes=self._most_bytes)
+        yield from self._pass.between(start, stop)
+
+
+class _Pass:
+    """One way through a file, which waits where the last read ended.
+
+    The packets since the last key packet but one are at hand: the next read may begin there.
+    """
+
+    def __init__(self, path: str, *, most_bytes: int) -> None:
+        self._container, stream = open_video(path)
+        self._packets = packets_with_data(self._container, stream)
+        self._place = 0
+        self._recent: deque[Packet[VideoStream]] = deque()
+        self._size, self._most_bytes = 0, most_bytes
+        self._key = -1
+
+    def reaches(self, start: int) -> bool:
+        """Whether the packet at a place is still to come, or at hand."""
+        return start >= (self._recent[0].pts or 0 if self._recent else self._place)
+
+    def between(self, start: int, stop: int) -> Iterator["Packet[VideoStream]"]:
+        """The packets at the places from `start` up to `stop`."""
+        yield from [packet for packet in self._recent if start <= (packet.pts or 0) < stop]
+        while self._place < stop and (packet := next(self._packets, None)) is not None:
+            packet.pts, self._place = self._place, self._place + 1
+            self._keep(packet)
+            if packet.pts >= start:
+                yield packet
+
+    def _keep(self, packet: "Packet[VideoStream]") -> None:
+        if packet.is_keyframe:
+            while self._recent and (self._recent[0].pts or 0) < self._key:
+                self._size -= self._recent.popleft().size
+            self._key = self._place - 1
+        self._recent.append(packet)
+        self._size += packet.size
+        if self._size > self._most_bytes:
+            self._recent.clear()
+            self._size = 0
 
 
 def packets_with_data(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:

@@ -12,6 +12,11 @@ from morphmlp.data.decoding.pyav.packets import Packets, open_video
 from morphmlp.errors import DecodeError
 
 
+def packet_bytes(path):
+    """Bytes of a file's pictures."""
+    return sum(packet.size for packet in Packets(str(path), *open_video(str(path)), held_bytes=10**9)._held)
+
+
 @pytest.mark.parametrize(
     "kind", ["short groups", "edit list", "open groups with 8 B-frames", "MPEG-TS", "VP9", "mpeg4 AVI with B-frames"]
 )
@@ -21,6 +26,30 @@ def test_a_file_whose_packets_are_not_held_gives_the_same_frames(kind, coded, tr
     for indices in ([20, 3], [len(expected) - 1], range(len(expected)), [0]):
         assert (reader.read(indices).frames == expected[list(indices)]).all()
     assert reader.scan() == 0
+
+
+@pytest.mark.parametrize(
+    "kind", ["short groups", "edit list", "open groups with 8 B-frames", "MPEG-TS", "VP9", "mpeg4 AVI with B-frames"]
+)
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.99])
+def test_a_long_file_that_is_read_onwards_in_parts_gives_the_same_frames(kind, share, coded, true_frames):
+    path, expected = coded(kind), true_frames(kind)
+    reader = PyAVDecoder(held_bytes=int(share * packet_bytes(path))).open(str(path))
+    assert reader._stream.packets._held is None
+    for start in [*range(0, len(expected), 4), 0, 8, 2]:  # neighbours overlap; then back to the start
+        indices = range(start, min(start + 9, len(expected)))
+        assert (reader.read(indices).frames == expected[list(indices)]).all()
+
+
+def test_a_long_file_that_is_read_onwards_is_gone_through_once(coded, monkeypatch):
+    path = coded("short groups")
+    reader, opened = PyAVDecoder(held_bytes=packet_bytes(path) - 1).open(str(path)), []
+    monkeypatch.setattr(packets, "open_video", lambda path: (opened.append(path), open_video(path))[1])
+    for start in range(0, NUM_FRAMES - 8, 4):
+        reader.read(range(start, start + 9))
+    assert len(opened) == 1
+    reader.read([0])
+    assert len(opened) == 2
 
 
 def test_a_damaged_file_whose_packets_are_not_held_is_concealed_alike(damaged):
