@@ -87,7 +87,13 @@ def _write_torch_export(network: Network, facts: ExportedFacts, path: Path) -> N
 
 def _load_torch_export(path: Path, network: Network) -> Run:
     del network
-    return cast(Run, torch.export.load(path).module())
+    module = torch.export.load(path).module()
+
+    def run(batch: Tensor) -> Tensor:  # a plain function: nobody may put this module in training or evaluation
+        logits: Tensor = module(batch)
+        return logits
+
+    return run
 
 
 def _write_onnx(network: Network, facts: ExportedFacts, path: Path) -> None:

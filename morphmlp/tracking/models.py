@@ -21,6 +21,9 @@ with warnings.catch_warnings():
     from mlflow.pyfunc import load_model, save_model
     from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+# It would have a signature of its own there; the hints are left out on purpose, see `PathModel.predict`.
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method", category=UserWarning)
+
 _NEEDED = ("torch", "av", "mlflow", "pyarrow", "pandas", "numpy", "safetensors")
 """Packages whose versions a logged model names, besides this one."""
 _NEEDED_BY_PACKAGE = ("einops", "jaxtyping", "pydantic", "pyyaml", "scipy", "pillow", "simplejpeg")
