@@ -12,6 +12,7 @@ looked at as the test does it, by the same code.
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import click
@@ -88,7 +89,7 @@ def main(
             json=json,
             annotate=annotate,
         ),
-        stdin=sys.stdin.buffer,
+        stdin=BytesIO() if sys.stdin is None else sys.stdin.buffer,
     )
 
 

@@ -11,10 +11,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL.Image import Image
 
-from morphmlp.data.datasets.video_folder import without_extension
+from morphmlp.data.datasets.video_folder import is_text, without_extension
 from morphmlp.data.decoding.isolation.isolated import IsolatedReader
 from morphmlp.data.decoding.protocol import Frames, VideoInfo
 from morphmlp.data.decoding.sources import is_image
+from morphmlp.data.decoding.stored_frames.frame_names import shown
 from morphmlp.errors import ConfigError
 from morphmlp.evaluation.video_model import VideoModel
 from morphmlp.files import atomic_file
@@ -42,6 +43,8 @@ class Annotations:
         """
         self._target, self._is_file = target, target.suffix.lower() in (_VIDEO, _IMAGE) and not target.is_dir()
         self._taken: set[str] = set()
+        if not is_text(str(target)):
+            raise ConfigError([f"{_OPTION}: {shown(str(target))}: isn't UTF-8 text; name another place"])
         if not self._is_file:
             writable_folder(target, _OPTION)
             return
@@ -64,7 +67,7 @@ class Annotations:
             if place.suffix.lower() != ending:
                 raise ConfigError([f"{_OPTION}: {place}: {'an image' if image else 'a video'} is written as {ending}"])
         else:
-            stem, number = without_extension(Path(path).name)[0], 1
+            stem, number = shown(without_extension(Path(path).name)[0]), 1  # FFmpeg takes names in UTF-8 alone
             name = stem
             while name in self._taken:
                 number += 1

@@ -47,6 +47,8 @@ def predict_files(arguments: PredictArguments, *, stdin: BinaryIO) -> None:
         MorphMLPError: Whatever the user can fix; files that can't be used, once the others are done.
     """
     with ExitStack() as opened:
+        if sys.stdout is None:  # another file that is opened would take its place
+            raise ConfigError(["standard output is closed; send it to /dev/null where nobody reads it"])
         terminal = LineOutput(sys.stdout.fileno(), "standard output")
         lines = None
         if arguments.json == STANDARD_INPUT:
@@ -65,6 +67,7 @@ def predict_files(arguments: PredictArguments, *, stdin: BinaryIO) -> None:
         predictor = _predictor(trained, arguments, progress)
         says = _Says(lines, None if lines is terminal else terminal, unit=predictor.unit)
         for path, fault in each_path(arguments.inputs, stdin, images=trained.config.clip.num_frames == 1):
+            says.next()
             try:
                 if fault:
                     raise DecodeError(fault)
@@ -145,17 +148,20 @@ class _Says:
         self._lines, self._terminal, self._unit = lines, terminal, unit
         self._count = self._broken = 0
 
-    def prediction(self, found: Prediction, windows: Sliding | None) -> None:
-        """One file's."""
+    def next(self) -> None:
+        """Another file is looked at."""
         self._count += 1
+
+    def prediction(self, found: Prediction, windows: Sliding | None) -> None:
+        """What was found of it."""
         if self._lines is not None:
             self._lines.line(json.dumps(found.plain() | {"path": shown(found.path)}))
         if self._terminal is not None:
             self._terminal.line("\n".join(_in_words(found, windows, self._unit)))
 
     def broken(self, path: str, reason: DecodeError) -> None:
-        """A file that can't be used."""
-        self._count, self._broken = self._count + 1, self._broken + 1
+        """It can't be used."""
+        self._broken += 1
         text = " ".join(str(reason).split())
         print(f"error: {shown(path)}: {text}", file=sys.stderr, flush=True)
         if self._lines is not None:

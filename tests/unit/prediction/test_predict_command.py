@@ -128,6 +128,20 @@ def test_an_annotated_video_has_every_frame_at_its_time_and_a_timeline_below(pre
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.mp4"]
 
 
+def test_a_name_that_is_not_text_is_written_in_text(predict, place, files, tmp_path):
+    path = os.fsdecode(os.fsencode(files) + b"/h\xf4tel.mp4")
+    code, _, errors = predict(path, *place.arguments(), "--annotate", tmp_path / "o")
+    assert (code, errors) == (0, [])
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["h\\xf4tel.mp4"]
+
+
+def test_closed_streams_are_no_defect(place, files):
+    command = [sys.executable, SCRIPT, "-", *place.arguments()]
+    done = subprocess.run(["sh", "-c", '"$@" <&- >&-', "sh", *command], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: standard output is closed; send it to /dev/null where nobody reads it\n"
+
+
 def test_several_annotated_files_go_into_a_folder(predict, place, files, tmp_path):
     code, _, _ = predict(
         files / "short.mp4",
