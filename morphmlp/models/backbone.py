@@ -23,8 +23,10 @@ from morphmlp.config.shapes import (
 )
 from morphmlp.config.values import BlockOrder, BlockSkip
 from morphmlp.errors import ConfigError
+from morphmlp.models import autocast
 from morphmlp.models.morphfc import FrameMorphFC, Mlp, SpatialMorphFC, TemporalMorphFC
 from morphmlp.models.network import Network
+from morphmlp.models.norm import LayerNorm
 from morphmlp.models.sizes import ALL_BRANCHES, INPUT_CHANNELS
 
 INIT_STD = 0.02
@@ -43,7 +45,7 @@ class Stem(nn.Module):
     def __init__(self, channels: int, *, image: bool) -> None:
         super().__init__()
         norm = nn.BatchNorm2d if image else nn.BatchNorm3d
-        self.autocast_format = torch.channels_last if image else torch.channels_last_3d
+        self.memory_format = torch.channels_last if image else torch.channels_last_3d
         self.from_conv = FROM_IMAGE_CONV if image else FROM_VIDEO_CONV
         self.proj1 = _halving_conv(
             INPUT_CHANNELS, channels // 2, image=image, time_kernel=3, time_stride=STEM_TEMPORAL_STRIDE
@@ -55,11 +57,10 @@ class Stem(nn.Module):
 
     def forward(self, clips: Float[Tensor, "b 3 *input"]) -> Float[Tensor, "b t h w c"]:
         """The map of the first stage, before its blocks."""
-        device = clips.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            # 16-bit convolutions are made for this order, and the blocks work in it. The weights keep theirs: AdamW's
-            # fused kernel pairs weights and moments by their place in memory.
-            clips = clips.contiguous(memory_format=self.autocast_format)
+        if autocast.is_on(clips) or clips.is_cpu:
+            # 16-bit convolutions and those of CPUs are made for this order, and the blocks work in it. The weights keep
+            # theirs: AdamW's fused kernel pairs weights and moments by their place in memory.
+            clips = clips.contiguous(memory_format=self.memory_format)
         x = self.act(self.norm1(self.proj1(clips)))
         y: Tensor = self.norm2(self.proj2(x))
         return rearrange(y, self.from_conv)
@@ -73,7 +74,7 @@ class Downsample(nn.Module):
         self.to_conv = TO_IMAGE_CONV if image else TO_VIDEO_CONV
         self.from_conv = FROM_IMAGE_CONV if image else FROM_VIDEO_CONV
         self.proj = _halving_conv(channels_in, channels_out, image=image)
-        self.norm = nn.LayerNorm(channels_out)
+        self.norm = LayerNorm(channels_out)
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h2 w2 d"]:
         """The next stage's map, before its blocks."""
@@ -107,11 +108,11 @@ class Block(nn.Module):
         self.order = order
         self.skip = skip
         if temporal is not None:
-            self.t_norm1 = nn.LayerNorm(channels)
+            self.t_norm1 = LayerNorm(channels)
         self.t_fc = temporal
-        self.norm1 = nn.LayerNorm(channels)
+        self.norm1 = LayerNorm(channels)
         self.fc = spatial
-        self.norm2 = nn.LayerNorm(channels)
+        self.norm2 = LayerNorm(channels)
         self.mlp = Mlp(channels, hidden, channels)
         self.drop_path_rate = drop_path_rate
 
@@ -127,28 +128,27 @@ class Block(nn.Module):
         self, x: Float[Tensor, "b t h w c"], kept: Float[Tensor, "2 b 1 1 1 1"] | None = None
     ) -> Float[Tensor, "b t h w c"]:
         """The map after this block; `kept` is what `draw_kept` gave."""
+        spatial, channel = (None, None) if kept is None else kept
         if self.t_fc is None:
-            y = x + self._spatial(x, kept)
+            y = _plus(x, self._spatial(x), spatial)
         elif self.order == "parallel":
-            y = x + self._temporal(x) + self._spatial(x, kept)
+            y = _plus(x + self._temporal(x), self._spatial(x), spatial)
         elif self.order == "temporal_first":
             u = x + self._temporal(x)
-            y = (x if self.skip == "published" else u) + self._spatial(u, kept)
+            y = _plus(x if self.skip == "published" else u, self._spatial(u), spatial)
         else:
-            u = x + self._spatial(x, kept)
+            u = _plus(x, self._spatial(x), spatial)
             y = (x if self.skip == "published" else u) + self._temporal(u)
-        channel = self.mlp(self.norm2(y))
-        z: Tensor = y + (channel if kept is None else channel * kept[1])
-        return z
+        return _plus(y, self.mlp(self.norm2(y)), channel)
 
     def _temporal(self, x: Tensor) -> Tensor:
         assert self.t_fc is not None
         y: Tensor = self.t_fc(self.t_norm1(x))
         return y
 
-    def _spatial(self, x: Tensor, kept: Tensor | None) -> Tensor:
+    def _spatial(self, x: Tensor) -> Tensor:
         y: Tensor = self.fc(self.norm1(x))
-        return y if kept is None else y * kept[0]
+        return y
 
 
 class Backbone(Network):
@@ -251,7 +251,7 @@ class MorphMLP(Backbone):
 
     def __init__(self, config: ModelConfig, *, num_frames: int, crop_size: int) -> None:
         super().__init__(config, num_frames=num_frames, crop_size=crop_size)
-        self.norm = nn.LayerNorm(config.embed_dims[-1])
+        self.norm = LayerNorm(config.embed_dims[-1])
         self.head = nn.Linear(config.embed_dims[-1], config.num_classes)
         self.reset_parameters()
 
@@ -275,6 +275,11 @@ def drop_path_rates(rate: float, depths: tuple[int, ...]) -> tuple[float, ...]:
     """Stochastic depth of every block: linear from 0 at the first to `rate` at the last."""
     total = sum(depths)
     return tuple(rate * block / max(total - 1, 1) for block in range(total))
+
+
+def _plus(x: Tensor, branch: Tensor, kept: Tensor | None) -> Tensor:
+    """The residual sum with a branch that drop path scales by `kept`, in one pass over the maps."""
+    return x + branch if kept is None else torch.addcmul(x, branch, kept.to(branch.dtype))
 
 
 def _stage_blocks(config: ModelConfig, chunks: Chunks, *, tokens: int | None) -> nn.ModuleList:

@@ -19,6 +19,7 @@ from morphmlp.config.values import Part
 from morphmlp.models.build import build_network
 from morphmlp.models.parts import freeze, training_mode
 from morphmlp.models.planned_cost import BATCH_NORM_MACS, LAYER_NORM_MACS, ModelCost
+from morphmlp.models.published_form import as_published
 
 SHARE_IN_16_BIT = 0.6
 """Of the fp32 bytes that 16-bit arithmetic keeps for the backward pass: half, and what norms keep in fp32 next to it
@@ -45,7 +46,7 @@ def model_cost(
         model = build_network(config, num_frames=num_frames, crop_size=crop_size, segmentation=segmentation)
         size = view_size or crop_size
         view = torch.empty(1, *model.input_shape[:-2], size, size)
-    return _counted(model, view)
+    return _counted(as_published(model), view)  # whose arithmetic papers count
 
 
 def _counted(module: nn.Module, inputs: object) -> ModelCost:

@@ -16,6 +16,8 @@ from torch.nn import functional
 from morphmlp.config.shapes import NUM_STAGES, Chunks
 from morphmlp.config.values import Branch
 from morphmlp.models.sizes import ALL_BRANCHES, REWEIGHT_REDUCTION
+from morphmlp.models.tiling import Tiling
+from morphmlp.models.weighted_branches import TokenBranch, weighted_branches
 
 # The frame as a line of tokens, row after row or column after column; each pattern above its inverse.
 TO_ROWS = "b t h w c -> b t (h w) c"
@@ -40,8 +42,8 @@ TO_COLUMN_WINDOWS = "b t (i p) (j q) (g s) -> b t i j g (q p s)"
 FROM_COLUMN_WINDOWS = "b t i j g (q p s) -> b t (i p) (j q) (g s)"
 
 # All time steps of one place.
-TO_TIME = "b t h w (g s) -> b g h w (t s)"
-FROM_TIME = "b g h w (t s) -> b t h w (g s)"
+TO_TIME = "b t h w (g s) -> b h w g (t s)"
+FROM_TIME = "b h w g (t s) -> b t h w (g s)"
 
 
 class Mlp(nn.Module):
@@ -118,14 +120,9 @@ class SpatialMorphFC(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Mix tokens within each frame."""
-        branches: list[Tensor] = []
-        if self.mlp_h is not None:
-            branches.append(mix_chunks(x, self.mlp_h, chunks=self.chunks, groups=self.groups, by_columns=True))
-        if self.mlp_w is not None:
-            branches.append(mix_chunks(x, self.mlp_w, chunks=self.chunks, groups=self.groups))
-        if self.mlp_c is not None:
-            branches.append(self.mlp_c(x))
-        y: Tensor = self.proj(branch_sum(branches, self.reweight))
+        tokens = [(fc, by_columns) for fc, by_columns in ((self.mlp_h, True), (self.mlp_w, False)) if fc is not None]
+        mixed = mix(x, tokens, self.mlp_c, self.reweight, chunks=self.chunks, groups=self.groups)
+        y: Tensor = self.proj(mixed)
         return y
 
 
@@ -155,12 +152,9 @@ class FrameMorphFC(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Mix tokens within each frame."""
-        branches: list[Tensor] = []
-        if self.mlp_h is not None:
-            branches.append(mix_chunks(x, self.mlp_h, chunks=self.chunks, groups=self.chunks.length))
-        if self.mlp_c is not None:
-            branches.append(self.mlp_c(x))
-        y: Tensor = self.proj(branch_sum(branches, self.reweight))
+        tokens = [] if self.mlp_h is None else [(self.mlp_h, False)]
+        mixed = mix(x, tokens, self.mlp_c, self.reweight, chunks=self.chunks, groups=self.chunks.length)
+        y: Tensor = self.proj(mixed)
         return y
 
 
@@ -184,6 +178,27 @@ class TemporalMorphFC(nn.Module):
         mixed = self.mlp_t(rearrange(x, TO_TIME, g=self.groups))
         y: Tensor = self.proj(rearrange(mixed, FROM_TIME, t=self.tokens))
         return y
+
+
+def mix(
+    x: Float[Tensor, "b t h w c"],
+    tokens: Sequence[tuple[nn.Linear, bool]],
+    channel: nn.Linear | None,
+    reweight: Mlp | None,
+    *,
+    chunks: Chunks,
+    groups: int,
+) -> Float[Tensor, "b t h w c"]:
+    """The sum of the branches over tokens, each with whether it goes by columns, and of the one over channels."""
+    if reweight is not None:
+        tilings = [Tiling.of(chunks, *x.shape[2:4], groups=groups, by_columns=by_columns) for _, by_columns in tokens]
+        known = [TokenBranch(tiling, fc) for tiling, (fc, _) in zip(tilings, tokens, strict=True) if tiling is not None]
+        if len(known) == len(tokens):
+            return weighted_branches(x, known, channel, reweight)
+    branches = [mix_chunks(x, fc, chunks=chunks, groups=groups, by_columns=by_columns) for fc, by_columns in tokens]
+    if channel is not None:
+        branches.append(channel(x))
+    return branch_sum(branches, reweight)
 
 
 def _reweight(channels: int, *, branches: int) -> Mlp | None:

@@ -55,7 +55,7 @@ def test_time_meets_in_one_group_and_comes_back(times, groups, channels):
     x = numbered(2, times, 2, 3, groups * channels)
     y = rearrange(x, morphfc.TO_TIME, g=groups)
     for t, g, s in product(range(times), range(groups), range(channels)):
-        assert y[:, g, :, :, t * channels + s].equal(x[:, t, :, :, g * channels + s])
+        assert y[:, :, :, g, t * channels + s].equal(x[:, t, :, :, g * channels + s])
     assert rearrange(y, morphfc.FROM_TIME, t=times).equal(x)
 
 

@@ -76,12 +76,12 @@ def test_drop_path_draws_do_not_depend_on_the_precision(kind):
 
 
 @pytest.mark.parametrize("temporal", ["mixed", "none"])
-def test_16_bit_convolutions_work_channels_last_and_their_weights_stay_as_they_are(temporal):
+@pytest.mark.parametrize("in_16_bit", [False, True])
+def test_convolutions_work_channels_last_and_their_weights_stay_as_they_are(temporal, in_16_bit):
     model = tiny(temporal=temporal)
     shape = model.input_shape
     x = torch.randn(2, *shape)
-    assert not model.patch_embed1(x).is_contiguous()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=in_16_bit):
         assert model.patch_embed1(x).is_contiguous()
         model(x).sum().backward()
     for module in model.modules():
