@@ -1,5 +1,6 @@
 """LayerNorm that keeps the kind of its input under autocast."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,6 +14,8 @@ class LayerNorm(nn.LayerNorm):
         """Normalise the last axis."""
         if not autocast.is_on(x):
             return super().forward(x)
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        weight, bias = self.weight, self.bias
+        if x.is_cuda and not torch.compiler.is_compiling():  # whose kernel takes one kind
+            weight, bias = weight.to(x.dtype), bias.to(x.dtype)
         with autocast.switched_off(x):
             return functional.layer_norm(x, self.normalized_shape, weight, bias, self.eps)

@@ -44,7 +44,7 @@ def weighted_branches(
     x, frame = (x, x.mean(dim=1, keepdim=True, dtype=_exact(x))) if traced else _MeanFrame.apply(x)
     count = len(tokens) + (channel is not None)
     scores = rearrange(reweight(pooled_sum(frame, tokens, channel)), "b (c k) -> k b c", k=count)
-    weights = scores.softmax(dim=0, dtype=_exact(x)).to(x.dtype)
+    weights = scores.softmax(dim=0, dtype=_exact(x))
     with autocast.switched_off(x):
         linears = [*(branch.fc for branch in tokens), *([] if channel is None else [channel])]
         parameters = [parameter.to(x.dtype) for fc in linears for parameter in (fc.weight, fc.bias)]
@@ -95,13 +95,14 @@ def _sum_of(x: Tensor, weights: Tensor, tilings: Sequence[Tiling], parameters: S
         total = scaled if total is None else total + scaled
     assert total is not None
     if len(parameters) == 2 * len(tilings):
-        return total
+        return total.to(x.dtype)
     weight, bias = parameters[-2:]
     shares = weights[-1]
     if not _scaled_weights_pay(x):
-        return total + nn.functional.linear(x, weight, bias) * rearrange(shares, "b c -> b 1 1 1 c")
-    total = total + rearrange(shares * bias, "b c -> b 1 1 1 c")
-    scaled_weight = rearrange(shares, "b c -> b c 1") * weight
+        total = total + nn.functional.linear(x, weight, bias) * rearrange(shares, "b c -> b 1 1 1 c")
+        return total.to(x.dtype)
+    total = (total + rearrange(shares * bias, "b c -> b 1 1 1 c")).to(x.dtype)
+    scaled_weight = (rearrange(shares, "b c -> b c 1") * weight).to(x.dtype)
     summed = torch.baddbmm(total.flatten(1, 3), x.flatten(1, 3), scaled_weight.transpose(1, 2))
     return summed.view(x.shape)
 
@@ -144,7 +145,7 @@ class _WeightedSum(Function):
             else:
                 torch.mul(branch, shares, out=places)
         if by_clip:
-            scaled = rearrange(weights[-1], "b c -> b c 1") * parameters[-2]
+            scaled = (rearrange(weights[-1], "b c -> b c 1") * parameters[-2]).to(x.dtype)
             total.flatten(1, 3).baddbmm_(x.flatten(1, 3), scaled.transpose(1, 2))
         elif with_channel:
             channel = torch.addmm(parameters[-1], x.flatten(0, 3), parameters[-2].t()).view(x.shape)
@@ -164,7 +165,7 @@ class _WeightedSum(Function):
         # Biases see the same at every time step.
         frame = gradient.sum(dim=1, keepdim=True, dtype=_exact(x))
         of_x = torch.empty_like(x)
-        of_weights = torch.empty_like(weights, dtype=_exact(x))
+        of_weights = torch.empty_like(weights)
         of_parameters: list[Tensor] = []
         for index, tiling in enumerate(tilings):
             rows, mixed = kept[2 * index : 2 * index + 2]
@@ -181,7 +182,7 @@ class _WeightedSum(Function):
             maps = x, gradient, of_x, *kept[2 * len(tilings) :]
             of_weights[-1], *of_channel = step(maps, frame.sum(dim=(1, 2, 3)), weights[-1], *parameters[-2:])
             of_parameters += of_channel
-        return of_x, of_weights.to(weights.dtype), None, *of_parameters
+        return of_x, of_weights, None, *of_parameters
 
 
 def _scaled_channel_backward(
@@ -196,7 +197,7 @@ def _scaled_channel_backward(
     by_clip = torch.bmm(gradient.transpose(1, 2), x)
     of_shares = (by_clip * weight).sum(dim=2, dtype=total.dtype) + total * bias
     columns = rearrange(shares, "b c -> b c 1")
-    of_x.baddbmm_(gradient, columns * weight)
+    of_x.baddbmm_(gradient, (columns * weight).to(x.dtype))
     return of_shares, (by_clip * columns).sum(dim=0), (total * shares).sum(dim=0)
 
 
@@ -206,6 +207,6 @@ def _channel_backward(
     """As `_scaled_channel_backward`, of a branch that was scaled itself; it is the last of `maps`."""
     x, gradient, of_x, branch = maps
     of_shares = (gradient * branch).sum(dim=(1, 2, 3), dtype=total.dtype)
-    of_branch = (gradient * rearrange(shares, "b c -> b 1 1 1 c")).flatten(0, 3)
+    of_branch = torch.mul(gradient, rearrange(shares, "b c -> b 1 1 1 c"), out=torch.empty_like(gradient)).flatten(0, 3)
     of_x.flatten(0, 3).addmm_(of_branch, weight)
     return of_shares, of_branch.t() @ x.flatten(0, 3), (total * shares).sum(dim=0)

@@ -1,0 +1,117 @@
+"""Bytes and kernels of a training step, counted operation by operation on tensors without data: no clock, no GPU.
+
+Each operation reads its operands and writes its results, as eager PyTorch does with maps that no cache holds. Views
+move nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from morphmlp.config import ModelConfig
+from morphmlp.models.build import build_network
+from morphmlp.models.published_form import as_published
+
+WRITE_ONLY = ("copy_", "zero_", "fill_")
+"""Operations that don't read what they change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """What a forward and a backward pass move."""
+
+    bytes: int
+    """Read and written."""
+    kernels: int
+    """Operations that move anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBytes:
+    """A training step of a network without its optimiser."""
+
+    step: Moved
+    """All of it."""
+    blocks: Sequence[Moved]
+    """One block of each stage."""
+
+
+def step_bytes(
+    config: ModelConfig, *, num_frames: int, crop_size: int, clips: int, in_16_bit: bool, published: bool = False
+) -> StepBytes:
+    """Count a step of so many clips; `published`: with the steps of the published source.
+
+    Raises:
+        ConfigError: The sizes don't fit together.
+    """
+    with torch.device("meta"):  # where no weights are drawn
+        network = build_network(config, num_frames=num_frames, crop_size=crop_size)
+    network.to_empty(device="cpu").train()
+    if published:
+        as_published(network)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        inputs: dict[int, Tensor] = {}
+        for stage, blocks in enumerate(network.stage_blocks()):
+            blocks[-1].register_forward_pre_hook(lambda _, given, stage=stage: inputs.update({stage: given[0]}))
+        step = _counted(network, torch.empty(clips, *network.input_shape), in_16_bit=in_16_bit)
+        counted = [
+            _counted(blocks[-1], inputs[stage].detach().requires_grad_(), in_16_bit=in_16_bit)
+            for stage, blocks in enumerate(network.stage_blocks())
+        ]
+    return StepBytes(step=step, blocks=counted)
+
+
+def _counted(module: nn.Module, x: Tensor, *, in_16_bit: bool) -> Moved:
+    counter = _ByteCounter()
+    with counter:
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_16_bit):
+            y = module(x)
+        torch.autograd.backward(y, torch.empty_like(y))
+    return Moved(bytes=counter.bytes, kernels=counter.kernels)
+
+
+class _ByteCounter(TorchDispatchMode):
+    """Adds up operands and results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.kernels = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
+    ) -> object:
+        results = func(*args, **(kwargs or {}))
+        written = list(_tensors(results))
+        read = list(_tensors((args, kwargs)))
+        name = func.overloadpacket.__name__
+        changed = name.endswith("_") or "out" in (kwargs or {})
+        storages = {tensor.untyped_storage()._cdata for tensor in read}
+        fresh = [tensor for tensor in written if tensor.untyped_storage()._cdata not in storages]
+        if name.startswith("empty") or name.startswith("new_empty") or not (fresh or changed):
+            return results
+        if name in WRITE_ONLY:
+            read = read[1:]
+        elif "out" in (kwargs or {}):
+            read = list(_tensors(args))
+        self.bytes += sum(map(_bytes, read)) + sum(map(_bytes, written))
+        self.kernels += 1
+        return results
+
+
+def _tensors(values: object) -> Iterator[Tensor]:
+    return (cast(Tensor, leaf) for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Of its numbers, those that a broadcast repeats once."""
+    count = 1
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        count *= 1 if stride == 0 else size
+    return count * tensor.element_size()
