@@ -14,7 +14,8 @@ class LayerNorm(nn.LayerNorm):
         """Normalise the last axis."""
         if not autocast.is_on(x):
             return super().forward(x)
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
         if x.is_cuda and not torch.compiler.is_compiling():  # whose kernel takes one kind
             weight, bias = weight.to(x.dtype), bias.to(x.dtype)
         with autocast.switched_off(x):

@@ -4,6 +4,7 @@ The same parameters, the same function; each step reads and writes whole maps. B
 again to be weighted; norms give fp32 under autocast; columns are gathered in two copies.
 """
 
+from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import TypeVar, cast
 
@@ -23,7 +24,7 @@ FROM_TIME = "b g h w (t s) -> b t h w (g s)"
 
 def as_published(network: Network) -> Network:
     """The same module, whose layers run as published from now on."""
-    forwards = {
+    forwards: Mapping[type[nn.Module], Callable[..., Tensor]] = {
         SpatialMorphFC: _spatial,
         FrameMorphFC: _frame,
         TemporalMorphFC: _temporal,

@@ -6,7 +6,7 @@ move nothing.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,11 +76,11 @@ def _counted(module: nn.Module, x: Tensor, *, in_16_bit: bool) -> Moved:
     return Moved(bytes=counter.bytes, kernels=counter.kernels)
 
 
-class _ByteCounter(TorchDispatchMode):
+class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up operands and results."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
         self.kernels = 0
 
@@ -106,7 +106,7 @@ class _ByteCounter(TorchDispatchMode):
 
 
 def _tensors(values: object) -> Iterator[Tensor]:
-    return (cast(Tensor, leaf) for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
 def _bytes(tensor: Tensor) -> int:

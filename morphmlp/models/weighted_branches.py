@@ -64,8 +64,9 @@ def pooled_sum(
         for tiling, fc in tokens:
             # The mean over a chunk's places of what the layer makes is what the mean of its rows makes.
             size = frame.shape[-1] // tiling.groups
-            weight = reduce(fc.weight.to(frame), "(l s) i -> s i", "mean", s=size)
-            bias = reduce(fc.bias.to(frame), "(l s) -> s", "mean", s=size)
+            # Not by einops, which keeps a list of the kinds that it has seen: compiled code would be compiled anew.
+            weight = fc.weight.to(frame).view(-1, size, fc.in_features).mean(dim=0)  # (l s) i -> s i
+            bias = fc.bias.to(frame).view(-1, size).mean(dim=0)
             mean = nn.functional.linear(tiling.places(frame), weight, bias)
             means.append(rearrange(mean, "b g s -> b (g s)"))
         if channel is not None:
@@ -116,7 +117,7 @@ class _MeanFrame(Function):
         return x.view_as(x), x.mean(dim=1, keepdim=True, dtype=_exact(x))
 
     @staticmethod
-    def backward(ctx: Any, of_map: Tensor | None, of_mean: Tensor | None) -> Tensor | None:  # type: ignore[override]
+    def backward(ctx: Any, of_map: Tensor | None, of_mean: Tensor | None) -> Tensor | None:
         if of_map is None or of_mean is None:
             raise AssertionError("the map and its mean are used together")
         return torch.add(of_map, of_mean.to(of_map.dtype), alpha=1 / of_map.shape[1])
@@ -156,7 +157,7 @@ class _WeightedSum(Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weights, *others = ctx.saved_tensors
         tilings: tuple[Tiling, ...] = ctx.tilings
         count = len(ctx.needs_input_grad) - 3
