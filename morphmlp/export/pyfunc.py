@@ -1,5 +1,7 @@
 """A network that classifies as a model of MLflow, which brings this package along: paths in, names out."""
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,8 @@ from morphmlp.export.parity import BATCH_SIZES, Parity, seeded_pixels
 
 _TOOLS = ("benchmarks", "drill", "__pycache__")
 """What no model needs: tools of the repository."""
+_PACKAGE_BYTES = 4 * 2**20
+"""This package and MLflow's own files, with some room."""
 _VIDEO_FRAMES = 24
 """Frames of a seeded video; a clip that reaches further repeats the last one."""
 
@@ -34,7 +38,9 @@ def write_pyfunc(
 
     Raises:
         ExportError: It can't read what it is tried on.
+        OSError: The disk hasn't the space.
     """
+    _require_space(folder, weights)
     from morphmlp.tracking.models import load_path_model, save_path_model  # noqa: PLC0415 (seconds)
 
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as scratch:
@@ -61,6 +67,13 @@ def write_pyfunc(
             largest = max(largest, *(float(np.abs(right).max()) for right, _ in pairs))
         (place / FILES["pyfunc"]).rename(folder / FILES["pyfunc"])
     return Parity(differences=differences, largest_logit=largest)
+
+
+def _require_space(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """MLflow copies all that it is given, and reports a disk that gets full meanwhile in errors of many kinds."""
+    needed = 2 * (sum(value.nbytes for value in weights.values()) + _PACKAGE_BYTES)
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _logits(model: VideoModel, path: str) -> np.ndarray:

@@ -279,13 +279,14 @@ def test_a_model_that_is_not_the_network_is_not_handed_over(weights, command, mo
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_is_one_line_and_leaves_no_folder(weights, command, tmp_path):
+@pytest.mark.parametrize("form", ["safetensors", "pyfunc"])
+def test_a_full_disk_is_one_line_and_leaves_no_folder(form, weights, command, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=False).returncode:
         pytest.skip("no disk can be mounted here")
     try:
-        done = command(*weights("video"), "--to", "safetensors", "--output", "disk/out")
+        done = command(*weights("video"), "--to", form, "--output", "disk/out")
         assert (done.returncode, done.stdout) == (2, "")
         full = f"error: {disk}/out: No space left on device; the same command continues once that is fixed\n"
         assert done.stderr == full
