@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from morphmlp.models.cost import activation_bytes, model_cost
 from morphmlp.models.planned_cost import planned_cost
 from morphmlp.models.presets import PRESETS
+from morphmlp.models.published_form import as_published
 
 SIZES = {"num_frames": 1, "crop_size": 512}
 PUBLISHED_FPN = replace(FPN, decoder_channels=128)
@@ -59,7 +60,7 @@ def test_any_view_costs_what_is_counted(segmentation, view):
 
 
 def test_convolutions_and_linear_layers_cost_what_torch_counts_on_the_cpu():
-    model = network(FPN).eval()
+    model = as_published(network(FPN)).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(images(1))
     cost = model_cost(MODEL, num_frames=1, crop_size=CROP, segmentation=FPN)
