@@ -15,6 +15,7 @@
     python pipelines/benchmark.py train-step                what a run adds to a step of a plain loop
     python pipelines/benchmark.py shared-cores              what workers on one machine's CPUs cost each other
     python pipelines/benchmark.py step-variants             what 16-bit arithmetic, compilation, recomputation do to it
+    python pipelines/benchmark.py step-bytes                what it moves, against the published order of steps
     python pipelines/benchmark.py chunk-shapes              what images cost whose maps the chunks don't divide
     python pipelines/benchmark.py checkpoint-stall          what a checkpoint of the S model delays training by
 
@@ -316,6 +317,21 @@ def step_variants(
         f"steps, on {found.device}"
     )
     write_json(json, found)
+
+
+@main.command()
+@click.option("--config", default=DEMO, help="experiment file")
+@click.option("--clips", type=COUNT, default=16, help="clips of a step")
+@json_option
+def step_bytes(*, config: str, clips: int, json: Path | None) -> None:
+    """Bytes and kernels of a step, counted without a clock or a GPU, against the published order of steps."""
+    from morphmlp.benchmarks.step_bytes import bytes_table, compare_bytes
+    from morphmlp.config import load_config
+
+    found = compare_bytes(load_config(config), clips=clips)
+    print(bytes_table(found))
+    print(f"forward and backward of {clips} clips in eager mode, every operation's operands and results")
+    write_json(json, {"clips": clips, "parts": [asdict(row) for row in found]})
 
 
 @main.command()

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from morphmlp.config import ModelConfig
+from morphmlp.config import ExperimentConfig
 from morphmlp.models.build import build_network
 from morphmlp.models.published_form import as_published
 
@@ -42,16 +43,59 @@ class StepBytes:
     """One block of each stage."""
 
 
-def step_bytes(
-    config: ModelConfig, *, num_frames: int, crop_size: int, clips: int, in_16_bit: bool, published: bool = False
-) -> StepBytes:
-    """Count a step of so many clips; `published`: with the steps of the published source.
+@dataclass(frozen=True, kw_only=True)
+class ComparedBytes:
+    """A part of a step, or all of it, against the published order of steps."""
 
-    Raises:
-        ConfigError: The sizes don't fit together.
-    """
+    arithmetic: str
+    part: str
+    present: Moved
+    published: Moved
+
+
+def compare_bytes(config: ExperimentConfig, *, clips: int) -> list[ComparedBytes]:
+    """Count a step of so many clips as it is and in the published order of steps, in fp32 and in 16 bit."""
+    rows = []
+    for arithmetic, in_16_bit in (("fp32", False), ("16 bit", True)):
+        present, published = (
+            _named(step_bytes(config, clips=clips, in_16_bit=in_16_bit, published=published))
+            for published in (False, True)
+        )
+        rows += [
+            ComparedBytes(arithmetic=arithmetic, part=part, present=moved, published=published[part])
+            for part, moved in present.items()
+        ]
+    return rows
+
+
+def bytes_table(rows: Sequence[ComparedBytes]) -> str:
+    """A line for each part."""
+    cells = [
+        (
+            row.arithmetic,
+            row.part,
+            f"{row.present.bytes / 1e9:.3g}",
+            f"{row.published.bytes / 1e9:.3g}",
+            f"{row.present.bytes / row.published.bytes:.3f}",
+            row.present.kernels,
+            row.published.kernels,
+        )
+        for row in rows
+    ]
+    headers = ("arithmetic", "part", "GB", "published: GB", "ratio", "kernels", "published: kernels")
+    align = ("left", "left", *["right"] * 5)
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def _named(found: StepBytes) -> dict[str, Moved]:
+    return {"step": found.step, **{f"block of stage {n}": block for n, block in enumerate(found.blocks, start=1)}}
+
+
+def step_bytes(config: ExperimentConfig, *, clips: int, in_16_bit: bool, published: bool = False) -> StepBytes:
+    """Count a step of so many clips; `published`: in the order of steps of the published source."""
+    clip = config.clip
     with torch.device("meta"):  # where no weights are drawn
-        network = build_network(config, num_frames=num_frames, crop_size=crop_size)
+        network = build_network(config.model, num_frames=clip.num_frames, crop_size=clip.crop_size)
     network.to_empty(device="cpu").train()
     if published:
         as_published(network)
