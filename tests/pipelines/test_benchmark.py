@@ -69,7 +69,7 @@ print(images_table(found), json.dumps(dataclasses.asdict(found)), sep="\\n")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_images_are_measured_against_both_loaders_in_a_tiny_run(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", TINY, str(tmp_path)], capture_output=True, text=True, check=False, timeout=230, cwd=ROOT
@@ -97,7 +97,7 @@ print(scenes_table(found), json.dumps(dataclasses.asdict(found)), sep="\\n")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_crops_with_label_maps_are_measured_against_opencv_in_a_tiny_run(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", TINY_SCENES, str(tmp_path)],

@@ -37,7 +37,8 @@ def test_runs_are_never_kept_over_others(tmp_path):
 @pytest.mark.parametrize(
     ("stops", "steps"),  # 7 an epoch, with a checkpoint every 5
     [
-        pytest.param(["worker-killed", "controller-killed", "full-disk-at-end"], 21, marks=pytest.mark.slow),
+        pytest.param(["worker-killed"], 14, marks=pytest.mark.slow),
+        pytest.param(["controller-killed", "full-disk-at-end"], 21, marks=pytest.mark.long),
         pytest.param(
             ["driver-killed", "sigterm", "sighup", "lost-log", "full-disk", "truncated-checkpoint"],
             42,
@@ -45,7 +46,7 @@ def test_runs_are_never_kept_over_others(tmp_path):
         ),
         pytest.param(["helpers-killed", "decoding-killed"], 28, marks=pytest.mark.long),
     ],
-    ids=["some", "others", "helpers"],
+    ids=["worker", "controller", "others", "helpers"],
 )
 def test_runs_that_are_stopped_end_as_if_nothing_had_happened(stops, steps, tmp_path):
     arguments = ("--stops", ",".join(stops), "--steps", steps, "--json", tmp_path / "drill.json")

@@ -17,7 +17,7 @@ from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.record import Tags
 from morphmlp.tracking import read_runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 SWEEP = """
