@@ -1,0 +1,182 @@
+"""Commands of benchmark.py that measure a network's step, its parts and what delays it."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from pydantic import JsonValue
+
+from morphmlp.cli import A_PATH, COUNT, json_option, write_json
+
+DEMO = "experiments/demo/morphmlp_demo.yaml"
+
+
+@click.command()
+@click.option("--config", default=DEMO, help="experiment file")
+@click.option("--rounds", type=COUNT, default=20, help="rounds of each side")
+@click.option("--steps", type=COUNT, help="steps of a round, one report each; by default the experiment's")
+@click.option("--clips", type=COUNT, help="clips of a step, in one micro-batch; by default the experiment's")
+@json_option
+def train_step(*, config: str, rounds: int, steps: int | None, clips: int | None, json: Path | None) -> None:
+    """A step of a run under Ray Train against one of a plain loop."""
+    from morphmlp.benchmarks.ray_train_step import compare_train_step
+    from morphmlp.cluster.ray_cluster import ray_session
+    from morphmlp.config import load_config
+
+    shorter: dict[str, JsonValue] = {}
+    if clips is not None:
+        shorter |= {f"train.{size}_batch_size": clips for size in ("global", "micro")}
+        shorter |= {"augment.repeats": 1}
+    if steps is not None:
+        shorter["execution.report_every_steps"] = steps
+    experiment = load_config(config, {"cluster.num_workers": 1, **shorter})
+    print(f"{rounds} rounds with {config}, one worker", file=sys.stderr)
+    with ray_session(experiment.cluster, experiment.ingest, micro_batches=1) as placement:
+        result = compare_train_step(experiment, placement, rounds=rounds)
+    print(
+        f"a run's step takes {result.ratio:.3f} times that of a plain loop in a script ({1000 * result.run_step_s:.1f} "
+        f"ms against {1000 * result.script_step_s:.1f} ms), {result.loop_ratio:.3f} times that of the plain loop in "
+        f"the same process ({1000 * result.plain_step_s:.1f} ms), on {result.device} in {result.precision}; "
+        f"medians of {result.rounds} interleaved rounds of {result.steps_per_round} steps, one report each"
+    )
+    write_json(json, result)
+
+
+@click.command()
+@click.option("--config", default=DEMO, help="experiment file")
+@click.option("--micro-batch", type=COUNT, help="videos of a micro-batch; by default the experiment's")
+@click.option("--rounds", type=COUNT, default=10, help="rounds of each side")
+@click.option("--steps", type=COUNT, default=8, help="steps of a round, one micro-batch each")
+@json_option
+def shared_cores(*, config: str, micro_batch: int | None, rounds: int, steps: int, json: Path | None) -> None:
+    """What workers that compute on one machine's CPUs cost each other."""
+    from morphmlp.benchmarks.shared_cores import measure_shared_cores
+    from morphmlp.config import load_config
+
+    videos = micro_batch or load_config(config).train.micro_batch_size
+    sizes: dict[str, JsonValue] = {f"train.{size}_batch_size": videos for size in ("global", "micro")}
+    experiment = load_config(config, {"cluster.num_workers": 1, **sizes})
+    found = measure_shared_cores(experiment, rounds=rounds, steps=steps)
+    print(
+        f"a step of {found.micro_batch} videos takes {1000 * found.step_s:.1f} ms in one process alone; with "
+        f"{found.processes} at once each needs {found.contention:.3f} times the CPU time, and exchanging gradients "
+        f"takes {1000 * found.exchange_s:.1f} ms more; medians of {found.rounds} interleaved rounds of "
+        f"{found.steps_per_round} steps"
+    )
+    write_json(json, found)
+
+
+@click.command()
+@click.option("--config", default=DEMO, help="experiment file")
+@click.option("--rounds", type=COUNT, default=10, help="rounds of each variant")
+@click.option("--steps", type=COUNT, default=10, help="steps of a round")
+@click.option("--videos", type=COUNT, help="videos of a step; by default the experiment's")
+@click.option("--micro-batch", type=COUNT, help="videos of a micro-batch; by default the experiment's")
+@click.option("--threads", type=COUNT, default=1, help="threads of a step on CPUs")
+@json_option
+def step_variants(
+    *,
+    config: str,
+    rounds: int,
+    steps: int,
+    videos: int | None,
+    micro_batch: int | None,
+    threads: int,
+    json: Path | None,
+) -> None:
+    """A step with other arithmetic, with compiled and with recomputed blocks."""
+    import torch
+
+    from morphmlp.benchmarks.step_variants import compare_variants, variants_table
+
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shorter: dict[str, JsonValue] = {"train.micro_batch_size": micro_batch} if micro_batch else {}
+    if videos is not None:
+        shorter["train.global_batch_size"] = videos
+    found = compare_variants(
+        config,
+        shorter,
+        rounds=rounds,
+        steps=steps,
+        device=device,
+        log=lambda line: print(line, file=sys.stderr),
+    )
+    print(variants_table(found))
+    print(
+        f"{found.clips_per_step} clips a step, medians of {found.rounds} interleaved rounds of {found.steps_per_round} "
+        f"steps, on {found.device}"
+    )
+    write_json(json, found)
+
+
+@click.command()
+@click.option("--config", default=DEMO, help="experiment file")
+@click.option("--clips", type=COUNT, default=16, help="clips of a step")
+@json_option
+def step_bytes(*, config: str, clips: int, json: Path | None) -> None:
+    """Bytes and kernels of a step, counted without a clock or a GPU, against the published order of steps."""
+    from morphmlp.benchmarks.step_bytes import bytes_table, compare_bytes
+    from morphmlp.config import load_config
+
+    found = compare_bytes(load_config(config), clips=clips)
+    print(bytes_table(found))
+    print(f"forward and backward of {clips} clips in eager mode, every operation's operands and results")
+    write_json(json, {"clips": clips, "parts": [asdict(row) for row in found]})
+
+
+@click.command()
+@click.option("--preset", type=click.Choice(["t", "s", "b"]), default="s", help="published image model")
+@click.option("--size", type=COUNT, default=512, help="rows and columns of the images, pixels")
+@click.option("--images", type=COUNT, default=1, help="of them in a pass")
+@click.option("--rounds", type=COUNT, default=11, help="rounds of each way")
+@click.option("--threads", type=COUNT, default=1, help="threads on CPUs")
+@json_option
+def chunk_shapes(*, preset: str, size: int, images: int, rounds: int, threads: int, json: Path | None) -> None:
+    """A backbone on large images, by chunk shape, against as many pixels in crops of 224."""
+    import torch
+
+    from morphmlp.benchmarks.chunk_shapes import measure_chunk_shapes, shapes_table
+
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = torch.bfloat16 if device.type == "cuda" else torch.float32
+    found = measure_chunk_shapes(
+        f"morphmlp_{preset}_image", size=size, images=images, rounds=rounds, device=device, precision=precision
+    )
+    print(shapes_table(found))
+    print(f"forward passes of {images} images of {size} px, {rounds} interleaved rounds, {device}, {precision}")
+    write_json(json, [asdict(cost) for cost in found])
+
+
+@click.command()
+@click.option("--preset", type=click.Choice(["s", "b"]), default="s", help="published model, 16x4")
+@click.option("--clips", type=COUNT, default=1, help="clips of a step")
+@click.option("--rounds", type=COUNT, default=3, help="checkpoints")
+@click.option("--steps", type=COUNT, default=2, help="steps before each of them")
+@click.option("--threads", type=COUNT, default=1, help="threads of a step on CPUs")
+@click.option("--storage", type=A_PATH, help="folder to write to; by default where temporary files are")
+@json_option
+def checkpoint_stall(
+    *, preset: str, clips: int, rounds: int, steps: int, threads: int, storage: Path | None, json: Path | None
+) -> None:
+    """What a checkpoint delays training by, in steps."""
+    import torch
+
+    from morphmlp.benchmarks.checkpoint_stall import measure_stall, stall_config
+
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = stall_config(preset, clips=clips)
+    print(f"{rounds} checkpoints of {config.name} on {device}", file=sys.stderr)
+    result = measure_stall(config, device=device, storage=storage, rounds=rounds, plain=steps)
+    print(
+        f"a checkpoint delays training by {result.stall_steps:.2f} steps ({result.stall_s:.2f} s, a step takes "
+        f"{result.step_s:.2f} s): {result.standstill_s:.2f} s of standstill, and steps that take {result.slowdown:.3f} "
+        f"times as long while {result.written_bytes / 1e6:.0f} MB are written in {result.write_s:.1f} s"
+    )
+    write_json(json, result)
+
+
+STEP_COMMANDS = (train_step, shared_cores, step_variants, step_bytes, chunk_shapes, checkpoint_stall)
