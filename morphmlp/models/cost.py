@@ -118,9 +118,11 @@ def activation_bytes(
     clips: int,
     frozen: Collection[Part] = (),
     segmentation: SegmentationConfig | None = None,
+    published: bool = False,
 ) -> ActivationBytes:
     """What one training micro-batch of `clips` clips keeps for the backward pass; less where parts are `frozen`.
 
+    With `published` it is that of the published order of steps (`as_published`), which keeps more.
     Parameters aren't counted; neither are what the allocator adds and what a layer needs only while it runs.
 
     Raises:
@@ -128,6 +130,7 @@ def activation_bytes(
     """
     with torch.device("meta"):
         model = build_network(config, num_frames=num_frames, crop_size=crop_size, segmentation=segmentation)
+        model = as_published(model) if published else model
         freeze(model, frozen)
         training_mode(model)
         batch = torch.empty(clips, *model.input_shape)

@@ -74,6 +74,7 @@ def micro_batch_activations(config: ExperimentConfig) -> ActivationBytes:
         clips=config.train.micro_batch_size * config.augment.repeats,
         frozen=config.train.frozen_parts,
         segmentation=config.segmentation,
+        published=True,  # whose memory was measured on a GPU; the present order keeps less
     )
 
 

@@ -27,6 +27,7 @@ def activations():
         num_frames=config.clip.num_frames,
         crop_size=config.clip.crop_size,
         clips=config.train.micro_batch_size * config.augment.repeats,
+        published=True,
     )
 
 
