@@ -15,7 +15,7 @@ from tabulate import tabulate
 from morphmlp.benchmarks.rounds import interleaved, median_ratio
 from morphmlp.benchmarks.step_loop import prepared_state, run_steps, timed_round
 from morphmlp.config import load_config
-from morphmlp.models.cost import activation_bytes
+from morphmlp.training.loop.device_choices import micro_batch_activations
 from morphmlp.training.loop.loop import StepSummary
 
 AS_CONFIGURED = "as configured"
@@ -147,13 +147,9 @@ class _Training:
         self.micro_batches = config.train.micro_batches_per_step
         before = self._allocated()
         state = prepared_state(config, device)
-        self.activation_bytes = activation_bytes(
-            config.model,
-            num_frames=config.clip.num_frames,
-            crop_size=config.clip.crop_size,
-            clips=config.train.micro_batch_size * config.augment.repeats,
-            segmentation=config.segmentation,
-        ).total(state.model.recomputed_stages, in_16_bit=state.precision != "fp32")
+        self.activation_bytes = micro_batch_activations(config).total(
+            state.model.recomputed_stages, in_16_bit=state.precision != "fp32"
+        )
         self._steps = run_steps(config, state, device=device)
         began = time.perf_counter()
         self._take(1)
