@@ -8,6 +8,7 @@ The scores are those of a test that Ray's scorers made: the run's own, or a stor
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import click
 import numpy as np
@@ -91,8 +92,8 @@ def exported_models(
             continue
         model = trained.video_model()
         exported = FORMS[form].load(folder / form / FILES[form], model.task.network())
-        answering = Answering(exported, model.network)
-        setattr(model, "network", answering)  # noqa: B010 (it has what the test's code needs of a network, and no more)
+        # It has what the test's code needs of a network, and no more.
+        model.network = cast(Network, Answering(exported, model.network))
         model.device = torch.device("cpu")
         models[form] = model
     return models

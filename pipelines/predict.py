@@ -47,6 +47,7 @@ from morphmlp.errors import ConfigError
     metavar="FILE|DIR",
     help="write the video with its names and a timeline (.mp4), an image with its names or label map (.png)",
 )
+@click.option("--force", is_flag=True, help="let annotated files replace files that exist")
 @click.pass_context
 def main(
     context: click.Context,
@@ -61,6 +62,7 @@ def main(
     hop: str | None,
     json: str | None,
     annotate: Path | None,
+    force: bool,
 ) -> None:
     """Predict what is in videos or images: names and probabilities, of the whole or over time.
 
@@ -88,6 +90,7 @@ def main(
             hop=hop,
             json=json,
             annotate=annotate,
+            force=force,
         ),
         stdin=BytesIO() if sys.stdin is None else sys.stdin.buffer,
     )

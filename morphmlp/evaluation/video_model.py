@@ -18,6 +18,7 @@ from torch import Tensor
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.config.loading import config_to_yaml
+from morphmlp.data.datasets.class_list import output_names
 from morphmlp.data.decoding.isolation.isolated import Limits
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.data.stream.batches import ClipShape, stored_clips
@@ -77,8 +78,7 @@ class VideoModel:
             image_decoder=ingest.image_decoder,
         )
         self._decode = DecodeTask(extractor=self._extractor, policy=self.policy)
-        # A head may have more classes than there are names for.
-        self.names = (*class_names, *map(str, range(len(class_names), config.model.num_classes)))
+        self.names = output_names(class_names, config.model.num_classes)
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = self.task.network()
         self.network.load_state_dict(weights)

@@ -13,8 +13,9 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from morphmlp.config import ExperimentConfig, load_config
-from morphmlp.config.loading import config_to_yaml, flat_fields
+from morphmlp.config import ExperimentConfig
+from morphmlp.config.loading import config_to_yaml
+from morphmlp.data.datasets.class_list import output_names
 from morphmlp.errors import ConfigError, storage_fault
 from morphmlp.experiment.class_names import known_class_names
 from morphmlp.experiment.tested_weights import (
@@ -30,7 +31,6 @@ from morphmlp.export.facts import (
     INPUTS,
     ExportedFacts,
     WeightsSource,
-    all_class_names,
     input_shape,
     preprocessing,
 )
@@ -111,9 +111,7 @@ def export(arguments: ExportArguments) -> ExportResult:
     """
     require_extra(arguments.form)
     output = require_folder(arguments.output.absolute())
-    given = {} if arguments.config is None else flat_fields(load_config(arguments.config, arguments.overrides))
-    storage = str(arguments.overrides.get("cluster.storage") or given.get("cluster.storage") or "runs")
-    source = find_source(arguments.checkpoint, storage)
+    source = find_source(arguments.checkpoint, config=arguments.config, overrides=arguments.overrides)
     config = config_of(source, arguments.config, arguments.overrides)
     if arguments.form == "pyfunc" and config.segmentation is not None:
         raise ConfigError(
@@ -154,7 +152,7 @@ def _class_names(config: ExperimentConfig, source: Source, classes: Path | None)
     names, where = known_class_names(config, source, classes)
     if names is None:
         raise ConfigError([f"--classes FILE: is missing, a list of the names of the classes: {where}"])
-    return all_class_names(names, config.model.num_classes)
+    return output_names(names, config.model.num_classes)
 
 
 def without_places(config: ExperimentConfig) -> ExperimentConfig:

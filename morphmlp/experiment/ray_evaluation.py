@@ -14,8 +14,8 @@ from pydantic import JsonValue
 from morphmlp.cluster.address import require_named_cluster
 from morphmlp.cluster.ray_cluster import Placement, ray_session
 from morphmlp.cluster.ray_nodes import ray_job_tag, was_submitted
-from morphmlp.config import ExperimentConfig, load_config
-from morphmlp.config.loading import config_to_yaml, fingerprint, flat_fields
+from morphmlp.config import ExperimentConfig
+from morphmlp.config.loading import config_to_yaml, fingerprint
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.ray_first_look import require_files
@@ -148,9 +148,7 @@ class _Job:
 
 def _prepare(arguments: EvaluationArguments, progress: Progress) -> _Job:
     """Everything that can be refused before Ray starts."""
-    given = {} if arguments.config is None else flat_fields(load_config(arguments.config, arguments.overrides))
-    storage = str(arguments.overrides.get("cluster.storage") or given.get("cluster.storage") or "runs")
-    source = find_source(arguments.checkpoint, storage)
+    source = find_source(arguments.checkpoint, config=arguments.config, overrides=arguments.overrides)
     config = with_absolute_paths(config_of(source, arguments.config, arguments.overrides))
     videos = read_test_split(config)
     if fault := views_fault(config, videos):

@@ -32,6 +32,8 @@ from morphmlp.training.record.run_folder import RunFolder, lock_holder_gone
 from morphmlp.training.weights.file import WeightsFile, read_weights, weights_of_checkpoint
 
 _RUN_ID = re.compile("[0-9a-f]{32}")
+_RUNS = "runs"
+"""Folder of runs by name where nothing else is said."""
 OPTION = "--checkpoint"
 
 
@@ -59,15 +61,19 @@ class FoundWeights:
     """The record of the run that trained them; None where none is known."""
 
 
-def find_source(named: str, storage: str) -> Source:
+def find_source(named: str, *, config: str | None, overrides: Mapping[str, JsonValue]) -> Source:
     """The weights that a file, a checkpoint's or a run's folder, a run's name or its MLflow id names.
 
-    `storage` is the folder of runs by name.
+    Runs are looked for by name in the `cluster.storage` of the experiment file `config` and the overrides.
 
     Raises:
-        ConfigError: It names nothing.
+        ConfigError: It names nothing, or the file can't be used.
         TrackingError: The record can't be reached.
     """
+    if config is None:
+        storage = str(overrides.get("cluster.storage") or _RUNS)
+    else:
+        storage = load_config(config, overrides).cluster.storage
     path = Path(named)
     if path.is_dir() and (path / CONTENT_FILE).is_file():
         path = path / CONTENT_FILE

@@ -4,7 +4,7 @@ The same text is in the model's own metadata and, with the parity that was measu
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -94,8 +94,3 @@ def preprocessing(config: ExperimentConfig) -> dict[str, JsonValue]:
         return found | edges | {"crop_size": clip.crop_size, "crop": "windows over the whole image"}
     crop = config.test.single_crop if config.test.num_crops == 1 else "left, centre and right along the long side"
     return found | {"short_edge": clip.short_edge, "crop_size": clip.crop_size, "crop": crop}
-
-
-def all_class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    """A name for each output; outputs that no class has are named by their number."""
-    return (*names, *map(str, range(len(names), num_classes)))

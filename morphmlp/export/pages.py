@@ -66,7 +66,7 @@ def card(facts: ExportedFacts, parity: Parity, scores: Sequence[MeasuredScore], 
 
 
 def use_script(facts: ExportedFacts, *, form: FormName) -> str:
-    """A script of about ten lines that runs the model."""
+    """A short script that runs the model."""
     if form == "pyfunc":
         return _environment().get_template("use_pyfunc.py.jinja").render(file=FILES[form])
     return (

@@ -271,6 +271,22 @@ class MorphMLP(Backbone):
         return pooled if pre_logits else cast(Tensor, self.head(pooled))
 
 
+class MorphMLPFeatures(Backbone):
+    """A MorphMLP without its head; weights of a classifier load by name, but for `norm` and `head`."""
+
+    def __init__(self, config: ModelConfig, *, num_frames: int, crop_size: int) -> None:
+        super().__init__(config, num_frames=num_frames, crop_size=crop_size)
+        self.channels: tuple[int, ...] = config.embed_dims
+        """Channels of the four maps."""
+        self.reductions = (4, 8, 16, 32)
+        """Rows and columns of the input over those of each map."""
+        self.reset_parameters()
+
+    def forward(self, clips: Float[Tensor, "b c *t h w"]) -> tuple[Float[Tensor, "b ..."], ...]:
+        """The four maps; see `forward_features`."""
+        return self.forward_features(clips)
+
+
 def drop_path_rates(rate: float, depths: tuple[int, ...]) -> tuple[float, ...]:
     """Stochastic depth of every block: linear from 0 at the first to `rate` at the last."""
     total = sum(depths)

@@ -130,7 +130,8 @@ def activation_bytes(
     """
     with torch.device("meta"):
         model = build_network(config, num_frames=num_frames, crop_size=crop_size, segmentation=segmentation)
-        model = as_published(model) if published else model
+        if published:
+            as_published(model)
         freeze(model, frozen)
         training_mode(model)
         batch = torch.empty(clips, *model.input_shape)
@@ -151,7 +152,7 @@ def activation_bytes(
         if arguments[0].requires_grad or any(parameter.requires_grad for parameter in block.parameters()):
             inputs[number][arguments[0].untyped_storage()._cdata] = arguments[0]
 
-    def leave(block: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+    def leave(*_: object) -> None:
         nonlocal stage
         stage = 0
 

@@ -120,10 +120,12 @@ class SpatialMorphFC(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Mix tokens within each frame."""
-        tokens = [(fc, by_columns) for fc, by_columns in ((self.mlp_h, True), (self.mlp_w, False)) if fc is not None]
-        mixed = mix(x, tokens, self.mlp_c, self.reweight, chunks=self.chunks, groups=self.groups)
-        y: Tensor = self.proj(mixed)
+        y: Tensor = self.proj(mix(self, x))
         return y
+
+    def token_branches(self) -> list[tuple[nn.Linear, bool]]:
+        """Layers over tokens, each with whether it goes by columns, in the order of their weights."""
+        return [(fc, by_columns) for fc, by_columns in ((self.mlp_h, True), (self.mlp_w, False)) if fc is not None]
 
 
 class FrameMorphFC(nn.Module):
@@ -144,6 +146,7 @@ class FrameMorphFC(nn.Module):
     ) -> None:
         super().__init__()
         self.chunks = chunks
+        self.groups = chunks.length
         tokens, channel = "height" in branches or "width" in branches, "channel" in branches
         self.mlp_h = nn.Linear(channels, channels) if tokens else None
         self.mlp_c = nn.Linear(channels, channels) if channel else None
@@ -152,10 +155,12 @@ class FrameMorphFC(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Mix tokens within each frame."""
-        tokens = [] if self.mlp_h is None else [(self.mlp_h, False)]
-        mixed = mix(x, tokens, self.mlp_c, self.reweight, chunks=self.chunks, groups=self.chunks.length)
-        y: Tensor = self.proj(mixed)
+        y: Tensor = self.proj(mix(self, x))
         return y
+
+    def token_branches(self) -> list[tuple[nn.Linear, bool]]:
+        """As in `SpatialMorphFC`."""
+        return [] if self.mlp_h is None else [(self.mlp_h, False)]
 
 
 class TemporalMorphFC(nn.Module):
@@ -180,25 +185,28 @@ class TemporalMorphFC(nn.Module):
         return y
 
 
-def mix(
-    x: Float[Tensor, "b t h w c"],
-    tokens: Sequence[tuple[nn.Linear, bool]],
-    channel: nn.Linear | None,
-    reweight: Mlp | None,
-    *,
-    chunks: Chunks,
-    groups: int,
-) -> Float[Tensor, "b t h w c"]:
-    """The sum of the branches over tokens, each with whether it goes by columns, and of the one over channels."""
-    if reweight is not None:
-        tilings = [Tiling.of(chunks, *x.shape[2:4], groups=groups, by_columns=by_columns) for _, by_columns in tokens]
-        known = [TokenBranch(tiling, fc) for tiling, (fc, _) in zip(tilings, tokens, strict=True) if tiling is not None]
-        if len(known) == len(tokens):
-            return weighted_branches(x, known, channel, reweight)
-    branches = [mix_chunks(x, fc, chunks=chunks, groups=groups, by_columns=by_columns) for fc, by_columns in tokens]
-    if channel is not None:
-        branches.append(channel(x))
-    return branch_sum(branches, reweight)
+def mix(layer: SpatialMorphFC | FrameMorphFC, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
+    """The sum of a layer's branches, in whichever order of steps takes fewer bytes."""
+    if layer.reweight is not None:
+        branches = [
+            TokenBranch(tiling, fc)
+            for fc, by_columns in layer.token_branches()
+            if (tiling := Tiling.of(layer.chunks, *x.shape[2:4], groups=layer.groups, by_columns=by_columns))
+        ]
+        if len(branches) == len(layer.token_branches()):
+            return weighted_branches(x, branches, layer.mlp_c, layer.reweight)
+    return mix_as_published(layer, x)
+
+
+def mix_as_published(layer: SpatialMorphFC | FrameMorphFC, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
+    """The same, step by step as the published source computes it."""
+    branches = [
+        mix_chunks(x, fc, chunks=layer.chunks, groups=layer.groups, by_columns=by_columns)
+        for fc, by_columns in layer.token_branches()
+    ]
+    if layer.mlp_c is not None:
+        branches.append(layer.mlp_c(x))
+    return branch_sum(branches, layer.reweight)
 
 
 def _reweight(channels: int, *, branches: int) -> Mlp | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from morphmlp.models.backbone import Block
-from morphmlp.models.morphfc import FrameMorphFC, SpatialMorphFC, TemporalMorphFC, branch_sum, mix_chunks
+from morphmlp.models.morphfc import FrameMorphFC, SpatialMorphFC, TemporalMorphFC, mix_as_published
 from morphmlp.models.norm import LayerNorm
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -26,7 +26,7 @@ def as_published(network: Network) -> Network:
     """The same module, whose layers run as published from now on."""
     forwards: Mapping[type[nn.Module], Callable[..., Tensor]] = {
         SpatialMorphFC: _spatial,
-        FrameMorphFC: _frame,
+        FrameMorphFC: _spatial,
         TemporalMorphFC: _temporal,
         Block: _block,
         LayerNorm: _norm,
@@ -37,24 +37,8 @@ def as_published(network: Network) -> Network:
     return network
 
 
-def _spatial(layer: SpatialMorphFC, x: Tensor) -> Tensor:
-    branches: list[Tensor] = []
-    if layer.mlp_h is not None:
-        branches.append(mix_chunks(x, layer.mlp_h, chunks=layer.chunks, groups=layer.groups, by_columns=True))
-    if layer.mlp_w is not None:
-        branches.append(mix_chunks(x, layer.mlp_w, chunks=layer.chunks, groups=layer.groups))
-    if layer.mlp_c is not None:
-        branches.append(layer.mlp_c(x))
-    return cast(Tensor, layer.proj(branch_sum(branches, layer.reweight)))
-
-
-def _frame(layer: FrameMorphFC, x: Tensor) -> Tensor:
-    branches: list[Tensor] = []
-    if layer.mlp_h is not None:
-        branches.append(mix_chunks(x, layer.mlp_h, chunks=layer.chunks, groups=layer.chunks.length))
-    if layer.mlp_c is not None:
-        branches.append(layer.mlp_c(x))
-    return cast(Tensor, layer.proj(branch_sum(branches, layer.reweight)))
+def _spatial(layer: SpatialMorphFC | FrameMorphFC, x: Tensor) -> Tensor:
+    return cast(Tensor, layer.proj(mix_as_published(layer, x)))
 
 
 def _temporal(layer: TemporalMorphFC, x: Tensor) -> Tensor:

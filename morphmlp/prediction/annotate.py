@@ -35,12 +35,13 @@ _X264 = {"preset": "veryfast", "crf": "20"}
 class Annotations:
     """Where annotated files go: to the one file that is named, or each to a file of its own in a folder."""
 
-    def __init__(self, target: Path, inputs: tuple[str, ...]) -> None:
-        """Refuse a place that can't be written to.
+    def __init__(self, target: Path, inputs: tuple[str, ...], *, force: bool) -> None:
+        """Refuse a place that can't be written to; with `force` files that are there are written over.
 
         Raises:
-            ConfigError: It can't, or several files would go into one.
+            ConfigError: It can't, several files would go into one, or the file is there.
         """
+        self._force = force
         self._target, self._is_file = target, target.suffix.lower() in (_VIDEO, _IMAGE) and not target.is_dir()
         self._taken: set[str] = set()
         if not is_text(str(target)):
@@ -54,12 +55,13 @@ class Annotations:
             raise ConfigError([f"{_OPTION}: {target}: {fault}; name another file"])
         if len(inputs) > 1 or inputs[0] == STANDARD_INPUT or Path(inputs[0]).is_dir():
             raise ConfigError([f"{_OPTION}: {target}: is one file for several inputs; name a folder"])
+        self._require_free(target, inputs[0])
 
     def place_for(self, path: str, *, image: bool) -> Path:
         """Where the annotated form of a file goes.
 
         Raises:
-            ConfigError: It would be of another kind than the file's name says, or replace what was read.
+            ConfigError: It would be of another kind than the file's name says, or replace a file.
         """
         ending = _IMAGE if image else _VIDEO
         if self._is_file:
@@ -74,9 +76,16 @@ class Annotations:
                 name = f"{stem}-{number}"
             self._taken.add(name)
             place = self._target / f"{name}{ending}"
-        if place.exists() and Path(path).exists() and place.samefile(path):
-            raise ConfigError([f"{_OPTION}: {place}: is the file that is looked at; name another one"])
+        self._require_free(place, path)
         return place
+
+    def _require_free(self, place: Path, path: str) -> None:
+        if not place.exists():
+            return
+        if Path(path).exists() and place.samefile(path):
+            raise ConfigError([f"{_OPTION}: {place}: is the file that is looked at; name another one"])
+        if not self._force:
+            raise ConfigError([f"{_OPTION}: {place}: exists already; --force writes over it"])
 
 
 def annotate(model: VideoModel, prediction: Prediction, places: Annotations) -> Path:

@@ -38,6 +38,8 @@ class PredictArguments:
     json: str | None
     """A file of JSON lines; `-` is standard output, which then has nothing else."""
     annotate: Path | None
+    force: bool = False
+    """Whether annotated files may replace others."""
 
 
 def predict_files(arguments: PredictArguments, *, stdin: BinaryIO) -> None:
@@ -55,7 +57,9 @@ def predict_files(arguments: PredictArguments, *, stdin: BinaryIO) -> None:
             lines = terminal
         elif arguments.json is not None:
             lines = opened.enter_context(file_of_lines(Path(arguments.json), "--json"))
-        places = None if arguments.annotate is None else Annotations(arguments.annotate, tuple(arguments.inputs))
+        places = None
+        if arguments.annotate is not None:
+            places = Annotations(arguments.annotate, tuple(arguments.inputs), force=arguments.force)
         progress = opened.enter_context(TerminalProgress())
         trained = find_trained(
             arguments.checkpoint,

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from morphmlp.data.datasets.class_list import output_names
 from morphmlp.data.decoding.isolation.isolated import isolated_videos
 from morphmlp.data.decoding.protocol import Frames
 from morphmlp.data.decoding.sources import is_image
@@ -28,8 +29,7 @@ class SceneModel:
         config = trained.config
         assert config.segmentation is not None
         self._config, self._segmentation = config, config.segmentation
-        # A head may have more classes than there are names for.
-        self.names = (*trained.class_names, *map(str, range(len(trained.class_names), config.model.num_classes)))
+        self.names = output_names(trained.class_names, config.model.num_classes)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._network = task_of(config).network()
         self._network.load_state_dict(trained.weights)

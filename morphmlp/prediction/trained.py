@@ -11,15 +11,13 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from morphmlp.config import ExperimentConfig
+from morphmlp.data.datasets.class_list import output_names
 from morphmlp.data.decoding.backends import decoder_fault
 from morphmlp.data.decoding.isolation.isolated import Limits
 from morphmlp.errors import ConfigError
 from morphmlp.evaluation.video_model import VideoModel
 from morphmlp.experiment.class_names import known_class_names
 from morphmlp.experiment.tested_weights import Source, config_of, find_source, find_weights, fitted_weights
-
-_RUNS = "runs"
-"""Folder of runs by name where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +56,7 @@ def find_trained(
     Raises:
         MorphMLPError: It can't be found or read, or doesn't fit the experiment.
     """
-    source = find_source(checkpoint, str(overrides.get("cluster.storage") or _RUNS))
+    source = find_source(checkpoint, config=config, overrides=overrides)
     experiment = config_of(source, config, overrides)
     if fault := decoder_fault(experiment.ingest.decoder):
         raise ConfigError([f"ingest.decoder: {fault}"])
@@ -78,5 +76,5 @@ def _class_names(
     names, where = known_class_names(config, source, classes)
     if names is None:
         log(f"nothing names the {outputs} classes: {where}; they are numbered; --classes FILE names them")
-        return tuple(map(str, range(outputs)))
+        return output_names((), outputs)
     return names

@@ -5,9 +5,8 @@ from typing import Literal, overload
 
 from morphmlp.config.start import StartConfig
 from morphmlp.errors import ConfigError
-from morphmlp.models.backbone import MorphMLP
+from morphmlp.models.backbone import MorphMLP, MorphMLPFeatures
 from morphmlp.models.build import build_model
-from morphmlp.models.features import MorphMLPFeatures
 from morphmlp.models.presets import preset
 from morphmlp.models.weights.describe import describe_model
 from morphmlp.models.weights.fit import fit_weights

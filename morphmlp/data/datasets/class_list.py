@@ -36,6 +36,11 @@ _FORMS = (
 """In the order in which they are tried."""
 
 
+def output_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """A name for each of a network's outputs; those that no class has are named by their number."""
+    return (*names, *map(str, range(len(names), num_classes)))
+
+
 def read_class_list(
     path: str | Path,
     *,

@@ -123,6 +123,23 @@ def test_a_run_is_named_in_many_ways(place, named):
     assert job.header.views == "2 clips x 3 crops"
 
 
+@pytest.mark.parametrize(
+    ("with_file", "overrides", "folder"),
+    [
+        (False, {}, "runs"),
+        (False, {"cluster.storage": "third"}, "third"),
+        (True, {}, "elsewhere"),
+        (True, {"cluster.storage": "third"}, "third"),
+    ],
+)
+def test_runs_are_looked_for_where_the_experiment_stores_them(place, tmp_path, with_file, overrides, folder):
+    file = tmp_path / "elsewhere.yaml"
+    stored_there = {**place.overrides, "cluster.storage": "elsewhere"}
+    file.write_text(config_to_yaml(load_config(SMALL, stored_there)))
+    with pytest.raises(ConfigError, match=f"runs are looked for in {folder} and"):
+        find_source("nothing", config=str(file) if with_file else None, overrides=overrides)
+
+
 def test_looking_for_a_run_makes_no_record(place, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'record' / 'mlflow.db'}")
     with pytest.raises(ConfigError, match="nothing: no such file, folder or run"):
@@ -271,7 +288,7 @@ def test_an_empty_split_is_one_clear_line(place):
 
 
 def test_weights_of_a_classifier_do_not_fit_a_network_that_segments(place):
-    source = find_source(str(place.weights), "runs")
+    source = find_source(str(place.weights), config=None, overrides={})
     config = config_of(source, str(SCENES), {})
     found = find_weights(source, config, print)
     with pytest.raises(MorphMLPError, match="a classifier against semantic_fpn") as refused:

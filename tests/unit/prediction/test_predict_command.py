@@ -153,6 +153,9 @@ def test_several_annotated_files_go_into_a_folder(predict, place, files, tmp_pat
     )
     assert code == 0
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["picture.png", "short-2.mp4", "short.mp4"]
+    again = (files / "picture.png", *place.arguments(), "--annotate", tmp_path / "o")
+    assert predict(*again)[0] == 2
+    assert predict(*again, "--force")[0] == 0
 
 
 REFUSED = [
@@ -197,6 +200,9 @@ ARGUMENTS = [
     pytest.param(("whole.mp4", "--annotate", "/dev/full"), "--annotate: /dev/full: ", id="a device"),
     pytest.param(("whole.mp4", "--annotate", "/proc/x/a.mp4"), "--annotate: /proc/x/a.mp4: ", id="no place"),
     pytest.param(("whole.mp4", "--annotate", "{files}/whole.mp4"), "is the file that is looked at", id="itself"),
+    pytest.param(
+        ("whole.mp4", "--annotate", "{files}/short.mp4"), "exists already; --force writes over it", id="another file"
+    ),
     pytest.param(("whole.mp4", "--annotate", "{root}/a.png"), "a video is written as .mp4", id="another kind"),
     pytest.param(("picture.png", "--annotate", "{root}/a.mp4"), "an image is written as .png", id="an image"),
     pytest.param(
