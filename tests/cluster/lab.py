@@ -126,11 +126,23 @@ class Cluster:
         self.laptop.run(f"{_TOKEN}; cd checkout; ray up -y {CLUSTER_FILE}", timeout_s=600)
         wait_for(lambda: self.alive() == 1 + len(self.workers), "all nodes", limit_s=300, every_s=1)
 
-    def start_ray(self, name: str) -> None:
-        """By hand on a worker host, as docs/cluster.md says."""
-        commands = yaml.safe_load((ROOT / CLUSTER_FILE).read_text(encoding="utf-8").replace("!REPLACE-ME", ""))
-        start = commands["worker_start_ray_commands"][-1]
-        self.hosts[name].run(f"export RAY_HEAD_IP={_ADDRESSES['head']}; ({start}) > ~/ray_start.out 2>&1")
+    def start_ray(self, name: str, *, attempts: int = 1) -> None:
+        """By hand on a worker host, as docs/cluster.md says, until all nodes are there.
+
+        Raises:
+            AssertionError: They aren't.
+        """
+        content = yaml.safe_load((ROOT / CLUSTER_FILE).read_text(encoding="utf-8").replace("!REPLACE-ME", ""))
+        script = "; ".join(content["worker_start_ray_commands"])
+        for left in reversed(range(attempts)):
+            self.hosts[name].run(
+                f"export RAY_HEAD_IP={_ADDRESSES['head']}; ({script}) > ~/ray_start.out 2>&1", check=not left
+            )
+            with contextlib.ExitStack() as tried:
+                if left:
+                    tried.enter_context(contextlib.suppress(AssertionError))
+                wait_for(lambda: self.alive() == 1 + len(self.workers), f"the Ray of {name}", limit_s=60)
+                return
 
     def down(self) -> None:
         """As docs/cluster.md says."""
