@@ -14,7 +14,12 @@ from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from morphmlp.data.decoding.protocol import beat, require_content
-from morphmlp.data.decoding.pyav.picture_headers import TYPE_READERS, holds_frame_reader
+from morphmlp.data.decoding.pyav.picture_headers import (
+    TYPE_READERS,
+    DeclaredFrames,
+    declared_frames,
+    holds_frame_reader,
+)
 from morphmlp.errors import DecodeError
 
 MAX_PIXELS = 2**25
@@ -22,6 +27,8 @@ MAX_PIXELS = 2**25
 HELD_BYTES = 64 * 2**20
 """Packets that are held in memory, bytes; of a longer file only their times are, and it is read again."""
 
+_WITHOUT_A_TRIAL = {"skip_frame": "all", "analyzeduration": "1"}
+"""Options that keep FFmpeg from decoding pictures and sound to learn what is in a file when it's opened."""
 _NOT_A_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
@@ -32,12 +39,10 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
         DecodeError: The file is missing, empty, not a video, or has no video stream that can be decoded.
     """
     require_content(path)
-    try:
-        # Genuine files carry metadata in other encodings: it must not keep them from being opened. The prefix keeps
-        # FFmpeg from taking a name with a colon for an address.
-        container = av.open(f"file:{path}", options={"max_pixels": str(MAX_PIXELS)}, metadata_errors="ignore", mode="r")
-    except av.error.FFmpegError as error:
-        raise DecodeError(f"not a readable video: {str(error.strerror or error).lower()}") from None
+    container = _opened(path, _WITHOUT_A_TRIAL)
+    if not _says_all(container):
+        container.close()
+        container = _opened(path, {})
     pictures = container.streams.video
     streams = [stream for stream in pictures if not stream.disposition & _NOT_A_VIDEO]
     if not streams:
@@ -52,6 +57,30 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
         if other is not stream:
             other.discard = Discard.all
     return container, stream
+
+
+def _opened(path: str, options: dict[str, str]) -> InputContainer:
+    options = {"max_pixels": str(MAX_PIXELS), **options}
+    try:
+        # Genuine files carry metadata in other encodings: it must not keep them from being opened. The prefix keeps
+        # FFmpeg from taking a name with a colon for an address.
+        return av.open(f"file:{path}", options=options, metadata_errors="ignore", mode="r")
+    except av.error.FFmpegError as error:
+        raise DecodeError(f"not a readable video: {str(error.strerror or error).lower()}") from None
+
+
+def _says_all(container: InputContainer) -> bool:
+    """Whether a file that was opened without a trial decode says all that a decode would show.
+
+    So do files as most are: MP4 with one H.264 stream, whose own headers have the size and the order of its frames.
+    """
+    if container.format.name.partition(",")[0] != "mov" or len(container.streams.video) != 1:
+        return False
+    codec = container.streams.video[0].codec_context
+    if codec is None or codec.codec.canonical_name != "h264" or not container.streams.video[0].average_rate:
+        return False
+    declared = declared_frames(codec.extradata or b"")
+    return declared == DeclaredFrames(width=codec.width, height=codec.height, reorder_depth=codec.reorder_depth)
 
 
 def _claim(stream: VideoStream) -> tuple[int, bool]:
@@ -108,6 +137,11 @@ class Packets:
 
     def __len__(self) -> int:
         return len(self.pts)
+
+    @property
+    def are_held(self) -> bool:
+        """Whether all are in memory."""
+        return self._held is not None
 
     def between(self, start: int, stop: int) -> Iterator["Packet[VideoStream]"]:
         """The packets at the places from `start` up to `stop`."""

@@ -1,10 +1,12 @@
 """What packets say about their pictures, whatever the container says of them.
 
-MPEG-1, 2 and 4: the type of the picture. H.264 (7.3): whether a packet holds a whole frame, for two packets can make
-one frame that is coded in fields. Bits, and no container, time or frame.
+MPEG-1, 2 and 4: the type of the picture. H.264 (7.3 and E.1): whether a packet holds a whole frame, for two packets can
+make one frame that is coded in fields; size and order of frames. Bits, and no container, time or frame.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 
 _PICTURE_TYPES = "IPBS"
 _LEAST_CODED_BYTES = 8
@@ -43,6 +45,7 @@ _START = b"\0\0\1"
 _SLICES = (1, 5)
 _PARAMETER_SET = 7
 _CHROMA_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
+_OWN_ASPECT = 255
 _LONGEST_HEADER = 32
 """Bytes of a slice that hold what is read of its header."""
 
@@ -57,13 +60,46 @@ def holds_frame_reader(headers: bytes) -> Callable[[bytes], bool] | None:
         sets = [_read_parameter_set(unit) for unit in _stored_units(headers)]
     except IndexError:
         sets = []
-    if sets and all(frames_only for frames_only, _ in sets):
+    if sets and all(one.frames_only for one in sets):
         return None
-    number_bits = {bits for _, bits in sets}
+    number_bits = {one.number_bits for one in sets}
     length_bytes = (headers[4] & 3) + 1 if headers[:1] == b"\1" else 0
     if len(number_bits) != 1:
         return lambda packet: False
     return lambda packet: _holds_frame(packet, length_bytes=length_bytes, number_bits=max(number_bits))
+
+
+def declared_frames(headers: bytes) -> "DeclaredFrames | None":
+    """What H.264's headers say of all frames; None where they don't say it, or not of all alike.
+
+    Args:
+        headers: The codec's extradata.
+    """
+    try:
+        sets = {_read_parameter_set(unit).frames for unit in _stored_units(headers)}
+    except IndexError:
+        return None
+    return sets.pop() if len(sets) == 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeclaredFrames:
+    """Frames as H.264's headers have them."""
+
+    width: int
+    height: int
+    reorder_depth: int
+    """Frames that can be decoded before, and shown after another one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ParameterSet:
+    frames_only: bool
+    """Whether no picture is coded in fields (`frame_mbs_only_flag`)."""
+    number_bits: int
+    """Bits of a frame's number."""
+    frames: DeclaredFrames | None
+    """None where the order isn't declared."""
 
 
 def _stored_units(headers: bytes) -> Iterator[bytes]:
@@ -90,6 +126,12 @@ class _Bits:
         self._at += 1
         return int(self._bits[self._at - 1])
 
+    def number(self, count: int) -> int:
+        self._at += count
+        if self._at > len(self._bits):
+            raise IndexError
+        return int(self._bits[self._at - count : self._at], 2)
+
     def skip(self, count: int) -> None:
         self._at += count
 
@@ -107,12 +149,10 @@ class _Bits:
         return (code + 1) // 2 if code % 2 else -(code // 2)
 
 
-def _read_parameter_set(unit: bytes) -> tuple[bool, int]:
-    """Whether all pictures are frames (`frame_mbs_only_flag`), and the bits of a frame's number."""
+def _read_parameter_set(unit: bytes) -> _ParameterSet:
     bits = _Bits(unit[4:])
     bits.unsigned()  # its own number
-    if unit[1] in _CHROMA_PROFILES:
-        _skip_chroma(bits)
+    chroma = _read_chroma(bits) if unit[1] in _CHROMA_PROFILES else 1
     number_bits = bits.unsigned() + 4
     order_kind = bits.unsigned()
     if order_kind == 0:
@@ -124,18 +164,63 @@ def _read_parameter_set(unit: bytes) -> tuple[bool, int]:
             bits.signed()
     bits.unsigned()  # reference frames
     bits.skip(1)
-    bits.unsigned(), bits.unsigned()  # width and height
-    return bool(bits.bit()), number_bits
+    width, rows = 16 * (bits.unsigned() + 1), 16 * (bits.unsigned() + 1)
+    frames_only = bool(bits.bit())
+    frames = None
+    with suppress(IndexError):  # what is needed of all streams came before
+        frames = _read_frames(bits, chroma, width, rows) if frames_only else None
+    return _ParameterSet(frames_only=frames_only, number_bits=number_bits, frames=frames)
 
 
-def _skip_chroma(bits: _Bits) -> None:
+def _read_frames(bits: _Bits, chroma: int, width: int, height: int) -> DeclaredFrames | None:
+    """The rest of a parameter set of frames without fields; None where it doesn't tell their order."""
+    bits.skip(1)
+    if bits.bit():
+        left, right, top, bottom = (bits.unsigned() for _ in range(4))
+        width -= (left + right) * (2 if chroma in (1, 2) else 1)
+        height -= (top + bottom) * (2 if chroma == 1 else 1)
+    if not bits.bit():
+        return None  # nothing about how to show them
+    if bits.bit() and bits.number(8) == _OWN_ASPECT:
+        bits.skip(32)
+    if bits.bit():
+        bits.skip(1)  # overscan
+    if bits.bit():
+        bits.skip(4)
+        bits.skip(24 if bits.bit() else 0)  # colours
+    if bits.bit():
+        bits.unsigned(), bits.unsigned()  # where colours are sampled
+    if bits.bit():
+        bits.skip(65)  # rate of frames
+    models = [bits.bit() and _skip_buffer_model(bits) for _ in range(2)]
+    bits.skip(2 if any(models) else 1)
+    if not bits.bit():
+        return None
+    bits.skip(1)
+    for _ in range(4):
+        bits.unsigned()  # limits of sizes and vectors
+    return DeclaredFrames(width=width, height=height, reorder_depth=bits.unsigned())
+
+
+def _skip_buffer_model(bits: _Bits) -> bool:
+    count = bits.unsigned() + 1
+    bits.skip(8)
+    for _ in range(count):
+        bits.unsigned(), bits.unsigned()
+        bits.skip(1)
+    bits.skip(20)
+    return True
+
+
+def _read_chroma(bits: _Bits) -> int:
+    """How colours are sampled: 0 not at all, 1 for every four pixels, 2 for two, 3 for each."""
     chroma = bits.unsigned()
     if chroma == 3 and bits.bit():
         raise IndexError  # colours coded separately: too rare to be read
     bits.unsigned(), bits.unsigned()  # depths
     bits.skip(1)
     if not bits.bit():
-        return
+        return chroma
     for number in range(12 if chroma == 3 else 8):
         if bits.bit():
             last = scale = 8
@@ -143,6 +228,7 @@ def _skip_chroma(bits: _Bits) -> None:
                 if scale:
                     scale = (last + bits.signed()) % 256
                 last = scale or last
+    return chroma
 
 
 def _holds_frame(packet: bytes, *, length_bytes: int, number_bits: int) -> bool:

@@ -49,6 +49,7 @@ class StreamDecoder:
             raise DecodeError("has a video stream without frames")
         self.failures = 0
         """Packets that the codec has refused so far."""
+        self._begun: _Begun | None = None
         # Only frames know their size as decoded, and how they are to be shown.
         first = self._first_frame()
         self._width, self._height = (first or self._context).width, (first or self._context).height
@@ -97,7 +98,13 @@ class StreamDecoder:
         """
         needed = wanted if self.codec == "h264" else None
         is_skipping = False
+        begun, self._begun = self._begun, None
         try:
+            if begun is not None and start == 0:
+                yield from begun.frames
+                start = begun.packets
+            elif begun is not None:
+                self._context.flush_buffers()
             for packet in self.packets.between(start, len(self.packets) if stop is None else stop):
                 # Frames that no other one refers to may be left out without a change to the rest.
                 if needed is not None and is_skipping != (packet.pts not in needed):
@@ -140,8 +147,30 @@ class StreamDecoder:
             self.failures += packet is None or packet.size > _LARGEST_FILLER
             return []
 
+    def _begin(self) -> list[VideoFrame]:
+        """Decode from the file's start until frames come, and let the next decode from there go on behind them.
+
+        None of them, and nothing begun, where the file doesn't begin as it should.
+        """
+        packets, frames, count, failures = self.packets, list[VideoFrame](), 0, self.failures
+        if packets.are_held and packets.keys[:1] == [0] and packets.is_shown[0]:
+            for packet in packets.between(0, self._context.reorder_depth + 1):
+                frames, count = [*self._frames(packet)], count + 1
+                if frames or self.failures > failures:
+                    break
+        if frames and self.failures == failures:
+            self._begun = _Begun(packets=count, frames=frames)
+            return frames
+        if count:
+            self._context.flush_buffers()
+        self.failures = failures  # the next decode meets them again
+        return []
+
     def _first_frame(self) -> VideoFrame | None:
         """Some frame, without decoding much; None where there is none at all."""
+        frames = self._begin()
+        if frames:
+            return frames[0]
         if self.packets.first_key is not None:
             # A copy has lost the mark of a hidden packet, which would keep its frame back.
             bare = Packet(bytes(self.packets.first_key))
@@ -151,6 +180,16 @@ class StreamDecoder:
                 return frames[0]
         with closing(self.decode()) as from_start:
             return next(from_start, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A decode from the file's start that waits to be continued."""
+
+    packets: int
+    """That the codec has been given."""
+    frames: list[VideoFrame]
+    """That have come of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
