@@ -2,6 +2,7 @@
 
     python pipelines/predict.py holiday.mp4 --checkpoint runs/mine
     python pipelines/predict.py lecture.mp4 --checkpoint runs/mine --window 16x4 --hop 2s --annotate lecture-named.mp4
+    python pipelines/predict.py holiday.mp4 --checkpoint runs/mine --explain why.mp4 --explain-stage 3
     find /data -name '*.mp4' | python pipelines/predict.py - --checkpoint runs/mine --json predictions.jsonl
     python pipelines/predict.py photos/ --checkpoint weights.pth --config experiments/imagenet/morphmlp_t.yaml
 
@@ -20,7 +21,10 @@ from pydantic import JsonValue
 
 from morphmlp.cli import A_PATH, COUNT, SETTINGS, parse_overrides, run
 from morphmlp.config.loading import check_overrides
+from morphmlp.config.shapes import NUM_STAGES
 from morphmlp.errors import ConfigError
+
+STAGE = click.IntRange(1, NUM_STAGES)
 
 
 @click.command(context_settings={**SETTINGS, "ignore_unknown_options": True})
@@ -47,7 +51,15 @@ from morphmlp.errors import ConfigError
     metavar="FILE|DIR",
     help="write the video with its names and a timeline (.mp4), an image with its names or label map (.png)",
 )
-@click.option("--force", is_flag=True, help="let annotated files replace files that exist")
+@click.option(
+    "--explain",
+    type=A_PATH,
+    metavar="FILE|DIR",
+    help="write where the network looks for a class, how it weighs branches and mixes moments (.mp4, .gif, .png)",
+)
+@click.option("--explain-stage", type=STAGE, metavar="1-4", help="stage whose map --explain shows; by default the last")
+@click.option("--explain-class", metavar="NAME|NUMBER", help="class that --explain is about; by default the top guess")
+@click.option("--force", is_flag=True, help="let --annotate and --explain replace files that exist")
 @click.pass_context
 def main(
     context: click.Context,
@@ -62,6 +74,9 @@ def main(
     hop: str | None,
     json: str | None,
     annotate: Path | None,
+    explain: Path | None,
+    explain_stage: int | None,
+    explain_class: str | None,
     force: bool,
 ) -> None:
     """Predict what is in videos or images: names and probabilities, of the whole or over time.
@@ -76,7 +91,10 @@ def main(
             ["VIDEO: is missing; name videos, images or folders of them, or - for a list on standard input"]
         )
     check_overrides(overrides, path=config)
-    from morphmlp.prediction.command import PredictArguments, predict_files
+    for option, value in (("--explain-stage", explain_stage), ("--explain-class", explain_class)):
+        if value is not None and explain is None:
+            raise ConfigError([f"{option}: says more of --explain FILE, which is missing"])
+    from morphmlp.prediction.command import ExplainArguments, PredictArguments, predict_files
 
     predict_files(
         PredictArguments(
@@ -90,6 +108,9 @@ def main(
             hop=hop,
             json=json,
             annotate=annotate,
+            explain=None
+            if explain is None
+            else ExplainArguments(target=explain, stage=explain_stage or NUM_STAGES, label=explain_class),
             force=force,
         ),
         stdin=BytesIO() if sys.stdin is None else sys.stdin.buffer,

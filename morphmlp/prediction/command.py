@@ -13,14 +13,26 @@ from pydantic import JsonValue
 from morphmlp.data.decoding.stored_frames.frame_names import shown
 from morphmlp.errors import ConfigError, DecodeError
 from morphmlp.evaluation.video_model import VideoModel
-from morphmlp.prediction.annotate import Annotations, annotate, save_picture
+from morphmlp.prediction.annotate import annotate, save_picture
+from morphmlp.prediction.explanation.files import OPTION, VIDEO_ENDINGS, class_named, write_explanation
 from morphmlp.prediction.inputs import STANDARD_INPUT, each_path
 from morphmlp.prediction.line_output import LineOutput, file_of_lines
+from morphmlp.prediction.places import Places
 from morphmlp.prediction.predict import Guess, Prediction, predict_over_time, predict_whole
 from morphmlp.prediction.scenes import SceneModel
 from morphmlp.prediction.sliding import Sliding, sliding
 from morphmlp.prediction.trained import TrainedNetwork, find_trained
 from morphmlp.progress import TerminalProgress
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainArguments:
+    """What is to be explained, and where to."""
+
+    target: Path
+    stage: int
+    label: str | None
+    """A class by its name or number; None: each file's top guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +50,9 @@ class PredictArguments:
     json: str | None
     """A file of JSON lines; `-` is standard output, which then has nothing else."""
     annotate: Path | None
+    explain: ExplainArguments | None = None
     force: bool = False
-    """Whether annotated files may replace others."""
+    """Whether annotated and explained files may replace others."""
 
 
 def predict_files(arguments: PredictArguments, *, stdin: BinaryIO) -> None:
@@ -57,9 +70,12 @@ def predict_files(arguments: PredictArguments, *, stdin: BinaryIO) -> None:
             lines = terminal
         elif arguments.json is not None:
             lines = opened.enter_context(file_of_lines(Path(arguments.json), "--json"))
-        places = None
+        places = explained = None
+        inputs, force = tuple(arguments.inputs), arguments.force
         if arguments.annotate is not None:
-            places = Annotations(arguments.annotate, tuple(arguments.inputs), force=arguments.force)
+            places = Places("--annotate", arguments.annotate, inputs, force=force)
+        if arguments.explain is not None:
+            explained = Places(OPTION, arguments.explain.target, inputs, force=force, video=VIDEO_ENDINGS)
         progress = opened.enter_context(TerminalProgress())
         trained = find_trained(
             arguments.checkpoint,
@@ -79,6 +95,8 @@ def predict_files(arguments: PredictArguments, *, stdin: BinaryIO) -> None:
                 says.prediction(found, predictor.windows)
                 if places is not None:
                     progress.line(f"annotated: {shown(str(predictor.annotate(found, places)))}")
+                if explained is not None:
+                    progress.line(f"explained: {shown(str(predictor.explain(found, explained)))}")
             except DecodeError as error:
                 says.broken(path, error)
     says.end()
@@ -90,7 +108,9 @@ class _Predictor(Protocol):
 
     def predict(self, path: str) -> Prediction: ...
 
-    def annotate(self, found: Prediction, places: Annotations) -> Path: ...
+    def annotate(self, found: Prediction, places: Places) -> Path: ...
+
+    def explain(self, found: Prediction, places: Places) -> Path: ...
 
 
 def _predictor(trained: TrainedNetwork, arguments: PredictArguments, progress: TerminalProgress) -> _Predictor:
@@ -98,11 +118,13 @@ def _predictor(trained: TrainedNetwork, arguments: PredictArguments, progress: T
     if trained.config.segmentation is not None:
         if over_time:
             raise ConfigError(["--window, --hop: this network segments images, which have no time; leave them out"])
+        if arguments.explain is not None:
+            raise ConfigError([f"{OPTION}: this network segments images; --annotate shows the class of each pixel"])
         return _Segmenter(SceneModel(trained), arguments.top)
     windows = None
     if over_time:
         windows = sliding(trained.config.test_clip, window=arguments.window, hop=arguments.hop, to_the_end=True)
-    return _Classifier(trained.video_model(), windows, arguments.top, progress)
+    return _Classifier(trained.video_model(), windows, arguments, progress)
 
 
 class _Classifier:
@@ -110,8 +132,13 @@ class _Classifier:
 
     unit = ""
 
-    def __init__(self, model: VideoModel, windows: Sliding | None, top: int, progress: TerminalProgress) -> None:
-        self.windows, self._model, self._top, self._progress = windows, model, top, progress
+    def __init__(
+        self, model: VideoModel, windows: Sliding | None, arguments: PredictArguments, progress: TerminalProgress
+    ) -> None:
+        self.windows, self._model, self._top, self._progress = windows, model, arguments.top, progress
+        self._explain = arguments.explain
+        named = None if self._explain is None else self._explain.label
+        self._label = None if named is None else class_named(named, model.names)
 
     def predict(self, path: str) -> Prediction:
         if self.windows is None:
@@ -124,8 +151,20 @@ class _Classifier:
 
         return predict_over_time(self._model, path, self.windows, top=self._top, on_progress=on_progress)
 
-    def annotate(self, found: Prediction, places: Annotations) -> Path:
+    def annotate(self, found: Prediction, places: Places) -> Path:
         return annotate(self._model, found, places)
+
+    def explain(self, found: Prediction, places: Places) -> Path:
+        assert self._explain is not None
+        return write_explanation(
+            self._model,
+            found,
+            places,
+            windows=self.windows,
+            stage=self._explain.stage,
+            label=self._label,
+            progress=self._progress,
+        )
 
 
 class _Segmenter:
@@ -141,8 +180,11 @@ class _Segmenter:
         self._image, self._labels = self._model.label_map(path)
         return self._model.prediction(path, self._labels, top=self._top)
 
-    def annotate(self, found: Prediction, places: Annotations) -> Path:
+    def annotate(self, found: Prediction, places: Places) -> Path:
         return save_picture(self._model.overlay(self._image, self._labels, found), found.path, places)
+
+    def explain(self, found: Prediction, places: Places) -> Path:
+        raise NotImplementedError  # refused before anything is looked at
 
 
 class _Says:

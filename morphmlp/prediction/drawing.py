@@ -15,20 +15,20 @@ from PIL import Image, ImageDraw, ImageFont
 from morphmlp.data.decoding.protocol import Frames
 from morphmlp.prediction.predict import Guess, Span
 
-_LEAST_WIDTH, _MOST_SIDE = 480, 1280
+LEAST_WIDTH, _MOST_SIDE = 480, 1280
 """Pixels: smaller pictures are enlarged, so that names are legible, larger ones made smaller."""
-_INK, _PALE, _DARK = (255, 255, 255), (190, 190, 190), (24, 24, 24)
+INK, PALE, DARK = (255, 255, 255), (190, 190, 190), (24, 24, 24)
 _SHADE = (0, 0, 0, 160)
 _BAR = (86, 180, 233, 190)
 _OTHERS = (110, 110, 110)
-_COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167))
+COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167))
 """Of a timeline's most frequent classes; Okabe and Ito's, which colour-blind people can tell apart."""
 _NAME_ROWS = 2
 
 
 def picture_size(width: int, height: int) -> tuple[int, int]:
     """Width and height at which a picture is shown; both even, as 4:2:0 needs them."""
-    factor = max(_LEAST_WIDTH / width, 1.0)
+    factor = max(LEAST_WIDTH / width, 1.0)
     factor = min(factor, _MOST_SIDE / max(width, height))
     return tuple(max(round(side * factor / 2) * 2, 2) for side in (width, height))  # type: ignore[return-value]  # of two
 
@@ -54,7 +54,7 @@ class Annotator:
 
     def draw(self, frame: Frames, time_s: float) -> Image.Image:
         """A frame as it is shown at a time, with what is predicted there."""
-        drawn = Image.new("RGB", self.size, _DARK)
+        drawn = Image.new("RGB", self.size, DARK)
         drawn.paste(Image.fromarray(frame).resize(self._size, Image.Resampling.BILINEAR))
         place = int(np.abs(self._middles - time_s).argmin())
         if self._labels is None or self._labels[0] != place:
@@ -68,10 +68,10 @@ class Annotator:
 
     def _draw_cursor(self, draw: ImageDraw.ImageDraw, time_s: float) -> None:
         x, top = self._x(time_s), self._size[1]
-        draw.line([(x, top), (x, top + self._row)], fill=_INK, width=3)
+        draw.line([(x, top), (x, top + self._row)], fill=INK, width=3)
         text = f"{time_s:.1f} s"
         left = min(max(x - draw.textlength(text, self._font) / 2, 2), self._size[0] - 60)
-        draw.text((left, top + self._row + 2), text, _INK, self._font)
+        draw.text((left, top + self._row + 2), text, INK, self._font)
 
     @property
     def _row(self) -> int:
@@ -84,14 +84,14 @@ class Annotator:
         """A bar of colours by the most probable class, room for the time, and the classes' names."""
         row = self._row
         height = -(-((2 + _NAME_ROWS) * row + 8) // 2) * 2
-        strip = Image.new("RGB", (self._size[0], height), _DARK)
+        strip = Image.new("RGB", (self._size[0], height), DARK)
         draw = ImageDraw.Draw(strip)
         # Of windows that overlap each stands where its middle is the nearest one.
         borders = [0.0, *((self._middles[1:] + self._middles[:-1]) / 2).tolist(), self._length_s]
         for span, start, end in zip(self._spans, borders[:-1], borders[1:], strict=True):
             colour = self._colours.get(span.guesses[0].name, _OTHERS)
             share = 0.35 + 0.65 * span.guesses[0].probability
-            faded = tuple(round(share * level + (1 - share) * _DARK[0]) for level in colour)
+            faded = tuple(round(share * level + (1 - share) * DARK[0]) for level in colour)
             draw.rectangle([self._x(start), 0, self._x(end), row], fill=faded)
         self._draw_names(draw, top=2 * row + 4)
         return strip
@@ -100,14 +100,14 @@ class Annotator:
         """The classes of the colours, in as many rows as there are."""
         x, last, square = 4.0, top + (_NAME_ROWS - 1) * self._row, 0.8 * self._font.size
         for name, colour in self._colours.items():
-            text = _fitting(name, self._font, self._size[0] * 0.7)
+            text = fitting(name, self._font, self._size[0] * 0.7)
             width = draw.textlength(text, self._font) + 1.6 * self._font.size
             if x + width > self._size[0]:
                 x, top = 4.0, top + self._row
             if top > last:
                 return
             draw.rectangle([x, top + 3, x + square, top + 3 + square], fill=colour)
-            draw.text((x + 1.1 * self._font.size, top), text, _PALE, self._font)
+            draw.text((x + 1.1 * self._font.size, top), text, PALE, self._font)
             x += width + 8
 
 
@@ -120,7 +120,7 @@ def labels_box(
 ) -> Image.Image:
     """Names with their probabilities as bars, on a shade that a picture shows through; `colours` are their own."""
     rows = [
-        (f"{100 * guess.probability:3.0f} %", _fitting(guess.name, font, most_width - 6 * font.size))
+        (f"{100 * guess.probability:3.0f} %", fitting(guess.name, font, most_width - 6 * font.size))
         for guess in guesses
     ]
     left = 4.2 * font.size
@@ -134,8 +134,8 @@ def labels_box(
         draw.rectangle([0, top + row - 4, round(width * guess.probability), top + row - 2], fill=bar)
         if colours:
             draw.rectangle([0, top, 6, top + row - 2], fill=bar)
-        draw.text((left - 0.7 * font.size - font.getlength(percent), top), percent, (*_INK, 255), font)
-        draw.text((left, top), name, (*_INK, 255), font)
+        draw.text((left - 0.7 * font.size - font.getlength(percent), top), percent, (*INK, 255), font)
+        draw.text((left, top), name, (*INK, 255), font)
     return box
 
 
@@ -148,11 +148,11 @@ def labelled(picture: Frames, guesses: Sequence[Guess]) -> Image.Image:
 
 def _class_colours(spans: Sequence[Span]) -> dict[str, tuple[int, ...]]:
     """A colour for each of the classes that are most often the most probable one."""
-    most = Counter(span.guesses[0].name for span in spans).most_common(len(_COLOURS))
-    return {name: colour for (name, _), colour in zip(most, _COLOURS, strict=False)}
+    most = Counter(span.guesses[0].name for span in spans).most_common(len(COLOURS))
+    return {name: colour for (name, _), colour in zip(most, COLOURS, strict=False)}
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     """The text, or as much of its beginning as there is room for."""
     if font.getlength(text) <= width:
         return text
@@ -161,11 +161,15 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     return f"{text}…"
 
 
-@cache
 def font_for(height: int) -> ImageFont.FreeTypeFont:
-    """A font for a picture of so many rows.
+    """A font for a picture of so many rows."""
+    return font_of_size(max(round(height / 26), 13))
+
+
+@cache
+def font_of_size(size: int) -> ImageFont.FreeTypeFont:
+    """A font for rows of so many pixels.
 
     DejaVu Sans, which comes with matplotlib and has letters of most alphabets; Pillow's own has Latin ones alone.
     """
-    size = max(round(height / 26), 13)
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

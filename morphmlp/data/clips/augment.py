@@ -81,7 +81,8 @@ def scale_down(
     height, width = frames.shape[1:3]
     if short_edge is None or min(height, width) <= short_edge:
         return frames
-    return _scale_short_edge(frames, short_edge, interpolation)
+    rows, columns = _short_edge_size(height, width, short_edge)
+    return resize(frames, height=rows, width=columns, interpolation=interpolation)
 
 
 def evaluation_crops(
@@ -103,8 +104,30 @@ def evaluation_crops(
 
     Crops are views of the scaled frames.
     """
-    scaled = _scale_short_edge(frames, short_edge if num_crops == 1 else crop_size, interpolation)
-    height, width = scaled.shape[1:3]
+    size, corners = evaluation_places(
+        *frames.shape[1:3],
+        short_edge=short_edge,
+        crop_size=crop_size,
+        num_crops=num_crops,
+        single_crop=single_crop,
+        centre_rounding=centre_rounding,
+    )
+    scaled = resize(frames, height=size[0], width=size[1], interpolation=interpolation)
+    return [scaled[:, top : top + crop_size, left : left + crop_size] for top, left in corners]
+
+
+def evaluation_places(
+    height: int,
+    width: int,
+    *,
+    short_edge: int,
+    crop_size: int,
+    num_crops: int,
+    single_crop: Literal["centre", "left"] = "centre",
+    centre_rounding: Literal["up", "even"] = "up",
+) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """To how many rows and columns `evaluation_crops` scales frames of a size, and where its crops begin there."""
+    height, width = _short_edge_size(height, width, short_edge if num_crops == 1 else crop_size)
     rows, columns = height - crop_size, width - crop_size
     whole = math.ceil if centre_rounding == "up" else round
     centre = whole(rows / 2), whole(columns / 2)
@@ -114,7 +137,7 @@ def evaluation_crops(
         corners = [(top, centre[1]) for top in (0, centre[0], rows)]
     if num_crops == 1:
         corners = [corners[0 if single_crop == "left" else 1]]
-    return [scaled[:, top : top + crop_size, left : left + crop_size] for top, left in corners]
+    return (height, width), corners
 
 
 def resize(
@@ -142,11 +165,9 @@ def normalise(
     return scaled
 
 
-def _scale_short_edge(frames: Tensor, edge: int, interpolation: Interpolation) -> Tensor:
-    height, width = frames.shape[1:3]
-    if height <= width:
-        return resize(frames, height=edge, width=width * edge // height, interpolation=interpolation)
-    return resize(frames, height=height * edge // width, width=edge, interpolation=interpolation)
+def _short_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:
+    """Rows and columns of frames whose short side is scaled to `edge`; the long side is rounded down."""
+    return (edge, width * edge // height) if height <= width else (height * edge // width, edge)
 
 
 def _interpolate(frames: Tensor, height: int, width: int, interpolation: Interpolation) -> Tensor:

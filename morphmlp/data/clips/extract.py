@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from morphmlp.config.clip import AugmentConfig, ClipConfig
 from morphmlp.config.schema import TestConfig
-from morphmlp.data.clips.augment import augment_clip, evaluation_crops, scale_down
+from morphmlp.data.clips.augment import augment_clip, evaluation_crops, evaluation_places, scale_down
 from morphmlp.data.clips.draws import ClipDraw, ClipKey, draw_clip, draw_fractions
 from morphmlp.data.clips.sampling import Indices, dense_window, train_indices, view_indices
 from morphmlp.data.decoding.protocol import FrameReader, Frames, VideoInfo
@@ -167,6 +167,16 @@ class TrainClips(ClipExtractor):
         return ExtractedClips(clips=clips.numpy(), concealed=frames.concealed, refused=frames.refused)
 
 
+class _CropPlaces(TypedDict):
+    """By what crops are placed; see `evaluation_places`."""
+
+    short_edge: int
+    crop_size: int
+    num_crops: int
+    single_crop: Literal["centre", "left"]
+    centre_rounding: Literal["up", "even"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ViewClips(ClipExtractor):
     """The views of a video, the same at every call: clip-major, crop fastest."""
@@ -198,16 +208,24 @@ class ViewClips(ClipExtractor):
         clips = [crop[k * length : (k + 1) * length] for k in range(len(indices)) for crop in crops]
         return _extracted(torch.stack(clips), faults)
 
+    def boxes(self, info: VideoInfo) -> list[tuple[float, float, float, float]]:
+        """Top, left, bottom and right of each crop in the video's frames, pixels."""
+        size = self.clip.crop_size
+        (height, width), corners = evaluation_places(info.height, info.width, **self._places())
+        rows, columns = info.height / height, info.width / width
+        return [(top * rows, left * columns, (top + size) * rows, (left + size) * columns) for top, left in corners]
+
     def _crops(self, frames: Tensor) -> list[Tensor]:
-        return evaluation_crops(
-            frames,
-            short_edge=self.clip.short_edge,
-            crop_size=self.clip.crop_size,
-            num_crops=self.views.num_crops,
-            single_crop=self.views.single_crop,
-            interpolation=self.clip.interpolation,
-            centre_rounding=self.clip.centre_rounding,
-        )
+        return evaluation_crops(frames, interpolation=self.clip.interpolation, **self._places())
+
+    def _places(self) -> _CropPlaces:
+        return {
+            "short_edge": self.clip.short_edge,
+            "crop_size": self.clip.crop_size,
+            "num_crops": self.views.num_crops,
+            "single_crop": self.views.single_crop,
+            "centre_rounding": self.clip.centre_rounding,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

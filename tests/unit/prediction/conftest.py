@@ -1,6 +1,12 @@
-"""Small networks with fresh weights, and files of all kinds to look at."""
+"""Small networks with fresh weights, files of all kinds to look at, and `predict.py` as a user runs it."""
 
+import io
 import os
+import resource
+import runpy
+import signal
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +22,7 @@ from morphmlp.config.loading import config_to_yaml
 from morphmlp.tasks.factory import task_of
 
 UNIT = Path(__file__).parents[1]
+SCRIPT = UNIT.parents[1] / "pipelines" / "predict.py"
 NAMES = ("asleep", "boiling", "cutting", "dancing")
 
 
@@ -87,3 +94,37 @@ def files(tmp_path_factory):
     named = os.fsencode(root) + b"/h\xf4tel.mp4"
     Path(os.fsdecode(named)).write_bytes((root / "whole.mp4").read_bytes())
     return root
+
+
+@pytest.fixture
+def predict(monkeypatch, capfd):
+    """Runs the command in this process; gives its exit code, lines of output and lines of errors without the time."""
+
+    def run(*arguments, stdin=b""):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        captured = capfd.readouterr()
+        errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+        return left.value.code or 0, captured.out.splitlines(), errors
+
+    return run
+
+
+@pytest.fixture
+def small_disk():
+    """A block in which no file gets longer than 4 KiB."""
+
+    @contextmanager
+    def limited():
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
+
+    return limited

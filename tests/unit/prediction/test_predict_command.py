@@ -1,11 +1,7 @@
 """`pipelines/predict.py` as a user runs it: what it prints, and one line for whatever can't be used."""
 
-import io
 import json
 import os
-import resource
-import runpy
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,22 +12,6 @@ from PIL import Image
 
 SCRIPT = Path(__file__).parents[3] / "pipelines" / "predict.py"
 PRINTED = ("asleep", "boiling", "cutting", "dancing")
-
-
-@pytest.fixture
-def predict(monkeypatch, capfd):
-    """Runs the command in this process; gives its exit code, lines of output and lines of errors without the time."""
-
-    def run(*arguments, stdin=b""):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as left:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        captured = capfd.readouterr()
-        errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
-        return left.value.code or 0, captured.out.splitlines(), errors
-
-    return run
 
 
 def test_names_and_probabilities_stand_on_the_terminal(predict, place, files):
@@ -240,15 +220,9 @@ def test_a_video_is_no_image(predict, place, files):
     assert errors[0] == f"error: {files}/whole.mp4: is no image; this network segments images"
 
 
-def test_a_disk_that_fills_up_under_an_annotated_video_leaves_nothing(predict, place, files, tmp_path, monkeypatch):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
+def test_a_disk_that_fills_up_under_an_annotated_video_leaves_nothing(predict, place, files, tmp_path, small_disk):
+    with small_disk():
         code, _, errors = predict(files / "whole.mp4", *place.arguments(), "--annotate", tmp_path / "a.mp4")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
     assert (code, errors) == (2, [f"error: --annotate: {tmp_path}/a.mp4: can't be written: File too large"])
     assert list(tmp_path.iterdir()) == []
 
