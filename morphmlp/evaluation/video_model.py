@@ -5,8 +5,9 @@ process.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -83,6 +84,19 @@ class VideoModel:
         self.network = self.task.network()
         self.network.load_state_dict(weights)
         self.network.to(self.device).eval()
+        self._score: Callable[[Tensor], npt.NDArray[np.float32]] = self._scored_here
+
+    def for_thread(self, number: int, score: Callable[[Tensor], npt.NDArray[np.float32]]) -> Self:
+        """The same network for one of several threads, which decodes by a process of its own.
+
+        `score` gives the logits of clips in the place of `clip_logits`, as where several threads' clips go through the
+        network together.
+        """
+        other = copy(self)
+        other.policy = replace(self.policy, number=number)
+        other._decode = replace(self._decode, policy=other.policy)
+        other._score = score
+        return other
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -115,6 +129,9 @@ class VideoModel:
 
     def clip_logits(self, clips: Tensor) -> npt.NDArray[np.float32]:
         """Logits `[n views classes]` of the views of n videos, or of parts of one, uint8 `[n views t h w c]`."""
+        return self._score(clips)
+
+    def _scored_here(self, clips: Tensor) -> npt.NDArray[np.float32]:
         outcomes = self.task.outcomes(self.network, clips, None, self.device)
         return np.stack([np.frombuffer(outcome, np.float32).reshape(clips.shape[1], -1) for outcome in outcomes])
 

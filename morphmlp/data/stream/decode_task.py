@@ -71,10 +71,12 @@ class DecodePolicy:
     """Clips that were decoded before, by this training or others."""
     image_decoder: str = "simplejpeg"
     """What decodes JPEGs."""
+    number: int = 0
+    """Which of this process's decoders is used, where threads have one each."""
 
     def opener(self, decoder: str) -> IsolatedVideos:
         """What opens videos in this process by one of its decoders."""
-        return isolated_videos(decoder, self.limits, self.image_decoder)
+        return isolated_videos(decoder, self.limits, self.image_decoder, number=self.number)
 
     def decoders(self) -> tuple[str, ...]:
         """In the order in which they are tried."""

@@ -285,9 +285,14 @@ def _read(image: ImageWritten, pixels: Frames | None) -> DecodedImage:
     return DecodedImage(info=image.info, frame=frame, refused=image.refused)
 
 
-def isolated_videos(decoder: str, limits: Limits, image_decoder: str = "simplejpeg") -> IsolatedVideos:
-    """This process's own `IsolatedVideos` for its decoders, made once: its child serves task after task."""
-    key = (decoder, limits, image_decoder)
+def isolated_videos(
+    decoder: str, limits: Limits, image_decoder: str = "simplejpeg", *, number: int = 0
+) -> IsolatedVideos:
+    """This process's own `IsolatedVideos` for its decoders, made once: its child serves task after task.
+
+    Threads that decode at the same time have one each, by number.
+    """
+    key = (decoder, limits, image_decoder, number)
     if key not in _of_this_process:
         _of_this_process.setdefault(key, IsolatedVideos(decoder, limits, image_decoder))
     return _of_this_process[key]
@@ -298,6 +303,6 @@ def _after_fork() -> None:
         videos.forget()
 
 
-_of_this_process: dict[tuple[str, Limits, str], IsolatedVideos] = {}
+_of_this_process: dict[tuple[str, Limits, str, int], IsolatedVideos] = {}
 _alive: weakref.WeakSet[IsolatedVideos] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_after_fork)

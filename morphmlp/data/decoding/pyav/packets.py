@@ -32,17 +32,20 @@ _WITHOUT_A_TRIAL = {"skip_frame": "all", "analyzeduration": "1"}
 _NOT_A_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
-def open_video(path: str) -> tuple[InputContainer, VideoStream]:
+def open_video(path: str, *, formats: str | None = None) -> tuple[InputContainer, VideoStream]:
     """Open a file and choose its video stream: the largest that isn't a cover picture; of equal ones the default one.
+
+    `formats` are FFmpeg's names of those that the file may have, with commas between them; None: any that it knows.
 
     Raises:
         DecodeError: The file is missing, empty, not a video, or has no video stream that can be decoded.
     """
     require_content(path)
-    container = _opened(path, _WITHOUT_A_TRIAL)
+    allowed = {} if formats is None else {"format_whitelist": formats}
+    container = _opened(path, allowed | _WITHOUT_A_TRIAL)
     if not _says_all(container):
         container.close()
-        container = _opened(path, {})
+        container = _opened(path, allowed)
     pictures = container.streams.video
     streams = [stream for stream in pictures if not stream.disposition & _NOT_A_VIDEO]
     if not streams:

@@ -1,0 +1,1 @@
+"""A trained network behind HTTP: files that come from outside, and a page to drop them on."""

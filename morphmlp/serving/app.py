@@ -1,0 +1,171 @@
+"""The HTTP face of a predictor: a page, files in, JSON out, one status and one line for whatever can't be answered.
+
+Any ASGI server runs it; `ray_server` lets Ray Serve do so.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from morphmlp.errors import ConfigError
+from morphmlp.prediction.sliding import sliding
+from morphmlp.serving.answers import (
+    ErrorAnswer,
+    HealthAnswer,
+    LimitsAnswer,
+    PathQuestion,
+    PredictionAnswer,
+    ServerAnswer,
+)
+from morphmlp.serving.files import AllowedFolders, UploadFolder
+from morphmlp.serving.limits import RefusedError
+from morphmlp.serving.page import page
+from morphmlp.serving.predictor import Predictor, Question
+from morphmlp.serving.refusals import Metered, add_refusals
+
+_FAULTS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": text}
+    for status, text in {
+        400: "a parameter or the body is wrong",
+        403: "the path isn't in an allowed folder",
+        404: "there is no such file in an allowed folder",
+        408: "the sender stands still",
+        413: "larger or longer than is taken",
+        415: "no video or image",
+        422: "damaged: it can't be decoded",
+        503: "as many requests wait as are taken; Retry-After says when to try again",
+        507: "the server's disk is full",
+    }.items()
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "the bytes of the file, as they are",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+def create_app(
+    predictor: Predictor,
+    *,
+    location: str,
+    folders: AllowedFolders,
+    uploads: UploadFolder,
+    hosts: Sequence[str] = (),
+) -> FastAPI:
+    """The application. `location` is that of the weights; `hosts` are the names by which it may be called, none: any.
+
+    When it ends it closes the predictor and removes the folder of uploads.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        predictor.close()
+        uploads.close()
+
+    # The pages that FastAPI has for its documentation load scripts from another host.
+    app = FastAPI(title="morphmlp", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.add_middleware(Metered, meter=predictor.meter)
+    if hosts:  # a page of another site may give this machine a name of its own
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    add_refusals(app)
+    _add_pages(app, predictor, location=location, folders=folders)
+    _add_predictions(app, predictor, folders=folders, uploads=uploads)
+    return app
+
+
+def question_of(predictor: Predictor, *, top: int, window: str | None, hop: str | None) -> Question:
+    """What is asked.
+
+    Raises:
+        RefusedError: The network can't take such windows.
+    """
+    if window is None and hop is None:
+        return Question(top=top, windows=None)
+    clip = predictor.model.config.test_clip
+    if clip.num_frames == 1:
+        raise RefusedError(400, "window, hop: this network takes images, which have no time; leave them out")
+    try:
+        windows = sliding(clip, window=window, hop=hop, to_the_end=True)
+    except ConfigError as error:
+        raise RefusedError(400, " ".join(str(error).split()).replace("--", "")) from None
+    return Question(top=top, windows=windows)
+
+
+def _add_pages(app: FastAPI, predictor: Predictor, *, location: str, folders: AllowedFolders) -> None:
+    config, limits = predictor.model.config, predictor.limits
+    clip = config.test_clip
+    has_window = clip.num_frames > 1 and clip.frame_stride is not None
+    server = ServerAnswer(
+        model=location,
+        experiment=config.name,
+        takes="images" if clip.num_frames == 1 else "videos",
+        window=f"{clip.num_frames}x{clip.frame_stride}" if has_window else None,
+        window_frames=clip.num_frames,
+        class_names=list(predictor.model.names),
+        allowed_folders=list(folders.folders),
+        limits=LimitsAnswer(**{name: getattr(limits, name) for name in LimitsAnswer.model_fields}),
+    )
+    html, headers = page()
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> HTMLResponse:
+        return HTMLResponse(html, headers=headers)
+
+    @app.get("/info")
+    async def info() -> ServerAnswer:
+        """What the server is, and the most that it takes."""
+        return server
+
+    @app.get("/health")
+    async def health() -> HealthAnswer:
+        """Whether a replica answers."""
+        return HealthAnswer()
+
+
+def _add_predictions(app: FastAPI, predictor: Predictor, *, folders: AllowedFolders, uploads: UploadFolder) -> None:
+    async def answer(request: Request, path: str, name: str, question: Question) -> Response:
+        found = await predictor.answer(path, question, _hung_up(request))
+        return JSONResponse(found.plain() | {"path": name})
+
+    @app.post("/predict", response_model=PredictionAnswer, responses=_FAULTS, openapi_extra=_BODY)
+    async def predict(
+        request: Request,
+        name: Annotated[str, Query(description="of the file; its extension tells images from videos")] = "video",
+        top: Annotated[int, Query(ge=1, description="classes to name")] = 5,
+        window: Annotated[str | None, Query(description="as in 16x4: windows that slide over the video")] = None,
+        hop: Annotated[str | None, Query(description="from one window to the next: 2s, or 8 frames")] = None,
+    ) -> Response:
+        """What the network sees in a file that is sent as the request's body."""
+        with predictor.admitted():
+            question = question_of(predictor, top=top, window=window, hop=hop)
+            if request.headers.get("content-type", "").startswith("multipart/"):
+                raise RefusedError(415, "the body is a form; it must be the file's bytes, as curl -T FILE sends them")
+            stated = request.headers.get("content-length", "")
+            received = uploads.received(
+                request.stream(),
+                name=name,
+                stated_bytes=int(stated) if stated.isdecimal() else None,
+                limits=predictor.limits,
+            )
+            async with received as path:
+                return await answer(request, path, name, question)
+
+    @app.post("/predict/path", response_model=PredictionAnswer, responses=_FAULTS)
+    async def predict_path(request: Request, asked: PathQuestion) -> Response:
+        """What the network sees in a file of an allowed folder."""
+        with predictor.admitted():
+            question = question_of(predictor, top=asked.top, window=asked.window, hop=asked.hop)
+            return await answer(request, folders.file(asked.path), asked.path, question)
+
+
+async def _hung_up(request: Request) -> None:
+    """Comes to its end when the sender hangs up; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

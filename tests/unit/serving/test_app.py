@@ -1,0 +1,379 @@
+"""What the server answers, by a real HTTP client: the same as predict.py, and one status and line for each fault."""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import struct
+import threading
+import time
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from coded_videos import Coding, write_video
+from served import served
+
+from morphmlp.prediction.predict import predict_over_time, predict_whole
+from morphmlp.prediction.sliding import sliding
+from morphmlp.serving.files import UploadFolder
+
+SAME = 1e-4
+H264 = {"codec": "libx264", "options": {"g": "12"}}
+
+
+@pytest.fixture(scope="module")
+def bad(files, tmp_path_factory):
+    """Files that must not be looked at, by what is wrong with them."""
+    root = tmp_path_factory.mktemp("allowed")
+    for name in ("whole.mp4", "one_frame.mp4", "text.mp4", "sound.mp4", "cut.mp4", "nothing.mp4"):
+        (root / name).write_bytes((files / name).read_bytes())
+    _write_sparse(root / "hours.mp4", seconds=3 * 3600)
+    _write_sparse(root / "long_mkv.mkv", seconds=3 * 3600)
+    write_video(root / "many.mp4", Coding(file="", **H264), pictures=[np.zeros((16, 16, 3), np.uint8)] * 1300)
+    (root / "bomb.png").write_bytes(_png_head(60_000, 60_000))
+    with zipfile.ZipFile(root / "frames.zip", "w") as pack:
+        for number in range(1, 1300):
+            pack.writestr(f"{number:05}.png", _png_head(4000, 4000) if number == 1 else b"")
+    with zipfile.ZipFile(root / "deflated.zip", "w", zipfile.ZIP_DEFLATED) as pack:
+        pack.writestr("00001.png", bytes(10**6))
+    (root / "list.mp4").write_text("ffconcat version 1.0\nfile whole.mp4\n")
+    (root / "playlist.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{files}/whole.mp4\n")
+    (root / "damaged.mp4").write_bytes(_without_pictures((files / "whole.mp4").read_bytes()))
+    return root
+
+
+def _write_sparse(path, *, seconds):
+    """A few frames with hours between them."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width = stream.height = 64
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number in range(4):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number * seconds * 1000 // 3, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _png_head(width, height):
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+def _without_pictures(content):
+    """The file with zeros in the place of its coded frames."""
+    start = content.index(b"mdat") + 4
+    end = content.index(b"moov") - 4 if content.index(b"moov") > start else len(content)
+    return content[:start] + bytes(end - start) + content[end:]
+
+
+@pytest.fixture(scope="module")
+def server(place, bad, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uploads")
+    limits = {"upload_bytes": 4 * 2**20, "frames": 1000, "queued": 2, "gigapixels": 5.0, "windows": 20}
+    with served(place, folder, allowed=[bad], hosts=["127.0.0.1"], **limits) as running:
+        yield running
+
+
+BAD = {
+    "text.mp4": (415, "is nothing that can be looked at: not a readable video"),
+    "sound.mp4": (415, "has no video stream"),
+    "cut.mp4": (415, "not a readable video"),
+    "list.mp4": (415, "not a readable video"),
+    "playlist.mp4": (415, "not a readable video"),
+    "hours.mp4": (413, "lasts 14,400 s; at most 600 s"),
+    "long_mkv.mkv": (413, "at most 600 s"),
+    "many.mp4": (413, "has 1,300 frames; at most 1,000"),
+    "frames.zip": (413, "has 1,299 frames; at most 1,000"),
+    "deflated.zip": (415, "is compressed"),
+    "bomb.png": (415, "pixels"),
+    "damaged.mp4": (422, "can't be decoded"),
+}
+
+
+@pytest.mark.parametrize("way", ["upload", "path"])
+@pytest.mark.parametrize("name", BAD)
+def test_a_file_that_cant_be_used_has_one_status_and_one_line(server, bad, name, way):
+    status, words = BAD[name]
+    found, answer = server.http.upload(bad / name) if way == "upload" else server.http.ask(bad / name)
+    assert (found, list(answer)) == (status, ["error"]), answer
+    assert words in answer["error"]
+    assert "\n" not in answer["error"]
+    assert str(server.uploads.path) not in answer["error"]
+    assert [path.name for path in server.uploads.path.iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("name", ["whole.mp4", "one_frame.mp4"])
+@pytest.mark.parametrize("asked", [{}, {"hop": "4"}, {"window": "4x1", "hop": "0.3s"}], ids=["whole", "hop", "window"])
+def test_answers_are_those_of_predict(server, bad, name, asked):
+    status, answer = server.http.upload(bad / name, top=2, **asked)
+    assert status == 200, answer
+    if asked:
+        windows = sliding(server.model.config.test_clip, **{"window": None} | asked, to_the_end=True)
+        right = predict_over_time(server.model, str(bad / name), windows, top=2)
+    else:
+        right = predict_whole(server.model, str(bad / name), top=2)
+    expected = json.loads(json.dumps(right.plain()))
+    assert np.allclose(answer.pop("logits"), expected.pop("logits"), atol=SAME)
+    assert answer.pop("path") == name
+    assert [guess["name"] for guess in answer["top"]] == [guess["name"] for guess in expected["top"]]
+    assert [window["start_s"] for window in answer.get("windows", [])] == [
+        window["start_s"] for window in expected.get("windows", [])
+    ]
+    named = server.http.ask(bad / name, top=2, **asked)[1]
+    assert named["path"] == str(bad / name)
+    for one, other in zip(named["top"], answer["top"], strict=True):
+        assert one == pytest.approx(other, abs=SAME)
+
+
+def test_images_are_looked_at_by_a_network_for_images(place, files, tmp_path):
+    with served(place, tmp_path, kind="image") as server:
+        status, answer = server.http.upload(files / "picture.png")
+        assert status == 200
+        assert np.allclose(answer["logits"], predict_whole(server.model, str(files / "picture.png"), top=5).logits)
+        assert server.http.request("GET", "/info")[2]["takes"] == "images"
+        assert server.http.upload(files / "picture.png", hop="1s")[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("{files}/whole.mp4", 403),
+        ("{root}/../{files_name}/whole.mp4", 403),
+        ("{root}/link.mp4", 403),
+        ("{root}/linked/whole.mp4", 403),
+        ("{root}/../gone.mp4", 403),
+        ("whole.mp4", 403),
+        ("../../../../../../etc/passwd", 403),
+        ("/dev/zero", 403),
+        ("{root}/gone.mp4", 404),
+        ("{root}/text.mp4/whole.mp4", 404),
+        ("{root}", 400),
+        ("{root}/folder", 400),
+        ("{root}/pipe.mp4", 400),
+        ("{root}/a\0b", 400),
+        ("", 403),
+    ],
+)
+def test_only_files_below_an_allowed_folder_are_read(server, bad, files, path, status):
+    for name, target in (("link.mp4", files / "whole.mp4"), ("linked", files)):
+        if not (bad / name).is_symlink():
+            (bad / name).symlink_to(target)
+    (bad / "folder").mkdir(exist_ok=True)
+    if not (bad / "pipe.mp4").exists():
+        os.mkfifo(bad / "pipe.mp4")
+    found, answer = server.http.ask(path.format(files=files, files_name=files.name, root=bad))
+    assert (found, list(answer)) == (status, ["error"]), answer
+
+
+def test_without_an_allowed_folder_no_file_may_be_named(place, files, tmp_path):
+    with served(place, tmp_path) as server:
+        assert server.http.ask(files / "whole.mp4") == (
+            403,
+            {"error": "path: no folder is allowed; the server's --allowed-folder names one"},
+        )
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "words"),
+    [
+        ({"top": "0"}, 400, "top: "),
+        ({"top": "many"}, 400, "top: "),
+        ({"hop": "soon"}, 400, "hop: 'soon' must be a number of seconds"),
+        ({"window": "5x2"}, 400, "window: 5 frames; this network takes 4"),
+        ({"hop": "0.001"}, 413, "windows of it; at most 20"),
+        ({"hop": "1e-9"}, 400, "hop: "),
+    ],
+)
+def test_parameters_that_are_wrong_are_named(server, bad, asked, status, words):
+    content = (bad / "whole.mp4").read_bytes()
+    found, answer = server.http.upload(content, **asked)
+    assert (found, list(answer)) == (status, ["error"])
+    assert words in answer["error"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"path": 3}', b'{"path": "a", "tops": 1}'])
+def test_a_body_that_is_no_question_is_refused(server, body):
+    status, _, answer = server.http.request("POST", "/predict/path", body, headers={"Content-Type": "application/json"})
+    assert (status, list(answer)) == (400, ["error"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("POST", "/predict", {"Content-Type": "multipart/form-data; boundary=x"}, 415),
+        ("POST", "/predict", {}, 400),
+        ("GET", "/predict", {}, 405),
+        ("GET", "/../../etc/passwd", {}, 404),
+        ("GET", "/", {"Host": "elsewhere.example"}, 400),
+    ],
+)
+def test_other_requests_are_refused(server, method, path, headers, status):
+    assert server.http.request(method, path, b"", headers=headers)[0] == status
+
+
+def test_an_upload_that_states_two_gigabytes_is_refused_without_being_read(server):
+    with server.http.begun(f"POST /predict HTTP/1.1\nHost: 127.0.0.1\nContent-Length: {2 * 2**30}") as connection:
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 413 ")
+
+
+def test_an_upload_that_doesnt_state_its_size_is_refused_at_the_limit(server):
+    sent = 0
+
+    def pieces():
+        nonlocal sent
+        while sent < 2 * 2**30:
+            sent += 2**16
+            yield b"%x\r\n" % 2**16 + bytes(2**16) + b"\r\n"
+
+    status, _, answer = server.http.request("POST", "/predict", pieces(), headers={"Transfer-Encoding": "chunked"})
+    assert (status, answer) == (413, {"error": "the file has more than the 4 MB that are taken"})
+    assert sent < 64 * 2**20
+    assert [path.name for path in server.uploads.path.iterdir()] == ["lock"]
+
+
+def test_a_full_disk_is_a_status(server, bad):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        status, answer = server.http.upload(bad / "whole.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (status, answer) == (507, {"error": "the file can't be kept: file too large"})
+    assert server.http.upload(bad / "whole.mp4")[0] == 200
+
+
+def test_a_sender_that_stands_still_is_given_up(place, tmp_path):
+    with served(place, tmp_path, stalled_s=0.2) as server:
+        head = "POST /predict HTTP/1.1\nHost: 127.0.0.1\nContent-Length: 1000"
+        with server.http.begun(head) as connection:
+            connection.sendall(b"x")
+            assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_more_than_may_wait_are_sent_away_and_who_hangs_up_makes_room(server, bad):
+    head = "POST /predict?name=a.mp4 HTTP/1.1\nHost: 127.0.0.1\nContent-Length: 1000"
+    waiting = [server.http.begun(head) for _ in range(4)]  # two decoders, and two that may wait
+    wait_until(lambda: sum(server.meter.now) == 4)
+    status, headers, answer = server.http.request("POST", "/predict", b"x")
+    assert (status, list(answer)) == (503, ["error"])
+    assert 1 <= int(headers["Retry-After"]) <= 60
+    assert server.http.request("GET", "/health")[0] == 200
+    for connection in waiting:
+        connection.close()
+    wait_until(lambda: sum(server.meter.now) == 0)
+    assert server.http.upload(bad / "whole.mp4")[0] == 200
+    assert [path.name for path in server.uploads.path.iterdir()] == ["lock"]
+
+
+def test_who_hangs_up_while_a_video_is_looked_at_frees_the_decoder(place, bad, tmp_path):
+    goes_on = threading.Event()
+
+    async def slow(clips):
+        await asyncio.to_thread(goes_on.wait)
+        return np.zeros((*clips.shape[:2], 4), np.float32)
+
+    with served(place, tmp_path, decoders=1, together=slow) as server:
+        content = (bad / "whole.mp4").read_bytes()
+        head = f"POST /predict?name=a.mp4 HTTP/1.1\nHost: 127.0.0.1\nContent-Length: {len(content)}"
+        with server.http.begun(head) as connection:
+            connection.sendall(content)
+            wait_until(lambda: server.meter.now == (1, 0))
+        wait_until(lambda: server.meter.statuses == [499])
+        goes_on.set()
+        wait_until(lambda: server.meter.now == (0, 0))
+        assert server.http.upload(bad / "whole.mp4")[0] == 200
+
+
+def test_requests_at_the_same_time_go_through_the_network_together(place, bad, tmp_path):
+    waiting = []
+
+    async def in_pairs(clips):
+        mine = asyncio.get_running_loop().create_future()
+        waiting.append((clips, mine))
+        if len(waiting) == 2:
+            logits = await server.predictor.score([clips for clips, _ in waiting])
+            for (_, future), found in zip(waiting, logits, strict=True):
+                future.set_result(found)
+            waiting.clear()
+        return await mine
+
+    with served(place, tmp_path, together=in_pairs) as server, ThreadPoolExecutor(2) as threads:
+        names = ("whole.mp4", "one_frame.mp4")
+        answers = list(threads.map(lambda name: server.http.upload(bad / name), names))
+        views = server.model.config.test.num_clips * server.model.config.test.num_crops
+        assert server.meter.batches == [(2, 2 * views)]
+        for name, (status, answer) in zip(names, answers, strict=True):
+            assert status == 200
+            assert np.allclose(answer["logits"], predict_whole(server.model, str(bad / name), top=5).logits, atol=SAME)
+
+
+def test_requests_are_scored_by_the_size_of_their_clips(place, tmp_path):
+    with served(place, tmp_path) as server:
+        clips = [torch.randint(0, 256, (n, v, 4, 32, 32, 3), dtype=torch.uint8) for n, v in ((1, 2), (3, 1), (2, 2))]
+        found = asyncio.run(server.predictor.score(clips))
+        assert [logits.shape[:2] for logits in found] == [(1, 2), (3, 1), (2, 2)]
+        for each, logits in zip(clips, found, strict=True):
+            assert np.allclose(logits, server.model.clip_logits(each), atol=SAME)
+
+
+def test_a_decoder_that_dies_costs_no_more_than_its_request(server, bad):
+    assert server.http.upload(bad / "whole.mp4")[0] == 200
+    for videos in {server.model.for_thread(number, None).policy.opener("pyav") for number in range(2)}:
+        if videos.child_pid is not None:
+            os.kill(videos.child_pid, signal.SIGKILL)
+    assert server.http.upload(bad / "whole.mp4")[0] == 200
+
+
+def test_openapi_names_every_way_to_ask(server):
+    paths = server.http.request("GET", "/openapi.json")[2]["paths"]
+    assert sorted(paths) == ["/health", "/info", "/predict", "/predict/path"]
+    assert {"400", "403", "404", "408", "413", "415", "422", "503", "507"} <= set(
+        paths["/predict"]["post"]["responses"]
+    )
+    assert server.http.request("GET", "/docs")[0] == 404  # it would load scripts from another host
+
+
+def test_the_page_may_run_its_own_script_alone(server):
+    status, headers, html = server.http.request("GET", "/")
+    assert status == 200
+    assert "default-src 'none'; script-src 'sha256-" in headers["Content-Security-Policy"]
+    assert "://" not in html
+
+
+def test_what_a_killed_server_left_is_removed_by_the_next_one(tmp_path):
+    first = UploadFolder(str(tmp_path))
+    left = first.path.with_name("left")
+    left.mkdir()
+    (left / "lock").touch()
+    (left / "upload-x.mp4").touch()
+    second = UploadFolder(str(tmp_path))
+    assert {path.name for path in first.path.parent.iterdir()} == {"lock", first.path.name, second.path.name}
+    for folder in (first, second):
+        folder.close()
+    assert [path.name for path in first.path.parent.iterdir()] == ["lock"]
+
+
+def test_answers_are_counted_by_status(place, bad, tmp_path):
+    with served(place, tmp_path) as server:
+        server.http.upload(bad / "whole.mp4")
+        server.http.upload(bad / "text.mp4")
+        server.http.request("GET", "/health")
+        assert server.meter.statuses == [200, 415]
