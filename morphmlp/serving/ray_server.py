@@ -14,6 +14,7 @@ from ray.serve.metrics import Counter, Gauge, Histogram
 from torch import Tensor
 
 from morphmlp.cluster.ray_nodes import NodeResources, cluster_nodes, inventory
+from morphmlp.cluster.ray_session import without_ray_messages
 from morphmlp.config import ExperimentConfig
 from morphmlp.errors import ClusterError
 from morphmlp.evaluation.video_model import VideoModel
@@ -166,7 +167,7 @@ def served(service: Service) -> Iterator[None]:
             raise ClusterError(f"the server doesn't start: {' '.join(str(error).split())}") from None
         yield
     finally:
-        with undisturbed():
+        with undisturbed(), without_ray_messages():
             _end()
 
 
@@ -193,6 +194,7 @@ def metrics_addresses() -> list[str]:
 
 def _application(service: Service, gpus: float) -> serve.Application:
     trained, limits = service.trained, service.limits
+    at_once = service.decoders + limits.queued + _OTHER_REQUESTS
     offer = _Offer(
         config=trained.config,
         weights=ray.put(dict(trained.weights)),
@@ -207,9 +209,10 @@ def _application(service: Service, gpus: float) -> serve.Application:
     deployment = serve.deployment(
         num_replicas=service.replicas,
         ray_actor_options={"num_cpus": service.decoders, "num_gpus": gpus},
-        # A replica refuses by itself what it can't take, with the time after which to try again.
-        max_ongoing_requests=service.decoders + limits.queued + _OTHER_REQUESTS,
-        max_queued_requests=max(limits.queued, 1) * service.replicas,
+        # A replica refuses by itself what it can't take, with the time after which to try again. Ray Serve counts each
+        # request as queued until it has chosen a replica: its bound is for times when there is none.
+        max_ongoing_requests=at_once,
+        max_queued_requests=at_once * service.replicas,
         backpressure_config=BackpressureConfig(retry_after_s=_RETRY_AFTER_S),
         graceful_shutdown_timeout_s=_ENDING_S,
     )(Replica)
