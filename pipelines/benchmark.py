@@ -12,6 +12,7 @@
     python pipelines/benchmark.py tables                    what tables.py takes where 500 runs are recorded
     python pipelines/benchmark.py planner                   the plan of a sweep with 100,000 candidates
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
+    python pipelines/benchmark.py start                     what a user waits for the first step, and first scores
     python pipelines/benchmark.py train-step                what a run adds to a step of a plain loop
     python pipelines/benchmark.py shared-cores              what workers on one machine's CPUs cost each other
     python pipelines/benchmark.py step-variants             what 16-bit arithmetic, compilation, recomputation do to it
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import get_args
 
 import click
+from benchmark_start import start
 from benchmark_step import STEP_COMMANDS
 
 from morphmlp.cli import A_PATH, COUNT, SECONDS, SETTINGS, json_option, run, write_json
@@ -242,7 +244,7 @@ def tables(*, runs: int, rounds: int, json: Path | None) -> None:
     write_json(json, found)
 
 
-for command in STEP_COMMANDS:
+for command in (start, *STEP_COMMANDS):
     main.add_command(command)
 
 

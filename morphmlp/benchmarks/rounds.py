@@ -3,9 +3,12 @@
 import random
 from collections.abc import Iterator, Sequence
 from statistics import median
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=str)
 
 
-def interleaved(names: Sequence[str], rounds: int, *, seed: int = 0) -> Iterator[tuple[int, str]]:
+def interleaved(names: Sequence[Name], rounds: int, *, seed: int = 0) -> Iterator[tuple[int, Name]]:
     """`(round, name)`: every name once a round, in an order of its own, so that none always follows the same one."""
     rng = random.Random(seed)
     for number in range(rounds):

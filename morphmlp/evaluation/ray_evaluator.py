@@ -27,8 +27,12 @@ from morphmlp.data.stream.plan import MicroBatchPlan
 from morphmlp.data.stream.ray_dataset import IngestShare, decoding_dataset, limit_execution
 from morphmlp.errors import EvaluationError
 from morphmlp.evaluation.score_store import ScoreStore
+from morphmlp.start_marks import Part
 from morphmlp.tasks.task import Task
 
+SCORER_START = "scorer_start"
+"""Column of scored rows: when a scorer had come to `_SCORER_PARTS`, seconds since 1970."""
+_SCORER_PARTS = (Part.WORKER, Part.MODEL, Part.CLIPS)
 _TASK_BYTES = 256 * 2**20
 """Clips that a decode task hands over at most, of several videos: all views of one may be more."""
 
@@ -60,6 +64,8 @@ class TestResult:
     """CPU core-seconds of decoding and scoring, over all commands that added to the store."""
     num_scored_now: int
     """Videos that this command scored; the others were in the store."""
+    start: Mapping[Part, float]
+    """When the parts of the start were over up to the first scores, seconds since 1970; none where all were there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +184,7 @@ def _collected(
     broken: list[BrokenVideo] = []
     before = len(store.ids())
     broken_cpu_s = 0.0
+    start: dict[Part, float] = {}
     progress(before)
     for table in tables:
         found = broken_videos(table, manifest, stage="test")
@@ -185,6 +192,7 @@ def _collected(
         store.append(scored, found)
         broken.extend(found)
         broken_cpu_s += without
+        start = start or _start_of(table)
         progress(len(store.ids()) + len(broken))
         if too_many_broken("test", len(broken), num_videos=len(manifest), limit=broken_limit):
             break
@@ -196,6 +204,7 @@ def _collected(
         broken=sorted(broken, key=lambda video: video.video_id),
         cpu_s=result.cpu_s + broken_cpu_s,
         num_scored_now=len(store.ids()) - before,
+        start=start,
     )
 
 
@@ -209,7 +218,14 @@ def stored_result(store: ScoreStore) -> TestResult:
         retried=pc.sum(facts["retried"]).as_py() or 0,
         cpu_s=pc.sum(facts["cpu_s"]).as_py() or 0.0,
         num_scored_now=0,
+        start={},
     )
+
+
+def _start_of(table: pa.Table) -> dict[Part, float]:
+    """When the start's parts were over in the scorer of a table whose scores are in the store just now."""
+    times = table[SCORER_START][0].as_py() if table.num_rows else []
+    return dict(zip((*_SCORER_PARTS, Part.SCORES), (*times, time.time()), strict=True)) if times else {}
 
 
 def _scored_rows(table: pa.Table, manifest: Manifest, task: Task) -> tuple[pa.Table, float]:
@@ -246,20 +262,24 @@ class Scorer:
 
     Columns in: `morphmlp.data.columns.DECODED`. Columns out: the same with `outcome`, what the task hands back of a
     video, in the place of `clips` and `maps`, and `scorer_cpu_s`, CPU seconds of this process since the last rows,
-    shared out over them.
+    shared out over them, and `SCORER_START`.
     """
 
     def __init__(self, task: Task, weights: Mapping[str, Tensor], pool: ScorerPool) -> None:
         self._cpu_s = 0.0  # the process is this scorer's alone, so that its start counts
+        self._start = [time.time()]
         torch.set_num_threads(pool.cpus_per_worker)
         self._name, self._device = f"{socket.gethostname()}:{os.getpid()}", torch.device(pool.device)
         self._task, self._shape = task, ClipShape.of(task.test_clips())
         self._model = task.network()
         self._model.load_state_dict(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
         self._model.to(self._device).eval()
+        self._start.append(time.time())
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """The outcome of every video; a broken one has none."""
+        if len(self._start) < len(_SCORER_PARTS):
+            self._start.append(time.time())
         cells = [b""] * rows.num_rows
         good = [place for place, error in enumerate(rows["error"].to_pylist()) if not error]
         if self._shape.own_sizes:
@@ -271,7 +291,12 @@ class Scorer:
         shared = pa.array(self._shares_of_cpu_s(rows.num_rows), pa.float64())
         scored = rows.drop_columns(["clips", "maps"]).append_column("outcome", pa.array(cells, pa.large_binary()))
         named = pa.array([self._name] * rows.num_rows, pa.string())
-        return scored.append_column("scorer", named).append_column("scorer_cpu_s", shared)
+        start = pa.array([self._start] * rows.num_rows, pa.list_(pa.float64()))
+        return (
+            scored.append_column("scorer", named)
+            .append_column("scorer_cpu_s", shared)
+            .append_column(SCORER_START, start)
+        )
 
     def _outcomes(self, rows: pa.Table) -> list[bytes]:
         clips, maps = stored_clips(rows, self._shape)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import torch
+import torch.distributed as dist
 
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.batches import MicroBatch
@@ -30,3 +31,12 @@ def score_single_views(
         if len(batch.labels):
             counts += task.validated(model, batch, device)
     return counts, broken
+
+
+def over_workers(counts: Counts, broken: int, device: torch.device) -> tuple[Counts, int]:
+    """The counts of all workers, and how many videos were broken."""
+    packed = torch.cat([counts.pack(), torch.tensor([broken], dtype=torch.float64)]).to(device)
+    if dist.is_initialized():
+        dist.all_reduce(packed)
+    packed = packed.cpu()
+    return counts.unpack(packed[:-1]), int(packed[-1])

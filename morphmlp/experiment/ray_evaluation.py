@@ -42,6 +42,7 @@ from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress, TerminalProgress
 from morphmlp.record import MetricPoint, Metrics, RunSummary, Status, Tags
 from morphmlp.reporting.run_note import result_note
+from morphmlp.start_marks import Part, StartMarks, start_in_words, start_parts
 from morphmlp.stop_signals import NAMES, signal_of
 from morphmlp.targets import writable_folder
 from morphmlp.tasks.factory import task_of
@@ -97,6 +98,9 @@ class EvaluationResult:
     """Videos that this command scored; the others were in the store."""
     first_scores_s: float | None
     """Seconds from Ray being ready to the first scored videos; None where all were in the store."""
+    start: Mapping[str, float]
+    """Seconds from the command's beginning to the first scores by part (`morphmlp.start_marks.Part`); none where all
+    were in the store."""
     wall_s: float
     cpu_s: float
     """CPU core-seconds of decoding and scoring, over all commands that added to the store."""
@@ -119,12 +123,13 @@ def evaluate(arguments: EvaluationArguments) -> EvaluationResult:
         RunStoppedError: By a signal; it says how to continue.
         MorphMLPError: Whatever the user can fix.
     """
-    began = time.monotonic()
+    began, marks = time.monotonic(), StartMarks.of_command()
     require_named_cluster()
     with TerminalProgress() as progress:
         job = _prepare(arguments, progress)
+        marks.mark(Part.CHECKS)
         try:
-            return _carry_out(job, progress, began=began)
+            return _carry_out(job, progress, marks, began=began)
         except KeyboardInterrupt as stop:
             there = len(ScoreStore.open(job.store).ids()) if (job.store / "store.json").exists() else 0
             raise RunStoppedError(
@@ -186,10 +191,11 @@ def views_fault(config: ExperimentConfig, videos: Manifest) -> str | None:
     return None
 
 
-def _carry_out(job: _Job, progress: Progress, *, began: float) -> EvaluationResult:
+def _carry_out(job: _Job, progress: Progress, marks: StartMarks, *, began: float) -> EvaluationResult:
     folder = job.folder
     folder.root.mkdir(parents=True, exist_ok=True)
     progress = LoggedProgress(progress, folder.log)
+    marks.keep_in(folder.start)
     with ScoreStore.create(job.store, job.header) as store:
         atomic_write(folder.experiment, config_to_yaml(job.config))
         known = find_run(job.uri, run_name=folder.root.name, experiment=job.config.dataset)
@@ -203,13 +209,15 @@ def _carry_out(job: _Job, progress: Progress, *, began: float) -> EvaluationResu
         )
         # As many workers as there may be: scorers without work aren't started.
         with ray_session(job.config.cluster, job.config.ingest, micro_batches=sys.maxsize) as placement:
-            return _score_and_record(job, store, placement, known=known, progress=progress, began=began)
+            marks.mark(Part.RAY)
+            return _score_and_record(job, store, placement, marks, known=known, progress=progress, began=began)
 
 
 def _score_and_record(
     job: _Job,
     store: ScoreStore,
     placement: Placement,
+    marks: StartMarks,
     *,
     known: RunSummary | None,
     progress: Progress,
@@ -220,6 +228,7 @@ def _score_and_record(
     if placement.on_cluster:
         require_shared_files(config, [{"test": job.videos}], placement)
     require_files({"test": job.videos}, config.ingest)
+    marks.mark(Part.CLUSTER)
     # Scorers take seconds to start: meanwhile the record is opened.
     scoring = begin_test(task, job.weights, job.videos, store=store, config=config, placement=placement)
     writer = _open(job, placement, known=known, progress=progress)
@@ -228,8 +237,13 @@ def _score_and_record(
         writer.metrics(network_points(config))
         writer.datasets([recorded_dataset(config, "test", job.videos, digest=digest)])
         writer.artifact(folder.experiment)
+        marks.mark(Part.RECORD)
         with system_metrics_recorded(config.record, writer, folder, progress):
             tested = finish_test(scoring, config=config, progress=timed)
+        for part, at in tested.start.items():
+            marks.mark(part, at=at)
+        if tested.start and (said := start_in_words(folder.start)) is not None:
+            progress.line(said)
         record_test(tested, job.videos, store=store, task=task, config=config, writer=writer, folder=folder)
         writer.metrics([MetricPoint.now(Metrics.RUN_WALL_S, time.monotonic() - began)])
         result = _result(job, tested, run_id=writer.run_id, began=began, first_scores_s=timed.first_s)
@@ -278,6 +292,7 @@ def _result(
         unscored=tuple(f"{video.video_id} ({video.path}): {video.message}" for video in tested.broken),
         num_scored_now=tested.num_scored_now,
         first_scores_s=first_scores_s,
+        start=start_parts(job.folder.start) if tested.start else {},
         wall_s=time.monotonic() - began,
         cpu_s=tested.cpu_s,
     )

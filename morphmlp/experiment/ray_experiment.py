@@ -31,6 +31,7 @@ from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics, Status, Tags
 from morphmlp.reporting.figures import loss_figure, score_figure, time_figure
 from morphmlp.reporting.run_note import result_note
+from morphmlp.start_marks import Part, StartMarks
 from morphmlp.stop_signals import StopSignals
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.scores import further_scores_of
@@ -77,12 +78,13 @@ def run_experiment(
     stops: StopSignals | None = None,
     on_validation: Callable[[int, float], None] | None = None,
     task: Task | None = None,
+    marks: StartMarks | None = None,
 ) -> ExperimentResult:
     """Train, test and record one experiment, or continue it where a run of this name stopped.
 
     `run_name` also names its folder under `cluster.storage`; `parent_run_id` is the sweep that it belongs to. `stops`
     are signals to this process, where it takes care of them. `on_validation` is called with the epochs or steps done at
-    each validation and its score, while training continues.
+    each validation and its score, while training continues. `marks` are those of a command that does nothing else.
 
     Raises:
         MorphMLPError: Whatever the user can fix.
@@ -93,10 +95,13 @@ def run_experiment(
         require_shared_files(config, [data.by_split()], placement)
     require_ready(config, placement, progress)
     require_files(data.by_split(), config.ingest)
+    marks = marks or StartMarks()
+    marks.mark(Part.CLUSTER)
     folder = RunFolder(Path(config.cluster.storage) / run_name)
     folder.root.mkdir(parents=True, exist_ok=True)
     progress = log = LoggedProgress(progress, folder.log)
     with run_lock(folder), log.last_words():
+        marks.keep_in(folder.start)
         tags = {**source_tags(submitted=was_submitted()), **(tags or {})}
         tags |= ray_job_tag() if placement.on_cluster else {}
         run = _open(config, data, folder, tags=tags, parent_run_id=parent_run_id, progress=progress)
@@ -104,6 +109,7 @@ def run_experiment(
             run.writer.datasets(recorded_datasets(config, data))
             for file in filter(Path.exists, (folder.experiment, folder.start_weights)):
                 run.writer.artifact(file)
+            marks.mark(Part.RECORD)
             with system_metrics_recorded(config.record, run.writer, folder, progress):
                 result = _train_and_test(
                     config, task, data, placement, run=run, progress=progress, stops=stops, on_validation=on_validation

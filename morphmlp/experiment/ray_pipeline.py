@@ -13,6 +13,7 @@ from morphmlp.experiment.ray_experiment import run_experiment
 from morphmlp.experiment.result import ExperimentResult
 from morphmlp.experiment.run_claim import require_free
 from morphmlp.progress import TerminalProgress
+from morphmlp.start_marks import Part, StartMarks
 from morphmlp.stop_signals import NAMES, StopSignals, signal_of
 from morphmlp.targets import require_storage
 from morphmlp.tasks.factory import task_of
@@ -45,7 +46,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
         RunStoppedError: By a signal, or a request in the run's folder; it says how to continue.
         QuarantineLimitError: Too many videos are broken; it says how to continue as well.
     """
-    config = arguments.config
+    config, marks = arguments.config, StartMarks.of_command()
     if arguments.start_from is not None:
         config = starting_from(config, arguments.start_from, print)
     elif arguments.extend is not None:
@@ -56,6 +57,7 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
     config = with_checked_weights(config, data.train.class_names)  # before Ray starts
     require_free(config, data, arguments.run_name)
     micro_batches = TrainPlan.of(config.train, num_videos=len(data.train)).micro_batches_per_step
+    marks.mark(Part.CHECKS)
     stops = StopSignals()
     kept = Path(config.cluster.storage) / arguments.run_name
     again = f"the same command and --run-name {arguments.run_name} ({kept})"
@@ -63,8 +65,9 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
         with stops.installed(), TerminalProgress() as progress:
             progress.line(f"{arguments.run_name}: {len(data.train)} training {data.train.items}; starting Ray")
             with ray_session(config.cluster, config.ingest, micro_batches=micro_batches) as placement:
+                marks.mark(Part.RAY)
                 return run_experiment(
-                    config, data, placement, run_name=arguments.run_name, progress=progress, stops=stops
+                    config, data, placement, run_name=arguments.run_name, progress=progress, stops=stops, marks=marks
                 )
     except (KeyboardInterrupt, RunStoppedError) as stop:
         how = str(stop) if isinstance(stop, RunStoppedError) else f"stopped by {NAMES[signal_of(stop)]}"

@@ -18,6 +18,7 @@ from morphmlp.data.manifest import read_manifest
 from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.record import Tags
+from morphmlp.start_marks import Part
 from morphmlp.tasks.factory import task_of
 from morphmlp.tracking import find_run
 
@@ -95,8 +96,12 @@ def test_the_result_stands_on_the_terminal_in_json_and_in_the_record(
     assert (run.params["test.num_clips"], run.params["test.num_crops"]) == ("2", "3")
     assert run.tags[Tags.WEIGHTS] == result["weights_sha256"] == ScoreStore.open(undisturbed).header.weights_sha256
     assert (run.tags[Tags.EVALUATES], run.tags[Tags.DATA_TEST]) == ("", result["data_fingerprint"])
+    assert list(result["start"])[-1] == Part.SCORES
+    assert {Part.IMPORTS, Part.RAY, Part.WORKER, Part.CLIPS} < set(result["start"])
+    assert result["first_scores_s"] < sum(result["start"].values()) < result["wall_s"] + result["start"][Part.IMPORTS]
     again = finished(start(place, "whole"))
     assert f"MLflow run {run.run_id}" in again
+    assert json.loads((place / "whole.json").read_text())["start"] == {}
     assert json.loads((place / "whole.json").read_text())["scores"] == result["scores"]
 
 

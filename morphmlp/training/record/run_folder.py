@@ -91,5 +91,7 @@ class RunFolder:
     """Points and tags that the tracking store hasn't got yet; empty when it has everything."""
     system_metrics_waiting = FilePath("{root}/system-metrics-waiting.jsonl")
     """The same for what its machines do, with `record.system_metrics`."""
+    start = FilePath("{root}/start.jsonl")
+    """When the parts of each command's start were over, one JSON line each."""
     events = FilePath("{root}/events.jsonl")
     """Restarts, resizes and the like, one JSON line each."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import ray.train
 import ray.train.torch
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,10 +20,10 @@ from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.ray_clips import RayClips, SharedVideos
 from morphmlp.data.stream.ray_dataset import warm_decode_processes
 from morphmlp.errors import StorageError
-from morphmlp.evaluation.validation import score_single_views
+from morphmlp.evaluation.validation import over_workers, score_single_views
 from morphmlp.line_file import LineFile
 from morphmlp.record import Tags
-from morphmlp.tasks.task import Counts, Task
+from morphmlp.tasks.task import Task
 from morphmlp.training.checkpoint.saving import Saving, run_store
 from morphmlp.training.checkpoint.store import CheckpointFacts
 from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
@@ -37,6 +36,7 @@ from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.replay.skipped_steps import save_skipped_step
 from morphmlp.training.workers.ray_capacity import note_places
 from morphmlp.training.workers.resume import agreed, resume_or_start
+from morphmlp.training.workers.start import WorkerStart
 from morphmlp.training.workers.stops import Stop, StopReason, StopWatch, requested_stop
 
 _SIGN_EVERY_S = 30.0
@@ -65,6 +65,7 @@ def train_worker(job: TrainJob) -> None:
     """Train on this worker until the plan ends or the run is stopped, saving and reporting along the way."""
     config, context = job.config, ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
+    start = WorkerStart(job.folder.start if rank == 0 else None)
     if rank == 0:
         note_places(job.folder.places)
     device = ray.train.torch.get_device()
@@ -104,8 +105,9 @@ def train_worker(job: TrainJob) -> None:
             recipe=Recipe.of(config, plan=clips.plan, task=job.task),
             restored=restored,
         )
-    worker = _Worker(job, state, clips, saving, workers=workers, device=device)
+    worker = _Worker(job, state, clips, saving, start, workers=workers, device=device)
     worker.report_start(notes)
+    start.ready()
     if (stop := worker.catch_up(None if restored is None else restored.facts)) is not None:
         worker.save_and_stop(stop)
         return
@@ -134,11 +136,12 @@ class _Worker:
         state: TrainState,
         clips: RayClips,
         saving: Saving | None,
+        start: WorkerStart,
         *,
         workers: int,
         device: torch.device,
     ) -> None:
-        self._job, self._state, self._clips, self._saving = job, state, clips, saving
+        self._job, self._state, self._clips, self._saving, self._start = job, state, clips, saving, start
         self._workers, self._device = workers, device
         self.recipe = Recipe.of(job.config, plan=clips.plan, task=job.task)
         self._reporter = Reporter(recipe=self.recipe, first=saving is not None, gmacs_per_view=job.gmacs_per_view)
@@ -186,6 +189,7 @@ class _Worker:
         """Count a step, and save if it is due."""
         self._score = None
         self._sign_of_life()
+        self._notes += self._start.step_taken(summary)
         self._reporter.add_step(summary)
         self._epoch_videos += self.recipe.plan.videos_per_step
         # The last step of a round is saved with its scores: saved before, these could be lost.
@@ -317,7 +321,7 @@ class _Worker:
                 # One worker's own may be enough.
                 too_many=lambda broken: self._broken_val(broken) is not None,
             )
-        counts, num_broken = _over_workers(counts, len(broken), self._device)
+        counts, num_broken = over_workers(counts, len(broken), self._device)
         self._too_many_broken = self._broken_val(num_broken)
         if self._too_many_broken is not None:
             counts = task.no_counts()
@@ -385,12 +389,3 @@ def _parallel(model: nn.Module, workers: int) -> nn.Module:
         return model
     # BatchNorm's statistics are gathered by the loop; broadcasting the first worker's would undo that.
     return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
-
-
-def _over_workers(counts: Counts, broken: int, device: torch.device) -> tuple[Counts, int]:
-    """The counts of all workers, and how many videos were broken."""
-    packed = torch.cat([counts.pack(), torch.tensor([broken], dtype=torch.float64)]).to(device)
-    if dist.is_initialized():
-        dist.all_reduce(packed)
-    packed = packed.cpu()
-    return counts.unpack(packed[:-1]), int(packed[-1])

@@ -16,7 +16,7 @@ from morphmlp.data.columns import DECODED
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.errors import EvaluationError
 from morphmlp.evaluation import ray_evaluator
-from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool, check_coverage
+from morphmlp.evaluation.ray_evaluator import SCORER_START, Scorer, ScorerPool, check_coverage
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.tasks.classification import Classification
 from morphmlp.tasks.factory import task_of
@@ -69,7 +69,7 @@ def decoded(rows, *, broken=()):
 def scorer(monkeypatch):
     """A scorer in a process that has used 10 s before, and uses 1 s for each table."""
     spent = iter([10.0 + table for table in range(VIDEOS)])
-    monkeypatch.setattr(ray_evaluator, "time", SimpleNamespace(process_time=lambda: next(spent)))
+    monkeypatch.setattr(ray_evaluator, "time", SimpleNamespace(process_time=lambda: next(spent), time=lambda: 0.0))
     pool = ScorerPool(num_workers=1, cpus_per_worker=torch.get_num_threads(), device="cpu", node_labels={})
     return Scorer(ConstantTask(**vars(TASK)), {}, pool)
 
@@ -82,6 +82,15 @@ def test_a_scorers_cpu_time_is_told_once_and_from_its_start(scorer):
 def test_time_spent_on_no_rows_is_told_with_the_next_ones(scorer):
     told = [pc.sum(scorer(decoded(rows))["scorer_cpu_s"], min_count=0).as_py() for rows in ([0], [], [1])]
     assert told == [10.0, 0.0, 2.0]
+
+
+def test_a_scorer_says_when_it_had_come_to_its_first_clips(monkeypatch):
+    times = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(ray_evaluator, "time", SimpleNamespace(process_time=lambda: 0.0, time=lambda: next(times)))
+    pool = ScorerPool(num_workers=1, cpus_per_worker=torch.get_num_threads(), device="cpu", node_labels={})
+    scorer = Scorer(ConstantTask(**vars(TASK)), {}, pool)
+    told = [scorer(decoded(rows))[SCORER_START].to_pylist() for rows in ([0, 1], [2])]
+    assert told == [[[1.0, 2.0, 3.0]] * 2, [[1.0, 2.0, 3.0]]]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from morphmlp.errors import StorageError
 from morphmlp.tasks.factory import task_of
 from morphmlp.training.loop.loop import StepSummary, fit
 from morphmlp.training.workers import ray_worker
+from morphmlp.training.workers.start import WorkerStart
 
 STEPS_PER_EPOCH = 2
 IN_STEPS = {"train.epochs": None, "optim.warmup_epochs": None, "optim.warmup_steps": 2}
@@ -68,7 +69,11 @@ class Training:
             num_val_videos=4,
         )
         self.job = job
-        self.worker = ray_worker._Worker(job, self.state, self.clips, self.saving, workers=workers, device=tiny.CPU)
+        start = WorkerStart(folder.start if worker == 0 else None)
+        start.ready()
+        self.worker = ray_worker._Worker(
+            job, self.state, self.clips, self.saving, start, workers=workers, device=tiny.CPU
+        )
 
     def run(self, restored=None):
         """Train to the end, or until the worker stops."""

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from driven_worker import Training
 from morphmlp.config.loading import config_from_mapping, config_to_mapping, with_overrides
 from morphmlp.errors import StorageError
 from morphmlp.record import Metrics
+from morphmlp.start_marks import Part, StartMarks, start_in_words, start_parts
 from morphmlp.tasks.scores import TOP1
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore
 from morphmlp.training.loop.loop import RoundSummary
@@ -52,6 +54,23 @@ def test_the_last_step_of_an_epoch_is_saved_with_the_scores_of_its_validation_on
     training = Training(folder)
     training.run()
     assert training.saving.saved == [(1, None), (2, 25.0), (3, None), (4, 50.0)]
+
+
+def test_where_the_time_before_the_first_step_went_is_said_once(reports, folder):
+    command = StartMarks(folder.start)
+    command.mark(Part.COMMAND, at=time.time() - 30)
+    command.mark(Part.IMPORTS, at=time.time() - 20)
+    Training(folder).run()
+    parts = start_parts(folder.start)
+    assert list(parts) == [Part.IMPORTS, Part.WORKER, Part.MODEL, Part.CLIPS, Part.STEP]
+    assert sum(parts.values()) >= 30
+    notes = [note for report in reports for note in report.get("notes", []) if "after the command began" in note]
+    assert notes == [start_in_words(folder.start)]
+
+
+def test_a_run_that_no_command_marks_says_nothing_of_its_start(reports, folder):
+    Training(folder).run()
+    assert not any("after the command began" in note for report in reports for note in report.get("notes", []))
 
 
 def test_the_last_step_of_a_run_that_ends_inside_an_epoch_is_saved_with_its_scores_only(reports, folder):

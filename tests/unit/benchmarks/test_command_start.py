@@ -1,0 +1,32 @@
+"""The waiting time of a user, by part."""
+
+import os
+
+from morphmlp.benchmarks.command_start import StartTimes, forget_files, starts_table
+from morphmlp.start_marks import Part
+
+
+def side(what, kind, **parts):
+    parts = {Part[name.upper()]: seconds for name, seconds in parts.items()}
+    return StartTimes(what=what, kind=kind, seconds=sum(parts.values()), parts=parts, rounds=[parts])
+
+
+def test_parts_stand_in_the_order_of_a_start_and_trainings_before_tests():
+    found = [side("test", "cold", scores=2.0, imports=1.0), side("training", "warm", imports=3.0, step=0.25)]
+    header, _, *rows = (line.split("|")[1:-1] for line in starts_table(found).splitlines())
+    assert [cell.strip() for cell in header] == ["part (s)", "training, warm", "test, cold"]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["imports", "3.00", "1.00"],
+        ["first step", "0.25", "-"],
+        ["first scores", "-", "2.00"],
+        ["all", "3.25", "3.00"],
+    ]
+
+
+def test_files_that_are_forgotten_are_what_they_were(tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "code.py").write_bytes(os.urandom(10_000))
+    before = (tmp_path / "package" / "code.py").read_bytes()
+    (tmp_path / "package" / "gone.so").symlink_to(tmp_path / "nowhere.so")
+    forget_files([tmp_path])
+    assert (tmp_path / "package" / "code.py").read_bytes() == before
