@@ -32,7 +32,7 @@ KINDS: tuple[Kind, ...] = ("warm", "cold")
 LONGEST_S = 600.0
 """Time for one command."""
 _IMPORTED = (Path(sys.prefix), Path(os.__file__).parent, ROOT / "morphmlp")
-_RAY_WAIT_S = 60.0
+_RAY_WAIT_S = 120.0
 _POLL_S = 0.1
 _SAID = 2000
 """Letters of what a command said, where it fails."""
@@ -177,6 +177,7 @@ def _warm_ray(cpus: int, *, wanted: bool) -> Iterator[str]:
     if not wanted or "RAY_ADDRESS" in os.environ:
         yield os.environ.get("RAY_ADDRESS", "")
         return
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback alone, here and for the commands that join
     with tempfile.TemporaryDirectory(prefix="mmlp-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         options = ["--head", "--block", "--port", "0", "--node-ip-address", "127.0.0.1", "--num-cpus", str(cpus)]
@@ -184,7 +185,6 @@ def _warm_ray(cpus: int, *, wanted: bool) -> Iterator[str]:
         with (folder / "said.txt").open("w+", encoding="utf-8") as said:
             process = subprocess.Popen(
                 [*command, "--temp-dir", name],
-                env={**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},  # on loopback alone
                 stdout=said,
                 stderr=subprocess.STDOUT,
             )
