@@ -64,6 +64,14 @@ def lose_ingest_for_a_while(cluster: Cluster, run: Run) -> None:
     cluster.hosts.start("ingest")
 
 
+def lose_ingest_for_good(cluster: Cluster, run: Run) -> None:
+    cluster.hosts.power_off("ingest")
+    took = wait_for(lambda: run.attempts() > 1, "steps on clips that other hosts decode", limit_s=300)
+    run.watch_until_end(limit_s=240)
+    say(f"    steps again {took:.0f} s after power-off, decoded on {sorted(run.hosts_of('DecodeTask'))}")
+    assert run.hosts_of("DecodeTask") == {"train1", "train2"}
+
+
 def kill_process(host: str, title: str) -> Callable[[Cluster, Run], None]:
     """Kill one as the kernel does where memory runs out."""
 
@@ -113,6 +121,12 @@ FAULTS = {
     "cable of the head out 60 s": Fault(strike=pull_cable("head"), limit_s=480),
     "loose contact of a train host for 60 s": Fault(strike=loose_contact, limit_s=480),
     "the ingest host lost and back": Fault(strike=lose_ingest_for_a_while, limit_s=480),
+    "the ingest host lost for good, decoding elsewhere allowed": Fault(
+        strike=lose_ingest_for_good,
+        limit_s=540,
+        overrides={"ingest.decode_elsewhere": "true", "ingest.wait_for_clips_s": "60"},
+        workers=(2, 2),
+    ),
     "a worker killed for memory": Fault(strike=kill_process("train1", "RayTrainWorker"), limit_s=300, workers=(2, 2)),
     "the controller killed for memory": Fault(
         strike=kill_process("head", "TrainController"), limit_s=300, workers=(2, 2)
