@@ -18,6 +18,9 @@ from morphmlp.sizing.inputs import Work, work_of
 from morphmlp.sizing.steps import Setting, simulate_steps
 from morphmlp.training.record.accounting import TimeWindow, read_windows
 
+OTHER_SHARE = 0.05
+"""Of a window's seconds: most that isn't spent on steps, where the window tells what steps cost."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -27,7 +30,8 @@ class Run:
     config: ExperimentConfig
     work: Work
     windows: Sequence[TimeWindow]
-    """With steps, the start left out."""
+    """With steps and little else: without the start, and without a snapshot or a validation, whose CPU times can't be
+    told from those of steps."""
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
@@ -39,12 +43,12 @@ class Run:
         if not (folder / "experiment.yaml").is_file():
             raise ConfigError([f"--check {folder}: is no run's folder: it has no experiment.yaml"])
         config = load_config(folder / "experiment.yaml")
-        windows = [window for window in read_windows(folder / "progress.jsonl") if window.steps and not window.start_s]
+        windows = [window for window in read_windows(folder / "progress.jsonl") if _is_steps(window)]
         faults = []
         if config.ingest.cpus is None:
             faults.append(f"--check {folder}: the run left its decode cores open; train with --ingest.cpus NUMBER")
         if len(windows) < 2 or len({window.workers for window in windows}) > 1:
-            faults.append(f"--check {folder}: needs two reports or more after the first, all by as many workers")
+            faults.append(f"--check {folder}: needs two reports or more of steps alone, all by as many workers")
         if config.cluster.device == "cuda" or config.cluster.cpus_per_worker > 1:
             faults.append(f"--check {folder}: is for workers that compute on one CPU each")
         if faults:
@@ -64,6 +68,10 @@ class Run:
     def begins_epoch(self, window: TimeWindow) -> bool:
         """Whether the window's first step is an epoch's: its stream of clips begins anew."""
         return (window.step - window.steps) % self.work.steps_per_epoch == 0
+
+
+def _is_steps(window: TimeWindow) -> bool:
+    return window.steps > 0 and window.start_s + window.other_s <= OTHER_SHARE * window.wall_s
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def lose_ingest_for_good(cluster: Cluster, run: Run) -> None:
     took = wait_for(lambda: run.attempts() > 1, "steps on clips that other hosts decode", limit_s=300)
     run.watch_until_end(limit_s=240)
     say(f"    steps again {took:.0f} s after power-off, decoded on {sorted(run.hosts_of('DecodeTask'))}")
-    assert run.hosts_of("DecodeTask") == {"train1", "train2"}
+    assert run.hosts_of("DecodeTask") in ({"train1"}, {"train2"}, {"train1", "train2"})
 
 
 def kill_process(host: str, title: str) -> Callable[[Cluster, Run], None]:
@@ -124,8 +124,12 @@ FAULTS = {
     "the ingest host lost for good, decoding elsewhere allowed": Fault(
         strike=lose_ingest_for_good,
         limit_s=540,
-        overrides={"ingest.decode_elsewhere": "true", "ingest.wait_for_clips_s": "60"},
-        workers=(2, 2),
+        # One worker, so that a CPU of the other train host is free to decode.
+        overrides={
+            **{"cluster.num_workers": "1", "ingest.decode_elsewhere": "true"},
+            **{"cluster.wait_for_workers_s": "60", "ingest.wait_for_clips_s": "60"},
+        },
+        workers=(1, 1),
     ),
     "a worker killed for memory": Fault(strike=kill_process("train1", "RayTrainWorker"), limit_s=300, workers=(2, 2)),
     "the controller killed for memory": Fault(

@@ -32,8 +32,7 @@ _ADDRESSES = {
     "train2": "10.0.0.12",
     "ingest": "10.0.0.13",
 }
-_CPUS = {"head": 0, "train": 3, "ingest": 2}
-"""A worker takes two of its host's; the third is for decoding where no host does that alone."""
+_CPUS = {"head": 0, "train": 1, "ingest": 2}
 _OBJECT_STORE_BYTES = 300_000_000
 _TOKEN = "(umask 077; ray get-auth-token --generate > /dev/null; chmod 600 ~/.ray/auth_token)"
 _ASK = 'curl -sf -m 20 -H "Authorization: Bearer $(cat ~/.ray/auth_token)" http://127.0.0.1:8265'

@@ -19,7 +19,6 @@ _CONFIG = "experiments/demo/morphmlp_demo.yaml"
 _DEMO = Demo(script=Path(), config=Path(_CONFIG), videos=Path("/mnt/shared/demo"), steps=STEPS)
 _OVERRIDES = {
     "cluster.storage": "/mnt/shared/runs",
-    "cluster.cpus_per_worker": "2",
     "ingest.node_labels": "{node-role: ingest}",
     "record.system_metrics": "true",
 }

@@ -32,8 +32,9 @@ def run_of(*, workers, step_s, worker_s=0.2, micro_batch=8):
     first_s = START_S + 16 * (DECODE_S + BESIDES_S)
     windows = [
         TimeWindow(
-            epoch=1 + step // 41, step=step, steps=20, workers=workers, clips=320, wall_s=20 * step_s + 1, start_s=0,
-            wait_s=first_s * (step == 60), compute_s=20 * (step_s - 0.01), all_reduce_s=0.2,
+            epoch=1 + step // 41, step=step, steps=20, workers=workers, clips=320, start_s=0,
+            wall_s=20 * step_s + first_s * (step == 60), wait_s=first_s * (step == 60),
+            compute_s=20 * (step_s - 0.01), all_reduce_s=0.2,
             decode_cpu_s=320 * DECODE_S, worker_cpu_s=20 * worker_s,
             node_cpu_s=20 * worker_s + 320 * (DECODE_S + BESIDES_S),
         )
@@ -97,6 +98,7 @@ def test_gradients_go_round_in_a_ring(workers, exchange_s):
     [
         ({}, [], "needs two reports or more"),
         ({}, [replace(ONE.windows[0], start_s=3.0), ONE.windows[1]], "needs two reports or more"),
+        ({}, [ONE.windows[0], replace(ONE.windows[1], wall_s=9.0)], "needs two reports or more of steps alone"),
         ({}, [ONE.windows[0], replace(ONE.windows[1], workers=2)], "needs two reports or more"),
         ({"ingest.cpus": None}, ONE.windows, "left its decode cores open"),
         ({"cluster.cpus_per_worker": 2}, ONE.windows, "for workers that compute on one CPU each"),
