@@ -38,7 +38,8 @@ $(STAMP): pyproject.toml
 	@rm -f $(STAMP)
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); the first time takes some minutes, PyTorch is large."
-	$(call timed,install,$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]')
+	$(call timed,install,$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]')
+	$(call timed,compile,$(PY) -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true)
 	@touch $(STAMP)
 
 demo: $(STAMP) ## Make a small data set, train on it, test the model, print the table
