@@ -22,7 +22,7 @@ from morphmlp.benchmarks.true_frames import true_frames
 from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
-from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo, VideoOpener, VideoReader
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, VideoInfo, VideoOpener, VideoReader, cut
 from morphmlp.data.decoding.sources import AnyVideo
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.errors import DecodeError
@@ -119,8 +119,8 @@ class _PlainDecordReader:
             num_frames=len(reader), fps=float(reader.get_avg_fps()), pts_s=(), width=0, height=0, codec=""
         )
 
-    def read(self, indices: Sequence[int]) -> DecodedFrames:
-        return DecodedFrames(frames=self._reader.get_batch(list(indices)).asnumpy(), concealed=0)
+    def read(self, indices: Sequence[int], box: Box | None = None) -> DecodedFrames:
+        return DecodedFrames(frames=cut(self._reader.get_batch(list(indices)).asnumpy(), box), concealed=0)
 
     def scan(self) -> int:
         raise NotImplementedError

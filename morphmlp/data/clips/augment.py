@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
-from morphmlp.data.clips.draws import Box, ClipDraw, Interpolation, Key
+from morphmlp.data.clips.draws import ClipDraw, Interpolation, Key
 from morphmlp.data.clips.rand_augment import rand_augment
-from morphmlp.data.decoding.protocol import Frames
+from morphmlp.data.decoding.protocol import Box, Frames
 from morphmlp.data.stream.plan import random_generator
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from morphmlp.config.clip import MAX_MAGNITUDE, AugmentConfig, RandAugmentPolicy, parse_rand_augment
 from morphmlp.config.values import Colour
+from morphmlp.data.decoding.protocol import Box
 from morphmlp.data.stream.plan import random_generator
 
 OPERATIONS = (
@@ -68,20 +69,6 @@ class ClipKey:
         """The key of one choice, such as that of a repeat's crop."""
         copy = ("copy", self.copy) if self.copy else ()
         return (self.seed, self.epoch, self.video_id, *copy, *purpose)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """A rectangle of a frame, pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def describe(self) -> str:
-        """The box in words, as in `180x200 at (12, 40)`: height x width, row and column of its corner."""
-        return f"{self.height}x{self.width} at ({self.top}, {self.left})"
 
 
 @dataclass(frozen=True, kw_only=True)

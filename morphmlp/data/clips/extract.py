@@ -8,7 +8,7 @@ gives the views of validation and test. Those of images with label maps are in `
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal, TypedDict
 
@@ -23,7 +23,7 @@ from morphmlp.config.schema import TestConfig
 from morphmlp.data.clips.augment import augment_clip, evaluation_crops, evaluation_places, scale_down
 from morphmlp.data.clips.draws import ClipDraw, ClipKey, draw_clip, draw_fractions
 from morphmlp.data.clips.sampling import Indices, dense_window, train_indices, view_indices
-from morphmlp.data.decoding.protocol import FrameReader, Frames, VideoInfo
+from morphmlp.data.decoding.protocol import Box, FrameReader, Frames, VideoInfo, enclosing
 
 PART_BYTES = 2**30
 """Decoded frames of one video that are in memory at a time, RGB: the decoder holds them twice for a moment, and its
@@ -121,14 +121,9 @@ class TrainFrames(ClipExtractor):
         Raises:
             DecodeError: The video can't be used.
         """
-        count = self.clip.num_frames
-        if reader.info.num_frames == 1:  # an image: nothing is drawn about its only frame
-            indices = [0] * count
-        else:
-            indices = train_indices(self.clip, reader.info, draw_fractions(count, key)).tolist()
         (frames,), faults = _read(
             reader,
-            indices,
+            _train_indices(self.clip, reader.info, key),
             self.clip,
             lambda frames: [scale_down(frames, self.augment.short_edge, self.clip.interpolation)],
         )
@@ -161,10 +156,31 @@ class TrainClips(ClipExtractor):
         Raises:
             DecodeError: The video can't be used.
         """
+        if (extracted := self._cut_first(reader, key)) is not None:
+            return extracted
         source = TrainFrames(clip=self.clip, augment=self.augment)
         frames = source.extract(reader, key)
         clips = source.finish_on(torch.device("cpu"))(_tensor(frames.clips[0]), key)
         return ExtractedClips(clips=clips.numpy(), concealed=frames.concealed, refused=frames.refused)
+
+    def _cut_first(self, reader: FrameReader, key: ClipKey) -> ExtractedClips | None:
+        """The same clips from the part of the frames that they show; None where they need whole ones.
+
+        They do where frames are scaled before a box is drawn, and for operations of RandAugment on whole frames.
+        """
+        height, width = reader.info.height, reader.info.width
+        if self.augment.short_edge is not None and min(height, width) > self.augment.short_edge:
+            return None
+        draws = _draws(height, width, key, clip=self.clip, augment=self.augment)
+        if any(draw.operations and draw.operations_on == "frames" for draw in draws):
+            return None
+        box = enclosing([draw.box for draw in draws])
+        (frames,), faults = _read(
+            reader, _train_indices(self.clip, reader.info, key), self.clip, lambda frames: [frames], box
+        )
+        moved = [replace(draw, box=draw.box.inside(box)) for draw in draws]
+        clips = _augmented(frames, moved, size=self.clip.crop_size)
+        return ExtractedClips(clips=clips.numpy(), concealed=faults["concealed"], refused=faults["refused"])
 
 
 class _CropPlaces(TypedDict):
@@ -203,7 +219,7 @@ class ViewClips(ClipExtractor):
             DecodeError: The video can't be used.
         """
         indices = self.indices(reader.info)
-        crops, faults = _read(reader, indices.flatten().tolist(), self.clip, self._crops)
+        crops, faults = self._cut_views(reader, indices.flatten().tolist())
         length = self.clip.num_frames
         clips = [crop[k * length : (k + 1) * length] for k in range(len(indices)) for crop in crops]
         return _extracted(torch.stack(clips), faults)
@@ -214,6 +230,23 @@ class ViewClips(ClipExtractor):
         (height, width), corners = evaluation_places(info.height, info.width, **self._places())
         rows, columns = info.height / height, info.width / width
         return [(top * rows, left * columns, (top + size) * rows, (left + size) * columns) for top, left in corners]
+
+    def _cut_views(self, reader: FrameReader, indices: Sequence[int]) -> tuple[list[Tensor], dict[str, int]]:
+        """The crops of frames, and how many of these are concealed and refused."""
+        height, width, side = reader.info.height, reader.info.width, self.clip.crop_size
+        size, corners = evaluation_places(height, width, **self._places())
+        if size != (height, width):
+            return _read(reader, indices, self.clip, self._crops)
+        # Nothing is scaled: no more of the frames is needed than the crops show.
+        box = enclosing([Box(top=top, left=left, height=side, width=side) for top, left in corners])
+        inside = [(top - box.top, left - box.left) for top, left in corners]
+        return _read(
+            reader,
+            indices,
+            self.clip,
+            lambda frames: [frames[:, top : top + side, left : left + side] for top, left in inside],
+            box,
+        )
 
     def _crops(self, frames: Tensor) -> list[Tensor]:
         return evaluation_crops(frames, interpolation=self.clip.interpolation, **self._places())
@@ -255,7 +288,7 @@ class WindowClips(ViewClips):
         """
         # What overlapping windows share is scaled once, too.
         wanted, places = np.unique(self.indices(reader.info), return_inverse=True)
-        crops, faults = _read(reader, wanted.tolist(), self.clip, self._crops)
+        crops, faults = self._cut_views(reader, wanted.tolist())
         clips = [crop[torch.from_numpy(window)] for window in places for crop in crops]
         return _extracted(torch.stack(clips), faults)
 
@@ -279,9 +312,7 @@ def clips_on_device(
     resizing and warping.
     """
     source = frames.to(device)
-    draws = clip_draws(source, key, clip=clip, augment=augment)
-    clips = [augment_clip(source, draw, size=clip.crop_size) for draw in draws]
-    return clips[0][None] if len(clips) == 1 else torch.stack(clips)
+    return _augmented(source, clip_draws(source, key, clip=clip, augment=augment), size=clip.crop_size)
 
 
 def clip_draws(
@@ -289,38 +320,64 @@ def clip_draws(
 ) -> tuple[ClipDraw, ...]:
     """What chance decides about each clip of these frames, one per repeat."""
     height, width = frames.shape[1:3]
+    return _draws(height, width, key, clip=clip, augment=augment)
+
+
+def _draws(height: int, width: int, key: ClipKey, *, clip: ClipConfig, augment: AugmentConfig) -> tuple[ClipDraw, ...]:
     return tuple(
         draw_clip(augment, key, repeat=repeat, height=height, width=width, crop_size=clip.crop_size)
         for repeat in range(augment.repeats)
     )
 
 
+def _augmented(frames: Tensor, draws: Sequence[ClipDraw], *, size: int) -> Tensor:
+    clips = [augment_clip(frames, draw, size=size) for draw in draws]
+    return clips[0][None] if len(clips) == 1 else torch.stack(clips)
+
+
+def _train_indices(clip: ClipConfig, info: VideoInfo, key: ClipKey) -> list[int]:
+    if info.num_frames == 1:  # an image: nothing is drawn about its only frame
+        return [0] * clip.num_frames
+    return train_indices(clip, info, draw_fractions(clip.num_frames, key)).tolist()
+
+
 def _read(
-    reader: FrameReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
+    reader: FrameReader,
+    indices: Sequence[int],
+    clip: ClipConfig,
+    made_of: Callable[[Tensor], list[Tensor]],
+    box: Box | None = None,
 ) -> tuple[list[Tensor], dict[str, int]]:
     """What is made of the frames at these indices, and how many of those are concealed and refused, by name.
 
     Large frames are read and made smaller a part at a time. The result is the same: what is made of a frame doesn't
     depend on its neighbours.
 
-    `made_of` gives stacks of one picture for each of the frames `[t h w c]` that it gets.
+    `made_of` gives stacks of one picture for each of the frames `[t h w c]` that it gets, or of what a box cuts out of
+    them.
     """
     frame_bytes = reader.info.height * reader.info.width * 3
     if len(indices) * frame_bytes <= PART_BYTES:
-        return _read_part(reader, indices, clip, made_of)
+        return _read_part(reader, indices, clip, made_of, box)
     # Each frame once, ascending: a decoder that can't jump reads on from where the last part ended.
     wanted = sorted(set(indices))
     size = max(PART_BYTES // frame_bytes, 1)
-    parts = [_read_part(reader, wanted[start : start + size], clip, made_of) for start in range(0, len(wanted), size)]
+    parts = [
+        _read_part(reader, wanted[start : start + size], clip, made_of, box) for start in range(0, len(wanted), size)
+    ]
     places = torch.tensor([wanted.index(index) for index in indices])
     made = [torch.cat(stacks)[places] for stacks in zip(*(stacks for stacks, _ in parts), strict=True)]
     return made, {name: sum(faults[name] for _, faults in parts) for name in parts[0][1]}
 
 
 def _read_part(
-    reader: FrameReader, indices: Sequence[int], clip: ClipConfig, made_of: Callable[[Tensor], list[Tensor]]
+    reader: FrameReader,
+    indices: Sequence[int],
+    clip: ClipConfig,
+    made_of: Callable[[Tensor], list[Tensor]],
+    box: Box | None,
 ) -> tuple[list[Tensor], dict[str, int]]:
-    decoded = reader.read(indices)
+    decoded = reader.read(indices) if box is None else reader.read(indices, box)
     frames = _tensor(decoded.frames)
     # Decoders give RGB; the released Something-Something networks saw BGR.
     made = made_of(frames.flip(-1) if clip.channel_order == "bgr" else frames)

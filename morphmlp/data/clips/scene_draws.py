@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from morphmlp.config.segmentation import SegmentationConfig
-from morphmlp.data.clips.draws import Box, ClipKey
+from morphmlp.data.clips.draws import ClipKey
+from morphmlp.data.decoding.protocol import Box
 from morphmlp.data.stream.plan import random_generator
 
 CROP_REDRAWS = 10

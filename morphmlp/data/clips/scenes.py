@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from morphmlp.config.segmentation import SegmentationConfig
-from morphmlp.data.clips.draws import Box, ClipKey
+from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import ASSUMED_WHOLE_BYTES, ClipExtractor, ExtractedClips
 from morphmlp.data.clips.photometric import adjust
 from morphmlp.data.clips.scene_draws import SceneDraw, draw_scene
-from morphmlp.data.decoding.protocol import DecodedFrames, FrameReader
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, FrameReader
 from morphmlp.data.decoding.stored_frames.label_maps import IGNORED
 from morphmlp.errors import DecodeError
 

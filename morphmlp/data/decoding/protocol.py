@@ -8,7 +8,7 @@ tell a long video from a decoder that stands still.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,24 @@ from morphmlp.errors import DecodeError
 
 Frames = npt.NDArray[np.uint8]
 """RGB frames, `[t h w c]`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A rectangle of a frame, pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def describe(self) -> str:
+        """The box in words, as in `180x200 at (12, 40)`: height x width, row and column of its corner."""
+        return f"{self.height}x{self.width} at ({self.top}, {self.left})"
+
+    def inside(self, other: "Box") -> "Box":
+        """The same pixels of what the other box, which holds it, cuts out."""
+        return replace(self, top=self.top - other.top, left=self.left - other.left)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +77,10 @@ class FrameReader(Protocol):
         """What is known of it."""
         ...
 
-    def read(self, indices: Sequence[int]) -> DecodedFrames:
-        """The frames at these display-order indices (repeats allowed).
+    def read(self, indices: Sequence[int], box: Box | None = None) -> DecodedFrames:
+        """The frames at these display-order indices (repeats allowed), or what a box cuts out of each.
+
+        The box lies inside frames of the size that `info` has. The pixels in it are the same without it.
 
         Raises:
             DecodeError: Not one frame could be decoded.
@@ -147,6 +167,21 @@ def heard(listener: Callable[[], None] | None) -> Iterator[None]:
         yield
     finally:
         _Heartbeat.listener = before
+
+
+def enclosing(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds all of these."""
+    top, left = min(box.top for box in boxes), min(box.left for box in boxes)
+    bottom = max(box.top + box.height for box in boxes)
+    right = max(box.left + box.width for box in boxes)
+    return Box(top=top, left=left, height=bottom - top, width=right - left)
+
+
+def cut(frames: Frames, box: Box | None) -> Frames:
+    """What a box cuts out of frames `[t h w c]`, on their memory; without one the frames."""
+    if box is None:
+        return frames
+    return frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
 
 
 def frames_of_image(frame: Frames, indices: Sequence[int]) -> Frames:

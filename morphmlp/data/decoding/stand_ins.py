@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, beat
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames, VideoInfo, beat, cut
 from morphmlp.errors import DecodeError
 
 
@@ -32,14 +32,16 @@ class AllOrNoneReader(ABC):
     def batch(self, indices: Sequence[int]) -> Frames:
         """The frames at these indices, `[t h w c]`."""
 
-    def read(self, indices: Sequence[int]) -> DecodedFrames:
-        """The frames at these display-order indices; in a damaged file the nearest good ones stand in.
+    def read(self, indices: Sequence[int], box: Box | None = None) -> DecodedFrames:
+        """The frames at these display-order indices, or what a box cuts out of them.
+
+        In a damaged file the nearest good ones stand in.
 
         Raises:
             DecodeError: Not one frame could be decoded.
         """
         try:
-            return DecodedFrames(frames=self.batch(indices), concealed=0)
+            return DecodedFrames(frames=cut(self.batch(indices), box), concealed=0)
         except self.failures:
             self.open()
         known: dict[int, Frames | None] = {}
@@ -53,7 +55,7 @@ class AllOrNoneReader(ABC):
             raise DecodeError("not one frame could be decoded")
 
         frames = np.stack([stand_in(index) for index in indices])
-        return DecodedFrames(frames=frames, concealed=sum(known[index] is None for index in set(indices)))
+        return DecodedFrames(frames=cut(frames, box), concealed=sum(known[index] is None for index in set(indices)))
 
     def scan(self) -> int:
         """Take every frame by itself; how many the library doesn't give.

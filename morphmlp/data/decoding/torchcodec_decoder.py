@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoReader, require_content
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames, VideoReader, require_content
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 from morphmlp.data.decoding.stand_ins import AllOrNoneReader
 from morphmlp.errors import DecodeError
@@ -76,11 +76,11 @@ class _TorchcodecReader(AllOrNoneReader):
         """Open the file (again)."""
         self._decoder = self._make()
 
-    def read(self, indices: Sequence[int]) -> DecodedFrames:
-        """The frames at these display-order indices."""
+    def read(self, indices: Sequence[int], box: Box | None = None) -> DecodedFrames:
+        """The frames at these display-order indices, or what a box cuts out of them."""
         if min(indices) < 0 or max(indices) >= self.info.num_frames:  # it counts indices below 0 from the end
             raise IndexError(f"frames {min(indices)}..{max(indices)} of a video with {self.info.num_frames}")
-        return super().read(indices)
+        return super().read(indices, box)
 
     def batch(self, indices: Sequence[int]) -> Frames:
         """The frames that torchcodec returns for these indices."""

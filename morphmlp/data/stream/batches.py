@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from morphmlp.config.clip import AugmentConfig
-from morphmlp.data.clips.draws import Box, ClipKey, draw_erasing
+from morphmlp.data.clips.draws import ClipKey, draw_erasing
 from morphmlp.data.clips.extract import ClipExtractor, FinishClips
+from morphmlp.data.decoding.protocol import Box
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.quarantine import BrokenVideo
 from morphmlp.data.stream.plan import MicroBatchPlan

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo, beat
+from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo, beat, cut
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 from morphmlp.errors import DecodeError
 
@@ -35,10 +35,10 @@ class Reader:
     def __init__(self, fault):
         self.fault = fault
 
-    def read(self, indices):
+    def read(self, indices, box=None):
         if self.fault:
             self.fault()
-        return DecodedFrames(frames=frames(indices), concealed=3)
+        return DecodedFrames(frames=cut(frames(indices), box), concealed=3)
 
     def scan(self):
         if self.fault:

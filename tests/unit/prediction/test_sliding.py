@@ -96,9 +96,9 @@ class Counted:
         self._reader = decoder_by_name("pyav").open(str(path))
         self.info, self.asked = self._reader.info, []
 
-    def read(self, indices):
+    def read(self, indices, box=None):
         self.asked.append(len(indices))
-        return self._reader.read(indices)
+        return self._reader.read(indices, box)
 
 
 def test_windows_are_read_a_part_at_a_time_with_the_same_clips(place, files, monkeypatch):

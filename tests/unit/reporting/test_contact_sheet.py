@@ -9,7 +9,7 @@ import pytest
 from morphmlp.config import load_config
 from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, ViewClips
-from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
+from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo, cut
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.data.stream.plan import epoch_order
 from morphmlp.errors import DecodeError
@@ -40,9 +40,9 @@ class Noise:
             raise DecodeError("has no video stream")
         return self
 
-    def read(self, indices):
+    def read(self, indices, box=None):
         frames = [np.random.default_rng(i).integers(0, 256, (48, 60, 3), dtype=np.uint8) for i in indices]
-        return DecodedFrames(frames=np.stack(frames), concealed=0)
+        return DecodedFrames(frames=cut(np.stack(frames), box), concealed=0)
 
 
 def config_with(**changes):

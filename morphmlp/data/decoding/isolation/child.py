@@ -149,7 +149,7 @@ class Server:
         if self._reader is None:
             raise DecodeError("was given up before")
         if isinstance(request, ReadFrames):
-            decoded = self._reader.read(request.indices)
+            decoded = self._reader.read(request.indices, request.box)
             np.copyto(self._memories[request.memory].frames(decoded.frames.shape), decoded.frames)
             return FramesWritten(shape=decoded.frames.shape, concealed=decoded.concealed, refused=decoded.refused)
         if isinstance(request, ScanVideo):

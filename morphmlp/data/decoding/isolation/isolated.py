@@ -27,7 +27,7 @@ from morphmlp.data.decoding.isolation.wire import (
     ScanVideo,
     SharedFrames,
 )
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, frames_of_image
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames, VideoInfo, cut, frames_of_image
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.errors import DecodeError, DecoderCrashError, DecoderKilledError, DecodeTimeoutError
 
@@ -132,12 +132,12 @@ class IsolatedVideos:
         """End the child."""
         self.close()
 
-    def read(self, reader: "IsolatedReader", indices: Sequence[int]) -> DecodedFrames:
+    def read(self, reader: "IsolatedReader", indices: Sequence[int], box: Box | None) -> DecodedFrames:
         """Frames of a video that was opened here; for its reader."""
         with self._lock:
             self._make_current(reader)
             number = self._free_memory()
-            request = ReadFrames(indices=tuple(int(index) for index in indices), memory=number)
+            request = ReadFrames(indices=tuple(int(index) for index in indices), box=box, memory=number)
             written = cast(FramesWritten, self._ask(reader, request, memory=number))
             frames = self._memories[number].frames(written.shape)
         return DecodedFrames(frames=frames, concealed=written.concealed, refused=written.refused)
@@ -247,9 +247,9 @@ class IsolatedReader:
     def __init__(self, videos: IsolatedVideos, source: OpenVideo, seconds: float) -> None:
         self._videos, self.source, self.seconds_left = videos, source, seconds
 
-    def read(self, indices: Sequence[int]) -> DecodedFrames:
-        """The frames at these indices."""
-        return self._videos.read(self, indices)
+    def read(self, indices: Sequence[int], box: Box | None = None) -> DecodedFrames:
+        """The frames at these indices, or what a box cuts out of them."""
+        return self._videos.read(self, indices, box)
 
     def scan(self) -> int:
         """Decode every frame once; returns how many are damaged."""
@@ -269,13 +269,14 @@ class DecodedImage:
     """`[h w c]`."""
     refused: bool
 
-    def read(self, indices: Sequence[int]) -> DecodedFrames:
-        """The image for each of the indices, which must be 0.
+    def read(self, indices: Sequence[int], box: Box | None = None) -> DecodedFrames:
+        """The image, or what a box cuts out of it, for each of the indices, which must be 0.
 
         Raises:
             IndexError: No index, or another one.
         """
-        return DecodedFrames(frames=frames_of_image(self.frame, indices), concealed=0, refused=int(self.refused))
+        frames = cut(frames_of_image(self.frame, indices), box)
+        return DecodedFrames(frames=frames, concealed=0, refused=int(self.refused))
 
 
 def _read(image: ImageWritten, pixels: Frames | None) -> DecodedImage:

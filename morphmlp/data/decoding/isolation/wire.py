@@ -19,7 +19,7 @@ from math import prod
 import numpy as np
 
 from morphmlp.data.decoding.inspection import Inspection
-from morphmlp.data.decoding.protocol import Frames, VideoInfo
+from morphmlp.data.decoding.protocol import Box, Frames, VideoInfo
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.errors import DecodeError
 
@@ -41,6 +41,7 @@ class ReadFrames:
     """Decode frames of the open video into shared memory; answered with `FramesWritten`."""
 
     indices: tuple[int, ...]
+    box: Box | None
     memory: int
     """Number of the shared memory. A descriptor that comes with the request replaces what had this number."""
 

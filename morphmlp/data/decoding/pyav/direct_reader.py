@@ -13,7 +13,7 @@ from itertools import accumulate
 import numpy as np
 from av.video.frame import VideoFrame
 
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames
 from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
 from morphmlp.data.decoding.stand_ins import nearest
 from morphmlp.errors import DecodeError
@@ -52,22 +52,22 @@ class DirectReader:
             [packets.pts[place] for place in self._shown], [packets.dts[place] for place in sorted(self._shown)]
         )
 
-    def read(self, indices: Sequence[int]) -> DecodedFrames:
-        """The frames at these display-order indices."""
+    def read(self, indices: Sequence[int], box: Box | None = None) -> DecodedFrames:
+        """The frames at these display-order indices, or what a box cuts out of them."""
         wanted = sorted(set(indices))
         if wanted[0] < 0 or wanted[-1] >= self.info.num_frames:
             raise IndexError(f"frames {wanted[0]}..{wanted[-1]} of a video with {self.info.num_frames}")
         in_place = {index: index for index in wanted}
         # The short way first. At any sign of damage the whole file is decoded instead, so that which picture a frame is
         # never depends on the frames that were asked for with it.
-        found = self._in_stretches(wanted)
+        found = self._in_stretches(wanted, box)
         if found is None or len(found) < len(wanted):
             if self._condition is not None:
                 in_place = self._stand_ins(wanted)
-            found = self._in_whole(set(in_place.values()))
+            found = self._in_whole(set(in_place.values()), box)
             if len(found) < len(set(in_place.values())):
                 in_place = self._stand_ins(wanted)
-                found = self._in_whole(set(in_place.values()))
+                found = self._in_whole(set(in_place.values()), box)
             if not found:
                 raise DecodeError("not one frame could be decoded")
         there = sorted(found)
@@ -108,7 +108,7 @@ class DirectReader:
             raise DecodeError("not one frame could be decoded")
         return self._condition
 
-    def _in_stretches(self, wanted: Sequence[int]) -> dict[int, _Picture] | None:
+    def _in_stretches(self, wanted: Sequence[int], box: Box | None) -> dict[int, _Picture] | None:
         """Wanted frames by display index, from the key packets before them; None where there is any sign of damage."""
         found: dict[int, _Picture] = {}
         failures = self._stream.failures
@@ -122,7 +122,7 @@ class DirectReader:
                         return None
                     last = rank
                     if place in stretch.wanted:
-                        self._convert(frame, stretch.wanted[place], found)
+                        self._convert(frame, stretch.wanted[place], box, found)
         return None if self._stream.failures > failures else found
 
     def _stretches(self, wanted: Sequence[int]) -> list[_Stretch]:
@@ -138,24 +138,24 @@ class DirectReader:
             stretches[-1].wanted[place] = index
         return stretches
 
-    def _in_whole(self, wanted: Collection[int]) -> dict[int, _Picture]:
+    def _in_whole(self, wanted: Collection[int], box: Box | None = None) -> dict[int, _Picture]:
         """Wanted frames by display index, out of a decode from the file's start to its end."""
         found: dict[int, _Picture] = {}
         condition: dict[int, bool] = {}
         for index, frame in self.in_order():
             condition[index] = frame.is_corrupt
             if index in wanted:
-                self._convert(frame, index, found)
+                self._convert(frame, index, box, found)
         came = list(condition)
         if len(came) == len(self._shown) and not any(condition.values()) and came != sorted(came):
             # A healthy file whose decoder shows another order than its times: the decoder is right.
             self._shown = [self._shown[index] for index in came]
             self._index = {place: index for index, place in enumerate(self._shown)}
-            return self._in_whole(wanted)
+            return self._in_whole(wanted, box)
         return found
 
-    def _convert(self, frame: VideoFrame, index: int, found: dict[int, _Picture]) -> None:
+    def _convert(self, frame: VideoFrame, index: int, box: Box | None, found: dict[int, _Picture]) -> None:
         """Keep a frame as it is shown."""
-        picture = self._stream.rgb(frame)
+        picture = self._stream.rgb(frame, box)
         if picture is not None:
             found[index] = picture, frame.is_corrupt

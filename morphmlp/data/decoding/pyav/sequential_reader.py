@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from av.video.frame import VideoFrame
 
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames
 from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
 from morphmlp.data.decoding.stand_ins import nearest
 from morphmlp.errors import DecodeError
@@ -47,12 +47,12 @@ class SequentialReader:
         self._place = 0
         self.info = stream.info(pts, dts)
 
-    def read(self, indices: Sequence[int]) -> DecodedFrames:
-        """The frames at these display-order indices."""
+    def read(self, indices: Sequence[int], box: Box | None = None) -> DecodedFrames:
+        """The frames at these display-order indices, or what a box cuts out of them."""
         wanted = sorted(set(indices))
         if wanted[0] < 0 or wanted[-1] >= self.info.num_frames:
             raise IndexError(f"frames {wanted[0]}..{wanted[-1]} of a video with {self.info.num_frames}")
-        found = self._found(wanted)
+        found = self._found(wanted, box)
         if not found:
             raise DecodeError("not one frame could be decoded")
         there = sorted(found)
@@ -73,7 +73,7 @@ class SequentialReader:
         else:
             yield from enumerate(self._held)
 
-    def _found(self, wanted: Sequence[int]) -> dict[int, Frames]:
+    def _found(self, wanted: Sequence[int], box: Box | None) -> dict[int, Frames]:
         """Wanted frames by index, without those that can't be converted."""
         if self._held is not None:
             frames = ((index, self._held[index]) for index in wanted)
@@ -82,7 +82,7 @@ class SequentialReader:
             if wanted[0] < self._place:
                 self._rewind()
             frames = (pair for pair in islice(self._onwards(), wanted[-1] + 1 - self._place) if pair[0] in wanted)
-        pictures = ((index, self._stream.rgb(frame)) for index, frame in frames)
+        pictures = ((index, self._stream.rgb(frame, box)) for index, frame in frames)
         return {index: picture for index, picture in pictures if picture is not None}
 
     def _onwards(self) -> Generator[tuple[int, VideoFrame], None, None]:

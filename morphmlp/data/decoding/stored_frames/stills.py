@@ -19,7 +19,7 @@ import PIL
 import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from morphmlp.data.decoding.protocol import DecodedFrames, Frames, VideoInfo, beat, frames_of_image
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames, VideoInfo, beat, cut, frames_of_image
 from morphmlp.data.decoding.stored_frames.frame_names import shown
 from morphmlp.errors import DecodeError
 
@@ -94,8 +94,8 @@ class StillsReader:
             codec=_kind_of(names[0]).lower(),
         )
 
-    def read(self, indices: Sequence[int]) -> DecodedFrames:
-        """The frames at these indices; each is decoded once, however often it's wanted.
+    def read(self, indices: Sequence[int], box: Box | None = None) -> DecodedFrames:
+        """The frames at these indices, or what a box cuts out of them; each is decoded once, however often it's wanted.
 
         Nothing is ever concealed: no frame stands in for another one.
 
@@ -115,7 +115,7 @@ class StillsReader:
                 picture = self._of_one_size(index)
                 frames[place], place_of[index] = picture.pixels, place
                 refused += picture.refused
-        return DecodedFrames(frames=frames, concealed=0, refused=refused)
+        return DecodedFrames(frames=cut(frames, box), concealed=0, refused=refused)
 
     def scan(self) -> int:
         """Decode every frame; returns how many can't be used.
@@ -173,8 +173,8 @@ class ImageReader:
                 width, height = height, width
             self.info = image_info(width=width, height=height, codec=str(self._image.format).lower())
 
-    def read(self, indices: Sequence[int]) -> DecodedFrames:
-        """Its pixels for each of the indices, which must be 0.
+    def read(self, indices: Sequence[int], box: Box | None = None) -> DecodedFrames:
+        """Its pixels, or those in a box, for each of the indices, which must be 0.
 
         Raises:
             DecodeError: It's damaged.
@@ -182,7 +182,7 @@ class ImageReader:
         """
         frame = np.empty((self.info.height, self.info.width, 3), dtype=np.uint8)
         refused = self.read_into(frame)
-        return DecodedFrames(frames=frames_of_image(frame, indices), concealed=0, refused=int(refused))
+        return DecodedFrames(frames=cut(frames_of_image(frame, indices), box), concealed=0, refused=int(refused))
 
     def read_into(self, target: Frames) -> bool:
         """Write its pixels `[h w c]` where they are wanted; returns whether the fast decoder refused it.

@@ -18,8 +18,9 @@ from morphmlp.data.clips.augment import (
     resize,
     scale_down,
 )
-from morphmlp.data.clips.draws import Box, ClipDraw, Erasing, Operation
+from morphmlp.data.clips.draws import ClipDraw, Erasing, Operation
 from morphmlp.data.clips.rand_augment import rand_augment
+from morphmlp.data.decoding.protocol import Box
 
 
 def noise(t=2, h=40, w=60, seed=0):

@@ -16,7 +16,7 @@ from morphmlp.data.clips import extract as clips_module
 from morphmlp.data.clips.augment import augment_clip, evaluation_crops
 from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips, clip_draws
-from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
+from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo, cut
 
 ROOT = Path(__file__).parents[4]
 CLIP = ClipConfig(sampling="dense", num_frames=4, frame_stride=2, crop_size=16, short_edge=20, channel_order="rgb")
@@ -38,24 +38,24 @@ class Numbered:
         self.height, self.width = height, width
         self.asked = []
 
-    def read(self, indices):
+    def read(self, indices, box=None):
         self.asked.append(list(indices))
         frames = np.zeros((len(indices), self.height, self.width, 3), dtype=np.uint8)
         frames[..., 0] = np.array(indices)[:, None, None]
         frames[..., 1] = np.arange(self.height)[:, None]
         frames[..., 2] = np.arange(self.width)
-        return DecodedFrames(frames=frames, concealed=0)
+        return DecodedFrames(frames=cut(frames, box), concealed=0)
 
 
 class Textured(Numbered):
     """The same with pictures that are worth augmenting, in memory that can't be written."""
 
-    def read(self, indices):
+    def read(self, indices, box=None):
         decoded = super().read(indices)
         rng = np.random.default_rng(0)
         frames = decoded.frames ^ rng.integers(0, 256, decoded.frames.shape, dtype=np.uint8)
         frames.flags.writeable = False
-        return DecodedFrames(frames=frames, concealed=1)
+        return DecodedFrames(frames=cut(frames, box), concealed=1)
 
 
 def key_of(seed=0, epoch=0, video_id="v"):
@@ -229,6 +229,71 @@ def test_clips_are_the_same_bytes_wherever_they_are_augmented(clip, height, widt
         assert finished(frames, clip=clip, video_id=video_id, epoch=2).numpy().tobytes() == here.tobytes()
 
 
+# Cutting before anything else is done.
+
+ON_CROP = {"rand_augment_on": "crop", "interpolation": "random"}
+
+
+class NotedBoxes(Textured):
+    def __init__(self, *size):
+        super().__init__(height=size[0], width=size[1])
+        self.boxes = []
+
+    def read(self, indices, box=None):
+        self.boxes.append(box)
+        return super().read(indices, box)
+
+
+@pytest.mark.parametrize("clip", [CLIP, SEGMENTS, dataclasses.replace(CLIP, channel_order="bgr")])
+@pytest.mark.parametrize("augment", [DRAWN, dataclasses.replace(EVERYTHING, **ON_CROP)], ids=["drawn", "on the crop"])
+@pytest.mark.parametrize(
+    ("size", "short_edge", "is_cut"),
+    [((20, 33), 20, True), ((33, 19), 20, True), ((24, 40), None, True), ((24, 40), 20, False)],
+)
+def test_clips_of_the_part_that_they_show_are_the_same_bytes(clip, augment, size, short_edge, is_cut):
+    augment = dataclasses.replace(augment, short_edge=short_edge, repeats=2)
+    for number in range(6):
+        videos, key = NotedBoxes(*size), {"video_id": f"v{number}", "epoch": 3}
+        here = extract(train_clips(augment, clip=clip), videos, **key)
+        assert [box is not None for box in videos.boxes] == [is_cut]
+        (frames,) = extract(frames_extractor(augment, clip=clip), videos, **key)
+        assert finished(frames, augment=augment, clip=clip, **key).numpy().tobytes() == here.tobytes()
+
+
+def test_randaugment_on_whole_frames_needs_whole_frames_where_it_does_anything():
+    augment, clip = dataclasses.replace(EVERYTHING, repeats=1, rand_augment="rand-m7-n1-mstd0.5-inc1"), CLIP
+    seen = set()
+    for number in range(20):
+        videos, key = NotedBoxes(20, 33), {"video_id": f"v{number}"}
+        extract(train_clips(augment, clip=clip), videos, **key)
+        draw = clip_draws(torch.empty(1, 20, 33, 3), key_of(**key), clip=clip, augment=augment)[0]
+        assert (videos.boxes[0] is None) == bool(draw.operations)
+        seen.add(videos.boxes[0] is None)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        Views(num_clips=2, num_crops=1),
+        Views(num_clips=2, num_crops=1, single_crop="left"),
+        Views(num_clips=1, num_crops=3),
+    ],
+)
+@pytest.mark.parametrize("size", [(20, 33), (33, 20), (16, 40), (24, 36)])
+def test_views_of_the_part_that_they_show_are_the_published_crops(views, size):
+    videos = NotedBoxes(*size)
+    extractor = ViewClips(clip=CLIP, views=views)
+    clips = extract(extractor, videos)
+    assert (videos.boxes[0] is not None) == (min(size) == (20 if views.num_crops == 1 else 16))
+    frames = torch.from_numpy(videos.read(videos.asked[0]).frames.copy())
+    crops = evaluation_crops(
+        frames, short_edge=20, crop_size=16, num_crops=views.num_crops, single_crop=views.single_crop
+    )
+    expected = torch.stack(crops).unflatten(1, (views.num_clips, 4)).transpose(0, 1).flatten(0, 1)
+    assert (clips == expected.numpy()).all()
+
+
 def test_frames_to_be_augmented_are_sent_once_whatever_the_repeats():
     extractor, videos = frames_extractor(), Textured(height=30, width=46)
     sent = extractor.extract(videos, key_of())
@@ -247,13 +312,13 @@ def test_frames_to_be_augmented_are_those_that_were_decoded():
 class TexturedByNumber(Numbered):
     """A picture of its own for each frame, whichever others it's read with."""
 
-    def read(self, indices):
+    def read(self, indices, box=None):
         decoded = super().read(indices)
         for place, index in enumerate(indices):
             decoded.frames[place] ^= np.random.default_rng(index).integers(
                 0, 256, decoded.frames.shape[1:], dtype=np.uint8
             )
-        return DecodedFrames(frames=decoded.frames, concealed=len(set(indices) & {10, 11, 12}))
+        return DecodedFrames(frames=cut(decoded.frames, box), concealed=len(set(indices) & {10, 11, 12}))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from morphmlp.config.clip import ClipConfig
 from morphmlp.config.segmentation import SegmentationConfig
-from morphmlp.data.clips.draws import Box, ClipKey
+from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.scene_draws import SceneDraw, draw_scene, scaled_size
 from morphmlp.data.clips.scenes import (
     TrainScenes,
@@ -23,7 +23,7 @@ from morphmlp.data.clips.scenes import (
     cut_map,
     scaled_image,
 )
-from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, VideoInfo
 from morphmlp.errors import DecodeError
 
 PUBLISHED = SegmentationConfig(

@@ -12,7 +12,7 @@ from morphmlp.config.clip import AugmentConfig, ClipConfig
 from morphmlp.data.clips.draws import ClipKey
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, TrainFrames, ViewClips
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
-from morphmlp.data.decoding.protocol import DecodedFrames
+from morphmlp.data.decoding.protocol import DecodedFrames, cut
 from morphmlp.data.decoding.stored_frames.stills import image_info
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.data.stream import decode_task
@@ -50,8 +50,8 @@ class PlainReader:
             self.pixels = np.array(image.convert("RGB"))
         self.info = image_info(width=self.pixels.shape[1], height=self.pixels.shape[0], codec="jpeg")
 
-    def read(self, indices):
-        return DecodedFrames(frames=self.pixels[np.newaxis][list(indices)], concealed=0)
+    def read(self, indices, box=None):
+        return DecodedFrames(frames=cut(self.pixels[np.newaxis][list(indices)], box), concealed=0)
 
 
 @pytest.fixture(scope="module")
