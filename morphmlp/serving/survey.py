@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Never
 
-from morphmlp.data.decoding.protocol import VideoInfo
+from morphmlp.data.decoding.protocol import Box, VideoInfo
 from morphmlp.data.decoding.pyav.packets import open_video, packets_with_data
 from morphmlp.errors import DecodeError
 
@@ -56,7 +56,7 @@ class SurveyedVideo:
         self.info = info
         """`pts_s` has two times alone: the earliest frame's, and the end of the latest one."""
 
-    def read(self, indices: Sequence[int]) -> Never:
+    def read(self, indices: Sequence[int], box: Box | None = None) -> Never:
         """Nothing is decoded.
 
         Raises:
