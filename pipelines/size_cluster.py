@@ -69,6 +69,13 @@ NOT_NEGATIVE = click.FloatRange(min=0)
     help="with --check: a run by whose costs to simulate, or two with fewer workers; by default the run's own",
 )
 @click.option(
+    "--decode-budget",
+    type=POSITIVE,
+    multiple=True,
+    metavar="CLIPS/S",
+    help="instead: decode cores of one GPU that takes so many clips a second, by --measured of benchmark.py ingest",
+)
+@click.option(
     "--step-variation", type=NOT_NEGATIVE, default=0.0, help="a micro-batch's standard deviation over its mean"
 )
 @click.option("--decode-variation", type=NOT_NEGATIVE, default=0.0, help="the same of a decode task")
@@ -95,6 +102,9 @@ def main(
     _refuse_what_does_not_fit(asked)
     if asked["check"]:
         write_json(json, _check(asked))
+        return
+    if asked["decode_budget"]:
+        write_json(json, _budget(asked))
         return
     overrides = parse_overrides(rest, context.command.params)
     if path is None:
@@ -132,6 +142,8 @@ def _refuse_what_does_not_fit(asked: Mapping[str, Any]) -> None:
         faults.append("--by FOLDER: names by whose costs --check simulates a run; add that")
     if check and (asked["path"] is not None or asked["rest"]):
         faults.append(f"--check {check[0]}: the run has its own experiment; leave --config and its fields out")
+    if asked["decode_budget"] and len(asked["measured"]) != 1:
+        faults.append("--decode-budget CLIPS/S: needs --measured FILE, by `benchmark.py ingest --json FILE`")
     if faults:
         raise ConfigError(faults)
 
@@ -176,6 +188,16 @@ def _check(asked: Mapping[str, Any]) -> dict[str, Any]:
     checks = [check_run(run, costs_by(known, run), machine) for run in runs]
     print(check_table(checks))
     return {"machine": asdict(machine), "runs": [{**asdict(one), "error": one.error} for one in checks]}
+
+
+def _budget(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Print decode cores by stored form and by clips a second of a GPU."""
+    from morphmlp.sizing.budget import budget_table, decode_budget
+
+    rates = asked["decode_budget"]
+    budgets = decode_budget(Path(asked["measured"][0]), clips_per_s=rates)
+    print(budget_table(budgets, clips_per_s=rates))
+    return {"clips_per_s": list(rates), "budgets": [asdict(budget) for budget in budgets]}
 
 
 def _found(config: ExperimentConfig, *, clips: int, asked: Mapping[str, Any]) -> "Found":

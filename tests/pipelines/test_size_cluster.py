@@ -75,3 +75,33 @@ def test_what_does_not_fit_is_refused_in_a_line_each(size, arguments, faults):
     assert code == 2
     for line, fault in zip(err.splitlines(), faults, strict=True):
         assert line.startswith(f"error: {fault}")
+
+
+INGEST = {
+    "clip_costs": {"cpu_ms": {"product": 30.0, "prepared": 12.0, "webm": 36.0, "frame_folder": 15.0, "packed": 14.0}},
+    "ingest": {"ray_cpu_ms": 32.0},
+}
+
+
+def test_a_decode_budget_is_cores_by_stored_form_and_rate(size, tmp_path):
+    measured, result = tmp_path / "ingest.json", tmp_path / "budget.json"
+    measured.write_text(json.dumps(INGEST))
+    code, out, err = size(
+        *("--decode-budget", "95", "--decode-budget", "190", "--measured", str(measured), "--json", str(result))
+    )
+    assert code == 0, err
+    budgets = {one["form"]: one for one in json.loads(result.read_text())["budgets"]}
+    assert budgets["mp4"]["core_ms"] == pytest.approx(32)
+    assert budgets["mp4"]["cores"] == pytest.approx([3.2, 6.4])  # 95 clips/s x 32 ms / 95 %
+    assert budgets["mp4, prepared"]["cores"] == pytest.approx([1.4, 2.8])
+    assert [cell.strip() for cell in out.splitlines()[2].split("|")[1:-1]] == ["mp4", "32.0", "3.2", "6.4"]
+
+
+@pytest.mark.parametrize("content", [None, "{}", "no JSON", '{"clip_costs": 3, "ingest": 4}'])
+def test_a_decode_budget_needs_a_measured_ingest(size, tmp_path, content):
+    measured = tmp_path / "ingest.json"
+    if content is not None:
+        measured.write_text(content)
+    code, _, err = size("--decode-budget", "120", "--measured", str(measured))
+    assert code == 2
+    assert str(measured) in err

@@ -338,7 +338,8 @@ def _augmented(frames: Tensor, draws: Sequence[ClipDraw], *, size: int) -> Tenso
 def _train_indices(clip: ClipConfig, info: VideoInfo, key: ClipKey) -> list[int]:
     if info.num_frames == 1:  # an image: nothing is drawn about its only frame
         return [0] * clip.num_frames
-    return train_indices(clip, info, draw_fractions(clip.num_frames, key)).tolist()
+    indices: list[int] = train_indices(clip, info, draw_fractions(clip.num_frames, key)).tolist()
+    return indices
 
 
 def _read(

@@ -169,6 +169,27 @@ def heard(listener: Callable[[], None] | None) -> Iterator[None]:
         _Heartbeat.listener = before
 
 
+class _Memory:
+    of: Callable[[tuple[int, ...]], Frames] | None = None
+
+
+@contextmanager
+def written_to(memory: Callable[[tuple[int, ...]], Frames]) -> Iterator[None]:
+    """Let `stacked` write frames into what this gives for their shape, instead of fresh memory."""
+    _Memory.of = memory
+    try:
+        yield
+    finally:
+        _Memory.of = None
+
+
+def stacked(pictures: Sequence[Frames]) -> Frames:
+    """Pictures of one size as the frames `[t h w c]` that a reader hands over."""
+    if _Memory.of is None:
+        return np.stack(pictures)
+    return np.stack(pictures, out=_Memory.of((len(pictures), *pictures[0].shape)))
+
+
 def enclosing(boxes: Sequence[Box]) -> Box:
     """The smallest box that holds all of these."""
     top, left = min(box.top for box in boxes), min(box.left for box in boxes)

@@ -35,7 +35,7 @@ from morphmlp.data.decoding.isolation.wire import (
     receive,
     send,
 )
-from morphmlp.data.decoding.protocol import Decoder, VideoOpener, VideoReader, heard
+from morphmlp.data.decoding.protocol import Decoder, VideoOpener, VideoReader, heard, written_to
 from morphmlp.data.decoding.sources import AnyVideo, holds_frames
 from morphmlp.data.decoding.stored_frames.stills import ImageReader
 from morphmlp.errors import DecodeError
@@ -149,8 +149,11 @@ class Server:
         if self._reader is None:
             raise DecodeError("was given up before")
         if isinstance(request, ReadFrames):
-            decoded = self._reader.read(request.indices, request.box)
-            np.copyto(self._memories[request.memory].frames(decoded.frames.shape), decoded.frames)
+            memory = self._memories[request.memory]
+            with written_to(memory.frames):
+                decoded = self._reader.read(request.indices, request.box)
+            if not np.may_share_memory(shared := memory.frames(decoded.frames.shape), decoded.frames):
+                np.copyto(shared, decoded.frames)
             return FramesWritten(shape=decoded.frames.shape, concealed=decoded.concealed, refused=decoded.refused)
         if isinstance(request, ScanVideo):
             return self._reader.scan()

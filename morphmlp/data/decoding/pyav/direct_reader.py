@@ -10,10 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-import numpy as np
 from av.video.frame import VideoFrame
 
-from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames, stacked
 from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
 from morphmlp.data.decoding.stand_ins import nearest
 from morphmlp.errors import DecodeError
@@ -73,7 +72,7 @@ class DirectReader:
         there = sorted(found)
         pictures = {index: found[nearest(there, other)] for index, other in in_place.items()}
         return DecodedFrames(
-            frames=np.stack([pictures[index][0] for index in indices]),
+            frames=stacked([pictures[index][0] for index in indices]),
             concealed=sum(index not in found or found[index][1] for index in wanted),
         )
 

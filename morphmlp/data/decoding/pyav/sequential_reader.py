@@ -6,10 +6,9 @@ The frames are counted when the file is opened, and kept as far as they fit; of 
 from collections.abc import Generator, Sequence
 from itertools import islice
 
-import numpy as np
 from av.video.frame import VideoFrame
 
-from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames, stacked
 from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
 from morphmlp.data.decoding.stand_ins import nearest
 from morphmlp.errors import DecodeError
@@ -57,7 +56,7 @@ class SequentialReader:
             raise DecodeError("not one frame could be decoded")
         there = sorted(found)
         return DecodedFrames(
-            frames=np.stack([found[nearest(there, index)] for index in indices]),
+            frames=stacked([found[nearest(there, index)] for index in indices]),
             concealed=sum(self._is_damaged[index] or index not in found for index in wanted),
         )
 

@@ -246,7 +246,8 @@ def _colours(rgb: VideoFrame) -> Frames:
 
 def _rows(plane: VideoPlane) -> Frames:
     """The bytes of a plane, what lies behind its rows among them, on the frame's memory."""
-    return np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)
+    rows: Frames = np.frombuffer(cast(bytes, plane), dtype=np.uint8).reshape(-1, plane.line_size)
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)
