@@ -178,6 +178,8 @@ class TrainClips(ClipExtractor):
         (frames,), faults = _read(
             reader, _train_indices(self.clip, reader.info, key), self.clip, lambda frames: [frames], box
         )
+        if frames.shape[1:3] != (box.height, box.width):
+            return None  # a decoder that gives other frames than it says
         moved = [replace(draw, box=draw.box.inside(box)) for draw in draws]
         clips = _augmented(frames, moved, size=self.clip.crop_size)
         return ExtractedClips(clips=clips.numpy(), concealed=faults["concealed"], refused=faults["refused"])
@@ -239,14 +241,11 @@ class ViewClips(ClipExtractor):
             return _read(reader, indices, self.clip, self._crops)
         # Nothing is scaled: no more of the frames is needed than the crops show.
         box = enclosing([Box(top=top, left=left, height=side, width=side) for top, left in corners])
+        (frames,), faults = _read(reader, indices, self.clip, lambda frames: [frames], box)
+        if frames.shape[1:3] != (box.height, box.width):  # a decoder that gives other frames than it says
+            return _read(reader, indices, self.clip, self._crops)
         inside = [(top - box.top, left - box.left) for top, left in corners]
-        return _read(
-            reader,
-            indices,
-            self.clip,
-            lambda frames: [frames[:, top : top + side, left : left + side] for top, left in inside],
-            box,
-        )
+        return [frames[:, top : top + side, left : left + side] for top, left in inside], faults
 
     def _crops(self, frames: Tensor) -> list[Tensor]:
         return evaluation_crops(frames, interpolation=self.clip.interpolation, **self._places())

@@ -260,6 +260,15 @@ def test_clips_of_the_part_that_they_show_are_the_same_bytes(clip, augment, size
         assert finished(frames, augment=augment, clip=clip, **key).numpy().tobytes() == here.tobytes()
 
 
+def test_frames_of_another_size_than_declared_are_read_whole():
+    upright, turned = Textured(height=33, width=20), Textured(height=33, width=20)
+    turned.info = dataclasses.replace(turned.info, height=20, width=33)
+    view = ViewClips(clip=CLIP, views=SINGLE_VIEW)
+    assert (extract(view, turned) == extract(view, upright)).all()
+    for number in range(8):
+        assert extract(train_clips(), turned, video_id=f"v{number}").shape == (3, 4, 16, 16, 3)
+
+
 def test_randaugment_on_whole_frames_needs_whole_frames_where_it_does_anything():
     augment, clip = dataclasses.replace(EVERYTHING, repeats=1, rand_augment="rand-m7-n1-mstd0.5-inc1"), CLIP
     seen = set()
