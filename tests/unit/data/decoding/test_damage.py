@@ -160,9 +160,9 @@ def conversions(monkeypatch):
     converted = []
     convert = StreamDecoder.rgb
 
-    def counted(self, frame):
+    def counted(self, frame, box=None):
         converted.append(frame.pts)
-        return convert(self, frame)
+        return convert(self, frame, box)
 
     monkeypatch.setattr(StreamDecoder, "rgb", counted)
     return converted
