@@ -5,12 +5,9 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from scored_videos import manifest_of, scored_by_the_test
 
-from morphmlp.data.manifest import manifest_from_rows
-from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, decode_limits, request_table
-from morphmlp.data.stream.plan import MicroBatchPlan
 from morphmlp.errors import DecodeError
-from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
 from morphmlp.prediction.predict import predict_over_time, predict_whole
 from morphmlp.prediction.scenes import SceneModel
 from morphmlp.prediction.sliding import sliding
@@ -31,29 +28,10 @@ def trained(place, kind="video", **overrides):
     )
 
 
-def scored_by_the_test(found, paths):
-    """Rows of a score store, as the test's decode task and scorer make them."""
-    task = task_of(found.config)
-    manifest = manifest_from_rows(
-        video_ids=[str(path) for path in paths],
-        paths=[str(path) for path in paths],
-        labels=[0] * len(paths),
-        splits=["test"] * len(paths),
-        sizes_bytes=[1] * len(paths),
-        class_names=NAMES,
-    )
-    policy = DecodePolicy(decoder="pyav", retry_with=None, limits=decode_limits(found.config.ingest))
-    plan = MicroBatchPlan(epoch=0, step=0, index=0, rows=np.arange(len(paths), dtype=np.int64))
-    decoded = DecodeTask(extractor=task.test_clips(), policy=policy)(request_table(manifest, [plan]))
-    pool = ScorerPool(num_workers=1, cpus_per_worker=1, device="cpu", node_labels={})
-    table = Scorer(task, found.weights, pool)(decoded)
-    return task.predictions(manifest, dict(zip(table["row"].to_pylist(), table["outcome"].to_pylist(), strict=True)))
-
-
 def test_a_prediction_is_what_the_test_scores(place, files):
     found = trained(place)
     paths = [files / name for name in ("whole.mp4", "short.mp4", "one_frame.mp4", "picture.png", "as_frames")]
-    table = scored_by_the_test(found, paths)
+    table = scored_by_the_test(found, manifest_of(paths, NAMES))
     assert isinstance(table, pa.Table)
     for path, row in zip(paths, table.to_pylist(), strict=True):
         prediction = predict_whole(found.video_model(), str(path), top=4)
@@ -68,7 +46,7 @@ def test_a_prediction_is_what_the_test_scores(place, files):
 @pytest.mark.parametrize("crops", [1, 3])
 def test_windows_at_the_tests_clips_give_the_tests_logits(place, files, crops):
     found = trained(place, test__num_clips=5, test__num_crops=crops)
-    (row,) = scored_by_the_test(found, [files / "whole.mp4"]).to_pylist()
+    (row,) = scored_by_the_test(found, manifest_of([files / "whole.mp4"], NAMES)).to_pylist()
     windows = sliding(found.config.test_clip, window=None, hop="10", to_the_end=False)  # 48 frames, 8 of a clip
     prediction = predict_over_time(found.video_model(), str(files / "whole.mp4"), windows, top=4)
     views = np.array(row["view_logits"], np.float32).reshape(5, crops, 4).mean(1)
