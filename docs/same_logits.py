@@ -1,6 +1,6 @@
 """The table of docs/export.md: a run's test, predict.py and exported models give the same logits of the same videos.
 
-    python docs/same_logits.py --checkpoint demo --scores runs/demo/scores --videos 50
+    python docs/same_logits.py --checkpoint demo --scores runs/demo/scores --videos 50 --serve
 
 The scores are those of a test that Ray's scorers made: the run's own, or a store of evaluate.py.
 """
@@ -8,7 +8,7 @@ The scores are those of a test that Ray's scorers made: the run's own, or a stor
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import click
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from morphmlp.benchmarks.serving_load import answered, running_server
 from morphmlp.cli import A_PATH, COUNT, SETTINGS, run
 from morphmlp.config import ExperimentConfig
 from morphmlp.errors import ConfigError
@@ -43,12 +44,33 @@ class Answering(nn.Module):
         return self.exported(clips.cpu())
 
 
+class Looks(Protocol):
+    """Whatever can be asked for a file's logits."""
+
+    def view_logits(self, path: str) -> np.ndarray | str:
+        """Logits `[views classes]`, or why the file can't be used."""
+        ...
+
+
+class Served:
+    """A running server."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def view_logits(self, path: str) -> np.ndarray | str:
+        """Logits `[1 classes]`, summed over the views, or why there are none."""
+        status, answer = answered(self.port, path) or (0, {"error": "no answer"})
+        return np.array([answer["logits"]], np.float32) if status == 200 else str(answer["error"])
+
+
 @click.command(context_settings=SETTINGS)
 @click.option("--checkpoint", required=True, metavar="WEIGHTS", help="a run, a checkpoint's folder or a file")
 @click.option("--config", metavar="FILE", help="experiment file; by default the run's own")
 @click.option("--scores", type=A_PATH, required=True, metavar="DIR", help="store of a test of these weights")
 @click.option("--videos", type=COUNT, default=50, help="videos at most")
-def main(*, checkpoint: str, config: str | None, scores: Path, videos: int) -> None:
+@click.option("--serve", is_flag=True, help="start serve.py and ask it, too")
+def main(*, checkpoint: str, config: str | None, scores: Path, videos: int, serve: bool) -> None:
     """Print how far each way of running a model is from what its test stored, as Markdown."""
     stored = stored_logits(scores, videos)
     trained = find_trained(checkpoint, config=config, overrides={}, classes=None, log=print)
@@ -56,6 +78,10 @@ def main(*, checkpoint: str, config: str | None, scores: Path, videos: int) -> N
     with tempfile.TemporaryDirectory(prefix="exported-") as scratch:
         models = exported_models(trained, checkpoint, config, Path(scratch))
         rows = [row(name, model, stored, paths) for name, model in models.items()]
+    if serve:
+        arguments = ["--checkpoint", checkpoint, *([] if config is None else ["--config", config])]
+        with running_server(arguments) as (_, port):
+            rows.append(row("serve.py", Served(port), stored, paths))
     print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
     if any("no" in entry.values() for entry in rows):
         raise ConfigError([f"--scores: {scores}: differ by more than {MOST_DIFFERENCE:g}; are they of these weights?"])
@@ -99,16 +125,18 @@ def exported_models(
     return models
 
 
-def row(name: str, model: VideoModel, stored: Mapping[str, np.ndarray], paths: Mapping[str, str]) -> dict[str, str]:
+def row(name: str, model: Looks, stored: Mapping[str, np.ndarray], paths: Mapping[str, str]) -> dict[str, str]:
     """A line of the table."""
     greatest, same_class, views = 0.0, 0, 0
     for video, right in stored.items():
         found = model.view_logits(paths[video])
         if isinstance(found, str):
             raise ConfigError([f"--scores: {paths[video]}: can't be used here: {found}"])
+        views += len(right)
+        if len(found) < len(right):
+            right = right.sum(axis=0, keepdims=True)  # noqa: PLW2901
         greatest = max(greatest, float(np.abs(found - right).max()))
         same_class += int(found.sum(axis=0).argmax() == right.sum(axis=0).argmax())
-        views += len(found)
     return {
         "model": name,
         "videos": str(len(stored)),

@@ -9,6 +9,7 @@
     python pipelines/benchmark.py segmentation-baselines    what segmentation scores by single pixels alone
     python pipelines/benchmark.py shared-decoding           what trials of a sweep save that share decoded clips
     python pipelines/benchmark.py evaluation                what 30 views of one decode cost, against 30 decodes
+    python pipelines/benchmark.py serve --checkpoint RUN --videos DIR    what serve.py answers under load
     python pipelines/benchmark.py tables                    what tables.py takes where 500 runs are recorded
     python pipelines/benchmark.py planner                   the plan of a sweep with 100,000 candidates
     python pipelines/benchmark.py fuzz                      what a decoder makes of damaged files
@@ -186,6 +187,41 @@ def evaluation(*, videos: int, rounds: int, json: Path | None) -> None:
         f"({found.together_cpu_ms:.0f} against {found.apart_cpu_ms:.0f} ms a video); medians of {found.rounds} "
         f"interleaved rounds of {found.videos} videos"
     )
+    write_json(json, found)
+
+
+@main.command()
+@click.option("--checkpoint", required=True, metavar="WEIGHTS", help="as for serve.py")
+@click.option("--config", metavar="FILE", help="as for serve.py")
+@click.option("--videos", type=A_PATH, required=True, help="folder of videos to send; folders inside are searched too")
+@click.option("--requests", type=COUNT, default=200, help="videos that are sent")
+@click.option("--clients", type=COUNT, default=8, help="senders at the same time")
+@click.option("--replicas", type=COUNT, default=1, help="as for serve.py")
+@click.option("--decoders", type=COUNT, default=2, help="as for serve.py")
+@json_option
+def serve(
+    *,
+    checkpoint: str,
+    config: str | None,
+    videos: Path,
+    requests: int,
+    clients: int,
+    replicas: int,
+    decoders: int,
+    json: Path | None,
+) -> None:
+    """Answers, times and memory of serve.py under load, and how it recovers from a killed replica."""
+    from morphmlp.benchmarks.decoder_comparison import some_videos
+    from morphmlp.benchmarks.serving_load import measure_serving
+    from morphmlp.progress import TerminalProgress
+
+    paths = some_videos(videos, limit=requests)
+    arguments = ["--checkpoint", checkpoint, *([] if config is None else ["--config", config])]
+    arguments += ["--replicas", str(replicas), "--decoders", str(decoders), "--max-queued", str(clients)]
+    with TerminalProgress() as progress:
+        progress.phase("serving", total=requests, unit="requests")
+        found = measure_serving(arguments, paths, requests=requests, clients=clients, on_request=progress.update)
+    print(found.in_words())
     write_json(json, found)
 
 

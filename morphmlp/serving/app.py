@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import ValidationError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from morphmlp.errors import ConfigError
@@ -40,6 +42,10 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
         503: "as many requests wait as are taken; Retry-After says when to try again",
         507: "the server's disk is full",
     }.items()
+}
+_MOST_JSON_BYTES = 2**16
+_QUESTION = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": PathQuestion.model_json_schema()}}}
 }
 _BODY = {
     "requestBody": {
@@ -157,12 +163,33 @@ def _add_predictions(app: FastAPI, predictor: Predictor, *, folders: AllowedFold
             async with received as path:
                 return await answer(request, path, name, question)
 
-    @app.post("/predict/path", response_model=PredictionAnswer, responses=_FAULTS)
-    async def predict_path(request: Request, asked: PathQuestion) -> Response:
+    @app.post("/predict/path", response_model=PredictionAnswer, responses=_FAULTS, openapi_extra=_QUESTION)
+    async def predict_path(request: Request) -> Response:
         """What the network sees in a file of an allowed folder."""
         with predictor.admitted():
+            asked = await _path_question(request)
             question = question_of(predictor, top=asked.top, window=asked.window, hop=asked.hop)
             return await answer(request, folders.file(asked.path), asked.path, question)
+
+
+async def _path_question(request: Request) -> PathQuestion:
+    """The JSON of a request's body; what another site's page may send without being asked isn't read as such.
+
+    Raises:
+        RefusedError: It's something else, or too much.
+        RequestValidationError: It's no question.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RefusedError(415, "the body must be JSON, with Content-Type: application/json")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MOST_JSON_BYTES:
+            raise RefusedError(413, f"the body has more than {_MOST_JSON_BYTES:,} bytes", unread=True)
+    try:
+        return PathQuestion.model_validate_json(bytes(body))
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from None
 
 
 async def _hung_up(request: Request) -> None:

@@ -202,10 +202,22 @@ def test_parameters_that_are_wrong_are_named(server, bad, asked, status, words):
     assert words in answer["error"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"path": 3}', b'{"path": "a", "tops": 1}'])
-def test_a_body_that_is_no_question_is_refused(server, body):
-    status, _, answer = server.http.request("POST", "/predict/path", body, headers={"Content-Type": "application/json"})
-    assert (status, list(answer)) == (400, ["error"])
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"", "application/json", 400),
+        (b"{", "application/json", 400),
+        (b"[]", "application/json", 400),
+        (b'{"path": 3}', "application/json", 400),
+        (b'{"path": "a", "tops": 1}', "application/json", 400),
+        (b'{"path": "' + b"a" * 10**6 + b'"}', "application/json", 413),
+        (b'{"path": "a"}', "text/plain", 415),  # which a page of another site may send
+    ],
+    ids=["empty", "cut", "list", "number", "misspelt", "large", "text"],
+)
+def test_a_body_that_is_no_question_is_refused(server, body, kind, status):
+    found, _, answer = server.http.request("POST", "/predict/path", body, headers={"Content-Type": kind})
+    assert (found, list(answer)) == (status, ["error"])
 
 
 @pytest.mark.parametrize(
