@@ -29,7 +29,6 @@ from morphmlp.preflight.ray_preflight import require_ready
 from morphmlp.preflight.ray_shared_files import require_shared_files
 from morphmlp.progress import LoggedProgress, Progress
 from morphmlp.record import MetricPoint, Metrics, Status, Tags
-from morphmlp.reporting.figures import loss_figure, score_figure, time_figure
 from morphmlp.reporting.run_note import result_note
 from morphmlp.start_marks import Part, StartMarks
 from morphmlp.stop_signals import StopSignals
@@ -261,6 +260,8 @@ def _test(
 
 def _record_training(job: TrainJob, run: _OpenRun) -> RunAccount:
     """Curves, and what the training took."""
+    from morphmlp.reporting.figures import loss_figure, score_figure, time_figure  # noqa: PLC0415 (matplotlib)
+
     names, unit = job.task.scores, job.config.train.unit
     history = run.writer.history([*CURVES, *(name.val_metric for name in names)])
     run.writer.figure(loss_figure(history, unit=unit), "figures/loss.png")

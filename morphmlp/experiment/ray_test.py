@@ -17,11 +17,9 @@ from morphmlp.environment import git_commit
 from morphmlp.evaluation.ray_evaluator import ScorerPool, Scoring, TestResult, begin_scoring
 from morphmlp.evaluation.score_header import ScoreHeader, weights_sha256
 from morphmlp.evaluation.score_store import ScoreStore
-from morphmlp.experiment.ray_segmentation_record import record_segmentation
 from morphmlp.files import atomic_file
 from morphmlp.progress import Progress
 from morphmlp.record import MetricPoint, Metrics
-from morphmlp.reporting.figures import confusion_figure
 from morphmlp.tasks.task import Counts, Task
 from morphmlp.tracking import RunWriter
 from morphmlp.training.record.run_folder import RunFolder
@@ -134,10 +132,14 @@ def record_test(
         # A head may have more classes than the videos have names for (a few videos under a 400-class head).
         names = [*videos.class_names, *map(str, range(len(videos.class_names), len(matrix)))]
         if config.segmentation is None:
+            from morphmlp.reporting.figures import confusion_figure  # noqa: PLC0415 (matplotlib: once scores are there)
+
             confusion = confusion_figure(matrix, names)
             writer.figure(confusion, "figures/confusion.png")
             writer.thumbnail(confusion, "confusion")
         else:
+            from morphmlp.experiment.ray_segmentation_record import record_segmentation  # noqa: PLC0415 (as above)
+
             record_segmentation(
                 tested.predictions,
                 videos,

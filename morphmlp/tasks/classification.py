@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,11 @@ from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.models import MorphMLP
 from morphmlp.models.network import Network
-from morphmlp.tasks.answers import Answers, answers_of
 from morphmlp.tasks.scores import TOP1, TOP5, ScoreName, further_scores_of, scores_of
 from morphmlp.tasks.task import Counts, Outputs, Scores, network_input, share, zero
+
+if TYPE_CHECKING:
+    from morphmlp.tasks.answers import Answers
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -169,11 +172,13 @@ class Classification:
         return matrix
 
 
-def table_answers(table: pa.Table, *, num_classes: int) -> Answers:
+def table_answers(table: pa.Table, *, num_classes: int) -> "Answers":
     """The answers of a table of `columns.PREDICTIONS`.
 
     Probabilities are those of the mean over a video's views: of the sum they would grow with the number of views.
     """
+    from morphmlp.tasks.answers import answers_of  # noqa: PLC0415 (pandas and scipy, of which a worker needs neither)
+
     if not table.num_rows:
         return answers_of(np.zeros((0, num_classes)), np.zeros(0, dtype=np.int64))
     sums = pc.list_flatten(table["logits"]).to_numpy().reshape(table.num_rows, -1)

@@ -23,10 +23,10 @@ os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from morphmlp.tracking.address import tracking_uri, without_login
-from morphmlp.tracking.finished import read_runs
 
 if TYPE_CHECKING:
     from morphmlp.tracking.buffered import BufferedWriter, end_early, write_waiting
+    from morphmlp.tracking.finished import read_runs
     from morphmlp.tracking.runs import find_run, open_run, read_history, read_run, ready_store, recent_runs
     from morphmlp.tracking.store import prepare_store
     from morphmlp.tracking.writer import RetryPolicy, RunWriter
@@ -51,6 +51,7 @@ __all__ = [
 
 _LATER = {
     "buffered": ("BufferedWriter", "end_early", "write_waiting"),
+    "finished": ("read_runs",),
     "runs": ("find_run", "open_run", "read_history", "read_run", "ready_store", "recent_runs"),
     "store": ("prepare_store",),
     "writer": ("RetryPolicy", "RunWriter"),

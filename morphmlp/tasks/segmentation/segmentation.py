@@ -26,7 +26,6 @@ from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.models.network import Network
 from morphmlp.models.segmentation.network import segmentation_network
 from morphmlp.tasks.scores import ScoreName, scores_of
-from morphmlp.tasks.segmentation.bootstrap import score_intervals
 from morphmlp.tasks.segmentation.confusion import (
     SegmentationCounts,
     count_image,
@@ -141,6 +140,8 @@ class Segmentation:
 
     def intervals(self, table: pa.Table) -> Mapping[str, tuple[float, float]]:
         """Of all scores, by bootstrap over the images."""
+        from morphmlp.tasks.segmentation.bootstrap import score_intervals  # noqa: PLC0415 (scipy)
+
         return score_intervals(table, num_classes=self.model.num_classes)
 
     def confusion(self, table: pa.Table) -> npt.NDArray[np.int64]:

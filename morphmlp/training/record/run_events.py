@@ -4,10 +4,13 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morphmlp.line_file import LineFile, read_json_lines, remove_truncated_line
 from morphmlp.record import MetricPoint, Metrics, Tags
-from morphmlp.tracking import BufferedWriter, RunWriter
+
+if TYPE_CHECKING:
+    from morphmlp.tracking import BufferedWriter, RunWriter
 
 _KEPT, _LONGEST = 19, 400
 """Earlier events in the record, and letters of each: what a tag holds."""
@@ -57,7 +60,7 @@ def read_events(path: Path) -> list[RunEvent]:
     ]
 
 
-def record_event(writer: BufferedWriter | RunWriter, event: RunEvent) -> None:
+def record_event(writer: "BufferedWriter | RunWriter", event: RunEvent) -> None:
     """Show an event in MLflow: a point of `run/events`; count and last event in one tag, earlier ones in another."""
     writer.metrics([MetricPoint.now(Metrics.RUN_EVENTS, event.number, event.number)])
     last = f"{event.number}; last {event.time}: {event.text}"

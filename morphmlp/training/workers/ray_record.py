@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ray.train import Checkpoint, UserCallback
 
@@ -15,10 +15,12 @@ from morphmlp.cluster.failure_reasons import failure_text
 from morphmlp.data.quarantine import Quarantine, earlier_broken
 from morphmlp.line_file import LineFile
 from morphmlp.record import Metrics
-from morphmlp.tracking import BufferedWriter, RunWriter
 from morphmlp.training.record.report import Report, broken_of, points_of, window_of
 from morphmlp.training.record.run_events import RunEvents, record_event
 from morphmlp.training.record.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from morphmlp.tracking import BufferedWriter, RunWriter
 
 
 class RecordReports(UserCallback):
@@ -28,9 +30,9 @@ class RecordReports(UserCallback):
     written goes out with a later report. What MLflow hasn't got when training ends is in `RunFolder.record_waiting`.
     """
 
-    def __init__(self, writer: RunWriter, folder: RunFolder, *, manifests: Sequence[str]) -> None:
+    def __init__(self, writer: "RunWriter", folder: RunFolder, *, manifests: Sequence[str]) -> None:
         """Travel to the controller with addresses only."""
-        self._writer, self._folder, self._manifests = writer, folder, manifests
+        self._uri, self._run_id, self._folder, self._manifests = writer.uri, writer.run_id, folder, manifests
         self._failure: str | None = None
         self._quarantine: Quarantine | None = None
         self._quarantine_fault: str | None = None
@@ -70,10 +72,14 @@ class RecordReports(UserCallback):
         self._inform_driver({"notes": [text]})
 
     @cached_property
-    def _record(self) -> BufferedWriter:
+    def _record(self) -> "BufferedWriter":
+        from morphmlp.tracking import BufferedWriter, RunWriter  # noqa: PLC0415 (MLflow, next to the workers' start)
+
         progress = self._progress  # made here, before another thread uses it
         return BufferedWriter(
-            self._writer, self._folder.record_waiting, log=lambda note: progress.append(json.dumps({"notes": [note]}))
+            RunWriter(self._uri, self._run_id),
+            self._folder.record_waiting,
+            log=lambda note: progress.append(json.dumps({"notes": [note]})),
         )
 
     @cached_property
