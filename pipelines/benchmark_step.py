@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from pydantic import JsonValue
 
-from morphmlp.cli import A_PATH, COUNT, json_option, write_json
+from morphmlp.cli import A_PATH, COUNT, SECONDS, json_option, write_json
 
 DEMO = "experiments/demo/morphmlp_demo.yaml"
 
@@ -88,6 +88,7 @@ def step_variants(
     """A step with other arithmetic, with compiled and with recomputed blocks."""
     import torch
 
+    from morphmlp.benchmarks.block_limits import limits_table
     from morphmlp.benchmarks.step_variants import compare_variants, variants_table
 
     torch.set_num_threads(threads)
@@ -106,8 +107,14 @@ def step_variants(
     print(variants_table(found))
     print(
         f"{found.clips_per_step} clips a step, medians of {found.rounds} interleaved rounds of {found.steps_per_round} "
-        f"steps, on {found.device}"
+        f"steps, on {found.device}\n"
     )
+    print(limits_table(found.blocks))
+    reached = ", ".join(
+        f"{name} products {peak.flops_per_s / 1e12:.2f} TFLOP/s" for name, peak in sorted(found.peaks.items())
+    )
+    copied = max(peak.bytes_per_s for peak in found.peaks.values())
+    print(f"limits by counted bytes and what the device reaches here: copies {copied / 1e9:.0f} GB/s, {reached}")
     write_json(json, found)
 
 
@@ -179,4 +186,18 @@ def checkpoint_stall(
     write_json(json, result)
 
 
-STEP_COMMANDS = (train_step, shared_cores, step_variants, step_bytes, chunk_shapes, checkpoint_stall)
+@click.command()
+@click.option("--output", type=A_PATH, required=True, metavar="DIR", help="folder for results and traces")
+@click.option("--budget-s", type=SECONDS, default=840.0, help="time for all of it, seconds")
+@click.option("--dry-run", is_flag=True, help="the demo's network in the place of each, on any machine, in a minute")
+@json_option
+def gpu_session(*, output: Path, budget_s: float, dry_run: bool, json: Path | None) -> None:
+    """The published models on one lent GPU, S and B at 16 and 32 frames, in a quarter of an hour."""
+    from morphmlp.benchmarks.gpu_session import run_session, session_table
+
+    found = run_session(output, budget_s=budget_s, dry_run=dry_run, log=lambda line: print(line, file=sys.stderr))
+    print(session_table(found))
+    write_json(json, [asdict(result) for result in found])
+
+
+STEP_COMMANDS = (train_step, shared_cores, step_variants, step_bytes, chunk_shapes, checkpoint_stall, gpu_session)

@@ -4,19 +4,22 @@ Each operation reads its operands and writes its results, as eager PyTorch does 
 move nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
+from morphmlp.benchmarks.step_parts import parts_watched
 from morphmlp.config import ExperimentConfig
 from morphmlp.models.build import build_network
+from morphmlp.models.network import Network
 from morphmlp.models.published_form import as_published
 
 WRITE_ONLY = ("copy_", "zero_", "fill_")
@@ -31,6 +34,14 @@ class Moved:
     """Read and written."""
     kernels: int
     """Operations that move anything."""
+    flops: int = 0
+    """Of matrix products and convolutions; two for a multiply-accumulate."""
+
+    def __add__(self, other: "Moved") -> "Moved":
+        """Both."""
+        return Moved(
+            bytes=self.bytes + other.bytes, kernels=self.kernels + other.kernels, flops=self.flops + other.flops
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,40 +104,70 @@ def _named(found: StepBytes) -> dict[str, Moved]:
 
 def step_bytes(config: ExperimentConfig, *, clips: int, in_16_bit: bool, published: bool = False) -> StepBytes:
     """Count a step of so many clips; `published`: in the order of steps of the published source."""
-    clip = config.clip
-    with torch.device("meta"):  # where no weights are drawn
-        network = build_network(config.model, num_frames=clip.num_frames, crop_size=clip.crop_size)
-    network.to_empty(device="cpu").train()
+    network = network_without_data(config)
     if published:
         as_published(network)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        inputs: dict[int, Tensor] = {}
-        for stage, blocks in enumerate(network.stage_blocks()):
-            blocks[-1].register_forward_pre_hook(lambda _, given, stage=stage: inputs.update({stage: given[0]}))
-        step = _counted(network, torch.empty(clips, *network.input_shape), in_16_bit=in_16_bit)
-        counted = [
-            _counted(blocks[-1], inputs[stage].detach().requires_grad_(), in_16_bit=in_16_bit)
-            for stage, blocks in enumerate(network.stage_blocks())
+        step = counted(network, torch.empty(clips, *network.input_shape), in_16_bit=in_16_bit)
+        inputs = block_inputs(network, clips=clips, in_16_bit=in_16_bit)
+        each = [
+            counted(blocks[-1], x.requires_grad_(), in_16_bit=in_16_bit)
+            for blocks, x in zip(network.stage_blocks(), inputs, strict=True)
         ]
-    return StepBytes(step=step, blocks=counted)
+    return StepBytes(step=step, blocks=each)
 
 
-def _counted(module: nn.Module, x: Tensor, *, in_16_bit: bool) -> Moved:
-    counter = _ByteCounter()
+def network_without_data(config: ExperimentConfig) -> Network:
+    """The experiment's network, whose weights were never drawn."""
+    clip = config.clip
+    with torch.device("meta"):
+        network = build_network(config.model, num_frames=clip.num_frames, crop_size=clip.crop_size)
+    return network.to_empty(device="cpu").train()
+
+
+def block_inputs(network: Network, *, clips: int, in_16_bit: bool) -> list[Tensor]:
+    """What the last block of each stage is given for so many clips; inside of a FakeTensorMode, without data."""
+    inputs: dict[int, Tensor] = {}
+    hooks = [
+        blocks[-1].register_forward_pre_hook(lambda _, given, stage=stage: inputs.update({stage: given[0].detach()}))
+        for stage, blocks in enumerate(network.stage_blocks())
+    ]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=in_16_bit):
+        network(torch.empty(clips, *network.input_shape))
+    for hook in hooks:
+        hook.remove()
+    return [inputs[stage] for stage in sorted(inputs)]
+
+
+def counted_parts(network: Network, x: Tensor, *, in_16_bit: bool) -> dict[str, Moved]:
+    """A forward and a backward pass by the parts of the network (`morphmlp.benchmarks.step_parts`)."""
+    with parts_watched(network, inside_blocks=True) as watch:
+        counter = _ByteCounter(watch.now)
+        _run(network, x, counter, in_16_bit=in_16_bit)
+    return counter.parts
+
+
+def counted(module: Callable[[Tensor], Tensor], x: Tensor, *, in_16_bit: bool) -> Moved:
+    """A forward and a backward pass of a module, or of a function that calls one; inside of a FakeTensorMode."""
+    counter = _ByteCounter(lambda: "")
+    _run(module, x, counter, in_16_bit=in_16_bit)
+    return counter.parts[""]
+
+
+def _run(module: Callable[[Tensor], Tensor], x: Tensor, counter: "_ByteCounter", *, in_16_bit: bool) -> None:
     with counter:
         with torch.autocast("cpu", torch.bfloat16, enabled=in_16_bit):
             y = module(x)
         torch.autograd.backward(y, torch.empty_like(y))
-    return Moved(bytes=counter.bytes, kernels=counter.kernels)
 
 
 class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up operands and results."""
+    """Adds up operands and results, and the work of matrix products, by whichever part is at work."""
 
-    def __init__(self) -> None:
+    def __init__(self, part: Callable[[], str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.bytes = 0
-        self.kernels = 0
+        self._part = part
+        self.parts: dict[str, Moved] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
@@ -144,8 +185,14 @@ class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             read = read[1:]
         elif "out" in (kwargs or {}):
             read = list(_tensors(args))
-        self.bytes += sum(map(_bytes, read)) + sum(map(_bytes, written))
-        self.kernels += 1
+        count = flop_registry.get(func.overloadpacket)
+        moved = Moved(
+            bytes=sum(map(_bytes, read)) + sum(map(_bytes, written)),
+            kernels=1,
+            flops=0 if count is None else int(count(*args, **(kwargs or {}), out_val=results)),
+        )
+        part = self._part()
+        self.parts[part] = self.parts.get(part, Moved(bytes=0, kernels=0)) + moved
         return results
 
 

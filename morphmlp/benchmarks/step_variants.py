@@ -12,6 +12,8 @@ import torch
 from pydantic import JsonValue
 from tabulate import tabulate
 
+from morphmlp.benchmarks.block_limits import BlockLimit, block_limits
+from morphmlp.benchmarks.device_peaks import Peaks, measure_peaks
 from morphmlp.benchmarks.rounds import interleaved, median_ratio
 from morphmlp.benchmarks.step_loop import prepared_state, run_steps, timed_round
 from morphmlp.config import load_config
@@ -52,6 +54,10 @@ class StepVariants:
     """The variants side by side."""
 
     variants: Sequence[StepVariant]
+    blocks: Sequence[BlockLimit]
+    """A block of each stage of each variant, next to its own limit."""
+    peaks: Mapping[str, Peaks]
+    """What the device reaches, by arithmetic."""
     experiment: str
     clips_per_step: int
     micro_batches: int
@@ -88,6 +94,13 @@ def compare_variants(
     for number, name in interleaved(list(trainings), rounds):
         log(f"round {number + 1} of {rounds}: {name}")
         times[name].append(trainings[name].round_s(steps))
+    log("blocks, bytes by the model, and what the device reaches")
+    peaks = {in_16_bit: measure_peaks(device, in_16_bit=in_16_bit) for in_16_bit in (False, True)}
+    blocks = [
+        limit
+        for name, training in trainings.items()
+        for limit in block_limits(name, training.config, training.state, peaks=peaks, rounds=rounds, device=device)
+    ]
     clips = trainings[AS_CONFIGURED].clips_per_step
     return StepVariants(
         variants=[
@@ -102,6 +115,8 @@ def compare_variants(
             )
             for name, seconds in times.items()
         ],
+        blocks=blocks,
+        peaks={peak.precision: peak for peak in peaks.values()},
         experiment=experiment,
         clips_per_step=clips,
         micro_batches=trainings[AS_CONFIGURED].micro_batches,
@@ -141,12 +156,12 @@ class _Training:
     """One variant, warmed up."""
 
     def __init__(self, experiment: str, overrides: Mapping[str, JsonValue], device: torch.device) -> None:
-        config = load_config(experiment, overrides)
+        self.config = config = load_config(experiment, overrides)
         self._device = device
         self.clips_per_step = config.train.global_batch_size * config.augment.repeats
         self.micro_batches = config.train.micro_batches_per_step
         before = self._allocated()
-        state = prepared_state(config, device)
+        self.state = state = prepared_state(config, device)
         self.activation_bytes = micro_batch_activations(config).total(
             state.model.recomputed_stages, in_16_bit=state.precision != "fp32"
         )

@@ -25,6 +25,7 @@ WRONG = {
     "prepare.py": (["look", "--config", DEMO, "--output", "clips.png", *TYPO], "train.epoch"),
     "preflight.py": (["--config", DEMO, *TYPO], "train.epoch"),
     "train.py": (["--config", DEMO, *TYPO], "train.epoch"),
+    "profile_step.py": (["--config", DEMO, *TYPO], "train.epoch"),
     "replay.py": (["run", "7", *TYPO], "train.epoch"),
     "size_cluster.py": (["--config", DEMO, *TYPO], "train.epoch"),
     "export_label_maps.py": (["run", "--output", "maps", *TYPO], "train.epoch"),

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Collection
 from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,6 +19,11 @@ from morphmlp.training.loop.state import Precision
 
 ACTIVATION_MEMORY_SHARE = 0.5
 """Share of a worker's memory that activations may fill before `auto` recomputes some of them instead."""
+
+COMPILED = ".compiled"
+"""Folder of compiled blocks in `cluster.storage`."""
+_COMPILED_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+"""Where torch looks for its folder."""
 
 ALL_STAGES = tuple(range(1, NUM_STAGES + 1))
 
@@ -63,6 +69,23 @@ def prepare_network(
         model.compile_blocks()
         notes.append("the first step compiles the network's blocks, which takes a minute or more (execution.compile)")
     return notes
+
+
+def keep_compiled(config: ExperimentConfig) -> list[str]:
+    """Keep compiled blocks next to the runs, before any is compiled: later ones of the same network find them there.
+
+    Without it they are kept in this machine's folder for temporary files. Returns a line for the user. A folder that
+    `TORCHINDUCTOR_CACHE_DIR` names stays, and storage that refuses isn't used.
+    """
+    if config.execution.compile == "off" or _COMPILED_FOLDER in os.environ:
+        return []
+    folder = Path(config.cluster.storage).absolute() / COMPILED
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return [f"compiled blocks aren't kept for later runs: {folder}: {(error.strerror or str(error)).lower()}"]
+    os.environ[_COMPILED_FOLDER] = str(folder)
+    return [f"compiled blocks are kept for later runs in {folder}"]
 
 
 def micro_batch_activations(config: ExperimentConfig) -> ActivationBytes:

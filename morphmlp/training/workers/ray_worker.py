@@ -26,7 +26,7 @@ from morphmlp.record import Tags
 from morphmlp.tasks.task import Task
 from morphmlp.training.checkpoint.saving import Saving, run_store
 from morphmlp.training.checkpoint.store import CheckpointFacts
-from morphmlp.training.loop.device_choices import agreed_precision, prepare_network
+from morphmlp.training.loop.device_choices import agreed_precision, keep_compiled, prepare_network
 from morphmlp.training.loop.loop import Recipe, RoundSummary, StepSummary, TrainClips, fit
 from morphmlp.training.loop.state import Precision, TrainState, new_state
 from morphmlp.training.loop.step_guard import SkippedStep, StepGuard
@@ -94,6 +94,7 @@ def train_worker(job: TrainJob) -> None:
         progress=job.folder.progress,
         first=rank == 0,
     )
+    notes += keep_compiled(config)
     notes += prepare_network(config, state.model, device, state.precision, local_workers=context.get_local_world_size())
     saving = None
     if rank == 0:

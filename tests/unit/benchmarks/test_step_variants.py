@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from morphmlp.benchmarks import step_variants
+from morphmlp.benchmarks.block_limits import limits_table
 from morphmlp.benchmarks.step_variants import AS_CONFIGURED, VARIANTS, compare_variants, variants_table
 
 SMALL = str(Path(__file__).parents[1] / "small_experiment.yaml")
@@ -30,7 +31,7 @@ def test_each_variant_is_held_against_the_experiment_as_it_is(without_compiling)
     names = [variant.name for variant in found.variants]
     assert names == [AS_CONFIGURED, "fp32", "recomputed blocks"]
     assert found.variants[0].ratio == 1
-    assert len(lines) == 9
+    assert len(lines) == 10
     for variant in found.variants:
         assert variant.clips_per_s == pytest.approx(4 / variant.step_s)
         assert variant.peak_bytes is None
@@ -39,6 +40,21 @@ def test_each_variant_is_held_against_the_experiment_as_it_is(without_compiling)
     table = variants_table(found).splitlines()
     assert len(table) == 5
     assert "recomputed blocks" in table[-1]
+
+
+def test_each_block_stands_next_to_its_own_limit(without_compiling):
+    found = compare_variants(SMALL, SHORTER, rounds=1, steps=1, device=torch.device("cpu"), log=lambda line: None)
+    assert [(limit.variant, limit.stage) for limit in found.blocks] == [
+        (variant.name, stage) for variant in found.variants for stage in (1, 2, 3, 4)
+    ]
+    usual, _, recomputed = (found.blocks[first : first + 4] for first in (0, 4, 8))
+    for plain, twice in zip(usual, recomputed, strict=True):
+        assert plain.moved.bytes < twice.moved.bytes < 2 * plain.moved.bytes
+        # A pass more than three, but for what comes after the last map that the backward pass needs.
+        assert 3 * plain.moved.flops < 3 * twice.moved.flops <= 4 * plain.moved.flops
+        assert plain.times_over == pytest.approx(plain.seconds / plain.least_s)
+    assert set(found.peaks) == {"16 bit", "fp32"}
+    assert len(limits_table(found.blocks).splitlines()) == 2 + 12
 
 
 def test_compilation_is_asked_for_by_the_variants_that_say_so():

@@ -1,5 +1,6 @@
 """What `auto` becomes on a worker, and what is set up on its network."""
 
+import os
 from itertools import combinations
 
 import pytest
@@ -7,13 +8,20 @@ import tiny_training as tiny
 import torch
 import torch.distributed as dist
 from tiny_training import CPU, SMALL
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from morphmlp.config import load_config
 from morphmlp.errors import ConfigError
 from morphmlp.models.cost import ActivationBytes, StageBytes, activation_bytes
 from morphmlp.tasks.factory import task_of
 from morphmlp.training.loop import device_choices
-from morphmlp.training.loop.device_choices import ACTIVATION_MEMORY_SHARE, ALL_STAGES, agreed_precision, prepare_network
+from morphmlp.training.loop.device_choices import (
+    ACTIVATION_MEMORY_SHARE,
+    ALL_STAGES,
+    agreed_precision,
+    keep_compiled,
+    prepare_network,
+)
 
 
 def config_with(**execution):
@@ -125,6 +133,35 @@ def test_blocks_are_compiled_where_that_is_asked_for():
         notes = prepare_network(config, model, CPU, "fp32", local_workers=1)
         assert any("compiles" in note for note in notes) == compiled
         assert all((block._compiled_call_impl is not None) == compiled for block in model.blocks2)
+
+
+@pytest.fixture
+def storage(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back afterwards
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    return tmp_path / "runs"
+
+
+def test_compiled_blocks_are_kept_next_to_the_runs(storage):
+    config = load_config(SMALL, {"execution.compile": "blocks", "cluster.storage": str(storage)})
+    assert keep_compiled(config) == [f"compiled blocks are kept for later runs in {storage / '.compiled'}"]
+    assert (storage / ".compiled").is_dir()
+    assert cache_dir() == str(storage / ".compiled")  # torch's own word for it
+
+
+def test_a_users_own_folder_of_compiled_blocks_stays_and_none_is_made_in_vain(storage, monkeypatch):
+    assert keep_compiled(load_config(SMALL, {"cluster.storage": str(storage)})) == []
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    assert keep_compiled(load_config(SMALL, {"execution.compile": "blocks", "cluster.storage": str(storage)})) == []
+    assert not storage.exists()
+
+
+def test_storage_that_takes_no_compiled_blocks_is_named_and_training_continues(storage):
+    storage.write_text("a file")
+    config = load_config(SMALL, {"execution.compile": "blocks", "cluster.storage": str(storage)})
+    [note] = keep_compiled(config)
+    assert note == f"compiled blocks aren't kept for later runs: {storage / '.compiled'}: not a directory"
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
 
 
 def test_a_missing_compiler_is_named_before_anything_is_compiled(monkeypatch):

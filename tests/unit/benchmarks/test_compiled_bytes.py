@@ -1,0 +1,29 @@
+"""Bytes of compiled blocks, by the plan of torch's compiler: where that fuses less, it shows here."""
+
+from pathlib import Path
+
+import pytest
+
+from morphmlp.benchmarks.compiled_bytes import compiled_block_bytes
+from morphmlp.benchmarks.step_bytes import step_bytes
+from morphmlp.config import load_config
+
+pytestmark = pytest.mark.long
+DEMO = load_config(Path(__file__).parents[3] / "experiments/demo/morphmlp_demo.yaml")
+
+
+@pytest.fixture(autouse=True)
+def shapes_are_checked():
+    """Not here: tensors without data are none to beartype."""
+
+
+@pytest.mark.parametrize(("in_16_bit", "most"), [(False, 0.5), (True, 0.5)], ids=["fp32", "16 bit"])
+def test_compiled_blocks_move_less_by_fewer_kernels(in_16_bit, most):
+    planned = compiled_block_bytes(DEMO, clips=16, in_16_bit=in_16_bit)
+    eager = step_bytes(DEMO, clips=16, in_16_bit=in_16_bit).blocks
+    assert len(planned) == len(eager) == 4
+    for compiled, plain in zip(planned, eager, strict=True):
+        assert compiled.whole.kernels < plain.kernels / 2
+        assert compiled.forward.bytes < compiled.backward.bytes
+    moved = sum(block.whole.bytes for block in planned) / sum(block.bytes for block in eager)
+    assert moved < most
