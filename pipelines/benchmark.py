@@ -227,6 +227,28 @@ def serve(
 
 
 @main.command()
+@click.option("--checkpoint", required=True, metavar="RUN", help="a run whose test's videos are there")
+@click.option("--config", metavar="FILE", help="experiment file; by default the run's")
+@click.option("--videos", type=COUNT, default=200, help="videos of its test, the first ones")
+@click.option("--hop", default="2", metavar="TIME", help="from one window to the next, as for features.py")
+@click.option("--rounds", type=COUNT, default=3, help="rounds of features and of a test")
+@json_option
+def features(*, checkpoint: str, config: str | None, videos: int, hop: str, rounds: int, json: Path | None) -> None:
+    """Clips a second and core of features beside a test's; features of a killed extraction, byte by byte."""
+    import tempfile
+
+    from morphmlp.benchmarks.feature_extraction import measure_features
+    from morphmlp.progress import TerminalProgress
+
+    with tempfile.TemporaryDirectory() as folder, TerminalProgress() as progress:
+        found = measure_features(
+            checkpoint, config, Path(folder), videos=videos, hop=hop, rounds=rounds, progress=progress
+        )
+    print(found.in_words())
+    write_json(json, found)
+
+
+@main.command()
 @click.option("--adjust", is_flag=True, help="bring every point into a band of GMAC by its depths")
 @json_option
 def planner(*, adjust: bool, json: Path | None) -> None:

@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 
+from morphmlp.benchmarks.feature_extraction import measure_features
 from morphmlp.config import load_config
 from morphmlp.data.manifest import read_manifest
 from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
@@ -20,6 +22,7 @@ from morphmlp.prediction.features import WindowFeatures, features_of
 from morphmlp.prediction.predict import with_each_decoder
 from morphmlp.prediction.sliding import sliding
 from morphmlp.prediction.trained import find_trained
+from morphmlp.progress import TerminalProgress
 from morphmlp.tasks.factory import task_of
 
 ROOT = Path(__file__).parents[2]
@@ -123,3 +126,17 @@ def test_faults_are_one_line_before_ray_starts(place: Path) -> None:
     assert (process.returncode, output) == (2, "")
     line = errors.splitlines()[-1]
     assert line.startswith("error: --output: other: holds features of something else: checkpoint None")
+
+
+@pytest.mark.slow
+def test_features_are_measured_beside_a_test_and_compared_with_a_killed_extraction(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(place)
+    with TerminalProgress() as progress:
+        found = measure_features(
+            "weights.pth", "experiment.yaml", tmp_path, videos=3, hop="1", rounds=1, progress=progress
+        )
+    assert (found.videos, found.same_bytes, found.files_when_killed > 0) == (3, 3, True)
+    assert found.windows == sum(len(np.load(path)) for path in (tmp_path / "features").glob("*.npy"))
+    assert min(found.features_clips_per_s, found.test_clips_per_s) > 1
