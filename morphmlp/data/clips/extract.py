@@ -166,10 +166,12 @@ class TrainClips(ClipExtractor):
     def _cut_first(self, reader: FrameReader, key: ClipKey) -> ExtractedClips | None:
         """The same clips from the part of the frames that they show; None where they need whole ones.
 
-        They do where frames are scaled before a box is drawn, and for operations of RandAugment on whole frames.
+        They do where frames are scaled before a box is drawn, for operations of RandAugment on whole frames, and where
+        a reader doesn't know their size before it decodes one.
         """
         height, width = reader.info.height, reader.info.width
-        if self.augment.short_edge is not None and min(height, width) > self.augment.short_edge:
+        is_scaled = self.augment.short_edge is not None and min(height, width) > self.augment.short_edge
+        if is_scaled or not min(height, width):
             return None
         draws = _draws(height, width, key, clip=self.clip, augment=self.augment)
         if any(draw.operations and draw.operations_on == "frames" for draw in draws):
@@ -236,6 +238,8 @@ class ViewClips(ClipExtractor):
     def _cut_views(self, reader: FrameReader, indices: Sequence[int]) -> tuple[list[Tensor], dict[str, int]]:
         """The crops of frames, and how many of these are concealed and refused."""
         height, width, side = reader.info.height, reader.info.width, self.clip.crop_size
+        if not min(height, width):
+            return _read(reader, indices, self.clip, self._crops)
         size, corners = evaluation_places(height, width, **self._places())
         if size != (height, width):
             return _read(reader, indices, self.clip, self._crops)

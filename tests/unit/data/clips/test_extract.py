@@ -269,6 +269,15 @@ def test_frames_of_another_size_than_declared_are_read_whole():
         assert extract(train_clips(), turned, video_id=f"v{number}").shape == (3, 4, 16, 16, 3)
 
 
+@pytest.mark.parametrize(
+    "extractor", [train_clips(), ViewClips(clip=CLIP, views=SINGLE_VIEW)], ids=["training", "a view"]
+)
+def test_frames_of_unknown_size_are_read_whole(extractor):
+    known, unknown = Textured(height=20, width=33), Textured(height=20, width=33)
+    unknown.info = dataclasses.replace(unknown.info, height=0, width=0)
+    assert (extract(extractor, unknown) == extract(extractor, known)).all()
+
+
 def test_randaugment_on_whole_frames_needs_whole_frames_where_it_does_anything():
     augment, clip = dataclasses.replace(EVERYTHING, repeats=1, rand_augment="rand-m7-n1-mstd0.5-inc1"), CLIP
     seen = set()
