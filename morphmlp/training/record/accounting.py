@@ -26,7 +26,7 @@ _START_LIMIT = 0.5
 _JUDGED_S = 60.0
 """Seconds after the first batch from which on shares of the time mean something; until then buffers fill, caches warm
 up, and one slow batch is a tenth of all."""
-_LOST_INGEST = "nodes that decode were lost (events.jsonl): keep more of them, or set ingest.decode_elsewhere"
+_LOST_INGEST = "nodes that decode were lost (events.jsonl): keep more; with ingest.decode_elsewhere others stand in"
 TRAINING_PASSES = 3
 """A training step computes about three forward passes: the gradients of activations and of weights take one each."""
 

@@ -138,7 +138,7 @@ def test_lost_nodes_that_decode_are_blamed_for_the_wait_of_any_worker(seconds):
     assert "nodes that decode were lost" not in verdict_of(held_up)
     verdict = verdict_of(held_up, facts=replace(FACTS, ingest_lost=True))
     assert verdict.endswith(
-        "nodes that decode were lost (events.jsonl): keep more of them, or set ingest.decode_elsewhere"
+        "nodes that decode were lost (events.jsonl): keep more; with ingest.decode_elsewhere others stand in"
     )
 
 
