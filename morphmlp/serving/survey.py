@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Never
 
-from morphmlp.data.decoding.protocol import Box, VideoInfo
+from morphmlp.data.decoding.protocol import Box, Decoder, VideoInfo
 from morphmlp.data.decoding.pyav.packets import open_video, packets_with_data
 from morphmlp.errors import DecodeError
 
@@ -44,7 +44,7 @@ class PacketSurvey:
         return SurveyedVideo(_info(path))
 
 
-def packet_survey() -> PacketSurvey:
+def packet_survey() -> Decoder:
     """What the separate process makes."""
     return PacketSurvey()
 
