@@ -49,7 +49,7 @@ def main(
     """Profile a training step by part of the network: time, bytes by the model, share of what the device reaches."""
     overrides: dict[str, JsonValue] = parse_overrides(fields, context.command.params)
     if videos is not None:
-        overrides |= {f"train.{size}_batch_size": videos for size in ("global", "micro")}
+        overrides |= {f"train.{size}_batch_size": videos for size in ("global", "micro")} | {"cluster.num_workers": 1}
     experiment = load_config(config, overrides)
     if trace is not None and not trace.name.endswith((".json", ".json.gz")):
         raise ConfigError([f"--trace: {trace} must end in .json or .json.gz"])
