@@ -135,9 +135,9 @@ class Cluster:
         content = yaml.safe_load((ROOT / CLUSTER_FILE).read_text(encoding="utf-8").replace("!REPLACE-ME", ""))
         script = "; ".join(content["worker_start_ray_commands"])
         for left in reversed(range(attempts)):
-            self.hosts[name].run(
-                f"export RAY_HEAD_IP={_ADDRESSES['head']}; ({script}) > ~/ray_start.out 2>&1", check=not left
-            )
+            # Into a file: Ray's processes would keep a pipe open.
+            started = f"({script}) > ~/ray_start.out 2>&1 || (cat ~/ray_start.out; exit 1)"
+            self.hosts[name].run(f"export RAY_HEAD_IP={_ADDRESSES['head']}; {started}", check=not left)
             with contextlib.ExitStack() as tried:
                 if left:
                     tried.enter_context(contextlib.suppress(AssertionError))
