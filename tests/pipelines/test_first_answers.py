@@ -21,6 +21,7 @@ WRONG = {
     "export.py": (["--checkpoint", "first", "--to", "onnx", "--output", "exported", *TYPO], "train.epoch"),
     "features.py": (["videos", "--checkpoint", "first", "--output", "features", *TYPO], "train.epoch"),
     "predict.py": (["a.mp4", "--checkpoint", "first", *TYPO], "train.epoch"),
+    "serve.py": (["--checkpoint", "first", *TYPO], "train.epoch"),
     "drill.py": (["--stops", "ctrl-d"], "ctrl-d"),
     "prepare.py": (["look", "--config", DEMO, "--output", "clips.png", *TYPO], "train.epoch"),
     "preflight.py": (["--config", DEMO, *TYPO], "train.epoch"),
