@@ -128,7 +128,7 @@ def test_faults_are_one_line_before_ray_starts(place: Path) -> None:
     assert line.startswith("error: --output: other: holds features of something else: checkpoint None")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_features_are_measured_beside_a_test_and_compared_with_a_killed_extraction(
     place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

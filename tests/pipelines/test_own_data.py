@@ -44,7 +44,7 @@ QUICK += ("--cluster.num_workers", "1", "--execution.validate_every_epochs", "10
 QUICK += ("--train.epochs", "10", "--optim.lr", "1e-3")
 """The same for both trainings that are compared."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def commands():

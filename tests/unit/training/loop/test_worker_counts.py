@@ -19,8 +19,7 @@ def alone():
     return tiny.losses_of(summaries)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [3, 4])
+@pytest.mark.parametrize("workers", [pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.long)])
 def test_the_loss_curve_does_not_depend_on_the_number_of_workers(workers, alone, tmp_path):
     assert RECIPE.plan.micro_batches_per_step == 4
     assert len(alone) == STEPS

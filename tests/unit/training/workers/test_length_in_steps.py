@@ -281,7 +281,7 @@ def train_in_turn(rank, workers, folder, number, asked_at):
         dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_two_and_three_workers_validate_at_the_same_steps_and_end_alike(tmp_path, monkeypatch):
     """Three stop at a round's end, inside an epoch of the plan; two finish."""
     alone = Run(monkeypatch, tmp_path / "alone", IN_TURN)
