@@ -72,7 +72,7 @@ def test_drawn_scenes_are_segmented_far_better_than_by_single_pixels(scenes, sce
     assert len(list((scenes / "submission").glob("ADE_val_*.png"))) == 160
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_evaluation_of_a_run_gives_the_scores_of_the_test_at_its_end(scenes, scenes_run):
     run(scenes, "evaluate.py", "--checkpoint", "scenes", "--scores", "again", "--json", "again.json")
     again = json.loads((scenes / "again.json").read_text())

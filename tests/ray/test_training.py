@@ -186,7 +186,7 @@ def test_the_last_checkpoint_loads(two_workers: Finished) -> None:
         assert network(torch.zeros(1, 3, 16, 32, 32)).shape == (1, 8)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_no_longer_improves_is_finished_and_tested(make_config: MakeConfig, placement: Placement) -> None:
     fields = {"train__early_stopping": {"epochs": 1, "min_delta": 100.0}, "train__freeze": ["stem", "stage1"]}
     config = make_config(train__epochs=10, optim__layer_decay=0.8, train__class_weights="balanced", **fields)
