@@ -45,6 +45,8 @@ class DecordDecoder:
 
 
 class _DecordReader(AllOrNoneReader):
+    tries = 30
+
     def __init__(self, path: str) -> None:
         import decord  # noqa: PLC0415 (no wheels outside x86-64 Linux)
 

@@ -23,6 +23,9 @@ class AllOrNoneReader(ABC):
     info: VideoInfo
     failures: tuple[type[Exception], ...]
     """What the library raises where it gives none."""
+    tries = 1
+    """For a wanted frame by itself. More where a thread of the library decodes ahead: now and then its failure at a later
+    frame is raised for a good one."""
 
     @abstractmethod
     def open(self) -> None:
@@ -44,7 +47,7 @@ class AllOrNoneReader(ABC):
             return DecodedFrames(frames=cut(self.batch(indices), box), concealed=0)
         except self.failures:
             self.open()
-        known: dict[int, Frames | None] = {}
+        known = {index: self._frame_at(index, self.tries) for index in dict.fromkeys(indices)}
 
         def stand_in(index: int) -> Frames:
             for other in sorted(range(self.info.num_frames), key=lambda other: abs(other - index)):
@@ -66,15 +69,17 @@ class AllOrNoneReader(ABC):
         missing = 0
         for index in range(self.info.num_frames):
             missing += self._frame_at(index) is None
-            beat()
         if missing == self.info.num_frames:
             raise DecodeError("not one frame could be decoded")
         return missing
 
-    def _frame_at(self, index: int) -> Frames | None:
-        try:
-            frame: Frames = self.batch([index])[0]
-        except self.failures:
-            self.open()
-            return None
-        return frame
+    def _frame_at(self, index: int, tries: int = 1) -> Frames | None:
+        for _ in range(tries):
+            beat()
+            try:
+                frame: Frames = self.batch([index])[0]
+            except self.failures:
+                self.open()
+            else:
+                return frame
+        return None
