@@ -24,8 +24,8 @@ class AllOrNoneReader(ABC):
     failures: tuple[type[Exception], ...]
     """What the library raises where it gives none."""
     tries = 1
-    """For a wanted frame by itself. More where a thread of the library decodes ahead: now and then its failure at a later
-    frame is raised for a good one."""
+    """For a wanted frame by itself. More where a thread of the library decodes ahead: its failure at a later frame may
+    be raised for a good one."""
 
     @abstractmethod
     def open(self) -> None:
