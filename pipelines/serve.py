@@ -9,6 +9,7 @@ on this machine's loopback address unless --host names another one.
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -53,11 +54,15 @@ _PORT.name = "port"
     help="where files are kept while they are looked at; by default the system's place for temporary files",
 )
 @click.option("--max-upload-mb", type=COUNT, default=512, help="size of a file that is sent")
-@click.option("--max-queued", type=click.IntRange(min=0), default=16, help="requests that wait, for each replica")
-@click.option("--max-seconds", type=SECONDS, default=600.0, help="length of a video")
-@click.option("--max-frames", type=COUNT, default=100_000, help="frames of a video")
-@click.option("--max-gigapixels", type=SECONDS, default=200.0, help="pixels of all its frames together, in 10^9")
-@click.option("--max-windows", type=COUNT, default=2_000, help="windows over a video")
+@click.option(
+    "--max-queued", "queued", type=click.IntRange(min=0), default=16, help="requests that wait, for each replica"
+)
+@click.option("--max-seconds", "seconds", type=SECONDS, default=600.0, help="length of a video")
+@click.option("--max-frames", "frames", type=COUNT, default=100_000, help="frames of a video")
+@click.option(
+    "--max-gigapixels", "gigapixels", type=SECONDS, default=200.0, help="pixels of all its frames together, in 10^9"
+)
+@click.option("--max-windows", "windows", type=COUNT, default=2_000, help="windows over a video")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def main(
@@ -75,12 +80,8 @@ def main(
     folders: tuple[Path, ...],
     upload_folder: Path | None,
     max_upload_mb: int,
-    max_queued: int,
-    max_seconds: float,
-    max_frames: int,
-    max_gigapixels: float,
-    max_windows: int,
     overrides: tuple[str, ...],
+    **limits: Any,
 ) -> None:
     """Serve a trained network over HTTP: a page to drop a video on, and an API for programs.
 
@@ -101,14 +102,7 @@ def main(
         )
     service = Service(
         trained=trained,
-        limits=ServingLimits(
-            upload_bytes=max_upload_mb * MB,
-            queued=max_queued,
-            seconds=max_seconds,
-            frames=max_frames,
-            gigapixels=max_gigapixels,
-            windows=max_windows,
-        ),
+        limits=ServingLimits(upload_bytes=max_upload_mb * MB, **limits),
         folders=tuple(str(folder.absolute()) for folder in folders),
         uploads=None if upload_folder is None else str(upload_folder.absolute()),
         host=host,

@@ -114,26 +114,18 @@ def profile_step(
         profiler.export_chrome_trace(str(trace))
     log("bytes by the model, and what the device reaches")
     times = _times(profiler.events(), watch, on_gpu=on_gpu)
-    micro_batches = config.train.micro_batches_per_step
     clips = config.train.micro_batch_size * config.augment.repeats
     moved = _moved(config, clips=clips, in_16_bit=in_16_bit, compiled=compiled) if with_bytes else {}
     peaks = measure_peaks(device, in_16_bit=in_16_bit)
     whole = sum(spent for spent, _ in times.values()) / steps
     return StepProfile(
         parts=[
-            _part(
-                name,
-                spent / steps,
-                count / steps,
-                whole=whole,
-                moved=_times_over(moved.get(name), micro_batches),
-                peaks=peaks,
-            )
+            _part(name, spent / steps, count / steps, whole=whole, moved=moved.get(name), peaks=peaks)
             for name, (spent, count) in sorted(times.items(), key=lambda item: -item[1][0])
         ],
         step_s=step_s,
         profiled_s=whole,
-        clips_per_step=clips * micro_batches,
+        clips_per_step=clips * config.train.micro_batches_per_step,
         peak_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
         first_step_s=first_s,
         peaks=peaks,
@@ -182,25 +174,23 @@ def _part(name: str, seconds: float, kernels: float, *, whole: float, moved: Mov
 
 
 def _moved(config: ExperimentConfig, *, clips: int, in_16_bit: bool, compiled: bool) -> dict[str, Moved]:
-    """Of a micro-batch, by part; compiled blocks are whole, with the operations of those that aren't."""
+    """Of a step, by part; compiled blocks are whole, with the operations of those that aren't."""
     network = network_without_data(config)
     with FakeTensorMode(allow_non_fake_inputs=True):
         eager = counted_parts(network, torch.empty(clips, *network.input_shape), in_16_bit=in_16_bit)
-    if not compiled:
-        return eager
-    found = {part: moved for part, moved in eager.items() if not part.startswith("stage ")}
-    planned = compiled_block_bytes(config, clips=clips, in_16_bit=in_16_bit)
-    for stage, (block, depth) in enumerate(zip(planned, config.model.depths, strict=True), start=1):
-        flops = sum(moved.flops for part, moved in eager.items() if part.startswith(f"stage {stage}: "))
-        whole = block.whole
-        found[f"stage {stage}"] = Moved(bytes=depth * whole.bytes, kernels=depth * whole.kernels, flops=flops)
-    return found
-
-
-def _times_over(moved: Moved | None, count: int) -> Moved | None:
-    if moved is None:
-        return None
-    return Moved(bytes=count * moved.bytes, kernels=count * moved.kernels, flops=count * moved.flops)
+    found = dict(eager)
+    if compiled:
+        found = {part: moved for part, moved in eager.items() if not part.startswith("stage ")}
+        planned = compiled_block_bytes(config, clips=clips, in_16_bit=in_16_bit)
+        for stage, (block, depth) in enumerate(zip(planned, config.model.depths, strict=True), start=1):
+            flops = sum(moved.flops for part, moved in eager.items() if part.startswith(f"stage {stage}: "))
+            whole = block.whole
+            found[f"stage {stage}"] = Moved(bytes=depth * whole.bytes, kernels=depth * whole.kernels, flops=flops)
+    times = config.train.micro_batches_per_step
+    return {
+        part: Moved(bytes=times * moved.bytes, kernels=times * moved.kernels, flops=times * moved.flops)
+        for part, moved in found.items()
+    }
 
 
 def _times(events: Iterable[FunctionEvent], watch: PartWatch, *, on_gpu: bool) -> dict[str, tuple[float, int]]:
