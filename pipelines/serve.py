@@ -55,6 +55,9 @@ _PORT.name = "port"
 )
 @click.option("--max-upload-mb", type=COUNT, default=512, help="size of a file that is sent")
 @click.option(
+    "--max-upload-seconds", "upload_s", type=SECONDS, default=900.0, help="time that a sender has for all of its file"
+)
+@click.option(
     "--max-queued", "queued", type=click.IntRange(min=0), default=16, help="requests that wait, for each replica"
 )
 @click.option("--max-seconds", "seconds", type=SECONDS, default=600.0, help="length of a video")
@@ -96,10 +99,6 @@ def main(
     from morphmlp.serving.ray_server import Service, is_loopback, metrics_addresses, served, watch
 
     trained = find_trained(checkpoint, config=config, overrides=fields, classes=classes, log=_say)
-    if trained.config.segmentation is not None:
-        raise ConfigError(
-            [f"--checkpoint: {trained.location}: segments images; predict.py --annotate draws their label maps"]
-        )
     service = Service(
         trained=trained,
         limits=ServingLimits(upload_bytes=max_upload_mb * MB, **limits),

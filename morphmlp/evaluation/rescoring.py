@@ -99,6 +99,8 @@ class Resegmented:
     """Scores of segmented images, and what they are of."""
 
     header: ScoreHeader
+    store: Path
+    """The folder of the scores."""
     table: pa.Table
     """Columns `SEGMENTED_COLUMNS`."""
     coverage: Coverage
@@ -189,6 +191,7 @@ class Stores:
         table, num_classes = pa.concat_tables(tables).combine_chunks(), store.header.num_classes
         return Resegmented(
             header=store.header,
+            store=store.root,
             table=table,
             coverage=_coverage(store, table["video_id"].combine_chunks(), np.zeros(table.num_rows, np.int64)),
             values=count_table(table, num_classes=num_classes).scores(),

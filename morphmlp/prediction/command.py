@@ -14,7 +14,9 @@ from morphmlp.data.decoding.stored_frames.frame_names import shown
 from morphmlp.errors import ConfigError, DecodeError
 from morphmlp.evaluation.video_model import VideoModel
 from morphmlp.prediction.annotate import annotate, save_picture
+from morphmlp.prediction.explanation.explained import Subject
 from morphmlp.prediction.explanation.files import OPTION, VIDEO_ENDINGS, class_named, write_explanation
+from morphmlp.prediction.explanation.scenes import draw_scene, explain_scene
 from morphmlp.prediction.inputs import STANDARD_INPUT, each_path
 from morphmlp.prediction.line_output import LineOutput, file_of_lines
 from morphmlp.prediction.places import Places
@@ -118,9 +120,9 @@ def _predictor(trained: TrainedNetwork, arguments: PredictArguments, progress: T
     if trained.config.segmentation is not None:
         if over_time:
             raise ConfigError(["--window, --hop: this network segments images, which have no time; leave them out"])
-        if arguments.explain is not None:
-            raise ConfigError([f"{OPTION}: this network segments images; --annotate shows the class of each pixel"])
-        return _Segmenter(SceneModel(trained), arguments.top)
+        if arguments.explain is not None and trained.config.segmentation.backbone != "morphmlp":
+            raise ConfigError([f"{OPTION}: shows what a MorphMLP does; the backbone of this network is a ResNet-50"])
+        return _Segmenter(SceneModel(trained), arguments.top, arguments.explain)
     windows = None
     if over_time:
         windows = sliding(trained.config.test_clip, window=arguments.window, hop=arguments.hop, to_the_end=True)
@@ -172,9 +174,11 @@ class _Segmenter:
 
     unit = " of the pixels"
 
-    def __init__(self, model: SceneModel, top: int) -> None:
+    def __init__(self, model: SceneModel, top: int, explain: ExplainArguments | None) -> None:
         self.windows: Sliding | None = None
-        self._model, self._top = model, top
+        self._model, self._top, self._explain = model, top, explain
+        named = None if explain is None else explain.label
+        self._label = None if named is None else class_named(named, model.names)
 
     def predict(self, path: str) -> Prediction:
         self._image, self._labels = self._model.label_map(path)
@@ -184,7 +188,11 @@ class _Segmenter:
         return save_picture(self._model.overlay(self._image, self._labels, found), found.path, places)
 
     def explain(self, found: Prediction, places: Places) -> Path:
-        raise NotImplementedError  # refused before anything is looked at
+        assert self._explain is not None
+        label = found.guesses[0].label if self._label is None else self._label
+        subject = Subject(label=label, name=self._model.names[label], stage=self._explain.stage)
+        explanation = explain_scene(self._model, self._image, self._labels, subject)
+        return save_picture(draw_scene(explanation, self._image, self._labels), found.path, places)
 
 
 class _Says:

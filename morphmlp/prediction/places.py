@@ -1,17 +1,20 @@
 """Where pictures of predictions go: one file that an option names, or a folder with a file of its own for each."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from morphmlp.data.datasets.video_folder import EXTENSIONS, is_text, without_extension
-from morphmlp.data.decoding.stored_frames.frame_names import PICTURES, shown
+from morphmlp.data.datasets.video_folder import is_text, without_extension
+from morphmlp.data.decoding.stored_frames.frame_names import shown
 from morphmlp.errors import ConfigError
 from morphmlp.files import atomic_file
 from morphmlp.prediction.inputs import STANDARD_INPUT
 from morphmlp.targets import folder_fault, writable_folder
 
 IMAGE = ".png"
+_ENDING = re.compile(r"\.[a-z][a-z0-9]{0,4}", re.IGNORECASE)
+"""What looks like the ending of a file, and not like a part of a folder's name, as in `run-1.5`."""
 
 
 class Places:
@@ -35,8 +38,8 @@ class Places:
         if not is_text(str(target)):
             raise self._fault(shown(str(target)), "isn't UTF-8 text; name another place")
         if not self._is_file:
-            if target.suffix.lower() in (*EXTENSIONS, *PICTURES, ".gif") and not target.is_dir():
-                raise self._fault(target, f"must end in {self._in_words}, or be a folder")
+            if _ENDING.fullmatch(target.suffix) and not target.exists():
+                raise self._fault(target, f"must end in {self._in_words}, or be a folder that is there")
             writable_folder(target, option)
             return
         if target.exists() and not target.is_file():

@@ -3,6 +3,7 @@
 Any ASGI server runs it; `ray_server` lets Ray Serve do so.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from morphmlp.errors import ConfigError
 from morphmlp.prediction.sliding import sliding
 from morphmlp.serving.answers import (
+    FORMS,
     ErrorAnswer,
     HealthAnswer,
     LimitsAnswer,
@@ -28,6 +30,7 @@ from morphmlp.serving.limits import RefusedError
 from morphmlp.serving.page import page
 from morphmlp.serving.predictor import Predictor, Question
 from morphmlp.serving.refusals import Metered, add_refusals
+from morphmlp.serving.scene_answers import Form
 
 _FAULTS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": text}
@@ -35,9 +38,9 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
         400: "a parameter or the body is wrong",
         403: "the path isn't in an allowed folder",
         404: "there is no such file in an allowed folder",
-        408: "the sender stands still",
+        408: "the sender stands still, or takes too long",
         413: "larger or longer than is taken",
-        415: "no video or image",
+        415: "no video or image, or the other kind than the network takes",
         422: "damaged: it can't be decoded",
         503: "as many requests wait as are taken; Retry-After says when to try again",
         507: "the server's disk is full",
@@ -86,19 +89,22 @@ def create_app(
     return app
 
 
-def question_of(predictor: Predictor, *, top: int, window: str | None, hop: str | None) -> Question:
+def question_of(
+    predictor: Predictor, *, top: int, window: str | None, hop: str | None, answer: Form = "json"
+) -> Question:
     """What is asked.
 
     Raises:
-        RefusedError: The network can't take such windows.
+        RefusedError: The network can't take such windows, or gives no such answers.
     """
+    if answer != "json" and predictor.model.config.segmentation is None:
+        raise RefusedError(400, f"answer: {answer}: this network classifies and has no map of pixels; leave it out")
     if window is None and hop is None:
-        return Question(top=top, windows=None)
-    clip = predictor.model.config.test_clip
-    if clip.num_frames == 1:
+        return Question(top=top, windows=None, form=answer)
+    if predictor.takes_images:
         raise RefusedError(400, "window, hop: this network takes images, which have no time; leave them out")
     try:
-        windows = sliding(clip, window=window, hop=hop, to_the_end=True)
+        windows = sliding(predictor.model.config.test_clip, window=window, hop=hop, to_the_end=True)
     except ConfigError as error:
         raise RefusedError(400, " ".join(str(error).split()).replace("--", "")) from None
     return Question(top=top, windows=windows)
@@ -107,11 +113,12 @@ def question_of(predictor: Predictor, *, top: int, window: str | None, hop: str 
 def _add_pages(app: FastAPI, predictor: Predictor, *, location: str, folders: AllowedFolders) -> None:
     config, limits = predictor.model.config, predictor.limits
     clip = config.test_clip
-    has_window = clip.num_frames > 1 and clip.frame_stride is not None
+    has_window = not predictor.takes_images and clip.frame_stride is not None
     server = ServerAnswer(
         model=location,
         experiment=config.name,
-        takes="images" if clip.num_frames == 1 else "videos",
+        takes="images" if predictor.takes_images else "videos",
+        segments=config.segmentation is not None,
         window=f"{clip.num_frames}x{clip.frame_stride}" if has_window else None,
         window_frames=clip.num_frames,
         class_names=list(predictor.model.names),
@@ -136,23 +143,29 @@ def _add_pages(app: FastAPI, predictor: Predictor, *, location: str, folders: Al
 
 
 def _add_predictions(app: FastAPI, predictor: Predictor, *, folders: AllowedFolders, uploads: UploadFolder) -> None:
-    async def answer(request: Request, path: str, name: str, question: Question) -> Response:
+    async def answered(request: Request, path: str, name: str, question: Question) -> Response:
         found = await predictor.answer(path, question, _hung_up(request))
-        return JSONResponse(found.plain() | {"path": name})
+        if found.png is not None:
+            return Response(found.png, media_type="image/png")
+        return JSONResponse({**found.plain, "path": name})
 
     @app.post("/predict", response_model=PredictionAnswer, responses=_FAULTS, openapi_extra=_BODY)
     async def predict(
         request: Request,
-        name: Annotated[str, Query(description="of the file; its extension tells images from videos")] = "video",
+        *,
+        name: Annotated[str | None, Query(description="of the file; its extension tells images from videos")] = None,
         top: Annotated[int, Query(ge=1, description="classes to name")] = 5,
         window: Annotated[str | None, Query(description="as in 16x4: windows that slide over the video")] = None,
         hop: Annotated[str | None, Query(description="from one window to the next: 2s, or 8 frames")] = None,
+        answer: Annotated[Form, Query(description=FORMS)] = "json",
     ) -> Response:
         """What the network sees in a file that is sent as the request's body."""
         with predictor.admitted():
-            question = question_of(predictor, top=top, window=window, hop=hop)
+            question = question_of(predictor, top=top, window=window, hop=hop, answer=answer)
             if request.headers.get("content-type", "").startswith("multipart/"):
                 raise RefusedError(415, "the body is a form; it must be the file's bytes, as curl -T FILE sends them")
+            name = name or ("image.jpg" if predictor.takes_images else "video")
+            predictor.require_kind(name, unread=True)
             stated = request.headers.get("content-length", "")
             received = uploads.received(
                 request.stream(),
@@ -161,31 +174,37 @@ def _add_predictions(app: FastAPI, predictor: Predictor, *, folders: AllowedFold
                 limits=predictor.limits,
             )
             async with received as path:
-                return await answer(request, path, name, question)
+                return await answered(request, path, name, question)
 
     @app.post("/predict/path", response_model=PredictionAnswer, responses=_FAULTS, openapi_extra=_QUESTION)
     async def predict_path(request: Request) -> Response:
         """What the network sees in a file of an allowed folder."""
         with predictor.admitted():
-            asked = await _path_question(request)
-            question = question_of(predictor, top=asked.top, window=asked.window, hop=asked.hop)
-            return await answer(request, folders.file(asked.path), asked.path, question)
+            asked = await _path_question(request, within_s=predictor.limits.stalled_s)
+            question = question_of(predictor, top=asked.top, window=asked.window, hop=asked.hop, answer=asked.answer)
+            place = folders.file(asked.path)
+            predictor.require_kind(place)
+            return await answered(request, place, asked.path, question)
 
 
-async def _path_question(request: Request) -> PathQuestion:
+async def _path_question(request: Request, *, within_s: float) -> PathQuestion:
     """The JSON of a request's body; what another site's page may send without being asked isn't read as such.
 
     Raises:
-        RefusedError: It's something else, or too much.
+        RefusedError: It's something else, too much, or not there within a time, seconds.
         RequestValidationError: It's no question.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RefusedError(415, "the body must be JSON, with Content-Type: application/json")
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _MOST_JSON_BYTES:
-            raise RefusedError(413, f"the body has more than {_MOST_JSON_BYTES:,} bytes", unread=True)
+    try:
+        async with asyncio.timeout(within_s):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > _MOST_JSON_BYTES:
+                    raise RefusedError(413, f"the body has more than {_MOST_JSON_BYTES:,} bytes", unread=True)
+    except TimeoutError:
+        raise RefusedError(408, f"not all of the body came within {within_s:g} s", unread=True) from None
     try:
         return PathQuestion.model_validate_json(bytes(body))
     except ValidationError as error:

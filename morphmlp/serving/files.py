@@ -89,7 +89,7 @@ class UploadFolder:
         Its bytes are counted as they come; one that states more than it may have isn't read at all.
 
         Raises:
-            RefusedError: It's too large, empty, stands still, or the disk is full.
+            RefusedError: It's too large, empty, stands still or takes too long, or the disk is full.
         """
         too_large = RefusedError(
             413, f"the file has more than the {limits.upload_bytes / MB:,g} MB that are taken", unread=True
@@ -101,7 +101,7 @@ class UploadFolder:
                 extension = without_extension(name)[1].lower()
                 file = opened.enter_context(NamedTemporaryFile(dir=self.path, prefix="upload-", suffix=extension))
                 size = 0
-                async for data in _gathered(pieces, limits.stalled_s):
+                async for data in _gathered(pieces, limits):
                     size += len(data)
                     if size > limits.upload_bytes:
                         raise too_large
@@ -126,17 +126,21 @@ def _write(file: IO[bytes], data: bytes) -> None:
     file.flush()
 
 
-async def _gathered(pieces: AsyncIterator[bytes], stalled_s: float) -> AsyncIterator[bytes]:
+async def _gathered(pieces: AsyncIterator[bytes], limits: ServingLimits) -> AsyncIterator[bytes]:
     """The same bytes in larger pieces: each is a call of a thread and of the disk."""
     waiting, size = list[bytes](), 0
+    now = asyncio.get_running_loop().time
+    last_s = now() + limits.upload_s
     while True:
         try:
-            async with asyncio.timeout(stalled_s):
+            async with asyncio.timeout_at(min(now() + limits.stalled_s, last_s)):
                 piece = await anext(pieces)
         except StopAsyncIteration:
             break
         except TimeoutError:
-            raise RefusedError(408, f"not a byte came for {stalled_s:g} s", unread=True) from None
+            late = f"not all of it came within {limits.upload_s:g} s"
+            line = late if now() >= last_s else f"not a byte came for {limits.stalled_s:g} s"
+            raise RefusedError(408, line, unread=True) from None
         waiting.append(piece)
         size += len(piece)
         if size >= _WRITE_BYTES:

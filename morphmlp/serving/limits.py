@@ -37,6 +37,8 @@ class ServingLimits:
     """That slide over a video."""
     stalled_s: float = 30.0
     """Time without a byte after which a sender is given up, seconds."""
+    upload_s: float = 900.0
+    """Time for all of a file that is sent, seconds: a sender that drips keeps its place no longer."""
     survey_s: float = 60.0
     """Time for going through a file's packets, seconds."""
 

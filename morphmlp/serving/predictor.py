@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -20,14 +21,21 @@ from torch import Tensor
 
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
 from morphmlp.data.decoding.protocol import VideoInfo
+from morphmlp.data.decoding.sources import is_image
+from morphmlp.data.decoding.stored_frames.frame_names import PICTURES
 from morphmlp.errors import DecodeError, DecodeTimeoutError
 from morphmlp.evaluation.video_model import VideoModel
-from morphmlp.prediction.predict import Prediction, predict_over_time, predict_whole
+from morphmlp.prediction.predict import predict_over_time, predict_whole
+from morphmlp.prediction.scenes import SceneModel
 from morphmlp.prediction.sliding import Sliding
+from morphmlp.prediction.trained import TrainedNetwork
 from morphmlp.serving.limits import RefusedError, ServingLimits, require_allowed
+from morphmlp.serving.scene_answers import Answer, Form, segmented
 from morphmlp.serving.survey import SURVEY
+from morphmlp.tasks.segmentation.prediction import Predicted
 
 Logits = npt.NDArray[np.float32]
+Model = VideoModel | SceneModel
 _LONGEST_WAIT_S = 60
 
 
@@ -51,6 +59,12 @@ class Question:
     top: int
     windows: Sliding | None
     """None: the whole, as the test looks at it."""
+    form: Form = "json"
+
+
+def model_of(trained: TrainedNetwork) -> Model:
+    """A trained network of either task with all that its test does to a file."""
+    return trained.video_model() if trained.config.segmentation is None else SceneModel(trained)
 
 
 class HungUpError(Exception):
@@ -62,7 +76,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: VideoModel,
+        model: Model,
         *,
         limits: ServingLimits,
         decoders: int,
@@ -78,18 +92,35 @@ class Predictor:
         self.model, self.limits = model, limits
         self.meter, self._decoders = meter, decoders
         self._together = together or self._alone
-        self._free: asyncio.Queue[VideoModel] = asyncio.Queue()
+        self._free: asyncio.Queue[Model] = asyncio.Queue()
         for number in range(decoders):
-            self._free.put_nowait(model.for_thread(number, self._from_thread))
+            self._free.put_nowait(self._for_thread(number))
         self._threads = ThreadPoolExecutor(decoders, thread_name_prefix="decoder")
         self._network = ThreadPoolExecutor(
             1, thread_name_prefix="network", initializer=torch.set_num_threads, initargs=(network_threads,)
         )
-        memory_mb = model.policy.limits.memory_mb
+        memory_mb = model.config.ingest.decoder_memory_mb
         self._surveys = isolated_videos(SURVEY, Limits(timeout_s=limits.survey_s, memory_mb=memory_mb))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inside = self._working = 0
         self._mean_s = 1.0
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the network looks at images, and not at videos."""
+        return self.model.config.clip.num_frames == 1
+
+    def require_kind(self, name: str, *, unread: bool = False) -> None:
+        """Refuse an image where videos are looked at, and the other way round; `unread`: before its bytes are read.
+
+        Raises:
+            RefusedError: The name is that of the other kind.
+        """
+        if is_image(name) and not self.takes_images:
+            raise RefusedError(415, "is an image; this network looks at videos", unread=unread)
+        if self.takes_images and not is_image(name):
+            kinds = f"{', '.join(PICTURES[:-1])} or {PICTURES[-1]}"
+            raise RefusedError(415, f"is no image (a file named {kinds}); this network looks at images", unread=unread)
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -111,7 +142,7 @@ class Predictor:
         finally:
             self._count(inside=-1)
 
-    async def answer(self, path: str, question: Question, hung_up: Awaitable[None]) -> Prediction:
+    async def answer(self, path: str, question: Question, hung_up: Awaitable[None]) -> Answer:
         """What the network says of a file.
 
         Raises:
@@ -151,7 +182,7 @@ class Predictor:
         (logits,) = await self.score([clips])
         return logits
 
-    async def _worked(self, path: str, question: Question, left: threading.Event) -> Prediction:
+    async def _worked(self, path: str, question: Question, left: threading.Event) -> Answer:
         model = await self._free.get()
         self._count(working=1)
         began_s = time.monotonic()
@@ -163,7 +194,7 @@ class Predictor:
             self._mean_s += 0.1 * (time.monotonic() - began_s - self._mean_s)
             self._count(working=-1)
 
-    def _looked_at(self, model: VideoModel, path: str, question: Question, left: threading.Event) -> Prediction:
+    def _looked_at(self, model: Model, path: str, question: Question, left: threading.Event) -> Answer:
         """In a decoder's thread."""
 
         def on_progress(done: int, of: int) -> None:
@@ -173,9 +204,12 @@ class Predictor:
         on_progress(0, 1)
         self._survey(path, question.windows)
         try:
+            if isinstance(model, SceneModel):
+                return segmented(model, path, top=question.top, form=question.form)
             if question.windows is None:
-                return predict_whole(model, path, top=question.top)
-            return predict_over_time(model, path, question.windows, top=question.top, on_progress=on_progress)
+                return Answer(plain=predict_whole(model, path, top=question.top).plain())
+            found = predict_over_time(model, path, question.windows, top=question.top, on_progress=on_progress)
+            return Answer(plain=found.plain())
         except DecodeError as error:
             raise RefusedError(422, f"can't be decoded: {_one_line(error, path)}") from None
 
@@ -198,12 +232,30 @@ class Predictor:
                 413, f"hop: {windows.hop} makes {count:,} windows of it; at most {self.limits.windows:,} are looked at"
             )
 
+    def _for_thread(self, number: int) -> Model:
+        if isinstance(self.model, SceneModel):
+            return self.model.for_thread(number, self._in_turn)
+        return self.model.for_thread(number, self._from_thread)
+
+    def _in_turn(self, work: Callable[[], Predicted]) -> Predicted:
+        """The network's work on one image, for a decoder's thread, which waits for it."""
+        assert self._loop is not None
+        return self._network.submit(self._timed, work, self._loop).result()
+
+    def _timed(self, work: Callable[[], Predicted], loop: asyncio.AbstractEventLoop) -> Predicted:
+        began_s = time.monotonic()
+        found = work()
+        seconds = time.monotonic() - began_s
+        loop.call_soon_threadsafe(partial(self.meter.scored, requests=1, clips=1, seconds=seconds))
+        return found
+
     def _from_thread(self, clips: Tensor) -> Logits:
         """Logits of clips, for a decoder's thread, which waits for them."""
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(_awaited(self._together, clips), self._loop).result()
 
     def _scored(self, requests: Sequence[Tensor]) -> list[Logits]:
+        assert isinstance(self.model, VideoModel)
         logits: dict[int, Logits] = {}
         for shape in {request.shape[1:] for request in requests}:
             places = [place for place, request in enumerate(requests) if request.shape[1:] == shape]
@@ -222,7 +274,7 @@ async def _awaited(together: Callable[[Tensor], Awaitable[Logits]], clips: Tenso
     return await together(clips)
 
 
-def _ignore(work: "asyncio.Future[Prediction]") -> None:
+def _ignore(work: "asyncio.Future[Answer]") -> None:
     """Take note of how work ended that nobody waits for."""
     if not work.cancelled():
         work.exception()

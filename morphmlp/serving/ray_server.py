@@ -17,12 +17,11 @@ from morphmlp.cluster.ray_nodes import NodeResources, cluster_nodes, inventory
 from morphmlp.cluster.ray_session import without_ray_messages
 from morphmlp.config import ExperimentConfig
 from morphmlp.errors import ClusterError
-from morphmlp.evaluation.video_model import VideoModel
-from morphmlp.prediction.trained import TrainedNetwork, patient_limits
+from morphmlp.prediction.trained import TrainedNetwork
 from morphmlp.serving.app import create_app
 from morphmlp.serving.files import AllowedFolders, UploadFolder
 from morphmlp.serving.limits import ServingLimits
-from morphmlp.serving.predictor import Logits, Predictor
+from morphmlp.serving.predictor import Logits, Predictor, model_of
 from morphmlp.stop_signals import undisturbed
 
 NAME = "morphmlp"
@@ -86,15 +85,15 @@ class Replica:
     """One network and its decoders. Ray Serve starts another one where it dies."""
 
     def __init__(self, offer: _Offer) -> None:
-        model = VideoModel(
-            offer.config,
-            ray.get(offer.weights),
-            offer.class_names,
-            limits=patient_limits(offer.config),
+        trained = TrainedNetwork(
+            config=offer.config,
+            weights=ray.get(offer.weights),
+            class_names=offer.class_names,
+            location=offer.location,
         )
         self._offer = offer
         self._predictor = Predictor(
-            model,
+            model_of(trained),
             limits=offer.limits,
             decoders=offer.decoders,
             network_threads=offer.decoders,

@@ -7,16 +7,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from view_scores import header, names, view_logits, write_store
+from view_scores import names, view_logits, write_scenes, write_store
 
-from morphmlp.data.columns import SCORED
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.errors import MorphMLPError
-from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.tasks.answers import answers_of
-from morphmlp.tasks.segmentation.confusion import outcome_of, predictions_table
+from morphmlp.tasks.segmentation.confusion import outcome_of
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "evaluate.py"
 LOGITS, LABELS = view_logits(50, 6, 6, lean=0.3)
@@ -31,11 +28,11 @@ def place(tmp_path_factory):
     write_store(folder / "b", OTHERS, LABELS, clips=3, crops=2, run_name="two")
     write_store(folder / "few", OTHERS[:40], LABELS[:40], clips=3, crops=2, run_name="few")
     for seed in (0, 1):
-        write_scenes(folder / f"scenes{seed}", seed=seed)
+        segmented(folder / f"scenes{seed}", seed=seed)
     return folder
 
 
-def write_scenes(folder, *, seed, images=12, classes=4):
+def segmented(folder, *, seed, images=12, classes=4):
     rng = np.random.default_rng(7)
     guesses = np.random.default_rng(seed)
     outcomes = {}
@@ -49,25 +46,9 @@ def write_scenes(folder, *, seed, images=12, classes=4):
         labels=[0] * images,
         splits=["test"] * images,
         sizes_bytes=[1] * images,
-        class_names=["a"],
+        class_names=[f"class {number}" for number in range(classes)],
     )
-    table = predictions_table(manifest, outcomes)
-    further = {"concealed": 0, "retried": False, "cpu_s": 0.5, "scorer": "host:1"}
-    for field in SCORED:
-        table = table.append_column(field, pa.array([further[field.name]] * images, field.type))
-    of = header(
-        names(images),
-        np.zeros(images, np.int64),
-        classes=classes,
-        clips=1,
-        crops=1,
-        task="segmentation",
-        items="images",
-        views="whole image",
-        run_name=f"scenes{seed}",
-    )
-    with ScoreStore.create(folder, of) as store:
-        store.append(table)
+    write_scenes(folder, outcomes, manifest, manifest_path="/nowhere/val.parquet", run_name=f"scenes{seed}")
 
 
 def evaluated(place, *words):

@@ -220,23 +220,20 @@ def test_ctrl_c_ends_it_and_leaves_nothing(server):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "words"),
+    ("arguments", "words"),
     [
-        ((), "scenes", "segments images"),
-        (("--port", "taken"), "video", "address already in use"),
-        (("--window", "4x2"), "video", "window"),
-        (("--allowed-folder", "nowhere"), "video", "does not exist"),
+        (("--port", "taken"), "address already in use"),
+        (("--window", "4x2"), "window"),
+        (("--allowed-folder", "nowhere"), "does not exist"),
     ],
 )
-def test_what_cant_be_served_is_one_line(place, arguments, kind, words):
+def test_what_cant_be_served_is_one_line(place, arguments, words):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         arguments = [port if argument == "taken" else argument for argument in arguments]
-        done = subprocess.run(
-            command(place, *arguments, kind=kind), capture_output=True, text=True, check=False, cwd=ROOT
-        )
+        done = subprocess.run(command(place, *arguments), capture_output=True, text=True, check=False, cwd=ROOT)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert (done.returncode, len(errors)) == (2, 1), done.stderr
     assert words in errors[0]

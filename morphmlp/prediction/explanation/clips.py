@@ -19,15 +19,16 @@ from torch.nn import functional
 
 from morphmlp.config.shapes import NUM_STAGES
 from morphmlp.models import MorphMLP
-from morphmlp.models.backbone import Block
+from morphmlp.models.backbone import Backbone, Block
 from morphmlp.models.morphfc import FrameMorphFC, SpatialMorphFC, TemporalMorphFC
+from morphmlp.models.segmentation.network import MorphMLPSegmentation
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipExplanations:
     """What a network did with `b` clips; blocks are named by stage and number, as in `3.2`."""
 
-    logits: Float[Tensor, "b k"]
+    logits: Float[Tensor, "b k *map"]
     maps: Float[Tensor, "b t h w"]
     """Evidence for the class, at least 0, on the tokens of the stage; of images `t` is 1."""
     branch_weights: Mapping[str, Float[Tensor, "k b c"]]
@@ -43,17 +44,42 @@ def explain_clips(network: MorphMLP, clips: Float[Tensor, "b c *t h w"], *, stag
 
     The network is in evaluation; its parameters take no gradients from now on.
     """
+    last = network.norm if stage == NUM_STAGES else network.stage_blocks()[stage - 1][-1]
+    return _explained(network, clips, last, lambda logits: logits[:, label].sum())
+
+
+def explain_scenes(
+    network: MorphMLPSegmentation, images: Float[Tensor, "b 3 h w"], *, stage: int, label: int, everywhere: bool
+) -> ClipExplanations:
+    """Look at the pass of some images through a network that segments (Vinogradova et al., 2020: Seg-Grad-CAM).
+
+    The map is what the decoder gets of a stage (1-4), after its norm. The score is the sum of the class's logits where
+    it is the answer; with `everywhere`, as for a class that nothing is, over the whole image.
+    """
+
+    def score(logits: Tensor) -> Tensor:
+        of_class = logits[:, label]
+        return of_class.sum() if everywhere else of_class[logits.argmax(dim=1) == label].sum()
+
+    return _explained(network, images, network.norms[stage - 1], score)
+
+
+def _explained(
+    network: Backbone, clips: Tensor, last: nn.Module, score: Callable[[Tensor], Tensor]
+) -> ClipExplanations:
+    """Grad-CAM of what the layer `last` gives for a score of the logits, and what the blocks did meanwhile."""
     network.requires_grad_(False)
     found = _Found()
     with ExitStack() as hooks, torch.enable_grad():
         for name, block in named_blocks(network).items():
             for module, hook in found.hooks_of(name, block):
                 hooks.callback(module.register_forward_hook(hook).remove)
-        last = network.norm if stage == NUM_STAGES else network.stage_blocks()[stage - 1][-1]
         hooks.callback(last.register_forward_hook(found.begin_gradient).remove)
         logits = network(clips)
         (leaf,) = found.leaves
-        (gradient,) = torch.autograd.grad(logits[:, label].sum(), leaf)
+        (gradient,) = torch.autograd.grad(score(logits), leaf)
+    if leaf.ndim == 4:  # an image has one time step
+        leaf, gradient = leaf[:, None], gradient[:, None]
     return ClipExplanations(
         logits=logits.detach().float(),
         maps=grad_cam(leaf.detach(), gradient).float(),
@@ -68,7 +94,7 @@ def grad_cam(values: Float[Tensor, "b t h w c"], gradient: Float[Tensor, "b t h 
     return (weights * values).sum(dim=-1).relu()
 
 
-def named_blocks(network: MorphMLP) -> dict[str, Block]:
+def named_blocks(network: Backbone) -> dict[str, Block]:
     """The blocks by stage and number, both from 1."""
     return {
         f"{stage}.{number}": block

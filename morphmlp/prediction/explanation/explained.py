@@ -16,7 +16,7 @@ from morphmlp.data.decoding.isolation.isolated import IsolatedReader
 from morphmlp.data.decoding.protocol import VideoInfo
 from morphmlp.evaluation.video_model import VideoModel, probabilities
 from morphmlp.models import MorphMLP
-from morphmlp.models.backbone import Block
+from morphmlp.models.backbone import Backbone
 from morphmlp.models.morphfc import FrameMorphFC, SpatialMorphFC
 from morphmlp.prediction.explanation.clips import ClipExplanations, branch_names, explain_clips, named_blocks
 from morphmlp.prediction.sliding import Sliding, window_clips
@@ -99,6 +99,8 @@ class Explanation:
     subject: Subject
     probability: float
     """Of the class, of the whole file."""
+    unit: str
+    """What the probability is a share of: `" of the pixels"` of a segmented image; nothing of a classified file."""
     info: VideoInfo
     boxes: tuple[tuple[float, float, float, float], ...]
     """Top, left, bottom and right of each crop in the file's frames, pixels."""
@@ -163,11 +165,10 @@ def explain(
     return Explanation(
         subject=subject,
         probability=float(probabilities(np.concatenate(logits))[subject.label]),
+        unit="",
         info=reader.info,
         boxes=tuple(extractor.boxes(reader.info)),
-        branches={
-            name: _names(block) for name, block in named_blocks(network).items() if name in clips[0].branch_weights
-        },
+        branches=weighed_branches(network, clips[0]),
         clips=tuple(clips),
     )
 
@@ -194,7 +195,9 @@ def _clips(
             yield window.indices(start), reach, crops
 
 
-def _names(block: Block) -> tuple[str, ...]:
-    layer = block.fc
-    assert isinstance(layer, SpatialMorphFC | FrameMorphFC)
-    return branch_names(layer)
+def weighed_branches(network: Backbone, clip: ExplainedClip) -> dict[str, tuple[str, ...]]:
+    """Names of the branches by block, of the blocks whose weights were found."""
+    layers = {name: block.fc for name, block in named_blocks(network).items() if name in clip.branch_weights}
+    return {
+        name: branch_names(layer) for name, layer in layers.items() if isinstance(layer, SpatialMorphFC | FrameMorphFC)
+    }

@@ -28,6 +28,11 @@ class Explainer:
         self._label = labels_box([guess], font_for(self._picture[1]), most_width=self._picture[0])
 
     @property
+    def picture_size(self) -> tuple[int, int]:
+        """Width and height of the frame in what is drawn."""
+        return self._picture
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height of what is drawn."""
         strips = self._strips.picture

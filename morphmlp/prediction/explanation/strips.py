@@ -78,8 +78,9 @@ class Strips:
         return part
 
     def _evidence(self) -> _Part:
-        subject, percent = self._explanation.subject, 100 * self._explanation.probability
-        title = f"evidence for {subject.name} ({percent:.0f} %), Grad-CAM of stage {subject.stage}"
+        subject = self._explanation.subject
+        share = f"{100 * self._explanation.probability:.0f} %{self._explanation.unit}"
+        title = f"evidence for {subject.name} ({share}), Grad-CAM of stage {subject.stage}"
         part = self._part(title, self._row)
         line = np.full((1, len(self._frames), 3), _EMPTY, np.uint8)
         for place, frame in enumerate(self._frames):

@@ -29,6 +29,7 @@ from morphmlp.reporting.evaluation.figures import (
     setting_in_words,
     views_figure,
 )
+from morphmlp.reporting.evaluation.worst_images import worst_sheets, worst_table
 from morphmlp.reporting.evaluation.wrong_videos import manifest_of, wrong_rows, wrong_sheets, wrong_table
 from morphmlp.reporting.figures import confusion_figure
 from morphmlp.reporting.segmentation import class_table as segmented_classes
@@ -40,7 +41,7 @@ from morphmlp.tasks.segmentation.confusion import table_confusion
 
 PAGE = "report.html"
 MOST_SHOWN = 24
-"""Wrong videos with pictures."""
+"""Wrong videos, or worst images, with pictures."""
 MOST_LISTED = 200
 """Wrong videos that the page lists; a file has all."""
 MOST_PAIRS = 30
@@ -113,7 +114,7 @@ def write_report(
 ) -> Path:
     """Write the report into a folder; returns its page.
 
-    With `videos` pictures of the surest wrong ones are in it.
+    With `videos` pictures of the surest wrong ones, or of the worst segmented ones, are in it.
 
     Raises:
         EvaluationError: The folder can't be written.
@@ -126,7 +127,7 @@ def write_report(
                 page = _classified(folder, scored, against, videos)
             else:
                 assert against is None or isinstance(against, Resegmented)
-                page = _segmented(folder, scored, against)
+                page = _segmented(folder, scored, against, videos)
         atomic_write(folder / PAGE, page)
     except OSError as error:
         raise EvaluationError(f"--report {folder}: can't be written: {error.strerror or error}") from None
@@ -166,12 +167,14 @@ def _classified(folder: Path, scored: Rescored, against: Rescored | None, videos
     )
 
 
-def _segmented(folder: Path, scored: Resegmented, against: Resegmented | None) -> str:
+def _segmented(folder: Path, scored: Resegmented, against: Resegmented | None, videos: VideoOpener | None) -> str:
     k = scored.header.num_classes
     names = [*scored.header.class_names, *map(str, range(len(scored.header.class_names), k))]
     matrix, classes = table_confusion(scored.table, num_classes=k), segmented_classes(scored.table, names)
-    figures = {"pairs": pairs_figure(matrix, names)}
-    tables = {"classes": classes}
+    worst, figures = worst_table(scored), {"pairs": pairs_figure(matrix, names)}
+    pictured, note = _panels(scored, worst, videos, names)
+    figures |= {f"worst-{number}": sheet for number, sheet in enumerate(pictured, start=1)}
+    tables = {"classes": classes, "images": worst}
     _write(folder, tables, figures)
     return _page(
         scored,
@@ -183,8 +186,8 @@ def _segmented(folder: Path, scored: Resegmented, against: Resegmented | None) -
         confused=None,
         curve=None,
         cheapest=None,
-        wrong=None,
-        note=None,
+        wrong=worst,
+        note=note,
     )
 
 
@@ -241,15 +244,27 @@ def _pictures(scored: Rescored, wrong: pd.DataFrame, videos: VideoOpener | None)
     """Contact sheets of the surest wrong videos; or why there are none."""
     if videos is None or wrong.empty:
         return [], None
-    manifest = manifest_of(scored)
+    manifest = manifest_of(scored.headers[0], scored.video_ids)
     if isinstance(manifest, str):
         return [], manifest
     rows = list(wrong_rows(wrong.head(MOST_SHOWN), manifest, videos))
     return wrong_sheets(rows, of=len(wrong)), None
 
 
+def _panels(
+    scored: Resegmented, worst: pd.DataFrame, videos: VideoOpener | None, names: Sequence[str]
+) -> tuple[list[Figure], str | None]:
+    """Panels of the worst images; or why there are none."""
+    if videos is None or worst.empty:
+        return [], None
+    manifest = manifest_of(scored.header, scored.table["video_id"])
+    if isinstance(manifest, str):
+        return [], manifest
+    return worst_sheets(scored, worst.head(MOST_SHOWN), manifest, videos, names), None
+
+
 def _write(folder: Path, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]) -> None:
-    for old in folder.glob("wrong-*.png"):  # of an earlier report, which had more
+    for old in (*folder.glob("wrong-*.png"), *folder.glob("worst-*.png")):  # of an earlier report, which had more
         old.unlink()
     for name, table in tables.items():
         atomic_write(folder / f"{name}.csv", table.to_csv(index=False))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
@@ -14,6 +15,7 @@ from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.data.manifest import Manifest, read_manifest
 from morphmlp.errors import DecodeError, ManifestError
 from morphmlp.evaluation.rescoring import Rescored
+from morphmlp.evaluation.score_header import ScoreHeader
 from morphmlp.reporting.contact_sheet import SheetRow, contact_sheet
 
 PICTURES = 6
@@ -42,16 +44,15 @@ def wrong_table(rescored: Rescored) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def manifest_of(rescored: Rescored) -> Manifest | str:
+def manifest_of(header: ScoreHeader, video_ids: pa.Array | pa.ChunkedArray) -> Manifest | str:
     """The manifest that the videos were read from; or why there are no pictures of them."""
-    header = rescored.headers[0]
     try:
         manifest = read_manifest(header.manifest)
     except ManifestError as error:
         return f"no pictures: {error}"
-    missing = pc.invert(pc.is_in(rescored.video_ids, value_set=manifest.table["video_id"]))
+    missing = pc.invert(pc.is_in(video_ids, value_set=manifest.table["video_id"]))
     if (count := pc.sum(missing).as_py()) is not None and count:
-        return f"no pictures: {header.manifest} has other videos by now, {count:,} of those scored are missing"
+        return f"no pictures: {header.manifest} has other {header.items} by now, {count:,} of those scored are missing"
     return manifest
 
 

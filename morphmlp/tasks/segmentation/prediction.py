@@ -123,6 +123,31 @@ def window_places(side: int, *, window: int, stride: int) -> list[int]:
     return [max(min(number * stride + window, side) - window, 0) for number in range(count)]
 
 
+def scaled_for(
+    image: UInt8[Tensor, "h w 3"], scale: float, *, config: SegmentationConfig, clip: ClipConfig
+) -> UInt8[Tensor, "h2 w2 3"]:
+    """An image at a scale of the test's."""
+    edges = {"long_edge": int(config.long_edge * scale), "short_edge": int(clip.short_edge * scale)}
+    divisor = config.test.size_divisor or 1
+    height, width = (-(-side // divisor) * divisor for side in scaled_size(*image.shape[:2], **edges))
+    return scaled_image(image, (height, width))
+
+
+def windows_of(
+    height: int, width: int, *, config: SegmentationConfig, clip: ClipConfig
+) -> list[tuple[int, int, int, int]]:
+    """The windows of a scaled image that go through the network: top, left, rows, columns; one where it goes whole."""
+    stride = config.test.stride
+    if stride is None:
+        return [(0, 0, height, width)]
+    rows, columns = min(clip.crop_size, height), min(clip.crop_size, width)
+    return [
+        (top, left, rows, columns)
+        for top in window_places(height, window=rows, stride=stride)
+        for left in window_places(width, window=columns, stride=stride)
+    ]
+
+
 def _views(
     network: Network,
     image: UInt8[Tensor, "h w 3"],
@@ -133,15 +158,10 @@ def _views(
 ) -> Iterator[_View]:
     test = config.test
     for scale in test.scales:
-        edges = {"long_edge": int(config.long_edge * scale), "short_edge": int(clip.short_edge * scale)}
-        divisor = test.size_divisor or 1
-        height, width = (-(-side // divisor) * divisor for side in scaled_size(*image.shape[:2], **edges))
-        scaled = scaled_image(image, (height, width))
+        scaled = scaled_for(image, scale, config=config, clip=clip)
+        height, width = scaled.shape[:2]
         for mirrored in (False, True) if test.flip else (False,):
             pixels = scaled.flip(1) if mirrored else scaled
-            rows, columns = min(clip.crop_size, height), min(clip.crop_size, width)
-            if test.stride is None:
-                rows, columns = height, width
             windows = tuple(
                 _Window(
                     top=top,
@@ -150,8 +170,7 @@ def _views(
                     width=columns,
                     logits=_logits(network, pixels[top : top + rows, left : left + columns], device),
                 )
-                for top in window_places(height, window=rows, stride=test.stride or rows)
-                for left in window_places(width, window=columns, stride=test.stride or columns)
+                for top, left, rows, columns in windows_of(height, width, config=config, clip=clip)
             )
             yield _View(height=height, width=width, mirrored=mirrored, windows=windows)
 

@@ -1,9 +1,15 @@
 """`pipelines/predict.py --explain` as a user runs it: files by task, stage and form, and one line for each fault."""
 
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageSequence
+
+from morphmlp.config.loading import config_to_yaml
+from morphmlp.tasks.factory import task_of
 
 # Of each stage and each form at least one, over time and by the test's views.
 WRITTEN = [
@@ -75,6 +81,12 @@ REFUSED = [
     (("whole.mp4", "--explain", "{files}/short.mp4"), "short.mp4: exists already; --force writes over it"),
     (("whole.mp4", "--explain", "{files}/whole.mp4"), "whole.mp4: is the file that is looked at; name another one"),
     (("whole.mp4", "--explain", "{new}/a.avi"), "a.avi: must end in .mp4, .gif or .png, or be a folder"),
+    (
+        ("whole.mp4", "--explain", "{new}/why.txt"),
+        "why.txt: must end in .mp4, .gif or .png, or be a folder that is",
+    ),
+    (("whole.mp4", "--explain", "{new}/a.Mp5"), "a.Mp5: must end in .mp4, .gif or .png, or be a folder"),
+    (("whole.mp4", "--annotate", "{new}/a.txt"), "a.txt: must end in .mp4 or .png, or be a folder"),
     (("whole.mp4", "--explain", "/proc/x/a.gif"), "--explain: /proc/x/a.gif: "),
     (("whole.mp4", "--explain", "/dev/full"), "--explain: /dev/full: "),
     (("picture.png", "--explain", "{new}/a.gif"), "a.gif: an image is written as .png"),
@@ -101,9 +113,51 @@ def test_a_disk_that_fills_up_leaves_nothing(predict, place, files, tmp_path, sm
         assert list(tmp_path.iterdir()) == []
 
 
-def test_networks_that_segment_are_refused(predict, place, files, tmp_path):
-    code, _, errors = predict(files / "picture.png", *place.arguments("scenes"), "--explain", tmp_path / "a.png")
-    assert (code, errors) == (
-        2,
-        ["error: --explain: this network segments images; --annotate shows the class of each pixel"],
-    )
+SCENES = [
+    (1, None, ()),
+    (2, "0", ()),
+    (4, "dancing", ()),
+    (3, None, ("--segmentation.test.mode", "slide", "--segmentation.test.stride", "16")),
+]
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=["stage 1", "stage 2", "stage 4", "windows"])
+def test_a_segmented_image_is_explained_for_a_class(predict, place, files, tmp_path, scene):
+    stage, named, more = scene
+    asked = ("--explain", tmp_path / "why.png", "--explain-stage", stage, "--top", 1)
+    asked += () if named is None else ("--explain-class", named)
+    code, lines, errors = predict(files / "picture.png", *place.arguments("scenes"), *asked, *more)
+    assert (code, errors, len(lines)) == (0, [], 2)
+    with Image.open(tmp_path / "why.png") as image:
+        assert image.width == 480
+        assert image.height > 320  # strips stand below
+        assert np.asarray(image).std() > 10
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        (("--explain", "{new}/a.gif"), "a.gif: an image is written as .png"),
+        (("--explain", "{new}/a.png", "--explain-class", "danzing"), "did you mean 'dancing'?"),
+        (("--explain", "{new}/a.png", "--hop", "1s"), "--window, --hop: this network segments images, which have no"),
+    ],
+)
+def test_what_a_segmented_image_has_not_is_one_line(predict, place, files, tmp_path, refused):
+    more, message = refused
+    words = [word.format(new=tmp_path) for word in more]
+    code, _, errors = predict(files / "picture.png", *place.arguments("scenes"), *words)
+    assert (code, len(errors)) == (2, 1)
+    assert message in errors[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_resnet_is_not_explained(predict, place, files, tmp_path):
+    resnet = place.config("scenes")
+    resnet = replace(resnet, segmentation=replace(resnet.segmentation, backbone="resnet50"))
+    (tmp_path / "resnet.yaml").write_text(config_to_yaml(resnet))
+    torch.save(task_of(resnet).network().state_dict(), tmp_path / "resnet.pth")
+    given = ("--checkpoint", tmp_path / "resnet.pth", "--config", tmp_path / "resnet.yaml")
+    code, _, errors = predict(files / "picture.png", *given, "--explain", tmp_path / "a.png")
+    line = "error: --explain: shows what a MorphMLP does; the backbone of this network is a ResNet-50"
+    assert (code, errors) == (2, [line])

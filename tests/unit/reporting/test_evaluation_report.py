@@ -8,14 +8,16 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from view_scores import names, view_logits, write_store
+from view_scores import names, view_logits, write_scenes, write_store
 
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
 from morphmlp.data.manifest import manifest_from_rows, write_manifest
 from morphmlp.errors import EvaluationError
 from morphmlp.evaluation.rescoring import ChosenViews, Stores
+from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.reporting.evaluation.report import changed_classes, lines_of, mark_of, score_rows, write_report
 from morphmlp.reporting.evaluation.wrong_videos import wrong_table
+from morphmlp.tasks.segmentation.confusion import outcome_of
 
 VIDEOS, CLASSES = 40, 6
 LOGITS, LABELS = view_logits(VIDEOS, CLASSES, 6, lean=0.3)
@@ -155,6 +157,73 @@ def test_many_classes_have_a_report_with_their_ends_named(tmp_path):
     path = write_store(tmp_path / "a", logits, labels, clips=1, crops=1)
     write_report(tmp_path / "report", Stores([path], intersect=False).rescored())
     assert (tmp_path / "report" / "classes.png").stat().st_size > 10_000
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """A store of four segmented images, each with fewer wrong pixels than the one before, and the images."""
+    rng, outcomes, count = np.random.default_rng(0), {}, 4
+    ids = names(count)
+    for number in range(count):
+        labels = np.zeros((30, 40), np.uint8)
+        labels[:, 20:] = 1 + number % 3
+        found = labels.copy()
+        found[: 26 - 2 * number, :20] = 3
+        outcomes[number] = outcome_of(found, labels, num_classes=4, loss=1.0)
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        Image.fromarray(labels).save(tmp_path / f"{number}-map.png")
+    maps = [str(tmp_path / f"{number}-map.png") for number in range(count)]
+    manifest = manifest_from_rows(
+        video_ids=ids,
+        paths=[str(tmp_path / f"{number}.png") for number in range(count)],
+        labels=[0] * count,
+        splits=["test"] * count,
+        sizes_bytes=[1] * count,
+        class_names=NAMES[:4],
+        items="images",
+        task="segmentation",
+        images={"map_path": maps, "map_crc32": [None] * count, "map_zero_is_ignored": [False] * count},
+    )
+    write_manifest(manifest, tmp_path / "val.parquet")
+    return write_scenes(tmp_path / "scenes", outcomes, manifest, manifest_path=str(tmp_path / "val.parquet"))
+
+
+def test_panels_are_of_the_worst_images_first(scenes, tmp_path):
+    scored = Stores([scenes], intersect=False).resegmented()
+    with IsolatedVideos("pyav", Limits(timeout_s=20.0)) as videos:
+        page = write_report(tmp_path / "report", scored, videos=videos).read_text(encoding="utf-8")
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.opened == []
+    assert tags.counts["img"] == len(list((tmp_path / "report").glob("*.png"))) == 2
+    images = pd.read_csv(tmp_path / "report" / "images.csv")
+    assert images["image"].tolist() == worst_by_a_loop(scenes)
+    assert images["mIoU"].is_monotonic_increasing
+    with Image.open(tmp_path / "report" / "worst-1.png") as sheet:
+        assert min(sheet.size) > 1000
+
+
+def worst_by_a_loop(store):
+    """Ids by the mean IoU of each image's classes."""
+    scores = {}
+    for row in ScoreStore.open(store).read().to_pylist():
+        ious = []
+        for label in range(4):
+            pairs = [(*divmod(pair, 4), pixels) for pair, pixels in zip(row["pairs"], row["pixels"], strict=True)]
+            both = sum(pixels for true, found, pixels in pairs if true == found == label)
+            either = sum(pixels for true, found, pixels in pairs if label in (true, found))
+            ious += [both / either] if either else []
+        scores[row["video_id"]] = np.mean(ious)
+    return sorted(scores, key=lambda name: scores[name])
+
+
+def test_without_the_images_the_report_of_a_segmentation_says_so(scenes, tmp_path):
+    (tmp_path / "val.parquet").unlink()
+    scored = Stores([scenes], intersect=False).resegmented()
+    with IsolatedVideos("pyav", Limits(timeout_s=20.0)) as videos:
+        page = write_report(tmp_path / "report", scored, videos=videos).read_text(encoding="utf-8")
+    assert "no pictures: " in page
+    assert len(list((tmp_path / "report").glob("*.png"))) == 1
 
 
 def test_a_folder_that_cant_be_written_is_refused(tmp_path):

@@ -5,12 +5,11 @@ import json
 import os
 import resource
 import signal
-import struct
 import threading
 import time
 import zipfile
-import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fractions import Fraction
 
 import av
@@ -19,6 +18,7 @@ import pytest
 import torch
 from coded_videos import Coding, write_video
 from served import served
+from trained_networks import png_head
 
 from morphmlp.prediction.predict import predict_over_time, predict_whole
 from morphmlp.prediction.sliding import sliding
@@ -38,10 +38,9 @@ def bad(files, tmp_path_factory):
     _write_sparse(root / "hours.mp4", seconds=3 * 3600)
     _write_sparse(root / "long_mkv.mkv", seconds=3 * 3600)
     write_video(root / "many.mp4", Coding(file="", **H264), pictures=[np.zeros((16, 16, 3), np.uint8)] * 1300)
-    (root / "bomb.png").write_bytes(_png_head(60_000, 60_000))
     with zipfile.ZipFile(root / "frames.zip", "w") as pack:
         for number in range(1, 1300):
-            pack.writestr(f"{number:05}.png", _png_head(4000, 4000) if number == 1 else b"")
+            pack.writestr(f"{number:05}.png", png_head(4000, 4000) if number == 1 else b"")
     with zipfile.ZipFile(root / "deflated.zip", "w", zipfile.ZIP_DEFLATED) as pack:
         pack.writestr("00001.png", bytes(10**6))
     (root / "list.mp4").write_text("ffconcat version 1.0\nfile whole.mp4\n")
@@ -61,14 +60,6 @@ def _write_sparse(path, *, seconds):
             frame.pts, frame.time_base = number * seconds * 1000 // 3, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-
-
-def _png_head(width, height):
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
-    )
 
 
 def _without_pictures(content):
@@ -97,7 +88,6 @@ BAD = {
     "many.mp4": (413, "has 1,300 frames; at most 1,000"),
     "frames.zip": (413, "has 1,299 frames; at most 1,000"),
     "deflated.zip": (415, "is compressed"),
-    "bomb.png": (415, "pixels"),
     "damaged.mp4": (422, "can't be decoded"),
 }
 
@@ -270,6 +260,27 @@ def test_a_sender_that_stands_still_is_given_up(place, tmp_path):
         with server.http.begun(head) as connection:
             connection.sendall(b"x")
             assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("way", ["upload", "path"])
+def test_a_sender_that_drips_is_given_up_after_a_time_for_all(place, tmp_path, way):
+    limits = {"stalled_s": 30.0, "upload_s": 0.4} if way == "upload" else {"stalled_s": 0.4}
+    with served(place, tmp_path, **limits) as server:
+        head = {
+            "upload": "POST /predict HTTP/1.1\nHost: x\nContent-Length: 100000",
+            "path": "POST /predict/path HTTP/1.1\nHost: x\nContent-Type: application/json\nContent-Length: 60000",
+        }[way]
+        with server.http.begun(head) as connection:
+            connection.settimeout(0.05)
+            answer = b""
+            for _ in range(200):
+                connection.sendall(b" ")
+                with suppress(TimeoutError):
+                    answer = connection.recv(2**16)
+                    break
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"not all of " in answer
+        wait_until(lambda: server.meter.now == (0, 0))
 
 
 def wait_until(holds):
