@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coded_videos import CODINGS, copy_stream, write_video
+from run_here import run_here
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "pipelines" / "benchmark.py"
 
 
 def benchmark(*arguments):
-    command = [sys.executable, str(ROOT / "pipelines" / "benchmark.py"), *map(str, arguments)]
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
 
 
@@ -43,14 +45,14 @@ def test_the_decoders_are_compared_on_a_users_own_files(tmp_path):
 
 
 def test_a_folder_without_videos_is_one_clear_line(tmp_path):
-    done = benchmark("decoders", "--videos", tmp_path)
+    done = run_here(SCRIPT, "decoders", "--videos", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {tmp_path}: holds no videos")
 
 
 @pytest.mark.parametrize("arguments", [("step-variants", "--rounds", "0"), ("ingest-ahead", "--rounds", "many")])
 def test_a_number_that_measures_nothing_is_refused_in_one_line_before_anything_runs(arguments):
-    done = benchmark(*arguments)
+    done = run_here(SCRIPT, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     reason = {"0": "0 is not in the range x>=1.", "many": "'many' is not a valid count."}[arguments[-1]]
     assert done.stderr == f"error: Invalid value for '--rounds': {reason}\n"

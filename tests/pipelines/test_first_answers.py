@@ -1,7 +1,7 @@
 """Help, and the refusal of a field that isn't there, come before anything heavy is imported."""
 
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FORKING = ROOT / "tests" / "fixtures" / "forked_scripts.py"
 PIPELINES = sorted(path.name for path in (ROOT / "pipelines").glob("*.py") if "__main__" in path.read_text())
 HEAVY = {"torch", "torchvision", "ray", "mlflow", "pandas", "pyarrow", "matplotlib", "optuna", "av"}
 DEMO = "experiments/demo/morphmlp_demo.yaml"
@@ -34,24 +35,31 @@ WRONG = {
 """What a user gets wrong, and the word that the answer must have; the others take fields of an experiment."""
 
 
-def answer(name, *arguments):
-    command = [sys.executable, "-X", "importtime", f"pipelines/{name}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    timed = re.findall(r"^import time: .*\| +(\S+)$", done.stderr, re.MULTILINE)
-    assert "click" in timed
-    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    return done.returncode, done.stdout + "\n".join(said), {module.split(".")[0] for module in timed} & HEAVY
+@pytest.fixture(scope="module")
+def answer():
+    """Runs a command in a process of its own, which has click and the schema from the one that it is forked from."""
+    with subprocess.Popen(
+        [sys.executable, FORKING], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as forking:
+
+        def run(name, *arguments):
+            print(json.dumps([f"pipelines/{name}", *arguments]), file=forking.stdin, flush=True)
+            done = json.loads(forking.stdout.readline())
+            assert "click" in done["packages"], done["said"]
+            return done["returncode"], done["said"], HEAVY.intersection(done["packages"])
+
+        yield run
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_help_comes_without_heavy_imports(name):
+def test_help_comes_without_heavy_imports(name, answer):
     returncode, said, heavy = answer(name, "--help")
     assert (returncode, heavy) == (0, set())
     assert "--" in said
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_a_wrong_field_is_refused_without_heavy_imports(name):
+def test_a_wrong_field_is_refused_without_heavy_imports(name, answer):
     arguments, word = WRONG.get(name, (TYPO, "train.epoch"))
     returncode, said, heavy = answer(name, *arguments)
     assert (returncode, heavy) == (2, set())

@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from run_here import run_here
 
 from morphmlp.data.manifest import read_manifest
 
-ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).parents[2] / "pipelines" / "prepare.py"
 
 
 def prepare(*arguments):
-    command = [sys.executable, str(ROOT / "pipelines" / "prepare.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return run_here(SCRIPT, *arguments)
 
 
 @pytest.fixture
@@ -29,7 +29,9 @@ def videos(tmp_path):
 def test_a_list_becomes_a_manifest(tmp_path, videos):
     (tmp_path / "val.csv").write_text("a.mp4,341\nb.mp4,7\n")
     output = tmp_path / "k400" / "val.parquet"
-    done = prepare("k400", "--annotations", tmp_path / "val.csv", "--videos", videos, "--output", output)
+    arguments = ("k400", "--annotations", tmp_path / "val.csv", "--videos", videos, "--output", output)
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     manifest = read_manifest(output)
     assert (

@@ -5,15 +5,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from run_here import run_here
 
 from morphmlp.data.synthetic.scenes import write_ade20k_standin
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "experiments" / "demo" / "morphmlp_demo.yaml"
+SCRIPT = ROOT / "pipelines" / "prepare.py"
 
 
 def prepare(*arguments):
-    command = [sys.executable, str(ROOT / "pipelines" / "prepare.py"), *map(str, arguments)]
+    return run_here(SCRIPT, *arguments, cwd=ROOT)
+
+
+def prepare_afresh(*arguments):
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
 
 
@@ -25,8 +31,8 @@ def demo(tmp_path_factory):
     return folder
 
 
-def look(demo, output, *arguments):
-    return prepare(
+def look(demo, output, *arguments, by=prepare):
+    return by(
         "look",
         *("--config", CONFIG, "--output", output, "--videos", 2),
         *("--data.train", demo / "train.parquet", "--data.val", demo / "val.parquet"),
@@ -36,7 +42,7 @@ def look(demo, output, *arguments):
 
 def test_a_contact_sheet_of_the_training_clips_is_drawn_with_overrides(demo, tmp_path):
     output = tmp_path / "new" / "sheet.png"
-    done = look(demo, output, "--epoch", 1, "--augment.repeats", 3, "--augment.erase", 1.0)
+    done = look(demo, output, "--epoch", 1, "--augment.repeats", 3, "--augment.erase", 1.0, by=prepare_afresh)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{output}: 6 clips\n"
     assert output.read_bytes().startswith(b"\x89PNG")

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from run_here import run_here
 
 from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "pipelines" / "replay.py"
 
 
-def replay(*arguments, cwd=ROOT):
-    command = [sys.executable, str(ROOT / "pipelines" / "replay.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=200)
+def replay(*arguments):
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def test_a_step_is_told_in_words_drawn_and_written_as_json(storage, tmp_path):
     ],
 )
 def test_faults_are_one_clear_line(storage, arguments, told):
-    done = replay(*arguments, "--storage", storage)
+    done = run_here(SCRIPT, *arguments, "--storage", storage, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {told}")
     assert len(done.stderr.splitlines()) == 1

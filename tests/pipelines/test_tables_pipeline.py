@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from run_here import run_here
 
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tasks.scores import TOP1
@@ -13,23 +14,21 @@ from morphmlp.tracking import RunWriter, open_run, prepare_store
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "tables.py"
 
 
-def command(folder, *arguments, uri=None):
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    if uri is not None:
-        environment["MLFLOW_TRACKING_URI"] = uri
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
+def environment(uri=None):
+    return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | (
+        {} if uri is None else {"MLFLOW_TRACKING_URI": uri}
     )
 
 
+def command(folder, *arguments, uri=None):
+    return run_here(SCRIPT, *arguments, cwd=folder, environment=environment(uri))
+
+
 def test_without_any_run_all_published_rows_are_printed_and_nothing_is_created(tmp_path):
-    done = command(tmp_path)
+    afresh = [sys.executable, str(SCRIPT)]
+    done = subprocess.run(
+        afresh, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n| MorphMLP-") == 12 + 4 + 3 + 2  # videos, images, segmentation, claims
     for gmac_a_view, rows in (("66.4", 5), ("133.3", 2), ("97.8", 3), ("196.7", 3), ("12.5", 2)):
