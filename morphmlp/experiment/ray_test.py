@@ -127,29 +127,9 @@ def record_test(
     write_predictions(store, folder.predictions)
     writer.artifact(folder.predictions)
     quarantine.check_share(stage="test", num_videos=len(videos), limit=broken_limit(config.ingest))
-    counts = task.count_predictions(tested.predictions)
-    if (matrix := task.confusion(tested.predictions)) is not None:
-        # A head may have more classes than the videos have names for (a few videos under a 400-class head).
-        names = [*videos.class_names, *map(str, range(len(videos.class_names), len(matrix)))]
-        if config.segmentation is None:
-            from morphmlp.reporting.figures import confusion_figure  # noqa: PLC0415 (matplotlib: once scores are there)
-
-            confusion = confusion_figure(matrix, names)
-            writer.figure(confusion, "figures/confusion.png")
-            writer.thumbnail(confusion, "confusion")
-        else:
-            from morphmlp.experiment.ray_segmentation_record import record_segmentation  # noqa: PLC0415 (as above)
-
-            record_segmentation(
-                tested.predictions,
-                videos,
-                class_names=names,
-                ingest=config.ingest,
-                panels=config.segmentation.test.panels,
-                writer=writer,
-            )
+    counts, intervals = task.count_predictions(tested.predictions), task.intervals(tested.predictions)
+    _record_confusion(tested, videos, task=task, config=config, writer=writer)
     scores = {**counts.scores(), **task.further_scores(tested.predictions)}
-    intervals = task.intervals(tested.predictions)
     writer.metrics(
         [
             *(MetricPoint.now(f"test/{key}", value) for key, value in scores.items()),
@@ -165,6 +145,34 @@ def record_test(
         ]
     )
     return counts, intervals
+
+
+def _record_confusion(
+    tested: TestResult, videos: Manifest, *, task: Task, config: ExperimentConfig, writer: RunWriter
+) -> None:
+    """Draw which classes were taken for which; of segmentation images with their label maps too."""
+    matrix = task.confusion(tested.predictions)
+    if matrix is None:
+        return
+    # A head may have more classes than the videos have names for (a few videos under a 400-class head).
+    names = [*videos.class_names, *map(str, range(len(videos.class_names), len(matrix)))]
+    if config.segmentation is None:
+        from morphmlp.reporting.figures import confusion_figure  # noqa: PLC0415 (matplotlib: once scores are there)
+
+        confusion = confusion_figure(matrix, names)
+        writer.figure(confusion, "figures/confusion.png")
+        writer.thumbnail(confusion, "confusion")
+    else:
+        from morphmlp.experiment.ray_segmentation_record import record_segmentation  # noqa: PLC0415 (as above)
+
+        record_segmentation(
+            tested.predictions,
+            videos,
+            class_names=names,
+            ingest=config.ingest,
+            panels=config.segmentation.test.panels,
+            writer=writer,
+        )
 
 
 def write_predictions(store: ScoreStore, path: Path) -> None:

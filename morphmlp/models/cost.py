@@ -135,43 +135,52 @@ def activation_bytes(
         freeze(model, frozen)
         training_mode(model)
         batch = torch.empty(clips, *model.input_shape)
-    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    # By storage, and the tensors are held: a freed storage's address could come back for another.
-    kept, inputs = [[dict[int, Tensor]() for _ in range(NUM_STAGES + 1)] for _ in ("kept", "inputs")]
-    stage = 0
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()._cdata
-        if storage not in parameters and not any(storage in tensors for tensors in kept):
-            kept[stage][storage] = tensor
-        return tensor
-
-    def enter(number: int, block: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        nonlocal stage
-        stage = number
-        if arguments[0].requires_grad or any(parameter.requires_grad for parameter in block.parameters()):
-            inputs[number][arguments[0].untyped_storage()._cdata] = arguments[0]
-
-    def leave(*_: object) -> None:
-        nonlocal stage
-        stage = 0
-
+    kept = _KeptTensors(model)
     for number, blocks in enumerate(model.stage_blocks(), start=1):
         for block in blocks:
-            block.register_forward_pre_hook(partial(enter, number))
-            block.register_forward_hook(leave)
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+            block.register_forward_pre_hook(partial(kept.enter, number))
+            block.register_forward_hook(kept.leave)
+    with saved_tensors_hooks(kept.keep, lambda tensor: tensor):
         outputs = model(batch)
     return ActivationBytes(
-        outside=_bytes(kept[0]),
+        outside=_bytes(kept.by_stage[0]),
         loss=0 if segmentation is None else len(outputs) * clips * config.num_classes * crop_size**2 * 4,
         params=sum(parameter.numel() for parameter in model.parameters()),
         trained=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         stages=tuple(
-            StageBytes(kept=_bytes(kept[number]), inputs=_bytes(inputs[number]), blocks=len(blocks))
+            StageBytes(kept=_bytes(kept.by_stage[number]), inputs=_bytes(kept.inputs[number]), blocks=len(blocks))
             for number, blocks in enumerate(model.stage_blocks(), start=1)
         ),
     )
+
+
+class _KeptTensors:
+    """What a forward pass keeps for the backward pass, by stage; 0 is outside of blocks."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        self._stage = 0
+        # By storage, and the tensors are held: a freed storage's address could come back for another.
+        self.by_stage = [dict[int, Tensor]() for _ in range(NUM_STAGES + 1)]
+        self.inputs = [dict[int, Tensor]() for _ in range(NUM_STAGES + 1)]
+        """Of blocks."""
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Take a tensor that autograd saves, unless it's a parameter or kept already."""
+        storage = tensor.untyped_storage()._cdata
+        if storage not in self._parameters and not any(storage in tensors for tensors in self.by_stage):
+            self.by_stage[self._stage][storage] = tensor
+        return tensor
+
+    def enter(self, number: int, block: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        """Begin a block of stage `number`."""
+        self._stage = number
+        if arguments[0].requires_grad or any(parameter.requires_grad for parameter in block.parameters()):
+            self.inputs[number][arguments[0].untyped_storage()._cdata] = arguments[0]
+
+    def leave(self, *_: object) -> None:
+        """End a block."""
+        self._stage = 0
 
 
 def _bytes(tensors: Mapping[int, Tensor]) -> int:

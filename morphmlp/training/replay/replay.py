@@ -170,26 +170,10 @@ def replay(
         ManifestError: The videos aren't those of the run any more.
     """
     _require_possible(run, number, num_workers)
-    stored = read_skipped_step(skipped_step_folder(run.folder.skipped_steps, number))
-    if stored is not None:
-        checkpoint = _checkpoint(read_skipped_state(stored.folder), where=str(stored.folder))
-        state, origin = _restored(run, checkpoint, device), f"the state that was kept in {stored.folder}"
-        num_workers = num_workers or stored.num_workers
-        recorded: tuple[float | None, float | None] = (stored.loss, stored.grad_norm)
-    else:
-        state, origin = _state_before(run, number, device, progress)
-        num_workers = num_workers or _workers_at(run, number)
-        recorded = _reported_numbers(run.folder, number)
-    # As a worker does; only compiled blocks couldn't be looked into.
-    plain = replace(run.config, execution=replace(run.config.execution, compile="off"))
-    for note in prepare_network(plain, state.model, device, state.precision, local_workers=1):
-        progress.line(note)
-    if run.config.execution.compile != "off":
-        progress.line(
-            "blocks aren't compiled here, so that they can be looked into: numbers may differ in the last digits"
-        )
+    beginning = _beginning(run, number, device, progress)
+    state, num_workers = beginning.state, num_workers or beginning.num_workers
+    _prepare(run, state, device, progress)
     steps_before = number - 1 - run.recipe.plan.step_of(state.cursor)
-    training_mode(state.model)
     if steps_before:
         progress.phase("training again up to the step", total=steps_before, unit="steps")
     stepper = AllWorkersStepper(state, recipe=run.recipe, device=device, num_workers=num_workers)
@@ -206,7 +190,7 @@ def replay(
         run=str(run.folder.root),
         step=number,
         epoch=epoch + 1,
-        from_state=origin,
+        from_state=beginning.origin,
         steps_before=steps_before,
         num_workers=num_workers,
         precision=state.precision,
@@ -215,8 +199,8 @@ def replay(
         loss=stepper.loss,
         grad_norm=stepper.grad_norm,
         skipped=bool(summary.totals.skipped),
-        recorded_loss=recorded[0],
-        recorded_grad_norm=recorded[1],
+        recorded_loss=beginning.recorded[0],
+        recorded_grad_norm=beginning.recorded[1],
     )
 
 
@@ -226,6 +210,46 @@ def _require_possible(run: RecordedRun, number: int, num_workers: int | None) ->
     most = run.recipe.plan.micro_batches_per_step
     if num_workers is not None and not 1 <= num_workers <= most:
         raise ConfigError([f"--workers {num_workers}: a step has {most} micro-batches; use 1 to {most} workers"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Beginning:
+    """Where a replay begins, and what the run wrote down of the step that it replays."""
+
+    state: TrainState
+    origin: str
+    """Where the state came from."""
+    num_workers: int
+    """Workers that shared the step in the run."""
+    recorded: tuple[float | None, float | None]
+    """Loss and gradient norm."""
+
+
+def _beginning(run: RecordedRun, number: int, device: torch.device, progress: Progress) -> _Beginning:
+    stored = read_skipped_step(skipped_step_folder(run.folder.skipped_steps, number))
+    if stored is None:
+        state, origin = _state_before(run, number, device, progress)
+        recorded = _reported_numbers(run.folder, number)
+        return _Beginning(state=state, origin=origin, num_workers=_workers_at(run, number), recorded=recorded)
+    checkpoint = _checkpoint(read_skipped_state(stored.folder), where=str(stored.folder))
+    return _Beginning(
+        state=_restored(run, checkpoint, device),
+        origin=f"the state that was kept in {stored.folder}",
+        num_workers=stored.num_workers,
+        recorded=(stored.loss, stored.grad_norm),
+    )
+
+
+def _prepare(run: RecordedRun, state: TrainState, device: torch.device, progress: Progress) -> None:
+    """Prepare the network as a worker does; only compiled blocks couldn't be looked into."""
+    plain = replace(run.config, execution=replace(run.config.execution, compile="off"))
+    for note in prepare_network(plain, state.model, device, state.precision, local_workers=1):
+        progress.line(note)
+    if run.config.execution.compile != "off":
+        progress.line(
+            "blocks aren't compiled here, so that they can be looked into: numbers may differ in the last digits"
+        )
+    training_mode(state.model)
 
 
 def _state_before(run: RecordedRun, number: int, device: torch.device, progress: Progress) -> tuple[TrainState, str]:

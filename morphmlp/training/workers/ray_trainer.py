@@ -69,26 +69,9 @@ def train(
         ingest=config.ingest,
         micro_batches=TrainPlan.of(config.train, num_videos=job.num_videos).micro_batches_per_step,
     )
-
-    def start() -> Fit:
-        now = capacity.placement
-        workers = "1 training worker" if now.num_workers == 1 else f"{now.num_workers} training workers"
-        progress.line(f"starting {workers} on {now.device}")
-        record = RecordReports(writer, folder, manifests=(config.data.train, config.data.val))
-        return Fit(replace(job, placement=now), record)
-
-    events = RunEvents(folder.events)
-
-    def note_event(text: str, ingest_lost: bool) -> None:
-        # Where the store doesn't answer now, the record of the next workers passes it on. Of what happens while workers
-        # run, whose record holds the queue, it then has the file alone.
-        waiting = BufferedWriter(RunWriter(writer.uri, writer.run_id), folder.record_waiting, log=progress.line)
-        record_event(waiting, events.add(text, ingest_lost=ingest_lost))
-        waiting.close(_EVENT_WAIT_S)
-        progress.line(text)
-
+    note_event = _EventNotes(writer, folder, progress).add
     stop = Supervisor(
-        start,
+        lambda: _start(replace(job, placement=capacity.placement), writer, progress),
         capacity,
         cluster=config.cluster,
         ingest=config.ingest,
@@ -108,6 +91,35 @@ def train(
     elif stop is not None:
         raise _fault(stop, folder, ingest=config.ingest, max_skipped=config.execution.max_skipped_steps)
     return capacity.placement
+
+
+def _start(job: TrainJob, writer: RunWriter, progress: Progress) -> "Fit":
+    """Start the workers that `job.placement` has."""
+    placement, data = job.placement, job.config.data
+    workers = "1 training worker" if placement.num_workers == 1 else f"{placement.num_workers} training workers"
+    progress.line(f"starting {workers} on {placement.device}")
+    return Fit(job, RecordReports(writer, job.folder, manifests=(data.train, data.val)))
+
+
+class _EventNotes:
+    """Where events of a run are noted: its file, the record, and the terminal."""
+
+    def __init__(self, writer: RunWriter, folder: RunFolder, progress: Progress) -> None:
+        self._writer, self._progress = writer, progress
+        self._waiting = folder.record_waiting
+        self._events = RunEvents(folder.events)
+
+    def add(self, text: str, ingest_lost: bool) -> None:
+        """Note an event.
+
+        Where the store doesn't answer now, the record of the next workers passes it on. Of what happens while workers
+        run, whose record holds the queue, it then has the file alone.
+        """
+        writer = RunWriter(self._writer.uri, self._writer.run_id)
+        waiting = BufferedWriter(writer, self._waiting, log=self._progress.line)
+        record_event(waiting, self._events.add(text, ingest_lost=ingest_lost))
+        waiting.close(_EVENT_WAIT_S)
+        self._progress.line(text)
 
 
 def record_stop(writer: RunWriter) -> threading.Thread:

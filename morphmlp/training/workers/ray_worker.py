@@ -25,7 +25,7 @@ from morphmlp.line_file import LineFile
 from morphmlp.record import Tags
 from morphmlp.tasks.task import Task
 from morphmlp.training.checkpoint.saving import Saving, run_store
-from morphmlp.training.checkpoint.store import CheckpointFacts
+from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore, StoredCheckpoint
 from morphmlp.training.loop.device_choices import agreed_precision, keep_compiled, prepare_network
 from morphmlp.training.loop.loop import Recipe, RoundSummary, StepSummary, TrainClips, fit
 from morphmlp.training.loop.state import Precision, TrainState, new_state
@@ -70,18 +70,7 @@ def train_worker(job: TrainJob) -> None:
         note_places(job.folder.places)
     device = ray.train.torch.get_device()
     torch.set_num_threads(job.placement.cpus_per_worker)
-    share = job.placement.ingest_share(config.ingest, pipelines=workers)
-    warm_decode_processes(share)
-    clips = RayClips.of(
-        job.videos,
-        share,
-        train_clips=job.task.train_clips(),
-        val_clips=job.task.val_clips(),
-        train=config.train,
-        device=device,
-        worker=rank,
-        num_workers=workers,
-    )
+    clips = _clips(job, device, worker=rank, num_workers=workers)
     precision = agreed_precision(config.train.precision, device)
     state = new_state(job.task, train=config.train, optim=config.optim, device=device, precision=precision)
     store = run_store(config.checkpoint, job.folder)
@@ -96,16 +85,7 @@ def train_worker(job: TrainJob) -> None:
     )
     notes += keep_compiled(config)
     notes += prepare_network(config, state.model, device, state.precision, local_workers=context.get_local_world_size())
-    saving = None
-    if rank == 0:
-        saving = Saving(
-            state,
-            store,
-            config=config,
-            data_fingerprint=job.data_fingerprint,
-            recipe=Recipe.of(config, plan=clips.plan, task=job.task),
-            restored=restored,
-        )
+    saving = _saving(job, state, store, clips, restored) if rank == 0 else None
     worker = _Worker(job, state, clips, saving, start, workers=workers, device=device)
     worker.report_start(notes)
     start.ready()
@@ -126,6 +106,31 @@ def train_worker(job: TrainJob) -> None:
         if worker.report_is_due(summary):
             worker.report()
     worker.finish()
+
+
+def _clips(job: TrainJob, device: torch.device, *, worker: int, num_workers: int) -> RayClips:
+    """What this worker trains on and validates with; the processes that decode begin to start."""
+    share = job.placement.ingest_share(job.config.ingest, pipelines=num_workers)
+    warm_decode_processes(share)
+    return RayClips.of(
+        job.videos,
+        share,
+        train_clips=job.task.train_clips(),
+        val_clips=job.task.val_clips(),
+        train=job.config.train,
+        device=device,
+        worker=worker,
+        num_workers=num_workers,
+    )
+
+
+def _saving(
+    job: TrainJob, state: TrainState, store: CheckpointStore, clips: RayClips, restored: StoredCheckpoint | None
+) -> Saving:
+    recipe = Recipe.of(job.config, plan=clips.plan, task=job.task)
+    return Saving(
+        state, store, config=job.config, data_fingerprint=job.data_fingerprint, recipe=recipe, restored=restored
+    )
 
 
 class _Worker:

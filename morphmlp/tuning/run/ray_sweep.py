@@ -104,17 +104,7 @@ def run_sweep(
                 )
                 if retry_failed:
                     opened.queue.retry_failed()
-                run_trials(
-                    opened.queue,
-                    placement,
-                    scheduler=opened.scheduler,
-                    at_once=at_once,
-                    total=total,
-                    folder=folder.tune,
-                    progress=log,
-                    on_end=opened.on_trial_end,
-                    stops=stops or StopSignals(),
-                )
+                opened.run(placement, at_once=at_once, total=total, stops=stops or StopSignals())
         except BaseException as error:
             if opened is not None:
                 opened.end_early(killed=isinstance(error, KeyboardInterrupt))
@@ -232,6 +222,20 @@ class _OpenSweep:
         self._kept = KeptCheckpoints(sweep, folder, progress)
         for entry in self.queue.entries:
             self._kept.after(entry)  # of those that had ended when the sweep was stopped
+
+    def run(self, placement: Placement, *, at_once: int, total: int, stops: StopSignals) -> None:
+        """Run the trials that are left, so many at a time."""
+        run_trials(
+            self.queue,
+            placement,
+            scheduler=self.scheduler,
+            at_once=at_once,
+            total=total,
+            folder=self._folder.tune,
+            progress=self._progress,
+            on_end=self.on_trial_end,
+            stops=stops,
+        )
 
     def on_trial_end(self, entry: Entry) -> None:
         """Complete the record of a trial that has ended, and free the space of checkpoints that nobody needs."""
