@@ -1,7 +1,6 @@
 """The folder that a test's scores are kept in."""
 
 import json
-import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from forked_workers import FORKED
 from stored_scores import CLASSES, HEADER, VIEWS, broken_video, rows
 
 from morphmlp.data.columns import PREDICTIONS, SEGMENTED
@@ -117,7 +117,7 @@ def _write_until_killed(root):
 
 
 def test_a_writer_that_is_killed_leaves_a_readable_store(tmp_path):
-    writer = multiprocessing.get_context("spawn").Process(target=_write_until_killed, args=(tmp_path,))
+    writer = FORKED.Process(target=_write_until_killed, args=(tmp_path,))
     writer.start()
     while len(batches_of(tmp_path)) < 5:
         writer.join(0.01)

@@ -1,9 +1,9 @@
 """Who meets whom, and that sums over a real process group are checked."""
 
-import multiprocessing
 from itertools import combinations
 
 import pytest
+from forked_workers import FORKED
 
 from morphmlp.drill.services import free_port
 from morphmlp.preflight.pairs import all_reduce_rounds, rounds_of_pairs
@@ -38,10 +38,9 @@ def meet_wrongly(address, rank, results):
 
 @pytest.mark.slow
 def test_two_processes_find_out_whether_their_sums_are_right():
-    spawn = multiprocessing.get_context("spawn")
-    address, results = f"127.0.0.1:{free_port()}", spawn.SimpleQueue()
+    address, results = f"127.0.0.1:{free_port()}", FORKED.SimpleQueue()
     sides = [
-        spawn.Process(target=target, args=(address, rank, results)) for rank, target in enumerate((meet, meet_wrongly))
+        FORKED.Process(target=target, args=(address, rank, results)) for rank, target in enumerate((meet, meet_wrongly))
     ]
     for side in sides:
         side.start()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import tiny_training as tiny
 import torch
-import torch.multiprocessing as mp
+from forked_workers import start_workers
 from torch import nn
 from torch.nn import functional
 
@@ -60,6 +60,25 @@ def recipe_of(config):
     return tiny.recipe_of(config, max_steps=STEPS)
 
 
+def one_optimizer_each(model, weight_decay):
+    return {
+        name: torch.optim.AdamW(
+            [parameter], betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay if parameter.ndim > 1 else 0.0
+        )
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def naive_loss_sum(config, model, batch, cursor):
+    key = (config.train.seed, cursor.epoch, cursor.step, batch.plan.index)
+    torch.manual_seed(random_seed(*key, "drop path"))
+    targets = soft_targets(batch.labels, num_classes=tiny.CLASSES, label_smoothing=0.1)
+    clips, targets = mix(normalise(batch.clips), targets, mixing=config.mixing, rng=random_generator(*key, "mixing"))
+    weight = None if config.train.class_weights is None else torch.tensor(config.train.class_weights)
+    return functional.cross_entropy(model(clips), targets, weight=weight, reduction="sum")
+
+
 def naive_weights(case):
     """The weights after some steps, as a script would take them that knows only torch and the recipe's draws."""
     config = config_of(case)
@@ -71,17 +90,8 @@ def naive_weights(case):
     tiny.hold_biases_before_batch_norm(model)
     for name in FROZEN_MODULES.get(case, ()):
         model.get_submodule(name).requires_grad_(False).eval()
-    decay, head, weights = config.optim.layer_decay, config.optim.head_lr_factor, config.train.class_weights
-    optimizers = {
-        name: torch.optim.AdamW(
-            [parameter],
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            weight_decay=config.optim.weight_decay if parameter.ndim > 1 else 0.0,
-        )
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    decay, head = config.optim.layer_decay, config.optim.head_lr_factor
+    optimizers = one_optimizer_each(model, config.optim.weight_decay)
     cursor = Cursor()
     batches = tiny.ListClips(recipe.plan)
     running = [module for module in model.modules() if isinstance(module, nn.BatchNorm3d) and module.training]
@@ -94,15 +104,7 @@ def naive_weights(case):
             model.zero_grad()
             clips_per_step = sum(len(batch.labels) for batch in micro_batches)
             for batch in micro_batches:
-                key = (config.train.seed, cursor.epoch, cursor.step, batch.plan.index)
-                torch.manual_seed(random_seed(*key, "drop path"))
-                targets = soft_targets(batch.labels, num_classes=tiny.CLASSES, label_smoothing=0.1)
-                clips, targets = mix(
-                    normalise(batch.clips), targets, mixing=config.mixing, rng=random_generator(*key, "mixing")
-                )
-                weight = None if weights is None else torch.tensor(weights)
-                loss_sum = functional.cross_entropy(model(clips), targets, weight=weight, reduction="sum")
-                (loss_sum / clips_per_step).backward()
+                (naive_loss_sum(config, model, batch, cursor) / clips_per_step).backward()
                 for norm, (mean, var) in zip(running, sums, strict=True):
                     mean.add_(norm.running_mean * len(batch.labels) / clips_per_step)
                     var.add_(norm.running_var * len(batch.labels) / clips_per_step)
@@ -194,7 +196,7 @@ def two_workers(tmp_path_factory):
     """All cases by two processes; what each saw, by case."""
     folder = tmp_path_factory.mktemp("workers")
     jobs = [(config_of(case), recipe_of(config_of(case))) for case in CASES]
-    mp.start_processes(tiny.train_jobs_as_worker, args=(2, str(folder), jobs), nprocs=2, start_method="spawn")
+    start_workers(tiny.train_jobs_as_worker, 2, str(folder), jobs, count=2)
     return {
         case: [torch.load(folder / f"case{number}-worker{rank}.pt") for rank in range(2)]
         for number, case in enumerate(CASES)

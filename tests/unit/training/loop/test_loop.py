@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_training as tiny
 import torch
-import torch.multiprocessing as mp
+from forked_workers import start_workers
 from torch.nn import functional
 
 from morphmlp.data.clips.augment import normalise
@@ -230,8 +230,7 @@ BROKEN = {"every video is good": set(), "videos are broken": {0, 7}}
 def two_workers(tmp_path_factory):
     """20 steps by two processes that share 3 micro-batches a step; what each of them saw, by case."""
     folder = tmp_path_factory.mktemp("workers")
-    arguments = (2, str(folder), tiny.recipe_of(epochs=10), list(BROKEN.values()))
-    mp.start_processes(tiny.train_as_worker, args=arguments, nprocs=2, start_method="spawn")
+    start_workers(tiny.train_as_worker, 2, str(folder), tiny.recipe_of(epochs=10), list(BROKEN.values()), count=2)
     return {
         case: [torch.load(folder / f"case{number}-worker{rank}.pt") for rank in range(2)]
         for number, case in enumerate(BROKEN)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked_workers import start_workers
 from torch.nn.parallel import DistributedDataParallel
 
 from morphmlp.config import load_config
@@ -152,7 +152,7 @@ def test_a_training_that_was_stopped_between_two_steps_ends_with_identical_weigh
 @pytest.mark.parametrize("workers", [2, 3])
 def test_several_workers_follow_the_loss_curve_of_one(folder, alone, workers):
     """With three, each has one micro-batch a step, and one of them may have lost all its images."""
-    mp.start_processes(train_as_worker, args=(workers, str(folder)), nprocs=workers, start_method="spawn")
+    start_workers(train_as_worker, workers, str(folder), count=workers)
     found = [torch.load(folder / f"{workers}-{rank}.pt") for rank in range(workers)]
     assert all(losses == found[0][0] for losses, _ in found)
     assert found[0][0] == pytest.approx(losses_of(alone[1]), rel=1e-3)

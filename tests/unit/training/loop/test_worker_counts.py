@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import tiny_training as tiny
 import torch
-import torch.multiprocessing as mp
+from forked_workers import start_workers
 
 STEPS = 50
 CONFIG = replace(tiny.CONFIG, train=replace(tiny.CONFIG.train, global_batch_size=8))
@@ -23,8 +23,6 @@ def alone():
 def test_the_loss_curve_does_not_depend_on_the_number_of_workers(workers, alone, tmp_path):
     assert RECIPE.plan.micro_batches_per_step == 4
     assert len(alone) == STEPS
-    mp.start_processes(
-        tiny.train_as_worker, args=(workers, str(tmp_path), RECIPE, [BROKEN]), nprocs=workers, start_method="spawn"
-    )
+    start_workers(tiny.train_as_worker, workers, str(tmp_path), RECIPE, [BROKEN], count=workers)
     for rank in range(workers):
         assert torch.load(tmp_path / f"case0-worker{rank}.pt")["losses"] == pytest.approx(alone, rel=1e-4)

@@ -3,7 +3,7 @@
 import pytest
 import tiny_training as tiny
 import torch
-import torch.multiprocessing as mp
+from forked_workers import start_workers
 
 from morphmlp.data.stream.plan import Cursor
 from morphmlp.training.replay.one_process import AllWorkersStepper
@@ -41,7 +41,7 @@ def two_workers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers")
     recipe = tiny.recipe_of(max_steps=4)
     broken = first_micro_batch(recipe)
-    mp.spawn(tiny.train_as_worker, args=(2, str(folder), recipe, [set(), broken]), nprocs=2)
+    start_workers(tiny.train_as_worker, 2, str(folder), recipe, [set(), broken], count=2)
     return [torch.load(folder / f"case{case}-worker0.pt", weights_only=False) for case in (0, 1)]
 
 

@@ -7,8 +7,8 @@ import pytest
 import tiny_training as tiny
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from driven_worker import STEPS_PER_EPOCH, Training
+from forked_workers import start_workers
 
 from morphmlp.data.stream.plan import Cursor
 from morphmlp.record import Metrics
@@ -291,8 +291,7 @@ def test_one_two_and_three_workers_validate_at_the_same_steps_and_end_alike(tmp_
     points = []
     for number, (workers, asked_at) in enumerate(STARTS):
         write_stop_request(folder.stop_request, STOP)
-        arguments = (workers, tmp_path, number, asked_at)
-        mp.start_processes(train_in_turn, args=arguments, nprocs=workers, start_method="spawn")
+        start_workers(train_in_turn, workers, tmp_path, number, asked_at, count=workers)
         points += json.loads((tmp_path / f"points{number}.json").read_text())
     validations = [(step, value) for key, step, value in points if key == Metrics.VAL_LOSS]
     assert [step for step, _ in validations] == [step for step, _ in alone.validations] == [3, 6, 8]
