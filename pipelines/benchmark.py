@@ -5,6 +5,7 @@
     python pipelines/benchmark.py ingest --images           images, against torchvision and timm
     python pipelines/benchmark.py ingest --scenes           images with label maps, against OpenCV
     python pipelines/benchmark.py ingest-ahead              what ingest takes from training while it is ahead of it
+    python pipelines/benchmark.py clip-parts                where the CPU time of a training clip goes
     python pipelines/benchmark.py image-storage             what reading one image out of a tar or Parquet costs
     python pipelines/benchmark.py segmentation-baselines    what segmentation scores by single pixels alone
     python pipelines/benchmark.py shared-decoding           what trials of a sweep save that share decoded clips
@@ -31,18 +32,15 @@ from pathlib import Path
 from typing import get_args
 
 import click
+from benchmark_ingest import INGEST_COMMANDS, VIDEOS
 from benchmark_start import start
 from benchmark_step import STEP_COMMANDS
 
 from morphmlp.cli import A_PATH, COUNT, SECONDS, SETTINGS, json_option, run, write_json
 from morphmlp.config.values import DecoderName
 
-VIDEOS = Path("build/benchmark-videos")
-"""Where the videos that measurements make for themselves are kept."""
 IMAGES = Path("build/benchmark-images/stored")
-"""The same for images, in the forms in which data sets are held."""
-PHOTOGRAPHS = Path("build/benchmark-images/photographs")
-LABELLED = Path("build/benchmark-images/labelled")
+"""Where images, in the forms in which data sets are held, are kept."""
 
 
 @click.group(context_settings=SETTINGS)
@@ -67,54 +65,6 @@ def decoders(*, videos: Path, limit: int, timeout_s: float, json: Path | None) -
     print(comparison_table(result))
     print(result.advice)
     write_json(json, result)
-
-
-@main.command()
-@click.option("--quick", is_flag=True, help="fewer rounds: coarser figures in a quarter of the time")
-@click.option("--images", is_flag=True, help="images instead, against torchvision's DataLoader and timm's loader")
-@click.option("--scenes", is_flag=True, help="images with label maps, against a DataLoader with OpenCV")
-@json_option
-def ingest(*, quick: bool, images: bool, scenes: bool, json: Path | None) -> None:
-    """Clips per second against decord and a DataLoader; the plan of 10 million videos."""
-    from morphmlp.benchmarks.ray_images import images_table, measure_images
-    from morphmlp.benchmarks.ray_ingest_figures import figures_table, measure_ingest
-    from morphmlp.benchmarks.ray_scenes import measure_scenes, scenes_table
-    from morphmlp.progress import TerminalProgress
-
-    if scenes:
-        with TerminalProgress() as progress:
-            cut = measure_scenes(LABELLED, quick=quick, progress=progress)
-        print(scenes_table(cut))
-        write_json(json, cut)
-        return
-    if images:
-        with TerminalProgress() as progress:
-            found = measure_images(PHOTOGRAPHS, quick=quick, progress=progress)
-        print(images_table(found))
-        write_json(json, found)
-        return
-    with TerminalProgress() as progress:
-        result = measure_ingest(VIDEOS, quick=quick, progress=progress)
-    print(figures_table(result))
-    write_json(json, result)
-
-
-@main.command()
-@click.option("--rounds", type=COUNT, default=7, help="rounds of each side")
-@json_option
-def ingest_ahead(*, rounds: int, json: Path | None) -> None:
-    """What ingest takes from training while it is ahead of it."""
-    from morphmlp.benchmarks.ray_ingest_ahead import measure_ingest_ahead
-    from morphmlp.progress import TerminalProgress
-
-    with TerminalProgress() as progress:
-        found = measure_ingest_ahead(rounds=rounds, progress=progress)
-    print(
-        f"next to ingest that is ahead, work of the training process takes {found.ratio:.2f} times as long as alone "
-        f"({found.work_s:.2f} s); {found.unpaced_ratio:.2f} times where Ray Data's scheduling loop keeps no pace; "
-        f"medians of {found.rounds} interleaved rounds"
-    )
-    write_json(json, found)
 
 
 @main.command()
@@ -303,7 +253,7 @@ def tables(*, runs: int, rounds: int, json: Path | None) -> None:
     write_json(json, found)
 
 
-for command in (start, *STEP_COMMANDS):
+for command in (*INGEST_COMMANDS, start, *STEP_COMMANDS):
     main.add_command(command)
 
 

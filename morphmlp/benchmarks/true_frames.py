@@ -16,8 +16,8 @@ import av
 import numpy as np
 
 from morphmlp.data.decoding.protocol import Frames
+from morphmlp.data.decoding.pyav.orientation import orientation_of
 from morphmlp.data.decoding.pyav.packets import open_video
-from morphmlp.data.decoding.pyav.stream_decoder import orientation_of
 from morphmlp.errors import DecodeError
 
 Truth = Literal["FFmpeg's command", "a plain decode"]

@@ -20,8 +20,9 @@ from av.video.stream import VideoStream
 from morphmlp.data.decoding.inspection import cut_short
 from morphmlp.data.decoding.protocol import Frames, VideoInfo
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder, reader_of
+from morphmlp.data.decoding.pyav.orientation import Orientation
 from morphmlp.data.decoding.pyav.packets import HELD_BYTES
-from morphmlp.data.decoding.pyav.stream_decoder import Orientation, StreamDecoder
+from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
 from morphmlp.errors import CopyError, DecodeError, ManifestError
 from morphmlp.files import atomic_file
 from morphmlp.preparation.likeness import Sample, least_psnr_db, require_same_times
@@ -215,7 +216,7 @@ class _Written:
             )
         if self._pictures is None or self._stream is None:
             self._pictures = Pictures(
-                frame, width=self._width, height=self._height, orientation=self._source.orientation
+                frame, width=self._width, height=self._height, orientation=self._source.converter.orientation
             )
             self._stream = self._begun(frame, self._pictures)
         try:
@@ -230,9 +231,9 @@ class _Written:
         self._container.mux(self._stream.encode(picture))
         place = len(self._indices) - 1
         if self._sample.needs(place):
-            rgb = self._source.stored_rgb(frame)
+            rgb = self._source.converter.rgb(frame)
             across, down = self._pictures.cut_size(rgb.shape[1], rgb.shape[0])
-            self._sample.take(place, self._source.orientation.shown(rgb[:down, :across]))
+            self._sample.take(place, self._source.converter.orientation.shown(rgb[:down, :across]))
 
     def finish(self) -> None:
         """Write what the encoder still holds."""

@@ -21,8 +21,8 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from morphmlp.data.decoding.protocol import Frames, VideoReader, beat
+from morphmlp.data.decoding.pyav.orientation import orientation_of
 from morphmlp.data.decoding.pyav.packets import MAX_PIXELS, open_video, packets_with_data
-from morphmlp.data.decoding.pyav.stream_decoder import orientation_of
 
 _STATES_LENGTH = {"mov", "matroska", "flv", "asf"}
 """Names of formats whose head has the length of all streams; of others FFmpeg estimates it from what is there."""

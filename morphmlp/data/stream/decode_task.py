@@ -98,7 +98,7 @@ class DecodeTask:
         torch.set_num_threads(1)  # one CPU is reserved for the task
         videos = table.drop_columns(["row", "label"]).to_pylist()
         groups = _groups(videos, self.policy)
-        clips, maps, results = _BytesColumn(len(videos)), _BytesColumn(len(videos)), []
+        clips, maps, results = BytesColumn(len(videos)), BytesColumn(len(videos)), []
         for group in groups:
             for result in self._timed(group):
                 clips.append(result.pop("clips"))
@@ -281,17 +281,19 @@ def _broken(path: str, reasons: list[tuple[str, Exception]]) -> dict[str, Any]:
     }
 
 
-class _BytesColumn:
+class BytesColumn:
     """One large_binary cell a video, its clips' or maps' bytes behind each other.
 
     Each clip is copied as soon as it's there, so that the next one takes the same memory, which is in the cache.
     """
 
     def __init__(self, videos: int) -> None:
+        """Make no room before the first one says how much is needed."""
         self._videos, self._ends = videos, [0]
         self._data = self._memory(0)
 
     def append(self, clips: npt.NDArray[np.uint8]) -> None:
+        """Copy a video's bytes."""
         start, end = self._ends[-1], self._ends[-1] + clips.nbytes
         if end > len(self._data):  # most often the first of clips of one size
             left = self._videos - len(self._ends) + 1
@@ -307,6 +309,7 @@ class _BytesColumn:
         return np.frombuffer(pa.allocate_buffer(size), dtype=np.uint8)
 
     def array(self) -> pa.Array:
+        """The cells, on the memory that they were copied into."""
         buffers = [None, pa.py_buffer(np.array(self._ends)), pa.py_buffer(self._data[: self._ends[-1]])]
         return pa.Array.from_buffers(pa.large_binary(), self._videos, buffers)
 

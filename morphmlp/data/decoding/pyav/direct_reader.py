@@ -109,7 +109,7 @@ class DirectReader:
 
     def _in_stretches(self, wanted: Sequence[int], box: Box | None) -> dict[int, _Picture] | None:
         """Wanted frames by display index, from the key packets before them; None where there is any sign of damage."""
-        found: dict[int, _Picture] = {}
+        pictures = self._stream.converter.pictures(box, count=len(wanted))
         failures = self._stream.failures
         for stretch in self._stretches(wanted):
             last = -1
@@ -121,8 +121,10 @@ class DirectReader:
                         return None
                     last = rank
                     if place in stretch.wanted:
-                        self._convert(frame, stretch.wanted[place], box, found)
-        return None if self._stream.failures > failures else found
+                        pictures.add(stretch.wanted[place], frame)
+        if self._stream.failures > failures:
+            return None
+        return {index: (picture, False) for index, picture in pictures.all().items()}
 
     def _stretches(self, wanted: Sequence[int]) -> list[_Stretch]:
         """Which packets to decode: the gap between two stretches holds whole groups that nobody asks for."""
@@ -139,22 +141,16 @@ class DirectReader:
 
     def _in_whole(self, wanted: Collection[int], box: Box | None = None) -> dict[int, _Picture]:
         """Wanted frames by display index, out of a decode from the file's start to its end."""
-        found: dict[int, _Picture] = {}
+        pictures = self._stream.converter.pictures(box, count=len(wanted))
         condition: dict[int, bool] = {}
         for index, frame in self.in_order():
             condition[index] = frame.is_corrupt
             if index in wanted:
-                self._convert(frame, index, box, found)
+                pictures.add(index, frame)
         came = list(condition)
         if len(came) == len(self._shown) and not any(condition.values()) and came != sorted(came):
             # A healthy file whose decoder shows another order than its times: the decoder is right.
             self._shown = [self._shown[index] for index in came]
             self._index = {place: index for index, place in enumerate(self._shown)}
             return self._in_whole(wanted, box)
-        return found
-
-    def _convert(self, frame: VideoFrame, index: int, box: Box | None, found: dict[int, _Picture]) -> None:
-        """Keep a frame as it is shown."""
-        picture = self._stream.rgb(frame, box)
-        if picture is not None:
-            found[index] = picture, frame.is_corrupt
+        return {index: (picture, condition[index]) for index, picture in pictures.all().items()}

@@ -7,6 +7,7 @@ make one frame that is coded in fields; size and order of frames. Bits, and no c
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 _PICTURE_TYPES = "IPBS"
 _LEAST_CODED_BYTES = 8
@@ -48,8 +49,11 @@ _CHROMA_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135
 _OWN_ASPECT = 255
 _LONGEST_HEADER = 32
 """Bytes of a slice that hold what is read of its header."""
+_HEADERS_KEPT = 64
+"""Headers whose meaning is remembered: files that one encoder wrote alike have the same."""
 
 
+@lru_cache(_HEADERS_KEPT)
 def holds_frame_reader(headers: bytes) -> Callable[[bytes], bool] | None:
     """A function that says whether a packet holds a whole frame in one piece; None where all do.
 
@@ -69,6 +73,7 @@ def holds_frame_reader(headers: bytes) -> Callable[[bytes], bool] | None:
     return lambda packet: _holds_frame(packet, length_bytes=length_bytes, number_bits=max(number_bits))
 
 
+@lru_cache(_HEADERS_KEPT)
 def declared_frames(headers: bytes) -> "DeclaredFrames | None":
     """What H.264's headers say of all frames; None where they don't say it, or not of all alike.
 

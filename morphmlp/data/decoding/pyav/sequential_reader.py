@@ -81,8 +81,10 @@ class SequentialReader:
             if wanted[0] < self._place:
                 self._rewind()
             frames = (pair for pair in islice(self._onwards(), wanted[-1] + 1 - self._place) if pair[0] in wanted)
-        pictures = ((index, self._stream.rgb(frame, box)) for index, frame in frames)
-        return {index: picture for index, picture in pictures if picture is not None}
+        pictures = self._stream.converter.pictures(box, count=len(wanted))
+        for index, frame in frames:
+            pictures.add(index, frame)
+        return pictures.all()
 
     def _onwards(self) -> Generator[tuple[int, VideoFrame], None, None]:
         for frame in self._decoding:

@@ -8,7 +8,7 @@ import pytest
 from coded_videos import NUM_FRAMES, copy_stream
 
 from morphmlp.data.decoding.backends import DECODER_NAMES, decoder_by_name, decoder_fault
-from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
+from morphmlp.data.decoding.pyav.pictures import Pictures
 from morphmlp.errors import DecodeError
 
 USABLE = [
@@ -158,13 +158,13 @@ def test_a_damaged_hevc_file_is_counted(coded, true_frames, damage, tmp_path):
 def conversions(monkeypatch):
     """Places of the frames that are converted to RGB."""
     converted = []
-    convert = StreamDecoder.rgb
+    add = Pictures.add
 
-    def counted(self, frame, box=None):
+    def counted(self, number, frame):
         converted.append(frame.pts)
-        return convert(self, frame, box)
+        add(self, number, frame)
 
-    monkeypatch.setattr(StreamDecoder, "rgb", counted)
+    monkeypatch.setattr(Pictures, "add", counted)
     return converted
 
 

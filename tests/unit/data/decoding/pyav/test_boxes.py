@@ -5,14 +5,16 @@ from dataclasses import dataclass
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import Colorspace
 from coded_videos import CODINGS, Coding, moving_pictures, write_video
 from golden_files import CELLS
 
 from morphmlp.data.decoding.backends import decoder_by_name, decoder_fault
 from morphmlp.data.decoding.protocol import Box, cut, enclosing
-from morphmlp.data.decoding.pyav import stream_decoder
+from morphmlp.data.decoding.pyav import pictures
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
-from morphmlp.data.decoding.pyav.stream_decoder import Orientation, widened
+from morphmlp.data.decoding.pyav.orientation import Orientation
+from morphmlp.data.decoding.pyav.pictures import Converter, widened
 
 X264 = {"preset": "veryfast", "x264-params": "threads=1:keyint=12"}
 TURNED = [cell.name for cell in CELLS.values() if cell.group == "orientation" and cell.container == "mp4"]
@@ -81,20 +83,18 @@ def is_the_same(reader, indices):
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_box_cuts_the_same_pixels_out_of_every_form(form, tmp_path, monkeypatch):
-    pictures = [np.resize(picture, (*form.size, 3)) for picture in moving_pictures()[:16]]
+    sources = [np.resize(picture, (*form.size, 3)) for picture in moving_pictures()[:16]]
     rate = 25 if form.codec == "dvvideo" else 30
     path = write_video(
         tmp_path / form.name,
         Coding(file="", codec=form.codec, options=dict(form.options)),
         fps=rate,
-        pictures=pictures,
+        pictures=sources,
         pixel_format=form.pixels,
     )
     converted = []
-    can_be_cut = stream_decoder.can_be_cut
-    monkeypatch.setattr(
-        stream_decoder, "can_be_cut", lambda frame: (converted.append(can_be_cut(frame)), converted[-1])[1]
-    )
+    can_be_cut = pictures.can_be_cut
+    monkeypatch.setattr(pictures, "can_be_cut", lambda frame: (converted.append(can_be_cut(frame)), converted[-1])[1])
     assert is_the_same(PyAVDecoder().open(str(path)), [0, 3, 11, 3])
     assert set(converted) == {form.cut_first}
 
@@ -129,6 +129,34 @@ def test_frames_of_another_size_than_the_first_are_scaled_before_they_are_cut(tm
     (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
     reader = PyAVDecoder().open(str(tmp_path / "both.ts"))
     assert is_the_same(reader, [0, reader.info.num_frames - 1])
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
+def test_any_number_of_frames_is_cut_at_one_go(count, coded):
+    reader = PyAVDecoder().open(str(coded("short groups")))
+    box, indices = Box(top=3, left=7, height=31, width=42), list(range(count))[::-1]
+    part = reader.read(indices, box).frames
+    assert (part == cut(reader.read(indices).frames, box)).all()
+    assert len(part) == count
+
+
+def test_frames_whose_colours_are_coded_in_other_ways_are_converted_by_their_own():
+    rng = np.random.default_rng(0)
+    ranges, spaces = [1, 1, 2, 1, 2, 2], [Colorspace.ITU709, Colorspace.ITU709, Colorspace.ITU601] * 2
+    frames = []
+    for color_range, colorspace in zip(ranges, spaces, strict=True):
+        frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (96, 64), dtype=np.uint8), format="yuv420p")
+        frame.color_range, frame.colorspace = color_range, colorspace
+        frames.append(frame)
+    converter, box = Converter(width=64, height=64, orientation=Orientation()), Box(top=5, left=9, height=30, width=20)
+    found = []
+    for one_box in (box, None):
+        pictures = converter.pictures(one_box, count=len(frames))
+        for number, frame in enumerate(frames):
+            pictures.add(number, frame)
+        found.append(np.stack([picture for _, picture in sorted(pictures.all().items())]))
+    assert (found[0] == cut(found[1], box)).all()
+    assert len({picture.tobytes() for picture in found[0]}) == len(frames)
 
 
 def test_a_box_of_a_damaged_file_is_one_of_what_stands_in(damaged):

@@ -19,7 +19,8 @@ from golden_files import ffmpeg_file, ffmpeg_frames
 
 from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
 from morphmlp.data.decoding.pyav.display_order import frame_times
-from morphmlp.data.decoding.pyav.stream_decoder import Orientation, StreamDecoder
+from morphmlp.data.decoding.pyav.orientation import Orientation
+from morphmlp.data.decoding.pyav.stream_decoder import StreamDecoder
 
 X264 = ["-c:v", "libx264", "-preset", "veryfast", "-g", "12", "-bf", "3", "-x264-params", "threads=1:b-adapt=0"]
 XVID = ["-c:v", "libxvid", "-g", "48", "-bf", "2", "-q:v", "4"]

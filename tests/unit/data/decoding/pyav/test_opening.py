@@ -30,7 +30,15 @@ def facts(path):
     """All that follows from opening a file."""
     reader = PyAVDecoder().open(str(path))
     held = reader._stream.packets
-    return reader.info, reader._stream.order, reader._stream.orientation, held.pts, held.dts, held.keys, held.is_shown
+    return (
+        reader.info,
+        reader._stream.order,
+        reader._stream.converter.orientation,
+        held.pts,
+        held.dts,
+        held.keys,
+        held.is_shown,
+    )
 
 
 def is_opened_twice(path, monkeypatch):
