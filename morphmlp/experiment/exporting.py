@@ -29,16 +29,19 @@ from morphmlp.experiment.tested_weights import (
 )
 from morphmlp.export.facts import (
     INPUTS,
+    LEAST_SIDE,
     ExportedFacts,
     WeightsSource,
     input_shape,
     preprocessing,
+    sizes_fault,
 )
 from morphmlp.export.forms import FILES, FORMS, FormName, form_text, require_extra
 from morphmlp.export.pages import card, measured_scores, use_script
 from morphmlp.export.parity import Parity, compare, seeded_inputs, seeded_pixels
 from morphmlp.export.pyfunc import write_pyfunc
 from morphmlp.files import UNFINISHED
+from morphmlp.models.any_size_form import SIZE_MULTIPLE
 from morphmlp.models.network import Network
 from morphmlp.models.planned_cost import experiment_cost
 from morphmlp.models.presets import Preset
@@ -117,6 +120,7 @@ def export(arguments: ExportArguments) -> ExportResult:
         raise ConfigError(
             ["--to pyfunc: takes networks that classify, this one segments; use onnx, torch-export or safetensors"]
         )
+    _require_size(config, arguments.form)
     names = _class_names(config, source, arguments.classes)
     lines = list[str]()
     found = find_weights(source, config, lines.append)
@@ -141,6 +145,23 @@ def export(arguments: ExportArguments) -> ExportResult:
         parity=parity.as_json(),
         notes=(*lines, *(notes if found.file.container != "checkpoint" else ())),
     )
+
+
+def _require_size(config: ExperimentConfig, form: FormName) -> None:
+    """Refuse a graph for whole images where it can't take them.
+
+    Raises:
+        ConfigError: It says which windows it could take.
+    """
+    if config.segmentation is None or form == "safetensors" or config.segmentation.test.stride is not None:
+        return
+    if (fault := sizes_fault(config)) is not None:
+        raise ConfigError(
+            [
+                f"--to {form}: a graph for whole images can't be made: {fault}; with --segmentation.test.mode slide "
+                f"--segmentation.test.stride PIXELS it is made for windows of clip.crop_size {config.clip.crop_size}"
+            ]
+        )
 
 
 def _class_names(config: ExperimentConfig, source: Source, classes: Path | None) -> tuple[str, ...]:
@@ -184,7 +205,7 @@ def _facts(
         task=config.task,
         dataset=config.dataset,
         input_name=INPUTS[config.model.temporal == "none" or config.segmentation is not None],
-        input_shape=input_shape(config),
+        input_shape=input_shape(config, any_size=_any_size(config)),
         preprocessing=preprocessing(config),
         views=config.test_in_words,
         class_names=names,
@@ -206,7 +227,7 @@ def _write_graph(
     folder: Path, config: ExperimentConfig, weights: Mapping[str, Tensor], facts: ExportedFacts, *, form: FormName
 ) -> Parity:
     """The model's file, the seeded example with the network's own logits, and how far the two are apart."""
-    task, crop = task_of(config), config.test_clip.crop_size
+    task = task_of(config)
     network = task.network()
     network.load_state_dict(weights)
     network.eval()
@@ -216,10 +237,23 @@ def _write_graph(
         (folder / "experiment.yaml").write_text(config_to_yaml(without_places(config)), encoding="utf-8")
         if config.segmentation is None:
             (folder / "config.json").write_text(_hub_config(facts), encoding="utf-8")
-    size = (config.clip.num_frames, crop, crop)
-    inputs = seeded_inputs(network, size=size)
-    _write_example(folder / "example.npz", network, inputs, size=size)
+    sizes = _compared_sizes(config)
+    inputs = seeded_inputs(network, sizes=sizes)
+    _write_example(folder / "example.npz", network, inputs, size=sizes[0])
     return compare(network, chosen.load(path, task.network()), inputs)
+
+
+def _any_size(config: ExperimentConfig) -> bool:
+    return config.segmentation is not None and sizes_fault(config) is None
+
+
+def _compared_sizes(config: ExperimentConfig) -> list[tuple[int, int, int]]:
+    """Frames, rows and columns of what the exported model is tried on; of images of any size two sizes."""
+    frames, side = config.clip.num_frames, config.test_clip.crop_size
+    if not _any_size(config):
+        return [(frames, side, side)]
+    side = max(-(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE, LEAST_SIDE)
+    return [(frames, side, side), (frames, side + SIZE_MULTIPLE, 2 * side)]
 
 
 def _hub_config(facts: ExportedFacts) -> str:

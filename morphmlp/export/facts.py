@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.environment import package_version
+from morphmlp.models.any_size_form import SIZE_MULTIPLE
 
 FORMAT = "morphmlp-export-1"
 """Value of `format` in the text."""
@@ -22,6 +23,10 @@ EXTRA_FILE = "morphmlp.json"
 INPUTS = {False: "clips", True: "images"}
 """Name of the input, by whether the network takes images."""
 OUTPUT = "logits"
+ROWS, COLUMNS = "rows", "columns"
+"""Names of sides that may be of any size."""
+LEAST_SIDE = 2 * SIZE_MULTIPLE
+"""Pixels: graphs take a side of one for a special case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +75,28 @@ class ExportedFacts:
         return json.dumps(values, indent=2, ensure_ascii=False)
 
 
-def input_shape(config: ExperimentConfig) -> tuple[int | str, ...]:
-    """The shape of what the network takes, as exported: any batch of views of the test's size."""
+def input_shape(config: ExperimentConfig, *, any_size: bool) -> tuple[int | str, ...]:
+    """The shape of what the network takes, as exported: any batch of views of the test's size.
+
+    With `any_size` images of any rows and columns that are multiples of `SIZE_MULTIPLE`, from `LEAST_SIDE` on.
+    """
+    if any_size:
+        return "batch", 3, ROWS, COLUMNS
     frames = () if config.model.temporal == "none" else (config.clip.num_frames,)
     return "batch", 3, *frames, config.test_clip.crop_size, config.test_clip.crop_size
+
+
+def sizes_fault(config: ExperimentConfig) -> str | None:
+    """Why a network that segments can't be exported for the sizes that its test needs; None where it can."""
+    assert config.segmentation is not None
+    test = config.segmentation.test
+    window = test.size_divisor if test.stride is None else config.clip.crop_size
+    field = "segmentation.test.size_divisor" if test.stride is None else "clip.crop_size"
+    if window is None or window % SIZE_MULTIPLE or (test.size_divisor or 1) % SIZE_MULTIPLE:
+        return f"{field} is {window}; one graph takes multiples of {SIZE_MULTIPLE} alone"
+    if config.segmentation.backbone == "morphmlp" and config.model.chunk_shape == "padded_side":
+        return "model.chunk_shape is padded_side, which pads a map by whether its tokens fit"
+    return None
 
 
 def preprocessing(config: ExperimentConfig) -> dict[str, JsonValue]:
@@ -90,7 +113,15 @@ def preprocessing(config: ExperimentConfig) -> dict[str, JsonValue]:
         "pixel_std": list(clip.pixel_std),
     }
     if (segmentation := config.segmentation) is not None:
+        test = segmentation.test
         edges: dict[str, JsonValue] = {"short_edge": clip.short_edge, "long_edge": segmentation.long_edge}
-        return found | edges | {"crop_size": clip.crop_size, "crop": "windows over the whole image"}
+        views: dict[str, JsonValue] = {
+            "size_divisor": test.size_divisor,
+            "stride": test.stride,
+            "scales": list(test.scales),
+            "flip": test.flip,
+        }
+        crop = "the whole image" if test.stride is None else "windows over the whole image"
+        return found | edges | views | {"crop_size": clip.crop_size, "crop": crop}
     crop = config.test.single_crop if config.test.num_crops == 1 else "left, centre and right along the long side"
     return found | {"short_edge": clip.short_edge, "crop_size": clip.crop_size, "crop": crop}

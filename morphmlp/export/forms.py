@@ -6,6 +6,7 @@ What is written is bytes that were made in memory, so that a full disk is what t
 import io
 import json
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from morphmlp.errors import ConfigError
-from morphmlp.export.facts import EXTRA_FILE, METADATA_KEY, OUTPUT, ExportedFacts
+from morphmlp.export.facts import COLUMNS, EXTRA_FILE, LEAST_SIDE, METADATA_KEY, OUTPUT, ROWS, ExportedFacts
+from morphmlp.models.any_size_form import SIZE_MULTIPLE, as_any_size
 from morphmlp.models.network import Network
 from morphmlp.training.weights.file import METADATA_KEY as WEIGHTS_KEY
 
@@ -68,10 +70,17 @@ def form_text(facts: ExportedFacts, form: FormName) -> str:
 
 
 def exported_program(network: Network, facts: ExportedFacts) -> ExportedProgram:
-    """The network as torch.export records it, for any batch."""
-    example = torch.zeros([side if isinstance(side, int) else 2 for side in facts.input_shape])
+    """The network as torch.export records it, for any batch, and for any size where the facts say so."""
+    sides = {"batch": 2, ROWS: 3 * SIZE_MULTIPLE, COLUMNS: 5 * SIZE_MULTIPLE}
+    example = torch.zeros([side if isinstance(side, int) else sides[side] for side in facts.input_shape])
+    dims: dict[int, Dim] = {0: Dim("batch", min=1)}
+    if ROWS in facts.input_shape:
+        dims |= {
+            axis: SIZE_MULTIPLE * Dim(name, min=LEAST_SIDE // SIZE_MULTIPLE) for axis, name in ((2, ROWS), (3, COLUMNS))
+        }
+        network = as_any_size(deepcopy(network))
     with torch.no_grad():
-        program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim("batch", min=1)},), strict=False)
+        program = torch.export.export(network, (example,), dynamic_shapes=(dims,), strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # lines of code with this machine's folders
     return program
@@ -109,6 +118,9 @@ def _write_onnx(network: Network, facts: ExportedFacts, path: Path) -> None:
     model = program.model_proto
     for end in (model.graph.input[0], model.graph.output[0]):
         end.type.tensor_type.shape.dim[0].dim_param = str(facts.input_shape[0])
+    for axis, side in enumerate(facts.input_shape[1:], start=1):
+        if isinstance(side, str):
+            model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = side
     for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
         del node.metadata_props[:]  # what the exporter knew of each: names and folders of code
     model.producer_name = "morphmlp"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from morphmlp.export.facts import EXTRA_FILE, METADATA_KEY, ExportedFacts
+from morphmlp.export.facts import EXTRA_FILE, LEAST_SIDE, METADATA_KEY, ROWS, ExportedFacts
 from morphmlp.export.forms import FILES, OPSET, FormName
 from morphmlp.export.parity import Parity
+from morphmlp.models.any_size_form import SIZE_MULTIPLE
 from morphmlp.tasks.scores import further_scores_of, scores_of
 
 _NEEDS = {
@@ -61,6 +62,9 @@ def card(facts: ExportedFacts, parity: Parity, scores: Sequence[MeasuredScore], 
             file=FILES[form],
             opset=OPSET if form == "onnx" else None,
             pipeline_tag=_PIPELINE_TAGS[kind],
+            any_size=ROWS in facts.input_shape,
+            size_multiple=SIZE_MULTIPLE,
+            least_side=LEAST_SIDE,
         )
     )
 
@@ -69,16 +73,17 @@ def use_script(facts: ExportedFacts, *, form: FormName) -> str:
     """A short script that runs the model."""
     if form == "pyfunc":
         return _environment().get_template("use_pyfunc.py.jinja").render(file=FILES[form])
+    segments = facts.task == "segmentation"
     return (
         _environment()
-        .get_template("use_graph.py.jinja")
+        .get_template("use_scenes.py.jinja" if segments else "use_graph.py.jinja")
         .render(
             form=form,
             file=FILES[form],
             what=f"Classes of {facts.input_name}",
             needs=_NEEDS[form],
             axes="[images, rows, columns, 3]" if facts.input_name == "images" else "[clips, frames, rows, columns, 3]",
-            segments=facts.task == "segmentation",
+            fixed=form != "safetensors" and ROWS not in facts.input_shape,
             key=METADATA_KEY,
             extra_file=EXTRA_FILE,
         )

@@ -1,5 +1,6 @@
 """Proof that an exported model gives what the network gives, on inputs that anybody can draw again."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -58,12 +59,14 @@ def seeded_pixels(count: int, *, size: tuple[int, ...]) -> npt.NDArray[np.uint8]
     return np.random.default_rng(SEED).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
-def seeded_inputs(network: Network, *, size: tuple[int, ...]) -> dict[str, Tensor]:
-    """What the network and the exported model are given; `size` are frames, rows and columns."""
+def seeded_inputs(network: Network, *, sizes: Sequence[tuple[int, int, int]]) -> dict[str, Tensor]:
+    """What both are given: of the first size (frames, rows, columns) one and three, of the others one."""
+    wanted = {f"batch {count}": (count, sizes[0]) for count in BATCH_SIZES}
+    wanted |= {f"batch 1, {size[1]}x{size[2]}": (1, size) for size in sizes[1:]}
     device = torch.device("cpu")
     return {
-        f"batch {count}": network_input(torch.from_numpy(seeded_pixels(count, size=size)), network, device)
-        for count in BATCH_SIZES
+        name: network_input(torch.from_numpy(seeded_pixels(count, size=size)), network, device)
+        for name, (count, size) in wanted.items()
     }
 
 

@@ -20,6 +20,7 @@ from morphmlp import HubMorphMLP
 from morphmlp.config import load_config
 from morphmlp.data.synthetic.kinetics_layout import write_video
 from morphmlp.tasks.factory import task_of
+from morphmlp.tasks.segmentation.prediction import predict_labels
 from morphmlp.tasks.task import network_input
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +118,8 @@ def test_an_exported_model_gives_the_networks_logits_by_its_own_script(
     names = {FILES[form], "README.md", "model.json", "use_model.py", "example.npz"} | own
     assert {path.name for path in out.iterdir()} == names
     facts = json.loads((out / "model.json").read_text())
-    assert set(facts["parity"]["differences"]) == {"batch 1", "batch 3"}
+    sizes = {"batch 1, 96x128"} if kind == "segmentation" else set()
+    assert set(facts["parity"]["differences"]) == {"batch 1", "batch 3"} | sizes
     assert max(facts["parity"]["differences"].values()) <= 1e-4 < facts["parity"]["largest_logit"]
     assert json.loads((tmp_path / "result.json").read_text())["parity"] == facts["parity"]
     assert facts["class_names"] == ["walk", "run", "jump a rope", "„sitting“"]
@@ -126,7 +128,8 @@ def test_an_exported_model_gives_the_networks_logits_by_its_own_script(
         36,
         "rgb",
     )
-    assert facts["input_shape"] == ["batch", 3, *([4] if kind == "video" else []), 32, 32]
+    sides = ["rows", "columns"] if kind == "segmentation" else [32, 32]
+    assert facts["input_shape"] == ["batch", 3, *([4] if kind == "video" else []), *sides]
     assert facts["source"]["which"] == "weights weights.pth"
     said = metadata_of(out / FILES[form])
     assert said == {name: value for name, value in facts.items() if name not in {"parity", "measured"}}
@@ -142,12 +145,109 @@ def test_an_exported_model_gives_the_networks_logits_by_its_own_script(
     *answers, last = said.splitlines()
     assert len(answers) == 1
     assert float(last.removeprefix("greatest difference from the network: ")) <= 1e-4
+    if kind == "segmentation":
+        return
     # The script's own pixels: those of three clips, of which the first is the example.
     example = np.load(out / "example.npz")["pixels"]
     np.save(tmp_path / "three.npy", np.concatenate([example, example[:, ::-1], example]))
     if form != "safetensors":
         three = without_this_package(out / "use_model.py", "three.npy", folder=tmp_path).stdout.splitlines()
         assert [line[1:] for line in three[::2]] == [answers[0][1:]] * 2
+
+
+SLIDE = {"mode": "slide", "stride": 48}
+VIEWS = {
+    "whole": {},
+    "windows": SLIDE,
+    "scales, mirrored": {"scales": [0.5, 1.0, 1.7], "flip": True},
+    "windows of scales": {**SLIDE, "scales": [1.0, 1.5], "flip": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "views"),
+    [
+        *(("safetensors", views) for views in VIEWS),
+        pytest.param("onnx", "windows of scales", marks=pytest.mark.slow),
+        pytest.param("onnx", "whole", marks=pytest.mark.long),
+    ],
+)
+def test_an_exported_models_script_makes_the_label_maps_of_the_test(form, views, segmented, tmp_path, monkeypatch):
+    config, network, out = segmented(form, **VIEWS[views])
+    for number, size in enumerate([(70, 101), (133, 64)]):  # made smaller and larger, lying and upright
+        image = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        image[: size[0] // 2] //= 4
+        np.save(tmp_path / "image.npy", image)
+        if form == "safetensors":  # whose script needs this package
+            monkeypatch.setattr(sys, "argv", ["use_model.py", str(tmp_path / "image.npy"), str(tmp_path / "found.npy")])
+            runpy.run_path(str(out / "use_model.py"))
+        else:
+            used = without_this_package(out / "use_model.py", "image.npy", "found.npy", folder=tmp_path)
+            assert used.returncode == 0, used.stderr
+        cpu = torch.device("cpu")
+        right = predict_labels(network, image, config=config.segmentation, clip=config.clip, device=cpu)
+        assert len(np.unique(right.labels)) > 1
+        np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), right.labels)
+
+
+@pytest.fixture
+def segmented(weights, command, tmp_path):
+    """Exports a network for scenes with such views in its test: the experiment, the network, the folder."""
+
+    def export(form, *, clip=(), model=(), **test):
+        named = weights("segmentation")
+        content = yaml.safe_load((tmp_path / "experiment.yaml").read_text())
+        content["segmentation"] |= {"test": test, "long_edge": 160}
+        content["clip"] |= {"crop_size": 64, "short_edge": 80} | dict(clip)
+        content["model"] |= {"chunk_crop_size": 32} | dict(model)
+        (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(content))
+        done = command(*named, "--to", form, "--output", "out")
+        if done.returncode:
+            return done
+        config = load_config(tmp_path / "experiment.yaml")
+        network = task_of(config).network().eval()
+        network.load_state_dict(torch.load(tmp_path / "weights.pth"))
+        return config, network, tmp_path / "out"
+
+    return export
+
+
+@pytest.mark.long
+def test_windows_of_one_size_are_exported_where_no_other_can_be(segmented, tmp_path):
+    config, network, out = segmented(
+        "onnx", clip={"crop_size": 48, "short_edge": 50}, mode="slide", stride=30, size_divisor=None
+    )
+    assert json.loads((out / "model.json").read_text())["input_shape"] == ["batch", 3, 48, 48]
+    image = np.random.default_rng(0).integers(0, 256, (61, 83, 3), dtype=np.uint8)
+    np.save(tmp_path / "image.npy", image)
+    used = without_this_package(out / "use_model.py", "image.npy", "found.npy", folder=tmp_path)
+    assert used.returncode == 0, used.stderr
+    cpu = torch.device("cpu")
+    right = predict_labels(network, image, config=config.segmentation, clip=config.clip, device=cpu).labels
+    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), right)
+    np.save(tmp_path / "image.npy", np.zeros((30, 400, 3), np.uint8))
+    small = without_this_package(out / "use_model.py", "image.npy", folder=tmp_path)
+    assert (small.returncode, small.stderr) == (1, "12x160 pixels are less than the 48 of a window\n")
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"size_divisor": None}, "segmentation.test.size_divisor is None; one graph takes multiples of 32 alone"),
+        ({"size_divisor": 48}, "segmentation.test.size_divisor is 48; one graph takes multiples of 32 alone"),
+        (
+            {"model": {"chunk_shape": "padded_side", "chunk_crop_size": None}},
+            "model.chunk_shape is padded_side, which pads",
+        ),
+    ],
+)
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_sizes_that_no_graph_takes_are_refused_in_one_line(form, changed, fault, segmented):
+    done = segmented(form, **changed)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: --to {form}: a graph for whole images can't be made: {fault}")
+    assert "--segmentation.test.mode slide" in line
 
 
 def test_safetensors_say_the_network_to_other_commands_too(weights, command, tmp_path):

@@ -112,7 +112,7 @@ class SemanticFpn(nn.Module):
             for unit in cast(nn.ModuleList, units):
                 x = unit(x)
                 if number:
-                    x = functional.interpolate(x, scale_factor=2.0, mode="bilinear")
+                    x = functional.interpolate(x, size=[2 * side for side in x.shape[-2:]], mode="bilinear")
             total = x if total is None else total + resized(x, total)
         return (self.classifier(total),)
 
@@ -157,7 +157,7 @@ class UperNet(nn.Module):
         """Logits at stride 4; in training those of the auxiliary head, at stride 16, follow where there is one."""
         last = maps[-1]
         scales = [
-            resized(unit(functional.adaptive_avg_pool2d(last, side)), last)
+            functional.interpolate(unit(self.pooled_to(last, side)), size=last.shape[-2:], mode="bilinear")
             for side, unit in zip(POOLED_SIDES, self.pooled, strict=True)
         ]
         top = self.bottleneck(torch.cat([last, *scales], dim=1))
@@ -167,6 +167,10 @@ class UperNet(nn.Module):
         fused = self.fusion(torch.cat([resized(one, outputs[0]) for one in outputs], dim=1))
         logits = self.classifier(fused)
         return (logits, self.auxiliary(maps[2])) if self.auxiliary is not None and self.training else (logits,)
+
+    def pooled_to(self, x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c s s"]:
+        """Means over parts of a map, `side` x `side` of them."""
+        return functional.adaptive_avg_pool2d(x, side)
 
     def reset_parameters(self) -> None:
         """Units and classifiers as they are drawn everywhere."""
