@@ -31,7 +31,7 @@ from morphmlp.benchmarks.step_loop import (
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.config import ExperimentConfig
 from morphmlp.training.loop.loop import StepSummary
-from morphmlp.training.record.report import Reporter
+from morphmlp.training.record.reporter import Reporter
 
 RUN, PLAIN, SCRIPT = "run", "plain", "script"
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 # Read by Ray when it is imported; what the user has set stays.
 # Reports of training workers are collected at this interval, seconds.
@@ -51,11 +51,11 @@ from morphmlp.cluster.ray_session import (
 )
 from morphmlp.cluster.token import have_token, keep_token_private
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
-from morphmlp.data.stream.clip_cache import ClipCache
-from morphmlp.data.stream.decode_task import DecodePolicy, decode_limits
-from morphmlp.data.stream.ray_dataset import IngestShare, keep_statistics_here
 from morphmlp.errors import ClusterError
 from morphmlp.stop_signals import handlers_kept, undisturbed
+
+if TYPE_CHECKING:
+    from morphmlp.data.stream.ray_dataset import IngestShare
 
 _BYTES_PER_MB = 2**20
 _BYTES_PER_GB = 2**30
@@ -96,8 +96,12 @@ class Placement:
         away = any(f"!{node.labels.get(name)}" == value for name, value in self.worker_labels.items())
         return 0 if away else min(self.num_workers, _workers_on(node, self.cpus_per_worker, self.device))
 
-    def ingest_share(self, ingest: IngestConfig, *, pipelines: int) -> IngestShare:
+    def ingest_share(self, ingest: IngestConfig, *, pipelines: int) -> "IngestShare":
         """What each of `pipelines` pipelines that decode at the same time may use."""
+        from morphmlp.data.stream.clip_cache import ClipCache  # noqa: PLC0415 (torch and Ray Data, seconds)
+        from morphmlp.data.stream.decode_task import DecodePolicy, decode_limits  # noqa: PLC0415
+        from morphmlp.data.stream.ray_dataset import IngestShare  # noqa: PLC0415
+
         return IngestShare(
             policy=DecodePolicy(
                 decoder=ingest.decoder,
@@ -272,7 +276,6 @@ def _joined(address: str) -> Iterator[None]:
     try:
         with ray_faults_reported(), without_ray_messages():
             require_closed(ray.get_runtime_context().gcs_address, (node.address for node in cluster_nodes()))
-            keep_statistics_here()
             yield
     finally:
         if ray.is_initialized():

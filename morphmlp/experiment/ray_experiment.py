@@ -51,8 +51,8 @@ from morphmlp.training.record.report import read_points
 from morphmlp.training.record.run_events import read_events
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 from morphmlp.training.weights.start import with_checked_weights
+from morphmlp.training.workers.ray_job import TrainJob
 from morphmlp.training.workers.ray_trainer import train
-from morphmlp.training.workers.ray_worker import TrainJob
 
 CURVES = (
     Metrics.TRAIN_LOSS,

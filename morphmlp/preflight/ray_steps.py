@@ -24,8 +24,8 @@ from morphmlp.training.checkpoint.saving import run_store
 from morphmlp.training.record.accounting import read_windows
 from morphmlp.training.record.report import read_points
 from morphmlp.training.record.run_folder import RunFolder
+from morphmlp.training.workers.ray_job import TrainJob
 from morphmlp.training.workers.ray_trainer import train
-from morphmlp.training.workers.ray_worker import TrainJob
 
 STEPS = 3
 _WAIT_S = 120.0

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -20,9 +20,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # mlflow warns of type hints of its own
     from mlflow.pyfunc import load_model, save_model
     from mlflow.pyfunc.model import PythonModel, PythonModelContext
-
-# It would have a signature of its own there; the hints are left out on purpose, see `PathModel.predict`.
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method", category=UserWarning)
 
 _NEEDED = ("torch", "av", "mlflow", "pyarrow", "pandas", "numpy", "safetensors")
 """Packages whose versions a logged model names, besides this one."""
@@ -84,10 +81,17 @@ class PathModel(PythonModel):
         """Load the model of the logged folder."""
         self.model = self._load(context.artifacts["model"])
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would be the signature
-        """The columns of `SIGNATURE` for paths: a list of them, or a table whose first column they are."""
+    def predict(
+        self, context: PythonModelContext | None, model_input: pd.DataFrame, params: dict[str, object] | None = None
+    ) -> pd.DataFrame:
+        """The columns of `SIGNATURE` for paths: a list of them, or a table whose first column they are.
+
+        MLflow takes the hint for a table whose signature is given elsewhere; that of a list would replace `SIGNATURE`,
+        and without one it warns.
+        """
         del context, params
-        paths = model_input.iloc[:, 0].tolist() if isinstance(model_input, pd.DataFrame) else list(model_input)
+        given: Any = model_input
+        paths = given.iloc[:, 0].tolist() if isinstance(given, pd.DataFrame) else list(given)
         answers = self.model.predict(paths)
         return pd.DataFrame(
             {

@@ -4,17 +4,15 @@ Every function raises TrackingError where the store can't be reached or used, or
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
-from mlflow import MlflowClient
-from mlflow.entities import Experiment, LifecycleStage, Run
-from mlflow.exceptions import MlflowException
 from pydantic import JsonValue
 
 from morphmlp.errors import TrackingError
 from morphmlp.record import MetricPoint, Metrics, RunSummary, Tags
 from morphmlp.tracking.address import sqlite_file, tracking_uri
 from morphmlp.tracking.store import (
+    client_of,
     deleted_there,
     faults,
     prepare_store,
@@ -23,8 +21,14 @@ from morphmlp.tracking.store import (
 )
 from morphmlp.tracking.writer import RunWriter, cut, param_text
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment, Run
+
 PAGE = 100
 """Runs of one request: a busy server answers it within the seconds that a dead one is given."""
+_DELETED = "deleted"
+"""MLflow's word for an experiment'"'"'s stage."""
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Makes MLflow show its pages for trained models instead of those for language applications."""
 
@@ -49,7 +53,7 @@ def open_run(
     """
     texts = {name: param_text(value) for name, value in params.items()}
     with faults(uri), short_http_timeouts():
-        client = MlflowClient(uri)
+        client = client_of(uri)
         experiment_id = _experiment_id(client, uri, experiment)
         run = _unfinished(client, experiment_id, run_name, tags.get(Tags.FINGERPRINT), parent_run_id)
         if run is None:
@@ -78,7 +82,7 @@ def ready_store(experiment: str) -> str:
     uri = tracking_uri()
     prepare_store(uri)
     with faults(uri), short_http_timeouts():
-        _known_experiment(MlflowClient(uri), uri, experiment)
+        _known_experiment(client_of(uri), uri, experiment)
     return uri
 
 
@@ -120,7 +124,7 @@ def search_finished(uri: str, *, experiment: str | None, dataset: str | None) ->
 def read_run(uri: str, run_id: str) -> RunSummary:
     """One run, whatever its status."""
     with faults(uri), short_http_timeouts():
-        client = MlflowClient(uri)
+        client = client_of(uri)
         run = client.get_run(run_id)
         return _summary(run, client.get_experiment(run.info.experiment_id).name)
 
@@ -130,7 +134,9 @@ def read_history(uri: str, run_id: str, keys: Sequence[str]) -> list[MetricPoint
     return RunWriter(uri, run_id).history(keys)
 
 
-def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 (the client has imported it)
+
     if (known := _known_experiment(client, uri, name)) is None:
         file = sqlite_file(uri)
         artifacts = None if file is None else (file.absolute().parent / "artifacts").as_uri()
@@ -143,16 +149,16 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     return str(known.experiment_id)
 
 
-def _known_experiment(client: MlflowClient, uri: str, name: str) -> Experiment | None:
+def _known_experiment(client: "MlflowClient", uri: str, name: str) -> "Experiment | None":
     known = client.get_experiment_by_name(name)
-    if known is not None and known.lifecycle_stage == LifecycleStage.DELETED:
+    if known is not None and known.lifecycle_stage == _DELETED:
         raise TrackingError(deleted_there(uri, "experiment", known.experiment_id) + f" (it is named {name!r})")
     return known
 
 
 def _unfinished(
-    client: MlflowClient, experiment_id: str, run_name: str, fingerprint: str | None, parent_run_id: str | None
-) -> Run | None:
+    client: "MlflowClient", experiment_id: str, run_name: str, fingerprint: str | None, parent_run_id: str | None
+) -> "Run | None":
     if fingerprint is None:
         return None
     query = (
@@ -165,7 +171,7 @@ def _unfinished(
 
 def _search(uri: str, experiment: str | None, query: str, *, limit: int | None = None) -> list[RunSummary]:
     """The newest `limit` runs, or all, that the query finds, newest first."""
-    client = MlflowClient(uri)
+    client = client_of(uri)
     if experiment is None:
         experiments = list(client.search_experiments())
     else:
@@ -184,7 +190,7 @@ def _search(uri: str, experiment: str | None, query: str, *, limit: int | None =
     return runs
 
 
-def _summary(run: Run, experiment: str) -> RunSummary:
+def _summary(run: "Run", experiment: str) -> RunSummary:
     return RunSummary(
         run_id=run.info.run_id,
         run_name=run.info.run_name,
@@ -200,6 +206,8 @@ def _summary(run: Run, experiment: str) -> RunSummary:
 
 
 def _as_row(run: RunSummary) -> dict[str, object]:
+    import pandas as pd  # noqa: PLC0415 (for tables alone)
+
     return {
         "run_id": run.run_id,
         "run_name": run.run_name,

@@ -5,27 +5,35 @@ import logging
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from alembic.util import CommandError
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from morphmlp.errors import StoreAwayError, TrackingError
 from morphmlp.tracking.address import sqlite_file, text_without_login, without_login
 
-for _noisy in ("mlflow.store.db.utils", "alembic"):
-    logging.getLogger(_noisy).setLevel(logging.WARNING)
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _CONNECT_S = 4.0
 _DELETED = re.compile(r"(?P<kind>run|experiment) (?P<id>\S+) must be in the 'active' state", re.IGNORECASE)
-_STORE_FAULTS = (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError)
+_NOISY = ("mlflow.store.db.utils", "alembic")
+_importing = threading.Lock()  # by two threads at a time MLflow's modules wait for each other
+
+
+def client_of(uri: str) -> "MlflowClient":
+    """MLflow's client of a store: the one place that imports it, which takes seconds."""
+    with _importing:
+        from mlflow import MlflowClient  # noqa: PLC0415
+
+    for name in _NOISY:  # MLflow sets its loggers when it is imported
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(uri)
 
 
 def prepare_store(uri: str) -> None:
@@ -39,13 +47,13 @@ def prepare_store(uri: str) -> None:
     if (file := sqlite_file(uri)) is None:
         require_answer(uri)
         with faults(uri), short_http_timeouts():
-            MlflowClient(uri).search_experiments(max_results=1)
+            client_of(uri).search_experiments(max_results=1)
         return
     with faults(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
         with (file.parent / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            MlflowClient(uri).search_experiments(max_results=1)
+            client_of(uri).search_experiments(max_results=1)
 
 
 def require_answer(uri: str) -> bool:
@@ -63,6 +71,8 @@ def require_answer(uri: str) -> bool:
     if port is None or parts.hostname is None:
         return True
     with faults(uri):
+        from sqlalchemy import create_engine  # noqa: PLC0415 (for databases alone)
+
         socket.create_connection((parts.hostname, parts.port or port), timeout=_CONNECT_S).close()
         engine = create_engine(uri)
         engine.connect().close()
@@ -80,7 +90,9 @@ def faults(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except _STORE_FAULTS as error:
+    except Exception as error:
+        if not isinstance(error, _store_faults()):
+            raise
         shown, reason = without_login(uri), " ".join(text_without_login(str(error), uri).split())
         if "Max retries exceeded" in reason:
             reason = f"no answer ({reason.rpartition('Caused by ')[2].strip('() ')})"
@@ -104,8 +116,22 @@ def deleted_there(uri: str, kind: str, identity: str) -> str:
     )
 
 
+@cache
+def _store_faults() -> tuple[type[Exception], ...]:
+    """What MLflow and the libraries below it raise of a store; asked for when something was raised."""
+    from alembic.util import CommandError  # noqa: PLC0415 (who raises any of these has imported them)
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    return MlflowException, SQLAlchemyError, CommandError, ImportError, OSError
+
+
 def _is_refusal(error: Exception) -> bool:
     """Whether the same request would fail again, however long one waits."""
+    from alembic.util import CommandError  # noqa: PLC0415 (as above)
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError  # noqa: PLC0415
+
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()  # type: ignore[no-untyped-call]  # (mlflow gives no hint here)
         return 400 <= status < 500 and status not in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)

@@ -8,17 +8,16 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from PIL import Image
 from pydantic import JsonValue
 
 from morphmlp.errors import StoreAwayError, TrackingError
 from morphmlp.record import MetricPoint, RecordedDataset, Status, Tags
-from morphmlp.tracking.store import faults, short_http_timeouts
+from morphmlp.tracking.store import client_of, faults, short_http_timeouts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
     from morphmlp.tracking.models import ModelToLog
 
@@ -64,7 +63,9 @@ class RunWriter:
         """
         unique = {(row.key, row.step): row for row in rows}.values()
 
-        def append(client: MlflowClient) -> None:
+        def append(client: "MlflowClient") -> None:
+            from mlflow.entities import Metric  # noqa: PLC0415 (as `client_of`)
+
             fresh = [row for row in unique if row.step not in self._known(client, row.key)]
             for start in range(0, len(fresh), _METRICS_PER_CALL):
                 chunk = fresh[start : start + _METRICS_PER_CALL]
@@ -92,7 +93,9 @@ class RunWriter:
         """Log parameters as `open_run` does; MLflow refuses to change one."""
         texts = {name: param_text(value) for name, value in params.items()}
 
-        def log(client: MlflowClient) -> None:
+        def log(client: "MlflowClient") -> None:
+            from mlflow.entities import Param  # noqa: PLC0415 (as `client_of`)
+
             entries = [Param(name, cut(text, name)) for name, text in texts.items()]
             for start in range(0, len(entries), _ENTRIES_PER_CALL):
                 client.log_batch(self.run_id, params=entries[start : start + _ENTRIES_PER_CALL])
@@ -104,9 +107,11 @@ class RunWriter:
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, over the values that are there."""
-        entries = [RunTag(name, text[:_LONGEST_TAG]) for name, text in tags.items()]
 
-        def log(client: MlflowClient) -> None:
+        def log(client: "MlflowClient") -> None:
+            from mlflow.entities import RunTag  # noqa: PLC0415 (as `client_of`)
+
+            entries = [RunTag(name, text[:_LONGEST_TAG]) for name, text in tags.items()]
             for start in range(0, len(entries), _ENTRIES_PER_CALL):
                 client.log_batch(self.run_id, tags=entries[start : start + _ENTRIES_PER_CALL])
 
@@ -115,7 +120,7 @@ class RunWriter:
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Copy a file, or a folder's content, into the run's artifacts."""
 
-        def log(client: MlflowClient) -> None:
+        def log(client: "MlflowClient") -> None:
             copy = client.log_artifacts if Path(path).is_dir() else client.log_artifact
             copy(self.run_id, str(path), folder)
 
@@ -131,6 +136,8 @@ class RunWriter:
 
     def thumbnail(self, figure: "Figure", name: str) -> None:
         """Show a figure among the run's charts, in MLflow's grid of images."""
+        from PIL import Image  # noqa: PLC0415 (who draws has it)
+
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=_THUMBNAIL_DPI)
         image = Image.open(drawn).convert("RGB")
@@ -138,8 +145,7 @@ class RunWriter:
 
     def datasets(self, datasets: Sequence[RecordedDataset]) -> None:
         """Log what the run reads; one that is logged already stays as it is."""
-        inputs = [_dataset_input(dataset) for dataset in datasets]
-        self._do(lambda client: client.log_inputs(self.run_id, inputs))
+        self._do(lambda client: client.log_inputs(self.run_id, [_dataset_input(dataset) for dataset in datasets]))
 
     def model(self, model: "ModelToLog") -> str:
         """Log a model as the run's output, and register it where that is asked for; its id in the store."""
@@ -150,7 +156,7 @@ class RunWriter:
     def describe(self, text: str) -> None:
         """Write the run's description, Markdown, over an earlier one of ours; what somebody wrote above it stays."""
 
-        def write(client: MlflowClient) -> None:
+        def write(client: "MlflowClient") -> None:
             above = client.get_run(self.run_id).data.tags.get(Tags.NOTE, "").partition(_NOTE_MARK)[0].rstrip()
             client.set_tag(self.run_id, Tags.NOTE, f"{above}\n\n{_NOTE_MARK}\n\n{text}".lstrip()[:_LONGEST_TAG])
 
@@ -160,13 +166,13 @@ class RunWriter:
         """End the run; `open_run` can take it up again."""
         self._do(lambda client: client.set_terminated(self.run_id, status))
 
-    def _do(self, action: Callable[[MlflowClient], T]) -> T:
+    def _do(self, action: "Callable[[MlflowClient], T]") -> T:
         """Carry out what may be repeated, until it succeeds or `retry` gives up."""
         while True:
             try:
                 with faults(self.uri), self._limits():
                     if self._client is None:
-                        self._client = MlflowClient(self.uri)
+                        self._client = client_of(self.uri)
                     result = action(self._client)
             except TrackingError as error:
                 self._stored, self._steps = None, {}
@@ -183,7 +189,7 @@ class RunWriter:
     def _limits(self) -> AbstractContextManager[None]:
         return nullcontext() if self._retry is None else short_http_timeouts(timeout_s=_RETRIED_ATTEMPT_S, retries=0)
 
-    def _known(self, client: MlflowClient, key: str) -> set[int]:
+    def _known(self, client: "MlflowClient", key: str) -> set[int]:
         """Steps at which the store has this metric."""
         if self._stored is None:
             self._stored = set(client.get_run(self.run_id).data.metrics)
@@ -193,7 +199,9 @@ class RunWriter:
         return self._steps[key]
 
 
-def _dataset_input(dataset: RecordedDataset) -> DatasetInput:
+def _dataset_input(dataset: RecordedDataset) -> "DatasetInput":
+    from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415 (as `client_of`)
+
     columns = [{"name": name, "type": kind, "required": True} for name, kind in dataset.columns.items()]
     entity = Dataset(
         name=dataset.name,

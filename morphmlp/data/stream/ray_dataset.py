@@ -4,7 +4,6 @@ Decode tasks run wherever the cluster has CPUs (or on the nodes labelled for ing
 so that the stream is exactly the planned one whatever the number of workers, tasks and nodes.
 """
 
-import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, tee
@@ -14,7 +13,6 @@ import ray
 import ray.data
 import torch
 from ray.data import DataContext, ExecutionResources
-from ray.data._internal.stats import get_or_create_stats_actor
 
 from morphmlp.data.clips.extract import ClipExtractor
 from morphmlp.data.manifest import Manifest
@@ -163,24 +161,3 @@ def task_groups(plans: Iterable[MicroBatchPlan], videos_per_task: int) -> Iterat
         videos += len(plan.rows)
     if group:
         yield group
-
-
-def keep_statistics_here() -> None:
-    """Let the process of Ray Data's statistics be on this node: it outlives the run, and one with it never idles.
-
-    It starts where the cluster's first dataset is read: on a node that came for the run it would keep that for good.
-    """
-    get_or_create_stats_actor()
-
-
-def warm_decode_processes(share: IngestShare) -> None:
-    """Let Ray start decode processes and import what they need, while the caller does something else."""
-    warm = _import_decode_task.options(label_selector=share.node_labels or None)
-    for _ in range(share.cpus):
-        warm.remote()
-
-
-@ray.remote(num_cpus=1, max_retries=0)  # a warm-up that fails isn't worth a second try
-def _import_decode_task() -> None:
-    importlib.import_module("ray.data")
-    importlib.import_module(DecodeTask.__module__)

@@ -3,19 +3,24 @@
 gloo takes the interface of the host's own name, which is a loopback address on many systems (127.0.1.1 on Debian and
 Ubuntu): no other node reaches it there. torch's store takes and gives keys to whoever connects (`store_listener.py`).
 Workers on one machine meet on its loopback.
+
+Ray's own (`ray.train.torch.TorchConfig`) makes Ray Train's controller import torch before it asks for the workers. Here
+only they do.
 """
 
 import fcntl
+import logging
 import os
 import secrets
 import socket
 import struct
-from typing import Any
+from dataclasses import dataclass
+from datetime import timedelta
 
 import ray
 import ray.util
+from ray.exceptions import GetTimeoutError
 from ray.train.backend import Backend, BackendConfig
-from ray.train.torch import TorchConfig
 
 from morphmlp.training.workers.store_listener import knock, listen, serve
 
@@ -24,12 +29,18 @@ INTERFACE_FIELDS = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 _LOOPBACK = "127.0.0.1"
 _ADDRESS_OF = 0x8915
 """Linux's SIOCGIFADDR."""
-RAYS_CHOICE = "get_address_and_port"
-"""The function that Ray has the first worker call for the store's address and port."""
+_LEAVE_S = 30.0
+"""Time for the workers to leave the group, as Ray gives them."""
 
 
-class ProcessGroupConfig(TorchConfig):
-    """Ray's own, with the interface and the store's address chosen before the group forms."""
+@dataclass
+class ProcessGroupConfig(BackendConfig):
+    """What Ray Train is told of the group."""
+
+    backend: str
+    """`gloo` or `nccl`."""
+    timeout_s: float
+    """After so long a worker that waits for another one gives up."""
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -38,45 +49,48 @@ class ProcessGroupConfig(TorchConfig):
 
 
 class _ClosedGroup(Backend):
-    share_cuda_visible_devices = TorchConfig().backend_cls.share_cuda_visible_devices
+    share_cuda_visible_devices = True
 
-    def __init__(self) -> None:
-        self._torch: Backend = TorchConfig().backend_cls()
-
-    def on_start(self, worker_group, backend_config: BackendConfig) -> None:  # type: ignore[no-untyped-def]  # Ray's type is internal
+    def on_start(self, worker_group, backend_config: ProcessGroupConfig) -> None:  # type: ignore[no-untyped-def,override]  # Ray's type is internal
+        workers = len(worker_group)
         alone = len(set(worker_group.execute(_node_id))) == 1
         worker_group.execute(choose_interface, alone=alone)
         address = worker_group.execute_single(0, meeting_address, alone=alone)
         port = worker_group.execute_single(0, listen, address)
         secret = secrets.token_hex(32)
         worker_group.execute(knock, address, port, secret)
-        worker_group.execute_single(0, serve, address, port, secret, workers=len(worker_group))
-        group: Any = _MeetingAt(worker_group, (address, port))
-        self._torch.on_start(group, backend_config)
+        worker_group.execute_single(0, serve, address, port, secret, workers=workers)
+        joining = [
+            worker_group.execute_single_async(rank, join, backend_config, rank, workers, address=address, port=port)
+            for rank in range(workers)
+        ]
+        ray.get(joining)
 
-    def on_training_start(self, worker_group, backend_config: BackendConfig) -> None:  # type: ignore[no-untyped-def]
-        self._torch.on_training_start(worker_group, backend_config)
+    def on_shutdown(self, worker_group, backend_config: BackendConfig) -> None:  # type: ignore[no-untyped-def]  # as above
+        if len(worker_group) == 1:
+            return
+        try:
+            ray.get(worker_group.execute_async(_leave), timeout=_LEAVE_S)
+        except GetTimeoutError:
+            logging.getLogger(__name__).warning("workers haven't left their process group within %.0f s", _LEAVE_S)
 
-    def on_shutdown(self, worker_group, backend_config: BackendConfig) -> None:  # type: ignore[no-untyped-def]
-        self._torch.on_shutdown(worker_group, backend_config)
+
+def join(config: ProcessGroupConfig, rank: int, workers: int, *, address: str, port: int) -> None:
+    """Join the group that meets at an address, as the worker of this rank; returns when all are there."""
+    import torch.distributed as dist  # noqa: PLC0415 (seconds, which Ray Train's controller must not take)
+
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(workers)}
+    if "TORCH_NCCL_BLOCKING_WAIT" not in os.environ:
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")  # a collective that fails ends its process
+    timeout = timedelta(seconds=config.timeout_s)
+    dist.init_process_group(config.backend, rank=rank, world_size=workers, timeout=timeout)
 
 
-class _MeetingAt:
-    """Ray's group of workers, but for where they meet."""
+def _leave() -> None:
+    import torch.distributed as dist  # noqa: PLC0415 (as above)
 
-    def __init__(self, workers: Any, at: tuple[str, int]) -> None:
-        self._workers, self._at = workers, at
-
-    def execute_single(self, index: int, function: Any, *arguments: Any, **options: Any) -> Any:
-        if function.__name__ == RAYS_CHOICE:
-            return self._at
-        return self._workers.execute_single(index, function, *arguments, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._workers, name)
-
-    def __len__(self) -> int:
-        return len(self._workers)
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def choose_interface(*, alone: bool) -> None:

@@ -8,27 +8,29 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+import ray
 import ray.train
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.callback import RayTrainCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from morphmlp.cluster.failure_reasons import failure_reason, failure_text, root_failure, users_fault
 from morphmlp.cluster.ray_cluster import Placement
+from morphmlp.cluster.ray_decoding import keep_statistics_here, warm_decode_processes
 from morphmlp.config.operation import IngestConfig
 from morphmlp.data.quarantine import Quarantine, broken_limit
 from morphmlp.data.stream.plan import TrainPlan
-from morphmlp.errors import ClusterError, DivergenceError, MorphMLPError, TrackingError, disk_faults_located
+from morphmlp.errors import ClusterError, DivergenceError, MorphMLPError, TrackingError
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import StopSignals
 from morphmlp.targets import ascii_name
 from morphmlp.tracking import BufferedWriter, RunWriter
 from morphmlp.training.record.run_events import RunEvents, read_events, record_event
 from morphmlp.training.record.run_folder import RunFolder
-from morphmlp.training.replay.skipped_steps import replay_hint
 from morphmlp.training.workers.ray_capacity import NOTICE_S, Capacity, alive_nodes, free_places, lost_node
+from morphmlp.training.workers.ray_job import TrainJob, run_job
 from morphmlp.training.workers.ray_process_group import ProcessGroupConfig
 from morphmlp.training.workers.ray_record import RecordReports
-from morphmlp.training.workers.ray_worker import TrainJob, train_worker
 from morphmlp.training.workers.stops import Stop, StopReason
 from morphmlp.training.workers.supervision import End, Ending, Supervisor
 
@@ -142,6 +144,8 @@ def _fault(stop: Stop, folder: RunFolder, *, ingest: IngestConfig, max_skipped: 
     if stop.reason is StopReason.TOO_MANY_BROKEN:
         found = Quarantine.read(folder.quarantine)
         return found.limit_error(stop.split, stop.detail, limit=broken_limit(ingest))
+    from morphmlp.training.replay.skipped_steps import replay_hint  # noqa: PLC0415 (torch, which a command may not have)
+
     last = "" if stop.step is None else f", the last one step {stop.step}; {replay_hint(folder.root, stop.step)}"
     return DivergenceError(
         f"{max_skipped} steps in a row had a loss or gradient that isn't finite "
@@ -158,6 +162,9 @@ class Fit(threading.Thread):
         self._job, self._record = job, record
         self._error: BaseException | None = None
         self._nodes = alive_nodes()
+        if job.placement.on_cluster:
+            keep_statistics_here()
+        warm_decode_processes(job.placement, job.config.ingest)
         job.folder.places.unlink(missing_ok=True)
         self.start()
 
@@ -215,12 +222,27 @@ class Fit(threading.Thread):
         return lost_node(self._nodes, wait_s=NOTICE_S if broken else 0)
 
 
-def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
+class _Trainer(DataParallelTrainer):
+    """Ray's own, without processes that only data sets of Ray Train's and controllers that nobody follows need."""
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        return [each for each in super()._create_default_callbacks() if type(each).__name__ not in NEEDLESS]
+
+
+NEEDLESS = (
+    "DatasetsCallback",  # starts a process for data sets, also where there are none; ours are each worker's
+    "PlacementGroupCleanerCallback",  # and one that frees a dead controller's places, as `Fit` does
+)
+"""Ray Train's names of what it does around the workers' life by default. Each process costs seconds of imports."""
+
+
+def _trainer(job: TrainJob, record: RecordReports) -> DataParallelTrainer:
     placement, root = job.placement, job.folder.root
-    return TorchTrainer(
-        _run_job,
-        train_loop_config={"job": job},
-        torch_config=ProcessGroupConfig(
+    return _Trainer(
+        run_job,
+        # A reference: the controller, which gets it too, needn't read the job, and import what that names.
+        train_loop_config={"job": ray.put(job)},
+        backend_config=ProcessGroupConfig(
             backend="nccl" if placement.device == "cuda" else "gloo", timeout_s=job.config.ingest.others_wait_s
         ),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # Ray's hints name Train v1's
@@ -240,9 +262,3 @@ def _trainer(job: TrainJob, record: RecordReports) -> TorchTrainer:
             callbacks=[record],  # type: ignore[list-item]  # as above
         ),
     )
-
-
-def _run_job(config: dict[str, TrainJob]) -> None:
-    # Ray Train hands a dictionary to every worker.
-    with disk_faults_located():
-        train_worker(config["job"])

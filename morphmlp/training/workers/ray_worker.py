@@ -5,25 +5,20 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import ray.train
-import ray.train.torch
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from morphmlp.cluster.ray_cluster import Placement
-from morphmlp.config import ExperimentConfig
 from morphmlp.data.quarantine import broken_limit, too_many_broken
 from morphmlp.data.stream.batches import MicroBatch
-from morphmlp.data.stream.ray_clips import RayClips, SharedVideos
-from morphmlp.data.stream.ray_dataset import warm_decode_processes
+from morphmlp.data.stream.ray_clips import RayClips
 from morphmlp.errors import StorageError
 from morphmlp.evaluation.validation import over_workers, score_single_views
 from morphmlp.line_file import LineFile
 from morphmlp.record import Tags
-from morphmlp.tasks.task import Task
 from morphmlp.training.checkpoint.saving import Saving, run_store
 from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore, StoredCheckpoint
 from morphmlp.training.loop.device_choices import agreed_precision, keep_compiled, prepare_network
@@ -31,34 +26,17 @@ from morphmlp.training.loop.loop import Recipe, RoundSummary, StepSummary, Train
 from morphmlp.training.loop.state import Precision, TrainState, new_state
 from morphmlp.training.loop.step_guard import SkippedStep, StepGuard
 from morphmlp.training.record.ledger import Ledger, RecordedClips
-from morphmlp.training.record.report import Report, Reporter
-from morphmlp.training.record.run_folder import RunFolder
+from morphmlp.training.record.report import Report
+from morphmlp.training.record.reporter import Reporter
 from morphmlp.training.replay.skipped_steps import save_skipped_step
 from morphmlp.training.workers.ray_capacity import note_places
+from morphmlp.training.workers.ray_job import TrainJob
 from morphmlp.training.workers.resume import agreed, resume_or_start
 from morphmlp.training.workers.start import WorkerStart
 from morphmlp.training.workers.stops import Stop, StopReason, StopWatch, requested_stop
 
 _SIGN_EVERY_S = 30.0
 """A third of the silence of which the user hears."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainJob:
-    """Everything that a worker needs; plain values, so that it travels."""
-
-    config: ExperimentConfig
-    task: Task
-    folder: RunFolder
-    videos: SharedVideos
-    placement: Placement
-    num_videos: int
-    """Available videos of the training manifest."""
-    num_val_videos: int
-    data_fingerprint: str
-    """Of the training manifest's available videos."""
-    gmacs_per_view: float
-    """Billion multiply-accumulates of a forward pass of one view."""
 
 
 def train_worker(job: TrainJob) -> None:
@@ -68,7 +46,7 @@ def train_worker(job: TrainJob) -> None:
     start = WorkerStart(job.folder.start if rank == 0 else None)
     if rank == 0:
         note_places(job.folder.places)
-    device = ray.train.torch.get_device()
+    device = _own_device(job.placement, context)
     torch.set_num_threads(job.placement.cpus_per_worker)
     clips = _clips(job, device, worker=rank, num_workers=workers)
     precision = agreed_precision(config.train.precision, device)
@@ -109,9 +87,8 @@ def train_worker(job: TrainJob) -> None:
 
 
 def _clips(job: TrainJob, device: torch.device, *, worker: int, num_workers: int) -> RayClips:
-    """What this worker trains on and validates with; the processes that decode begin to start."""
+    """What this worker trains on and validates with."""
     share = job.placement.ingest_share(job.config.ingest, pipelines=num_workers)
-    warm_decode_processes(share)
     return RayClips.of(
         job.videos,
         share,
@@ -368,6 +345,23 @@ class _Worker:
                 videos=self._clips.train_videos,
                 num_workers=self._workers,
             )
+
+
+def _own_device(placement: Placement, context: ray.train.TrainContext) -> torch.device:
+    """The CPU, or the GPU that is this worker's; it becomes the thread's own."""
+    # As torchrun names them, for who asks; the ranks in the whole group are there already.
+    os.environ |= {
+        "LOCAL_RANK": str(context.get_local_rank()),
+        "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
+        "NODE_RANK": str(context.get_node_rank()),
+    }
+    if placement.device == "cpu":
+        return torch.device("cpu")
+    from ray.train.torch import get_device  # noqa: PLC0415 (a second, which workers on CPUs are spared)
+
+    device: torch.device = get_device()
+    torch.cuda.set_device(device)
+    return device
 
 
 def _recorded(job: TrainJob, clips: RayClips, *, first_step: int) -> TrainClips:

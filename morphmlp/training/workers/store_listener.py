@@ -12,8 +12,11 @@ import struct
 import time
 from collections.abc import Iterable
 from ctypes import addressof, create_string_buffer
+from typing import TYPE_CHECKING
 
-from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public; torch's hints leave it out
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public; torch's hints leave it out
+
 
 KNOCK_S = 60.0
 """Time for all workers to be heard."""
@@ -26,7 +29,7 @@ _SOURCE = 0xFFF00000 + 12
 """Classic BPF: the source address, 12 bytes into the IPv4 header (SKF_NET_OFF)."""
 
 _listening: dict[int, socket.socket] = {}
-_stores: list[TCPStore] = []  # torch finds them by their ports for as long as they are kept
+_stores: list["TCPStore"] = []  # torch finds them by their ports for as long as they are kept
 
 
 def listen(address: str) -> int:
@@ -79,6 +82,8 @@ def serve(address: str, port: int, secret: str, *, workers: int) -> list[str]:
 
 def open_store(address: str, port: int) -> None:
     """Let torch's store serve where `listen` listens; a group that meets there on this process finds it by its port."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # noqa: PLC0415 (who only asks needs no torch)
+
     listening = _listening.pop(port)
     listening.settimeout(None)
     store = TCPStore(

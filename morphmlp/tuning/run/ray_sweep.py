@@ -18,6 +18,7 @@ from pydantic import JsonValue
 
 from morphmlp.cluster.address import require_named_cluster
 from morphmlp.cluster.ray_cluster import Placement, ray_session
+from morphmlp.cluster.ray_decoding import keep_statistics_here
 from morphmlp.cluster.ray_nodes import was_submitted
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.sweep import Asha, SweepConfig
@@ -145,6 +146,7 @@ def _session(config: ExperimentConfig, splits: Sequence[DataSplits], *, trials: 
         ray_session(config.cluster, config.ingest, micro_batches=micro_batches, trials=trials) as placement,
     ):
         if placement.on_cluster:
+            keep_statistics_here()  # trials, which read, may come to any node
             require_shared_files(config, [data.by_split() for data in splits], placement)
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))

@@ -36,7 +36,8 @@ from morphmlp.tasks.scores import ScoreName
 from morphmlp.tasks.task import Counts, network_input, share, zero
 from morphmlp.training.loop.loop import Recipe, StepSummary, fit
 from morphmlp.training.loop.state import checkpoint_from, new_state, restore, snapshot
-from morphmlp.training.record.report import Reporter, points_of
+from morphmlp.training.record.report import points_of
+from morphmlp.training.record.reporter import Reporter
 
 CPU = torch.device("cpu")
 LEVELS = 4

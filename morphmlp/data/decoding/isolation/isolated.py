@@ -72,6 +72,11 @@ class IsolatedVideos:
         self._start_afresh()
         _alive.add(self)
 
+    def start(self) -> None:
+        """Start the child, which else starts with the first video."""
+        with self._lock:
+            self._ready()
+
     @property
     def child_pid(self) -> int | None:
         """Process id of the child; None while there is none."""

@@ -17,9 +17,10 @@ from morphmlp.tasks.scores import TOP1, TOP5
 from morphmlp.training.loop import step_clock
 from morphmlp.training.loop.loop import RoundSummary, StepSummary
 from morphmlp.training.loop.step_clock import StepClock
-from morphmlp.training.record import report
+from morphmlp.training.record import reporter
 from morphmlp.training.record.accounting import TimeWindow
-from morphmlp.training.record.report import Report, Reporter, broken_of, points_of
+from morphmlp.training.record.report import Report, broken_of, points_of
+from morphmlp.training.record.reporter import Reporter
 
 GMACS = 0.5
 """Of one view, in these tests."""
@@ -30,7 +31,7 @@ def now(monkeypatch):
     """The clock of the host; it advances with the steps, and when a test says so."""
     moment = SimpleNamespace(s=100.0)
     clock = SimpleNamespace(perf_counter=lambda: moment.s, process_time=lambda: moment.s, time=time.time)
-    monkeypatch.setattr(report, "time", clock)
+    monkeypatch.setattr(reporter, "time", clock)
     monkeypatch.setattr(step_clock, "time", clock)
     return moment
 
@@ -122,7 +123,7 @@ def test_time_until_the_first_batch_is_the_start_and_slows_no_step(run):
 
 def test_a_window_has_the_cpu_time_of_its_node(run, monkeypatch):
     busy = iter([50.0, 57.5, 60.0])
-    monkeypatch.setattr(report, "node_busy_s", lambda: next(busy))
+    monkeypatch.setattr(reporter, "node_busy_s", lambda: next(busy))
     run.reporter = reporter_of()
     run.step(0)
     assert [run.reporter.take()["window"]["node_cpu_s"] for _ in range(2)] == [7.5, 2.5]
