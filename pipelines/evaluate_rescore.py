@@ -76,7 +76,7 @@ class RescoreArguments:
 
 def rescore(arguments: RescoreArguments) -> None:
     """Score stores, print the scores, and write the report and the JSON that were asked for."""
-    from morphmlp.reporting.evaluation.report import compared_in_words, headers_of, lines_of, mark_of
+    from morphmlp.reporting.evaluation.words import compared_in_words, headers_of, lines_of, mark_of
 
     scored, against = _scored(arguments)
     if (mark := mark_of([*headers_of(scored), *([] if against is None else headers_of(against))])) is not None:
@@ -158,7 +158,7 @@ def _as_json(scored: "Rescored | Resegmented", against: "Rescored | Resegmented 
 
 def _plain(scored: "Rescored | Resegmented") -> dict[str, object]:
     from morphmlp.evaluation.rescoring import Rescored
-    from morphmlp.reporting.evaluation.report import headers_of
+    from morphmlp.reporting.evaluation.words import headers_of
 
     coverage, headers = scored.coverage, headers_of(scored)
     found: dict[str, object] = {

@@ -67,7 +67,8 @@ def _clip_sheet(
     title: str,
 ) -> "tuple[Figure, str, int]":
     """The picture of an epoch's first training clips, or of validation's (None); what it shows, and what it can't."""
-    from morphmlp.reporting.contact_sheet import contact_sheet, training_rows, validation_rows
+    from morphmlp.reporting.clip_rows import training_rows, validation_rows
+    from morphmlp.reporting.contact_sheet import contact_sheet
 
     clip, seed = experiment.clip, experiment.train.seed
     if epoch is not None:

@@ -139,7 +139,8 @@ def _draw(recorded: "RecordedRun", step: "ReplayedStep", path: Path) -> None:
     from morphmlp.data.decoding.isolation.isolated import isolated_videos
     from morphmlp.data.manifest import Manifest
     from morphmlp.data.stream.decode_task import decode_limits
-    from morphmlp.reporting.contact_sheet import contact_sheet, training_rows
+    from morphmlp.reporting.clip_rows import training_rows
+    from morphmlp.reporting.contact_sheet import contact_sheet
     from morphmlp.reporting.scene_sheet import scene_rows, scene_sheet
 
     config, extractor = recorded.config, recorded.recipe.task.train_clips()

@@ -61,6 +61,7 @@ def main(
         ended=None if everything else last or 0,
         prices=rates,
         address=address or os.environ.get("RAY_ADDRESS"),
+        address_by="--address" if address else "RAY_ADDRESS",
     )
     if watch is None:
         _show(reader.look(), json)

@@ -15,6 +15,8 @@ from morphmlp.errors import ClusterError
 if TYPE_CHECKING:
     import grpc
 
+VARIABLE = "RAY_ADDRESS"
+"""Where Ray itself looks for a cluster."""
 TIMEOUT_S = 5.0
 """Time for a connection, and again for an answer."""
 OPEN_ALLOWED = "MORPHMLP_ALLOW_OPEN_CLUSTER"
@@ -40,10 +42,11 @@ def require_no_cluster() -> None:
         raise ClusterError("RAY_ADDRESS is set; unset it: this measurement starts Ray here, and reads its CPU times")
 
 
-def require_cluster(address: str) -> None:
+def require_cluster(address: str, *, named: str = VARIABLE) -> None:
     """Make sure that a cluster answers, and that it takes this process.
 
-    The address is the head's `host:port`, or `auto` for the Ray that runs on this machine.
+    The address is the head's `host:port`, or `auto` for the Ray that runs on this machine; `named` is the variable or
+    option that the user gave it by.
 
     Raises:
         ClusterError: It's no such address, nothing answers there, something else does, or a token is lacking.
@@ -53,18 +56,18 @@ def require_cluster(address: str) -> None:
         if recorded is None or _any_head_here():
             return  # Ray looks through this machine's processes, and says at once when there is none
         try:
-            _require_answer(recorded)
+            _require_answer(recorded, named)
         except ClusterError as error:
             raise ClusterError(
-                f"RAY_ADDRESS auto: no Ray runs on this machine; the last one was at {recorded}; name the head as "
-                "host:port, or unset RAY_ADDRESS to train on this machine alone"
+                f"{named} auto: no Ray runs on this machine; the last one was at {recorded}; name the head as "
+                f"host:port{_alone(named)}"
             ) from error
         return
-    _require_form(address)
-    _require_answer(address)
+    _require_form(address, named)
+    _require_answer(address, named)
 
 
-def head_address(address: str) -> str:
+def head_address(address: str, *, named: str = VARIABLE) -> str:
     """The head's `host:port` for an address that `require_cluster` has taken.
 
     Raises:
@@ -73,7 +76,7 @@ def head_address(address: str) -> str:
     if address != "auto":
         return address
     if (recorded := _recorded()) is None:
-        raise ClusterError("RAY_ADDRESS auto: no Ray runs on this machine; name the head as host:port")
+        raise ClusterError(f"{named} auto: no Ray runs on this machine; name the head as host:port")
     return recorded
 
 
@@ -118,35 +121,39 @@ def _is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def _require_form(address: str) -> None:
+def _require_form(address: str, named: str) -> None:
     if address.startswith("ray://"):
         raise ClusterError(
-            f"RAY_ADDRESS {address}: Ray's client isn't supported; run the command on a machine of the cluster with "
+            f"{named} {address}: Ray's client isn't supported; run the command on a machine of the cluster with "
             "the head's host:port (port 6379 by default), or through `ray job submit`"
         )
     if address == "local":
-        raise ClusterError("RAY_ADDRESS local: unset it, Ray is then started on this machine")
+        raise ClusterError(
+            "RAY_ADDRESS local: unset it, Ray is then started on this machine"
+            if named == VARIABLE
+            else f"{named} local: names no cluster that runs; name the head as host:port"
+        )
     form = _HOST_AND_PORT.fullmatch(address)
     if form is None or not 0 < int(form["port"]) < 2**16:
         raise ClusterError(
-            f"RAY_ADDRESS {address!r}: is no address; name the head as host:port, as in 10.0.0.1:6379, or auto for the "
+            f"{named} {address!r}: is no address; name the head as host:port, as in 10.0.0.1:6379, or auto for the "
             "Ray that runs on this machine"
         )
 
 
-def _require_answer(address: str) -> None:
+def _require_answer(address: str, named: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S).close()
     except TimeoutError:
-        raise _silent(address, f"no answer within {TIMEOUT_S:.0f} s") from None
+        raise _silent(address, named, f"no answer within {TIMEOUT_S:.0f} s") from None
     except OSError as error:
-        raise _silent(address, error.strerror or str(error)) from None
+        raise _silent(address, named, error.strerror or str(error)) from None
     if not _has_tls():  # whose certificates Ray itself looks after
-        _require_head(address)
+        _require_head(address, named)
 
 
-def _require_head(address: str) -> None:
+def _require_head(address: str, named: str) -> None:
     import grpc  # noqa: PLC0415 (only where a cluster is joined)
 
     token = known_token()
@@ -154,21 +161,21 @@ def _require_head(address: str) -> None:
     if answer is grpc.StatusCode.UNAUTHENTICATED:
         if not shows_token():
             raise ClusterError(
-                f"RAY_ADDRESS {address}: the cluster requires a token: export RAY_AUTH_MODE=token"
+                f"{named} {address}: the cluster requires a token: export RAY_AUTH_MODE=token"
                 + ("" if token else ", and bring the head's ~/.ray/auth_token to this machine")
             )
         if not token:
             raise ClusterError(
-                f"RAY_ADDRESS {address}: the cluster requires a token, and there is none here: bring the head's "
+                f"{named} {address}: the cluster requires a token, and there is none here: bring the head's "
                 "~/.ray/auth_token to this machine"
             )
         if _asked(address, token=token) is grpc.StatusCode.UNAUTHENTICATED:
             raise ClusterError(
-                f"RAY_ADDRESS {address}: the cluster refuses this machine's token; bring the head's ~/.ray/auth_token "
+                f"{named} {address}: the cluster refuses this machine's token; bring the head's ~/.ray/auth_token "
                 "to this machine"
             )
     elif answer is not grpc.StatusCode.OK:
-        raise _silent(address, f"something listens there that isn't Ray's head ({answer.name.lower()})")
+        raise _silent(address, named, f"something listens there that isn't Ray's head ({answer.name.lower()})")
 
 
 def _asked(address: str, *, token: str | None) -> "grpc.StatusCode":
@@ -185,11 +192,16 @@ def _asked(address: str, *, token: str | None) -> "grpc.StatusCode":
     return grpc.StatusCode.OK
 
 
-def _silent(address: str, reason: str) -> ClusterError:
+def _silent(address: str, named: str, reason: str) -> ClusterError:
+    also = _alone(named)
     return ClusterError(
-        f"RAY_ADDRESS {address}: no cluster answers: {reason}; start it, fix the address, or unset RAY_ADDRESS to "
-        "train on this machine alone"
+        f"{named} {address}: no cluster answers: {reason}; start it{',' if also else ', or'} fix the address{also}"
     )
+
+
+def _alone(named: str) -> str:
+    """What else a user may do who needs no cluster."""
+    return ", or unset RAY_ADDRESS to train on this machine alone" if named == VARIABLE else ""
 
 
 def _recorded() -> str | None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from morphmlp.cluster.address import head_address, require_cluster
+from morphmlp.cluster.address import VARIABLE, head_address, require_cluster
 from morphmlp.cluster.state import ClusterState, JobState, NodeState
 from morphmlp.errors import ClusterError
 
@@ -16,8 +16,10 @@ ANSWER_S = 5
 """Time for an answer, seconds."""
 
 
-def read_cluster(address: str) -> ClusterState:
+def read_cluster(address: str, *, named: str = VARIABLE) -> ClusterState:
     """The state of the cluster of an address: the head's `host:port`, `auto`, or its dashboard's `http://host:port`.
+
+    `named` is the variable or option that the user gave it by.
 
     Raises:
         ClusterError: It isn't reached, or refuses.
@@ -25,8 +27,8 @@ def read_cluster(address: str) -> ClusterState:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if address.startswith(("http://", "https://")):
         return _from_dashboard(address)
-    require_cluster(address)
-    return _from_head(head_address(address))
+    require_cluster(address, named=named)
+    return _from_head(head_address(address, named=named))
 
 
 def _from_head(address: str) -> ClusterState:

@@ -22,7 +22,7 @@ from morphmlp.tasks.answers import Answers
 from morphmlp.tasks.intervals import Estimate
 from morphmlp.tasks.scores import ScoreName, further_scores_of, scores_of
 from morphmlp.tasks.segmentation.bootstrap import score_differences, score_intervals
-from morphmlp.tasks.segmentation.confusion import count_table
+from morphmlp.tasks.segmentation.confusion import confusion_scores, table_confusion
 
 SEGMENTED_COLUMNS = tuple(name for name in SEGMENTED.names if name != "prediction")
 """Columns of `SEGMENTED` that scores are made of."""
@@ -194,7 +194,7 @@ class Stores:
             store=store.root,
             table=table,
             coverage=_coverage(store, table["video_id"].combine_chunks(), np.zeros(table.num_rows, np.int64)),
-            values=count_table(table, num_classes=num_classes).scores(),
+            values=confusion_scores(table_confusion(table, num_classes=num_classes)),
             intervals=score_intervals(table, num_classes=num_classes),
         )
 

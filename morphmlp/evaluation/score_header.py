@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from morphmlp.errors import ScoreStoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 _IDENTITY = {
@@ -92,11 +94,13 @@ def _short(value: object) -> str:
     return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
-def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+def weights_sha256(weights: "Mapping[str, Tensor]") -> str:
     """A hash of tensors with their names, the same whatever file they came from.
 
     BatchNorm's counters of batches are left out: no test reads them, and not every file has them.
     """
+    import torch  # noqa: PLC0415 (who reads scores needs none)
+
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         if name.endswith("num_batches_tracked"):

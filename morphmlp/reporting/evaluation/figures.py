@@ -3,8 +3,7 @@
 Drawn with matplotlib's objects, without pyplot's global state.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from morphmlp.evaluation.views import CLOSE, cheapest
+from morphmlp.reporting.evaluation.words import setting_in_words
 
 _DPI = 150
 _BLUE, _ORANGE, _GREY, _MUTED = "#2a6f97", "#c8553d", "#8d99ae", "#5f6c7b"
@@ -81,12 +81,6 @@ def views_figure(curve: pd.DataFrame) -> Figure:
     axes.set_xlabel("views of a video: clips x crops")
     axes.legend(frameon=False, loc="lower right")
     return figure
-
-
-def setting_in_words(setting: Mapping[Hashable, Any]) -> str:
-    """`4 clips x 3 crops` of a row of a curve."""
-    clips, crops = int(setting["clips"]), int(setting["crops"])
-    return f"{clips} clip{'' if clips == 1 else 's'} x {crops} crop{'' if crops == 1 else 's'}"
 
 
 def classes_figure(classes: pd.DataFrame, *, mean: float) -> Figure:

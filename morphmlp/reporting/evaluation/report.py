@@ -5,8 +5,7 @@ Tables are CSV; `videos.parquet` has every video's answer.
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,16 +17,16 @@ from matplotlib.figure import Figure
 
 from morphmlp.data.decoding.protocol import VideoOpener
 from morphmlp.errors import EvaluationError
-from morphmlp.evaluation.comparison import interval_text, p_text
-from morphmlp.evaluation.rescoring import Rescored, Resegmented, compared, compared_images
-from morphmlp.evaluation.score_header import ScoreHeader
-from morphmlp.evaluation.views import CLOSE, cheapest
+from morphmlp.evaluation.rescoring import Rescored, Resegmented
 from morphmlp.files import atomic_file, atomic_write
-from morphmlp.reporting.evaluation.figures import (
-    classes_figure,
-    reliability_figure,
-    setting_in_words,
-    views_figure,
+from morphmlp.reporting.evaluation.figures import classes_figure, reliability_figure, views_figure
+from morphmlp.reporting.evaluation.words import (
+    cheapest_in_words,
+    compared_in_words,
+    ends_in_words,
+    headers_of,
+    mark_of,
+    score_rows,
 )
 from morphmlp.reporting.evaluation.worst_images import worst_sheets, worst_table
 from morphmlp.reporting.evaluation.wrong_videos import manifest_of, wrong_rows, wrong_sheets, wrong_table
@@ -35,8 +34,6 @@ from morphmlp.reporting.figures import confusion_figure
 from morphmlp.reporting.segmentation import class_table as segmented_classes
 from morphmlp.reporting.segmentation import pairs_figure
 from morphmlp.tasks.answers import class_table, confused_pairs
-from morphmlp.tasks.intervals import Estimate
-from morphmlp.tasks.scores import ScoreName
 from morphmlp.tasks.segmentation.confusion import table_confusion
 
 PAGE = "report.html"
@@ -53,56 +50,6 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreRow:
-    """A score as the page and the terminal print it."""
-
-    name: ScoreName
-    value: float
-    interval: tuple[float, float] | None
-    bounds: tuple[float, float] | None
-    """Where missing videos could take it."""
-
-    def in_words(self) -> str:
-        """The score with its interval."""
-        return self.name.in_words(self.value, self.interval)
-
-
-def score_rows(scored: Rescored | Resegmented) -> list[ScoreRow]:
-    """All scores of an evaluation."""
-    bounds: Mapping[str, tuple[float, float]] = scored.bounds if isinstance(scored, Rescored) else {}
-
-    def row(name: ScoreName, value: float, estimate: Estimate | None) -> ScoreRow:
-        interval = None if estimate is None else (estimate.low, estimate.high)
-        return ScoreRow(name=name, value=value, interval=interval, bounds=bounds.get(name.key))
-
-    return [row(*score) for score in scored.scores()]
-
-
-def lines_of(scored: Rescored | Resegmented) -> Iterator[str]:
-    """An evaluation on the terminal."""
-    rows = score_rows(scored)
-    header = headers_of(scored)[0]
-    views = f"{scored.views}, {scored.fold}" if isinstance(scored, Rescored) else header.views
-    yield f"{scored.name} on {header.dataset} ({views})"
-    yield "  " + ", ".join(row.in_words() for row in rows)
-    yield f"  of {scored.coverage.in_words(header.items)}"
-    if bounded := [f"{row.name.title} {_ends(row.bounds)}" for row in rows if row.bounds is not None]:
-        yield f"  were those missing scored too: {', '.join(bounded)}"
-    if isinstance(scored, Rescored) and scored.curve is not None:
-        yield f"  {cheapest_in_words(scored.curve)}"
-
-
-def cheapest_in_words(curve: pd.DataFrame) -> str:
-    """The best setting of a curve, and the cheapest that is as good."""
-    settings = curve.to_dict("records")
-    best, cheap = settings[int(curve["top1"].argmax())], settings[cheapest(curve)]
-    found = f"best of the numbers of views: {setting_in_words(best)}, top-1 {best['top1']:.2f}"
-    if cheap["views"] >= best["views"]:
-        return f"{found}; nothing cheaper is within {CLOSE:g} points"
-    return f"{found}; cheapest within {CLOSE:g} points: {setting_in_words(cheap)}, {cheap['top1']:.2f}"
 
 
 def write_report(
@@ -189,36 +136,6 @@ def _segmented(folder: Path, scored: Resegmented, against: Resegmented | None, v
         wrong=worst,
         note=note,
     )
-
-
-def mark_of(headers: Sequence[ScoreHeader]) -> str | None:
-    """Says where tests are of different test sets, whose scores don't stand in one row; None where they are of one."""
-    sets = list(dict.fromkeys(header.data_fingerprint for header in headers))
-    if len(sets) < 2:
-        return None
-    return (
-        f"different test sets ({', '.join(sets)}): scored on the {headers[0].items} that all have, so that no score "
-        "here is one of a whole set"
-    )
-
-
-def headers_of(scored: Rescored | Resegmented) -> Sequence[ScoreHeader]:
-    """What the tests of an evaluation were of."""
-    return scored.headers if isinstance(scored, Rescored) else [scored.header]
-
-
-def compared_in_words(scored: Rescored | Resegmented, against: Rescored | Resegmented) -> str:
-    """What two evaluations of the same videos say of each other."""
-    if isinstance(scored, Rescored) and isinstance(against, Rescored):
-        return compared(scored, against).in_words(scored.name, against.name)
-    assert isinstance(scored, Resegmented)
-    assert isinstance(against, Resegmented)
-    found = compared_images(scored, against)
-    differences = "; ".join(
-        f"{name.title} {interval_text(found[name.key][0])}, p {p_text(found[name.key][1])}"
-        for name, _, _ in scored.scores()
-    )
-    return f"{scored.name} against {against.name} on the same {scored.table.num_rows:,} images: {differences}"
 
 
 def changed_classes(first: Rescored, second: Rescored) -> pd.DataFrame:
@@ -328,7 +245,7 @@ def _page(
         most_listed=MOST_LISTED,
         most_shown=MOST_SHOWN,
         note=note,
-        ends=_ends,
+        ends=ends_in_words,
     )
 
 
@@ -336,7 +253,3 @@ def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
-
-
-def _ends(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.2f}-{interval[1]:.2f}"

@@ -49,6 +49,8 @@ class StatusReader:
     prices: Prices | None = None
     address: str | None = None
     """Of a cluster to ask."""
+    address_by: str = "RAY_ADDRESS"
+    """The variable or option that the user gave it by."""
     _curves: dict[tuple[str, str], tuple[MetricPoint, list[MetricPoint]]] = field(default_factory=dict)
 
     def look(self) -> Found:
@@ -84,7 +86,7 @@ class StatusReader:
         from morphmlp.cluster.ray_state import read_cluster  # noqa: PLC0415 (Ray, only where a cluster is named)
 
         try:
-            return read_cluster(self.address), ""
+            return read_cluster(self.address, named=self.address_by), ""
         except ClusterError as error:
             return None, str(error)
 

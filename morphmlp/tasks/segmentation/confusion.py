@@ -5,47 +5,23 @@ at each image's own size, so that no score depends on how images were batched.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
-from torch import Tensor
 
 from morphmlp.data.columns import SEGMENTED
 from morphmlp.data.decoding.stored_frames.label_maps import IGNORED
 from morphmlp.data.manifest import Manifest
 from morphmlp.tasks.scores import AACC, MACC, MIOU
-from morphmlp.tasks.task import Counts, Scores, zero
 
 LabelMap = UInt8[np.ndarray, "h w"]
 Areas = Float[np.ndarray, "... k"]
 """Pixels of each class."""
 _OUTCOME = SEGMENTED.remove(SEGMENTED.get_field_index("video_id"))
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SegmentationCounts(Counts):
-    """Scored images, and their pixels by true class (rows) and predicted class (columns), float64 `[k k]`.
-
-    Sums stay exact up to 2^53 pixels, which are 30 billion images of 512 x 512.
-    """
-
-    confusion: Tensor
-
-    def scores(self) -> Scores:
-        """MIoU, mAcc and aAcc, percent."""
-        hits, labelled, predicted = areas_of(self.confusion.numpy())
-        return {name: float(value) for name, value in scores_of_areas(hits, labelled, predicted).items()}
-
-
-def no_counts(num_classes: int) -> SegmentationCounts:
-    """The counts of no image."""
-    return SegmentationCounts(confusion=torch.zeros((num_classes, num_classes), dtype=torch.float64))
 
 
 def confusion_of(labels: LabelMap, predicted: LabelMap, *, num_classes: int) -> Int[np.ndarray, "k k"]:
@@ -91,6 +67,11 @@ def scores_of_areas(hits: Areas, labelled: Areas, predicted: Areas) -> dict[str,
     return {MIOU.key: _mean(iou), MACC.key: _mean(accuracy), AACC.key: every}
 
 
+def confusion_scores(confusion: npt.NDArray[np.number]) -> dict[str, float]:
+    """The scores of pixels by true and predicted class, by their keys, percent."""
+    return {name: float(value) for name, value in scores_of_areas(*areas_of(confusion)).items()}
+
+
 def outcome_of(predicted: LabelMap, labels: LabelMap | None, *, num_classes: int, loss: float | None = None) -> bytes:
     """What a scorer hands back of one image: a row of `columns.SEGMENTED` without the id, as an Arrow stream.
 
@@ -134,21 +115,6 @@ def table_confusion(table: pa.Table, *, num_classes: int) -> Int[np.ndarray, "k 
     matrix = np.zeros((num_classes, num_classes), dtype=np.int64)
     np.add.at(matrix.reshape(-1), pairs, pixels)
     return matrix
-
-
-def count_table(table: pa.Table, *, num_classes: int) -> SegmentationCounts:
-    """The counts of all rows."""
-    return SegmentationCounts(
-        num_videos=zero() + table.num_rows,
-        loss_sum=zero() + float(np.nansum(table["loss"].to_numpy())),
-        confusion=torch.from_numpy(table_confusion(table, num_classes=num_classes)).double(),
-    )
-
-
-def count_image(predicted: LabelMap, labels: LabelMap, *, num_classes: int, loss: float) -> SegmentationCounts:
-    """The counts of one image."""
-    confusion = torch.from_numpy(confusion_of(labels, predicted, num_classes=num_classes)).double()
-    return SegmentationCounts(num_videos=zero() + 1, loss_sum=zero() + loss, confusion=confusion)
 
 
 def _mean(of_classes: Areas) -> Float[np.ndarray, "..."]:

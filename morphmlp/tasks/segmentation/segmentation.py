@@ -26,15 +26,8 @@ from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.models.network import Network
 from morphmlp.models.segmentation.network import segmentation_network
 from morphmlp.tasks.scores import ScoreName, scores_of
-from morphmlp.tasks.segmentation.confusion import (
-    SegmentationCounts,
-    count_image,
-    count_table,
-    no_counts,
-    outcome_of,
-    predictions_table,
-    table_confusion,
-)
+from morphmlp.tasks.segmentation.confusion import outcome_of, predictions_table, table_confusion
+from morphmlp.tasks.segmentation.counts import SegmentationCounts, count_image, count_table, no_counts
 from morphmlp.tasks.segmentation.prediction import Predicted, predict_labels
 from morphmlp.tasks.task import Outputs, Scores
 

@@ -13,7 +13,8 @@ from morphmlp.data.decoding.protocol import DecodedFrames, VideoInfo, cut
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.data.stream.plan import epoch_order
 from morphmlp.errors import DecodeError
-from morphmlp.reporting.contact_sheet import contact_sheet, training_rows, validation_rows
+from morphmlp.reporting.clip_rows import training_rows, validation_rows
+from morphmlp.reporting.contact_sheet import contact_sheet
 
 CONFIG = load_config(Path(__file__).parents[1] / "small_experiment.yaml")
 AUGMENT = dataclasses.replace(CONFIG.augment, rand_augment="rand-m7-n4-mstd0.5-inc1", erase=1.0)

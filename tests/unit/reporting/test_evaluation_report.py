@@ -15,7 +15,8 @@ from morphmlp.data.manifest import manifest_from_rows, write_manifest
 from morphmlp.errors import EvaluationError
 from morphmlp.evaluation.rescoring import ChosenViews, Stores
 from morphmlp.evaluation.score_store import ScoreStore
-from morphmlp.reporting.evaluation.report import changed_classes, lines_of, mark_of, score_rows, write_report
+from morphmlp.reporting.evaluation.report import changed_classes, write_report
+from morphmlp.reporting.evaluation.words import lines_of, mark_of, score_rows
 from morphmlp.reporting.evaluation.wrong_videos import wrong_table
 from morphmlp.tasks.segmentation.confusion import outcome_of
 

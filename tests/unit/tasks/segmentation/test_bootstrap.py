@@ -11,7 +11,8 @@ from morphmlp.data.decoding.stored_frames.label_maps import IGNORED
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.tasks.segmentation import bootstrap as ours
 from morphmlp.tasks.segmentation.bootstrap import image_areas, resampled_scores, score_differences, score_intervals
-from morphmlp.tasks.segmentation.confusion import count_table, outcome_of, predictions_table
+from morphmlp.tasks.segmentation.confusion import outcome_of, predictions_table
+from morphmlp.tasks.segmentation.counts import count_table
 
 
 def predictions(images, k, seed=0, *, absent=()):

@@ -18,14 +18,12 @@ from morphmlp.tasks.segmentation.confusion import (
     areas_of,
     class_scores,
     confusion_of,
-    count_image,
-    count_table,
-    no_counts,
     outcome_of,
     prediction_of,
     predictions_table,
     table_confusion,
 )
+from morphmlp.tasks.segmentation.counts import count_image, count_table, no_counts
 
 # Number of classes, those in the labels, those predicted, share of ignored pixels.
 KINDS = {
