@@ -38,7 +38,7 @@ class TrainJob:
 
 
 def import_worker() -> None:
-    """Import what a worker needs: before all of them wait for each other, so that they do it at the same time."""
+    """Import what a worker needs."""
     import_module("morphmlp.training.workers.ray_worker")
 
 

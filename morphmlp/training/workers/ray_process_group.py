@@ -22,6 +22,7 @@ import ray.util
 from ray.exceptions import GetTimeoutError
 from ray.train.backend import Backend, BackendConfig
 
+from morphmlp.training.workers.ray_job import import_worker
 from morphmlp.training.workers.store_listener import knock, listen, serve
 
 INTERFACE_FIELDS = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -53,6 +54,7 @@ class _ClosedGroup(Backend):
 
     def on_start(self, worker_group, backend_config: ProcessGroupConfig) -> None:  # type: ignore[no-untyped-def,override]  # Ray's type is internal
         workers = len(worker_group)
+        worker_group.execute(import_worker)  # at the same time; they would come to it one after the other
         alone = len(set(worker_group.execute(_node_id))) == 1
         worker_group.execute(choose_interface, alone=alone)
         address = worker_group.execute_single(0, meeting_address, alone=alone)
