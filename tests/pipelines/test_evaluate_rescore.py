@@ -51,10 +51,9 @@ def segmented(folder, *, seed, images=12, classes=4):
     write_scenes(folder, outcomes, manifest, manifest_path="/nowhere/val.parquet", run_name=f"scenes{seed}")
 
 
-def evaluated(place, *words):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *words], cwd=place, capture_output=True, text=True, check=False, timeout=120
-    )
+def evaluated(place, *words, options=()):
+    command = [sys.executable, *options, str(SCRIPT), *words]
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_an_ensemble_of_some_views_is_scored_compared_and_reported(place):
@@ -62,8 +61,12 @@ def test_an_ensemble_of_some_views_is_scored_compared_and_reported(place):
         place,
         *("--rescore", "a", "b", "--num-clips", "1", "--against", "b", "--fold", "mean-logits"),
         *("--report", "report", "--json", "found.json"),
+        options=("-X", "importtime"),
     )
     assert ran.returncode == 0, ran.stderr
+    imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
+    assert "morphmlp.evaluation.rescoring" in imported
+    assert not imported & {"torch", "ray", "mlflow"}
     found = json.loads((place / "found.json").read_text())
     middle = (LOGITS[:, 2:4].mean(axis=1) + OTHERS[:, 2:4].mean(axis=1)) / 2
     expected, other = answers_of(middle, LABELS), answers_of(OTHERS.mean(axis=1), LABELS)
