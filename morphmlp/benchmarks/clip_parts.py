@@ -1,7 +1,7 @@
 """Where the CPU time of a training clip goes, from its file to the table of a decode task, by the default decoder.
 
-Decode tasks run as in training, with the decoder in a process of its own. What that process does, file by file, is
-measured in this one, where its functions can be clocked, on the same frames of the same files.
+Decode tasks run as in training, with the decoder in a process of its own, whose CPU time is known as a whole. It's
+divided as that of the same reads is in this process, where functions can be clocked.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +43,7 @@ _TASK_PARTS: dict[str, Sequence[Place]] = {
     "scaling": [(augment, "resize")],
     "into the table": [(decode_task.BytesColumn, "append")],
 }
-_DECODER_REST, _ANSWERING, _TASK_REST = "the decoder's own steps", "answering the task", "draws, flip, and all else"
+_DECODER_REST, _TASK_REST = "all else in the decoder's process", "draws, flip, and all else in the task"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,25 +72,14 @@ def measure_clip_parts(
     packets: list[float] = []
     for number in range(-1, rounds):
         plan = MicroBatchPlan(epoch=max(number, 0), step=0, index=0, rows=np.arange(len(paths)))
-        in_task, child_s = _in_task(task, request_table(videos, [plan]))
+        in_task, decoder_s = _in_task(task, request_table(videos, [plan]))
         in_decoder = _in_decoder(paths, epoch=plan.epoch)
         if number < 0:
             continue  # imports, the process that decodes, and memory are there now
-        of_decoder = {part: seconds for part, seconds in in_decoder.seconds.items() if part != REST}
-        of_task = {part: seconds for part, seconds in in_task.seconds.items() if part != REST}
-        own = in_decoder.seconds[REST]
-        found.append(
-            {
-                **of_decoder,
-                _DECODER_REST: own,
-                _ANSWERING: child_s - sum(of_decoder.values()) - own,
-                **of_task,
-                _TASK_REST: in_task.seconds[REST],
-            }
-        )
+        found.append(_joined(in_decoder, in_task, decoder_s=decoder_s))
         packets.append(in_decoder.calls[DECODING] / len(paths))
         on_progress(number + 1)
-    order = [*_DECODER_PARTS, _DECODER_REST, _ANSWERING, *_TASK_PARTS, _TASK_REST]
+    order = [*_DECODER_PARTS, _DECODER_REST, *_TASK_PARTS, _TASK_REST]
     cpu_ms = {part: 1000 * median(parts[part] for parts in found) / len(paths) for part in order}
     total_ms = sum(cpu_ms.values())
     return ClipParts(
@@ -112,6 +101,15 @@ def parts_table(parts: ClipParts) -> str:
         disable_numparse=True,
         colalign=("left", "right", "right"),
     )
+
+
+def _joined(in_decoder: PartClock, in_task: PartClock, *, decoder_s: float) -> dict[str, float]:
+    """Seconds by part, those of the decoder in the sum that its process took."""
+    scale = decoder_s / sum(in_decoder.seconds.values())
+    parts = {part: scale * seconds for part, seconds in in_decoder.seconds.items() if part != REST}
+    parts[_DECODER_REST] = scale * in_decoder.seconds[REST]
+    parts |= {part: seconds for part, seconds in in_task.seconds.items() if part != REST}
+    return {**parts, _TASK_REST: in_task.seconds[REST]}
 
 
 def _manifest(paths: Sequence[str]) -> Manifest:
