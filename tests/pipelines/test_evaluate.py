@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from run_here import run_here
 
 from morphmlp.config import load_config
 from morphmlp.data.manifest import read_manifest
@@ -107,9 +108,10 @@ def test_the_result_stands_on_the_terminal_in_json_and_in_the_record(
 
 @pytest.mark.slow
 def test_predictions_of_all_test_videos_are_the_stored_scores(place: Path, undisturbed: Path) -> None:
-    command = [sys.executable, str(ROOT / "pipelines/predict.py"), "videos/test", "--checkpoint", "weights.pth"]
-    command += ["--config", "experiment.yaml", "--json", "-", "--test.num-clips", "2", "--test.num-crops", "3"]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
+    arguments = ["videos/test", "--checkpoint", "weights.pth", "--config", "experiment.yaml", "--json", "-"]
+    arguments += ["--test.num-clips", "2", "--test.num-crops", "3"]
+    done = run_here(ROOT / "pipelines/predict.py", *arguments, cwd=place)
+    assert done.returncode == 0, done.stderr
     predicted = {Path(line["path"]).name: line["logits"] for line in map(json.loads, done.stdout.splitlines())}
     videos = read_manifest(place / "videos/test.parquet").table.to_pylist()
     paths = {row["video_id"]: Path(row["path"]).name for row in videos}

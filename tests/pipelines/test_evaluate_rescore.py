@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_here import run_here
 from view_scores import names, view_logits, write_scenes, write_store
 
 from morphmlp.data.manifest import manifest_from_rows
@@ -80,7 +81,7 @@ def test_an_ensemble_of_some_views_is_scored_compared_and_reported(place):
 @pytest.mark.slow
 def test_segmented_images_are_scored_and_compared_by_paired_bootstrap(place):
     words = ("--rescore", "scenes1", "--against", "scenes0", "--report", "scenes", "--json", "scenes.json")
-    ran = evaluated(place, *words)
+    ran = run_here(SCRIPT, *words, cwd=place)
     assert ran.returncode == 0, ran.stderr
     found = json.loads((place / "scenes.json").read_text())
     assert found["comparison"]["miou"]["difference"]["low"] > 0

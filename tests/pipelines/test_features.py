@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from run_here import run_here
 
 from morphmlp.benchmarks.feature_extraction import measure_features
 from morphmlp.config import load_config
@@ -26,6 +27,7 @@ from morphmlp.progress import TerminalProgress
 from morphmlp.tasks.factory import task_of
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "pipelines" / "features.py"
 VIDEOS = 32
 
 
@@ -45,11 +47,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, output: str, *more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(ROOT / "pipelines/features.py"), "videos/test.parquet", "--output", output]
-    command += ["--checkpoint", "weights.pth", "--config", "experiment.yaml", "--window", "16", "--hop", "1"]
+def arguments(output: str) -> list[str]:
+    given = ["videos/test.parquet", "--output", output, "--checkpoint", "weights.pth", "--config", "experiment.yaml"]
+    return [*given, "--window", "16", "--hop", "1"]
+
+
+def start(folder: Path, output: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [*command, *more],
+        [sys.executable, str(SCRIPT), *arguments(output)],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -121,10 +126,9 @@ def in_this_process(place: Path, paths: list[str]) -> list[WindowFeatures]:
 def test_faults_are_one_line_before_ray_starts(place: Path) -> None:
     (place / "other").mkdir(exist_ok=True)
     (place / "other/features.json").write_text("{}")
-    process = start(place, "other")
-    output, errors = process.communicate(timeout=120)
-    assert (process.returncode, output) == (2, "")
-    line = errors.splitlines()[-1]
+    done = run_here(SCRIPT, *arguments("other"), cwd=place)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = done.stderr.splitlines()[-1]
     assert line.startswith("error: --output: other: holds features of something else: checkpoint None")
 
 

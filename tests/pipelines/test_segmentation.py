@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from run_here import run_here
 
 from morphmlp.evaluation.score_store import ScoreStore
 
@@ -32,6 +33,13 @@ def run(folder, script, *arguments):
     return done.stdout
 
 
+def here(folder, script, *arguments):
+    """The same in this process, of what starts no Ray."""
+    done = run_here(ROOT / "pipelines" / script, *arguments, cwd=folder)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 def trained(folder, name, config, *fields):
     """The result of a training, as its `--json` has it."""
     run(folder, "train.py", "--config", config, "--run-name", name, *fields, "--json", f"{name}.json")
@@ -42,7 +50,7 @@ def trained(folder, name, config, *fields):
 def scenes(tmp_path_factory):
     """A folder with `build/demo_scenes`, as the experiment file names it."""
     folder = tmp_path_factory.mktemp("scenes")
-    run(folder, "prepare.py", "standin", "ade20k", "--output", "build/demo_scenes")
+    here(folder, "prepare.py", "standin", "ade20k", "--output", "build/demo_scenes")
     return folder
 
 
@@ -56,7 +64,7 @@ def scenes_run(scenes):
 @pytest.mark.slow
 def test_drawn_scenes_are_segmented_far_better_than_by_single_pixels(scenes, scenes_run):
     manifests = ("--train", "build/demo_scenes/train.parquet", "--test", "build/demo_scenes/val.parquet")
-    run(scenes, "benchmark.py", "segmentation-baselines", *manifests, "--json", "baselines.json")
+    here(scenes, "benchmark.py", "segmentation-baselines", *manifests, "--json", "baselines.json")
     baselines = json.loads((scenes / "baselines.json").read_text())
     assert [found["images"] for found in baselines] == [160, 160]
     result = scenes_run
@@ -64,11 +72,11 @@ def test_drawn_scenes_are_segmented_far_better_than_by_single_pixels(scenes, sce
     assert low < result["scores"]["miou"] < high
     assert low > max(found["miou"] for found in baselines) + 15
     assert (result["num_videos"], result["items"]) == (160, "images")
-    table = run(scenes, "tables.py", "--dataset", "demo-scenes")
+    table = here(scenes, "tables.py", "--dataset", "demo-scenes")
     (row,) = (line.split("|") for line in table.splitlines() if line.startswith("| demo-scenes"))
     cells = [cell.strip() for cell in row]
     assert {f"{result['score']:.1f}", f"{low:.1f} to {high:.1f}", "160"} <= set(cells)
-    run(scenes, "export_label_maps.py", "scenes", "--output", "submission")
+    here(scenes, "export_label_maps.py", "scenes", "--output", "submission")
     assert len(list((scenes / "submission").glob("ADE_val_*.png"))) == 160
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from run_here import Done, run_here
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "pipelines/status.py"]
@@ -33,7 +34,11 @@ def uri(tmp_path: Path) -> str:
     return uri
 
 
-def status(uri: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def status(uri: str, *arguments: str) -> Done:
+    return run_here(ROOT / COMMAND[1], *arguments, cwd=ROOT, environment={**os.environ, "MLFLOW_TRACKING_URI": uri})
+
+
+def status_afresh(uri: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     outside = {**os.environ, "MLFLOW_TRACKING_URI": uri}
     return subprocess.run(
         [*COMMAND, *arguments], cwd=ROOT, env=outside, capture_output=True, text=True, check=False, timeout=120
@@ -44,7 +49,7 @@ def status(uri: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_a_run_in_a_pipe_and_as_json(uri: str, tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text(PRICES)
     priced = ("--prices", str(tmp_path / "prices.yaml"))
-    printed = status(uri, *priced)
+    printed = status_afresh(uri, *priced)
     assert (printed.returncode, printed.stderr) == (0, "")
     assert "\x1b" not in printed.stdout
     # In its row, or in the line below where the row is too wide.
@@ -95,7 +100,7 @@ def test_what_is_wrong_is_one_line(where: str, arguments: tuple[str, ...], said:
 
 @pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_a_line_below_the_runs(uri: str) -> None:
-    done = status(uri, "--address", "127.0.0.1:9")
+    done = status_afresh(uri, "--address", "127.0.0.1:9")
     assert done.returncode == 0
     assert "first" in done.stdout
     assert "--address 127.0.0.1:9: no cluster answers: Connection refused; start it, or fix the address" in done.stdout

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from morphmlp.benchmarks.compiled_bytes import compiled_block_bytes
 from morphmlp.benchmarks.step_bytes import step_bytes
 from morphmlp.config import load_config
 
@@ -19,6 +18,8 @@ def shapes_are_checked():
 
 @pytest.mark.parametrize(("in_16_bit", "most"), [(False, 0.88), (True, 0.87)], ids=["fp32", "16 bit"])
 def test_compiled_blocks_move_less_by_fewer_kernels(in_16_bit, most):
+    from morphmlp.benchmarks.compiled_bytes import compiled_block_bytes  # torch's compiler takes seconds to import
+
     planned = compiled_block_bytes(DEMO, clips=16, in_16_bit=in_16_bit)
     eager = step_bytes(DEMO, clips=16, in_16_bit=in_16_bit).blocks
     assert len(planned) == len(eager) == 4
