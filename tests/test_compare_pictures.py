@@ -3,9 +3,10 @@
 import importlib
 
 import pytest
+from empty_store import empty_store
 
 from morphmlp.errors import MorphMLPError
-from morphmlp.tracking import RunWriter, open_run, prepare_store
+from morphmlp.tracking import RunWriter, open_run
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_what_is_missing_is_said_in_a_line_and_nothing_is_written(
     command, tmp_path, monkeypatch, *, arguments, searched, said
 ):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    prepare_store(uri)
+    empty_store(uri)
     RunWriter(uri, open_run(uri, experiment="demo", run_name="lonely", tags={}, params={})).finish("FINISHED")
     if searched:
         monkeypatch.setenv("PATH", searched)

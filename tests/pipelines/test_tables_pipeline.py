@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from empty_store import empty_store
 from run_here import run_here
 
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.tasks.scores import TOP1
-from morphmlp.tracking import RunWriter, open_run, prepare_store
+from morphmlp.tracking import RunWriter, open_run
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "tables.py"
 
@@ -41,7 +42,7 @@ def test_without_any_run_all_published_rows_are_printed_and_nothing_is_created(t
 
 def test_a_finished_demo_run_appears_in_its_table(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
-    prepare_store(uri)
+    empty_store(uri)
     tags = {Tags.FINGERPRINT: "0123456789ab", Tags.EXPERIMENT: "demo-s", Tags.DATA_TRAIN: "2001:0123"}
     length = {"task": "classification", "train.seed": 0, "train.epochs": 4, "train.global_batch_size": 16}
     writer = RunWriter(uri, open_run(uri, experiment="demo", run_name="demo-s", tags=tags, params=length))

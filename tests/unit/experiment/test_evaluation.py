@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from empty_store import empty_store
 from stored_scores import HEADER, rows
 
 from morphmlp.config import load_config
@@ -100,7 +101,7 @@ class Place:
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", empty_store(f"sqlite:///{root / 'mlflow.db'}"))
         patch.chdir(root)
         yield Place(root)
 

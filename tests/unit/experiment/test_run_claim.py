@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from empty_store import empty_store
 from mlflow import MlflowClient
 
 from morphmlp.config import ExperimentConfig, load_config
@@ -27,7 +28,7 @@ class Lines(list[str]):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('record')}/mlflow.db"
+    return empty_store(f"sqlite:///{tmp_path_factory.mktemp('record')}/mlflow.db")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import pytest
+from empty_store import empty_store
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from rich.console import Console
@@ -25,7 +26,7 @@ from morphmlp.reporting.status.run_status import Seen, run_status
 from morphmlp.reporting.status.view import cluster_lines, draw
 from morphmlp.reporting.status.words import rate, seconds, span, sparkline
 from morphmlp.sizing.nodes import Nodes, NodeType
-from morphmlp.tracking import prepare_store, recent_runs
+from morphmlp.tracking import recent_runs
 
 PARAMS = {
     "task": "classification",
@@ -141,7 +142,7 @@ class Store:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     uri = f"sqlite:///{tmp_path_factory.mktemp('status') / 'mlflow.db'}"
-    prepare_store(uri)
+    empty_store(uri)
     return Store(uri)
 
 

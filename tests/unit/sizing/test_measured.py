@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from empty_store import empty_store
 
 from morphmlp.config import load_config
 from morphmlp.config.loading import flat_fields
 from morphmlp.errors import ConfigError
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.sizing.measured import Found, add_file, add_options, add_run
-from morphmlp.tracking import RunWriter, open_run, prepare_store
+from morphmlp.tracking import RunWriter, open_run
 
 PUBLISHED = Path(__file__).parents[3] / "experiments" / "k400" / "morphmlp_s_16x4.yaml"
 CONFIG = load_config(PUBLISHED)
@@ -28,7 +29,7 @@ INGEST = {"ray_cpu_ratio": 1.03, "ingest": {"ray_cpu_ms": 35.0}}
 def store(tmp_path_factory):
     """A record with one run on GPUs and one on CPUs."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('record') / 'mlflow.db'}"
-    prepare_store(uri)
+    empty_store(uri)
     for name, trained_on in (("gpus", "4 x NVIDIA H200"), ("cpus", "4 CPU workers")):
         tags = {Tags.EXPERIMENT: CONFIG.name, Tags.TRAINED_ON: trained_on}
         run = RunWriter(uri, open_run(uri, experiment="k400", run_name=name, tags=tags, params=flat_fields(CONFIG)))

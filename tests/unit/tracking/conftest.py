@@ -4,10 +4,11 @@ import threading
 
 import mlflow
 import pytest
+from empty_store import empty_store
 from mlflow.exceptions import MlflowException
 
 from morphmlp.record import MetricPoint
-from morphmlp.tracking import RunWriter, open_run, prepare_store
+from morphmlp.tracking import RunWriter, open_run
 
 
 class SpoiledStore:
@@ -45,7 +46,7 @@ class SpoiledStore:
 @pytest.fixture(scope="package")
 def shared_store(tmp_path_factory):
     uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-    prepare_store(uri)
+    empty_store(uri)
     return uri
 
 

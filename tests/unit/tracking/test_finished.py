@@ -7,11 +7,12 @@ import sys
 
 import pandas as pd
 import pytest
+from empty_store import empty_store
 from mlflow import MlflowClient
 from record_servers import DATABASES, record_store
 
 from morphmlp.record import MetricPoint, Tags
-from morphmlp.tracking import RunWriter, open_run, prepare_store, read_runs
+from morphmlp.tracking import RunWriter, open_run, read_runs
 from morphmlp.tracking.finished import database_rows
 from morphmlp.tracking.runs import search_finished
 
@@ -25,7 +26,7 @@ def uri(request):
 
 
 def write_runs(uri):
-    prepare_store(uri)
+    empty_store(uri)
     for name, dataset, status in (
         *(("one", "demo", "FINISHED"), ("two", "demo", "FINISHED"), ("three", "k400", "FINISHED")),
         *(("failed", "demo", "FAILED"), ("running", "demo", None), ("deleted", "demo", "FINISHED")),

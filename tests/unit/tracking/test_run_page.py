@@ -8,6 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from empty_store import empty_store
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from record_servers import KINDS, LOGIN, record_store
@@ -18,7 +19,7 @@ from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.evaluation.video_model import VideoModel, save_model
 from morphmlp.record import RecordedDataset, Tags
 from morphmlp.tasks.factory import task_of
-from morphmlp.tracking import RunWriter, open_run, prepare_store
+from morphmlp.tracking import RunWriter, open_run
 from morphmlp.tracking.models import ModelToLog
 
 SPLITS = [
@@ -46,7 +47,7 @@ def store(request):
     with pytest.MonkeyPatch.context() as environment, record_store(request.param) as uri:
         for name, value in LOGIN.items():
             environment.setenv(name, value)
-        prepare_store(uri)
+        empty_store(uri)
         yield uri
 
 

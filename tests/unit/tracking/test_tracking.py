@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from empty_store import empty_store
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
@@ -25,7 +26,7 @@ FINGERPRINT = {Tags.FINGERPRINT: "0123456789ab", Tags.EXPERIMENT: "demo-s"}
 def store(tmp_path_factory):
     """One store for the module, in a folder with a space; every test has its own run name or experiment."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('a store') / 'mlruns' / 'mlflow.db'}"
-    prepare_store(uri)
+    empty_store(uri)
     return uri
 
 

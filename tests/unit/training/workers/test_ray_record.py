@@ -3,10 +3,11 @@ import pickle
 from dataclasses import fields
 
 import pytest
+from empty_store import empty_store
 
 from morphmlp.data.quarantine import BrokenVideo, Quarantine, broken_to_plain
 from morphmlp.record import Metrics, Tags
-from morphmlp.tracking import RunWriter, find_run, open_run, prepare_store, write_waiting
+from morphmlp.tracking import RunWriter, find_run, open_run, write_waiting
 from morphmlp.training.record.accounting import TimeWindow, read_windows, training_cpu_s
 from morphmlp.training.record.run_events import RunEvents, read_events
 from morphmlp.training.record.run_folder import RunFolder
@@ -24,7 +25,7 @@ def folder(tmp_path):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-    prepare_store(uri)
+    empty_store(uri)
     return uri
 
 

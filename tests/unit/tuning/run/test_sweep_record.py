@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from empty_store import empty_store
 from mlflow import MlflowClient
 from sweep_records import read_children, read_sweep
 from synthetic_sweeps import result_of, synthetic_sweep, trial
@@ -16,7 +17,7 @@ from morphmlp.progress import TerminalProgress
 from morphmlp.record import MetricPoint, Metrics, Tags
 from morphmlp.reporting.tables.published import Ablation, Variant
 from morphmlp.tasks.scores import TOP1
-from morphmlp.tracking import RunWriter, open_run, prepare_store
+from morphmlp.tracking import RunWriter, open_run
 from morphmlp.tuning.run.sweep_folder import SweepFolder
 from morphmlp.tuning.run.sweep_record import TrialRecorder, stage_params, write_sweep, write_trial
 from morphmlp.tuning.run.trial_log import TrialLog
@@ -29,7 +30,7 @@ from morphmlp.tuning.space.space import expand
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     uri = f"sqlite:///{tmp_path_factory.mktemp('sweeps') / 'mlflow.db'}"
-    prepare_store(uri)
+    empty_store(uri)
     return uri
 
 

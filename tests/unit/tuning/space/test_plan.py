@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
+from empty_store import empty_store
 
 from morphmlp.config.loading import read_yaml
 from morphmlp.config.sweep import Asha, BudgetConfig, OptunaSearch, SweepConfig
 from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
 from morphmlp.environment import hardware
 from morphmlp.record import MetricPoint, Metrics, Tags
-from morphmlp.tracking import RunWriter, open_run, prepare_store
+from morphmlp.tracking import RunWriter, open_run
 from morphmlp.tuning.space import space as space_module
 from morphmlp.tuning.space.plan import TrainingSpeed, known_speed, num_videos, plan_text
 from morphmlp.tuning.space.space import ImpossiblePoint, Planner, Point, expand
@@ -157,7 +158,7 @@ def store(tmp_path, monkeypatch):
 
 
 def add_run(uri, name, *, speed, where=None, status="FINISHED"):
-    prepare_store(uri)
+    empty_store(uri)
     tags = {Tags.HARDWARE: where or hardware()}
     writer = RunWriter(uri, open_run(uri, experiment="demo", run_name=name, tags=tags, params={}))
     writer.metrics([MetricPoint(Metrics.RUN_GMACS_PER_S, speed, 0, 1)])
