@@ -19,8 +19,9 @@ _STEP = 16
 """Columns that FFmpeg's conversion takes at a time, or a multiple of them; rows and columns that it takes at least."""
 _MOST_OF_A_FRAME = 0.75
 """A box of a larger part isn't worth a copy of its planes."""
-_TOGETHER = 16
-"""Cut frames that are converted in one call, whose own cost is that of some 10,000 pixels."""
+_TOGETHER, _TOGETHER_BYTES = 16, 2**22
+"""Cut frames, and bytes of their planes, that are converted in one call, whose own cost is that of some 10,000 pixels.
+Of large frames fewer: they would leave the cache, and memory is limited."""
 
 
 class Converter:
@@ -83,10 +84,11 @@ class Pictures:
         """Make room; the box is one of frames as they are stored."""
         self._converter, self._box = converter, box
         self._around = None if box is None else converter.around(box)
-        self._room = min(count, _TOGETHER)
+        around = self._around or Box(top=0, left=0, height=0, width=0)
+        self._room = min(count, _TOGETHER, max(_TOGETHER_BYTES // max(around.height * around.width * 3 // 2, 1), 1))
         self._waiting: list[int] = []
         self._coding: _Coding | None = None
-        self._memory, self._planes = _memory_for(self._room, self._around or Box(top=0, left=0, height=0, width=0))
+        self._memory, self._planes = _memory_for(self._room, around)
         self._made: dict[int, Frames] = {}
 
     def add(self, number: int, frame: VideoFrame) -> None:

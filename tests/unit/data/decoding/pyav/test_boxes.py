@@ -131,8 +131,10 @@ def test_frames_of_another_size_than_the_first_are_scaled_before_they_are_cut(tm
     assert is_the_same(reader, [0, reader.info.num_frames - 1])
 
 
+@pytest.mark.parametrize("most_bytes", [1, 10_000, 2**22])
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
-def test_any_number_of_frames_is_cut_at_one_go(count, coded):
+def test_any_number_of_frames_is_cut_at_one_go(count, most_bytes, coded, monkeypatch):
+    monkeypatch.setattr(pictures, "_TOGETHER_BYTES", most_bytes)
     reader = PyAVDecoder().open(str(coded("short groups")))
     box, indices = Box(top=3, left=7, height=31, width=42), list(range(count))[::-1]
     part = reader.read(indices, box).frames
