@@ -92,30 +92,56 @@ def measure_serving(
         tempfile.TemporaryDirectory() as folder,
         running_server([*arguments, "--upload-folder", folder]) as (process, port),
     ):
+        return measure_running_server(
+            process.pid,
+            port,
+            Path(folder),
+            videos,
+            requests=requests,
+            clients=clients,
+            on_request=on_request,
+        )
 
-        def timed(number: int) -> float | None:
-            """Seconds, or None where there is no answer."""
-            began_s = time.monotonic()
-            found = answered(port, videos[number % len(videos)])
-            return time.monotonic() - began_s if found is not None and found[0] == _OK else None
 
-        list(map(timed, range(clients)))  # decoders start with their first videos
-        alone = [seconds for number in range(_ALONE) if (seconds := timed(number)) is not None]
-        before_mb = _memory_mb(process.pid)
-        done = count(1)
+def measure_running_server(
+    pid: int,
+    port: int,
+    uploads: Path,
+    videos: Sequence[str],
+    *,
+    requests: int,
+    clients: int,
+    on_request: Callable[[int], None] = lambda done: None,
+) -> ServingLoad:
+    """Send videos to a server that this process id, port and folder of uploads belong to, and kill its replica.
 
-        def counted(number: int) -> float | None:
-            seconds = timed(number)
-            on_request(next(done))
-            return seconds
+    Raises:
+        ClusterError: It doesn't come back.
+    """
 
-        with _peak_memory(process.pid) as peak_mb, ThreadPoolExecutor(clients) as threads:
-            began_s = time.monotonic()
-            times_s = [seconds for seconds in threads.map(counted, range(requests)) if seconds is not None]
-            load_s = time.monotonic() - began_s
-        after_mb = _memory_mb(process.pid)
-        recovered_s = _recovery_s(process.pid, lambda: timed(0) is not None)
-        left = sum(1 for _ in Path(folder).rglob("upload-*"))
+    def timed(number: int) -> float | None:
+        """Seconds, or None where there is no answer."""
+        began_s = time.monotonic()
+        found = answered(port, videos[number % len(videos)])
+        return time.monotonic() - began_s if found is not None and found[0] == _OK else None
+
+    list(map(timed, range(clients)))  # decoders start with their first videos
+    alone = [seconds for number in range(_ALONE) if (seconds := timed(number)) is not None]
+    before_mb = _memory_mb(pid)
+    done = count(1)
+
+    def counted(number: int) -> float | None:
+        seconds = timed(number)
+        on_request(next(done))
+        return seconds
+
+    with _peak_memory(pid) as peak_mb, ThreadPoolExecutor(clients) as threads:
+        began_s = time.monotonic()
+        times_s = [seconds for seconds in threads.map(counted, range(requests)) if seconds is not None]
+        load_s = time.monotonic() - began_s
+    after_mb = _memory_mb(pid)
+    recovered_s = _recovery_s(pid, lambda: timed(0) is not None)
+    left = sum(1 for _ in uploads.rglob("upload-*"))
     return ServingLoad(
         requests=requests,
         clients=clients,

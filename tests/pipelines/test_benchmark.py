@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "pipelines" / "benchmark.py"
 
 
-def benchmark(*arguments):
+def benchmark(*arguments, cwd=None):
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=200)
 
 
 @pytest.mark.slow
@@ -48,6 +48,15 @@ def test_a_folder_without_videos_is_one_clear_line(tmp_path):
     done = run_here(SCRIPT, "decoders", "--videos", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {tmp_path}: holds no videos")
+
+
+@pytest.mark.slow
+def test_a_server_that_doesnt_start_is_one_clear_line(tmp_path):
+    write_video(tmp_path / "whole.mp4", CODINGS["short groups"])
+    done = benchmark("serve", "--checkpoint", tmp_path / "gone.pth", "--videos", tmp_path, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: pipelines/serve.py didn't start: --checkpoint: {tmp_path}/gone.pth: no such file")
 
 
 @pytest.mark.parametrize("arguments", [("step-variants", "--rounds", "0"), ("ingest-ahead", "--rounds", "many")])

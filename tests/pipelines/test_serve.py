@@ -15,6 +15,7 @@ import pytest
 from http_requests import Server
 from trained_networks import files, place
 
+from morphmlp.benchmarks.serving_load import measure_running_server
 from morphmlp.prediction.predict import predict_whole
 from morphmlp.prediction.trained import find_trained
 
@@ -162,11 +163,22 @@ def test_prometheus_finds_the_figures(server, files):
     server.wait_until(lambda: all(text in server.metrics() for text in wanted))
 
 
-def test_another_replica_takes_the_place_of_a_killed_one(server, files):
+def test_a_load_is_measured_and_another_replica_takes_the_place_of_a_killed_one(server, files):
+    """As `benchmark.py serve` measures a server that it starts itself."""
     (replica,) = server.replicas()
-    replica.kill()
-    server.wait_until(lambda: [each.pid for each in server.replicas()] not in ([], [replica.pid]))
-    server.wait_until(lambda: server.http.upload(files / "whole.mp4")[0] == 200)
+    done = []
+    videos = [str(files / name) for name in ("whole.mp4", "short.mp4")]
+    found = measure_running_server(
+        server.process.pid, server.http.port, server.uploads, videos, requests=6, clients=3, on_request=done.append
+    )
+    assert (found.requests, found.clients, found.lost, found.files_left) == (6, 3, 0, 0)
+    assert sorted(done) == [1, 2, 3, 4, 5, 6]
+    assert 0 < found.p50_s <= found.p99_s
+    assert 0 < found.alone_p50_s < 60
+    assert 100 < found.memory_mb <= found.peak_memory_mb + 50
+    assert found.recovered_s > 0
+    assert "6 requests from 3 clients: 0 lost, p50 " in found.in_words()
+    assert [each.pid for each in server.replicas()] not in ([], [replica.pid])
     assert server.files_kept() == []
 
 
@@ -225,6 +237,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(server):
         (("--port", "taken"), "address already in use"),
         (("--window", "4x2"), "window"),
         (("--allowed-folder", "nowhere"), "does not exist"),
+        (("--config", "scenes"), "a classifier against semantic_fpn"),
     ],
 )
 def test_what_cant_be_served_is_one_line(place, arguments, words):
@@ -232,7 +245,8 @@ def test_what_cant_be_served_is_one_line(place, arguments, words):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        arguments = [port if argument == "taken" else argument for argument in arguments]
+        meant = {"taken": port, "scenes": str(place.root / "scenes.yaml")}
+        arguments = [meant.get(argument, argument) for argument in arguments]
         done = subprocess.run(command(place, *arguments), capture_output=True, text=True, check=False, cwd=ROOT)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert (done.returncode, len(errors)) == (2, 1), done.stderr

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from bad_files import bad
 from trained_networks import files, place
 
-__all__ = ["files", "place"]
+__all__ = ["bad", "files", "place"]
 
 SCRIPT = Path(__file__).parents[3] / "pipelines" / "predict.py"
 

@@ -7,18 +7,13 @@ import resource
 import signal
 import threading
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 import torch
-from coded_videos import Coding, write_video
 from served import served
-from trained_networks import png_head
 
 from morphmlp.prediction.predict import predict_over_time, predict_whole
 from morphmlp.prediction.sliding import sliding
@@ -26,47 +21,6 @@ from morphmlp.serving.files import AllowedFolders, UploadFolder
 from morphmlp.serving.limits import RefusedError
 
 SAME = 1e-4
-H264 = {"codec": "libx264", "options": {"g": "12"}}
-
-
-@pytest.fixture(scope="module")
-def bad(files, tmp_path_factory):
-    """Files that must not be looked at, by what is wrong with them."""
-    root = tmp_path_factory.mktemp("allowed")
-    for name in ("whole.mp4", "one_frame.mp4", "text.mp4", "sound.mp4", "cut.mp4", "nothing.mp4"):
-        (root / name).write_bytes((files / name).read_bytes())
-    _write_sparse(root / "hours.mp4", seconds=3 * 3600)
-    _write_sparse(root / "long_mkv.mkv", seconds=3 * 3600)
-    write_video(root / "many.mp4", Coding(file="", **H264), pictures=[np.zeros((16, 16, 3), np.uint8)] * 1300)
-    with zipfile.ZipFile(root / "frames.zip", "w") as pack:
-        for number in range(1, 1300):
-            pack.writestr(f"{number:05}.png", png_head(4000, 4000) if number == 1 else b"")
-    with zipfile.ZipFile(root / "deflated.zip", "w", zipfile.ZIP_DEFLATED) as pack:
-        pack.writestr("00001.png", bytes(10**6))
-    (root / "list.mp4").write_text("ffconcat version 1.0\nfile whole.mp4\n")
-    (root / "playlist.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{files}/whole.mp4\n")
-    (root / "damaged.mp4").write_bytes(_without_pictures((files / "whole.mp4").read_bytes()))
-    return root
-
-
-def _write_sparse(path, *, seconds):
-    """A few frames with hours between them."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.width = stream.height = 64
-        stream.codec_context.time_base = Fraction(1, 1000)
-        for number in range(4):
-            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
-            frame.pts, frame.time_base = number * seconds * 1000 // 3, Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def _without_pictures(content):
-    """The file with zeros in the place of its coded frames."""
-    start = content.index(b"mdat") + 4
-    end = content.index(b"moov") - 4 if content.index(b"moov") > start else len(content)
-    return content[:start] + bytes(end - start) + content[end:]
 
 
 @pytest.fixture(scope="module")
