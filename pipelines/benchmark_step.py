@@ -134,6 +134,33 @@ def step_bytes(*, config: str, clips: int, json: Path | None) -> None:
 
 
 @click.command()
+@click.option("--draws", type=COUNT, default=6, help="networks and clips of each model")
+@click.option("--clips", type=COUNT, default=2, help="clips of a draw")
+@click.option("--frames", type=COUNT, default=4, help="of a clip")
+@click.option("--precision", type=click.Choice(["bf16", "fp16"]), default="bf16", help="arithmetic")
+@json_option
+def step_precision(*, draws: int, clips: int, frames: int, precision: str, json: Path | None) -> None:
+    """How far 16-bit logits are from fp32, against the published order of steps; on CPUs."""
+    import torch
+
+    from morphmlp.benchmarks.step_precision import PRESETS, losses_table, precision_losses
+
+    torch.set_num_threads(1)
+    kind = torch.bfloat16 if precision == "bf16" else torch.float16
+    found = precision_losses(
+        PRESETS,
+        draws=draws,
+        clips=clips,
+        num_frames=frames,
+        kind=kind,
+        log=lambda line: print(line, file=sys.stderr),
+    )
+    print(losses_table(found))
+    print(f"root mean square of the error of logits over that of fp32's, {draws} draws, {precision}")
+    write_json(json, [asdict(loss) for loss in found])
+
+
+@click.command()
 @click.option("--preset", type=click.Choice(["t", "s", "b"]), default="s", help="published image model")
 @click.option("--size", type=COUNT, default=512, help="rows and columns of the images, pixels")
 @click.option("--images", type=COUNT, default=1, help="of them in a pass")
@@ -200,4 +227,13 @@ def gpu_session(*, output: Path, budget_s: float, dry_run: bool, json: Path | No
     write_json(json, [asdict(result) for result in found])
 
 
-STEP_COMMANDS = (train_step, shared_cores, step_variants, step_bytes, chunk_shapes, checkpoint_stall, gpu_session)
+STEP_COMMANDS = (
+    train_step,
+    shared_cores,
+    step_variants,
+    step_bytes,
+    step_precision,
+    chunk_shapes,
+    checkpoint_stall,
+    gpu_session,
+)

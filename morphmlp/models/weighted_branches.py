@@ -43,9 +43,10 @@ def weighted_branches(
     traced = torch.compiler.is_compiling()
     x, frame = (x, x.mean(dim=1, keepdim=True, dtype=_exact(x))) if traced else _MeanFrame.apply(x)
     count = len(tokens) + (channel is not None)
-    scores = rearrange(reweight(pooled_sum(frame, tokens, channel)), "b (c k) -> k b c", k=count)
-    weights = scores.softmax(dim=0, dtype=_exact(x))
     with autocast.switched_off(x):
+        # In fp32 whatever the maps are: a few numbers a clip, whose rounding would weigh on every token.
+        scores = rearrange(reweight(pooled_sum(frame, tokens, channel)), "b (c k) -> k b c", k=count)
+        weights = scores.softmax(dim=0)
         linears = [*(branch.fc for branch in tokens), *([] if channel is None else [channel])]
         parameters = [parameter.to(x.dtype) for fc in linears for parameter in (fc.weight, fc.bias)]
         tilings = tuple(branch.tiling for branch in tokens)
