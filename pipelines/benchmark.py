@@ -19,6 +19,7 @@
     python pipelines/benchmark.py shared-cores              what workers on one machine's CPUs cost each other
     python pipelines/benchmark.py step-variants             what 16-bit arithmetic, compilation, recomputation do to it
     python pipelines/benchmark.py step-bytes                what it moves, against the published order of steps
+    python pipelines/benchmark.py step-orders               its CPU time in one thread, against that order
     python pipelines/benchmark.py step-precision            what 16-bit arithmetic costs the logits, against that order
     python pipelines/benchmark.py chunk-shapes              what images cost whose maps the chunks don't divide
     python pipelines/benchmark.py gpu-session --output DIR  the published models on a GPU lent for a quarter of an hour

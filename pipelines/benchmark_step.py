@@ -134,6 +134,24 @@ def step_bytes(*, config: str, clips: int, json: Path | None) -> None:
 
 
 @click.command()
+@click.option("--config", default=DEMO, help="experiment file")
+@click.option("--clips", type=COUNT, default=4, help="clips of a step")
+@click.option("--rounds", type=COUNT, default=5, help="rounds of each order")
+@json_option
+def step_orders(*, config: str, clips: int, rounds: int, json: Path | None) -> None:
+    """CPU time of a step in one thread against the published order of steps, in fp32."""
+    from morphmlp.benchmarks.step_orders import compare_orders, orders_table
+    from morphmlp.config import load_config
+
+    found = compare_orders(
+        load_config(config), clips=clips, rounds=rounds, log=lambda line: print(line, file=sys.stderr)
+    )
+    print(orders_table(found))
+    print(f"forward and backward of {clips} clips, fp32, one thread, CPU time, {rounds} interleaved rounds")
+    write_json(json, [asdict(times) for times in found])
+
+
+@click.command()
 @click.option("--draws", type=COUNT, default=6, help="networks and clips of each model")
 @click.option("--clips", type=COUNT, default=2, help="clips of a draw")
 @click.option("--frames", type=COUNT, default=4, help="of a clip")
@@ -232,6 +250,7 @@ STEP_COMMANDS = (
     shared_cores,
     step_variants,
     step_bytes,
+    step_orders,
     step_precision,
     chunk_shapes,
     checkpoint_stall,

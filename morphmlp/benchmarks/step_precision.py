@@ -65,7 +65,7 @@ def _squared_errors(name: str, seed: int, *, clips: int, num_frames: int, kind: 
     def squared_error() -> float:
         with torch.autocast("cpu", kind):
             rounded: Tensor = network(batch)
-        return ((rounded.float() - exact).square().mean() / exact.square().mean()).item()
+        return float((rounded.float() - exact).square().mean() / exact.square().mean())
 
     present = squared_error()
     as_published(network)

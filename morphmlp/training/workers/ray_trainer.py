@@ -27,6 +27,7 @@ from morphmlp.targets import ascii_name
 from morphmlp.tracking import BufferedWriter, RunWriter
 from morphmlp.training.record.run_events import RunEvents, read_events, record_event
 from morphmlp.training.record.run_folder import RunFolder
+from morphmlp.training.workers.kept_memory import memory_settings
 from morphmlp.training.workers.ray_capacity import NOTICE_S, Capacity, alive_nodes, free_places, lost_node
 from morphmlp.training.workers.ray_job import TrainJob, run_job
 from morphmlp.training.workers.ray_process_group import ProcessGroupConfig
@@ -238,6 +239,7 @@ NEEDLESS = (
 
 def _trainer(job: TrainJob, record: RecordReports) -> DataParallelTrainer:
     placement, root = job.placement, job.folder.root
+    settings = memory_settings(job.config, placement.device)
     return _Trainer(
         run_job,
         # A reference: the controller, which gets it too, needn't read the job, and import what that names.
@@ -259,6 +261,7 @@ def _trainer(job: TrainJob, record: RecordReports) -> DataParallelTrainer:
             failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]  # as above
                 max_failures=0, controller_failure_limit=0, max_preemption_failures=0
             ),
+            worker_runtime_env={"env_vars": settings} if settings else None,
             callbacks=[record],  # type: ignore[list-item]  # as above
         ),
     )
