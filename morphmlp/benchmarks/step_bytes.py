@@ -36,11 +36,16 @@ class Moved:
     """Operations that move anything."""
     flops: int = 0
     """Of matrix products and convolutions; two for a multiply-accumulate."""
+    product_bytes: int = 0
+    """Of the bytes, those of matrix products and convolutions: what no other order of steps saves."""
 
     def __add__(self, other: "Moved") -> "Moved":
         """Both."""
         return Moved(
-            bytes=self.bytes + other.bytes, kernels=self.kernels + other.kernels, flops=self.flops + other.flops
+            bytes=self.bytes + other.bytes,
+            kernels=self.kernels + other.kernels,
+            flops=self.flops + other.flops,
+            product_bytes=self.product_bytes + other.product_bytes,
         )
 
 
@@ -88,13 +93,14 @@ def bytes_table(rows: Sequence[ComparedBytes]) -> str:
             f"{row.present.bytes / 1e9:.3g}",
             f"{row.published.bytes / 1e9:.3g}",
             f"{row.present.bytes / row.published.bytes:.3f}",
+            f"{row.present.product_bytes / row.published.bytes:.3f}",
             row.present.kernels,
             row.published.kernels,
         )
         for row in rows
     ]
-    headers = ("arithmetic", "part", "GB", "published: GB", "ratio", "kernels", "published: kernels")
-    align = ("left", "left", *["right"] * 5)
+    headers = ("arithmetic", "part", "GB", "published: GB", "ratio", "products", "kernels", "published: kernels")
+    align = ("left", "left", *["right"] * 6)
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True, colalign=align)
 
 
@@ -186,14 +192,21 @@ class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif "out" in (kwargs or {}):
             read = list(_tensors(args))
         count = flop_registry.get(func.overloadpacket)
+        size = sum(map(_bytes, read)) + sum(map(_bytes, written))
         moved = Moved(
-            bytes=sum(map(_bytes, read)) + sum(map(_bytes, written)),
+            bytes=size,
             kernels=1,
             flops=0 if count is None else int(count(*args, **(kwargs or {}), out_val=results)),
+            product_bytes=size if is_product(func) else 0,
         )
         part = self._part()
         self.parts[part] = self.parts.get(part, Moved(bytes=0, kernels=0)) + moved
         return results
+
+
+def is_product(func: Any) -> bool:
+    """Whether an operation is a matrix product or a convolution, also one that adds to what is there."""
+    return getattr(torch.ops.aten, func.overloadpacket.__name__.removesuffix("_"), None) in flop_registry
 
 
 def _tensors(values: object) -> Iterator[Tensor]:

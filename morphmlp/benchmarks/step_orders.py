@@ -20,9 +20,9 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from morphmlp.benchmarks.rounds import interleaved, median_ratio
+from morphmlp.benchmarks.step_bytes import is_product
 from morphmlp.config import ExperimentConfig, config_from_mapping
 from morphmlp.config.loading import config_to_mapping
 from morphmlp.models.build import build_network
@@ -135,7 +135,7 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> object:
         began = time.thread_time()
         results = func(*args, **(kwargs or {}))
-        if func.overloadpacket in flop_registry:
+        if is_product(func):
             self.seconds += time.thread_time() - began
         return results
 
