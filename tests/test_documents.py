@@ -2,12 +2,11 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+from run_here import run_here
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -54,12 +53,10 @@ def make_targets() -> frozenset[str]:
 
 
 @cache
-def help_text(*words: str) -> str:
+def help_text(script: str, *words: str) -> str:
     """What a pipeline prints for `--help`, after the leading words that choose its subcommand."""
-    shown = subprocess.run(
-        [sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert shown.returncode == 0, f"{shlex.join(words)} --help: {shown.stderr}"
+    shown = run_here(ROOT / script, *words, "--help", cwd=ROOT)
+    assert shown.returncode == 0, f"{shlex.join([script, *words])} --help: {shown.stderr}"
     return shown.stdout
 
 
