@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from run_here import run_here
 
 from morphmlp.config import load_config
 from morphmlp.config.loading import config_from_mapping, config_to_mapping, parse_yaml
@@ -55,8 +56,7 @@ def fresh(config):
 
 
 def prepare_folder(*arguments):
-    command = [sys.executable, str(ROOT / "pipelines" / "prepare.py"), "folder", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = run_here(ROOT / "pipelines" / "prepare.py", "folder", *arguments)
     assert done.returncode == 0, done.stderr
 
 
