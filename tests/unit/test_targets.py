@@ -1,10 +1,9 @@
 """Names and places that can't be written are refused before anything starts."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from run_here import run_here
 
 from morphmlp.config import ExperimentConfig, load_config
 from morphmlp.errors import ConfigError
@@ -116,8 +115,7 @@ def test_a_read_only_file_system_is_refused():
 @pytest.mark.parametrize("script", ["train_demo.py", "sweep.py", "benchmark.py", "replay.py"])
 def test_every_command_checks_where_json_goes(script: str, tmp_path: Path):
     arguments = {"benchmark.py": ["planner"], "replay.py": ["run", "1"]}.get(script, [])
-    command = [sys.executable, f"pipelines/{script}", *arguments, "--json", str(tmp_path)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    ended = run_here(ROOT / "pipelines" / script, *arguments, "--json", tmp_path, cwd=ROOT)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
     assert "is a folder; name a file" in ended.stderr
 
