@@ -64,9 +64,8 @@ NOT_NEGATIVE = click.FloatRange(min=0)
 @click.option(
     "--by",
     type=A_PATH,
-    multiple=True,
     metavar="FOLDER",
-    help="with --check: a run by whose costs to simulate, or two with fewer workers; by default the run's own",
+    help="with --check: the run by whose costs to simulate; by default each by its own",
 )
 @click.option(
     "--decode-budget",
@@ -183,9 +182,9 @@ def _check(asked: Mapping[str, Any]) -> dict[str, Any]:
     from morphmlp.sizing.check import Machine, Run, check_run, check_table, costs_by
 
     machine = Machine.read(Path(asked["measured"][0]))
-    known = [Run.read(folder) for folder in asked["by"]]
+    known = asked["by"] and Run.read(asked["by"])
     runs = [Run.read(folder) for folder in asked["check"]]
-    checks = [check_run(run, costs_by(known, run), machine) for run in runs]
+    checks = [check_run(run, costs_by(known, run, machine), machine) for run in runs]
     print(check_table(checks))
     return {"machine": asdict(machine), "runs": [{**asdict(one), "error": one.error} for one in checks]}
 

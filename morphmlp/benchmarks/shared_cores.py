@@ -46,6 +46,8 @@ class SharedCores:
     """CPU time of a step while all compute, over that of a process alone: memory and caches are shared."""
     exchange_s: float
     """What a step takes longer where the processes exchange gradients: after each other's, and by hand-over."""
+    exchange_cpu_s: float
+    """The CPU time of a process, its threads for communication included, that a step then takes more."""
     rounds: int
     steps_per_round: int
 
@@ -72,13 +74,17 @@ def measure_shared_cores(
             wall[side].append(sum(seconds for seconds, _ in answers) / len(answers))
             cpu[side].append(sum(seconds for _, seconds in answers) / len(answers))
     # The first round of each is warm-up.
-    longer = [together - at_once for together, at_once in zip(wall[TOGETHER], wall[AT_ONCE], strict=True)]
+    exchange_s, exchange_cpu_s = (
+        max(0.0, median(more - less for more, less in zip(of[TOGETHER][1:], of[AT_ONCE][1:], strict=True)))
+        for of in (wall, cpu)
+    )
     return SharedCores(
         processes=number,
         micro_batch=config.train.micro_batch_size,
         step_s=median(wall[ALONE][1:]),
         contention=max(1.0, median_ratio(cpu[AT_ONCE][1:], cpu[ALONE][1:])),
-        exchange_s=max(0.0, median(longer[1:])),
+        exchange_s=exchange_s,
+        exchange_cpu_s=exchange_cpu_s,
         rounds=rounds,
         steps_per_round=steps,
     )
@@ -134,10 +140,11 @@ def serve() -> None:
         network = DistributedDataParallel(state.model, broadcast_buffers=False, gradient_as_bucket_view=True)
     steps = run_steps(config, state, device=device, network=network)
     for line in sys.stdin:
-        began_s, cpu_s, number = time.perf_counter(), time.thread_time(), int(line)
+        began_s, cpu_s, number = time.perf_counter(), time.process_time(), int(line)
         for _ in islice(steps, number):
             pass
-        print(json.dumps([(time.perf_counter() - began_s) / number, (time.thread_time() - cpu_s) / number]), flush=True)
+        spent_s = time.perf_counter() - began_s, time.process_time() - cpu_s
+        print(json.dumps([seconds / number for seconds in spent_s]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """The simulation against real runs whose workers and decode tasks share a machine's cores.
 
 A simulation starts from CPU seconds, which are measured whoever else waits for a core, and finds how long a step takes.
-They are the run's own, or those of other runs with fewer workers.
+They are the run's own, or those of another run with fewer workers.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -80,8 +80,8 @@ class Machine:
 
     processes: int
     """As many as it has cores."""
-    exchange_s: float
-    """Of gradients, between all of them."""
+    exchange_cpu_s: float
+    """Of one of them, for exchanging gradients with the others."""
 
     @classmethod
     def read(cls, path: Path) -> "Machine":
@@ -92,15 +92,15 @@ class Machine:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(processes=content["processes"], exchange_s=content["exchange_s"])
+            return cls(processes=content["processes"], exchange_cpu_s=content["exchange_cpu_s"])
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(
                 [f"--measured {path}: isn't a result of `benchmark.py shared-cores --json FILE`, which --check needs"]
             ) from None
 
     def exchange_of(self, workers: int) -> float:
-        """A ring of so many sends 2 (n - 1) / n of the gradients."""
-        return self.exchange_s * (1 - 1 / workers) / (1 - 1 / self.processes) if self.processes > 1 else 0.0
+        """CPU seconds of one of so many workers: a ring sends 2 (n - 1) / n of the gradients."""
+        return self.exchange_cpu_s * (1 - 1 / workers) / (1 - 1 / self.processes) if self.processes > 1 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,8 @@ class SharedCosts:
     workers: int
     micro_batch: int
     micro_s: float
-    """Of a micro-batch, in its worker's process: computing, and taking clips over, which Python does one by one."""
+    """Of a micro-batch, in its worker's process: computing, and taking clips over, which Python does one by one.
+    Exchanging gradients isn't in it."""
     decode_s: float
     """Of a video, in its decode task."""
     besides_s: float
@@ -119,7 +120,7 @@ class SharedCosts:
     """Until an epoch's first decode task begins; 0 for a run of one epoch."""
 
     @classmethod
-    def of(cls, run: Run) -> "SharedCosts":
+    def of(cls, run: Run, machine: Machine) -> "SharedCosts":
         """By a run's windows.
 
         Raises:
@@ -133,45 +134,31 @@ class SharedCosts:
         if not worker_s or not node_s:
             raise ConfigError([f"--check {run.name}: recorded no CPU times of its workers and their node"])
         besides_s = max(0.0, node_s - worker_s - decode_s)
+        compute_s = max(0.0, worker_s / run.steps - run.workers * machine.exchange_of(run.workers))  # of a step
         starts = [window.wait_s for window in run.windows if run.begins_epoch(window)]
         first_s = run.work.task_videos * (decode_s + besides_s) / videos
         return cls(
             workers=run.workers,
             micro_batch=run.work.micro_batch,
-            micro_s=worker_s / run.steps / run.work.micro_batches,
+            micro_s=compute_s / run.work.micro_batches,
             decode_s=decode_s / videos,
             besides_s=besides_s / videos,
             epoch_start_s=max(0.0, mean(starts) - first_s) if starts else 0.0,
         )
 
-    def for_workers(self, other: "SharedCosts", workers: int) -> "SharedCosts":
-        """On the line through these costs and those of another number of workers: each brings its own ingest along."""
-        share = (workers - self.workers) / (other.workers - self.workers)
-        return replace(
-            self,
-            workers=workers,
-            **{
-                name: max(0.0, (1 - share) * getattr(self, name) + share * getattr(other, name))
-                for name in ("micro_s", "decode_s", "besides_s", "epoch_start_s")
-            },
-        )
 
-
-def costs_by(runs: Sequence[Run], run: Run) -> SharedCosts:
-    """The costs to simulate a run by: its own without `runs`, those of one, or on a line through those of two.
+def costs_by(known: Run | None, run: Run, machine: Machine) -> SharedCosts:
+    """The costs to simulate a run by: those of another one, or its own.
 
     Raises:
-        ConfigError: They are of other micro-batches, or of the same number of workers.
+        ConfigError: The other's are of other micro-batches.
     """
-    found = [SharedCosts.of(one) for one in runs or [run]]
-    others = sorted({one.micro_batch for one in found} - {run.work.micro_batch})
-    if others:
+    found = SharedCosts.of(known or run, machine)
+    if found.micro_batch != run.work.micro_batch:
         raise ConfigError(
-            [f"--check {run.name}: has micro-batches of {run.work.micro_batch} videos, --by of {others[0]}"]
+            [f"--check {run.name}: has micro-batches of {run.work.micro_batch} videos, --by of {found.micro_batch}"]
         )
-    if len({one.workers for one in found}) < len(found) or len(found) > 2:
-        raise ConfigError(["--by: takes one run, or two with different numbers of workers"])
-    return found[0] if len(found) == 1 else found[0].for_workers(found[1], run.workers)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

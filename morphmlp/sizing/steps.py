@@ -46,7 +46,7 @@ class Setting:
     micro_s: float
     """Computing one; CPU seconds where cores are shared."""
     exchange_s: float
-    """Sending all gradients round."""
+    """Sending all gradients round; where cores are shared, CPU seconds of each worker, once all have computed."""
     buckets: int = 1
     """That gradients go in. They are ready evenly over the backward pass of a worker's last micro-batch, behind which
     all but the last can hide."""
@@ -90,7 +90,7 @@ class _Worker:
 
     def __init__(self, run: "_Run", index: int, link: Queue, serve: Serve) -> None:
         setting = run.setting
-        self._run, self._link, self._serve = run, link, serve
+        self._run, self._link, self.serve = run, link, serve
         self.decoding = Queue(run.events, setting.cores, serve)
         self._batches = len(range(index, setting.micro_batches, setting.workers))
         self._of_task = max(1, setting.task_videos // setting.micro_batch)
@@ -126,7 +126,7 @@ class _Worker:
             self._taken += 1
             self._decode_ahead()
             self.began = run.events.now
-            self._serve(run.compute(run.setting.micro_s), self._end_micro_batch)
+            self.serve(run.compute(run.setting.micro_s), self._end_micro_batch)
 
     def _end_micro_batch(self) -> None:
         self.ended = self._run.events.now
@@ -155,7 +155,7 @@ class _Worker:
         if self._run.setting.hand_over_s == 0:
             self._arrive(task)
         else:
-            self._serve(videos * self._run.setting.hand_over_s, lambda: self._arrive(task))
+            self.serve(videos * self._run.setting.hand_over_s, lambda: self._arrive(task))
 
     def _arrive(self, task: int) -> None:
         """In the planned order: a task that is late holds up those behind it."""
@@ -184,6 +184,9 @@ class _Run:
         self.exchange_s = 0.0
         """Of it what no worker's computing hides."""
         self._there = 0
+        """Workers that have done their part: of the micro-batches, then of the exchange."""
+        self._since = 0.0
+        """The exchange's beginning."""
         self._begin()
 
     def _cores(self) -> Serve:
@@ -196,9 +199,18 @@ class _Run:
         """One worker has done its part of the step."""
         self._there += 1
         if self._there == self.setting.workers:
-            left = self._exchanged() - self.events.now
-            self.exchange_s += left
-            self.events.after(left, self._end)
+            self._there, self._since = 0, self.events.now
+            if self.setting.shared_cores is None:
+                self.events.after(self._exchanged() - self.events.now, self._end)
+            else:
+                for worker in self.workers:
+                    worker.serve(self.setting.exchange_s, self._exchange_with_others)
+
+    def _exchange_with_others(self) -> None:
+        """One worker has done its part of the exchange."""
+        self._there += 1
+        if self._there == self.setting.workers:
+            self._end()
 
     def _exchanged(self) -> float:
         """When the last bucket of gradients has been round: one after the other, each when all workers have it.
@@ -214,6 +226,7 @@ class _Run:
         return done
 
     def _end(self) -> None:
+        self.exchange_s += self.events.now - self._since
         self.steps += 1
         self._begin()
 

@@ -16,7 +16,7 @@ from morphmlp.sizing.inputs import work_of
 from morphmlp.training.record.accounting import TimeWindow
 
 DEMO = Path(__file__).parents[3] / "experiments" / "demo" / "morphmlp_demo.yaml"
-TWO_CORES = Machine(processes=2, exchange_s=0.0)
+TWO_CORES = Machine(processes=2, exchange_cpu_s=0.0)
 DECODE_S, BESIDES_S, START_S = 0.003, 0.002, 0.5  # of a video, and of an epoch
 
 
@@ -49,7 +49,7 @@ AHEAD_S = 64 * (DECODE_S + BESIDES_S)
 
 
 def test_costs_are_those_of_the_windows():
-    costs = SharedCosts.of(ONE)
+    costs = SharedCosts.of(ONE, TWO_CORES)
     assert (costs.workers, costs.micro_batch, costs.micro_s) == (1, 8, pytest.approx(0.1))
     assert (costs.decode_s, costs.besides_s) == (pytest.approx(DECODE_S), pytest.approx(BESIDES_S))
     assert costs.epoch_start_s == pytest.approx(START_S)
@@ -67,7 +67,7 @@ def test_costs_are_those_of_the_windows():
 )
 def test_steps_that_were_worked_out_by_hand_are_met(workers, micro_batch, step_s):
     run = run_of(workers=workers, step_s=step_s, micro_batch=micro_batch)
-    found = check_run(run, costs_by([], run), TWO_CORES)
+    found = check_run(run, costs_by(None, run, TWO_CORES), TWO_CORES)
     assert found.measured_step_s == pytest.approx(step_s + 0.58 / 60)
     assert found.error == pytest.approx(0, abs=0.03)
     assert found.simulated_wait_share == pytest.approx(found.measured_wait_share, abs=0.02)
@@ -75,22 +75,23 @@ def test_steps_that_were_worked_out_by_hand_are_met(workers, micro_batch, step_s
 
 
 def test_a_run_that_was_slower_shows_as_an_error():
-    found = check_run(run_of(workers=2, step_s=0.2), costs_by([ONE], run_of(workers=2, step_s=0.2)), TWO_CORES)
+    found = check_run(run_of(workers=2, step_s=0.2), costs_by(ONE, run_of(workers=2, step_s=0.2), TWO_CORES), TWO_CORES)
     assert found.error == pytest.approx(0.143 / 0.21 - 1, abs=0.02)
     assert f"{found.error:+.1%}" in check_table([found])
 
 
-def test_costs_of_more_workers_lie_on_a_line_through_those_of_two_runs():
-    one, two = (run_of(workers=number, step_s=0.2, worker_s=0.16 + 0.04 * number, micro_batch=4) for number in (1, 2))
-    more = run_of(workers=4, step_s=0.2, micro_batch=4)
-    assert costs_by([one, two], more).micro_s == pytest.approx(0.08)  # a quarter of 0.16 + 4 x 0.04
-    assert costs_by([one, two], more).decode_s == pytest.approx(DECODE_S)
-    assert costs_by([two], more).micro_s == pytest.approx(0.06)
+def test_exchanging_gradients_is_taken_out_of_a_runs_costs_and_put_into_the_steps_of_another():
+    machine = Machine(processes=2, exchange_cpu_s=0.02)
+    two = run_of(workers=2, step_s=0.2, worker_s=0.2 + 2 * 0.02)
+    assert SharedCosts.of(two, machine).micro_s == pytest.approx(SharedCosts.of(ONE, machine).micro_s)
+    own, by_one = (check_run(two, costs_by(known, two, machine), machine) for known in (None, ONE))
+    assert by_one.simulated_step_s == pytest.approx(own.simulated_step_s)
+    assert own.simulated_step_s == pytest.approx((60 * 0.32 - 2 * AHEAD_S) / 2 / 60 + 0.58 / 60, rel=0.03)
 
 
 @pytest.mark.parametrize(("workers", "exchange_s"), [(1, 0.0), (2, 0.02), (3, 0.08 / 3), (4, 0.03)])
 def test_gradients_go_round_in_a_ring(workers, exchange_s):
-    assert replace(TWO_CORES, exchange_s=0.02).exchange_of(workers) == pytest.approx(exchange_s)
+    assert replace(TWO_CORES, exchange_cpu_s=0.02).exchange_of(workers) == pytest.approx(exchange_s)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +122,6 @@ def test_what_is_no_run_or_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"other\.json: isn't a result of `benchmark\.py shared-cores"):
         Machine.read(tmp_path / "other.json")
     with pytest.raises(ConfigError, match="recorded no CPU times"):
-        SharedCosts.of(replace(ONE, windows=[replace(window, node_cpu_s=0.0) for window in ONE.windows]))
+        SharedCosts.of(replace(ONE, windows=[replace(window, node_cpu_s=0.0) for window in ONE.windows]), TWO_CORES)
     with pytest.raises(ConfigError, match="micro-batches of 4 videos, --by of 8"):
-        costs_by([ONE], run_of(workers=2, step_s=0.14, micro_batch=4))
-    with pytest.raises(ConfigError, match="two with different numbers of workers"):
-        costs_by([ONE, ONE], ONE)
+        costs_by(ONE, run_of(workers=2, step_s=0.14, micro_batch=4), TWO_CORES)

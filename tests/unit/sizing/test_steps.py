@@ -85,6 +85,17 @@ def test_shared_cores_do_all_the_work_there_is(workers, micro_batches, cores, vi
     assert found.step_s == pytest.approx(step_s, rel=0.02)
 
 
+@pytest.mark.parametrize(("workers", "cores", "longer_s"), [(1, 2, 0.03), (2, 2, 0.03), (4, 2, 0.06), (4, 4, 0.03)])
+def test_exchanging_gradients_is_work_of_every_worker_where_cores_are_shared(workers, cores, longer_s):
+    setting = replace(PLAIN, workers=workers, micro_batches=workers, workers_per_node=workers, shared_cores=cores)
+    without, found = (
+        simulate_steps(replace(setting, decode_s=1e-9, exchange_s=seconds), warm_up=10, steps=50)
+        for seconds in (0.0, 0.03)
+    )
+    assert found.step_s - without.step_s == pytest.approx(longer_s)
+    assert found.exchange_share == pytest.approx(longer_s / found.step_s)
+
+
 @pytest.mark.parametrize("exchange_s", [0.01, 0.04, 0.2])
 @pytest.mark.parametrize("buckets", [1, 4])
 def test_buckets_of_gradients_hide_behind_the_backward_pass(exchange_s, buckets):
