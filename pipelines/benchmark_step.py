@@ -61,8 +61,8 @@ def shared_cores(*, config: str, micro_batch: int | None, rounds: int, steps: in
     print(
         f"a step of {found.micro_batch} videos takes {1000 * found.step_s:.1f} ms in one process alone; with "
         f"{found.processes} at once each needs {found.contention:.3f} times the CPU time, and exchanging gradients "
-        f"takes {1000 * found.exchange_s:.1f} ms more, {1000 * found.exchange_cpu_s:.1f} ms of each one's CPU; medians of "
-        f"{found.rounds} interleaved rounds of {found.steps_per_round} steps"
+        f"takes {1000 * found.exchange_s:.1f} ms more, with {1000 * found.exchange_cpu_s:.1f} ms of each one's CPU; "
+        f"medians of {found.rounds} interleaved rounds of {found.steps_per_round} steps"
     )
     write_json(json, found)
 
