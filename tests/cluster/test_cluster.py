@@ -1,6 +1,7 @@
 """A cluster as docs/cluster.md brings it up, a run on it, and what it does when something breaks."""
 
 import json
+import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -102,4 +103,6 @@ def test_a_clock_ten_minutes_off_is_refused_in_words(cluster, undisturbed):
         say(f"--- clock 600 s off: refused after {time.monotonic() - began:.0f} s")
     said = run.job.said()
     assert "train2" in said
-    assert "its clock is 600 s ahead" in said, said[-600:]
+    ahead = re.search(r"its clock is (\d+) s ahead", said)
+    assert ahead is not None, said[-600:]
+    assert abs(int(ahead[1]) - 600) <= 2  # the clocks are read one after the other
