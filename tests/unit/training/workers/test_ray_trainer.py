@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 from ray import exceptions as ray_exceptions
-from ray.train import ControllerError, WorkerGroupError
+from ray.train import ControllerError, RunConfig, WorkerGroupError
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from morphmlp.errors import CheckpointError, ClusterError, StorageError
 from morphmlp.training.record.run_folder import RunFolder
@@ -108,3 +109,14 @@ def test_the_project_s_own_error_is_the_fault(end_of):
 def test_a_defect_outside_of_ray_is_raised(end_of):
     with pytest.raises(ZeroDivisionError):
         end_of(ZeroDivisionError("ours"))
+
+
+@pytest.mark.filterwarnings("ignore:.* deprecated:DeprecationWarning")  # Ray copies its own settings
+def test_what_is_left_out_is_still_what_ray_would_add(tmp_path):
+    """Ray's names: where it renames them, their processes are back."""
+    run = RunConfig(name="x", storage_path=str(tmp_path))
+    rays, ours = (
+        {type(each).__name__ for each in kind(print, run_config=run)._create_default_callbacks()}
+        for kind in (DataParallelTrainer, ray_trainer._Trainer)
+    )
+    assert rays - ours == set(ray_trainer.NEEDLESS)
