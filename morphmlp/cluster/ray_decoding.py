@@ -10,7 +10,10 @@ from morphmlp.config.operation import IngestConfig
 
 def warm_decode_processes(placement: Placement, ingest: IngestConfig) -> None:
     """Let Ray start decode processes, and these their decoders, while the caller does something else."""
-    warm = _prepare_to_decode.options(label_selector=dict(placement.ingest_labels) or None)
+    warm = _prepare_to_decode.options(
+        label_selector=dict(placement.ingest_labels) or None,
+        scheduling_strategy="DEFAULT",  # not in the places of a sweep's trial, which have no CPU for it
+    )
     for _ in range(placement.ingest_cpus):
         warm.remote(placement, ingest)
 

@@ -77,6 +77,9 @@ def test_an_odd_file_is_used_in_every_way(model, bad, name):
 def command(monkeypatch, capfd):
     """Runs `features.py` in this process; gives its exit code and lines of errors."""
 
+    for name in ("init", "is_initialized"):  # whoever joins Ray asks one of them first
+        monkeypatch.setattr(ray, name, lambda *_, **__: pytest.fail("Ray was asked for"))
+
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
@@ -96,9 +99,7 @@ def command(monkeypatch, capfd):
     ],
     ids=["segmentation", "another task", "window", "no folder"],
 )
-def test_features_refuse_in_one_line_before_ray_starts(command, place, bad, tmp_path, refused, monkeypatch):
-    for name in ("init", "is_initialized"):  # whoever joins Ray asks one of them first
-        monkeypatch.setattr(ray, name, lambda *_, **__: pytest.fail("Ray was asked for"))
+def test_features_refuse_in_one_line_before_ray_starts(command, place, bad, tmp_path, refused):
     (given, message), words = refused, []
     for word in given:
         kind = word.removeprefix("{kind:").rstrip("}")
