@@ -1,27 +1,25 @@
 """Processes of Ray that decoding needs, asked for before there is something to decode: each takes seconds to start."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import ray
 
-from morphmlp.cluster.ray_cluster import Placement
-from morphmlp.config.operation import IngestConfig
+if TYPE_CHECKING:
+    from morphmlp.data.stream.decode_task import DecodePolicy
+    from morphmlp.data.stream.ray_dataset import IngestShare
 
 
-def warm_decode_processes(placement: Placement, ingest: IngestConfig) -> None:
+def warm_decode_processes(share: "IngestShare") -> None:
     """Let Ray start decode processes, and these their decoders, while the caller does something else."""
-    warm = _prepare_to_decode.options(
-        label_selector=dict(placement.ingest_labels) or None,
-        scheduling_strategy="DEFAULT",  # not in the places of a sweep's trial, which have no CPU for it
-    )
-    for _ in range(placement.ingest_cpus):
-        warm.remote(placement, ingest)
+    warm = _prepare_to_decode.options(label_selector=share.node_labels or None)
+    for _ in range(share.cpus):
+        warm.remote(share.policy)
 
 
 @ray.remote(num_cpus=1, max_retries=0)  # a warm-up that fails isn't worth a second try
-def _prepare_to_decode(placement: Placement, ingest: IngestConfig) -> None:
+def _prepare_to_decode(policy: "DecodePolicy") -> None:
     import_module("ray.data")
-    policy = placement.ingest_share(ingest, pipelines=1).policy
     policy.opener(policy.decoder).start()
 
 

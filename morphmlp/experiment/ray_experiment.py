@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from morphmlp.cluster.ray_cluster import Placement
-from morphmlp.cluster.ray_decoding import warm_decode_processes
 from morphmlp.cluster.ray_nodes import ray_job_tag, was_submitted
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.loading import fingerprint
@@ -89,7 +88,6 @@ def run_experiment(
     Raises:
         MorphMLPError: Whatever the user can fix.
     """
-    warm_decode_processes(placement, config.ingest)  # next to all that is looked at first
     task = task or task_of(config, train=data.train)
     config = with_checked_weights(with_absolute_paths(config), data.train.class_names)
     if placement.on_cluster:

@@ -16,7 +16,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from morphmlp.cluster.failure_reasons import failure_reason, failure_text, root_failure, users_fault
 from morphmlp.cluster.ray_cluster import Placement
-from morphmlp.cluster.ray_decoding import keep_statistics_here, warm_decode_processes
+from morphmlp.cluster.ray_decoding import keep_statistics_here
 from morphmlp.config.operation import IngestConfig
 from morphmlp.data.quarantine import Quarantine, broken_limit
 from morphmlp.data.stream.plan import TrainPlan
@@ -165,7 +165,6 @@ class Fit(threading.Thread):
         self._nodes = alive_nodes()
         if job.placement.on_cluster:
             keep_statistics_here()
-        warm_decode_processes(job.placement, job.config.ingest)
         job.folder.places.unlink(missing_ok=True)
         self.start()
 

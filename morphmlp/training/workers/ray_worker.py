@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from morphmlp.cluster.ray_cluster import Placement
+from morphmlp.cluster.ray_decoding import warm_decode_processes
 from morphmlp.data.quarantine import broken_limit, too_many_broken
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.ray_clips import RayClips
@@ -89,6 +90,7 @@ def train_worker(job: TrainJob) -> None:
 def _clips(job: TrainJob, device: torch.device, *, worker: int, num_workers: int) -> RayClips:
     """What this worker trains on and validates with."""
     share = job.placement.ingest_share(job.config.ingest, pipelines=num_workers)
+    warm_decode_processes(share)  # while the network is made
     return RayClips.of(
         job.videos,
         share,

@@ -31,12 +31,9 @@ def end_of(monkeypatch, tmp_path):
     """The end of workers whose `fit` raises an error."""
     monkeypatch.setattr(ray_trainer, "alive_nodes", dict)
     monkeypatch.setattr(ray_trainer, "lost_node", lambda nodes, wait_s: False)
-    monkeypatch.setattr(ray_trainer, "warm_decode_processes", lambda placement, ingest: None)
     monkeypatch.setattr(ray_trainer, "free_places", Path.exists)
     folder = RunFolder(tmp_path)
-    job = SimpleNamespace(
-        placement=SimpleNamespace(on_cluster=False), folder=folder, config=SimpleNamespace(ingest=None)
-    )
+    job = SimpleNamespace(placement=SimpleNamespace(on_cluster=False), folder=folder)
 
     def end_of(error, *, workers_ran=True):
         def fail():
