@@ -3,9 +3,9 @@
 Each worker has its own decode tasks at a time and reads them in the planned order, as a run's ingest does; clips reach
 the workers of a node over its one link. Where workers compute on CPUs, or ingest has no nodes of its own, all of a
 node's workers and decode tasks share its cores. Gradients are exchanged bucket by bucket, beside the backward pass, as
-DistributedDataParallel does; each bucket waits for the slowest worker. On shared cores that is work of every worker too,
-and comes after the last one's computing. Left out: storage that is slower than its link, and traffic of gradients in
-the way of clips.
+DistributedDataParallel does; each bucket waits for the slowest worker. On shared cores the exchange is work of every
+worker, once the last one has computed. Left out: storage that is slower than its link, and traffic of gradients in the
+way of clips.
 """
 
 import math
