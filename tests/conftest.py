@@ -1,9 +1,10 @@
-"""Which tests run in one process, what those of a run in the background inherit; clusters of tests have a token."""
+"""Which tests run in one process, what they draw, what those of a background run inherit; clusters have a token."""
 
 import gc
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Generator
 
 import pytest
@@ -40,6 +41,13 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest part comes first, so that no process waits for it at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/ray/"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What a test and its fixtures draw doesn't depend on the tests before it in this process."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 def pytest_configure() -> None:

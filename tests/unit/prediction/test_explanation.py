@@ -128,7 +128,6 @@ def corners(tmp_path_factory, place):
         clip=replace(config.clip, crop_size=128, short_edge=128),
         test=replace(config.test, num_clips=3, num_crops=3),
     )
-    torch.manual_seed(0)
     network = task_of(config).network().eval()
     pictures = np.full((32, 128, 192, 3), COLOURS["grey"], np.uint8)
     pictures[:, :40, :40] = COLOURS["red"]
