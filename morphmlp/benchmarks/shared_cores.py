@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -74,20 +75,22 @@ def measure_shared_cores(
             wall[side].append(sum(seconds for seconds, _ in answers) / len(answers))
             cpu[side].append(sum(seconds for _, seconds in answers) / len(answers))
     # The first round of each is warm-up.
-    exchange_s, exchange_cpu_s = (
-        max(0.0, median(more - less for more, less in zip(of[TOGETHER][1:], of[AT_ONCE][1:], strict=True)))
-        for of in (wall, cpu)
-    )
     return SharedCores(
         processes=number,
         micro_batch=config.train.micro_batch_size,
         step_s=median(wall[ALONE][1:]),
         contention=max(1.0, median_ratio(cpu[AT_ONCE][1:], cpu[ALONE][1:])),
-        exchange_s=exchange_s,
-        exchange_cpu_s=exchange_cpu_s,
+        exchange_s=exchange(wall),
+        exchange_cpu_s=exchange(cpu),
         rounds=rounds,
         steps_per_round=steps,
     )
+
+
+def exchange(seconds: Mapping[str, Sequence[float]]) -> float:
+    """What a step takes more together than at once: the median over rounds of each way, the first one left out."""
+    pairs = zip(seconds[TOGETHER][1:], seconds[AT_ONCE][1:], strict=True)
+    return max(0.0, median(together - at_once for together, at_once in pairs))
 
 
 class _Process:

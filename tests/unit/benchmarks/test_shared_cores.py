@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from morphmlp.benchmarks.shared_cores import measure_shared_cores, serve
+from morphmlp.benchmarks.shared_cores import exchange, measure_shared_cores, serve
 from morphmlp.config import load_config
 from morphmlp.config.loading import config_to_mapping
 
@@ -39,4 +39,9 @@ def test_processes_are_measured_alone_at_once_and_together():
     assert found.step_s > 0
     assert found.contention >= 1
     assert found.exchange_s >= 0
-    assert found.exchange_cpu_s > 0
+    assert found.exchange_cpu_s >= 0
+
+
+@pytest.mark.parametrize(("together", "more"), [([9, 1.5, 2.1, 3.9], 0.5), ([9, 1.5, 1.0, 2.0], 0.0)])
+def test_an_exchange_is_what_pairs_of_rounds_differ_by_without_the_first(together, more):
+    assert exchange({"alone": [1] * 4, "at once": [1, 1, 2, 3], "together": together}) == pytest.approx(more)
