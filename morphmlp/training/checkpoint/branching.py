@@ -17,7 +17,7 @@ from morphmlp.errors import CheckpointError
 from morphmlp.files import atomic_write
 from morphmlp.training.checkpoint.store import CheckpointStore, StoredCheckpoint
 from morphmlp.training.loop.early_stopping import nothing_counted
-from morphmlp.training.loop.state import Checkpoint, checkpoint_from
+from morphmlp.training.loop.state import UNRECORDED, Checkpoint, checkpoint_from
 from morphmlp.training.record.run_events import RunEvents, read_events
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 
@@ -125,7 +125,8 @@ def _under(content: Mapping[str, Any], config: ExperimentConfig) -> dict[str, An
         if group["kind"] == "decayed":
             group["weight_decay"] = config.optim.weight_decay
     count = nothing_counted(config.train.early_stopping)
-    return {**content, "config": config_to_mapping(config), "optimizer": optimizer, **count}
+    donors = {UNRECORDED: []}  # those reports are of the donor's record
+    return {**content, **donors, "config": config_to_mapping(config), "optimizer": optimizer, **count}
 
 
 def _require_schedule_only(old: ExperimentConfig, new: ExperimentConfig, where: str) -> None:

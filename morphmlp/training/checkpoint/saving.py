@@ -60,10 +60,12 @@ class Saving:
         data_fingerprint: str,
         recipe: Recipe,
         restored: StoredCheckpoint | None,
+        unrecorded: Callable[[], list[str]] = lambda: [],
     ) -> None:
+        """Prepare; `unrecorded` gives what every checkpoint carries of the record (see `Reporter.unrecorded`)."""
         kept = config.checkpoint
         self._state, self._config, self._data_fingerprint = state, config, data_fingerprint
-        self._recipe = recipe
+        self._recipe, self._unrecorded = recipe, unrecorded
         self._score = recipe.task.scores[0]
         self._best_gain = _best_gain(store, self._score)
         self._patience_s = kept.wait_for_storage_s
@@ -98,7 +100,12 @@ class Saving:
         A score belongs to the end of a round that was validated. A required one isn't left out in favour of a later
         one.
         """
-        content = snapshot(self._state, config=self._config, data_fingerprint=self._data_fingerprint)
+        content = snapshot(
+            self._state,
+            config=self._config,
+            data_fingerprint=self._data_fingerprint,
+            unrecorded=self._unrecorded(),
+        )
         facts = CheckpointFacts(
             epoch=self._state.cursor.epoch, step=self._recipe.plan.step_of(self._state.cursor), score=score
         )

@@ -46,6 +46,10 @@ class StepTotals(Sums):
     """Workers that are asked to stop."""
     decode_cpu_s: Tensor
     """CPU seconds of decoding."""
+    concealed: Tensor
+    """Frames of the clips that stand in for damaged ones."""
+    retried: Tensor
+    """Videos that only a second decoder could read."""
 
     @classmethod
     def of_worker(cls, loss_sum: Tensor, *, micro_batches: Sequence[MicroBatch] = (), stop: bool = False) -> Self:
@@ -56,12 +60,21 @@ class StepTotals(Sums):
             0,
             stop,
             sum(batch.cpu_s for batch in micro_batches),
+            sum(batch.concealed for batch in micro_batches),
+            sum(batch.retried for batch in micro_batches),
         ]
         # One transfer for all that the host knows.
         numbers = torch.tensor(known, dtype=torch.float32).to(loss_sum.device, non_blocking=True)
-        clips, broken, skipped, stops, decode_cpu_s = numbers.unbind()
+        clips, broken, skipped, stops, decode_cpu_s, concealed, retried = numbers.unbind()
         return cls(
-            loss_sum=loss_sum, clips=clips, broken=broken, skipped=skipped, stop=stops, decode_cpu_s=decode_cpu_s
+            loss_sum=loss_sum,
+            clips=clips,
+            broken=broken,
+            skipped=skipped,
+            stop=stops,
+            decode_cpu_s=decode_cpu_s,
+            concealed=concealed,
+            retried=retried,
         )
 
     def where_finite(self, finite: Tensor) -> Self:
@@ -125,10 +138,6 @@ class StepSummary:
     """Where this worker's time went, from batch to batch."""
     broken: tuple[BrokenVideo, ...]
     """Broken videos that this worker met."""
-    concealed: int
-    """Frames of this worker's clips that stand in for damaged ones."""
-    retried: int
-    """Videos of this worker that only a second decoder could read."""
     totals: StepTotals
     """Over all workers."""
     grad_norm: Tensor
@@ -225,8 +234,6 @@ class Stepper:
             lr=lr,
             times=self._clock.end(),
             broken=tuple(video for batch in micro_batches for video in batch.broken),
-            concealed=sum(batch.concealed for batch in micro_batches),
-            retried=sum(batch.retried for batch in micro_batches),
             totals=taken,
             grad_norm=grad_norm,
         )

@@ -4,7 +4,7 @@ A checkpoint holds the model, its moving average, the optimiser, the loss scale,
 identity of experiment and data. The schedule's position and the key of every random draw follow from these.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -27,6 +27,8 @@ from morphmlp.training.loop.recipe import build_optimizer
 Precision = Literal["fp32", "bf16", "fp16"]
 _IDENTITY = ("format", "config", "data_fingerprint", "precision", "epoch", "step")
 """Of a checkpoint's content what isn't a registered part of the state."""
+UNRECORDED = "unrecorded"
+"""And what checkpoints of an older version lack: see `Checkpoint.unrecorded`."""
 
 
 class Stateful(Protocol):
@@ -79,6 +81,8 @@ class Checkpoint:
     cursor: Cursor
     parts: Mapping[str, Any]
     """State dicts by the names of `TrainState.parts`."""
+    unrecorded: Sequence[str] = ()
+    """Reports, as JSON, of steps up to here that the record may lack (see `Reporter.unrecorded`)."""
 
     @property
     def model(self) -> dict[str, Tensor]:
@@ -125,8 +129,13 @@ def new_state(
     )
 
 
-def snapshot(state: TrainState, *, config: ExperimentConfig, data_fingerprint: str) -> dict[str, Any]:
-    """The content of a checkpoint: copies on the CPU, which training doesn't change any more."""
+def snapshot(
+    state: TrainState, *, config: ExperimentConfig, data_fingerprint: str, unrecorded: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The content of a checkpoint: copies on the CPU, which training doesn't change any more.
+
+    `unrecorded` are reports of what led to this state, see `Checkpoint`.
+    """
     content: dict[str, Any] = _copied(
         {
             "format": FORMAT,
@@ -135,6 +144,7 @@ def snapshot(state: TrainState, *, config: ExperimentConfig, data_fingerprint: s
             "precision": state.precision,
             "epoch": state.cursor.epoch,
             "step": state.cursor.step,
+            UNRECORDED: list(unrecorded),
             **{name: part.state_dict() for name, part in state.parts().items()},
         }
     )
@@ -156,7 +166,8 @@ def checkpoint_from(content: Mapping[str, Any]) -> Checkpoint:
         data_fingerprint=content["data_fingerprint"],
         precision=content["precision"],
         cursor=Cursor(epoch=content["epoch"], step=content["step"]),
-        parts={name: part for name, part in content.items() if name not in _IDENTITY},
+        parts={name: part for name, part in content.items() if name not in (*_IDENTITY, UNRECORDED)},
+        unrecorded=content.get(UNRECORDED, ()),
     )
 
 

@@ -13,16 +13,16 @@ from morphmlp.record import MetricPoint
 
 
 class Report(TypedDict, total=False):
-    """One report of one worker. `points`, `progress` and `window` come from the first worker only."""
+    """One report of one worker. `points`, `progress`, `window`, `name` and `earlier` come from the first one only."""
 
+    name: str
+    """No other report of the run has it, but the same one in a checkpoint (see `Reporter.unrecorded`)."""
+    earlier: list[str]
+    """Reports, as JSON, that the record may lack: the checkpoint carried them from which this worker continues."""
     points: list[tuple[str, float, int, int]]
     """Fields of `MetricPoint`."""
     broken: list[dict[str, str | int | None]]
     """Fields of `BrokenVideo`, its time as text."""
-    concealed: int
-    """Frames that stand in for damaged ones, since the worker's last report."""
-    retried: int
-    """Videos that only a second decoder could read, since then."""
     cpu_s: float
     """CPU core-seconds since then: of the worker's process, its start included, and of decoding its validation
     videos. Training videos' are in the window."""

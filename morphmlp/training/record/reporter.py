@@ -1,8 +1,12 @@
 """A worker's side of the record: step and epoch numbers gathered into the points of a report."""
 
+import json
 import math
+import secrets
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +18,10 @@ from morphmlp.tasks.task import Counts
 from morphmlp.training.loop.loop import Recipe, RoundSummary, StepSummary, StepTotals
 from morphmlp.training.record.accounting import TRAINING_PASSES, TimeWindow, node_busy_s
 from morphmlp.training.record.report import Report
+
+_REMEMBERED = 32
+"""Reports that a checkpoint carries though they were made before it. The last three may be on their way to Ray's
+controller; the others are for a machine that fails before its disk has the lines written last."""
 
 
 @dataclass(kw_only=True)
@@ -46,13 +54,25 @@ class Reporter:
     """CPU seconds of this process up to the last report; at first none, so that its start counts."""
     _validation_cpu_s: float = 0.0
     """Of decoding validation videos since then."""
+    _attempt: str = field(default_factory=lambda: secrets.token_hex(4))
+    """This worker's life, in the names of its reports."""
+    _taken: int = 0
+    """Reports so far."""
+    _carried: list[str] = field(default_factory=list)
+    """What the checkpoint carried from which this worker continues, until the first report."""
+    _latest: deque[list[str]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    """What the latest reports told, as a checkpoint carries it."""
 
     def __post_init__(self) -> None:
         """Begin to account for time."""
         self._since, self._node_cpu_s = time.perf_counter(), node_busy_s()
 
-    def add_start(self, workers: int, step: int) -> None:
-        """Add the number of workers of a group that continues after so many steps."""
+    def add_start(self, workers: int, step: int, carried: Sequence[str] = ()) -> None:
+        """Add the number of workers of a group that continues after so many steps.
+
+        `carried` are the reports of its checkpoint, see `unrecorded`.
+        """
+        self._carried = list(carried)
         self._workers = workers
         self._place = (step // self.recipe.plan.steps_per_epoch + 1, step)
         self._point(Metrics.TRAIN_WORKERS, workers, step)
@@ -93,11 +113,29 @@ class Reporter:
 
     def take(self) -> Report:
         """The report, and a fresh start."""
-        report: Report = {
-            "broken": [broken_to_plain(video) for video in self._broken],
-            "concealed": sum(step.concealed for step in self._steps),
-            "retried": sum(step.retried for step in self._steps),
-        }
+        report = self._gathered()
+        if self.first:
+            self._taken += 1
+            report["name"] = f"{self._attempt}-{self._taken}"
+            self._latest.append([*self._carried, _as_carried(report)])
+            if self._carried:
+                report["earlier"], self._carried = self._carried, []
+        return report
+
+    def unrecorded(self) -> list[str]:
+        """The latest reports, as JSON, and what would be reported now: of a checkpoint of this state.
+
+        Whoever continues from it reports them once more, and the record takes those that it lacks: a worker that is
+        killed after its checkpoint was written may not have reported what led to it, and what it had may be lost on
+        the way. What is reported later has the name that it has here, so that the record takes one of the two.
+        """
+        other = copy(self)
+        other._points, other._latest = list(self._points), deque(self._latest)  # those that `take` changes in place
+        other.take()
+        return [report for reports in other._latest for report in reports]
+
+    def _gathered(self) -> Report:
+        report: Report = {"broken": [broken_to_plain(video) for video in self._broken]}
         if self.first:
             window = self._window()
             report["window"] = window.to_plain()
@@ -172,9 +210,15 @@ class Reporter:
         """Points of what the steps found; returns the mean loss, NaN where there is none."""
         if (totals := self._totals()) is None:
             return math.nan
+        counts = {
+            Metrics.TRAIN_CONCEALED: totals.concealed.sum(),
+            Metrics.TRAIN_RETRIED: totals.retried.sum(),
+            Metrics.TRAIN_SKIPPED_STEPS: totals.skipped.sum(),
+        }
+        for key, count in counts.items():
+            if count:
+                self._point(key, int(count), number)
         taken = totals.skipped == 0
-        if skipped := int((~taken).sum()):
-            self._point(Metrics.TRAIN_SKIPPED_STEPS, skipped, number)
         if not taken.any():
             return math.nan
         # A skipped step counts no clips and no loss.
@@ -193,3 +237,9 @@ class Reporter:
 
     def _point(self, key: str, value: float, step: int) -> None:
         self._points.append(MetricPoint.now(key, value, step))
+
+
+def _as_carried(report: Report) -> str:
+    """What the record needs of a report; who follows the run sees progress and notes as they come, or not at all."""
+    carried = ("name", "points", "broken", "window", "cpu_s")
+    return json.dumps({key: value for key, value in report.items() if key in carried})

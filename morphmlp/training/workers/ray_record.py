@@ -5,7 +5,6 @@ MLflow has this one writer during training; the workers need neither its address
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,8 +12,7 @@ from ray.train import Checkpoint, UserCallback
 
 from morphmlp.cluster.failure_reasons import failure_text
 from morphmlp.data.quarantine import Quarantine, earlier_broken
-from morphmlp.line_file import LineFile
-from morphmlp.record import Metrics
+from morphmlp.line_file import LineFile, read_json_lines
 from morphmlp.training.record.report import Report, broken_of, points_of, window_of
 from morphmlp.training.record.run_events import RunEvents, record_event
 from morphmlp.training.record.run_folder import RunFolder
@@ -41,18 +39,26 @@ class RecordReports(UserCallback):
         """Take in one report of every worker."""
         del run_context, checkpoint
         reports = [cast(Report, report) for report in metrics]
+        for report in self._lacking(reports[0].get("earlier", [])):
+            self._take_in([report])
+        self._take_in(reports)
+
+    def _lacking(self, carried: Sequence[str]) -> list[Report]:
+        """Those of a checkpoint's reports that aren't in the record: a line of the progress file is written last."""
+        if not carried:
+            return []
+        known = {line.get("name") for line in read_json_lines(self._folder.progress)}
+        return [report for report in map(json.loads, carried) if report["name"] not in known]
+
+    def _take_in(self, reports: list[Report]) -> None:
         points = [point for report in reports for point in points_of(report)]
-        last = max(points, key=lambda point: point.step, default=None)
-        if last is not None and (concealed := sum(report.get("concealed", 0) for report in reports)):
-            points.append(replace(last, key=Metrics.TRAIN_CONCEALED, value=concealed))
-        if last is not None and (retried := sum(report.get("retried", 0) for report in reports)):
-            points.append(replace(last, key=Metrics.TRAIN_RETRIED, value=retried))
         self._record.metrics(points)
         if facts := reports[0].get("facts"):
             self._record.tags(facts)
         self._keep_broken(reports)
         self._inform_driver(
             {
+                "name": reports[0].get("name"),
                 "progress": reports[0].get("progress"),
                 "window": window_of(reports),
                 "notes": reports[0].get("notes", []),

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 
 import ray.train
@@ -53,7 +53,7 @@ def train_worker(job: TrainJob) -> None:
     precision = agreed_precision(config.train.precision, device)
     state = new_state(job.task, train=config.train, optim=config.optim, device=device, precision=precision)
     store = run_store(config.checkpoint, job.folder)
-    restored, notes = resume_or_start(
+    beginning = resume_or_start(
         state,
         store,
         config=config,
@@ -62,11 +62,14 @@ def train_worker(job: TrainJob) -> None:
         progress=job.folder.progress,
         first=rank == 0,
     )
-    notes += keep_compiled(config)
+    notes = [*beginning.notes, *keep_compiled(config)]
     notes += prepare_network(config, state.model, device, state.precision, local_workers=context.get_local_world_size())
-    saving = _saving(job, state, store, clips, restored) if rank == 0 else None
-    worker = _Worker(job, state, clips, saving, start, workers=workers, device=device)
-    worker.report_start(notes)
+    recipe = Recipe.of(config, plan=clips.plan, task=job.task)
+    reporter = Reporter(recipe=recipe, first=rank == 0, gmacs_per_view=job.gmacs_per_view)
+    restored = beginning.checkpoint
+    saving = _saving(job, state, store, reporter, restored) if rank == 0 else None
+    worker = _Worker(job, state, clips, saving, reporter=reporter, start=start, workers=workers, device=device)
+    worker.report_start(notes, beginning.unrecorded)
     start.ready()
     if (stop := worker.catch_up(None if restored is None else restored.facts)) is not None:
         worker.save_and_stop(stop)
@@ -104,11 +107,16 @@ def _clips(job: TrainJob, device: torch.device, *, worker: int, num_workers: int
 
 
 def _saving(
-    job: TrainJob, state: TrainState, store: CheckpointStore, clips: RayClips, restored: StoredCheckpoint | None
+    job: TrainJob, state: TrainState, store: CheckpointStore, reporter: Reporter, restored: StoredCheckpoint | None
 ) -> Saving:
-    recipe = Recipe.of(job.config, plan=clips.plan, task=job.task)
     return Saving(
-        state, store, config=job.config, data_fingerprint=job.data_fingerprint, recipe=recipe, restored=restored
+        state,
+        store,
+        config=job.config,
+        data_fingerprint=job.data_fingerprint,
+        recipe=reporter.recipe,
+        restored=restored,
+        unrecorded=reporter.unrecorded,
     )
 
 
@@ -121,15 +129,15 @@ class _Worker:
         state: TrainState,
         clips: RayClips,
         saving: Saving | None,
-        start: WorkerStart,
         *,
+        reporter: Reporter,
+        start: WorkerStart,
         workers: int,
         device: torch.device,
     ) -> None:
         self._job, self._state, self._clips, self._saving, self._start = job, state, clips, saving, start
         self._workers, self._device = workers, device
-        self.recipe = Recipe.of(job.config, plan=clips.plan, task=job.task)
-        self._reporter = Reporter(recipe=self.recipe, first=saving is not None, gmacs_per_view=job.gmacs_per_view)
+        self._reporter, self.recipe = reporter, reporter.recipe
         watch = None if saving is None else StopWatch(job.folder.stop_request)
         self.guard = StepGuard(
             max_in_a_row=job.config.execution.max_skipped_steps,
@@ -147,9 +155,9 @@ class _Worker:
         self._progress = LineFile(job.folder.progress)
         self._last_sign = time.monotonic()
 
-    def report_start(self, notes: list[str]) -> None:
-        """Tell that this worker is ready, and what is to be known of it."""
-        self._reporter.add_start(self._workers, self._step)
+    def report_start(self, notes: list[str], carried: Sequence[str] = ()) -> None:
+        """Tell that this worker is ready, what is to be known of it, and what its checkpoint carries of the record."""
+        self._reporter.add_start(self._workers, self._step, carried)
         report = self._reporter.take()
         if self._saving is not None:
             report |= {

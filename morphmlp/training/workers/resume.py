@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,18 @@ READ_AGAIN_S = 10.0
 """Between two tries to read storage that fails, seconds."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """Where a worker begins."""
+
+    checkpoint: StoredCheckpoint | None = None
+    """Which one it continues from, on the first worker."""
+    unrecorded: Sequence[str] = ()
+    """Reports that the checkpoint carries, on the first worker (see `Reporter.unrecorded`)."""
+    notes: Sequence[str]
+    """Lines for the user."""
+
+
 def resume_or_start(
     state: TrainState,
     store: CheckpointStore,
@@ -29,21 +42,23 @@ def resume_or_start(
     class_names: Sequence[str],
     progress: Path,
     first: bool,
-) -> tuple[StoredCheckpoint | None, list[str]]:
+) -> Beginning:
     """Continue from the newest complete checkpoint, the same one on all workers; without one, begin as configured.
 
-    The first worker reads for all; the progress file takes a line while storage is waited for. Returns the checkpoint,
-    on the first worker; and lines for the user.
+    The first worker reads for all; the progress file takes a line while storage is waited for.
     """
     notes: list[str] = []
     found, name = newest_for_all(
         store, notes, patience_s=config.checkpoint.wait_for_storage_s, progress=progress, first=first
     )
     if name is None:
-        return None, [*notes, *start(state, config, class_names, data_fingerprint=data_fingerprint)]
-    content = found[1] if found is not None else store.read(name)
-    restore(state, checkpoint_from(content), config=config, data_fingerprint=data_fingerprint)
-    return found[0] if found is not None else None, [*notes, f"continuing from {name}"]
+        return Beginning(notes=[*notes, *start(state, config, class_names, data_fingerprint=data_fingerprint)])
+    checkpoint = checkpoint_from(found[1] if found is not None else store.read(name))
+    restore(state, checkpoint, config=config, data_fingerprint=data_fingerprint)
+    notes.append(f"continuing from {name}")
+    if found is None:
+        return Beginning(notes=notes)
+    return Beginning(checkpoint=found[0], unrecorded=checkpoint.unrecorded, notes=notes)
 
 
 def newest_for_all(

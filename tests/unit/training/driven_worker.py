@@ -10,7 +10,8 @@ import tiny_training as tiny
 from morphmlp.config.loading import config_from_mapping, config_to_mapping, with_overrides
 from morphmlp.errors import StorageError
 from morphmlp.tasks.factory import task_of
-from morphmlp.training.loop.loop import StepSummary, fit
+from morphmlp.training.loop.loop import Recipe, StepSummary, fit
+from morphmlp.training.record.reporter import Reporter
 from morphmlp.training.workers import ray_worker
 from morphmlp.training.workers.start import WorkerStart
 
@@ -49,7 +50,8 @@ class KeptSaving:
 class Training:
     """A training of two steps an epoch in which every step's checkpoint is due, as `train_worker` drives it."""
 
-    def __init__(self, folder, *, num_videos=12, broken=(), worker=0, workers=1, **fields):
+    def __init__(self, folder, *, num_videos=12, broken=(), worker=0, workers=1, saving=None, **fields):
+        """Prepare; `saving` makes what saves in the place of `KeptSaving`, of the job, the state and the reporter."""
         overrides = {"execution.report_every_steps": 1, **fields}
         overrides = IN_STEPS | overrides if "train.steps" in fields else {"train.epochs": 2} | overrides
         config = config_from_mapping(with_overrides(config_to_mapping(tiny.CONFIG), overrides))
@@ -57,22 +59,34 @@ class Training:
         assert plan.steps_per_epoch == STEPS_PER_EPOCH
         self.state = tiny.new_state(config, tiny.CPU)
         tiny.hold_biases_before_batch_norm(self.state.model)
-        self.saving = KeptSaving(self.state, plan) if worker == 0 else None
         self.clips = tiny.ListClips(plan, worker=worker, num_workers=workers, broken=broken)
         self.network = ray_worker._parallel(self.state.model, workers)
         job = SimpleNamespace(
             config=config,
             task=task_of(config),
             folder=folder,
-            gmacs_per_view=1.0,
+            placement=SimpleNamespace(ingest_cpus=1),
             num_videos=num_videos,
             num_val_videos=4,
         )
         self.job = job
+        recipe = Recipe.of(config, plan=plan, task=job.task)
+        reporter = Reporter(recipe=recipe, first=worker == 0, gmacs_per_view=1.0)
+        if saving is not None:
+            self.saving = saving(job, self.state, reporter)
+        else:
+            self.saving = KeptSaving(self.state, plan) if worker == 0 else None
         start = WorkerStart(folder.start if worker == 0 else None)
         start.ready()
         self.worker = ray_worker._Worker(
-            job, self.state, self.clips, self.saving, start, workers=workers, device=tiny.CPU
+            job,
+            self.state,
+            self.clips,
+            self.saving,
+            reporter=reporter,
+            start=start,
+            workers=workers,
+            device=tiny.CPU,
         )
 
     def run(self, restored=None):

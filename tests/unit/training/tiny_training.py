@@ -3,7 +3,7 @@
 Not a test module, so that two processes can import it by its name.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +45,11 @@ def new_state(config=CONFIG, device=CPU, *, precision="fp32"):
     return states.new_state(task_of(config), train=config.train, optim=config.optim, device=device, precision=precision)
 
 
-def totals_of(loss_sum=0.0, clips=0.0, broken=0.0, skipped=0.0, *, stop=0.0, decode_cpu_s=0.0):
+def totals_of(loss_sum=0.0, clips=0.0, broken=0.0, skipped=0.0, **others):
     """The totals of a step."""
-    numbers = {"loss_sum": loss_sum, "clips": clips, "broken": broken, "skipped": skipped, "stop": stop}
-    return StepTotals(
-        **{name: torch.tensor(float(value)) for name, value in {**numbers, "decode_cpu_s": decode_cpu_s}.items()}
-    )
+    numbers = {field.name: 0.0 for field in fields(StepTotals)} | others
+    numbers |= {"loss_sum": loss_sum, "clips": clips, "broken": broken, "skipped": skipped}
+    return StepTotals(**{name: torch.tensor(float(value)) for name, value in numbers.items()})
 
 
 def counts_of(num_videos, *, top1=0, top5=0, loss_sum=0.0):

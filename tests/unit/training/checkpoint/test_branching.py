@@ -320,3 +320,10 @@ def test_a_command_that_takes_up_a_killed_branch_settles_it_first(runs, monkeypa
     with pytest.raises(CheckpointError, match=r"holds another experiment .*optim.lr: 0.0008 -> 0.005"):
         claim(runs.old, DataSplits(train=NONE, val=NONE, test=NONE), runs.folder, "sqlite://")
     assert runs.resumed()[1].optim == runs.new.optim
+
+
+def test_the_donors_reports_stay_out_of_the_members_record(runs):
+    content = snapshot(trained(runs.donors, epochs=1), config=runs.donors, data_fingerprint=DATA, unrecorded=["{}"])
+    runs.branch(donor=runs.donor_store.save(content, CheckpointFacts(epoch=1, step=2, score=None)))
+    _, content = runs.store.newest(pytest.fail)
+    assert checkpoint_from(content).unrecorded == []

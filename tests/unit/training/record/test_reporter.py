@@ -36,16 +36,14 @@ def now(monkeypatch):
     return moment
 
 
-def step_summary(step, *, loss_sum=6.0, clips=4, num_broken=0, broken=(), skipped=False, decode_cpu_s=0.0, **seen):
+def step_summary(step, *, loss_sum=6.0, clips=4, num_broken=0, broken=(), skipped=False, times=None, **totals):
     return StepSummary(
         step=step,
         epoch=step // 2,
         lr=0.1 * (step + 1),
-        times=seen.pop("times", None) or StepClock(tiny.CPU).end(),
+        times=times or StepClock(tiny.CPU).end(),
         broken=tuple(map(tiny.broken_video, broken)),
-        concealed=seen.get("concealed", 0),
-        retried=seen.get("retried", 0),
-        totals=tiny.totals_of(loss_sum, clips, num_broken, skipped, decode_cpu_s=decode_cpu_s),
+        totals=tiny.totals_of(loss_sum, clips, num_broken, skipped, **totals),
         grad_norm=torch.tensor(float(step + 1)),
     )
 
@@ -210,7 +208,7 @@ def test_the_next_report_starts_afresh(run):
     run.step(0, broken=[3], concealed=1, retried=1)
     run.reporter.take()
     report = run.reporter.take()
-    assert (report["broken"], report["concealed"], report["retried"], report["points"]) == ([], 0, 0, [])
+    assert (report["broken"], report["points"]) == ([], [])
     assert "progress" not in report
 
 
@@ -219,7 +217,7 @@ def test_only_the_first_worker_reports_points_and_progress_and_each_its_broken_v
     reporter.add_step(step_summary(0, broken=[3, 5]))
     reporter.add_round(RoundSummary(step=1, totals=tiny.totals_of(1.0, 1.0)))
     report = reporter.take()
-    assert set(report) == {"broken", "concealed", "retried", "cpu_s"}
+    assert set(report) == {"broken", "cpu_s"}
     assert broken_of(report) == [tiny.broken_video(3), tiny.broken_video(5)]
 
 
@@ -271,11 +269,13 @@ def test_a_report_without_points_and_videos_has_none():
     assert broken_of(Report()) == []
 
 
-def test_frames_that_stand_in_for_damaged_ones_are_reported_once(run):
+def test_frames_that_stand_in_for_damaged_ones_and_videos_read_again_are_counted_once(run):
     run.step(0, concealed=2)
-    run.step(1, concealed=3)
-    assert run.reporter.take()["concealed"] == 5
-    assert run.reporter.take()["concealed"] == 0
+    run.step(1, concealed=3, retried=1)
+    values = values_of(run.reporter.take())
+    assert (values[Metrics.TRAIN_CONCEALED], values[Metrics.TRAIN_RETRIED]) == (5, 1)
+    run.step(2)
+    assert not {Metrics.TRAIN_CONCEALED, Metrics.TRAIN_RETRIED} & values_of(run.reporter.take()).keys()
 
 
 def test_cpu_time_of_the_process_is_told_once_and_from_its_start(now):
@@ -293,3 +293,44 @@ def test_decoding_of_validation_videos_is_part_of_a_workers_cpu_time(now):
     batches = [replace(tiny.micro_batch_of(plan), cpu_s=1.5) for plan in islice(plans, 2)]
     assert list(worker.reporter.validation_clips(batches)) == batches
     assert [worker.reporter.take()["cpu_s"] for _ in range(2)] == [3.0, 0.0]
+
+
+def names_of(carried):
+    return [json.loads(report)["name"] for report in carried]
+
+
+def test_a_checkpoint_carries_what_is_not_reported_yet_under_the_name_that_it_will_have(run):
+    run.step(0, broken=[3])
+    reported = run.reporter.take()
+    run.step(1)
+    run.reporter.add_validation(tiny.counts_of(4, top1=1, top5=3, loss_sum=2.0), [tiny.broken_video(9)], at=1)
+    earlier, pending = map(json.loads, run.reporter.unrecorded())
+    assert points_of(earlier) == points_of(reported)
+    assert broken_of(earlier) == broken_of(reported)
+    later = run.reporter.take()  # as if nobody had looked
+    assert values_of(pending) == values_of(later)
+    assert {point.step for point in points_of(pending)} == {1, 2}
+    assert broken_of(pending) == broken_of(later) == [tiny.broken_video(9)]
+    assert (earlier["name"], pending["name"]) == (reported["name"], later["name"])
+    assert pending.keys() & {"notes", "progress", "stopped"} == set()
+
+
+def test_a_checkpoint_carries_reports_of_workers_before_until_they_are_surely_recorded(run):
+    first = reporter_of()
+    first.take()
+    carried = first.unrecorded()
+    run.reporter.add_start(1, 2, carried)
+    assert names_of(run.reporter.unrecorded())[:2] == names_of(carried)  # killed before it could report at all
+    assert run.reporter.take()["earlier"] == carried
+    assert "earlier" not in run.reporter.take()
+    assert names_of(run.reporter.unrecorded())[:2] == names_of(carried)
+    for _ in range(100):
+        run.reporter.take()
+    assert not set(names_of(run.reporter.unrecorded())) & set(names_of(carried))
+    assert len(run.reporter.unrecorded()) < 100
+
+
+def test_no_two_reports_of_a_run_have_one_name(run):
+    again = reporter_of()
+    names = [reporter.take()["name"] for reporter in (run.reporter, again) for _ in range(3)]
+    assert len(set(names)) == 6

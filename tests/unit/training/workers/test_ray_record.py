@@ -14,6 +14,17 @@ from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.workers.ray_record import RecordReports
 
 NOBODY = "http://127.0.0.1:1"
+VIDEO = BrokenVideo(
+    video_id="v",
+    path="v.mp4",
+    size_bytes=10,
+    mtime=None,
+    stage="train",
+    error="DecodeError",
+    message="truncated",
+    decoder="pyav",
+    decoder_version="18",
+)
 
 
 @pytest.fixture
@@ -64,18 +75,31 @@ def notes(folder):
 
 def test_reports_reach_the_record_and_the_driver(started, writer, folder, tags):
     record = started(writer)
-    record.after_report(None, [report(1, facts={"morphmlp.precision": "fp32"}, concealed=2), {"concealed": 1}], None)
+    record.after_report(None, [report(1, facts={"morphmlp.precision": "fp32"}), {}], None)
     record.after_report(None, [report(2, stopped="SIGTERM", notes=["hello"]), {}], None)
     write_waiting(folder.record_waiting, writer)  # waits for the record's thread
-    history = writer.history([Metrics.TRAIN_LOSS, Metrics.TRAIN_CONCEALED])
-    assert [(point.key, point.step, point.value) for point in history] == [
-        (Metrics.TRAIN_LOSS, 1, 2.0),
-        (Metrics.TRAIN_LOSS, 2, 2.0),
-        (Metrics.TRAIN_CONCEALED, 1, 3.0),
-    ]
+    history = writer.history([Metrics.TRAIN_LOSS])
+    assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 2.0)]
     assert tags()["morphmlp.precision"] == "fp32"
     assert [line["stopped"] for line in lines(folder)] == [None, "SIGTERM"]
     assert notes(folder) == ["hello"]
+
+
+def test_reports_that_a_checkpoint_carries_are_taken_in_where_the_record_lacks_them(started, writer, folder):
+    before = [report(step, name=f"a-{step}", broken=[broken_to_plain(VIDEO)]) for step in (1, 2, 3)]
+    record = started(writer)
+    record.after_report(None, [before[0], {}], None)  # the others were on their way
+    record._record.close(0.0)
+    record = started(writer)
+    earlier = [json.dumps(one) for one in before]
+    record.after_report(None, [report(4, name="b-1", earlier=earlier), {}], None)
+    record.after_report(None, [report(5, name="b-2"), {}], None)
+    record._record.close(0.0)
+    started(writer).after_report(None, [report(5, name="c-1", earlier=earlier)], None)  # killed at once, and once more
+    write_waiting(folder.record_waiting, writer)
+    assert [point.step for point in writer.history([Metrics.TRAIN_LOSS])] == [1, 2, 3, 4, 5]
+    assert [line["name"] for line in lines(folder) if "name" in line] == ["a-1", "a-2", "a-3", "b-1", "b-2", "c-1"]
+    assert [video.video_id for video in Quarantine.read(folder.quarantine).videos()] == [VIDEO.video_id]
 
 
 def test_a_window_holds_the_cpu_time_of_all_workers(started, writer, folder):
@@ -127,20 +151,9 @@ def test_a_failure_that_ray_tells_again_and_again_is_one_event(started, writer, 
 
 
 def test_a_quarantine_that_can_not_be_written_now_is_written_later(started, writer, folder):
-    video = BrokenVideo(
-        video_id="v",
-        path="v.mp4",
-        size_bytes=10,
-        mtime=None,
-        stage="train",
-        error="DecodeError",
-        message="truncated",
-        decoder="pyav",
-        decoder_version="18",
-    )
     record = started(writer)
     folder.quarantine.mkdir()
-    record.after_report(None, [report(1, broken=[broken_to_plain(video)])], None)
+    record.after_report(None, [report(1, broken=[broken_to_plain(VIDEO)])], None)
     assert "can't be written now" in notes(folder)[0]
     folder.quarantine.rmdir()
     record.after_report(None, [report(2)], None)

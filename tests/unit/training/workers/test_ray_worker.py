@@ -194,7 +194,7 @@ def test_a_run_that_is_continued_keeps_the_head_that_it_has_trained(tmp_path):
         snapshot(trained, config=config, data_fingerprint="12:abc"), CheckpointFacts(epoch=0, step=0, score=None)
     )
     state = tiny.new_state(config, tiny.CPU)
-    _, notes = resume.resume_or_start(
+    beginning = resume.resume_or_start(
         state,
         store,
         config=config,
@@ -204,7 +204,7 @@ def test_a_run_that_is_continued_keeps_the_head_that_it_has_trained(tmp_path):
         first=True,
     )
     assert (state.model.head.weight == 0.25).all()
-    assert [note for note in notes if "head" in note] == []
+    assert [note for note in beginning.notes if "head" in note] == []
 
 
 @pytest.mark.parametrize(
