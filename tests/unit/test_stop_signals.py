@@ -4,9 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
+from morphmlp import stop_signals
 from morphmlp.cli import run
 from morphmlp.errors import RunStoppedError
 from morphmlp.stop_signals import Interrupted, StopSignals, handlers_kept, undisturbed
@@ -54,7 +57,8 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_first_signal_is_noted_where_somebody_can_save_and_a_second_ends(signum):
+def test_a_first_signal_is_noted_where_somebody_can_save_and_a_second_ends(signum, monkeypatch):
+    monkeypatch.setattr(stop_signals, "SAME_WISH_S", 0.0)
     stops = StopSignals()
     with stops.installed(), stops.saving_first():
         os.kill(os.getpid(), signum)
@@ -114,3 +118,45 @@ def test_no_signal_comes_between_while_something_is_brought_to_its_end():
     with StopSignals().installed(), undisturbed():
         for signum, _ in SIGNALS:
             os.kill(os.getpid(), signum)
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_signal_that_make_passes_on_is_no_second_wish(saves, monkeypatch):
+    """The first lets the workers save, or ends the command; the second comes while that is under way."""
+    clock = [100.0]
+    monkeypatch.setattr(stop_signals, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    stops, unwound = StopSignals(), []
+    with StopSignals().installed(), stops.installed(), stops.saving_first() if saves else nullcontext():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Interrupted:
+            clock[0] += 0.01
+            os.kill(os.getpid(), signal.SIGTERM)
+            unwound.append(True)
+        clock[0] += 0.5
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (stops.received, unwound) == ((signal.SIGTERM, []) if saves else (None, [True]))
+        clock[0] += 0.5  # and a person who doesn't want to wait
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_to_the_whole_group_does_not_reach_what_was_started():
+    program = """
+import os, signal, subprocess, sys, time
+from morphmlp.stop_signals import Interrupted, StopSignals, handlers_kept
+sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+with StopSignals().installed():
+    with handlers_kept():
+        helper = subprocess.Popen(sleep, preexec_fn=lambda: None)  # as Ray starts its own
+    other = subprocess.Popen(sleep)
+    try:
+        os.killpg(0, signal.SIGTERM)
+    except Interrupted:
+        print(other.wait(20), helper.poll())
+helper.kill()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60, start_new_session=True
+    )
+    assert done.stdout.split() == ["-15", "None"]

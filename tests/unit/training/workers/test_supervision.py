@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from morphmlp import stop_signals
 from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.errors import CheckpointError, ClusterError, RunStoppedError, StorageError
 from morphmlp.stop_signals import Interrupted, StopSignals
@@ -383,7 +384,8 @@ def test_a_first_signal_lets_the_workers_save(stage: Stage, signum: int, name: s
 
 
 @pytest.mark.usefixtures("_signals_taken")
-def test_a_second_signal_ends_at_once(stage: Stage) -> None:
+def test_a_second_signal_ends_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_signals, "SAME_WISH_S", 0.0)
     polls = iter(range(20))
     group = stage.group(RETURNED, reports=1000)
 
