@@ -125,8 +125,8 @@ def _under(content: Mapping[str, Any], config: ExperimentConfig) -> dict[str, An
         if group["kind"] == "decayed":
             group["weight_decay"] = config.optim.weight_decay
     count = nothing_counted(config.train.early_stopping)
-    donors = {UNRECORDED: []}  # those reports are of the donor's record
-    return {**content, **donors, "config": config_to_mapping(config), "optimizer": optimizer, **count}
+    own = {UNRECORDED: list[str](), "config": config_to_mapping(config)}  # the donor's reports are of its own record
+    return {**content, **own, "optimizer": optimizer, **count}
 
 
 def _require_schedule_only(old: ExperimentConfig, new: ExperimentConfig, where: str) -> None:
