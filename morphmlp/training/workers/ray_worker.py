@@ -66,12 +66,11 @@ def train_worker(job: TrainJob) -> None:
     notes += prepare_network(config, state.model, device, state.precision, local_workers=context.get_local_world_size())
     recipe = Recipe.of(config, plan=clips.plan, task=job.task)
     reporter = Reporter(recipe=recipe, first=rank == 0, gmacs_per_view=job.gmacs_per_view)
-    restored = beginning.checkpoint
-    saving = _saving(job, state, store, reporter, restored) if rank == 0 else None
+    saving = _saving(job, state, store, reporter, beginning.checkpoint) if rank == 0 else None
     worker = _Worker(job, state, clips, saving, reporter=reporter, start=start, workers=workers, device=device)
     worker.report_start(notes, beginning.unrecorded)
     start.ready()
-    if (stop := worker.catch_up(None if restored is None else restored.facts)) is not None:
+    if (stop := worker.catch_up(beginning.facts)) is not None:
         worker.save_and_stop(stop)
         return
     source = _recorded(job, clips, first_step=clips.plan.step_of(state.cursor))

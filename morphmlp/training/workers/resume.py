@@ -12,7 +12,7 @@ import torch.distributed as dist
 from morphmlp.config import ExperimentConfig
 from morphmlp.errors import StorageError
 from morphmlp.line_file import LineFile
-from morphmlp.training.checkpoint.store import CheckpointStore, StoredCheckpoint
+from morphmlp.training.checkpoint.store import CheckpointFacts, CheckpointStore, StoredCheckpoint
 from morphmlp.training.loop.state import TrainState, checkpoint_from, restore
 from morphmlp.training.weights.start import start
 
@@ -31,6 +31,11 @@ class Beginning:
     """Reports that the checkpoint carries, on the first worker (see `Reporter.unrecorded`)."""
     notes: Sequence[str]
     """Lines for the user."""
+
+    @property
+    def facts(self) -> CheckpointFacts | None:
+        """What is known of that checkpoint."""
+        return None if self.checkpoint is None else self.checkpoint.facts
 
 
 def resume_or_start(

@@ -119,7 +119,7 @@ class Run:
             first=True,
         )
         training.worker.report_start(beginning.notes, beginning.unrecorded)
-        training.run(None if beginning.checkpoint is None else beginning.checkpoint.facts)
+        training.run(beginning.facts)
 
     def points(self, key):
         return {point.step: point.value for point in read_points(self.folder.progress) if point.key == key}
