@@ -10,17 +10,12 @@ from morphmlp.drill.stops import Stop, continued
 
 
 class HelpersKilled(Stop):
-    """Actors of Ray's that a training can do without die."""
+    """Actors of Ray Data's that a training can do without die."""
 
     name = "helpers-killed"
-    words = "helpers of Ray Train and Ray Data are killed, one after the other"
+    words = "helpers of Ray Data are killed, one after the other"
     latest_step = 0.4
-    processes: tuple[str, ...] = (
-        "_StatsActor",
-        "DatasetManager",
-        "PlacementGroupCleaner",
-        "_AutoscalingCoordinatorActor",
-    )
+    processes: tuple[str, ...] = ("_StatsActor", "_AutoscalingCoordinatorActor")
     pause = 2
     """Steps between two of them."""
 
