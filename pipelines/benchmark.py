@@ -17,6 +17,7 @@
     python pipelines/benchmark.py start                     what a user waits for the first step, and first scores
     python pipelines/benchmark.py train-step                what a run adds to a step of a plain loop
     python pipelines/benchmark.py shared-cores              what workers on one machine's CPUs cost each other
+    python pipelines/benchmark.py busy-cores                what CPU time grows by as a node's cores fill up
     python pipelines/benchmark.py step-variants             what 16-bit arithmetic, compilation, recomputation do to it
     python pipelines/benchmark.py step-bytes                what it moves, against the published order of steps
     python pipelines/benchmark.py step-orders               its CPU time in one thread, against that order

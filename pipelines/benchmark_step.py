@@ -69,6 +69,41 @@ def shared_cores(*, config: str, micro_batch: int | None, rounds: int, steps: in
 
 @click.command()
 @click.option("--config", default=DEMO, help="experiment file")
+@click.option("--micro-batch", type=COUNT, help="videos of a micro-batch; by default the experiment's")
+@click.option("--work", type=click.Choice(["all", "decoding"]), default="all", help="decoding alone: for ingest nodes")
+@click.option("--videos", type=COUNT, default=32, help="training videos that are decoded")
+@click.option("--rounds", type=COUNT, default=6, help="rounds of each crowd")
+@click.option("--seconds", type=SECONDS, default=1.0, help="length of a round")
+@json_option
+def busy_cores(
+    *, config: str, micro_batch: int | None, work: str, videos: int, rounds: int, seconds: float, json: Path | None
+) -> None:
+    """What CPU time grows by as the cores of a node fill up: of optimiser steps on CPUs, and of decoding."""
+    from morphmlp.benchmarks.busy_cores import busy_cores_table, measure_busy_cores
+    from morphmlp.config import load_config
+    from morphmlp.progress import TerminalProgress
+    from morphmlp.sizing.contention import COMPUTING, DECODING
+
+    size = micro_batch or load_config(config).train.micro_batch_size
+    sizes: dict[str, JsonValue] = {f"train.{name}_batch_size": size for name in ("global", "micro")}
+    experiment = load_config(config, {"cluster.num_workers": 1, **sizes})
+    with TerminalProgress() as progress:
+        progress.phase("busy cores", total=rounds + 1, unit="rounds")
+        found = measure_busy_cores(
+            experiment,
+            work=[DECODING] if work == "decoding" else [COMPUTING, DECODING],
+            videos=videos,
+            rounds=rounds,
+            round_s=seconds,
+            on_round=progress.update,
+        )
+    print(busy_cores_table(found))
+    print(found.in_words())
+    write_json(json, found)
+
+
+@click.command()
+@click.option("--config", default=DEMO, help="experiment file")
 @click.option("--rounds", type=COUNT, default=10, help="rounds of each variant")
 @click.option("--steps", type=COUNT, default=10, help="steps of a round")
 @click.option("--videos", type=COUNT, help="videos of a step; by default the experiment's")
@@ -251,6 +286,7 @@ def gpu_session(*, output: Path, budget_s: float, dry_run: bool, json: Path | No
 STEP_COMMANDS = (
     train_step,
     shared_cores,
+    busy_cores,
     step_variants,
     step_bytes,
     step_orders,

@@ -39,7 +39,9 @@ NOT_NEGATIVE = click.FloatRange(min=0)
     metavar="[CLIPS=]SECONDS",
     help="measured seconds of a micro-batch on one GPU, by default of the experiment's clips; two sizes make a line",
 )
-@click.option("--decode-ms", type=POSITIVE, help="measured CPU milliseconds of a training clip")
+@click.option(
+    "--decode-ms", type=POSITIVE, help="measured CPU milliseconds of a training clip, by a decoder alone on its node"
+)
 @click.option(
     "--measure-decode", type=COUNT, metavar="VIDEOS", help="decode so many training videos now, and take that"
 )
@@ -47,8 +49,8 @@ NOT_NEGATIVE = click.FloatRange(min=0)
     "--measured",
     multiple=True,
     metavar="SOURCE",
-    help="JSON file of benchmark.py train-step, step-variants or ingest, or a run in MLflow; by default the "
-    "experiment's newest finished run there",
+    help="JSON file of benchmark.py train-step, step-variants, ingest or busy-cores, or a run in MLflow; by default "
+    "the experiment's newest finished run there",
 )
 @click.option("--prices", type=A_PATH, metavar="FILE", help="node types with prices and network (docs/sizing.md)")
 @click.option("--write", type=A_PATH, metavar="FILE", help="cluster file to write the node counts into")
@@ -135,8 +137,11 @@ def _refuse_what_does_not_fit(asked: Mapping[str, Any]) -> None:
     if figure is not None and figure.suffix not in (".png", ".svg"):
         faults.append(f"--figure {figure}: isn't .png or .svg")
     check = asked["check"]
-    if check and len(asked["measured"]) != 1:
-        faults.append("--check FOLDER: needs --measured FILE, by `benchmark.py shared-cores --json FILE`")
+    if check and len(asked["measured"]) not in (1, 2):
+        faults.append(
+            "--check FOLDER: needs --measured FILE, by `benchmark.py shared-cores --json FILE`, and takes another by "
+            "`busy-cores`"
+        )
     if asked["by"] and not check:
         faults.append("--by FOLDER: names by whose costs --check simulates a run; add that")
     if check and (asked["path"] is not None or asked["rest"]):
@@ -155,7 +160,7 @@ def _size(work: "Work", costs: "Costs", nodes: "Nodes | None", asked: Mapping[st
 
     size = size_cluster(work, costs, gpus=asked["gpus"], nodes=nodes)
     print(size_table(size, work, costs, nodes))
-    for line in remarks(size, work, costs):
+    for line in remarks(size, work, costs, nodes):
         print(line)
     if asked["write"] is not None and size.train_nodes is not None and size.ingest_nodes is not None:
         write_node_counts(asked["write"], {"train": size.train_nodes, "ingest": size.ingest_nodes})
@@ -181,7 +186,7 @@ def _check(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Print how far the simulation is from each run."""
     from morphmlp.sizing.check import Machine, Run, check_run, check_table, costs_by
 
-    machine = Machine.read(Path(asked["measured"][0]))
+    machine = Machine.read(*map(Path, asked["measured"]))
     known = asked["by"] and Run.read(asked["by"])
     runs = [Run.read(folder) for folder in asked["check"]]
     checks = [check_run(run, costs_by(known, run, machine), machine) for run in runs]

@@ -9,7 +9,6 @@ number of steps; each answer is one JSON list, seconds and CPU seconds of a step
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,19 +18,20 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Self
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from morphmlp.benchmarks.busy_process import BusyProcess
 from morphmlp.benchmarks.rounds import interleaved, median_ratio
 from morphmlp.benchmarks.step_loop import prepared_state, run_steps
 from morphmlp.config import ExperimentConfig, config_from_mapping
 from morphmlp.config.loading import config_to_mapping
 
 ALONE, AT_ONCE, TOGETHER = "alone", "at once", "together"
+_PROGRAM = "morphmlp.benchmarks.shared_cores"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +62,10 @@ def measure_shared_cores(
     wall: dict[str, list[float]] = {ALONE: [], AT_ONCE: [], TOGETHER: []}
     with ExitStack() as stack:
         meeting = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="morphmlp-"))) / "meeting"
-        apart = [stack.enter_context(_Process(config)) for _ in range(number)]
-        joined = [
-            stack.enter_context(_Process(config, meeting=str(meeting), rank=rank, world=number))
-            for rank in range(number)
-        ]
+        order = {"config": config_to_mapping(config), "meeting": None, "rank": 0, "world": 1}
+        apart = [stack.enter_context(BusyProcess(_PROGRAM, order)) for _ in range(number)]
+        together = order | {"meeting": str(meeting), "world": number}
+        joined = [stack.enter_context(BusyProcess(_PROGRAM, together | {"rank": rank})) for rank in range(number)]
         sides = {ALONE: apart[:1], AT_ONCE: apart, TOGETHER: joined}
         for _, side in interleaved(list(sides), rounds + 1):
             for process in sides[side]:
@@ -91,41 +90,6 @@ def exchange(seconds: Mapping[str, Sequence[float]]) -> float:
     """What a step takes more together than at once: the median over rounds of each way, the first one left out."""
     pairs = zip(seconds[TOGETHER][1:], seconds[AT_ONCE][1:], strict=True)
     return max(0.0, median(together - at_once for together, at_once in pairs))
-
-
-class _Process:
-    """One process that takes steps when it is asked to."""
-
-    def __init__(self, config: ExperimentConfig, *, meeting: str | None = None, rank: int = 0, world: int = 1) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "morphmlp.benchmarks.shared_cores"],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        order = {"config": config_to_mapping(config), "meeting": meeting, "rank": rank, "world": world}
-        self._ask(json.dumps(order))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()  # closes its pipes
-
-    def begin(self, steps: int) -> None:
-        self._ask(str(steps))
-
-    def end(self) -> tuple[float, float]:
-        assert self._process.stdout is not None
-        wall_s, cpu_s = json.loads(self._process.stdout.readline())
-        return wall_s, cpu_s
-
-    def _ask(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
 
 
 def serve() -> None:

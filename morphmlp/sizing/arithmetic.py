@@ -167,7 +167,7 @@ def usable_cores(work: Work, costs: Costs, node: NodeType) -> tuple[int, str]:
     return limits[limit], limit
 
 
-def remarks(size: Size, work: Work, costs: Costs) -> list[str]:
+def remarks(size: Size, work: Work, costs: Costs, nodes: Nodes | None = None) -> list[str]:
     """What a reader of the table must know, a line each."""
     found = []
     clips = work.micro_batch * work.clips_per_video
@@ -180,6 +180,11 @@ def remarks(size: Size, work: Work, costs: Costs) -> list[str]:
         )
     if costs.step.is_extrapolated(clips):
         found.append(f"a micro-batch of {clips} clips lies outside of what was measured ({costs.step.described()})")
+    if nodes is not None and costs.full_cores not in (None, nodes.ingest.cpus):
+        found.append(
+            f"what decoding costs on a full node was measured with {costs.full_cores} cores, ingest nodes have "
+            f"{nodes.ingest.cpus}: measure it on one of them"
+        )
     if size.busy < BUSY:
         found.append(f"even without a wait for data GPUs compute {size.busy:.0%} of the time, under {BUSY:.0%}")
     return found

@@ -2,7 +2,8 @@
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import count
 
 
@@ -28,46 +29,101 @@ class Events:
 
 Serve = Callable[[float, Callable[[], None]], None]
 """Do so many seconds of work, then call."""
+Growth = Callable[[str, Mapping[str, int]], float]
+"""CPU time that work of a kind takes over what it takes alone, by the kind, and by the jobs there are of each kind, it
+included."""
+
+
+@dataclass
+class _Kind:
+    """The jobs of one kind of work."""
+
+    got_s: float = 0.0
+    """Work that a job has got that was there from the start."""
+    jobs: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    """A heap by the work at which they are done."""
+    speed: float = 1.0
+    """Work of each job in a second, as long as no job comes or goes."""
+    work_s: float = 0.0
+    """Done so far, in the CPU seconds that it takes alone."""
+    cpu_s: float = 0.0
+    """Spent on it so far."""
 
 
 class SharedCores:
     """Cores that all running jobs share evenly, each at most one: processor sharing, as an operating system does it.
 
-    With as many jobs as cores, or fewer, each has a core of its own.
+    With as many jobs as cores, or fewer, each has a core of its own. What a job has of a core does `growth` times less
+    work than it would alone, by what else is there at that moment; without it, as much.
     """
 
-    def __init__(self, events: Events, cores: int) -> None:
-        self._events, self._cores = events, cores
-        self._work_s = 0.0  # what a job that is there from the start has got so far
+    def __init__(self, events: Events, cores: int, growth: Growth | None = None) -> None:
+        self._events, self._cores, self._growth = events, cores, growth
         self._since = 0.0
-        self._jobs: list[tuple[float, int, Callable[[], None]]] = []  # by the work at which they are done
+        self._kinds: dict[str, _Kind] = {}
+        self._share = 1.0
+        """Of a core, for each job."""
+        self._known: dict[tuple[int, ...], list[float]] = {}
+        """Growths of all kinds by their numbers of jobs: the same few come again and again."""
         self._number = count()
         self._plan = 0  # only the latest plan counts
 
-    def run(self, cpu_s: float, done: Callable[[], None]) -> None:
-        """Compute for so long on one core, then call `done`."""
+    def run(self, cpu_s: float, done: Callable[[], None], kind: str = "") -> None:
+        """Compute what takes so long on one core alone, then call `done`."""
         self._advance()
-        heapq.heappush(self._jobs, (self._work_s + cpu_s, next(self._number), done))
+        if self._growth is None:
+            kind = ""
+        if kind not in self._kinds:
+            self._kinds[kind] = _Kind()
+            self._known.clear()
+        its = self._kinds[kind]
+        heapq.heappush(its.jobs, (its.got_s + cpu_s, next(self._number), done))
         self._plan_next()
 
-    def _speed(self) -> float:
-        return min(1.0, self._cores / len(self._jobs))
+    def spent(self) -> dict[str, tuple[float, float]]:
+        """By kind, until the last job came or went: CPU seconds, and those that the same work takes alone."""
+        return {name: (kind.cpu_s, kind.work_s) for name, kind in self._kinds.items()}
 
     def _advance(self) -> None:
-        if self._jobs:
-            self._work_s += (self._events.now - self._since) * self._speed()
+        passed_s = self._events.now - self._since
+        for kind in self._kinds.values():
+            if kind.jobs:
+                kind.got_s += passed_s * kind.speed
+                kind.work_s += passed_s * kind.speed * len(kind.jobs)
+                kind.cpu_s += passed_s * self._share * len(kind.jobs)
         self._since = self._events.now
 
     def _plan_next(self) -> None:
         self._plan += 1
-        if self._jobs:
-            left = max(0.0, self._jobs[0][0] - self._work_s)
-            self._events.after(left / self._speed(), lambda plan=self._plan: self._end_first(plan))  # type: ignore[misc]
+        jobs = sum(len(kind.jobs) for kind in self._kinds.values())
+        if not jobs:
+            return
+        self._share = min(1.0, self._cores / jobs)
+        for kind, growth in zip(self._kinds.values(), self._growths(), strict=True):
+            kind.speed = self._share / growth
+        left_s, first = min(
+            (
+                (max(0.0, kind.jobs[0][0] - kind.got_s) / kind.speed, name)
+                for name, kind in self._kinds.items()
+                if kind.jobs
+            )
+        )
+        self._events.after(left_s, lambda plan=self._plan: self._end_first(first, plan))  # type: ignore[misc]
 
-    def _end_first(self, plan: int) -> None:
+    def _growths(self) -> list[float]:
+        if self._growth is None:
+            return [1.0] * len(self._kinds)
+        numbers = tuple(len(kind.jobs) for kind in self._kinds.values())
+        if numbers not in self._known:
+            jobs = dict(zip(self._kinds, numbers, strict=True))
+            self._known[numbers] = [self._growth(name, jobs) if jobs[name] else 1.0 for name in jobs]
+        return self._known[numbers]
+
+    def _end_first(self, name: str, plan: int) -> None:
         if plan == self._plan:
             self._advance()
-            self._work_s, _, done = heapq.heappop(self._jobs)
+            kind = self._kinds[name]
+            kind.got_s, _, done = heapq.heappop(kind.jobs)
             self._plan_next()
             done()
 

@@ -68,9 +68,13 @@ class Costs:
 
     step: StepCost
     decode_s: float
-    """CPU seconds of a training clip, from file to finished pixels."""
+    """CPU seconds of a training clip, from file to finished pixels; on a full node, where that was measured."""
     decoded_by: str
     """Where that comes from."""
+    decode_growth: float = 1.0
+    """`decode_s` over what it is for a decoder alone on its node; 1 where nobody measured that."""
+    full_cores: int | None = None
+    """Cores of the node on which the growth was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
+import pyarrow as pa
 from pydantic import JsonValue
 
 from morphmlp.config import ExperimentConfig
@@ -17,6 +18,7 @@ from morphmlp.data.stream.decode_task import DecodePolicy, DecodeTask, decode_li
 from morphmlp.data.stream.plan import Cursor, TrainPlan
 from morphmlp.errors import ConfigError
 from morphmlp.record import Metrics, RunSummary, Tags
+from morphmlp.sizing.contention import DECODING, Contention
 from morphmlp.sizing.inputs import Costs, StepCost
 from morphmlp.tasks.factory import task_of
 from morphmlp.tracking import find_run, read_history, read_run, read_runs, tracking_uri
@@ -45,6 +47,9 @@ class Found:
     step_sources: list[str] = field(default_factory=list)
     decode_s: float | None = None
     decoded_by: str = ""
+    decode_alone: bool = False
+    """Whether that is of a single decoder, with nothing else on its node."""
+    contention: Contention | None = None
     notes: list[str] = field(default_factory=list)
     """What was there and couldn't be used, and why."""
 
@@ -54,10 +59,15 @@ class Found:
             self.steps[clips] = seconds
             self.step_sources.append(source)
 
-    def decode(self, seconds: float, source: str) -> None:
+    def decode(self, seconds: float, source: str, *, alone: bool = False) -> None:
         """What came first stays."""
         if self.decode_s is None:
-            self.decode_s, self.decoded_by = seconds, source
+            self.decode_s, self.decoded_by, self.decode_alone = seconds, source, alone
+
+    @property
+    def decode_growth(self) -> float:
+        """What a clip costs on a node whose cores all decode, over that alone; 1 where nobody measured it."""
+        return self.contention.full(DECODING) if self.contention is not None and self.decode_alone else 1.0
 
     def costs(self, config: ExperimentConfig) -> Costs:
         """All that a sizing needs.
@@ -80,7 +90,13 @@ class Found:
         if self.decode_s is None or faults:
             raise ConfigError([*faults, *self.notes])
         step = StepCost(points=sorted(self.steps.items()), measured_by=", ".join(dict.fromkeys(self.step_sources)))
-        return Costs(step=step, decode_s=self.decode_s, decoded_by=self.decoded_by)
+        return Costs(
+            step=step,
+            decode_s=self.decode_s * self.decode_growth,
+            decoded_by=self.decoded_by,
+            decode_growth=self.decode_growth,
+            full_cores=None if self.contention is None or not self.decode_alone else self.contention.cores,
+        )
 
 
 def add_options(found: Found, *, steps: Sequence[str], decode_ms: float | None, clips: int) -> None:
@@ -95,11 +111,11 @@ def add_options(found: Found, *, steps: Sequence[str], decode_ms: float | None, 
             raise ConfigError([f"--step-s {text}: isn't SECONDS or CLIPS=SECONDS, as in {clips}=0.134"])
         found.step(int(match[1] or clips), float(match[2]), "--step-s")
     if decode_ms is not None:
-        found.decode(decode_ms / 1000, "--decode-ms")
+        found.decode(decode_ms / 1000, "--decode-ms", alone=True)
 
 
 def add_file(found: Found, path: Path, config: ExperimentConfig) -> None:
-    """A result of `benchmark.py train-step`, `step-variants` or `ingest`.
+    """A result of `benchmark.py train-step`, `step-variants`, `ingest` or `busy-cores`.
 
     Raises:
         ConfigError: None of these, or what it holds can't stand for the experiment.
@@ -108,9 +124,15 @@ def add_file(found: Found, path: Path, config: ExperimentConfig) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError([f"--measured {path}: {getattr(error, 'strerror', None) or 'is no JSON'}"]) from None
+    if (contention := Contention.find(path)) is not None:
+        _add_contention(found, path, contention, config)
+        return
     if not isinstance(content, dict) or not ({"run_step_s", "variants", "ray_cpu_ratio"} & content.keys()):
         raise ConfigError(
-            [f"--measured {path}: isn't a result of `benchmark.py train-step`, `step-variants` or `ingest` (--json)"]
+            [
+                f"--measured {path}: isn't a result of `benchmark.py train-step`, `step-variants`, `ingest` or "
+                "`busy-cores` (--json)"
+            ]
         )
     if "ray_cpu_ratio" in content:
         if config.augment.rand_augment is not None and config.augment.on == "ingest":
@@ -130,6 +152,24 @@ def add_file(found: Found, path: Path, config: ExperimentConfig) -> None:
     name = "compiled blocks" if config.execution.compile == "blocks" else "as configured"
     seconds = content.get("run_step_s") or {one["name"]: one["step_s"] for one in content["variants"]}[name]
     found.step(clips // micro_batches, seconds / micro_batches, f"{path} ({content['device']})")
+
+
+def _add_contention(found: Found, path: Path, contention: Contention, config: ExperimentConfig) -> None:
+    """By how much decoding grows on a full node, and what a clip costs alone where it is one of this experiment."""
+    if DECODING not in contention.alone_s:
+        raise ConfigError([f"--measured {path}: has no decoding; measure again with `busy-cores --work decoding`"])
+    found.contention = contention
+    ours = clip_fields(config)
+    if contention.clip_fields == ours:
+        found.decode(contention.alone_s[DECODING], f"{path} ({contention.cores} cores)", alone=True)
+    else:
+        other = sorted(key for key in ours if contention.clip_fields.get(key) != ours[key])
+        found.notes.append(f"{path}: its cost of a clip is another's: {', '.join(other[:4])} differ")
+
+
+def clip_fields(config: ExperimentConfig) -> dict[str, JsonValue]:
+    """The fields by which a clip costs what it costs, whatever the videos."""
+    return {key: value for key, value in flat_fields(config).items() if key.startswith(_OF_A_CLIP)}
 
 
 def add_run(found: Found, config: ExperimentConfig, *, name: str | None) -> None:
@@ -170,12 +210,11 @@ def add_run(found: Found, config: ExperimentConfig, *, name: str | None) -> None
             found.step(clips, median(points) / each, f"run {run.run_name} ({trained[2]})")
 
 
-def measure_decode(found: Found, config: ExperimentConfig, *, videos: int) -> None:
-    """Decode some of the training videos here and now, as a decode task does.
+def decode_work(config: ExperimentConfig, *, videos: int) -> tuple[DecodeTask, pa.Table, int]:
+    """What decodes some of the training videos as a run does, what it is asked for, and clips of each.
 
     Raises:
         ManifestError: There is no manifest.
-        ConfigError: Not one of them could be decoded.
     """
     manifest = read_manifest(config.data.train).available()
     plan = TrainPlan.of(config.train, num_videos=len(manifest))
@@ -188,14 +227,26 @@ def measure_decode(found: Found, config: ExperimentConfig, *, videos: int) -> No
         limits=decode_limits(config.ingest),
         image_decoder=config.ingest.image_decoder,
     )
-    task = DecodeTask(extractor=clips, policy=policy)
-    task(request_table(manifest, group[:1]))  # the first starts the decoder's process
-    result = task(request_table(manifest, group)).to_pydict()
+    return DecodeTask(extractor=clips, policy=policy), request_table(manifest, group), clips.clips_per_video
+
+
+def measure_decode(found: Found, config: ExperimentConfig, *, videos: int) -> None:
+    """Decode some of the training videos here and now, as a decode task does.
+
+    Raises:
+        ManifestError: There is no manifest.
+        ConfigError: Not one of them could be decoded.
+    """
+    task, table, clips_per_video = decode_work(config, videos=videos)
+    task(table.slice(0, config.train.micro_batch_size))  # the first starts the decoder's process
+    result = task(table).to_pydict()
     times = [seconds for seconds, error in zip(result["cpu_s"], result["error"], strict=True) if not error]
     if not times:
         raise ConfigError([f"--measure-decode: not one of {len(result['error'])} videos: {result['message'][0]}"])
     found.decode(
-        sum(times) / len(times) / clips.clips_per_video, f"{len(times)} videos of {config.data.train}, decoded just now"
+        sum(times) / len(times) / clips_per_video,
+        f"{len(times)} videos of {config.data.train}, decoded just now",
+        alone=True,
     )
 
 
@@ -206,4 +257,5 @@ def known(found: Found) -> dict[str, JsonValue]:
         "step_measured_by": list(dict.fromkeys(found.step_sources)),
         "decode_ms": None if found.decode_s is None else found.decode_s * 1000,
         "decode_measured_by": found.decoded_by,
+        "decode_growth_on_a_full_node": found.decode_growth,
     }

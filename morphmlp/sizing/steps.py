@@ -9,15 +9,20 @@ way of clips.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from morphmlp.data.stream.ray_dataset import TASKS_AHEAD
-from morphmlp.sizing.events import Events, Queue, Serve, SharedCores
+from morphmlp.sizing.contention import COMPUTING, DECODING
+from morphmlp.sizing.events import Events, Growth, Queue, Serve, SharedCores
 from morphmlp.training.record.accounting import TRAINING_PASSES
 
+EXCHANGING = "exchanging"
+"""The kind of work that sends gradients round; the others are those of `morphmlp.sizing.contention`."""
 Draw = Callable[[float], float]
 """One time around its mean, seconds."""
 
@@ -68,6 +73,11 @@ class Setting:
     """Steps until the stream of clips begins anew; None: never."""
     epoch_start_s: float = 0.0
     """From a stream's beginning to the start of its first decode tasks."""
+    optimiser_s: float = 0.0
+    """CPU seconds of each worker at every step, whatever its micro-batches."""
+    growth: Growth | None = None
+    """Where cores are shared: by how much other work grows the CPU seconds of this one, which are then those that it
+    takes alone. Kinds of work are `COMPUTING`, `DECODING` and `EXCHANGING`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +93,23 @@ class SimulatedSteps:
     exchange_share: float
     """Of gradients, where no computing hides it."""
     decode_busy: float
-    """Share of the decode cores' time, their start included."""
+    """Share of the decode cores' time, their start included; without the growth of their work."""
+    grown: Mapping[str, float] = field(default_factory=dict)
+    """By kind of work on shared cores: CPU seconds over those that it takes alone."""
+
+
+_Cores = Callable[[str], Serve]
+"""Of one node: where its work of a kind is done."""
 
 
 class _Worker:
     """One worker with its ingest."""
 
-    def __init__(self, run: "_Run", index: int, link: Queue, serve: Serve) -> None:
+    def __init__(self, run: "_Run", index: int, link: Queue, cores: "_Cores") -> None:
         setting = run.setting
-        self._run, self._link, self.serve = run, link, serve
-        self.decoding = Queue(run.events, setting.cores, serve)
+        self._run, self._link = run, link
+        self._compute, self._move, self.exchange = (cores(kind) for kind in (COMPUTING, DECODING, EXCHANGING))
+        self.decoding = Queue(run.events, setting.cores, self._move)
         self._batches = len(range(index, setting.micro_batches, setting.workers))
         self._of_task = max(1, setting.task_videos // setting.micro_batch)
         self._idle_since: float | None = None
@@ -113,7 +130,10 @@ class _Worker:
     def begin_step(self) -> None:
         self.began = self.ended = self._run.events.now
         self._left = self._batches
-        self._next()
+        if self._run.setting.optimiser_s:
+            self._compute(self._run.setting.optimiser_s, self._end_micro_batch)
+        else:
+            self._next()
 
     def _next(self) -> None:
         run = self._run
@@ -127,7 +147,7 @@ class _Worker:
             self._taken += 1
             self._decode_ahead()
             self.began = run.events.now
-            self.serve(run.compute(run.setting.micro_s), self._end_micro_batch)
+            self._compute(run.compute(run.setting.micro_s), self._end_micro_batch)
 
     def _end_micro_batch(self) -> None:
         self.ended = self._run.events.now
@@ -156,7 +176,7 @@ class _Worker:
         if self._run.setting.hand_over_s == 0:
             self._arrive(task)
         else:
-            self.serve(videos * self._run.setting.hand_over_s, lambda: self._arrive(task))
+            self._move(videos * self._run.setting.hand_over_s, lambda: self._arrive(task))
 
     def _arrive(self, task: int) -> None:
         """In the planned order: a task that is late holds up those behind it."""
@@ -177,6 +197,7 @@ class _Run:
     def __init__(self, setting: Setting, compute: Draw, decode: Draw) -> None:
         self.setting, self.compute, self.decode = setting, compute, decode
         self.events = Events()
+        self._shared: list[SharedCores] = []
         nodes = [(Queue(self.events, 1), self._cores()) for _ in range(-(-setting.workers // setting.workers_per_node))]
         self.workers = [
             _Worker(self, index, *nodes[index // setting.workers_per_node]) for index in range(setting.workers)
@@ -190,11 +211,12 @@ class _Run:
         """The exchange's beginning."""
         self._begin()
 
-    def _cores(self) -> Serve:
-        """Of one node: where its work is done."""
-        if (cores := self.setting.shared_cores) is None:
-            return self.events.after
-        return SharedCores(self.events, cores).run
+    def _cores(self) -> "_Cores":
+        shared, setting = None, self.setting
+        if setting.shared_cores is not None:
+            shared = SharedCores(self.events, setting.shared_cores, setting.growth)
+            self._shared.append(shared)
+        return lambda kind: self.events.after if shared is None else partial(shared.run, kind=kind)
 
     def arrive(self) -> None:
         """One worker has done its part of the step."""
@@ -205,7 +227,7 @@ class _Run:
                 self.events.after(self._exchanged() - self.events.now, self._end)
             else:
                 for worker in self.workers:
-                    worker.serve(self.setting.exchange_s, self._exchange_with_others)
+                    worker.exchange(self.setting.exchange_s, self._exchange_with_others)
 
     def _exchange_with_others(self) -> None:
         """One worker has done its part of the exchange."""
@@ -239,6 +261,14 @@ class _Run:
         for worker in self.workers:
             worker.begin_step()
 
+    def spent(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Of each kind of work, over all nodes: CPU seconds so far, and those that it takes alone."""
+        kinds: dict[str, npt.NDArray[np.float64]] = {}
+        for shared in self._shared:
+            for kind, seconds in shared.spent().items():
+                kinds[kind] = kinds.get(kind, 0.0) + np.array(seconds)
+        return kinds
+
     def until(self, steps: int) -> tuple[float, float, float, float, float]:
         """Go on to the end of this step: the time; all workers' computing, waiting for data, decoding; exchange."""
         self.events.run(lambda: self.steps >= steps)
@@ -260,8 +290,8 @@ def simulate_steps(
     long enough for that.
     """
     run = _Run(setting, compute, decode)
-    before = run.until(warm_up)
-    after = run.until(warm_up + steps)
+    before, spent_before = run.until(warm_up), run.spent()
+    after, spent = run.until(warm_up + steps), run.spent()
     wall_s, computed_s, waited_s, decoded_s, exchange_s = (
         late - early for early, late in zip(before, after, strict=True)
     )
@@ -274,4 +304,12 @@ def simulate_steps(
         slower_wait_share=max(0.0, 1 - (computed_s + waited_s) / all_s - exchange),
         exchange_share=exchange,
         decode_busy=decoded_s / (all_s * setting.cores),
+        grown=_growths(spent_before, spent),
     )
+
+
+def _growths(
+    before: Mapping[str, npt.NDArray[np.float64]], after: Mapping[str, npt.NDArray[np.float64]]
+) -> dict[str, float]:
+    spent = {kind: seconds - before.get(kind, 0.0) for kind, seconds in after.items()}
+    return {kind: float(cpu_s / alone_s) for kind, (cpu_s, alone_s) in spent.items() if alone_s}

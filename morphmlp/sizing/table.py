@@ -45,10 +45,17 @@ def _steps(size: Size, work: Work, costs: Costs, *, counted: bool) -> list[Row]:
         (
             "decode cores",
             f"{size.cores}, {size.cores_per_worker} a worker: {size.clips_per_s:,.1f} clips/s x "
-            f"{costs.decode_s * 1000:.4g} core-ms / {BUSY:.0%} (ingest.cpus: {size.cores})",
+            f"{costs.decode_s * 1000:.4g} core-ms{_grown(costs)} / {BUSY:.0%} (ingest.cpus: {size.cores})",
         ),
         ("object store", f"{size.object_store_bytes / 2**30:,.1f} GiB of clips that wait"),
     ]
+
+
+def _grown(costs: Costs) -> str:
+    if costs.full_cores is None:
+        return ""
+    alone_ms = costs.decode_s * 1000 / costs.decode_growth
+    return f" ({alone_ms:.4g} alone x {costs.decode_growth:.3f} with all {costs.full_cores} cores busy)"
 
 
 def _traffic(size: Size, work: Work) -> list[Row]:

@@ -66,6 +66,10 @@ def test_a_cluster_is_sized_and_written(size, tmp_path):
         ),
         (CHECK, ["--check FOLDER: needs --measured FILE"]),
         (["--by", "docs"], ["--by FOLDER: names by whose costs"]),
+        (
+            [*CHECK, "--measured", "a.json", "--measured", "b.json"],
+            ["--measured a.json, b.json: --check needs one result of `benchmark.py shared-cores"],
+        ),
         ([*CHECK, "--measured", "x.json", "--config", K400], ["--check docs: the run has its own experiment"]),
         ([*CHECK, "--measured", "x.json", "--train.epochs", "3"], ["--check docs: the run has its own experiment"]),
     ],

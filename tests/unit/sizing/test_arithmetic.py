@@ -78,6 +78,27 @@ def test_a_whole_cluster_by_hand():
 
 
 @pytest.mark.parametrize(
+    ("growth", "cores", "per_worker", "words"),
+    [
+        (1.0, None, 3, "x 20 core-ms / 95%"),
+        (1.25, 16, 4, "x 25 core-ms (20 alone x 1.250 with all 16 cores busy) / 95%"),  # 133.3 x 0.025 / 0.95 = 3.5
+    ],
+)
+def test_decode_cores_are_counted_for_a_full_node_where_that_was_measured(growth, cores, per_worker, words):
+    costs = replace(COSTS, decode_s=0.02 * growth, decode_growth=growth, full_cores=cores)
+    size = size_cluster(WORK, costs, gpus=4, nodes=NODES)
+    assert size.cores_per_worker == per_worker
+    assert words in size_table(size, WORK, costs, NODES)
+
+
+@pytest.mark.parametrize(("cores", "number"), [(None, 0), (16, 0), (2, 1)])
+def test_a_full_node_of_another_size_is_remarked_on(cores, number):
+    costs = replace(COSTS, decode_growth=1.25, full_cores=cores)
+    found = remarks(size_cluster(WORK, costs, gpus=8, nodes=NODES), WORK, costs, NODES)
+    assert sum("with 2 cores, ingest nodes have 16" in line for line in found) == number
+
+
+@pytest.mark.parametrize(
     ("changes", "cores", "limit"),
     [
         ({}, 16, "CPUs"),

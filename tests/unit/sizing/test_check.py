@@ -11,7 +11,8 @@ import yaml
 from morphmlp.config import load_config
 from morphmlp.config.loading import config_to_mapping
 from morphmlp.errors import ConfigError
-from morphmlp.sizing.check import Machine, Run, SharedCosts, check_run, check_table, costs_by
+from morphmlp.sizing.check import Machine, Run, SharedCosts, check_run, check_table, costs_by, simulate
+from morphmlp.sizing.contention import COMPUTING, DECODING, Contention, Crowd
 from morphmlp.sizing.inputs import work_of
 from morphmlp.training.record.accounting import TimeWindow
 
@@ -87,6 +88,61 @@ def test_exchanging_gradients_is_taken_out_of_a_runs_costs_and_put_into_the_step
     own, by_one = (check_run(two, costs_by(known, two, machine), machine) for known in (None, ONE))
     assert by_one.simulated_step_s == pytest.approx(own.simulated_step_s)
     assert own.simulated_step_s == pytest.approx((60 * 0.32 - 2 * AHEAD_S) / 2 / 60 + 0.58 / 60, rel=0.03)
+
+
+def crowded(ratio, *, optimiser_s=0.0):
+    """Two cores on which all work takes `ratio` times the CPU time where both are busy."""
+    kinds = (COMPUTING, DECODING)
+    crowds = [Crowd(work=one, beside=other, processes=2, cpu_ratio=ratio) for one in kinds for other in kinds]
+    contention = Contention(
+        cores=2, alone_s=dict.fromkeys(kinds, 0.1), optimiser_s=optimiser_s, crowds=crowds, clip_fields={}
+    )
+    return replace(TWO_CORES, contention=contention)
+
+
+def test_costs_alone_are_those_of_a_run_over_what_they_grow_by_there():
+    # Of the two workers' micro-batches each has the other beside it, nearly always, and so has all else.
+    costs = SharedCosts.of(run_of(workers=2, step_s=0.14), crowded(1.25))
+    assert costs.micro_s == pytest.approx(0.1 / 1.25, rel=0.02)
+    assert costs.decode_s == pytest.approx(DECODE_S / 1.25, rel=0.02)
+    # One worker computes all the time; decoding, 0.08 s of 0.2, is always beside it.
+    costs = SharedCosts.of(ONE, crowded(1.25))
+    assert costs.decode_s == pytest.approx(DECODE_S / 1.25, rel=0.01)
+    assert costs.micro_s == pytest.approx((0.2 - 0.08 + 0.08 / 1.25) / 2, rel=0.03)
+
+
+@pytest.mark.parametrize("optimiser_s", [0.0, 0.02])
+@pytest.mark.parametrize(("known", "forecast"), [(1, 2), (1, 4), (2, 1)])
+def test_a_forecast_on_fuller_cores_comes_from_costs_alone(known, forecast, optimiser_s):
+    machine = crowded(1.25, optimiser_s=optimiser_s)
+    # What a machine of that kind would have reported: its CPU seconds are those that the simulation spends.
+    truth = SharedCosts(
+        workers=1, micro_batch=4, micro_s=0.05, optimiser_s=optimiser_s, decode_s=0.003, besides_s=0.002,
+        epoch_start_s=START_S,
+    )  # fmt: skip
+    runs = {}
+    for workers in (known, forecast):
+        shape = run_of(workers=workers, step_s=0.2, micro_batch=4)
+        found = simulate(shape, truth, machine)
+        grown = found.grown
+        windows = [
+            replace(
+                window,
+                wall_s=20 * found.step_s,
+                compute_s=20 * found.step_s - window.wait_s - window.all_reduce_s,
+                worker_cpu_s=(worker_s := 20 * (4 * 0.05 + workers * optimiser_s) * grown[COMPUTING]),
+                decode_cpu_s=(decode_s := 320 * 0.003 * grown[DECODING]),
+                node_cpu_s=worker_s + decode_s + 320 * 0.002 * grown[DECODING],
+            )
+            for window in shape.windows
+        ]
+        runs[workers] = replace(shape, windows=windows)
+    found = check_run(runs[forecast], costs_by(runs[known], runs[forecast], machine), machine)
+    assert found.costs.micro_s == pytest.approx(0.05, rel=0.01)
+    assert found.error == pytest.approx(0, abs=0.01)
+    assert f"50 x {found.grown[COMPUTING]:.2f}" in check_table([found])
+    ignorant = check_run(runs[forecast], costs_by(runs[known], runs[forecast], TWO_CORES), TWO_CORES)
+    assert abs(ignorant.error) > 0.05
 
 
 @pytest.mark.parametrize(("workers", "exchange_s"), [(1, 0.0), (2, 0.02), (3, 0.08 / 3), (4, 0.03)])

@@ -68,6 +68,65 @@ def test_shared_cores_give_each_job_one_core_at_most_and_else_an_even_share():
     assert ends == {"b": pytest.approx(1.25), "c": pytest.approx(1.75), "a": pytest.approx(3.25)}
 
 
+def ends_of(cores, growth, jobs):
+    """When jobs `(start, kind, CPU seconds alone)` end, in their order."""
+    events, ends = Events(), {}
+    shared = SharedCores(events, cores, growth)
+    for number, (start_s, kind, cpu_s) in enumerate(jobs):
+        events.after(
+            start_s,
+            lambda number=number, kind=kind, cpu_s=cpu_s: shared.run(
+                cpu_s, lambda: ends.update({number: events.now}), kind
+            ),
+        )
+    events.run(lambda: False)
+    return [ends[number] for number in range(len(jobs))], shared.spent()
+
+
+def by_number(kind, jobs):
+    """1, 1.5, 2, .. for one job, two, three."""
+    return (1 + sum(jobs.values())) / 2
+
+
+@pytest.mark.parametrize(
+    ("cores", "number", "end_s"),
+    [
+        (2, 1, 1.0),  # alone: as it was measured
+        (2, 2, 1.5),
+        (4, 4, 2.5),
+        (2, 4, 2.5 * 2),  # two turns on each core, and each second of a core does less
+        (1, 3, 2.0 * 3),
+    ],
+)
+def test_equal_jobs_on_cores_that_slow_each_other_end_together(cores, number, end_s):
+    ends, spent = ends_of(cores, by_number, [(0.0, "work", 1.0)] * number)
+    assert ends == [pytest.approx(end_s)] * number
+    assert spent == {"work": (pytest.approx(min(cores, number) * end_s), pytest.approx(number))}
+
+
+def test_a_job_is_slowed_only_while_others_are_there():
+    # To 0.5 s a is alone. Then both need 1.5 times the time: b's 0.4 are done 0.6 s later, of a 0.4 more; 1.1 are left.
+    ends, spent = ends_of(2, by_number, [(0.0, "work", 2.0), (0.5, "work", 0.4)])
+    assert ends == [pytest.approx(2.2), pytest.approx(1.1)]
+    assert spent["work"] == (pytest.approx(2.2 + 0.6), pytest.approx(2.4))
+
+
+def test_kinds_of_work_are_slowed_each_in_its_way():
+    def growth(kind, jobs):
+        return 2.0 if kind == "slow" and jobs.get("fast") else 1.0
+
+    # The slow one does half a second's work in the one second of the fast one, and the rest alone.
+    ends, spent = ends_of(2, growth, [(0.0, "slow", 2.0), (0.0, "fast", 1.0)])
+    assert ends == [pytest.approx(2.5), pytest.approx(1.0)]
+    assert spent == {"slow": (pytest.approx(2.5), pytest.approx(2.0)), "fast": (pytest.approx(1.0), pytest.approx(1.0))}
+
+
+@pytest.mark.parametrize("jobs", [[(0.0, "a", 3.0), (0.0, "b", 1.0), (0.5, "a", 1.0)]])
+def test_without_a_growth_kinds_are_all_one(jobs):
+    with_ones, _ = ends_of(2, lambda kind, jobs: 1.0, jobs)
+    assert ends_of(2, None, jobs)[0] == pytest.approx(with_ones) == [3.25, 1.25, 1.75]
+
+
 @pytest.mark.parametrize(("servers", "jobs"), [(1, 5), (3, 7), (8, 8)])
 def test_jobs_that_are_there_at_once_take_as_many_rounds_as_servers_need(servers, jobs):
     events = Events()

@@ -10,7 +10,7 @@ from morphmlp.config import load_config
 from morphmlp.config.loading import flat_fields
 from morphmlp.errors import ConfigError
 from morphmlp.record import MetricPoint, Metrics, Tags
-from morphmlp.sizing.measured import Found, add_file, add_options, add_run
+from morphmlp.sizing.measured import Found, add_file, add_options, add_run, clip_fields, known
 from morphmlp.tracking import RunWriter, open_run
 
 PUBLISHED = Path(__file__).parents[3] / "experiments" / "k400" / "morphmlp_s_16x4.yaml"
@@ -77,6 +77,63 @@ def test_a_benchmark_gives_what_it_measured(tmp_path, content, changes, steps, d
 def test_a_file_that_cannot_stand_for_the_experiment_is_refused(tmp_path, content, fault):
     with pytest.raises(ConfigError, match=fault):
         from_file(tmp_path, content)
+
+
+BUSY = {
+    "cores": 64,
+    "alone_s": {"decoding": 0.04},
+    "optimiser_s": 0.0,
+    "crowds": [{"work": "decoding", "beside": "decoding", "processes": 64, "cpu_ratio": 1.5}],
+    "clip_fields": clip_fields(CONFIG),
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "before", "decode_s", "growth"),
+    [
+        (BUSY, {}, 0.06, 1.5),  # its own cost of a clip, on a full node
+        (BUSY, {"decode_ms": 20}, 0.03, 1.5),  # a decoder alone cost that
+        (
+            BUSY | {"clip_fields": {}},
+            {"decode_ms": 20},
+            0.03,
+            1.5,
+        ),  # another experiment's growth does, its cost doesn't
+    ],
+)
+def test_a_clip_costs_what_it_costs_on_a_full_node_where_that_was_measured(tmp_path, content, before, decode_s, growth):
+    found, path = Found(), tmp_path / "busy.json"
+    add_options(found, steps=["0.1"], decode_ms=before.get("decode_ms"), clips=16)
+    path.write_text(json.dumps(content))
+    add_file(found, path, CONFIG)
+    costs = found.costs(CONFIG)
+    assert (costs.decode_s, costs.decode_growth, costs.full_cores) == (pytest.approx(decode_s), growth, 64)
+    assert known(found)["decode_growth_on_a_full_node"] == growth
+
+
+def test_a_cost_that_was_measured_among_others_does_not_grow_again(tmp_path):
+    found, path = Found(), tmp_path / "busy.json"
+    found.step(16, 0.1, "a test")
+    found.decode(0.05, "a run")
+    path.write_text(json.dumps(BUSY))
+    add_file(found, path, CONFIG)
+    costs = found.costs(CONFIG)
+    assert (costs.decode_s, costs.decode_growth, costs.full_cores) == (0.05, 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [({"alone_s": {"computing": 1}}, "has no decoding"), ({"crowds": [{}]}, "isn't whole; measure again")],
+)
+def test_busy_cores_without_what_is_needed_are_refused(tmp_path, changes, fault):
+    with pytest.raises(ConfigError, match=fault):
+        from_file(tmp_path, BUSY | changes)
+
+
+def test_the_clips_of_another_experiment_are_not_taken_for_this_ones(tmp_path):
+    found = from_file(tmp_path, BUSY, load_config(PUBLISHED, {"augment.flip": 0.0}))
+    assert found.decode_s is None
+    assert "augment.flip differ" in found.notes[0]
 
 
 @pytest.mark.parametrize("text", ["fast", "0", "0=1", "8=", "8:0.1", "-1"])

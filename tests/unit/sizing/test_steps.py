@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from morphmlp.sizing.contention import COMPUTING
 from morphmlp.sizing.steps import Setting, scattered, simulate_steps
 
 PLAIN = Setting(
@@ -94,6 +95,34 @@ def test_exchanging_gradients_is_work_of_every_worker_where_cores_are_shared(wor
     )
     assert found.step_s - without.step_s == pytest.approx(longer_s)
     assert found.exchange_share == pytest.approx(longer_s / found.step_s)
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "step_s"),
+    [
+        (1, 2, 0.1),  # alone
+        (2, 2, 0.11),  # 1.1 times
+        (4, 4, 0.13),
+        (4, 2, 0.13 * 2),
+    ],
+)
+def test_work_on_shared_cores_takes_longer_the_more_there_is(workers, cores, step_s):
+    setting = replace(
+        PLAIN, workers=workers, micro_batches=workers, workers_per_node=workers, shared_cores=cores, exchange_s=0.0,
+        decode_s=1e-9, growth=lambda kind, jobs: 1 + 0.1 * (jobs[COMPUTING] - 1) if kind == COMPUTING else 1.0,
+    )  # fmt: skip
+    found = simulate_steps(setting, warm_up=10, steps=50)
+    assert found.step_s == pytest.approx(step_s, rel=1e-5)
+    assert found.grown[COMPUTING] == pytest.approx(1 + 0.1 * (workers - 1), rel=1e-5)
+    assert simulate_steps(replace(setting, growth=None), warm_up=10, steps=50).step_s == pytest.approx(
+        0.1 * max(1, workers / cores), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(("workers", "step_s"), [(1, 0.42), (2, 0.22), (4, 0.12), (3, 0.22)])
+def test_every_worker_takes_the_optimisers_step(workers, step_s):
+    setting = replace(PLAIN, workers=workers, micro_batches=4, exchange_s=0.0, decode_s=1e-9, optimiser_s=0.02)
+    assert simulate_steps(setting, warm_up=10, steps=50).step_s == pytest.approx(step_s)
 
 
 @pytest.mark.parametrize("exchange_s", [0.01, 0.04, 0.2])
