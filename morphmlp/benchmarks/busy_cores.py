@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle
@@ -159,19 +159,28 @@ def _measured(
         }
         for number, name in interleaved(list(names), rounds + 1):
             side = names[name]
-            busy = [(kind, process) for kind, count in side for process in processes[kind][:count]]
-            for _, process in busy:
-                process.begin(round_s)
-            answers = [(kind, *process.end()) for kind, process in busy]
-            for kind, _ in side:
-                done, spent_s = (sum(one[place] for one in answers if one[0] == kind) for place in (1, 2))
-                if not done:
+            busy = {kind: processes[kind][:count] for kind, count in side}
+            for kind, seconds in _round(busy, round_s).items():
+                if not seconds:
                     raise ConfigError(
                         [f"data.train: not one of {videos} videos of {config.data.train} could be decoded"]
                     )
-                cpu_s.setdefault((side, kind), []).append(spent_s / done)
+                cpu_s.setdefault((side, kind), []).append(seconds)
             on_round(number + 1)
     return {key: found[1:] for key, found in cpu_s.items()}
+
+
+def _round(busy: Mapping[str, Sequence[BusyProcess]], round_s: float) -> dict[str, float]:
+    """CPU seconds of a step, or of a clip, by kind, over all processes of it; 0 where they got nothing done."""
+    for processes in busy.values():
+        for process in processes:
+            process.begin(round_s)
+    found = {}
+    for kind, processes in busy.items():
+        answers = [process.end() for process in processes]
+        done = sum(number for number, _ in answers)
+        found[kind] = sum(spent_s for _, spent_s in answers) / done if done else 0.0
+    return found
 
 
 def _process(config: ExperimentConfig, kind: str, videos: int) -> BusyProcess:

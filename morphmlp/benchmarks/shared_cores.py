@@ -21,6 +21,7 @@ from statistics import median
 
 import torch
 import torch.distributed as dist
+from pydantic import JsonValue
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -62,7 +63,7 @@ def measure_shared_cores(
     wall: dict[str, list[float]] = {ALONE: [], AT_ONCE: [], TOGETHER: []}
     with ExitStack() as stack:
         meeting = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="morphmlp-"))) / "meeting"
-        order = {"config": config_to_mapping(config), "meeting": None, "rank": 0, "world": 1}
+        order: dict[str, JsonValue] = {"config": config_to_mapping(config), "meeting": None, "rank": 0, "world": 1}
         apart = [stack.enter_context(BusyProcess(_PROGRAM, order)) for _ in range(number)]
         together = order | {"meeting": str(meeting), "world": number}
         joined = [stack.enter_context(BusyProcess(_PROGRAM, together | {"rank": rank})) for rank in range(number)]
