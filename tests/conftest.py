@@ -50,8 +50,13 @@ def pytest_runtest_setup() -> None:
         torch.manual_seed(0)
 
 
-def pytest_configure() -> None:
-    """Take signals that tests send, also where a shell's `&` or `nohup` has them ignored."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Take signals that tests send, also where a shell's `&` or `nohup` has them ignored; interpret Triton's kernels.
+
+    But for tests on a GPU. Triton reads it when it is imported, which may be for another test's sake.
+    """
+    if config.option.markexpr != "gpu":
+        os.environ.setdefault("TRITON_INTERPRET", "1")
     for signum, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, usual)

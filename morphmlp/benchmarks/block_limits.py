@@ -19,6 +19,7 @@ from morphmlp.benchmarks.compiled_bytes import compiled_block_bytes
 from morphmlp.benchmarks.device_peaks import Peaks
 from morphmlp.benchmarks.step_bytes import Moved, block_inputs, counted, network_without_data
 from morphmlp.config import ExperimentConfig
+from morphmlp.models.fused.form import as_fused
 from morphmlp.training.loop.loop import autocast
 from morphmlp.training.loop.state import TrainState
 
@@ -150,6 +151,8 @@ def _moved(
 ) -> list[Moved]:
     """One block of each stage; a recomputed one takes its forward pass twice."""
     network = network_without_data(config)
+    if config.execution.kernels == "triton":
+        as_fused(network)
     network.set_activation_checkpointing(recomputed)
     with FakeTensorMode(allow_non_fake_inputs=True):
         eager = []

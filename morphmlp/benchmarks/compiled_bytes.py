@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from morphmlp.benchmarks.step_bytes import Moved, block_inputs, network_without_data
 from morphmlp.config import ExperimentConfig
+from morphmlp.models.fused.form import as_fused
 
 
 class _PlannedError(Exception):
@@ -44,6 +45,8 @@ class PlannedBlock:
 def compiled_block_bytes(config: ExperimentConfig, *, clips: int, in_16_bit: bool) -> list[PlannedBlock]:
     """One block of each stage, compiled as `execution.compile: blocks` does."""
     network = network_without_data(config)
+    if config.execution.kernels == "triton":
+        as_fused(network)
     with FakeTensorMode(allow_non_fake_inputs=True):
         inputs = block_inputs(network, clips=clips, in_16_bit=in_16_bit)
         return [

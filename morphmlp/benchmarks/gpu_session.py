@@ -18,6 +18,7 @@ from tabulate import tabulate
 ROOT = Path(__file__).parents[2]
 PROFILER = ROOT / "pipelines" / "profile_step.py"
 _COMPILED = ("--execution.compile", "blocks")
+_FUSED = ("--execution.kernels", "triton")
 DEMO = "experiments/demo/morphmlp_demo.yaml"
 """What a dry run profiles in the place of every model, without compiling."""
 
@@ -59,6 +60,8 @@ SESSION: tuple[Part, ...] = (
     Part(name="s16-eager", config=_model("s", 16), videos=8, with_trace=True, with_bytes=True),
     Part(name="s16-blocks-cold", config=_model("s", 16), videos=8, overrides=_COMPILED, with_trace=True),
     Part(name="s16-blocks-warm", config=_model("s", 16), videos=8, overrides=_COMPILED),
+    Part(name="s16-fused", config=_model("s", 16), videos=8, overrides=_FUSED, with_trace=True),
+    Part(name="s16-fused-blocks", config=_model("s", 16), videos=8, overrides=(*_FUSED, *_COMPILED)),
     Part(name="b16-eager", config=_model("b", 16), videos=8),
     Part(name="b16-blocks", config=_model("b", 16), videos=8, overrides=_COMPILED),
     Part(name="s32-eager", config=_model("s", 32), videos=4),

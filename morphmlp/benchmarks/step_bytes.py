@@ -6,7 +6,7 @@ move nothing.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from tabulate import tabulate
@@ -19,11 +19,14 @@ from torch.utils.flop_counter import flop_registry
 from morphmlp.benchmarks.step_parts import parts_watched
 from morphmlp.config import ExperimentConfig
 from morphmlp.models.build import build_network
+from morphmlp.models.fused.form import as_fused
 from morphmlp.models.network import Network
 from morphmlp.models.published_form import as_published
 
 WRITE_ONLY = ("copy_", "zero_", "fill_")
 """Operations that don't read what they change."""
+Form = Literal["present", "fused", "published"]
+"""The network as it runs, with fused kernels (`execution.kernels: triton`), or in the published order of steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +67,24 @@ class ComparedBytes:
     """A part of a step, or all of it, against the published order of steps."""
 
     arithmetic: str
+    form: Form
     part: str
-    present: Moved
+    moved: Moved
     published: Moved
 
 
 def compare_bytes(config: ExperimentConfig, *, clips: int) -> list[ComparedBytes]:
-    """Count a step of so many clips as it is and in the published order of steps, in fp32 and in 16 bit."""
+    """Count a step of so many clips in each form, in fp32 and in 16 bit, against the published order of steps."""
     rows = []
     for arithmetic, in_16_bit in (("fp32", False), ("16 bit", True)):
-        present, published = (
-            _named(step_bytes(config, clips=clips, in_16_bit=in_16_bit, published=published))
-            for published in (False, True)
-        )
+        forms: dict[Form, dict[str, Moved]] = {
+            form: _named(step_bytes(config, clips=clips, in_16_bit=in_16_bit, form=form)) for form in get_args(Form)
+        }
+        published = forms.pop("published")
         rows += [
-            ComparedBytes(arithmetic=arithmetic, part=part, present=moved, published=published[part])
-            for part, moved in present.items()
+            ComparedBytes(arithmetic=arithmetic, form=form, part=part, moved=moved, published=published[part])
+            for form, parts in forms.items()
+            for part, moved in parts.items()
         ]
     return rows
 
@@ -89,18 +94,29 @@ def bytes_table(rows: Sequence[ComparedBytes]) -> str:
     cells = [
         (
             row.arithmetic,
+            row.form,
             row.part,
-            f"{row.present.bytes / 1e9:.3g}",
+            f"{row.moved.bytes / 1e9:.3g}",
             f"{row.published.bytes / 1e9:.3g}",
-            f"{row.present.bytes / row.published.bytes:.3f}",
-            f"{row.present.product_bytes / row.published.bytes:.3f}",
-            row.present.kernels,
+            f"{row.moved.bytes / row.published.bytes:.3f}",
+            f"{row.moved.product_bytes / row.published.bytes:.3f}",
+            row.moved.kernels,
             row.published.kernels,
         )
         for row in rows
     ]
-    headers = ("arithmetic", "part", "GB", "published: GB", "ratio", "products", "kernels", "published: kernels")
-    align = ("left", "left", *["right"] * 6)
+    headers = (
+        "arithmetic",
+        "form",
+        "part",
+        "GB",
+        "published: GB",
+        "ratio",
+        "products",
+        "kernels",
+        "published: kernels",
+    )
+    align = ("left", "left", "left", *["right"] * 6)
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True, colalign=align)
 
 
@@ -108,11 +124,13 @@ def _named(found: StepBytes) -> dict[str, Moved]:
     return {"step": found.step, **{f"block of stage {n}": block for n, block in enumerate(found.blocks, start=1)}}
 
 
-def step_bytes(config: ExperimentConfig, *, clips: int, in_16_bit: bool, published: bool = False) -> StepBytes:
-    """Count a step of so many clips; `published`: in the order of steps of the published source."""
+def step_bytes(config: ExperimentConfig, *, clips: int, in_16_bit: bool, form: Form = "present") -> StepBytes:
+    """Count a step of so many clips."""
     network = network_without_data(config)
-    if published:
+    if form == "published":
         as_published(network)
+    elif form == "fused":
+        as_fused(network)
     with FakeTensorMode(allow_non_fake_inputs=True):
         step = counted(network, torch.empty(clips, *network.input_shape), in_16_bit=in_16_bit)
         inputs = block_inputs(network, clips=clips, in_16_bit=in_16_bit)
@@ -206,7 +224,8 @@ class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def is_product(func: Any) -> bool:
     """Whether an operation is a matrix product or a convolution, also one that adds to what is there."""
-    return getattr(torch.ops.aten, func.overloadpacket.__name__.removesuffix("_"), None) in flop_registry
+    name = func.overloadpacket.__name__.removesuffix("_")
+    return func.overloadpacket in flop_registry or getattr(torch.ops.aten, name, None) in flop_registry
 
 
 def _tensors(values: object) -> Iterator[Tensor]:

@@ -21,6 +21,7 @@ from morphmlp.benchmarks.step_bytes import Moved, counted_parts, network_without
 from morphmlp.benchmarks.step_loop import prepared_state, run_steps, timed_round
 from morphmlp.benchmarks.step_parts import MARK, OTHER, PartWatch, parts_watched
 from morphmlp.config import ExperimentConfig
+from morphmlp.models.fused.form import as_fused
 from morphmlp.training.loop.loop import StepSummary
 
 OPTIMISER = "optimiser"
@@ -176,6 +177,8 @@ def _part(name: str, seconds: float, kernels: float, *, whole: float, moved: Mov
 def _moved(config: ExperimentConfig, *, clips: int, in_16_bit: bool, compiled: bool) -> dict[str, Moved]:
     """Of a step, by part; compiled blocks are whole, with the operations of those that aren't."""
     network = network_without_data(config)
+    if config.execution.kernels == "triton":
+        as_fused(network)
     with FakeTensorMode(allow_non_fake_inputs=True):
         eager = counted_parts(network, torch.empty(clips, *network.input_shape), in_16_bit=in_16_bit)
     found = dict(eager)

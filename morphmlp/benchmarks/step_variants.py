@@ -26,6 +26,8 @@ VARIANTS: Mapping[str, Mapping[str, JsonValue]] = {
     "fp32": {"train.precision": "fp32"},
     "compiled blocks": {"execution.compile": "blocks"},
     "recomputed blocks": {"execution.activation_checkpointing": "on"},
+    "fused kernels": {"execution.kernels": "triton"},
+    "fused kernels, compiled blocks": {"execution.kernels": "triton", "execution.compile": "blocks"},
     "compiled and recomputed": {"execution.compile": "blocks", "execution.activation_checkpointing": "on"},
 }
 """What is laid over the experiment."""
@@ -88,6 +90,9 @@ def compare_variants(
     """
     trainings = {}
     for name, changes in VARIANTS.items():
+        if "execution.kernels" in changes and device.type != "cuda":
+            log(f"{name}: left out, Triton's kernels need a GPU")
+            continue
         log(f"{name}: first steps")
         trainings[name] = _Training(experiment, {**overrides, **changes}, device)
     times: dict[str, list[float]] = {name: [] for name in trainings}

@@ -37,23 +37,33 @@ def weighted_branches(
         channel: The branch over channels, the last one.
         reweight: Maps the sum of the branches' means, `[b, c]`, to `[b, c * branches]`.
     """
+    x, weights = with_weights(x, tokens, channel, reweight)
+    with autocast.switched_off(x):
+        linears = [*(branch.fc for branch in tokens), *([] if channel is None else [channel])]
+        parameters = [parameter.to(x.dtype) for fc in linears for parameter in (fc.weight, fc.bias)]
+        tilings = tuple(branch.tiling for branch in tokens)
+        if torch.compiler.is_compiling():
+            return _sum_of(x, weights, tilings, parameters)
+        y: Tensor = _WeightedSum.apply(x, weights, tilings, *parameters)
+        return y
+
+
+def with_weights(
+    x: Float[Tensor, "b t h w c"], tokens: Sequence[TokenBranch], channel: nn.Linear | None, reweight: nn.Module
+) -> tuple[Float[Tensor, "b t h w c"], Float[Tensor, "k b c"]]:
+    """The map as its branches take it, and their weights; see `weighted_branches`."""
     if autocast.is_on(x):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     x = x.contiguous()
-    traced = torch.compiler.is_compiling()
-    x, frame = (x, x.mean(dim=1, keepdim=True, dtype=_exact(x))) if traced else _MeanFrame.apply(x)
+    if torch.compiler.is_compiling():
+        frame = x.mean(dim=1, keepdim=True, dtype=_exact(x))
+    else:
+        x, frame = _MeanFrame.apply(x)
     count = len(tokens) + (channel is not None)
     with autocast.switched_off(x):
         # In fp32 whatever the maps are: a few numbers a clip, whose rounding would weigh on every token.
         scores = rearrange(reweight(pooled_sum(frame, tokens, channel)), "b (c k) -> k b c", k=count)
-        weights = scores.softmax(dim=0)
-        linears = [*(branch.fc for branch in tokens), *([] if channel is None else [channel])]
-        parameters = [parameter.to(x.dtype) for fc in linears for parameter in (fc.weight, fc.bias)]
-        tilings = tuple(branch.tiling for branch in tokens)
-        if traced:
-            return _sum_of(x, weights, tilings, parameters)
-        y: Tensor = _WeightedSum.apply(x, weights, tilings, *parameters)
-        return y
+        return x, scores.softmax(dim=0)
 
 
 def pooled_sum(

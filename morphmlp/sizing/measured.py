@@ -33,6 +33,7 @@ _OF_A_STEP = (
     "train.micro_batch_size",
     "train.precision",
     "execution.compile",
+    "execution.kernels",
     "execution.activation_checkpointing",
 )
 """Fields by whose prefixes a run's cost is another experiment's too."""

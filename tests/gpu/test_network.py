@@ -9,6 +9,7 @@ from tiny_network import clips, gradients, tiny
 
 from morphmlp.config import load_config
 from morphmlp.models.cost import activation_bytes
+from morphmlp.models.fused.form import as_fused
 from morphmlp.tasks.classification import soft_target_loss_sum, soft_targets
 from morphmlp.tasks.factory import task_of
 from morphmlp.tuning.space.fitting import Sizes, measured_latency_ms
@@ -64,6 +65,44 @@ def test_compiled_blocks_have_the_same_gradients_with_the_same_draws(gpu, stages
     compiled.set_activation_checkpointing(stages)
     expected, found = _gradients(plain, clips(4).to(gpu)), _gradients(compiled, clips(4).to(gpu))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("stages", [(), (1, 2, 3, 4)])
+def test_fused_kernels_have_the_same_gradients_with_the_same_draws(gpu, stages, exact_arithmetic):
+    plain, fused = tiny(**RANDOM).to(gpu), as_fused(tiny(**RANDOM).to(gpu))
+    fused.set_activation_checkpointing(stages)
+    expected, found = _gradients(plain, clips(4).to(gpu)), _gradients(fused, clips(4).to(gpu))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")
+def test_fused_kernels_in_compiled_blocks_have_the_same_gradients(gpu, exact_arithmetic):
+    torch.compiler.reset()
+    plain, compiled = tiny(**RANDOM).to(gpu), as_fused(tiny(**RANDOM).to(gpu))
+    compiled.compile_blocks()
+    expected, found = _gradients(plain, clips(4).to(gpu)), _gradients(compiled, clips(4).to(gpu))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_fused_kernels_compute_a_published_network_as_it_is(gpu, exact_arithmetic):
+    """S 16x4, whose channels no block of a kernel divides, in fp32 and in bf16."""
+    model = golden_model("morphmlp_s_16x4").to(gpu)
+    view = golden_input(model).to(gpu)
+    found = {}
+    with torch.inference_mode():
+        for form in ("plain", "fused"):
+            if form == "fused":
+                as_fused(model)
+            found[form, "fp32"] = model(view)
+            with torch.autocast("cuda", torch.bfloat16):
+                found[form, "bf16"] = model(view).float()
+    exact = found["plain", "fp32"]
+    off = {key: ((logits - exact).norm() / exact.norm()).item() for key, logits in found.items()}
+    print("relative error of the logits:", off)
+    assert off["fused", "fp32"] < 1e-5
+    assert off["fused", "bf16"] < 1.2 * off["plain", "bf16"]
 
 
 @pytest.mark.parametrize("stages", [(), (1, 2), (1, 2, 3, 4)])

@@ -50,7 +50,7 @@ def prepare_network(
     Returns lines for the user; `local_workers` share this machine's memory, where they have no GPUs.
 
     Raises:
-        ConfigError: Blocks shall be compiled on a CPU, and there is no C++ compiler.
+        ConfigError: Blocks shall be compiled on a CPU, and there is no C++ compiler; kernels in Triton can't run here.
     """
     choice = config.execution.activation_checkpointing
     notes = []
@@ -64,6 +64,13 @@ def prepare_network(
     else:
         stages = named_stages(choice)
     model.set_activation_checkpointing(stages)
+    if config.execution.kernels == "triton":
+        from morphmlp.models.fused.form import as_fused  # noqa: PLC0415 (only where it is asked for)
+        from morphmlp.models.fused.support import require_triton  # noqa: PLC0415 (as above)
+
+        require_triton(device)
+        as_fused(model)
+        notes.append("blocks are computed by kernels in Triton, which the first step builds (execution.kernels)")
     if config.execution.compile == "blocks":
         _require_compiler(device)
         model.compile_blocks()

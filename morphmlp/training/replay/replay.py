@@ -242,7 +242,11 @@ def _beginning(run: RecordedRun, number: int, device: torch.device, progress: Pr
 
 def _prepare(run: RecordedRun, state: TrainState, device: torch.device, progress: Progress) -> None:
     """Prepare the network as a worker does; only compiled blocks couldn't be looked into."""
-    plain = replace(run.config, execution=replace(run.config.execution, compile="off"))
+    execution = replace(run.config.execution, compile="off")
+    if device.type == "cpu" and execution.kernels == "triton":
+        execution = replace(execution, kernels="torch")
+        progress.line("the run's kernels in Triton need a GPU: numbers may differ in the last digits here")
+    plain = replace(run.config, execution=execution)
     for note in prepare_network(plain, state.model, device, state.precision, local_workers=1):
         progress.line(note)
     if run.config.execution.compile != "off":

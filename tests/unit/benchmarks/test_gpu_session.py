@@ -15,11 +15,12 @@ SHORT = Part(name="short", config=SESSION[0].config, videos=8, with_trace=True)
 def test_both_sizes_are_measured_at_both_lengths_plain_and_compiled_and_cold_before_warm():
     measured = {(part.config, part.overrides) for part in SESSION}
     assert len({config for config, _ in measured}) == 4
-    assert len(measured) == 8
+    assert len(measured) == 10
+    assert sum("--execution.kernels" in overrides for _, overrides in measured) == 2
     names = [part.name for part in SESSION]
     assert len(set(names)) == len(names)
     assert names.index("s16-blocks-cold") < names.index("s16-blocks-warm")
-    assert sum(part.with_trace for part in SESSION) == 3
+    assert sum(part.with_trace for part in SESSION) == 4
 
 
 @pytest.mark.parametrize("part", SESSION, ids=lambda part: part.name)

@@ -1,9 +1,18 @@
 """Bytes of a step, counted from its operations: what a change costs a GPU shows here without one."""
 
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from morphmlp.benchmarks.step_bytes import bytes_table, compare_bytes
+from morphmlp.benchmarks.step_bytes import bytes_table, compare_bytes, counted
 from morphmlp.config import load_config
+from morphmlp.config.shapes import Chunks
+from morphmlp.models.backbone import Block
+from morphmlp.models.fused.form import as_fused
+from morphmlp.models.morphfc import SpatialMorphFC, TemporalMorphFC
+from morphmlp.models.published_form import as_published
+
+FUSED = 0.8
 
 
 @pytest.fixture(autouse=True)
@@ -17,9 +26,13 @@ def rows(request):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arithmetic", "most"), [("fp32", 0.88), ("16 bit", 0.93)])
-def test_a_step_moves_less_than_the_published_one_and_so_do_its_blocks_but_the_smallest(rows, arithmetic, most):
-    shares = {row.part: row.present.bytes / row.published.bytes for row in rows if row.arithmetic == arithmetic}
+@pytest.mark.parametrize(
+    ("form", "arithmetic", "most"),
+    [("present", "fp32", 0.88), ("present", "16 bit", 0.93), ("fused", "fp32", FUSED), ("fused", "16 bit", FUSED)],
+)
+def test_a_step_moves_less_than_the_published_one_and_so_do_its_blocks_but_the_smallest(rows, form, arithmetic, most):
+    of_form = [row for row in rows if (row.form, row.arithmetic) == (form, arithmetic)]
+    shares = {row.part: row.moved.bytes / row.published.bytes for row in of_form}
     assert shares.pop("step") < most
     *blocks, _of_stage_4 = shares.values()
     assert max(blocks) < 1
@@ -27,7 +40,23 @@ def test_a_step_moves_less_than_the_published_one_and_so_do_its_blocks_but_the_s
 
 @pytest.mark.slow
 def test_a_step_is_more_than_its_blocks_and_the_table_has_all(rows):
-    step, *blocks = (row.present for row in rows if row.arithmetic == "fp32")
+    step, *blocks = (row.moved for row in rows if (row.form, row.arithmetic) == ("present", "fp32"))
     assert step.bytes > sum(block.bytes for block in blocks)
     assert step.kernels > sum(block.kernels for block in blocks)
-    assert len(bytes_table(rows).splitlines()) == 2 + 2 * 5
+    assert len(bytes_table(rows).splitlines()) == 2 + 2 * 2 * 5
+
+
+@pytest.mark.parametrize(("in_16_bit", "most"), [(False, 0.50), (True, 0.52)], ids=["fp32", "16 bit"])
+def test_a_large_block_of_fused_kernels_moves_half_of_the_published_ones_bytes_for_the_same_products(in_16_bit, most):
+    found, kind = [], torch.bfloat16 if in_16_bit else torch.float32
+    for form in (as_fused, as_published):
+        with FakeTensorMode():
+            spatial = SpatialMorphFC(112, chunks=Chunks(length=14, stage=1, side=56))
+            temporal = TemporalMorphFC(112, tokens=8, groups=8)
+            block = form(Block(112, spatial=spatial, temporal=temporal, hidden=336, drop_path_rate=0.0))
+            x = torch.empty(16, 8, 56, 56, 112, dtype=kind, requires_grad=True)
+            found.append(counted(block, x, in_16_bit=in_16_bit))
+    fused, published = found
+    assert fused.bytes < most * published.bytes
+    assert fused.product_bytes > 0.5 * fused.bytes
+    assert fused.flops == pytest.approx(published.flops, rel=0.01)

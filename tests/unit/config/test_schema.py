@@ -136,6 +136,7 @@ def test_micro_batches_per_step_round_up():
         ("optim.head_lr_factor", 0.0),
         ("execution.max_skipped_steps", 0),
         ("execution.compile", "model"),
+        ("execution.kernels", "cuda"),
         ("checkpoint.every_steps", 0),
         ("checkpoint.every_minutes", 0.0),
         ("checkpoint.keep_last", 0),

@@ -1,0 +1,128 @@
+"""Layers put together of the fused operations, with their gradients."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from einops import reduce
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import Function
+
+from morphmlp.models import autocast
+from morphmlp.models.fused import ops
+from morphmlp.models.fused.rows import Rows
+
+
+def linear(
+    x: Float[Tensor, "b t h w c"],
+    fc: nn.Linear,
+    rows: Rows,
+    *,
+    factor: Float[Tensor, "b 1 1 1 1"] | None = None,
+    base: Float[Tensor, "b t h w d"] | None = None,
+    gelu: bool = False,
+) -> Float[Tensor, "b t h w d"]:
+    """A linear layer over the rows of a map.
+
+    Args:
+        x: The map.
+        fc: The layer.
+        rows: Which values of the map meet in the layer.
+        factor: Multiplies a clip's result; it has no gradient.
+        base: The result is added to it.
+        gelu: Whether GELU goes before the layer.
+    """
+    x = _as_layers_take(x)
+    with autocast.switched_off(x):
+        scale = None
+        if factor is not None:
+            scale = factor.detach().flatten(1).expand(-1, rows.channels(fc.out_features)).contiguous()
+        onto = None if base is None else base.contiguous()
+        y: Tensor = _Linear.apply(x, fc.weight, fc.bias, scale, onto, tuple(rows), gelu)
+        return y
+
+
+def weighted_sum(
+    x: Float[Tensor, "b t h w c"],
+    weights: Float[Tensor, "k b c"],
+    linears: Sequence[nn.Linear],
+    rows: Sequence[Rows],
+) -> Float[Tensor, "b t h w c"]:
+    """The sum of layers on the same map, each over its rows and with its weights of clips and channels."""
+    parameters = [parameter for fc in linears for parameter in (fc.weight, fc.bias)]
+    y: Tensor = _WeightedSum.apply(x, weights.contiguous(), tuple(map(tuple, rows)), *parameters)
+    return y
+
+
+def _as_layers_take(x: Tensor) -> Tensor:
+    """Contiguous, and of the kind that autocast asks for."""
+    return (x.to(torch.get_autocast_dtype(x.device.type)) if autocast.is_on(x) else x).contiguous()
+
+
+class _Linear(Function):
+    """`ops.linear` with its gradients; of GELU only its input is kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        scale: Tensor | None,
+        base: Tensor | None,
+        rows: tuple[int, ...],
+        gelu: bool,
+    ) -> Tensor:
+        ctx.rows, ctx.gelu = rows, gelu
+        ctx.save_for_backward(x, weight, scale)
+        y: Tensor = ops.linear(x, weight.to(x.dtype), bias, scale, base, rows, gelu)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        of_x = of_weight = of_bias = None
+        rows_gradient = gradient.to(x.dtype).contiguous()
+        if ctx.needs_input_grad[1]:
+            parts, bias_parts, _ = ops.linear_weight_gradient(
+                rows_gradient, x, weight, None, scale, ctx.rows, ctx.gelu, False
+            )
+            of_weight, of_bias = (part.sum(dim=0).to(weight.dtype) for part in (parts, bias_parts))
+        if ctx.needs_input_grad[0]:
+            z = x if ctx.gelu else None
+            of_x = ops.linear_input_gradient(rows_gradient, weight.to(x.dtype), scale, None, z, ctx.rows)
+        of_base = gradient if ctx.needs_input_grad[4] else None
+        return of_x, of_weight, of_bias, None, of_base, None, None
+
+
+class _WeightedSum(Function):
+    """Layers that are scaled where they are added, and never read again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor, rows: tuple[tuple[int, ...], ...], *parameters: Tensor) -> Tensor:
+        ctx.rows = rows
+        ctx.save_for_backward(x, weights, *parameters)
+        total: Tensor | None = None
+        for index, its_rows in enumerate(rows):
+            weight, bias = parameters[2 * index : 2 * index + 2]
+            total = ops.linear(x, weight.to(x.dtype), bias, weights[index], total, its_rows, False)
+        assert total is not None
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weights, *parameters = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        of_x: Tensor | None = None
+        of_weights: list[Tensor] = []
+        of_parameters: list[Tensor] = []
+        for index, rows in enumerate(ctx.rows):
+            weight, bias = parameters[2 * index : 2 * index + 2]
+            parts, bias_parts, scale_parts = ops.linear_weight_gradient(
+                gradient, x, weight, bias, weights[index], rows, False, True
+            )
+            of_parameters += [part.sum(dim=0).to(weight.dtype) for part in (parts, bias_parts)]
+            of_weights.append(reduce(scale_parts, "q b g (l s) -> b (g s)", "sum", l=Rows(*rows).tokens))
+            of_x = ops.linear_input_gradient(gradient, weight.to(x.dtype), weights[index], of_x, None, rows)
+        return of_x, torch.stack(of_weights).to(weights.dtype), None, *of_parameters
