@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from morphmlp.models.presets import model_names
     from morphmlp.pretrained.create import create_model
-    from morphmlp.pretrained.hub import HubMorphMLP
+    from morphmlp.pretrained.hub import HubMorphMLP, HubMorphMLPSegmentation
 
-__all__ = ["HubMorphMLP", "__version__", "create_model", "model_names"]
+__all__ = ["HubMorphMLP", "HubMorphMLPSegmentation", "__version__", "create_model", "model_names"]
 
 try:
     __version__ = version("morphmlp")
@@ -22,6 +22,7 @@ except PackageNotFoundError:  # a copy that isn't installed, as in torch.hub's f
 
 _LATER = {
     "HubMorphMLP": "morphmlp.pretrained.hub",
+    "HubMorphMLPSegmentation": "morphmlp.pretrained.hub",
     "create_model": "morphmlp.pretrained.create",
     "model_names": "morphmlp.models.presets",
 }

@@ -147,8 +147,13 @@ def evaluation(*, videos: int, rounds: int, json: Path | None) -> None:
 @main.command()
 @click.option("--checkpoint", required=True, metavar="WEIGHTS", help="as for serve.py")
 @click.option("--config", metavar="FILE", help="as for serve.py")
-@click.option("--videos", type=A_PATH, required=True, help="folder of videos to send; folders inside are searched too")
-@click.option("--requests", type=COUNT, default=200, help="videos that are sent")
+@click.option(
+    "--videos",
+    type=A_PATH,
+    required=True,
+    help="folder of videos to send, of images where the network takes these; folders inside are searched too",
+)
+@click.option("--requests", type=COUNT, default=200, help="files that are sent")
 @click.option("--clients", type=COUNT, default=8, help="senders at the same time")
 @click.option("--replicas", type=COUNT, default=1, help="as for serve.py")
 @click.option("--decoders", type=COUNT, default=2, help="as for serve.py")
@@ -165,16 +170,14 @@ def serve(
     json: Path | None,
 ) -> None:
     """Answers, times and memory of serve.py under load, and how it recovers from a killed replica."""
-    from morphmlp.benchmarks.decoder_comparison import some_videos
     from morphmlp.benchmarks.serving_load import measure_serving
     from morphmlp.progress import TerminalProgress
 
-    paths = some_videos(videos, limit=requests)
     arguments = ["--checkpoint", checkpoint, *([] if config is None else ["--config", config])]
     arguments += ["--replicas", str(replicas), "--decoders", str(decoders), "--max-queued", str(clients)]
     with TerminalProgress() as progress:
         progress.phase("serving", total=requests, unit="requests")
-        found = measure_serving(arguments, paths, requests=requests, clients=clients, on_request=progress.update)
+        found = measure_serving(arguments, videos, requests=requests, clients=clients, on_request=progress.update)
     print(found.in_words())
     write_json(json, found)
 

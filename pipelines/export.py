@@ -19,7 +19,7 @@ from morphmlp.config.loading import check_overrides
 if TYPE_CHECKING:
     from morphmlp.export.forms import FormName
 
-FORM_NAMES = ("onnx", "torch-export", "safetensors", "pyfunc")
+FORM_NAMES = ("onnx", "torch-export", "safetensors", "pyfunc", "hub")
 
 
 @click.command(context_settings={**SETTINGS, "ignore_unknown_options": True})
@@ -53,8 +53,9 @@ def main(
     """Export a trained network: the model with any batch size, its facts as JSON, a card, and a script that runs it.
 
     onnx and torch-export need nothing of this package to run, pyfunc brings it along, safetensors are the weights
-    alone. Logits are compared with the network's before anything is handed over. Any field of the experiment can be
-    overridden, as in --test.weights raw or --test.crop-size 256.
+    alone, and so is hub, as a repository of the Hugging Face Hub. Logits are compared with the network's before
+    anything is handed over. Any field of the experiment can be overridden, as in --test.weights raw or
+    --test.crop-size 256.
     """
     fields = parse_overrides(overrides, context.command.params)
     check_overrides(fields, path=config)
@@ -69,7 +70,9 @@ def main(
     for line in result.notes:
         print(line)
     print(result.in_words())
-    print(f"try it: python {output / 'use_model.py'}{' VIDEO' if form == 'pyfunc' else ''}")
+    print(f"try it: python {output / 'use_model.py'}{' FILE' if form == 'pyfunc' else ''}")
+    if form == "hub":
+        print(f"publish it: hf upload NAME/MODEL {output}")
     write_json(json, result)
 
 

@@ -1,4 +1,4 @@
-"""Write features of videos to disk, a file for each, over the cluster: for temporal action detection, search, probes.
+"""Write features of videos or images to disk, a file for each, over the cluster: for action detection, search, probes.
 
     python pipelines/features.py data/thumos.parquet --checkpoint runs/mine --window 16 --hop 8 --output feats
     python pipelines/features.py my-videos --checkpoint runs/mine --stage 3 --hop 1s --format parquet --output feats
@@ -68,7 +68,7 @@ def main(
     tasks_per_gpu: int,
     overrides: tuple[str, ...],
 ) -> None:
-    """Write features of videos to disk, a file for each, over the cluster.
+    """Write features of videos or images to disk, a file for each, over the cluster.
 
     Any field of the experiment can be overridden, as in --test.num-crops 1. What is finished stays: the same command
     continues after any stop.
@@ -82,18 +82,15 @@ def main(
     from morphmlp.prediction.trained import find_trained
     from morphmlp.progress import LoggedProgress, TerminalProgress
 
-    videos = videos_to_extract(source)
     files = FeatureFiles(folder=output)
     try:
         with TerminalProgress() as progress:
             trained = find_trained(checkpoint, config=config, overrides=fields, classes=None, log=progress.line)
-            if trained.config.segmentation is not None:
-                raise ConfigError(
-                    [f"--checkpoint: {trained.location}: segments images; name a network that classifies"]
-                )
+            if trained.config.segmentation is not None and (window, hop) != (None, None):
+                raise ConfigError(["--window, --hop: this network segments images, which have no time; leave them out"])
             job = Extraction(
                 source=source,
-                videos=videos,
+                videos=videos_to_extract(source, images=trained.config.clip.num_frames == 1),
                 trained=trained,
                 windows=sliding(trained.config.test_clip, window=window, hop=hop, to_the_end=False),
                 stage=stage,

@@ -16,6 +16,7 @@ from morphmlp.benchmarks.rounds import interleaved
 from morphmlp.benchmarks.thumbnails import Thumbnails, wrong_frames
 from morphmlp.benchmarks.true_frames import Truth, has_ffmpeg
 from morphmlp.data.decoding.backends import DECODER_NAMES, decoder_by_name, decoder_fault
+from morphmlp.data.decoding.stored_frames.frame_names import PICTURES
 from morphmlp.errors import ManifestError
 
 EXTENSIONS = frozenset(
@@ -88,19 +89,22 @@ class _Tally:
         self.errors.setdefault(path, (error.name, str(error)))
 
 
-def some_videos(folder: Path, *, limit: int) -> list[str]:
+def some_videos(folder: Path, *, limit: int, images: bool = False) -> list[str]:
     """At most `limit` video files of a folder and the folders inside, evenly over the order of their names.
 
+    With `images` image files.
+
     Raises:
-        ManifestError: No such folder, or no videos in it.
+        ManifestError: No such folder, or none of them in it.
     """
+    kind, endings = ("images", frozenset(PICTURES)) if images else ("videos", EXTENSIONS)
     if not folder.is_dir():
-        raise ManifestError(f"{folder}: no such folder of videos (--videos)")
+        raise ManifestError(f"{folder}: no such folder of {kind} (--videos)")
     if limit < 1:
-        raise ManifestError(f"--limit: {limit} videos; there must be at least one")
-    found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+        raise ManifestError(f"--limit: {limit} {kind}; there must be at least one")
+    found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
     if not found:
-        raise ManifestError(f"{folder}: holds no videos (looked for {' '.join(sorted(EXTENSIONS))})")
+        raise ManifestError(f"{folder}: holds no {kind} (looked for {' '.join(sorted(endings))})")
     return [found[place * len(found) // limit] for place in range(limit)] if len(found) > limit else found
 
 

@@ -1,4 +1,4 @@
-"""`pipelines/serve.py` under load: clients that send videos at the same time, memory, and a replica that is killed.
+"""`pipelines/serve.py` under load: clients that send files at the same time, memory, and a replica that is killed.
 
 The command runs as a user runs it, in processes of its own; here are clients alone.
 """
@@ -25,11 +25,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from morphmlp.benchmarks.decoder_comparison import some_videos
 from morphmlp.benchmarks.process_cpu import process_tree
-from morphmlp.errors import ClusterError
+from morphmlp.errors import ClusterError, ManifestError
 
 HOST = "127.0.0.1"
-_SERVE = Path("pipelines") / "serve.py"
+_SERVE = Path(__file__).parents[2] / "pipelines" / "serve.py"
 _REPLICA = "ServeReplica"
 _READY = "metrics: "
 _START_S, _RECOVER_S, _END_S = 300.0, 120.0, 60.0
@@ -75,28 +76,33 @@ class ServingLoad:
 
 def measure_serving(
     arguments: Sequence[str],
-    videos: Sequence[str],
+    folder: Path,
     *,
     requests: int,
     clients: int,
     on_request: Callable[[int], None] = lambda done: None,
 ) -> ServingLoad:
-    """Start the server with these arguments, send it videos, kill its replica.
+    """Start the server with these arguments, send it the folder's videos, or images, and kill its replica.
 
     Raises:
         ClusterError: It doesn't start, or doesn't come back; a cluster's processes can't be looked at.
+        ManifestError: The folder holds no files of the kind that the network takes.
     """
+    files = _files_of(folder, limit=requests)
     if os.environ.get("RAY_ADDRESS"):
         raise ClusterError("RAY_ADDRESS: memory of other machines can't be read; unset it to measure on this one")
     with (
-        tempfile.TemporaryDirectory() as folder,
-        running_server([*arguments, "--upload-folder", folder]) as (process, port),
+        tempfile.TemporaryDirectory() as uploads,
+        running_server([*arguments, "--upload-folder", uploads]) as (process, port),
     ):
+        takes = _taken(port)
+        if not files[takes]:
+            raise ManifestError(f"{folder}: holds no {takes}, which this network looks at (--videos)")
         return measure_running_server(
             process.pid,
             port,
-            Path(folder),
-            videos,
+            Path(uploads),
+            files[takes],
             requests=requests,
             clients=clients,
             on_request=on_request,
@@ -107,13 +113,13 @@ def measure_running_server(
     pid: int,
     port: int,
     uploads: Path,
-    videos: Sequence[str],
+    files: Sequence[str],
     *,
     requests: int,
     clients: int,
     on_request: Callable[[int], None] = lambda done: None,
 ) -> ServingLoad:
-    """Send videos to a server that this process id, port and folder of uploads belong to, and kill its replica.
+    """Send files to a server that this process id, port and folder of uploads belong to, and kill its replica.
 
     Raises:
         ClusterError: It doesn't come back.
@@ -122,10 +128,10 @@ def measure_running_server(
     def timed(number: int) -> float | None:
         """Seconds, or None where there is no answer."""
         began_s = time.monotonic()
-        found = answered(port, videos[number % len(videos)])
+        found = answered(port, files[number % len(files)])
         return time.monotonic() - began_s if found is not None and found[0] == _OK else None
 
-    list(map(timed, range(clients)))  # decoders start with their first videos
+    list(map(timed, range(clients)))  # decoders start with their first files
     alone = [seconds for number in range(_ALONE) if (seconds := timed(number)) is not None]
     before_mb = _memory_mb(pid)
     done = count(1)
@@ -194,16 +200,45 @@ def _wait_until_ready(process: "subprocess.Popen[str]") -> None:
             threading.Thread(target=process.stdout.read, daemon=True).start()
             return
     too_late.cancel()
-    raise ClusterError(f"{_SERVE} didn't start: {said[-1].removeprefix('error: ') if said else 'it said nothing'}")
+    last = said[-1].removeprefix("error: ") if said else "it said nothing"
+    raise ClusterError(f"pipelines/{_SERVE.name} didn't start: {last}")
 
 
-def answered(port: int, video: str) -> tuple[int, dict[str, Any]] | None:
-    """Status and JSON of the answer about a video that is sent; None where there is none."""
+def _files_of(folder: Path, *, limit: int) -> dict[str, list[str]]:
+    """A folder's videos and images, at most so many of each; one of both may be none.
+
+    Raises:
+        ManifestError: Both are.
+    """
+    found, faults = dict[str, list[str]](), list[str]()
+    for kind in ("videos", "images"):
+        try:
+            found[kind] = some_videos(folder, limit=limit, images=kind == "images")
+        except ManifestError as fault:
+            found[kind] = []
+            faults.append(str(fault))
+    if len(faults) == len(found):
+        raise ManifestError(faults[0])
+    return found
+
+
+def _taken(port: int) -> str:
+    """`videos` or `images`: what a server's network looks at."""
     connection = http.client.HTTPConnection(HOST, port, timeout=_RECOVER_S)
     try:
-        with Path(video).open("rb") as body:
-            size = str(Path(video).stat().st_size)
-            name = quote(Path(video).name)
+        connection.request("GET", "/info")
+        return str(json.loads(connection.getresponse().read())["takes"])
+    finally:
+        connection.close()
+
+
+def answered(port: int, file: str) -> tuple[int, dict[str, Any]] | None:
+    """Status and JSON of the answer about a file that is sent; None where there is none."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=_RECOVER_S)
+    try:
+        with Path(file).open("rb") as body:
+            size = str(Path(file).stat().st_size)
+            name = quote(Path(file).name)
             connection.request("POST", f"/predict?name={name}", body, {"Content-Length": size})
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())

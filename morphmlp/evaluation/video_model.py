@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,8 @@ from morphmlp.tasks.factory import task_of
 
 TOP = 5
 """Classes that a video's answer names."""
-_EXPERIMENT, _CLASSES, _WEIGHTS = "experiment.yaml", "classes.json", "weights.safetensors"
+EXPERIMENT, CLASSES, WEIGHTS = "experiment.yaml", "classes.json", "weights.safetensors"
+"""Files of a saved model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +48,17 @@ class Answer:
 def save_model(
     folder: Path, config: ExperimentConfig, weights: Mapping[str, Tensor], class_names: Sequence[str]
 ) -> None:
-    """Write what `VideoModel.load` reads into an empty folder."""
-    (folder / _EXPERIMENT).write_text(config_to_yaml(config), encoding="utf-8")
-    (folder / _CLASSES).write_text(json.dumps(list(class_names)), encoding="utf-8")
-    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, folder / _WEIGHTS)
+    """Write what `VideoModel.load`, or `SegmentationModel.load`, reads into an empty folder."""
+    (folder / EXPERIMENT).write_text(config_to_yaml(config), encoding="utf-8")
+    (folder / CLASSES).write_text(json.dumps(list(class_names)), encoding="utf-8")
+    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, folder / WEIGHTS)
 
 
 class VideoModel:
     """A network with everything that its test does to a video."""
+
+    gives_maps: ClassVar[bool] = False
+    """Whether its answers have label maps."""
 
     def __init__(
         self,
@@ -102,8 +106,8 @@ class VideoModel:
     def load(cls, folder: str | Path) -> Self:
         """The model that `save_model` wrote."""
         folder = Path(folder)
-        names = json.loads((folder / _CLASSES).read_text(encoding="utf-8"))
-        return cls(load_config(folder / _EXPERIMENT), load_file(folder / _WEIGHTS), names)
+        names = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
+        return cls(load_config(folder / EXPERIMENT), load_file(folder / WEIGHTS), names)
 
     def predict(self, paths: Sequence[str]) -> list[Answer]:
         """An answer for each video, or image, in this order; one that can't be used has the reason."""

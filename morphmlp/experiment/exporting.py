@@ -1,12 +1,14 @@
 """The body of `pipelines/export.py`: weights to a folder with the model, its card and a script that uses it."""
 
+import io
 import json
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -36,7 +38,7 @@ from morphmlp.export.facts import (
     preprocessing,
     sizes_fault,
 )
-from morphmlp.export.forms import FILES, FORMS, FormName, form_text, require_extra
+from morphmlp.export.forms import FILES, FORMS, GRAPHS, FormName, Run, form_text, require_extra
 from morphmlp.export.pages import card, measured_scores, use_script
 from morphmlp.export.parity import Parity, compare, seeded_inputs, seeded_pixels
 from morphmlp.export.pyfunc import write_pyfunc
@@ -45,6 +47,7 @@ from morphmlp.models.any_size_form import SIZE_MULTIPLE
 from morphmlp.models.network import Network
 from morphmlp.models.planned_cost import experiment_cost
 from morphmlp.models.presets import Preset
+from morphmlp.models.segmentation.network import MorphMLPSegmentation
 from morphmlp.models.weights.describe import describe_model
 from morphmlp.record import Metrics, RunSummary, Tags
 from morphmlp.targets import writable_folder
@@ -116,10 +119,8 @@ def export(arguments: ExportArguments) -> ExportResult:
     output = require_folder(arguments.output.absolute())
     source = find_source(arguments.checkpoint, config=arguments.config, overrides=arguments.overrides)
     config = config_of(source, arguments.config, arguments.overrides)
-    if arguments.form == "pyfunc" and config.segmentation is not None:
-        raise ConfigError(
-            ["--to pyfunc: takes networks that classify, this one segments; use onnx, torch-export or safetensors"]
-        )
+    if arguments.form == "hub" and config.segmentation is not None and config.segmentation.backbone != "morphmlp":
+        raise ConfigError(["--to hub: takes MorphMLPs; the backbone of this network is a ResNet-50, use safetensors"])
     _require_size(config, arguments.form)
     names = _class_names(config, source, arguments.classes)
     lines = list[str]()
@@ -153,7 +154,7 @@ def _require_size(config: ExperimentConfig, form: FormName) -> None:
     Raises:
         ConfigError: It says which windows it could take.
     """
-    if config.segmentation is None or form == "safetensors" or config.segmentation.test.stride is not None:
+    if config.segmentation is None or form not in GRAPHS or config.segmentation.test.stride is not None:
         return
     if (fault := sizes_fault(config)) is not None:
         raise ConfigError(
@@ -233,14 +234,25 @@ def _write_graph(
     network.eval()
     chosen, path = FORMS[form], folder / FILES[form]
     chosen.write(network, facts, path)
-    if form == "safetensors":  # what has the weights alone says how to build the network
+    # What has the weights alone says how to build the network.
+    if form == "safetensors":
         (folder / "experiment.yaml").write_text(config_to_yaml(without_places(config)), encoding="utf-8")
-        if config.segmentation is None:
-            (folder / "config.json").write_text(_hub_config(facts), encoding="utf-8")
+    if form == "hub":
+        (folder / "config.json").write_text(_hub_config(config, facts), encoding="utf-8")
     sizes = _compared_sizes(config)
     inputs = seeded_inputs(network, sizes=sizes)
     _write_example(folder / "example.npz", network, inputs, size=sizes[0])
-    return compare(network, chosen.load(path, task.network()), inputs)
+    load = _from_hub_folder if form == "hub" else chosen.load
+    return compare(network, load(path, task.network()), inputs)
+
+
+def _from_hub_folder(path: Path, network: Network) -> Run:
+    """What `from_pretrained` makes of the folder in which the weights lie."""
+    from morphmlp.pretrained.hub import HubMorphMLP, HubMorphMLPSegmentation  # noqa: PLC0415 (not always installed)
+
+    made = HubMorphMLPSegmentation if isinstance(network, MorphMLPSegmentation) else HubMorphMLP
+    with redirect_stdout(io.StringIO()):  # it says that it loads
+        return cast(Run, made.from_pretrained(path.parent))
 
 
 def _any_size(config: ExperimentConfig) -> bool:
@@ -256,9 +268,15 @@ def _compared_sizes(config: ExperimentConfig) -> list[tuple[int, int, int]]:
     return [(frames, side, side), (frames, side + SIZE_MULTIPLE, 2 * side)]
 
 
-def _hub_config(facts: ExportedFacts) -> str:
-    """What `HubMorphMLP.from_pretrained` builds the network by."""
-    of_network = {name: facts.weights[name] for name in ("model", "num_frames", "crop_size")}
+def _hub_config(config: ExperimentConfig, facts: ExportedFacts) -> str:
+    """What `from_pretrained` builds the network by."""
+    from morphmlp.pretrained.hub import hub_model, hub_segmentation  # noqa: PLC0415 (not always installed)
+
+    of_network: dict[str, JsonValue] = {"model": hub_model(config.model), "crop_size": config.clip.crop_size}
+    if config.segmentation is None:
+        of_network["num_frames"] = config.clip.num_frames
+    else:
+        of_network["segmentation"] = hub_segmentation(config.segmentation)
     return json.dumps(
         {**of_network, "class_names": facts.class_names, "preprocessing": dict(facts.preprocessing)},
         indent=2,

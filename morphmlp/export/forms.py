@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, cast
@@ -24,7 +25,7 @@ from morphmlp.models.any_size_form import SIZE_MULTIPLE, as_any_size
 from morphmlp.models.network import Network
 from morphmlp.training.weights.file import METADATA_KEY as WEIGHTS_KEY
 
-FormName = Literal["onnx", "torch-export", "safetensors", "pyfunc"]
+FormName = Literal["onnx", "torch-export", "safetensors", "pyfunc", "hub"]
 OPSET = 18
 """Of ONNX: the one that torch's exporter is written for, which runtimes have known since 2023."""
 FILES: Mapping[FormName, str] = {
@@ -32,10 +33,17 @@ FILES: Mapping[FormName, str] = {
     "torch-export": "model.pt2",
     "safetensors": "model.safetensors",
     "pyfunc": "model",
+    "hub": "model.safetensors",
 }
 """The model's name in the folder; MLflow's is a folder itself."""
-_EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {"onnx": ("onnx", ("onnx", "onnxscript", "onnxruntime"))}
+_EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "onnx": ("onnx", ("onnx", "onnxscript", "onnxruntime")),
+    "hub": ("hub", ("huggingface_hub",)),
+}
 """By form: this package's extra, and what it installs."""
+
+GRAPHS: frozenset[FormName] = frozenset({"onnx", "torch-export"})
+"""Forms that hold the network's computation, and not its weights for this package's code."""
 
 Run = Callable[[Tensor], Tensor]
 """What makes logits of a network's input, both on the CPU."""
@@ -138,10 +146,10 @@ def _load_onnx(path: Path, network: Network) -> Run:
     return lambda batch: torch.from_numpy(session.run(None, {name: batch.numpy()})[0])
 
 
-def _write_safetensors(network: Network, facts: ExportedFacts, path: Path) -> None:
+def _write_safetensors(network: Network, facts: ExportedFacts, path: Path, *, form: FormName = "safetensors") -> None:
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     stated = json.dumps(facts.weights, sort_keys=True)
-    path.write_bytes(save(state, metadata={WEIGHTS_KEY: stated, METADATA_KEY: form_text(facts, "safetensors")}))
+    path.write_bytes(save(state, metadata={WEIGHTS_KEY: stated, METADATA_KEY: form_text(facts, form)}))
 
 
 def _load_safetensors(path: Path, network: Network) -> Run:
@@ -154,5 +162,6 @@ FORMS: Mapping[FormName, Form] = {
     "onnx": Form(write=_write_onnx, load=_load_onnx),
     "torch-export": Form(write=_write_torch_export, load=_load_torch_export),
     "safetensors": Form(write=_write_safetensors, load=_load_safetensors),
+    "hub": Form(write=partial(_write_safetensors, form="hub"), load=_load_safetensors),
 }
-"""Those but MLflow's, whose input are paths."""
+"""Those but MLflow's, whose input are paths. The Hub's are weights in a folder that says how the network is built."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from morphmlp.export.facts import EXTRA_FILE, LEAST_SIDE, METADATA_KEY, ROWS, ExportedFacts
-from morphmlp.export.forms import FILES, OPSET, FormName
+from morphmlp.export.forms import FILES, GRAPHS, OPSET, FormName
 from morphmlp.export.parity import Parity
 from morphmlp.models.any_size_form import SIZE_MULTIPLE
 from morphmlp.tasks.scores import further_scores_of, scores_of
@@ -16,6 +16,7 @@ _NEEDS = {
     "onnx": "onnxruntime and numpy alone",
     "torch-export": "torch and numpy alone",
     "safetensors": "the package morphmlp",
+    "hub": "the package morphmlp with its extra, as in pip install 'morphmlp[hub]'",
 }
 _PIPELINE_TAGS = {
     "segmentation": "image-segmentation",
@@ -71,9 +72,9 @@ def card(facts: ExportedFacts, parity: Parity, scores: Sequence[MeasuredScore], 
 
 def use_script(facts: ExportedFacts, *, form: FormName) -> str:
     """A short script that runs the model."""
-    if form == "pyfunc":
-        return _environment().get_template("use_pyfunc.py.jinja").render(file=FILES[form])
     segments = facts.task == "segmentation"
+    if form == "pyfunc":
+        return _environment().get_template("use_pyfunc.py.jinja").render(file=FILES[form], segments=segments)
     return (
         _environment()
         .get_template("use_scenes.py.jinja" if segments else "use_graph.py.jinja")
@@ -83,9 +84,10 @@ def use_script(facts: ExportedFacts, *, form: FormName) -> str:
             what=f"Classes of {facts.input_name}",
             needs=_NEEDS[form],
             axes="[images, rows, columns, 3]" if facts.input_name == "images" else "[clips, frames, rows, columns, 3]",
-            fixed=form != "safetensors" and ROWS not in facts.input_shape,
+            fixed=form in GRAPHS and ROWS not in facts.input_shape,
             key=METADATA_KEY,
             extra_file=EXTRA_FILE,
+            hub_class="HubMorphMLPSegmentation" if segments else "HubMorphMLP",
         )
     )
 

@@ -1,4 +1,4 @@
-"""A network that classifies as a model of MLflow, which brings this package along: paths in, names out."""
+"""A network as a model of MLflow, which brings this package along: paths in, names out, and label maps of images."""
 
 import errno
 import os
@@ -14,11 +14,13 @@ from torch import Tensor
 
 from morphmlp.config import ExperimentConfig
 from morphmlp.errors import ExportError
+from morphmlp.evaluation.scene_model import SegmentationModel
 from morphmlp.evaluation.video_model import VideoModel, save_model
 from morphmlp.export.facts import METADATA_KEY, ExportedFacts
 from morphmlp.export.forms import FILES, form_text
 from morphmlp.export.parity import BATCH_SIZES, Parity, seeded_pixels
 
+PathModel = VideoModel | SegmentationModel
 _TOOLS = ("benchmarks", "drill", "__pycache__")
 """What no model needs: tools of the repository."""
 _PACKAGE_BYTES = 4 * 2**20
@@ -43,6 +45,7 @@ def write_pyfunc(
     _require_space(folder, weights)
     from morphmlp.tracking.models import load_path_model, save_path_model  # noqa: PLC0415 (seconds)
 
+    made_by: type[PathModel] = VideoModel if config.segmentation is None else SegmentationModel
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as scratch:
         place = Path(scratch)
         files = _seeded_files(place, config)
@@ -52,15 +55,16 @@ def write_pyfunc(
         shutil.copytree(Path(__file__).parents[1], package, ignore=shutil.ignore_patterns(*_TOOLS))
         save_path_model(
             place / FILES["pyfunc"],
-            predictor=VideoModel,
+            predictor=made_by,
             model=network,
             example=files[:1],
             package=package,
+            needs=() if config.segmentation is None or config.segmentation.backbone == "morphmlp" else ("torchvision",),
             metadata={METADATA_KEY: form_text(facts, "pyfunc")},
         )
         exported, differences, largest = load_path_model(place / FILES["pyfunc"]), dict[str, float](), 0.0
-        assert isinstance(exported, VideoModel)
-        here = VideoModel(config, weights, class_names)
+        assert isinstance(exported, made_by)
+        here = made_by(config, weights, class_names)
         for count in BATCH_SIZES:
             pairs = [(_logits(here, path), _logits(exported, path)) for path in files[:count]]
             differences[f"{count} files"] = float(max(np.abs(right - found).max() for right, found in pairs))
@@ -76,7 +80,7 @@ def _require_space(folder: Path, weights: Mapping[str, Tensor]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
-def _logits(model: VideoModel, path: str) -> np.ndarray:
+def _logits(model: PathModel, path: str) -> np.ndarray:
     logits = model.view_logits(path)
     if isinstance(logits, str):
         raise ExportError(f"--to pyfunc: a seeded file can't be read: {logits}")

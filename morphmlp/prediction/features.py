@@ -1,7 +1,7 @@
 """Features of a video's windows: what a stage of a network, its pooled end or its head gives, and the files of it.
 
 Of each video `<folder>/<video id>.npy` holds float32 `[windows channels]`, as code for temporal action detection reads
-it; or `<video id>.parquet` has the same with the windows' times.
+it; or `<video id>.parquet` has the same with the windows' times. An image has one window.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +25,28 @@ from torch import Tensor
 from morphmlp.data.clips.sampling import DenseWindow
 from morphmlp.data.datasets.video_folder import require_text, without_extension
 from morphmlp.data.decoding.isolation.isolated import IsolatedReader
+from morphmlp.data.decoding.isolation.wire import OpenVideo
 from morphmlp.data.decoding.protocol import VideoInfo
+from morphmlp.data.decoding.stored_frames.image_bytes import IMAGE_CELLS, StoredImage
+from morphmlp.data.decoding.stored_frames.stills import FRAMES_PER_SECOND
 from morphmlp.data.manifest import Manifest, manifest_from_rows, read_manifest
 from morphmlp.errors import ConfigError, ManifestError
+from morphmlp.evaluation.scene_model import SegmentationModel
 from morphmlp.evaluation.video_model import VideoModel
 from morphmlp.files import FilePath, atomic_write
 from morphmlp.models import MorphMLP
+from morphmlp.models.segmentation.network import SegmentationNetwork
 from morphmlp.prediction.inputs import each_path
 from morphmlp.prediction.sliding import Sliding, window_clips
 from morphmlp.tasks.task import network_input
 
 Stage = Literal["1", "2", "3", "4", "pooled", "logits"]
-"""The map at the end of a stage, averaged over all its tokens; `pooled`: what the head gets; `logits`."""
+"""The map at the end of a stage, averaged over all its tokens; `pooled`: what the head gets; `logits`.
+
+Of a network that segments, `pooled` is the last map as the decoder gets it, and both are averaged over the image.
+"""
+SOURCE_CELLS = ("video_id", "path", "num_frames", "crc32", *IMAGE_CELLS)
+"""What is read of a manifest's row, where it has it."""
 Form = Literal["npy", "parquet"]
 _CLIPS_AT_ONCE = 8
 
@@ -146,6 +156,49 @@ def features_of(model: VideoModel, reader: IsolatedReader, windows: Sliding, sta
     )
 
 
+def source_of(video: Mapping[str, Any]) -> OpenVideo:
+    """The video or image of a manifest's row."""
+    return OpenVideo(
+        path=video["path"],
+        num_frames=video.get("num_frames"),
+        crc32=video.get("crc32"),
+        image=StoredImage.of(video),
+    )
+
+
+@torch.inference_mode()
+def scene_features(model: SegmentationModel, source: OpenVideo, windows: Sliding, stage: Stage) -> WindowFeatures:
+    """The features of an image by a network that segments, fp32: the mean over the windows that it sees of it.
+
+    Raises:
+        DecodeError: The image can't be used.
+    """
+    image, network = model.image(source), model.network
+    found = []
+    for _, inputs in model.windows(image):
+        if stage == "logits":
+            one = network(inputs)
+        elif stage == "pooled":
+            one = cast(SegmentationNetwork, network).forward_maps(inputs)[-1]
+        else:
+            one = network.forward_features(inputs)[int(stage) - 1]
+        found.append(reduce(one.float(), "1 c h w -> c", "mean").cpu())
+    height, width = image.shape[:2]
+    info = VideoInfo(
+        num_frames=1, fps=FRAMES_PER_SECOND, pts_s=(0.0,), width=width, height=height, codec=Path(source.path).suffix
+    )
+    window, starts = windows.of(info)
+    ((start_s, end_s),) = windows.times(info, starts)
+    return WindowFeatures(
+        info=info,
+        window=window,
+        hop_frames=windows.hop.frames(info.fps),
+        start_s=(start_s,),
+        end_s=(end_s,),
+        values=torch.stack(found).mean(dim=0, keepdim=True).numpy(),
+    )
+
+
 @torch.inference_mode()
 def clip_features(
     model: VideoModel, clips: UInt8[Tensor, "n v t h w c"], stage: Stage
@@ -167,23 +220,25 @@ def clip_features(
     return values
 
 
-def videos_to_extract(source: Path) -> Manifest:
+def videos_to_extract(source: Path, *, images: bool = False) -> Manifest:
     """The videos of a manifest, or of a folder, whose ids are then their paths from there without the extension.
+
+    With `images` a folder's images too.
 
     Raises:
         ManifestError: There are none, or an id can't name a file.
     """
-    manifest = _of_folder(source) if source.is_dir() else read_manifest(source).available()
+    manifest = _of_folder(source, images=images) if source.is_dir() else read_manifest(source).available()
     for name in manifest.table["video_id"].to_pylist():
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ManifestError(f"{source}: video {name}: its id leads out of a folder, so it can't name a file")
     return manifest
 
 
-def _of_folder(folder: Path) -> Manifest:
+def _of_folder(folder: Path, *, images: bool) -> Manifest:
     root = folder.absolute()
     found = []
-    for path, fault in each_path([str(root)], BytesIO(), images=False):
+    for path, fault in each_path([str(root)], BytesIO(), images=images):
         if fault:
             raise ManifestError(f"{folder}: {fault}")
         require_text(path, "MANIFEST|DIR")

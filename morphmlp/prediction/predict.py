@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from morphmlp.data.decoding.isolation.isolated import IsolatedReader
+from morphmlp.data.decoding.isolation.wire import OpenVideo
 from morphmlp.errors import DecodeError
 from morphmlp.evaluation.video_model import VideoModel, most_probable, probabilities
 from morphmlp.prediction.inputs import as_text
@@ -102,16 +103,20 @@ def predict_over_time(
         )
 
 
-def with_each_decoder(model: VideoModel, path: str, work: Callable[[IsolatedReader], _T]) -> _T:
+def with_each_decoder(model: VideoModel, source: str | OpenVideo, work: Callable[[IsolatedReader], _T]) -> _T:
     """Do something with an open video, by the second decoder where the first one can't.
+
+    `source` is its path, or what a manifest says of it.
 
     Raises:
         DecodeError: No decoder can; the reasons of all.
     """
+    if isinstance(source, str):
+        source = OpenVideo(path=source, num_frames=None, crc32=None)
     reasons = []
     for decoder in model.policy.decoders():
         try:
-            return work(model.policy.opener(decoder).open(path, num_frames=None))
+            return work(model.policy.opener(decoder).open(**vars(source)))
         except DecodeError as error:
             reasons.append((decoder, error))
     if len(reasons) == 1:

@@ -13,13 +13,25 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from morphmlp.config import ExperimentConfig
+from morphmlp.config.clip import ClipConfig
 from morphmlp.config.loading import fingerprint
+from morphmlp.data.decoding.isolation.wire import OpenVideo
 from morphmlp.data.manifest import Manifest
 from morphmlp.errors import ManifestError
+from morphmlp.evaluation.scene_model import SegmentationModel
 from morphmlp.evaluation.score_header import weights_sha256
 from morphmlp.evaluation.video_model import VideoModel
 from morphmlp.files import atomic_file
-from morphmlp.prediction.features import FeatureFiles, Form, Stage, features_of
+from morphmlp.prediction.features import (
+    SOURCE_CELLS,
+    FeatureFiles,
+    Form,
+    Stage,
+    WindowFeatures,
+    features_of,
+    scene_features,
+    source_of,
+)
 from morphmlp.prediction.predict import with_each_decoder
 from morphmlp.prediction.sliding import Sliding
 from morphmlp.prediction.trained import TrainedNetwork, patient_limits
@@ -66,10 +78,7 @@ class FeatureTask:
 
     def __call__(self, video: Mapping[str, object]) -> dict[str, object]:
         """The file and what the index says of it; for what is raised see `VideoTask`."""
-        model = self._model()
-        found = with_each_decoder(
-            model, str(video["path"]), lambda reader: features_of(model, reader, self.windows, self.stage)
-        )
+        found = self._found(source_of(video))
         place = FeatureFiles(folder=self.folder).of(str(video["video_id"]), self.form)
         content = found.content(self.form)
         try:
@@ -80,14 +89,22 @@ class FeatureTask:
             raise ManifestError(f"{place}: can't be written: {error.strerror or error}") from None
         return {"output": str(place), "output_bytes": len(content), **found.facts()}
 
-    def _model(self) -> VideoModel:
+    def _found(self, source: OpenVideo) -> WindowFeatures:
+        model = self._model()
+        if isinstance(model, SegmentationModel):
+            return scene_features(model, source, self.windows, self.stage)
+        return with_each_decoder(model, source, lambda reader: features_of(model, reader, self.windows, self.stage))
+
+    def _model(self) -> VideoModel | SegmentationModel:
         """This process's network, built once: processes do task after task."""
         key = (self.weights_sha256, fingerprint(self.config), self.device)
         if key not in _models:
             if self.device == "cpu":
                 torch.set_num_threads(1)  # a task has one CPU
             _models.clear()
-            _models[key] = VideoModel(
+            made_by: type[VideoModel | SegmentationModel]
+            made_by = VideoModel if self.config.segmentation is None else SegmentationModel
+            _models[key] = made_by(
                 self.config,
                 ray.get(self.weights),
                 (),
@@ -97,7 +114,7 @@ class FeatureTask:
         return _models[key]
 
 
-_models: dict[tuple[str, str, str], VideoModel] = {}
+_models: dict[tuple[str, str, str], VideoModel | SegmentationModel] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +132,7 @@ class Extraction:
 
     def settings(self) -> dict[str, JsonValue]:
         """What the features depend on."""
-        config, test = self.trained.config, self.trained.config.test
+        config = self.trained.config
         return {
             "checkpoint": self.trained.location,
             "weights_sha256": weights_sha256(self.trained.weights),
@@ -126,9 +143,14 @@ class Extraction:
             "frame_stride": self.windows.clip.frame_stride,
             "sampling": self.windows.clip.sampling,
             "hop": str(self.windows.hop),
-            "crops": f"{test.num_crops} of {self.windows.clip.crop_size} px from {self.windows.clip.short_edge} px",
+            "crops": _crops_in_words(config, self.windows.clip),
             "decoder": config.ingest.decoder,
         }
+
+    @property
+    def items(self) -> str:
+        """What files of features are of."""
+        return "files" if self.windows.clip.num_frames == 1 else "videos"
 
 
 def extract_features(job: Extraction, *, progress: Progress) -> str:
@@ -157,7 +179,7 @@ def extract_features(job: Extraction, *, progress: Progress) -> str:
     began = time.monotonic()
     with work.opened():
         found = do_with_every_video(
-            job.videos.table.select(["video_id", "path"]),
+            job.videos.table.select([name for name in SOURCE_CELLS if name in job.videos.table.column_names]),
             task,
             work,
             title="features",
@@ -167,7 +189,8 @@ def extract_features(job: Extraction, *, progress: Progress) -> str:
         broken = found.filter(pc.not_equal(found["error"], ""))
         if broken.num_rows == found.num_rows:
             raise ManifestError(
-                f"{job.source}: not one of its {found.num_rows} videos can be used: {_reason(broken.to_pylist()[0])}"
+                f"{job.source}: not one of its {found.num_rows} {job.items} can be used: "
+                f"{_reason(broken.to_pylist()[0])}"
             )
         work.close(found)
     return _in_words(job, found, broken, wall_s=time.monotonic() - began)
@@ -178,12 +201,22 @@ def _in_words(job: Extraction, found: pa.Table, broken: pa.Table, *, wall_s: flo
     channels = pc.max(found["channels"]).as_py()
     lines = [
         f"{job.files.folder}: {count:,} windows of {job.windows.in_words} with {channels} channels ({job.stage}), of "
-        f"{found.num_rows - broken.num_rows:,} videos, {wall_s:.0f} s",
+        f"{found.num_rows - broken.num_rows:,} {job.items}, {wall_s:.0f} s",
         *(f"no features: {_reason(row)}" for row in broken.slice(0, 10).to_pylist()),
     ]
     if broken.num_rows > 10:
         lines.append(f"no features: and {broken.num_rows - 10} more, see {job.files.index}")
     return "\n".join(lines)
+
+
+def _crops_in_words(config: ExperimentConfig, clip: ClipConfig) -> str:
+    """What the network sees of each frame."""
+    segmentation = config.segmentation
+    if segmentation is None:
+        return f"{config.test.num_crops} of {clip.crop_size} px from {clip.short_edge} px"
+    stride = segmentation.test.stride
+    seen = "whole image" if stride is None else f"windows of {clip.crop_size} px every {stride} px"
+    return f"{seen} from {clip.short_edge} x {segmentation.long_edge} px"
 
 
 def _reason(row: Mapping[str, object]) -> str:

@@ -87,20 +87,22 @@ class Sliding:
 def sliding(clip: ClipConfig, *, window: str | None, hop: str | None, to_the_end: bool) -> Sliding:
     """The windows that `--window` and `--hop` ask for, of a network that takes such clips.
 
-    Without a window it is the clip's own; without a hop windows lie one behind the other.
+    Without a window it is the clip's own, of a network for images a frame; without a hop windows lie one behind the
+    other.
 
     Raises:
         ConfigError: The network can't take such windows, or there is no default.
     """
     if window is None:
-        if clip.frame_stride is None:
+        own_stride = 1 if clip.num_frames == 1 else clip.frame_stride
+        if own_stride is None:
             raise ConfigError(
                 [
                     f"--window: is missing, as in --window {clip.num_frames}x4: this network takes frames from equal "
                     "parts of the whole video, so that its clips have no length of their own"
                 ]
             )
-        frames, stride = clip.num_frames, clip.frame_stride
+        frames, stride = clip.num_frames, own_stride
     else:
         if (match := _WINDOW.fullmatch(window.strip())) is None:
             raise ConfigError([f"--window: {window!r} must be frames x stride, as in {clip.num_frames}x4"])

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -37,6 +37,10 @@ SIGNATURE = ModelSignature(
     ),
 )
 """A column of paths in; for each the most probable classes and their probabilities, or why there are none."""
+SIGNATURE_WITH_MAPS = ModelSignature(
+    inputs=SIGNATURE.inputs, outputs=Schema([*SIGNATURE.outputs.inputs, ColSpec(DataType.binary, "map")])
+)
+"""Of a model that segments: shares of the image stand for probabilities, and each image has its label map as a PNG."""
 _CODE = '''"""Loads the model of this folder; needs the package morphmlp."""
 
 from mlflow.models import set_model
@@ -64,8 +68,19 @@ class Answer(Protocol):
         """Why there are none."""
 
 
+class AnswerWithMap(Answer, Protocol):
+    """What a model that segments says of an image."""
+
+    @property
+    def map(self) -> bytes:
+        """The label map as a PNG."""
+
+
 class Predictor(Protocol):
     """What answers."""
+
+    gives_maps: ClassVar[bool]
+    """Whether its answers have label maps."""
 
     def predict(self, paths: Sequence[str]) -> Sequence[Answer]:
         """An answer for each path."""
@@ -93,14 +108,15 @@ class PathModel(PythonModel):
         given: Any = model_input
         paths = given.iloc[:, 0].tolist() if isinstance(given, pd.DataFrame) else list(given)
         answers = self.model.predict(paths)
-        return pd.DataFrame(
-            {
-                "path": paths,
-                "names": [list(answer.names) for answer in answers],
-                "probabilities": [list(answer.probabilities) for answer in answers],
-                "error": [answer.error for answer in answers],
-            }
-        )
+        columns: dict[str, Sequence[object]] = {
+            "path": paths,
+            "names": [list(answer.names) for answer in answers],
+            "probabilities": [list(answer.probabilities) for answer in answers],
+            "error": [answer.error for answer in answers],
+        }
+        if self.model.gives_maps:
+            columns["map"] = [cast(AnswerWithMap, answer).map for answer in answers]
+        return pd.DataFrame(columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +124,7 @@ class ModelToLog:
     """A trained model, as it is given to the store."""
 
     name: str
-    predictor: type
+    predictor: type[Predictor]
     """Its `load` takes the folder, in whatever process the model is used."""
     folder: Path
     """What it consists of."""
@@ -146,33 +162,36 @@ def _save(model: ModelToLog, folder: Path, *, entry: Model) -> None:
 def save_path_model(
     folder: Path,
     *,
-    predictor: type,
+    predictor: type[Predictor],
     model: Path,
     example: Sequence[str],
     entry: Model | None = None,
     package: Path | None = None,
+    needs: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Save a model of paths as `mlflow.pyfunc` loads it; the folder must not be there yet.
 
     Args:
         folder: Where to.
-        predictor: Its `load` takes the folder `model`, in whatever process the model is used.
+        predictor: Its `load` takes the folder `model`, in whatever process the model is used; `gives_maps` says whether
+            its answers have label maps.
         model: What it consists of; it is copied.
         example: Paths to try it on.
         entry: The store's; None: it is of no store.
         package: This package, or a copy of it, to go along, so that it needn't be installed; None: it must be.
+        needs: Further packages that it runs with.
         metadata: Texts to keep in MLflow's own file.
     """
     code = folder.parent / "load_model.py"
     code.write_text(_CODE.format(module=predictor.__module__, name=predictor.__name__), encoding="utf-8")
-    needed = _NEEDED if package is None else (*_NEEDED, *_NEEDED_BY_PACKAGE)
+    needed = (*_NEEDED, *needs, *(() if package is None else _NEEDED_BY_PACKAGE))
     save_model(
         folder,
         python_model=str(code),
         code_paths=None if package is None else [str(package)],
         artifacts={"model": str(model)},
-        signature=SIGNATURE,
+        signature=SIGNATURE_WITH_MAPS if predictor.gives_maps else SIGNATURE,
         input_example=list(example),
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in needed],
         mlflow_model=entry,

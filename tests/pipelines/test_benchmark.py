@@ -50,6 +50,12 @@ def test_a_folder_without_videos_is_one_clear_line(tmp_path):
     assert done.stderr.startswith(f"error: {tmp_path}: holds no videos")
 
 
+def test_a_folder_without_anything_to_send_to_a_server_is_one_clear_line(tmp_path):
+    done = run_here(SCRIPT, "serve", "--checkpoint", "no.pth", "--videos", tmp_path, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path}: holds no videos (looked for .3gp ")
+
+
 @pytest.mark.slow
 def test_a_server_that_doesnt_start_is_one_clear_line(tmp_path):
     write_video(tmp_path / "whole.mp4", CODINGS["short groups"])

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors import safe_open
 
-from morphmlp import HubMorphMLP
+from morphmlp import HubMorphMLP, HubMorphMLPSegmentation
 from morphmlp.config import load_config
 from morphmlp.data.synthetic.kinetics_layout import write_video
 from morphmlp.tasks.factory import task_of
@@ -27,6 +28,11 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "pipelines" / "export.py"
 SMALL = ROOT / "tests" / "unit" / "small_experiment.yaml"
 FILES = {"onnx": "model.onnx", "torch-export": "model.pt2", "safetensors": "model.safetensors", "pyfunc": "model"}
+FILES |= {"hub": "model.safetensors"}
+NEED_THE_PACKAGE = {"safetensors": "experiment.yaml", "hub": "config.json"}
+"""Forms whose script needs this package, and what says how the network is built."""
+LOADED_BY_THE_HUB = "Loading weights from local directory"
+"""What huggingface_hub prints."""
 KINDS = ("video", "image", "segmentation")
 
 
@@ -100,7 +106,7 @@ def test_this_package_cannot_be_imported_where_exported_models_are_tried(tmp_pat
 @pytest.mark.parametrize(
     ("form", "kind"),
     [
-        *(("safetensors", kind) for kind in KINDS),
+        *((form, kind) for form in NEED_THE_PACKAGE for kind in KINDS),
         *(pytest.param("onnx", kind, marks=pytest.mark.slow) for kind in KINDS),
         pytest.param("torch-export", "video", marks=pytest.mark.slow),
         pytest.param("torch-export", "image", marks=pytest.mark.long),
@@ -113,8 +119,7 @@ def test_an_exported_model_gives_the_networks_logits_by_its_own_script(
     done = command(*weights(kind), "--to", form, "--output", "out", "--json", "result.json")
     assert (done.returncode, done.stderr) == (0, "")
     out = tmp_path / "out"
-    own = {"experiment.yaml"} if form == "safetensors" else set()
-    own |= {"config.json"} if form == "safetensors" and kind != "segmentation" else set()
+    own = {NEED_THE_PACKAGE[form]} if form in NEED_THE_PACKAGE else set()
     names = {FILES[form], "README.md", "model.json", "use_model.py", "example.npz"} | own
     assert {path.name for path in out.iterdir()} == names
     facts = json.loads((out / "model.json").read_text())
@@ -133,7 +138,7 @@ def test_an_exported_model_gives_the_networks_logits_by_its_own_script(
     assert facts["source"]["which"] == "weights weights.pth"
     said = metadata_of(out / FILES[form])
     assert said == {name: value for name, value in facts.items() if name not in {"parity", "measured"}}
-    if form == "safetensors":  # whose script needs this package
+    if form in NEED_THE_PACKAGE:
         monkeypatch.setattr(sys, "argv", ["use_model.py"])
         runpy.run_path(str(out / "use_model.py"))
         said = capsys.readouterr().out
@@ -142,7 +147,7 @@ def test_an_exported_model_gives_the_networks_logits_by_its_own_script(
         assert used.returncode == 0, used.stderr
         said = used.stdout
     assert [path.name for path in out.iterdir() if str(ROOT).encode() in path.read_bytes()] == []
-    *answers, last = said.splitlines()
+    *answers, last = (line for line in said.splitlines() if line != LOADED_BY_THE_HUB)
     assert len(answers) == 1
     assert float(last.removeprefix("greatest difference from the network: ")) <= 1e-4
     if kind == "segmentation":
@@ -150,7 +155,7 @@ def test_an_exported_model_gives_the_networks_logits_by_its_own_script(
     # The script's own pixels: those of three clips, of which the first is the example.
     example = np.load(out / "example.npz")["pixels"]
     np.save(tmp_path / "three.npy", np.concatenate([example, example[:, ::-1], example]))
-    if form != "safetensors":
+    if form not in NEED_THE_PACKAGE:
         three = without_this_package(out / "use_model.py", "three.npy", folder=tmp_path).stdout.splitlines()
         assert [line[1:] for line in three[::2]] == [answers[0][1:]] * 2
 
@@ -168,6 +173,7 @@ VIEWS = {
     ("form", "views"),
     [
         *(("safetensors", views) for views in VIEWS),
+        ("hub", "windows of scales"),
         pytest.param("onnx", "windows of scales", marks=pytest.mark.slow),
         pytest.param("onnx", "whole", marks=pytest.mark.long),
     ],
@@ -178,7 +184,7 @@ def test_an_exported_models_script_makes_the_label_maps_of_the_test(form, views,
         image = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
         image[: size[0] // 2] //= 4
         np.save(tmp_path / "image.npy", image)
-        if form == "safetensors":  # whose script needs this package
+        if form in NEED_THE_PACKAGE:
             monkeypatch.setattr(sys, "argv", ["use_model.py", str(tmp_path / "image.npy"), str(tmp_path / "found.npy")])
             runpy.run_path(str(out / "use_model.py"))
         else:
@@ -194,10 +200,10 @@ def test_an_exported_models_script_makes_the_label_maps_of_the_test(form, views,
 def segmented(weights, command, tmp_path):
     """Exports a network for scenes with such views in its test: the experiment, the network, the folder."""
 
-    def export(form, *, clip=(), model=(), **test):
+    def export(form, *, clip=(), model=(), segmentation=(), **test):
         named = weights("segmentation")
         content = yaml.safe_load((tmp_path / "experiment.yaml").read_text())
-        content["segmentation"] |= {"test": test, "long_edge": 160}
+        content["segmentation"] |= {"test": test, "long_edge": 160} | dict(segmentation)
         content["clip"] |= {"crop_size": 64, "short_edge": 80} | dict(clip)
         content["model"] |= {"chunk_crop_size": 32} | dict(model)
         (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(content))
@@ -258,15 +264,34 @@ def test_safetensors_say_the_network_to_other_commands_too(weights, command, tmp
     assert facts["network"].endswith("(video), 4 frames, 4 classes")
     for path in (tmp_path / "out").iterdir():
         assert str(tmp_path).encode() not in path.read_bytes(), f"{path.name} tells where it was made"
-    network = HubMorphMLP.from_pretrained(tmp_path / "out")
-    example = np.load(tmp_path / "out" / "example.npz")
-    logits = network(network_input(torch.from_numpy(example["pixels"]), network, torch.device("cpu")))
-    np.testing.assert_array_equal(logits.detach().numpy(), example["logits"])
-    assert network.class_names[1] == "run"
-    assert network.preprocessing["frame_stride"] == 2
     again = ["--checkpoint", "out/model.safetensors", "--config", "out/experiment.yaml", "--classes", "classes.txt"]
     done = command(*again, "--to", "safetensors", "--output", "again")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_hubs_folder_is_loaded_by_name_with_its_classes_and_preprocessing(kind, weights, command, tmp_path):
+    done = command(*weights(kind), "--to", "hub", "--output", "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hf upload" in done.stdout
+    network = (HubMorphMLPSegmentation if kind == "segmentation" else HubMorphMLP).from_pretrained(tmp_path / "out")
+    assert not network.training
+    example = np.load(tmp_path / "out" / "example.npz")
+    pixels = torch.from_numpy(example["pixels"])
+    logits = network(network_input(pixels if kind == "video" else pixels[:, None], network, torch.device("cpu")))
+    np.testing.assert_array_equal(logits.detach().numpy(), example["logits"])
+    assert network.class_names[1] == "run"
+    assert network.preprocessing["short_edge"] == 36
+    network.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text()) == json.loads(
+        (tmp_path / "out" / "config.json").read_text()
+    )
+
+
+def test_the_hub_takes_no_resnet(segmented):
+    done = segmented("hub", segmentation={"backbone": "resnet50"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--to hub: takes MorphMLPs; the backbone of this network is a ResNet-50" in done.stderr
 
 
 def metadata_of(path):
@@ -288,7 +313,7 @@ def metadata_of(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["video", "image"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_mlflows_model_brings_the_package_along(kind, weights, command, tmp_path):
     done = command(*weights(kind), "--to", "pyfunc", "--output", "out")
     assert done.returncode == 0, done.stderr
@@ -296,15 +321,25 @@ def test_mlflows_model_brings_the_package_along(kind, weights, command, tmp_path
     assert set(facts["parity"]["differences"]) == {"1 files", "3 files"}
     video = tmp_path / "noise.mp4"
     write_video(video, np.random.default_rng(0).integers(0, 256, (16, 48, 64, 3), dtype=np.uint8))
+    if kind == "segmentation":
+        video = video.with_suffix(".png")
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(video)
     (tmp_path / "text.mp4").write_text("no video")
     needless = "import sys; sys.modules.update(dict.fromkeys(['ray', 'matplotlib', 'optuna', 'tabulate', 'rich']))"
     code = f"{needless}; import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     used = without_this_package("-c", code, "out/use_model.py", video, "text.mp4", folder=tmp_path)
     assert used.returncode == 0, used.stderr
     first, second = used.stdout.splitlines()
-    assert re.search(r"noise\.mp4 \{'[^}]*%'\}$", first)
+    assert re.search(rf"{video.name} \{{'[^}}]*%'\}}$", first)
     assert "text.mp4" in second
     assert "%" not in second
+    if kind == "segmentation":
+        config = load_config(tmp_path / "experiment.yaml")
+        network = task_of(config).network().eval()
+        network.load_state_dict(torch.load(tmp_path / "weights.pth"))
+        image, cpu = np.array(Image.open(video)), torch.device("cpu")
+        right = predict_labels(network, image, config=config.segmentation, clip=config.clip, device=cpu).labels
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "noise_map.png")), right)
 
 
 FAULTS = {
@@ -343,14 +378,6 @@ def test_faults_are_one_line_and_leave_nothing_behind(case, weights, command, tm
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {fault.format(cwd=tmp_path)}"), line
     assert sorted(path for path in tmp_path.rglob("*") if "mlruns" not in path.parts) == before
-
-
-def test_mlflow_takes_no_network_that_segments(weights, command, tmp_path):
-    done = command(*weights("segmentation"), "--to", "pyfunc", "--output", "out")
-    assert (done.returncode, done.stderr) == (
-        2,
-        "error: --to pyfunc: takes networks that classify, this one segments; use onnx, torch-export or safetensors\n",
-    )
 
 
 def test_a_missing_package_is_named_with_what_installs_it(weights, command, monkeypatch):

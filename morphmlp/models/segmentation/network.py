@@ -46,12 +46,14 @@ class MorphMLPSegmentation(Backbone):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Logits | tuple[Logits, ...]:
         """Logits at a quarter of the image's sides; in training a tuple, with those of an auxiliary head last."""
-        maps = self.forward_features(images)
-        normed = [
+        return _outputs(self.decoder(self.forward_maps(images)), training=self.training)
+
+    def forward_maps(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b c h w"], ...]:
+        """What the decoder gets: the four maps after their norms."""
+        return tuple(
             rearrange(norm(rearrange(one, "b c h w -> b h w c")), "b h w c -> b c h w")
-            for norm, one in zip(self.norms, maps, strict=True)
-        ]
-        return _outputs(self.decoder(normed), training=self.training)
+            for norm, one in zip(self.norms, self.forward_features(images), strict=True)
+        )
 
     def reset_parameters(self) -> None:
         """Draw the initial weights anew: the backbone's as in a classifier, the decoder's as mmsegmentation does."""
@@ -69,12 +71,19 @@ class ResNetSegmentation(ResNetBackbone):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Logits | tuple[Logits, ...]:
         """Logits at a quarter of the image's sides; in training a tuple, with those of an auxiliary head last."""
-        return _outputs(self.decoder(self.forward_features(images)), training=self.training)
+        return _outputs(self.decoder(self.forward_maps(images)), training=self.training)
+
+    def forward_maps(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b c h w"], ...]:
+        """What the decoder gets: the four maps as they are."""
+        return self.forward_features(images)
 
     def reset_parameters(self) -> None:
         """Draw the initial weights anew: the backbone's as torchvision, the decoder's as mmsegmentation does."""
         super().reset_parameters()
         _reset_decoder(self.decoder)
+
+
+SegmentationNetwork = MorphMLPSegmentation | ResNetSegmentation
 
 
 def decoder(segmentation: SegmentationConfig, dims: tuple[int, ...], *, num_classes: int) -> Decoder:

@@ -15,25 +15,17 @@ from morphmlp.prediction.explanation.explained import ExplainedClip, Explanation
 from morphmlp.prediction.explanation.pictures import Explainer
 from morphmlp.prediction.scenes import SceneModel
 from morphmlp.tasks.segmentation.confusion import LabelMap
-from morphmlp.tasks.segmentation.prediction import scaled_for, windows_of
-from morphmlp.tasks.task import network_input
 
 
 def explain_scene(model: SceneModel, image: Frames, labels: LabelMap, subject: Subject) -> Explanation:
     """Explain the classes `labels` of an image's pixels, by the test's view whose scale is next to 1, not mirrored."""
     network = model.network
     assert isinstance(network, MorphMLPSegmentation)
-    scale = min(model.segmentation.test.scales, key=lambda one: abs(one - 1))
-    scaled = scaled_for(torch.as_tensor(image), scale, config=model.segmentation, clip=model.config.clip)
-    height, width = scaled.shape[:2]
     share = float((labels == subject.label).mean())
     found, boxes = list[ClipExplanations](), list[tuple[float, float, float, float]]()
-    for top, left, rows, columns in windows_of(height, width, config=model.segmentation, clip=model.config.clip):
-        pixels = scaled[top : top + rows, left : left + columns]
-        inputs = network_input(pixels[None, None], network, model.device)
+    for box, inputs in model.windows(image):
         found.append(explain_scenes(network, inputs, stage=subject.stage, label=subject.label, everywhere=not share))
-        down, across = image.shape[0] / height, image.shape[1] / width
-        boxes.append((top * down, left * across, (top + rows) * down, (left + columns) * across))
+        boxes.append(box)
     clip = ExplainedClip.of(reduce(_joined, found), indices=np.zeros(1, np.int64), reach=0.0)
     return Explanation(
         subject=subject,

@@ -82,10 +82,8 @@ def outcome_of(predicted: LabelMap, labels: LabelMap | None, *, num_classes: int
         matrix = confusion_of(labels, predicted, num_classes=num_classes).ravel()
         pairs = np.flatnonzero(matrix)
         pixels = matrix[pairs]
-    picture = BytesIO()
-    Image.fromarray(predicted).save(picture, format="png")
     height, width = predicted.shape
-    cells = ([height], [width], [loss], [pairs], [pixels], [picture.getvalue()])
+    cells = ([height], [width], [loss], [pairs], [pixels], [prediction_png(predicted)])
     arrays = [pa.array(cell, field.type) for cell, field in zip(cells, _OUTCOME, strict=True)]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, _OUTCOME) as stream:
@@ -100,6 +98,13 @@ def predictions_table(manifest: Manifest, outcomes: Mapping[int, bytes]) -> pa.T
     tables = [pa.ipc.open_stream(outcomes[row]).read_all() for row in rows]
     found = pa.concat_tables(tables) if tables else _OUTCOME.empty_table()
     return found.add_column(0, SEGMENTED.field("video_id"), ids).cast(SEGMENTED)
+
+
+def prediction_png(labels: LabelMap) -> bytes:
+    """A row's `prediction`: a grey PNG whose pixels are their classes."""
+    picture = BytesIO()
+    Image.fromarray(labels).save(picture, format="png")
+    return picture.getvalue()
 
 
 def prediction_of(png: bytes) -> LabelMap:

@@ -116,6 +116,8 @@ def test_videos_are_taken_evenly_over_all_folders_and_nothing_else_is(tmp_path):
     (tmp_path / "notes.txt").touch()
     assert [path[-5:] for path in some_videos(tmp_path, limit=3)] == ["0.MP4", "3.MP4", "6.MP4"]
     assert len(some_videos(tmp_path, limit=50)) == 10
+    (tmp_path / "class 0" / "still.JPG").touch()
+    assert [path[-9:] for path in some_videos(tmp_path, limit=3, images=True)] == ["still.JPG"]
 
 
 @pytest.mark.parametrize(("folder", "limit", "fault"), [("gone", 5, "no such"), (".", 5, "no videos"), (".", 0, "one")])

@@ -92,12 +92,12 @@ def command(monkeypatch, capfd):
 @pytest.mark.parametrize(
     "refused",
     [
-        (("{kind:scenes}",), "segments images; name a network that classifies"),
+        (("{kind:scenes}", "--hop", "1s"), "--window, --hop: this network segments images, which have no time"),
         (("--checkpoint", "{root}/scenes.pth", "--config", "{root}/video.yaml"), "against a classifier"),
         (("{kind:video}", "--window", "16x4"), "--window: 16 frames; this network takes 4"),
         (("{kind:video}", "--output", "/dev/full"), "--output: /dev/full: "),
     ],
-    ids=["segmentation", "another task", "window", "no folder"],
+    ids=["windows of images", "another task", "window", "no folder"],
 )
 def test_features_refuse_in_one_line_before_ray_starts(command, place, bad, tmp_path, refused):
     (given, message), words = refused, []

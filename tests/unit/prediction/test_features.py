@@ -1,19 +1,24 @@
 """Features against a naive loop over a plain decode, and their files against what reads them."""
 
 import io
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from coded_videos import sequential_frames
+from PIL import Image
 
 from morphmlp.data.clips.augment import evaluation_crops
 from morphmlp.data.manifest import manifest_from_rows, write_manifest
-from morphmlp.errors import ConfigError, ManifestError
+from morphmlp.errors import ConfigError, DecodeError, ManifestError
 from morphmlp.prediction import sliding as sliding_module
-from morphmlp.prediction.features import FeatureFiles, features_of, videos_to_extract
+from morphmlp.prediction.features import FeatureFiles, features_of, scene_features, source_of, videos_to_extract
 from morphmlp.prediction.predict import with_each_decoder
+from morphmlp.prediction.scenes import SceneModel
 from morphmlp.prediction.sliding import sliding
 from morphmlp.prediction.trained import find_trained
 
@@ -75,6 +80,92 @@ def test_features_are_those_of_a_naive_loop(place, files, stage, crops):
     assert found.values.dtype == np.float32
     assert found.values.shape == (9, CHANNELS[stage])
     np.testing.assert_allclose(found.values, naive(model, files / "whole.mp4", stage, crops), atol=1e-5, rtol=1e-4)
+
+
+SIZE = {"image": (40, 30), "scenes": (60, 90)}
+
+
+def image_of(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (*SIZE[kind], 3), dtype=np.uint8)).save(tmp_path / "noise.png")
+    return str(tmp_path / "noise.png")
+
+
+def trained(place, kind, **overrides):
+    named = {name.replace("__", "."): value for name, value in overrides.items()}
+    return find_trained(
+        str(place.root / f"{kind}.pth"),
+        config=str(place.root / f"{kind}.yaml"),
+        overrides=named,
+        classes=place.root / "classes.txt",
+        log=lambda text: None,
+    )
+
+
+@contextmanager
+def caught_in(layer):
+    """What a layer gives while the block lasts."""
+    caught = []
+    handle = layer.register_forward_hook(lambda layer, taken, given: caught.append(given))
+    try:
+        yield caught
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_image_has_the_features_that_its_prediction_goes_through(place, tmp_path, stage):
+    model, path = trained(place, "image").video_model(), image_of(tmp_path, "image")
+    found = features(model, path, stage, window=None, hop=None)
+    layers = {"logits": model.network.head, "pooled": model.network.norm}
+    layer = layers.get(stage) or model.network.stage_blocks()[int(stage) - 1][-1]
+    with caught_in(layer) as caught:
+        model.view_logits(path)
+    (given,) = caught  # of the three crops, [3 t h w c]
+    expected = given.reshape(3, -1, given.shape[-1]).mean(dim=(0, 1))
+    assert found.values.shape == (1, CHANNELS[stage])
+    np.testing.assert_allclose(found.values[0], expected.numpy(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("slide", [False, True], ids=["whole", "windows"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_segmented_image_has_the_features_that_its_label_map_goes_through(place, tmp_path, stage, slide):
+    test = {"segmentation__test__mode": "slide", "segmentation__test__stride": 20} if slide else {}
+    found_network = trained(place, "scenes", **test)
+    model, path = SceneModel(found_network), image_of(tmp_path, "scenes")
+    windows = sliding(found_network.config.test_clip, window=None, hop=None, to_the_end=False)
+    found = scene_features(model, source_of({"path": path}), windows, stage)
+    layers = {"logits": model.network, "pooled": model.network.norms[3]}
+    layer = layers.get(stage) or model.network.stage_blocks()[int(stage) - 1][-1]
+    with caught_in(layer) as caught:
+        model.label_map(path)
+    assert (len(caught) > 1) == slide
+    of_windows = [
+        given.flatten(2).mean(2)[0] if stage == "logits" else given[0].flatten(0, -2).mean(0) for given in caught
+    ]
+    assert found.values.shape == (1, CHANNELS[stage])
+    np.testing.assert_allclose(found.values[0], torch.stack(of_windows).mean(0).numpy(), atol=1e-5, rtol=1e-4)
+    assert (found.start_s, found.end_s) == ((0.0,), pytest.approx((1 / 30,)))
+
+
+def test_an_image_inside_of_a_larger_file_has_the_features_of_its_own_file(place, tmp_path):
+    model, path = SceneModel(trained(place, "scenes")), image_of(tmp_path, "scenes")
+    content = Path(path).read_bytes()
+    (tmp_path / "many.tar").write_bytes(b"before" + content + b"behind")
+    windows = sliding(model.config.test_clip, window=None, hop=None, to_the_end=False)
+    stored = {"path": str(tmp_path / "many.tar"), "offset": 6, "length": len(content), "crc32": zlib.crc32(content)}
+    whole = scene_features(model, source_of({"path": path}), windows, "pooled")
+    assert np.array_equal(scene_features(model, source_of(stored), windows, "pooled").values, whole.values)
+    with pytest.raises(DecodeError, match="has changed since it was verified"):
+        scene_features(model, source_of(stored | {"crc32": 1}), windows, "pooled")
+
+
+def test_a_folder_has_images_where_the_network_takes_them(files, tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("a/x.png", "b.jpg", "c.mp4"):
+        (tmp_path / name).touch()
+    assert videos_to_extract(tmp_path, images=True).table["video_id"].to_pylist() == ["a/x", "b", "c"]
+    assert videos_to_extract(tmp_path).table["video_id"].to_pylist() == ["a", "c"]
 
 
 def test_a_part_at_a_time_they_are_the_same_to_the_last_bits(place, files, monkeypatch):

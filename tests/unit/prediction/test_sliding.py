@@ -89,6 +89,11 @@ def test_a_network_of_segments_needs_a_window(place):
     )
 
 
+def test_a_network_for_images_looks_at_every_frame_of_a_video(place):
+    windows = sliding(place.config("image").test_clip, window=None, hop=None, to_the_end=True)
+    assert windows.in_words == "1x1 every 1 frame"
+
+
 class Counted:
     """A reader that keeps how many frames were asked for at a time."""
 

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_here import hub_here
 
 import morphmlp
+from morphmlp.config import load_config
 from morphmlp.errors import CheckpointError, ConfigError
 from morphmlp.models import presets
 from morphmlp.models.presets import Preset
+from morphmlp.pretrained.hub import hub_model, hub_segmentation
 
 ROOT = Path(__file__).parents[3]
 TINY, TINY_IMAGE = "morphmlp_tiny_4x1", "morphmlp_tiny_image"
@@ -127,27 +130,25 @@ def test_a_folder_in_the_hubs_form_gives_the_same_network(saved, tmp_path):
     )
 
 
-def test_what_is_pushed_to_the_hub_is_that_folder(saved, tmp_path, monkeypatch):
+def test_what_is_pushed_to_the_hub_is_loaded_from_there_by_name(saved, tmp_path, monkeypatch):
     network, _ = saved(TINY)
-    pushed = {}
-
-    class Api:
-        """Keeps what would go to the Hub, which can't be reached from a test."""
-
-        def __init__(self, token):
-            pass
-
-        def create_repo(self, *, repo_id, private, exist_ok):
-            from types import SimpleNamespace
-
-            return SimpleNamespace(repo_id=repo_id)
-
-        def upload_folder(self, *, folder_path, repo_id, **options):
-            import shutil
-
-            pushed[repo_id] = shutil.copytree(folder_path, tmp_path / "pushed")
-
-    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
-    morphmlp.HubMorphMLP.of(network).push_to_hub("someone/tiny")
-    again = morphmlp.HubMorphMLP.from_pretrained(pushed["someone/tiny"])
+    with hub_here(monkeypatch, tmp_path / "cache") as hub:
+        pushed = morphmlp.HubMorphMLP.of(network, class_names=list("abcd"))
+        assert "/someone/tiny/" in str(pushed.push_to_hub("someone/tiny"))
+        assert hub.repositories["someone/tiny"].keys() == {"README.md", "config.json", "model.safetensors"}
+        again = morphmlp.HubMorphMLP.from_pretrained("someone/tiny", cache_dir=tmp_path / "cache")
     assert torch.equal(again(CLIPS), network(CLIPS))
+    assert again.class_names == tuple("abcd")
+
+
+def test_a_network_that_segments_is_pushed_and_loaded_likewise(tmp_path, monkeypatch):
+    config = load_config(ROOT / "tests" / "unit" / "small_segmentation.yaml")
+    parts = {"model": hub_model(config.model), "segmentation": hub_segmentation(config.segmentation), "crop_size": 32}
+    network = morphmlp.HubMorphMLPSegmentation(**parts, class_names=list("abcd")).eval()
+    with hub_here(monkeypatch, tmp_path / "cache") as hub:
+        network.push_to_hub("someone/scenes")
+        assert b"image-segmentation" in hub.repositories["someone/scenes"]["README.md"]
+        again = morphmlp.HubMorphMLPSegmentation.from_pretrained("someone/scenes", cache_dir=tmp_path / "cache")
+    images = torch.randn(1, 3, 64, 96)
+    assert torch.equal(again(images), network(images))
+    assert again.class_names == tuple("abcd")
