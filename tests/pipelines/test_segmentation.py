@@ -1,17 +1,27 @@
 """Segmentation as a user gets to it: from drawn scenes to a table, and from image weights."""
 
+import base64
+import io
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from http_requests import Server
 from PIL import Image
 from run_here import run_here
 
+from morphmlp.benchmarks.serving_load import measure_running_server, running_server
 from morphmlp.evaluation.score_store import ScoreStore
+from morphmlp.prediction.features import scene_features, source_of
+from morphmlp.prediction.scenes import SceneModel
+from morphmlp.prediction.sliding import sliding
+from morphmlp.prediction.trained import find_trained
 
 ROOT = Path(__file__).parents[2]
 SCENES = ROOT / "experiments" / "demo" / "scenes.yaml"
@@ -78,6 +88,55 @@ def test_drawn_scenes_are_segmented_far_better_than_by_single_pixels(scenes, sce
     assert {f"{result['score']:.1f}", f"{low:.1f} to {high:.1f}", "160"} <= set(cells)
     here(scenes, "export_label_maps.py", "scenes", "--output", "submission")
     assert len(list((scenes / "submission").glob("ADE_val_*.png"))) == 160
+
+
+@pytest.mark.slow
+def test_a_run_is_served_by_ray_serve_with_the_label_maps_of_predict_and_measured_under_load(
+    scenes, scenes_run, monkeypatch
+):
+    monkeypatch.chdir(scenes)
+    images = scenes / "build" / "demo_scenes" / "images" / "validation"
+    paths = sorted(images.iterdir())[:8]
+    found = find_trained("scenes", config=None, overrides={}, classes=None, log=lambda line: None)
+    model = SceneModel(found)
+    right = {path: model.label_map(str(path))[1] for path in paths}
+    uploads = scenes / "uploads"
+    arguments = ("--checkpoint", "scenes", "--allowed-folder", str(images), "--upload-folder", str(uploads))
+    with running_server(arguments) as (process, port), ThreadPoolExecutor(8) as clients:
+        http = Server(port)
+        assert http.request("GET", "/info")[2]["segments"]
+        for ask in (http.upload, http.ask):
+            answers = list(clients.map(lambda path, ask=ask: ask(path, answer="both"), paths))
+            for (status, answer), path in zip(answers, paths, strict=True):
+                assert (status, answer["height"]) == (200, len(right[path]))
+                served = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["map"]))))
+                assert (served != right[path]).mean() < 1e-3  # sums of more threads are rounded otherwise
+        load = measure_running_server(process.pid, port, uploads, list(map(str, paths)), requests=8, clients=4)
+    assert (load.requests, load.lost, load.files_left) == (8, 0, 0)
+    assert load.recovered_s > 0
+
+
+@pytest.mark.slow
+def test_features_of_a_runs_images_are_written_over_ray(scenes, scenes_run, monkeypatch):
+    monkeypatch.chdir(scenes)
+    (scenes / "some").mkdir()
+    for image in sorted((scenes / "build" / "demo_scenes" / "images" / "validation").iterdir())[:6]:
+        (scenes / "some" / image.name).symlink_to(image)
+    (scenes / "some" / "broken.jpg").write_text("no image")
+    said = run(scenes, "features.py", "some", "--checkpoint", "scenes", "--stage", "4", "--output", "of-images")
+    assert "6 windows of 1x1 every 1 frame with 128 channels (4), of 6 files" in said
+    assert "no features: broken (" in said
+    index = pq.read_table(scenes / "of-images" / "features.parquet").to_pylist()
+    assert [row["num_windows"] for row in index if not row["error"]] == [1] * 6
+    assert {Path(row["output"]).name for row in index if not row["error"]} == {
+        path.name for path in (scenes / "of-images").glob("*.npy")
+    }
+    model = SceneModel(find_trained("scenes", config=None, overrides={}, classes=None, log=lambda line: None))
+    windows = sliding(model.config.test_clip, window=None, hop=None, to_the_end=False)
+    for row in index:
+        if not row["error"]:
+            alone = scene_features(model, source_of(row), windows, "4").values
+            np.testing.assert_allclose(np.load(row["output"]), alone, atol=1e-5)
 
 
 @pytest.mark.long
