@@ -15,8 +15,8 @@ from torch.utils.flop_counter import register_flop_formula
 from morphmlp.models.fused.rows import Rows
 
 GRADIENT_PROGRAMS = 128
-"""So many programs at most share a weight's gradient: enough for a GPU's processors, few enough that their parts are
-small next to the maps. It doesn't depend on the device, so that sums are the same on all."""
+"""So many programs at most share a weight's gradient, enough for a GPU's processors; fewer where maps are so small that
+their parts would be large next to them. It doesn't depend on the device, so that sums are the same on all."""
 GRADIENT_BLOCK = 128
 """Outputs and inputs of a layer, whose part of the weight's gradient such a program computes."""
 
@@ -128,7 +128,8 @@ def _weight_gradient_results(
 ) -> tuple[Tensor, Tensor, Tensor]:
     kind = torch.promote_types(x.dtype, torch.float32)
     outputs, inputs = (-(-size // GRADIENT_BLOCK) for size in weight.shape)
-    parts = max(GRADIENT_PROGRAMS // (outputs * inputs), 1)
+    of_a_clip = Rows(*rows).in_a_segment * Rows(*rows).groups
+    parts = max(min(GRADIENT_PROGRAMS // (outputs * inputs), 2 * of_a_clip // max(weight.shape)), 1)
     scales = (inputs, x.shape[0], Rows(*rows).groups, weight.shape[0]) if of_scale else (0,)
     return (
         x.new_empty(parts, *weight.shape, dtype=kind),

@@ -13,6 +13,7 @@ from morphmlp.models.morphfc import SpatialMorphFC, TemporalMorphFC
 from morphmlp.models.published_form import as_published
 
 FUSED = 0.8
+"""Of a step whose maps are small: what is summed of gradients weighs more there."""
 
 
 @pytest.fixture(autouse=True)

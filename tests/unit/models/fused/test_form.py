@@ -16,7 +16,7 @@ PLACES = {
     "a row": (Chunks(length=5, stage=2, side=5), (5, 5), 4, 20),
     "two rows": (Chunks(length=8, stage=3, side=4), (4, 4), 8, 16),
     "windows": (Chunks(length=4, stage=1, side=8), (12, 4), 2, 12),
-    "a frame": (Chunks(length=6, stage=4, side=2), (6, 2), 8, 24),
+    "strided": (Chunks(length=4, stage=4), (6, 2), 8, 16),
 }
 """Chunks, the size of a map, time steps, channels: at least 16 rows of a clip and group."""
 WIRINGS = [("temporal_first", "published"), ("temporal_first", "standard"), ("parallel", "standard")]
@@ -73,7 +73,7 @@ def test_a_block_has_the_values_and_gradients_of_the_plain_form(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("order", "skip"), WIRINGS)
-@pytest.mark.parametrize("name", ["a part of a row", "windows", "a frame"])
+@pytest.mark.parametrize("name", ["a part of a row", "windows", "strided"])
 def test_so_has_each_wiring_with_chunks_of_each_kind_in_several_blocks(name, order, skip, monkeypatch):
     monkeypatch.setattr(launch, "LINEAR_BLOCKS", (64, 16, 16))
     monkeypatch.setattr(ops, "GRADIENT_BLOCK", 16)
