@@ -6,8 +6,9 @@ from pathlib import Path
 from morphmlp.cli import ExperimentArguments, write_json
 from morphmlp.cluster.address import require_named_cluster
 from morphmlp.cluster.ray_cluster import ray_session
+from morphmlp.config import ExperimentConfig
 from morphmlp.data.stream.plan import TrainPlan
-from morphmlp.errors import QuarantineLimitError, RunStoppedError
+from morphmlp.errors import CheckpointError, QuarantineLimitError, RunStoppedError
 from morphmlp.experiment.data_splits import read_splits
 from morphmlp.experiment.ray_experiment import run_experiment
 from morphmlp.experiment.result import ExperimentResult
@@ -17,6 +18,8 @@ from morphmlp.start_marks import Part, StartMarks
 from morphmlp.stop_signals import NAMES, StopSignals, signal_of
 from morphmlp.targets import require_storage
 from morphmlp.tasks.factory import task_of
+from morphmlp.training.checkpoint.saving import run_store
+from morphmlp.training.record.run_folder import RunFolder
 from morphmlp.training.weights.choose import extending, starting_from
 from morphmlp.training.weights.start import with_checked_weights
 
@@ -71,6 +74,16 @@ def train_and_report(arguments: ExperimentArguments) -> ExperimentResult:
                 )
     except (KeyboardInterrupt, RunStoppedError) as stop:
         how = str(stop) if isinstance(stop, RunStoppedError) else f"stopped by {NAMES[signal_of(stop)]}"
-        raise RunStoppedError(f"{how}; continue with {again}", signum=signal_of(stop)) from None
+        how = f"{how}; continue with {again}{_saved(config, RunFolder(kept))}"
+        raise RunStoppedError(how, signum=signal_of(stop)) from None
     except QuarantineLimitError as error:
         raise QuarantineLimitError(f"{error}; then continue with {again}") from None
+
+
+def _saved(config: ExperimentConfig, folder: RunFolder) -> str:
+    """From where a run would continue, as the end of a line; empty where that can't be seen."""
+    try:
+        stored = run_store(config.checkpoint, folder).stored()
+    except CheckpointError:
+        return ""
+    return f"; the checkpoint of step {stored[-1].facts.step} is saved" if stored else ""
