@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from morphmlp.errors import TrackingError
 from morphmlp.record import MetricPoint, Metrics, RunSummary, Tags
 from morphmlp.tracking.address import sqlite_file, tracking_uri
+from morphmlp.tracking.embedded import experiments_named, newest_run
 from morphmlp.tracking.store import (
     client_of,
     deleted_there,
@@ -80,6 +81,10 @@ def ready_store(experiment: str) -> str:
         TrackingError: The store can't be reached or used, or MLflow's experiment of this name was deleted there.
     """
     uri = tracking_uri()
+    if (known := experiments_named(uri, experiment)) is not None:
+        for number, stage in known:
+            _require_active(uri, experiment, number, stage)
+        return uri
     prepare_store(uri)
     with faults(uri), short_http_timeouts():
         _known_experiment(client_of(uri), uri, experiment)
@@ -88,8 +93,10 @@ def ready_store(experiment: str) -> str:
 
 def find_run(uri: str, *, run_name: str, experiment: str | None = None) -> RunSummary | None:
     """The newest run of this name, in one MLflow experiment or in all."""
-    with faults(uri), short_http_timeouts():
-        runs = _search(uri, experiment, f"attributes.run_name = {quoted(run_name)}")
+    query = f"attributes.run_name = {quoted(run_name)}"
+    if (runs := newest_run(uri, run_name=run_name, experiment=experiment)) is None:
+        with faults(uri), short_http_timeouts():
+            runs = _search(uri, experiment, query)
     return runs[0] if runs else None
 
 
@@ -151,9 +158,14 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
 
 def _known_experiment(client: "MlflowClient", uri: str, name: str) -> "Experiment | None":
     known = client.get_experiment_by_name(name)
-    if known is not None and known.lifecycle_stage == _DELETED:
-        raise TrackingError(deleted_there(uri, "experiment", known.experiment_id) + f" (it is named {name!r})")
+    if known is not None:
+        _require_active(uri, name, known.experiment_id, known.lifecycle_stage)
     return known
+
+
+def _require_active(uri: str, name: str, experiment_id: str, stage: str) -> None:
+    if stage == _DELETED:
+        raise TrackingError(deleted_there(uri, "experiment", experiment_id) + f" (it is named {name!r})")
 
 
 def _unfinished(
