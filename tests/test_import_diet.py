@@ -13,7 +13,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOR_FEW = ("mlflow", "sqlalchemy", "alembic", "matplotlib", "sklearn", "statsmodels", "torchmetrics", "optuna")
 """What a process needs that keeps the record or draws, and no other."""
-AT_WORK = (*FOR_FEW, "scipy", "tabulate", "jinja2", "torchvision", "cv2", "ray.tune", "ray.serve", "torch._inductor")
+AT_WORK = (
+    *FOR_FEW,
+    "scipy",
+    "tabulate",
+    "jinja2",
+    "torchvision",
+    "cv2",
+    "ray.tune",
+    "ray.serve",
+    "torch._inductor",
+    "triton",
+)
 """What no process needs that trains, decodes or scores."""
 WITHOUT_TORCH = (*AT_WORK, "torch", "einops", "av", "PIL")
 
@@ -25,18 +36,30 @@ KINDS = {
         [f"morphmlp.training.workers.{name}" for name in ("ray_job", "ray_process_group", "ray_record")],
         WITHOUT_TORCH,
     ),
-    "train.py": ("torch", ["morphmlp.cli", "morphmlp.experiment.ray_pipeline"], FOR_FEW),
+    "train.py": (
+        "torch",
+        ["morphmlp.cli", "morphmlp.experiment.ray_pipeline"],
+        (*FOR_FEW, "triton", "torch._dynamo", "sympy"),
+    ),
     "evaluate.py": ("torch", ["morphmlp.cli", "morphmlp.experiment.ray_evaluation"], FOR_FEW),
     "a training worker": ("torch", ["morphmlp.training.workers.ray_worker"], AT_WORK),
     "a decode task": ("torch", ["morphmlp.cluster.ray_decoding", "morphmlp.data.stream.decode_task"], AT_WORK),
     "a scorer": ("torch", ["morphmlp.evaluation.ray_evaluator", "morphmlp.tasks.classification"], AT_WORK),
 }
 """By kind: the last of `SHARED` that it needs anyway, what it imports, and what it must not import by that."""
+CHECKS = """
+from morphmlp.config import load_config
+from morphmlp.training.loop.device_choices import at_most_activations
+
+at_most_activations(load_config("../experiments/demo/morphmlp_demo.yaml", {}))
+"""
+DONE = {"train.py": CHECKS}
+"""What it does then, without importing more."""
 SHARED = ["", "ray", "ray.train", "ray.train.v2.api.data_parallel_trainer", "torch"]
 
 LOOK = """
 import importlib, json, os, sys
-shared, kinds = json.loads(sys.argv[1])
+shared, kinds, done = json.loads(sys.argv[1])
 for last in shared:
     if last:
         importlib.import_module(last)
@@ -46,6 +69,7 @@ for last in shared:
         if (child := os.fork()) == 0:
             for module in modules:
                 importlib.import_module(module)
+            exec(done.get(kind, ""))
             print(json.dumps([kind, [name for name in without if name in sys.modules]]), flush=True)
             os._exit(0)
         os.waitpid(child, 0)
@@ -56,7 +80,7 @@ for last in shared:
 def loaded() -> dict[str, list[str]]:
     """What each kind of process has imported in vain."""
     looked = subprocess.run(
-        [sys.executable, "-c", LOOK, json.dumps([SHARED, KINDS])],
+        [sys.executable, "-c", LOOK, json.dumps([SHARED, KINDS, DONE])],
         cwd=ROOT / "pipelines",
         capture_output=True,
         text=True,

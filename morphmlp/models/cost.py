@@ -10,20 +10,23 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from morphmlp.config import ModelConfig
 from morphmlp.config.segmentation import SegmentationConfig
-from morphmlp.config.shapes import NUM_STAGES
+from morphmlp.config.shapes import NUM_STAGES, stage_grids, temporal_tokens
 from morphmlp.config.values import Part
 from morphmlp.models.build import build_network
 from morphmlp.models.parts import freeze, training_mode
-from morphmlp.models.planned_cost import BATCH_NORM_MACS, LAYER_NORM_MACS, ModelCost
+from morphmlp.models.planned_cost import BATCH_NORM_MACS, LAYER_NORM_MACS, ModelCost, planned_cost
 from morphmlp.models.published_form import as_published
+from morphmlp.models.sizes import INPUT_CHANNELS
 
 SHARE_IN_16_BIT = 0.6
 """Of the fp32 bytes that 16-bit arithmetic keeps for the backward pass: half, and what norms keep in fp32 next to it
 (0.595 for S 16x4 in bf16 on an H200, `tests/gpu/test_network.py`)."""
+_BLOCK_MAPS, _OUTSIDE_MAPS = 16, 24
+"""Maps of a block's size that `most_activation_bytes` counts for it besides those of its channel MLP, and maps of the
+first stage's size for all that is in no block: more than any network keeps (`tests/unit/models/test_cost.py`)."""
 
 
 def model_cost(
@@ -51,6 +54,8 @@ def model_cost(
 
 def _counted(module: nn.Module, inputs: object) -> ModelCost:
     """Of a module on meta, in evaluation."""
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 (imports Triton, which no training needs)
+
     norm_macs = 0
 
     def count(norm: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -150,6 +155,30 @@ def activation_bytes(
         stages=tuple(
             StageBytes(kept=_bytes(kept.by_stage[number]), inputs=_bytes(kept.inputs[number]), blocks=len(blocks))
             for number, blocks in enumerate(model.stage_blocks(), start=1)
+        ),
+    )
+
+
+def most_activation_bytes(config: ModelConfig, *, num_frames: int, crop_size: int, clips: int) -> ActivationBytes:
+    """At least what `activation_bytes` counts of a classifier in the published order, by arithmetic in no time.
+
+    On meta, torch imports for seconds before it runs a layer. This tells that much memory is enough; what a block's
+    recomputation leaves isn't bounded.
+    """
+    steps = 1 if config.temporal == "none" else temporal_tokens(num_frames)
+    maps = [
+        4 * clips * steps * side**2 * channels
+        for side, channels in zip(stage_grids(crop_size), config.embed_dims, strict=True)
+    ]
+    params = planned_cost(config, num_frames=num_frames, crop_size=crop_size).params
+    kept = int(_BLOCK_MAPS + 4 * config.mlp_ratio)
+    return ActivationBytes(
+        outside=_OUTSIDE_MAPS * maps[0] + 4 * clips * num_frames * crop_size**2 * INPUT_CHANNELS,
+        params=params,
+        trained=params,
+        stages=tuple(
+            StageBytes(kept=depth * kept * size, inputs=depth * size, blocks=depth)
+            for depth, size in zip(config.depths, maps, strict=True)
         ),
     )
 

@@ -13,7 +13,13 @@ from morphmlp.config.values import Stage
 from morphmlp.data.clips.extract import ClipExtractor
 from morphmlp.data.stream.ray_dataset import IngestShare
 from morphmlp.models.cost import ActivationBytes
-from morphmlp.training.loop.device_choices import fewest_stages, gib, micro_batch_activations, named_stages
+from morphmlp.training.loop.device_choices import (
+    at_most_activations,
+    fewest_stages,
+    gib,
+    micro_batch_activations,
+    named_stages,
+)
 
 ERROR = 0.15
 """By which the estimate may be too high: compiled blocks take 13 % less of a GPU, others 2 %
@@ -53,13 +59,22 @@ class TrainingMemory:
 
     @classmethod
     def of(
-        cls, config: ExperimentConfig, clips: ClipExtractor, share: IngestShare, *, device: Literal["cpu", "cuda"]
+        cls,
+        config: ExperimentConfig,
+        clips: ClipExtractor,
+        share: IngestShare,
+        *,
+        device: Literal["cpu", "cuda"],
+        at_most: bool = False,
     ) -> Self:
-        """Of an experiment whose training clips are these; `share` is what all its pipelines together may use."""
+        """Of an experiment whose training clips are these; `share` is what all its pipelines together may use.
+
+        `at_most`: no less than its activations, where that is known without a network; counting them takes seconds.
+        """
         precision = config.train.precision
         return cls(
             device=device,
-            activations=micro_batch_activations(config),
+            activations=at_most_activations(config) if at_most else micro_batch_activations(config),
             in_16_bit=device == "cuda" if precision == "auto" else precision != "fp32",
             recomputed=config.execution.activation_checkpointing,
             averaged=config.train.ema_decay is not None,
@@ -87,6 +102,12 @@ class TrainingMemory:
             "activations": found.total(stages, in_16_bit=self.in_16_bit),
             "weights, gradients and optimiser": self.checkpoint + _FLOAT * found.trained,
         }
+
+    def recomputes(self, memory: int) -> bool:
+        """Whether a worker that has so much memory recomputes any blocks."""
+        if self.recomputed == "auto":
+            return bool(fewest_stages(self.activations, in_16_bit=self.in_16_bit, memory=memory))
+        return bool(named_stages(self.recomputed))
 
     @property
     def checkpoint(self) -> int:

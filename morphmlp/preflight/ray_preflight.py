@@ -39,6 +39,8 @@ _SAMPLE = {"train": 8, "val": 4, "test": 4}
 _BYTES_PER_PARAMETER = 12
 """Of a checkpoint: the weights and the optimiser's two averages, in 32 bits."""
 _LEAST_FREE = 2**30
+_OF_MEMORY = ("memory", "decode memory")
+"""Checks by the arithmetic of memory."""
 
 
 def require_ready(config: ExperimentConfig, placement: Placement, progress: Progress) -> None:
@@ -58,8 +60,12 @@ def require_ready(config: ExperimentConfig, placement: Placement, progress: Prog
     elif placement.device == "cuda" and len(nodes) == 1:
         reports = {node: replace(report, facts=node_facts({})) for node, report in reports.items()}
     here = node_facts({}).versions if looks else {}
-    report = ClusterReport(needs=_needs(config, placement), here=here, nodes=tuple(reports.values()))
-    faults = faults_of(report) if looks else faults_of(report, ("memory",))
+    report = ClusterReport(needs=_needs(config, placement, at_most=True), here=here, nodes=tuple(reports.values()))
+    checks = () if looks else (("memory",),)
+    faults = faults_of(report, *checks)
+    if not _has_room(report) or any(fault.check in _OF_MEMORY for fault in faults):
+        report = replace(report, needs=_needs(config, placement))
+        faults = faults_of(report, *checks)
     # Ray may choose another node than the one that has too little.
     somewhere = sum(fault.check == "memory" for fault in faults) < sum(node.workers > 0 for node in report.nodes)
     stopping = [name for name in STOPPING if not (name == "memory" and somewhere)]
@@ -68,6 +74,17 @@ def require_ready(config: ExperimentConfig, placement: Placement, progress: Prog
             progress.line(str(fault))
     if refused := [str(fault) for fault in faults if fault.check in stopping]:
         raise ClusterError("\n".join(refused))
+
+
+def _has_room(report: ClusterReport) -> bool:
+    """Whether the workers of all nodes and GPUs need recompute nothing."""
+    needs = report.needs.memory
+    if needs is None:
+        return True
+    rooms = [node.memory_bytes // node.workers for node in report.nodes if node.workers and node.memory_bytes]
+    if needs.device == "cuda":
+        rooms = [node.facts.gpu_bytes for node in report.nodes if node.workers and node.facts is not None]
+    return not any(needs.recomputes(room) for room in rooms)
 
 
 def look_over(
@@ -178,12 +195,15 @@ def _folders(config: ExperimentConfig, node: NodeReport) -> dict[str, str]:
     return folders
 
 
-def _needs(config: ExperimentConfig, placement: Placement | None, misfit: str | None = None) -> Needs:
+def _needs(
+    config: ExperimentConfig, placement: Placement | None, misfit: str | None = None, *, at_most: bool = False
+) -> Needs:
     params = experiment_cost(config).params
     memory = None
     if placement is not None:
         share = placement.ingest_share(config.ingest, pipelines=1)
-        memory = TrainingMemory.of(config, task_of(config).train_clips(), share, device=placement.device)
+        clips = task_of(config).train_clips()
+        memory = TrainingMemory.of(config, clips, share, device=placement.device, at_most=at_most)
     # Those kept, the best one, and the one that is being written.
     checkpoints = max(_LEAST_FREE, (config.checkpoint.keep_last + 2) * _BYTES_PER_PARAMETER * params)
     holds = "cluster.storage" if config.checkpoint.storage is None else "checkpoint.storage"

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from morphmlp.config import ExperimentConfig
 from morphmlp.config.shapes import NUM_STAGES
 from morphmlp.errors import ConfigError
-from morphmlp.models.cost import ActivationBytes, activation_bytes
+from morphmlp.models.cost import ActivationBytes, activation_bytes, most_activation_bytes
 from morphmlp.models.network import Network
 from morphmlp.training.loop.state import Precision
 
@@ -105,6 +105,18 @@ def micro_batch_activations(config: ExperimentConfig) -> ActivationBytes:
         frozen=config.train.frozen_parts,
         segmentation=config.segmentation,
         published=True,  # whose memory was measured on a GPU; the present order keeps less
+    )
+
+
+def at_most_activations(config: ExperimentConfig) -> ActivationBytes:
+    """No less than `micro_batch_activations`, nothing recomputed; of a classifier without running its network."""
+    if config.segmentation is not None:
+        return micro_batch_activations(config)
+    return most_activation_bytes(
+        config.model,
+        num_frames=config.clip.num_frames,
+        crop_size=config.clip.crop_size,
+        clips=config.train.micro_batch_size * config.augment.repeats,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from morphmlp.models import MorphMLP
-from morphmlp.models.cost import activation_bytes, model_cost
+from morphmlp.models.cost import activation_bytes, model_cost, most_activation_bytes
 from morphmlp.models.planned_cost import planned_cost
 from morphmlp.models.presets import model_names, preset
 
@@ -55,6 +55,8 @@ TINY = replace(
     preset("morphmlp_s_16x4").model, depths=(2, 2, 2, 1), embed_dims=(16, 16, 24, 32), chunk_lengths=(8, 8, 4, 4)
 )
 
+PUBLISHED_CHUNKS = {"chunk_lengths": (14, 28, 28, 49), "embed_dims": (56, 56, 112, 98)}
+
 
 def test_activation_bytes_grow_with_the_clips():
     one, two, three = (activation_bytes(TINY, num_frames=8, crop_size=64, clips=n).total() for n in (1, 2, 3))
@@ -62,6 +64,29 @@ def test_activation_bytes_grow_with_the_clips():
     # BatchNorm's statistics are kept once, whatever the number of clips.
     assert three - two == two - one
     assert one == pytest.approx(two - one, rel=0.01)
+
+
+@pytest.mark.parametrize("temporal", ["mixed", "averaged", "none"])
+@pytest.mark.parametrize(
+    ("changes", "num_frames", "crop_size", "clips"),
+    [
+        (PUBLISHED_CHUNKS, 16, 224, 1),
+        ({**PUBLISHED_CHUNKS, "chunk_crop_size": 224}, 4, 256, 1),  # maps are padded to whole chunks
+        ({"chunk_lengths": (8, 16, 4, 1)}, 2, 32, 3),  # maps of one site
+        ({"mlp_ratio": 1.0}, 8, 64, 2),
+        ({"mlp_ratio": 8.0}, 8, 64, 2),
+        ({"depths": (1, 1, 9, 1)}, 4, 64, 1),
+        ({"embed_dims": (16, 96, 112, 256)}, 8, 64, 2),
+    ],
+)
+def test_the_bound_on_activation_bytes_is_above_them_and_of_their_kind(changes, temporal, num_frames, crop_size, clips):
+    config, num_frames = replace(TINY, temporal=temporal, **changes), 1 if temporal == "none" else num_frames
+    shape = {"num_frames": num_frames, "crop_size": crop_size, "clips": clips}
+    counted, bound = activation_bytes(config, **shape, published=True), most_activation_bytes(config, **shape)
+    assert counted.total() <= bound.total() < 4 * counted.total()
+    assert (counted.params, counted.trained) == (bound.params, bound.trained)
+    for ours, theirs in zip(counted.stages, bound.stages, strict=True):
+        assert ours.kept <= theirs.kept
 
 
 def storages_kept(run, apart):
