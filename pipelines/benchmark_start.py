@@ -32,7 +32,7 @@ def start(
 
     experiment = load_config(config or DEMO, parse_overrides(fields, start.params))
 
-    from morphmlp.benchmarks.command_start import KINDS, measure_starts, starts_table
+    from morphmlp.benchmarks.command_start import KINDS, cpu_tables, measure_starts, starts_table
     from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
     from morphmlp.progress import TerminalProgress
 
@@ -47,4 +47,6 @@ def start(
         )
     print(starts_table(found))
     print(f"medians of {rounds} interleaved rounds of {experiment.name}; each part from the end of the one before it")
+    for side in found:
+        print(f"\n{cpu_tables(side)}")
     write_json(json, {"experiment": experiment.name, "rounds": rounds, "starts": [asdict(side) for side in found]})

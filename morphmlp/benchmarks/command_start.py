@@ -21,6 +21,7 @@ from typing import Literal
 from tabulate import tabulate
 
 from morphmlp.benchmarks.rounds import interleaved
+from morphmlp.benchmarks.start_cpu import CpuAccount
 from morphmlp.errors import ClusterError, MorphMLPError
 from morphmlp.progress import Progress
 from morphmlp.start_marks import Part, start_parts
@@ -50,6 +51,22 @@ class StartTimes:
     """Medians of the parts (`Part`), seconds from the end of the part before."""
     rounds: Sequence[Mapping[str, float]]
     """The parts of each round."""
+    part_cpu_s: Mapping[str, float]
+    """CPU seconds of all processes during each part, medians."""
+    process_cpu_s: Mapping[str, float]
+    """CPU seconds of each kind of process, medians, the greatest first."""
+    processes: Mapping[str, float]
+    """How many there were of each kind, medians."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """One start."""
+
+    parts: Mapping[str, float]
+    part_cpu_s: Mapping[str, float]
+    processes: Mapping[str, Sequence[float]]
+    """CPU seconds of each process, by its kind."""
 
 
 def measure_starts(
@@ -68,10 +85,10 @@ def measure_starts(
     Raises:
         MorphMLPError: A command failed, or Ray doesn't start; with what was said.
     """
-    found: dict[tuple[What, Kind], list[Mapping[str, float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="mmlp-start-") as name, _warm_ray(cpus, wanted="warm" in kinds) as address:
-        folder = Path(name)
-        trial = _Trial(folder, config, overrides)
+    found: dict[tuple[What, Kind], list[_Start]] = {}
+    with tempfile.TemporaryDirectory(prefix="mmlp-start-") as name, _warm_ray(cpus, wanted="warm" in kinds) as warm:
+        folder, address = Path(name), warm.address
+        trial = _Trial(folder, config, overrides, ray_pids=warm.pids)
         progress.line("a whole run first, whose weights are tested then")
         trial.train("first", {"RAY_ADDRESS": address} if address else {}, to_end=True)
         progress.phase("starts", total=rounds * len(kinds), unit="rounds")
@@ -110,56 +127,86 @@ def forget_files(folders: Sequence[Path]) -> None:
                     os.close(file)
 
 
-def _median_of(what: What, kind: Kind, starts: Sequence[Mapping[str, float]]) -> StartTimes:
-    parts = {
-        part: median(start.get(part, 0.0) for start in starts) for part in dict.fromkeys(p for s in starts for p in s)
-    }
-    return StartTimes(
-        what=what, kind=kind, seconds=median(sum(start.values()) for start in starts), parts=parts, rounds=starts
+def cpu_tables(side: StartTimes) -> str:
+    """Of one command: CPU time by part next to its length, and CPU time by kind of process."""
+    parts = [[part, f"{seconds:.2f}", f"{side.part_cpu_s.get(part, 0.0):.2f}"] for part, seconds in side.parts.items()]
+    processes = [[name, f"{side.processes[name]:g}", f"{cpu_s:.2f}"] for name, cpu_s in side.process_cpu_s.items()]
+    processes.append(["all", f"{sum(side.processes.values()):g}", f"{sum(side.process_cpu_s.values()):.2f}"])
+    return "\n\n".join(
+        tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "right", "right"))
+        for rows, headers in (
+            (parts, (f"part of a {side.kind} {side.what}", "s", "CPU s")),
+            (processes, (f"processes of a {side.kind} {side.what}", "number", "CPU s")),
+        )
     )
+
+
+def _median_of(what: What, kind: Kind, starts: Sequence[_Start]) -> StartTimes:
+    used = _medians([{name: sum(each) for name, each in start.processes.items()} for start in starts])
+    return StartTimes(
+        what=what,
+        kind=kind,
+        seconds=median(sum(start.parts.values()) for start in starts),
+        parts=_medians([start.parts for start in starts]),
+        rounds=[start.parts for start in starts],
+        part_cpu_s=_medians([start.part_cpu_s for start in starts]),
+        process_cpu_s=dict(sorted(used.items(), key=lambda item: -item[1])),
+        processes=_medians([{name: len(each) for name, each in start.processes.items()} for start in starts]),
+    )
+
+
+def _medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """By name, in the order in which they first come; one that a row lacks is 0 there."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: median(row.get(name, 0.0) for row in rows) for name in names}
 
 
 class _Trial:
     """The commands, in a folder with storage and a record of its own."""
 
-    def __init__(self, folder: Path, config: Path, overrides: Sequence[str]) -> None:
-        self._folder, self._runs = folder, folder / "runs"
+    def __init__(self, folder: Path, config: Path, overrides: Sequence[str], *, ray_pids: Sequence[int]) -> None:
+        self._folder, self._runs, self._ray_pids = folder, folder / "runs", ray_pids
         self._fields = ["--config", str(config.absolute()), *overrides, "--cluster.storage", str(self._runs)]
 
-    def train(self, name: str, environment: Mapping[str, str], *, to_end: bool = False) -> dict[str, float]:
-        """Train until the first step is taken, or `to_end`; the parts of the start."""
+    def train(self, name: str, environment: Mapping[str, str], *, to_end: bool = False) -> _Start:
+        """Train until the first step is taken, or `to_end`."""
         fields = ["--train.max-steps", "1", "--execution.report-every-steps", "1"]
         marks = self._runs / name / "start.jsonl"
-        self._run(
+        began, account = self._run(
             ["train.py", *self._fields, "--run-name", name, *fields],
             environment,
             stopped=lambda: not to_end and Part.STEP in start_parts(marks),
         )
-        return start_parts(marks)
+        return _start_of(start_parts(marks), began, account)
 
-    def test(self, name: str, environment: Mapping[str, str]) -> dict[str, float]:
-        """Test the weights of the first run; the parts of the start."""
+    def test(self, name: str, environment: Mapping[str, str]) -> _Start:
+        """Test the weights of the first run."""
         answer = self._folder / f"{name}.json"
         options = ["--scores", str(self._folder / f"scores-{name}"), "--json", str(answer)]
-        self._run(
+        began, account = self._run(
             ["evaluate.py", "--checkpoint", str(self._runs / "first"), *self._fields, *options],
             environment,
             stopped=lambda: False,
         )
         parts: dict[str, float] = json.loads(answer.read_text(encoding="utf-8"))["start"]
-        return parts
+        return _start_of(parts, began, account)
 
-    def _run(self, arguments: Sequence[str], environment: Mapping[str, str], *, stopped: Callable[[], bool]) -> None:
-        """Run a pipeline to its end, or stop it as a user does."""
+    def _run(
+        self, arguments: Sequence[str], environment: Mapping[str, str], *, stopped: Callable[[], bool]
+    ) -> tuple[float, CpuAccount]:
+        """Run a pipeline to its end, or stop it as a user does; when it began, and who has used how much CPU time."""
         own = {"MLFLOW_TRACKING_URI": f"sqlite:///{self._folder / 'mlruns' / 'mlflow.db'}"}
         others = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        with (self._folder / "said.txt").open("w+", encoding="utf-8") as said:
+        roots, began = [*self._ray_pids], time.time()
+        account = CpuAccount(roots)
+        with (self._folder / "said.txt").open("w+", encoding="utf-8") as said, account.running():
             process = subprocess.Popen(
                 [sys.executable, str(ROOT / "pipelines" / arguments[0]), *arguments[1:]],
                 env={**others, **own, **environment},
                 stdout=said,
                 stderr=subprocess.STDOUT,
             )
+            roots.append(process.pid)
             deadline, asked = time.monotonic() + LONGEST_S, False
             while process.poll() is None and time.monotonic() < deadline:
                 if not asked and (asked := stopped()):
@@ -169,13 +216,31 @@ class _Trial:
             if process.wait() and not asked:
                 said.seek(0)
                 raise MorphMLPError(f"{arguments[0]} ended with {process.returncode}: {said.read()[-_SAID:]}")
+        return began, account
+
+
+def _start_of(parts: Mapping[str, float], began: float, account: CpuAccount) -> _Start:
+    return _Start(
+        parts=parts,
+        part_cpu_s=account.by_part(began, parts),
+        processes=account.by_process(began + sum(parts.values())),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WarmRay:
+    """A cluster that is running; none: an empty address."""
+
+    address: str
+    pids: Sequence[int] = ()
+    """What it was started by here; none where it runs elsewhere."""
 
 
 @contextmanager
-def _warm_ray(cpus: int, *, wanted: bool) -> Iterator[str]:
-    """The address of a cluster: that of RAY_ADDRESS, or of one that runs here for the time being; none: empty."""
+def _warm_ray(cpus: int, *, wanted: bool) -> Iterator[_WarmRay]:
+    """The cluster of RAY_ADDRESS, or one that runs here for the time being."""
     if not wanted or "RAY_ADDRESS" in os.environ:
-        yield os.environ.get("RAY_ADDRESS", "")
+        yield _WarmRay(address=os.environ.get("RAY_ADDRESS", ""))
         return
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback alone, here and for the commands that join
     with tempfile.TemporaryDirectory(prefix="mmlp-", ignore_cleanup_errors=True) as name:
@@ -196,7 +261,7 @@ def _warm_ray(cpus: int, *, wanted: bool) -> Iterator[str]:
                         raise ClusterError(f"ray start: {said.read()[-_SAID:]}")
                     time.sleep(_POLL_S)
                 time.sleep(2)  # its node is there a moment later
-                yield known.read_text(encoding="utf-8").strip()
+                yield _WarmRay(address=known.read_text(encoding="utf-8").strip(), pids=[process.pid])
             finally:
                 process.terminate()  # ends what it has started, too
                 process.wait(_RAY_WAIT_S)

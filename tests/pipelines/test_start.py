@@ -32,4 +32,8 @@ def test_warm_and_cold_starts_are_measured_by_part(tmp_path):
     for (what, _), side in found.items():
         assert list(side["parts"])[-1] == (Part.STEP if what == "training" else Part.SCORES)
         assert side["seconds"] == pytest.approx(sum(side["rounds"][0].values()))
+        assert set(side["part_cpu_s"]) == set(side["parts"])
+        # Processes that do nothing else than start aren't told by what they do then.
+        assert {"the command", "decoder"} <= set(side["process_cpu_s"])
+        assert sum(side["process_cpu_s"].values()) >= side["process_cpu_s"]["the command"] > 1
     assert "| training, warm | training, cold | test, warm | test, cold |" in " ".join(done.stdout.split())

@@ -2,13 +2,22 @@
 
 import os
 
-from morphmlp.benchmarks.command_start import StartTimes, forget_files, starts_table
+from morphmlp.benchmarks.command_start import StartTimes, cpu_tables, forget_files, starts_table
 from morphmlp.start_marks import Part
 
 
 def side(what, kind, **parts):
     parts = {Part[name.upper()]: seconds for name, seconds in parts.items()}
-    return StartTimes(what=what, kind=kind, seconds=sum(parts.values()), parts=parts, rounds=[parts])
+    return StartTimes(
+        what=what,
+        kind=kind,
+        seconds=sum(parts.values()),
+        parts=parts,
+        rounds=[parts],
+        part_cpu_s={part: 2 * seconds for part, seconds in parts.items()},
+        process_cpu_s={"Scorer": 5.0, "the command": 1.0},
+        processes={"Scorer": 2, "the command": 1},
+    )
 
 
 def test_parts_stand_in_the_order_of_a_start_and_trainings_before_tests():
@@ -20,6 +29,21 @@ def test_parts_stand_in_the_order_of_a_start_and_trainings_before_tests():
         ["first step", "0.25", "-"],
         ["first scores", "-", "2.00"],
         ["all", "3.25", "3.00"],
+    ]
+
+
+def test_cpu_time_stands_by_part_and_by_kind_of_process():
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in cpu_tables(side("test", "warm", ray=0.5)).splitlines()
+    ]
+    assert [row for row in rows if row and not set(row[0]) <= set(":-")] == [
+        ["part of a warm test", "s", "CPU s"],
+        ["Ray", "0.50", "1.00"],
+        ["processes of a warm test", "number", "CPU s"],
+        ["Scorer", "2", "5.00"],
+        ["the command", "1", "1.00"],
+        ["all", "3", "6.00"],
     ]
 
 
