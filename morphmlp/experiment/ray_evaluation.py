@@ -2,8 +2,11 @@
 
 import shlex
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +23,7 @@ from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.ray_first_look import require_files
 from morphmlp.environment import environment_tags, source_tags
-from morphmlp.errors import ConfigError, RunStoppedError, TrackingError
+from morphmlp.errors import ConfigError, MorphMLPError, RunStoppedError, TrackingError
 from morphmlp.evaluation.ray_evaluator import TestResult, stored_result
 from morphmlp.evaluation.score_header import ScoreHeader
 from morphmlp.evaluation.score_store import ScoreStore
@@ -52,6 +55,8 @@ from morphmlp.training.record.run_folder import RunFolder
 
 EVALUATIONS = "evaluations"
 """Folder of evaluations in `cluster.storage`."""
+LATEST_RECORD_S = 30.0
+"""Time for the first scores; then the run is opened in the record without them."""
 _OF_THE_RUN = (Tags.MODEL, Tags.START_FROM, Tags.TRAINED_ON, Tags.PRECISION, Tags.DATA_TRAIN, Tags.DATA_VAL)
 """Tags of the tested run that say of the evaluation, too, whose weights these are."""
 
@@ -224,22 +229,21 @@ def _score_and_record(
     began: float,
 ) -> EvaluationResult:
     config, folder, task = job.config, job.folder, task_of(job.config)
-    timed = _FirstScores(progress, before=len(store.ids()))
     if placement.on_cluster:
         require_shared_files(config, [{"test": job.videos}], placement)
     require_files({"test": job.videos}, config.ingest)
     marks.mark(Part.CLUSTER)
-    # Scorers take seconds to start: meanwhile the record is opened.
+    before = len(store.ids())
     scoring = begin_test(task, job.weights, job.videos, store=store, config=config, placement=placement)
-    writer = _open(job, placement, known=known, progress=progress)
+    record = _Record(lambda: _open(job, placement, known=known, progress=progress))
+    timed = _FirstScores(progress, record, before=before)
     try:
-        digest = job.header.data_fingerprint
-        writer.metrics(network_points(config))
-        writer.datasets([recorded_dataset(config, "test", job.videos, digest=digest)])
-        writer.artifact(folder.experiment)
-        marks.mark(Part.RECORD)
-        with system_metrics_recorded(config.record, writer, folder, progress):
+        with ExitStack() as measured:
+            if config.record.system_metrics:
+                writer = record.writer()
+                measured.enter_context(system_metrics_recorded(config.record, writer, folder, progress))
             tested = finish_test(scoring, config=config, progress=timed)
+        writer = record.writer()
         for part, at in tested.start.items():
             marks.mark(part, at=at)
         if tested.start and (said := start_in_words(folder.start)) is not None:
@@ -251,9 +255,11 @@ def _score_and_record(
         writer.finish("FINISHED")
         progress.line(result.in_words())
     except BaseException as error:
+        if (opened := record.at_end(error)) is None:
+            raise
         ended: Status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
         why = {Tags.ERROR: " ".join(str(error).split()) or type(error).__name__}
-        fault = end_early(writer, ended, folder.record_waiting, tags=why)
+        fault = end_early(opened, ended, folder.record_waiting, tags=why)
         if fault is not None and not isinstance(error, TrackingError):
             progress.line(f"{fault}; the same command completes the record")
         raise
@@ -298,11 +304,59 @@ def _result(
     )
 
 
-class _FirstScores:
-    """Passes progress on, and notes when it first moved."""
+class _Record:
+    """The run of the test, opened next to its scoring: MLflow takes seconds to import, for which no first score waits.
 
-    def __init__(self, progress: Progress, *, before: int) -> None:
-        self._progress, self._before, self._began = progress, before, time.monotonic()
+    It is opened when it is asked for, in a thread of its own, or after a while.
+    """
+
+    def __init__(self, open_run: Callable[[], RunWriter]) -> None:
+        self._open_run, self._wanted, self._given_up = open_run, threading.Event(), False
+        thread = ThreadPoolExecutor(1, thread_name_prefix="record")
+        self._opened: Future[RunWriter | None] = thread.submit(self._open)
+        thread.shutdown(wait=False)
+
+    def _open(self) -> RunWriter | None:
+        self._wanted.wait(LATEST_RECORD_S)
+        return None if self._given_up else self._open_run()
+
+    def ask(self) -> None:
+        """Let it be opened now.
+
+        Raises:
+            TrackingError: It can't be opened, as far as is known by now.
+        """
+        self._wanted.set()
+        if self._opened.done():
+            self._opened.result()
+
+    def writer(self) -> RunWriter:
+        """The open run.
+
+        Raises:
+            TrackingError: It can't be opened.
+        """
+        self._wanted.set()
+        writer = self._opened.result()
+        assert writer is not None
+        return writer
+
+    def at_end(self, error: BaseException) -> RunWriter | None:
+        """The run whose test ended by an error; None where it can't be opened, or needn't: nothing was scored."""
+        self._given_up = isinstance(error, KeyboardInterrupt)
+        self._wanted.set()
+        try:
+            return self._opened.result()
+        except MorphMLPError:
+            return None
+
+
+class _FirstScores:
+    """Passes progress on, notes when it first moved, and has the record opened then."""
+
+    def __init__(self, progress: Progress, record: _Record, *, before: int) -> None:
+        self._progress, self._record, self._before = progress, record, before
+        self._began = time.monotonic()
         self.first_s: float | None = None
         """Seconds from its making to the first scores."""
 
@@ -312,8 +366,9 @@ class _FirstScores:
 
     def update(self, done: int, note: str = "") -> None:
         """Pass on."""
-        if done > self._before and self.first_s is None:
-            self.first_s = time.monotonic() - self._began
+        if done > self._before:
+            self.first_s = self.first_s or time.monotonic() - self._began
+            self._record.ask()
         self._progress.update(done, note)
 
     def line(self, text: str) -> None:
@@ -322,7 +377,7 @@ class _FirstScores:
 
 
 def _open(job: _Job, placement: Placement, *, known: RunSummary | None, progress: Progress) -> RunWriter:
-    """The evaluation's own run in the record: the one that the same command began, or a new one."""
+    """The evaluation's own run in the record: the one that the same command began, or a new one; with what it tests."""
     config, name = job.config, job.folder.root.name
     of_the_run = {} if job.found.run is None else job.found.run.tags
     tags = {
@@ -342,4 +397,8 @@ def _open(job: _Job, placement: Placement, *, known: RunSummary | None, progress
         **(ray_job_tag() if placement.on_cluster else {}),
     }
     run_id = open_run(job.uri, experiment=config.dataset, run_name=name, tags=tags, params=record_params(config))
-    return RunWriter(job.uri, run_id, retry=RetryPolicy(log=progress.line, kept_in=job.folder.root))
+    writer = RunWriter(job.uri, run_id, retry=RetryPolicy(log=progress.line, kept_in=job.folder.root))
+    writer.metrics(network_points(config))
+    writer.datasets([recorded_dataset(config, "test", job.videos, digest=job.header.data_fingerprint)])
+    writer.artifact(job.folder.experiment)
+    return writer
