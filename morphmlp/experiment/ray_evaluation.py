@@ -2,10 +2,8 @@
 
 import shlex
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,11 +21,12 @@ from morphmlp.data.decoding.backends import decoder_by_name
 from morphmlp.data.manifest import Manifest
 from morphmlp.data.stream.ray_first_look import require_files
 from morphmlp.environment import environment_tags, source_tags
-from morphmlp.errors import ConfigError, MorphMLPError, RunStoppedError, TrackingError
+from morphmlp.errors import ConfigError, RunStoppedError, TrackingError
 from morphmlp.evaluation.ray_evaluator import TestResult, stored_result
 from morphmlp.evaluation.score_header import ScoreHeader
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.experiment.data_splits import read_test_split, recorded_dataset
+from morphmlp.experiment.late_record import LateRecord
 from morphmlp.experiment.model_record import network_points, record_params
 from morphmlp.experiment.ray_system_metrics import system_metrics_recorded
 from morphmlp.experiment.ray_test import WeightsToTest, begin_test, finish_test, header_of, record_test
@@ -55,8 +54,6 @@ from morphmlp.training.record.run_folder import RunFolder
 
 EVALUATIONS = "evaluations"
 """Folder of evaluations in `cluster.storage`."""
-LATEST_RECORD_S = 30.0
-"""Time for the first scores; then the run is opened in the record without them."""
 _OF_THE_RUN = (Tags.MODEL, Tags.START_FROM, Tags.TRAINED_ON, Tags.PRECISION, Tags.DATA_TRAIN, Tags.DATA_VAL)
 """Tags of the tested run that say of the evaluation, too, whose weights these are."""
 
@@ -235,7 +232,7 @@ def _score_and_record(
     marks.mark(Part.CLUSTER)
     before = len(store.ids())
     scoring = begin_test(task, job.weights, job.videos, store=store, config=config, placement=placement)
-    record = _Record(lambda: _open(job, placement, known=known, progress=progress))
+    record = LateRecord(lambda: _open(job, placement, known=known, progress=progress))
     timed = _FirstScores(progress, record, before=before)
     try:
         with ExitStack() as measured:
@@ -304,57 +301,10 @@ def _result(
     )
 
 
-class _Record:
-    """The run of the test, opened next to its scoring: MLflow takes seconds to import, for which no first score waits.
-
-    It is opened when it is asked for, in a thread of its own, or after a while.
-    """
-
-    def __init__(self, open_run: Callable[[], RunWriter]) -> None:
-        self._open_run, self._wanted, self._given_up = open_run, threading.Event(), False
-        thread = ThreadPoolExecutor(1, thread_name_prefix="record")
-        self._opened: Future[RunWriter | None] = thread.submit(self._open)
-        thread.shutdown(wait=False)
-
-    def _open(self) -> RunWriter | None:
-        self._wanted.wait(LATEST_RECORD_S)
-        return None if self._given_up else self._open_run()
-
-    def ask(self) -> None:
-        """Let it be opened now.
-
-        Raises:
-            TrackingError: It can't be opened, as far as is known by now.
-        """
-        self._wanted.set()
-        if self._opened.done():
-            self._opened.result()
-
-    def writer(self) -> RunWriter:
-        """The open run.
-
-        Raises:
-            TrackingError: It can't be opened.
-        """
-        self._wanted.set()
-        writer = self._opened.result()
-        assert writer is not None
-        return writer
-
-    def at_end(self, error: BaseException) -> RunWriter | None:
-        """The run whose test ended by an error; None where it can't be opened, or needn't: nothing was scored."""
-        self._given_up = isinstance(error, KeyboardInterrupt)
-        self._wanted.set()
-        try:
-            return self._opened.result()
-        except MorphMLPError:
-            return None
-
-
 class _FirstScores:
     """Passes progress on, notes when it first moved, and has the record opened then."""
 
-    def __init__(self, progress: Progress, record: _Record, *, before: int) -> None:
+    def __init__(self, progress: Progress, record: LateRecord, *, before: int) -> None:
         self._progress, self._record, self._before = progress, record, before
         self._began = time.monotonic()
         self.first_s: float | None = None

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from morphmlp.errors import EvaluationError, TrackingError
-from morphmlp.experiment.ray_evaluation import _Record
+from morphmlp.experiment.late_record import LateRecord
 from morphmlp.tracking import RunWriter
 
 WRITER = RunWriter("sqlite:///none.db", "0" * 32)
@@ -27,7 +27,7 @@ class Opening:
 
 def test_the_run_is_opened_once_and_only_when_it_is_asked_for():
     opening = Opening()
-    record = _Record(opening)
+    record = LateRecord(opening)
     assert not opening.done.wait(0.1)
     for _ in range(3):
         record.ask()
@@ -38,7 +38,7 @@ def test_the_run_is_opened_once_and_only_when_it_is_asked_for():
 
 def test_a_refusal_ends_the_test_with_the_next_scores():
     opening = Opening(TrackingError("away"))
-    record = _Record(opening)
+    record = LateRecord(opening)
     record.ask()
     assert opening.done.wait(10)
     with pytest.raises(TrackingError, match="away"):
@@ -53,13 +53,13 @@ def test_a_refusal_ends_the_test_with_the_next_scores():
 )
 def test_a_failure_before_the_first_scores_is_recorded_and_an_interruption_is_not(error, opened):
     opening = Opening()
-    assert _Record(opening).at_end(error) is opened
+    assert LateRecord(opening).at_end(error) is opened
     assert opening.times == (opened is not None)
 
 
 def test_without_scores_it_is_opened_after_a_while(monkeypatch):
-    monkeypatch.setattr("morphmlp.experiment.ray_evaluation.LATEST_RECORD_S", 0.05)
+    monkeypatch.setattr("morphmlp.experiment.late_record.LATEST_S", 0.05)
     opening = Opening()
-    record = _Record(opening)
+    record = LateRecord(opening)
     assert opening.done.wait(10)
     assert record.writer() is WRITER
