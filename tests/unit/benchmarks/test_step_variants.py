@@ -61,5 +61,6 @@ def test_each_block_stands_next_to_its_own_limit(without_compiling):
 def test_compilation_is_asked_for_by_the_variants_that_say_so():
     assert [name for name, changes in VARIANTS.items() if "execution.compile" in changes] == [
         "compiled blocks",
+        "fused kernels, compiled blocks",
         "compiled and recomputed",
     ]

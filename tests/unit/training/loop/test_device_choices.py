@@ -135,6 +135,17 @@ def test_blocks_are_compiled_where_that_is_asked_for():
         assert all((block._compiled_call_impl is not None) == compiled for block in model.blocks2)
 
 
+def test_blocks_run_in_fused_kernels_where_that_is_asked_for_and_can_be(monkeypatch):
+    config = config_with(kernels="triton")
+    model = task_of(config).network()
+    notes = prepare_network(config, model, CPU, "fp32", local_workers=1)
+    assert any("kernels in Triton" in note for note in notes)
+    assert "forward" in vars(model.blocks2[0])
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(ConfigError, match="triton needs GPUs"):
+        prepare_network(config, task_of(config).network(), CPU, "fp32", local_workers=1)
+
+
 @pytest.fixture
 def storage(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back afterwards
