@@ -17,11 +17,11 @@ from morphmlp.benchmarks.process_cpu import cpu_seconds, process_tree
 _LOOK_EVERY_S = 0.1
 _UNUSED = "Ray worker, not used"
 _NAMES = {
+    "raylet/raylet": "raylet",  # whose line has its workers' in it
     "isolation.child": "decoder",
     "default_worker.py": _UNUSED,
     "setup_worker.py": _UNUSED,
     "ray::IDLE": _UNUSED,
-    "raylet/raylet": "raylet",
     "gcs_server": "GCS",
     "runtime_env/agent": "runtime environments' agent",
     "dashboard/agent": "dashboard's agent",
@@ -104,4 +104,5 @@ class CpuAccount:
 def _name_of(line: str) -> str:
     if line.startswith("ray::") and not line.startswith("ray::IDLE"):
         return line.removeprefix("ray::").partition(".")[0]
-    return next((name for part, name in _NAMES.items() if part in line), line[:40])
+    words = " ".join(word.rpartition("/")[2] for word in line.split()[:3])
+    return next((name for part, name in _NAMES.items() if part in line), words)

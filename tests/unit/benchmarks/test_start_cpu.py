@@ -62,7 +62,8 @@ def test_each_part_has_what_was_used_during_it():
         ("/venv/bin/python /venv/ray/_private/workers/default_worker.py --node-ip", "Ray worker, not used"),
         ("python /repo/pipelines/evaluate.py --checkpoint first", "the command"),
         ("python -P -m morphmlp.data.decoding.isolation.child --socket 3", "decoder"),
-        ("/venv/ray/core/src/ray/raylet/raylet --raylet_socket_name=x", "raylet"),
+        ("/venv/ray/core/src/ray/raylet/raylet --python_worker_command=/venv/ray/workers/default_worker.py", "raylet"),
+        ("/venv/bin/python -m ray.util.client.server --port 1", "python -m ray.util.client.server"),
     ],
 )
 def test_processes_are_named_by_what_they_do(line, name):
