@@ -153,7 +153,8 @@ def test_an_exported_model_gives_the_networks_logits_by_its_own_script(
     if kind == "segmentation":
         return
     # The script's own pixels: those of three clips, of which the first is the example.
-    example = np.load(out / "example.npz")["pixels"]
+    with np.load(out / "example.npz") as file:
+        example = file["pixels"]
     np.save(tmp_path / "three.npy", np.concatenate([example, example[:, ::-1], example]))
     if form not in NEED_THE_PACKAGE:
         three = without_this_package(out / "use_model.py", "three.npy", folder=tmp_path).stdout.splitlines()
@@ -276,7 +277,8 @@ def test_the_hubs_folder_is_loaded_by_name_with_its_classes_and_preprocessing(ki
     assert "hf upload" in done.stdout
     network = (HubMorphMLPSegmentation if kind == "segmentation" else HubMorphMLP).from_pretrained(tmp_path / "out")
     assert not network.training
-    example = np.load(tmp_path / "out" / "example.npz")
+    with np.load(tmp_path / "out" / "example.npz") as file:
+        example = dict(file)
     pixels = torch.from_numpy(example["pixels"])
     logits = network(network_input(pixels if kind == "video" else pixels[:, None], network, torch.device("cpu")))
     np.testing.assert_array_equal(logits.detach().numpy(), example["logits"])
