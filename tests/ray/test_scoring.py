@@ -144,19 +144,24 @@ def test_any_number_of_scorers_gives_the_identical_table(
 def test_a_scorer_that_is_killed_is_started_again_and_nothing_is_scored_twice(
     scoring: Scoring, undisturbed: pa.Table, tmp_path: Path
 ) -> None:
-    killed: list[str] = []
+    def others_after_a_kill(folder: Path) -> set[str]:
+        killed: list[str] = []
 
-    def kill_the_scorer(done: int) -> None:
-        if done and not killed:
-            (name,) = set(ScoreStore.open(tmp_path).read(["scorer"])["scorer"].to_pylist())
-            killed.append(name)
-            os.kill(int(name.rpartition(":")[2]), signal.SIGKILL)
+        def kill_the_scorer(done: int) -> None:
+            if done and not killed:
+                (name,) = set(ScoreStore.open(folder).read(["scorer"])["scorer"].to_pylist())
+                killed.append(name)
+                os.kill(int(name.rpartition(":")[2]), signal.SIGKILL)
 
-    tested = scoring.run(tmp_path, progress=kill_the_scorer)
-    store = ScoreStore.open(tmp_path)
-    assert store.read().equals(undisturbed)
-    assert pa.concat_tables(store.parts(["video_id"])).num_rows == tested.num_scored_now == 16
-    assert len(set(store.read(["scorer"])["scorer"].to_pylist()) - set(killed)) == 1
+        tested = scoring.run(folder, progress=kill_the_scorer)
+        store = ScoreStore.open(folder)
+        assert store.read().equals(undisturbed)
+        assert pa.concat_tables(store.parts(["video_id"])).num_rows == tested.num_scored_now == 16
+        return set(store.read(["scorer"])["scorer"].to_pylist()) - set(killed)
+
+    # A scorer may be done before its first scores have been written and it is killed.
+    others = next(filter(None, (others_after_a_kill(tmp_path / str(number)) for number in range(3))))
+    assert len(others) == 1
 
 
 @pytest.mark.slow
