@@ -53,7 +53,7 @@ class ExecutionConfig:
     kernels: Literal["torch", "triton"] = "torch"
     """What computes the blocks: operations of torch, or kernels in Triton that move fewer bytes by doing several of
     them at once. `triton` needs GPUs, and Triton, which torch brings on Linux; sums round differently. No GPU has run
-    it yet: set it to find out whether steps are faster."""
+    it yet. Set it to find out whether steps are faster."""
     validate_every_epochs: PositiveInt = 1
     """Epochs between two validations; the last epoch is always validated. Raise it where validation takes a large
     share of the time, as with short epochs."""

@@ -101,6 +101,7 @@ OTHER_OPERATIONAL = {
     "data.test": "c.parquet",
     "execution.activation_checkpointing": [1, 2],
     "execution.compile": "blocks",
+    "execution.kernels": "triton",
     "execution.validate_every_epochs": 2,
     "execution.report_every_steps": 1,
     "execution.max_skipped_steps": 1,

@@ -57,7 +57,7 @@ def test_accumulating_over_micro_batches_is_one_big_mean(micro_batch_size):
     config = replace(config, train=replace(config.train, micro_batch_size=micro_batch_size))
     gradients, totals, norm = gradients_of_one_step(config)
     expected, loss, clips = gradients_of_one_big_mean(config)
-    assert totals.pack().tolist() == pytest.approx([loss * clips, clips, 0, 0, 0, 0], rel=1e-5)
+    assert totals.pack().tolist() == pytest.approx([loss * clips, clips, 0, 0, 0, 0, 0, 0], rel=1e-5)
     for name, gradient in expected.items():
         assert torch.allclose(gradients[name], gradient, rtol=1e-4, atol=1e-6), name
     assert norm.item() == pytest.approx(torch.cat([g.flatten() for g in expected.values()]).norm().item(), rel=1e-4)
@@ -75,7 +75,7 @@ def test_the_gradient_is_the_mean_over_the_videos_that_are_there(places):
     gradients, totals, _ = gradients_of_one_step(config, broken=broken)
     expected, loss, clips = gradients_of_one_big_mean(config, broken=broken)
     assert clips == tiny.REPEATS * (6 - len(broken))
-    assert totals.pack().tolist() == pytest.approx([loss * clips, clips, len(broken), 0, 0, 0], rel=1e-5)
+    assert totals.pack().tolist() == pytest.approx([loss * clips, clips, len(broken), 0, 0, 0, 0, 0], rel=1e-5)
     for name, gradient in expected.items():
         assert torch.allclose(gradients[name], gradient, rtol=1e-4, atol=1e-6), name
 
@@ -108,7 +108,7 @@ def test_a_step_without_a_single_good_video_is_harmless():
     recipe = tiny.recipe_of(max_steps=2)
     broken = {row for plan in itertools.islice(first_rows(), 3) for row in plan.rows.tolist()}
     state, (first, *_) = tiny.train(recipe, broken=broken)
-    assert first.totals.pack().tolist() == [0.0, 0.0, 6.0, 0.0, 0.0, 0.0]
+    assert first.totals.pack().tolist() == [0.0, 0.0, 6.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     assert first.grad_norm == 0.0
     assert {video.video_id for video in first.broken} == {f"v{row}" for row in broken}
     assert all(torch.isfinite(value).all() for value in state.model.state_dict().values())
