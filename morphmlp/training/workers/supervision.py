@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from morphmlp.config.operation import ClusterConfig, IngestConfig
 from morphmlp.config.values import Unit
-from morphmlp.errors import ClusterError, MorphMLPError, RunStoppedError, StorageError
+from morphmlp.errors import ClusterError, ConfigError, MorphMLPError, RunStoppedError, StorageError
 from morphmlp.line_file import JsonLines
 from morphmlp.progress import Progress
 from morphmlp.stop_signals import NAMES, Interrupted, StopSignals
@@ -78,6 +78,7 @@ class Budget:
 
         Raises:
             StorageError: Storage failed; workers that start again would take steps again, and fail again.
+            ConfigError: The workers can't do what the experiment asks for, which no start changes.
             MorphMLPError: What a worker raised, where it says the same as the time before and came no further, or the
                 budget is spent.
             ClusterError: The budget is spent.
@@ -93,7 +94,7 @@ class Budget:
             return
         self._failures += 1
         spent = self._failures > self._max_failures
-        if isinstance(end.fault, StorageError):
+        if isinstance(end.fault, StorageError | ConfigError):
             raise end.fault
         if end.fault is not None:
             said = (type(end.fault).__name__, *_RANDOM.split(str(end.fault)))

@@ -14,7 +14,7 @@ import pytest
 
 from morphmlp import stop_signals
 from morphmlp.config.operation import ClusterConfig, IngestConfig
-from morphmlp.errors import CheckpointError, ClusterError, RunStoppedError, StorageError
+from morphmlp.errors import CheckpointError, ClusterError, ConfigError, RunStoppedError, StorageError
 from morphmlp.stop_signals import Interrupted, StopSignals
 from morphmlp.tasks.scores import TOP1
 from morphmlp.training.record.run_folder import RunFolder
@@ -249,10 +249,13 @@ def test_a_fault_that_names_another_random_folder_is_the_same_fault(stage: Stage
         stage.run([*groups, stage.group(RETURNED)])
 
 
-def test_workers_whose_storage_fails_are_not_started_again(stage: Stage) -> None:
-    fault = End(ending=Ending.FAILED, reason="full", fault=StorageError("no room for the last checkpoint"))
-    with pytest.raises(StorageError, match="no room"):
-        stage.run([stage.group(fault), stage.group(RETURNED)], max_failures=3)
+@pytest.mark.parametrize("fault", [StorageError("no room for the last checkpoint"), ConfigError(["no room for it"])])
+def test_workers_are_not_started_again_where_storage_fails_or_they_cannot_do_what_is_asked(
+    stage: Stage, fault: StorageError | ConfigError
+) -> None:
+    ended = End(ending=Ending.FAILED, reason="full", fault=fault)
+    with pytest.raises(type(fault), match="no room"):
+        stage.run([stage.group(ended), stage.group(RETURNED)], max_failures=3)
     assert stage.starts == 1
 
 
