@@ -331,7 +331,8 @@ def test_mlflows_model_brings_the_package_along(kind, weights, command, tmp_path
     code = f"{needless}; import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     used = without_this_package("-c", code, "out/use_model.py", video, "text.mp4", folder=tmp_path)
     assert used.returncode == 0, used.stderr
-    first, second = used.stdout.splitlines()
+    first, *map_line, second = used.stdout.splitlines()
+    assert map_line == ["the class of each pixel: noise_map.png"] * (kind == "segmentation")
     assert re.search(rf"{video.name} \{{'[^}}]*%'\}}$", first)
     assert "text.mp4" in second
     assert "%" not in second
@@ -341,7 +342,12 @@ def test_mlflows_model_brings_the_package_along(kind, weights, command, tmp_path
         network.load_state_dict(torch.load(tmp_path / "weights.pth"))
         image, cpu = np.array(Image.open(video)), torch.device("cpu")
         right = predict_labels(network, image, config=config.segmentation, clip=config.clip, device=cpu).labels
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "noise_map.png")), right)
+        found = tmp_path / "noise_map.png"
+        np.testing.assert_array_equal(np.asarray(Image.open(found)), right)
+        found.write_bytes(b"a user's own")
+        again = without_this_package("-c", code, "out/use_model.py", video, folder=tmp_path)
+        assert (again.returncode, found.read_bytes()) == (0, b"a user's own"), again.stderr
+        assert "noise_map.png is there already" in again.stdout
 
 
 FAULTS = {
