@@ -3,7 +3,6 @@
 Images are decoded, scaled and segmented as the test does it, by the same code; one after the other, in this process.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from morphmlp.config import ExperimentConfig, load_config
+from morphmlp.config import ExperimentConfig
 from morphmlp.data.datasets.class_list import output_names
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits, isolated_videos
 from morphmlp.data.decoding.isolation.wire import OpenVideo
@@ -25,7 +23,7 @@ from morphmlp.data.decoding.protocol import Frames
 from morphmlp.data.decoding.sources import is_image
 from morphmlp.data.stream.decode_task import decode_limits
 from morphmlp.errors import DecodeError
-from morphmlp.evaluation.video_model import CLASSES, EXPERIMENT, TOP, WEIGHTS
+from morphmlp.evaluation.video_model import TOP, saved_model
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.segmentation.confusion import LabelMap, prediction_png
 from morphmlp.tasks.segmentation.prediction import Predicted, predict_labels, scaled_for, windows_of
@@ -79,9 +77,7 @@ class SegmentationModel:
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """The model that `morphmlp.evaluation.video_model.save_model` wrote."""
-        folder = Path(folder)
-        names = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
-        return cls(load_config(folder / EXPERIMENT), load_file(folder / WEIGHTS), names)
+        return cls(*saved_model(Path(folder)))
 
     def for_thread(self, number: int, run: Callable[[Callable[[], Predicted]], Predicted]) -> Self:
         """The same network for one of several threads, which decodes by a process of its own.

@@ -29,8 +29,7 @@ from morphmlp.tasks.factory import task_of
 
 TOP = 5
 """Classes that a video's answer names."""
-EXPERIMENT, CLASSES, WEIGHTS = "experiment.yaml", "classes.json", "weights.safetensors"
-"""Files of a saved model."""
+_EXPERIMENT, _CLASSES, _WEIGHTS = "experiment.yaml", "classes.json", "weights.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +47,16 @@ class Answer:
 def save_model(
     folder: Path, config: ExperimentConfig, weights: Mapping[str, Tensor], class_names: Sequence[str]
 ) -> None:
-    """Write what `VideoModel.load`, or `SegmentationModel.load`, reads into an empty folder."""
-    (folder / EXPERIMENT).write_text(config_to_yaml(config), encoding="utf-8")
-    (folder / CLASSES).write_text(json.dumps(list(class_names)), encoding="utf-8")
-    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, folder / WEIGHTS)
+    """Write what `saved_model` reads into an empty folder."""
+    (folder / _EXPERIMENT).write_text(config_to_yaml(config), encoding="utf-8")
+    (folder / _CLASSES).write_text(json.dumps(list(class_names)), encoding="utf-8")
+    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, folder / _WEIGHTS)
+
+
+def saved_model(folder: Path) -> tuple[ExperimentConfig, dict[str, Tensor], list[str]]:
+    """Experiment, weights and class names that `save_model` wrote."""
+    names = json.loads((folder / _CLASSES).read_text(encoding="utf-8"))
+    return load_config(folder / _EXPERIMENT), load_file(folder / _WEIGHTS), names
 
 
 class VideoModel:
@@ -105,9 +110,7 @@ class VideoModel:
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """The model that `save_model` wrote."""
-        folder = Path(folder)
-        names = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
-        return cls(load_config(folder / EXPERIMENT), load_file(folder / WEIGHTS), names)
+        return cls(*saved_model(Path(folder)))
 
     def predict(self, paths: Sequence[str]) -> list[Answer]:
         """An answer for each video, or image, in this order; one that can't be used has the reason."""
