@@ -22,6 +22,7 @@ from tabulate import tabulate
 
 from morphmlp.benchmarks.rounds import interleaved
 from morphmlp.benchmarks.start_cpu import CpuAccount
+from morphmlp.cluster.token import MODE, have_token
 from morphmlp.errors import ClusterError, MorphMLPError
 from morphmlp.progress import Progress
 from morphmlp.start_marks import Part, start_parts
@@ -243,6 +244,8 @@ def _warm_ray(cpus: int, *, wanted: bool) -> Iterator[_WarmRay]:
         yield _WarmRay(address=os.environ.get("RAY_ADDRESS", ""))
         return
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback alone, here and for the commands that join
+    os.environ[MODE] = "token"  # the same for them; else a token in the home folder decides, or Ray leaves one there
+    have_token()
     with tempfile.TemporaryDirectory(prefix="mmlp-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         options = ["--head", "--block", "--port", "0", "--node-ip-address", "127.0.0.1", "--num-cpus", str(cpus)]
