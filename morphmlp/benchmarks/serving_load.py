@@ -96,13 +96,14 @@ def measure_serving(
         running_server([*arguments, "--upload-folder", uploads]) as (process, port),
     ):
         takes = _taken(port)
-        if not files[takes]:
+        sent = [file for kind, found in files.items() if kind in takes for file in found]
+        if not sent:
             raise ManifestError(f"{folder}: holds no {takes}, which this network looks at (--videos)")
         return measure_running_server(
             process.pid,
             port,
             Path(uploads),
-            files[takes],
+            sent,
             requests=requests,
             clients=clients,
             on_request=on_request,
@@ -223,7 +224,7 @@ def _files_of(folder: Path, *, limit: int) -> dict[str, list[str]]:
 
 
 def _taken(port: int) -> str:
-    """`videos` or `images`: what a server's network looks at."""
+    """What a server's network looks at: `videos`, `images`, or `images and videos`."""
     connection = http.client.HTTPConnection(HOST, port, timeout=_RECOVER_S)
     try:
         connection.request("GET", "/info")

@@ -6,7 +6,7 @@ from PIL import Image
 
 from morphmlp.data.decoding.protocol import Frames
 from morphmlp.evaluation.scene_model import SegmentationModel
-from morphmlp.prediction.drawing import font_for, labels_box
+from morphmlp.prediction.drawing import font_for, labels_box, picture_size
 from morphmlp.prediction.inputs import as_text
 from morphmlp.prediction.predict import Guess, Prediction
 from morphmlp.prediction.trained import TrainedNetwork, patient_limits
@@ -46,9 +46,12 @@ class SceneModel(SegmentationModel):
         )
 
     def overlay(self, image: Frames, labels: LabelMap, prediction: Prediction) -> Image.Image:
-        """The image under its label map, with the names and colours of its largest classes."""
-        colours = coloured(labels, len(self.names))
-        blended = Image.blend(Image.fromarray(image), Image.fromarray(colours), _MAP_SHARE)
+        """The image under its label map, with the names and colours of its largest classes; a small one is enlarged."""
+        height, width = labels.shape
+        size = max((width, height), picture_size(width, height))  # the wider one: details of large ones stay
+        colours = Image.fromarray(coloured(labels, len(self.names))).resize(size, Image.Resampling.NEAREST)
+        pixels = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+        blended = Image.blend(pixels, colours, _MAP_SHARE)
         shown = [int(guess.label) for guess in prediction.guesses]
         swatches = coloured(np.array([shown], np.uint8), len(self.names))[0]
         box = labels_box(

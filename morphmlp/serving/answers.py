@@ -58,7 +58,7 @@ class ServerAnswer(BaseModel):
 
     model: str = Field(description="checkpoint or file of the weights")
     experiment: str
-    takes: str = Field(description="`videos`, or `images`")
+    takes: str = Field(description="`videos`, `images`, or `images and videos`")
     segments: bool = Field(description="whether each pixel gets a class")
     window: str | None = Field(description="the window over time by default; null: one must be named")
     window_frames: int = Field(description="frames of every window")

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import ValidationError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from morphmlp.data.decoding.sources import is_image
 from morphmlp.errors import ConfigError
 from morphmlp.prediction.sliding import sliding
 from morphmlp.serving.answers import (
@@ -90,9 +91,9 @@ def create_app(
 
 
 def question_of(
-    predictor: Predictor, *, top: int, window: str | None, hop: str | None, answer: Form = "json"
+    predictor: Predictor, *, name: str, top: int, window: str | None, hop: str | None, answer: Form = "json"
 ) -> Question:
-    """What is asked.
+    """What is asked of a file of this name.
 
     Raises:
         RefusedError: The network can't take such windows, or gives no such answers.
@@ -101,8 +102,8 @@ def question_of(
         raise RefusedError(400, f"answer: {answer}: this network classifies and has no map of pixels; leave it out")
     if window is None and hop is None:
         return Question(top=top, windows=None, form=answer)
-    if predictor.takes_images:
-        raise RefusedError(400, "window, hop: this network takes images, which have no time; leave them out")
+    if is_image(name):
+        raise RefusedError(400, "window, hop: an image has no time; leave them out")
     try:
         windows = sliding(predictor.model.config.test_clip, window=window, hop=hop, to_the_end=True)
     except ConfigError as error:
@@ -113,13 +114,14 @@ def question_of(
 def _add_pages(app: FastAPI, predictor: Predictor, *, location: str, folders: AllowedFolders) -> None:
     config, limits = predictor.model.config, predictor.limits
     clip = config.test_clip
-    has_window = not predictor.takes_images and clip.frame_stride is not None
+    stride = 1 if clip.num_frames == 1 else clip.frame_stride
+    has_window = "videos" in predictor.takes and stride is not None
     server = ServerAnswer(
         model=location,
         experiment=config.name,
-        takes="images" if predictor.takes_images else "videos",
+        takes=" and ".join(predictor.takes),
         segments=config.segmentation is not None,
-        window=f"{clip.num_frames}x{clip.frame_stride}" if has_window else None,
+        window=f"{clip.num_frames}x{stride}" if has_window else None,
         window_frames=clip.num_frames,
         class_names=list(predictor.model.names),
         allowed_folders=list(folders.folders),
@@ -161,11 +163,11 @@ def _add_predictions(app: FastAPI, predictor: Predictor, *, folders: AllowedFold
     ) -> Response:
         """What the network sees in a file that is sent as the request's body."""
         with predictor.admitted():
-            question = question_of(predictor, top=top, window=window, hop=hop, answer=answer)
             if request.headers.get("content-type", "").startswith("multipart/"):
                 raise RefusedError(415, "the body is a form; it must be the file's bytes, as curl -T FILE sends them")
-            name = name or ("image.jpg" if predictor.takes_images else "video")
+            name = name or ("image.jpg" if "images" in predictor.takes else "video")
             predictor.require_kind(name, unread=True)
+            question = question_of(predictor, name=name, top=top, window=window, hop=hop, answer=answer)
             stated = request.headers.get("content-length", "")
             received = uploads.received(
                 request.stream(),
@@ -181,9 +183,11 @@ def _add_predictions(app: FastAPI, predictor: Predictor, *, folders: AllowedFold
         """What the network sees in a file of an allowed folder."""
         with predictor.admitted():
             asked = await _path_question(request, within_s=predictor.limits.stalled_s)
-            question = question_of(predictor, top=asked.top, window=asked.window, hop=asked.hop, answer=asked.answer)
             place = folders.file(asked.path)
             predictor.require_kind(place)
+            question = question_of(
+                predictor, name=place, top=asked.top, window=asked.window, hop=asked.hop, answer=asked.answer
+            )
             return await answered(request, place, asked.path, question)
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ from morphmlp.tasks.segmentation.prediction import Predicted
 
 Logits = npt.NDArray[np.float32]
 Model = VideoModel | SceneModel
+Kind = Literal["images", "videos"]
 _LONGEST_WAIT_S = 60
 
 
@@ -106,19 +107,21 @@ class Predictor:
         self._mean_s = 1.0
 
     @property
-    def takes_images(self) -> bool:
-        """Whether the network looks at images, and not at videos."""
-        return self.model.config.clip.num_frames == 1
+    def takes(self) -> tuple[Kind, ...]:
+        """What the network looks at: one that classifies single frames looks at those of a video, too."""
+        if self.model.config.clip.num_frames > 1:
+            return ("videos",)
+        return ("images",) if isinstance(self.model, SceneModel) else ("images", "videos")
 
     def require_kind(self, name: str, *, unread: bool = False) -> None:
-        """Refuse an image where videos are looked at, and the other way round; `unread`: before its bytes are read.
+        """Refuse an image where only videos are looked at, and the other way round; `unread`: before its bytes are read.
 
         Raises:
             RefusedError: The name is that of the other kind.
         """
-        if is_image(name) and not self.takes_images:
+        if is_image(name) and "images" not in self.takes:
             raise RefusedError(415, "is an image; this network looks at videos", unread=unread)
-        if self.takes_images and not is_image(name):
+        if not is_image(name) and "videos" not in self.takes:
             kinds = f"{', '.join(PICTURES[:-1])} or {PICTURES[-1]}"
             raise RefusedError(415, f"is no image (a file named {kinds}); this network looks at images", unread=unread)
 

@@ -12,6 +12,7 @@ from morphmlp.prediction.predict import predict_over_time, predict_whole
 from morphmlp.prediction.scenes import SceneModel
 from morphmlp.prediction.sliding import sliding
 from morphmlp.prediction.trained import find_trained
+from morphmlp.reporting.segmentation import coloured
 from morphmlp.tasks.factory import task_of
 from morphmlp.tasks.segmentation.prediction import predict_labels
 
@@ -93,7 +94,15 @@ def test_a_label_map_is_the_tests(place, files):
     assert np.array_equal(labels, expected.labels)
     prediction = model.prediction("picture.png", labels, top=4)
     assert sum(guess.probability for guess in prediction.guesses) == pytest.approx(1)
-    assert model.overlay(image, labels, prediction).size == opened.shape[1::-1]
+    height, width = labels.shape
+    enlarged = np.asarray(model.overlay(image, labels, prediction))
+    assert enlarged.shape == (480 * height // width, 480, 3)
+    # Below the names: each pixel's colour is that of its class, and as much of the image.
+    large, shown = np.kron(image, np.ones((20, 20, 1), np.uint8)), np.kron(labels, np.ones((20, 20), np.uint8))
+    whole = np.asarray(model.overlay(large, shown, prediction))
+    assert whole.shape == large.shape
+    blended = np.round(0.45 * large + 0.55 * coloured(shown, 4))
+    assert np.abs(whole[-100:].astype(int) - blended[-100:]).max() <= 1
 
 
 def test_what_cannot_be_used_has_its_reason(place, files):

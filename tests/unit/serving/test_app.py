@@ -31,6 +31,13 @@ def server(place, bad, tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="module")
+def frames(place, files, tmp_path_factory):
+    """A server with a network that takes single frames."""
+    with served(place, tmp_path_factory.mktemp("frames"), kind="image", allowed=[files]) as running:
+        yield running
+
+
 BAD = {
     "text.mp4": (415, "is nothing that can be looked at: not a readable video"),
     "sound.mp4": (415, "has no video stream"),
@@ -81,13 +88,25 @@ def test_answers_are_those_of_predict(server, bad, name, asked):
         assert one == pytest.approx(other, abs=SAME)
 
 
-def test_images_are_looked_at_by_a_network_for_images(place, files, tmp_path):
-    with served(place, tmp_path, kind="image") as server:
-        status, answer = server.http.upload(files / "picture.png")
-        assert status == 200
-        assert np.allclose(answer["logits"], predict_whole(server.model, str(files / "picture.png"), top=5).logits)
-        assert server.http.request("GET", "/info")[2]["takes"] == "images"
-        assert server.http.upload(files / "picture.png", hop="1s")[0] == 400
+@pytest.mark.parametrize(("name", "asked"), [("picture.png", {}), ("whole.mp4", {}), ("whole.mp4", {"hop": "12"})])
+def test_a_network_for_single_frames_looks_at_images_and_at_videos(frames, files, name, asked):
+    path = str(files / name)
+    if asked:
+        windows = sliding(frames.model.config.test_clip, window=None, to_the_end=True, **asked)
+        right = predict_over_time(frames.model, path, windows, top=5)
+    else:
+        right = predict_whole(frames.model, path, top=5)
+    for status, answer in (frames.http.upload(files / name, **asked), frames.http.ask(files / name, **asked)):
+        assert status == 200, answer
+        assert np.allclose(answer["logits"], right.logits, atol=SAME)
+        assert len(answer.get("windows", [])) == len(right.spans)
+
+
+def test_an_image_has_no_time(frames, files):
+    line = "window, hop: an image has no time; leave them out"
+    assert frames.http.upload(files / "picture.png", hop="1s") == (400, {"error": line})
+    info = frames.http.request("GET", "/info")[2]
+    assert (info["takes"], info["window"]) == ("images and videos", "1x1")
 
 
 @pytest.mark.parametrize(

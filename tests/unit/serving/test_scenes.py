@@ -89,7 +89,6 @@ def test_an_upload_without_a_name_is_taken_for_an_image(server, files):
 OF_ANOTHER_KIND = [
     ("video", "picture.png", "is an image; this network looks at videos"),
     ("scenes", "whole.mp4", "is no image (a file named .jpg, .jpeg or .png); this network looks at images"),
-    ("image", "whole.mp4", "is no image (a file named .jpg, .jpeg or .png); this network looks at images"),
 ]
 
 
@@ -129,7 +128,7 @@ def test_an_image_that_cant_be_used_has_one_status_and_one_line(server, tmp_path
     ("asked", "words"),
     [
         ({"answer": "svg"}, "answer: Input should be 'json', 'both', 'map' or 'overlay'"),
-        ({"hop": "1s"}, "window, hop: this network takes images, which have no time; leave them out"),
+        ({"hop": "1s"}, "window, hop: an image has no time; leave them out"),
     ],
 )
 def test_parameters_that_are_wrong_are_named(server, files, asked, words):
