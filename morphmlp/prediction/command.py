@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+import click
 from pydantic import JsonValue
 
 from morphmlp.data.decoding.stored_frames.frame_names import shown
@@ -17,7 +18,7 @@ from morphmlp.prediction.annotate import annotate, save_picture
 from morphmlp.prediction.explanation.explained import Subject
 from morphmlp.prediction.explanation.files import OPTION, VIDEO_ENDINGS, class_named, write_explanation
 from morphmlp.prediction.explanation.scenes import draw_scene, explain_scene
-from morphmlp.prediction.inputs import STANDARD_INPUT, each_path
+from morphmlp.prediction.inputs import STANDARD_INPUT, each_path, without_path
 from morphmlp.prediction.line_output import LineOutput, file_of_lines
 from morphmlp.prediction.places import Places
 from morphmlp.prediction.predict import Guess, Prediction, predict_over_time, predict_whole
@@ -216,7 +217,7 @@ class _Says:
     def broken(self, path: str, reason: DecodeError) -> None:
         """It can't be used."""
         self._broken += 1
-        text = " ".join(str(reason).split())
+        text = without_path(reason, path)
         print(f"error: {shown(path)}: {text}", file=sys.stderr, flush=True)
         if self._lines is not None:
             self._lines.line(json.dumps({"path": shown(path), "error": text}))
@@ -225,8 +226,11 @@ class _Says:
         """Leave with an error where files were broken.
 
         Raises:
-            DecodeError: Some were.
+            DecodeError: Some of several were.
+            click.exceptions.Exit: The only one was, and its line says all.
         """
+        if self._broken == self._count == 1:
+            raise click.exceptions.Exit(2)
         if self._broken:
             raise DecodeError(f"{self._broken} of {self._count} files can't be used; they are named above")
 

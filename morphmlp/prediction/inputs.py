@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from morphmlp.data.datasets.video_folder import EXTENSIONS, is_text, without_extension
-from morphmlp.data.decoding.stored_frames.frame_names import PICTURES
+from morphmlp.data.decoding.stored_frames.frame_names import PICTURES, shown
 
 STANDARD_INPUT = "-"
 
@@ -50,6 +50,16 @@ def as_text(path: str) -> Iterator[str]:
         link = Path(folder) / f"video{extension}"
         link.symlink_to(Path(path).absolute())
         yield str(link)
+
+
+def without_path(error: Exception, path: str) -> str:
+    """The reason why a file can't be used in one line, for where its path is said already, or mustn't be."""
+    text = " ".join(str(error).split())
+    path = shown(path)
+    folder, _, name = path.rpartition("/")
+    for said in (f"{folder or '.'}: {name} ", f"{path}: ", f"{path} "):
+        text = text.removeprefix(said)
+    return text.replace(path, "it")
 
 
 def _lines(stdin: BinaryIO) -> Iterable[str]:

@@ -25,6 +25,7 @@ from morphmlp.data.decoding.sources import is_image
 from morphmlp.data.decoding.stored_frames.frame_names import PICTURES
 from morphmlp.errors import DecodeError, DecodeTimeoutError
 from morphmlp.evaluation.video_model import VideoModel
+from morphmlp.prediction.inputs import without_path
 from morphmlp.prediction.predict import predict_over_time, predict_whole
 from morphmlp.prediction.scenes import SceneModel
 from morphmlp.prediction.sliding import Sliding
@@ -214,7 +215,7 @@ class Predictor:
             found = predict_over_time(model, path, question.windows, top=question.top, on_progress=on_progress)
             return Answer(plain=found.plain())
         except DecodeError as error:
-            raise RefusedError(422, f"can't be decoded: {_one_line(error, path)}") from None
+            raise RefusedError(422, f"can't be decoded: {without_path(error, path)}") from None
 
     def _survey(self, path: str, windows: Sliding | None) -> None:
         try:
@@ -222,7 +223,7 @@ class Predictor:
         except DecodeTimeoutError:
             raise RefusedError(422, f"going through it takes more than {self.limits.survey_s:g} s") from None
         except DecodeError as error:
-            raise RefusedError(415, f"is nothing that can be looked at: {_one_line(error, path)}") from None
+            raise RefusedError(415, f"is nothing that can be looked at: {without_path(error, path)}") from None
         length_s = info.pts_s[-1] - info.pts_s[0]
         require_allowed(self.limits, num_frames=info.num_frames, length_s=length_s, pixels=info.width * info.height)
         if windows is not None:
@@ -282,8 +283,3 @@ def _ignore(work: "asyncio.Future[Answer]") -> None:
     if not work.cancelled():
         work.exception()
 
-
-def _one_line(error: Exception, path: str) -> str:
-    """The words for a fault, without the server's name for the file."""
-    folder, _, name = path.rpartition("/")
-    return " ".join(str(error).split()).replace(f"{folder}: {name} ", "").replace(f"{path} ", "").replace(path, "it")
