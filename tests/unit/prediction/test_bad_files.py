@@ -48,6 +48,7 @@ BAD = {
     "text.mp4": "not a readable video",
     "nothing.mp4": "the file is empty",
     "sound.mp4": "has no video stream",
+    "music.mp3": "has no video stream",
     "cut.mp4": "not a readable video",
     "damaged.mp4": "not one frame could be decoded",
     "frames.zip": "00001.png can't be decoded as PNG",

@@ -31,6 +31,9 @@ _WITHOUT_A_TRIAL = {"skip_frame": "all", "analyzeduration": "1"}
 """Options that keep FFmpeg from decoding pictures and sound to learn what is in a file when it's opened."""
 _NOT_A_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
+_FORMATS = "format_whitelist"
+"""FFmpeg's option; a file of another format is an invalid argument to it."""
+
 
 def open_video(path: str, *, formats: str | None = None) -> tuple[InputContainer, VideoStream]:
     """Open a file and choose its video stream: the largest that isn't a cover picture; of equal ones the default one.
@@ -41,7 +44,7 @@ def open_video(path: str, *, formats: str | None = None) -> tuple[InputContainer
         DecodeError: The file is missing, empty, not a video, or has no video stream that can be decoded.
     """
     require_content(path)
-    allowed = {} if formats is None else {"format_whitelist": formats}
+    allowed = {} if formats is None else {_FORMATS: formats}
     container = _opened(path, allowed | _WITHOUT_A_TRIAL)
     if not _says_all(container):
         container.close()
@@ -69,7 +72,10 @@ def _opened(path: str, options: dict[str, str]) -> InputContainer:
         # FFmpeg from taking a name with a colon for an address.
         return av.open(f"file:{path}", options=options, metadata_errors="ignore", mode="r")
     except av.error.FFmpegError as error:
-        raise DecodeError(f"not a readable video: {str(error.strerror or error).lower()}") from None
+        reason = str(error.strerror or error).lower()
+        if isinstance(error, av.error.ArgumentError) and _FORMATS in options:
+            reason = "it's of another format than videos that are taken, as sound, playlists and lists of parts are"
+        raise DecodeError(f"not a readable video: {reason}") from None
 
 
 def _says_all(container: InputContainer) -> bool:
