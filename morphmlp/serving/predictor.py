@@ -115,7 +115,7 @@ class Predictor:
         return ("images",) if isinstance(self.model, SceneModel) else ("images", "videos")
 
     def require_kind(self, name: str, *, unread: bool = False) -> None:
-        """Refuse an image where only videos are looked at, and the other way round; `unread`: before its bytes are read.
+        """Refuse a file of a kind that the network doesn't look at; `unread`: before its bytes are read.
 
         Raises:
             RefusedError: The name is that of the other kind.
@@ -282,4 +282,3 @@ def _ignore(work: "asyncio.Future[Answer]") -> None:
     """Take note of how work ended that nobody waits for."""
     if not work.cancelled():
         work.exception()
-
