@@ -10,7 +10,9 @@ from collections.abc import Generator
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# Before Ray is imported; nodes and commands that tests start have it too.
+# Before Ray and torch are imported; nodes and commands that tests start have it too. Threads that turn while they wait
+# for one that has no core, as on a busy machine, take ten times the work's own time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
@@ -45,9 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """What a test and its fixtures draw doesn't depend on the tests before it in this process."""
+    """What a test and its fixtures draw doesn't depend on tests before it in this process; torch takes one thread."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+        torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -111,15 +111,9 @@ def in_this_process(place: Path, paths: list[str]) -> list[WindowFeatures]:
         str(place / "weights.pth"), config=str(place / "experiment.yaml"), overrides=data, classes=None, log=print
     )
     model, windows = found.video_model(), sliding(found.config.test_clip, window="16", hop="1", to_the_end=False)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a task: of more threads sums round otherwise
-    try:
-        return [
-            with_each_decoder(model, path, lambda reader: features_of(model, reader, windows, "pooled"))
-            for path in paths
-        ]
-    finally:
-        torch.set_num_threads(before)
+    return [
+        with_each_decoder(model, path, lambda reader: features_of(model, reader, windows, "pooled")) for path in paths
+    ]
 
 
 @pytest.mark.slow

@@ -123,11 +123,8 @@ def pretrain(folder, seed):
     task, plan, cpu = task_of(config), TrainPlan.of(config.train, num_videos=num_videos), torch.device("cpu")
     state = new_state(task, train=config.train, optim=config.optim, device=cpu)
     recipe = Recipe.of(config, plan=plan, task=task)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the training from scratch takes the other core
     for _ in fit(state, state.model, OtherClips(plan), recipe=recipe, device=cpu):
         pass
-    torch.set_num_threads(threads)
     kept = dataclasses.replace(config.checkpoint, storage=str(folder / "runs"))
     stored = run_store(kept, RunFolder(folder / "runs" / "other")).save(
         snapshot(state, config=config, data_fingerprint=f"{num_videos}:none"),

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from beartype import beartype
 from jaxtyping import jaxtyped
 
@@ -40,12 +39,3 @@ CHECKED = [
 def shapes_are_checked(monkeypatch):
     for owner, name, checked in CHECKED:
         monkeypatch.setattr(owner, name, checked)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    # On a busy machine two threads that wait for each other are slower than one.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -52,10 +52,9 @@ class Scenes:
 
     def batches(self, plans, extractor):
         policy = DecodePolicy(decoder="pyav", retry_with=None, limits=Limits(timeout_s=60.0))
-        decode, threads = DecodeTask(extractor=extractor, policy=policy), torch.get_num_threads()
+        decode = DecodeTask(extractor=extractor, policy=policy)
         for plan in plans:
             tables = iter([decode(request_table(self.manifest, [plan]))])
-            torch.set_num_threads(threads)
             yield from assemble(
                 tables, iter([plan]), manifest=self.manifest, stage="train", shape=ClipShape.of(extractor)
             )
