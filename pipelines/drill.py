@@ -4,7 +4,8 @@
     python pipelines/drill.py --stops worker-killed,driver-killed    some of them
     python pipelines/drill.py --seed 7 --json drill.json --keep DIR  other steps; result and runs kept
 
-The exit code is 1 where a stop repeats or loses a video, changes the weights, or doesn't happen at all.
+The exit code is 1 where a stop repeats or loses a video or a point of the record, changes the weights, or doesn't
+happen at all.
 """
 
 import sys

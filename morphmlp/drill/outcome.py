@@ -203,3 +203,8 @@ def _recorded_losses(run: DemoRun, experiment: str) -> dict[int, tuple[float, ..
 def doubled_points(losses: Losses) -> int:
     """Points of the record beyond one a step."""
     return sum(len(values) - 1 for values in losses.values())
+
+
+def missing_points(losses: Losses, expected: Losses) -> int:
+    """Steps that the record has no point of though the other one has: holes in its curves."""
+    return len(expected.keys() - losses.keys())

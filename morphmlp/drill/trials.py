@@ -16,6 +16,7 @@ from morphmlp.drill.outcome import (
     difference,
     doubled_points,
     greatest_loss_difference,
+    missing_points,
     remains_of,
 )
 from morphmlp.drill.stops import (
@@ -72,6 +73,8 @@ class StopResult:
     redone_steps: int | None = None
     doubled_points: int | None = None
     """Losses that the record holds beyond one a step."""
+    missing_points: int | None = None
+    """Steps of whose losses the record holds none."""
     proof: str = ""
     """What shows that the stop happened."""
     fault: str | None = None
@@ -79,10 +82,9 @@ class StopResult:
 
     @property
     def passed(self) -> bool:
-        """Nothing repeated, nothing lost, nothing doubled, the same weights."""
-        return (
-            self.fault is None and not (self.repeated or self.lost or self.doubled_points) and bool(self.weights_equal)
-        )
+        """No video repeated or lost, no point of the record doubled or missing, the same weights."""
+        wrong = self.repeated or self.lost or self.doubled_points or self.missing_points
+        return self.fault is None and not wrong and bool(self.weights_equal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +146,11 @@ def drill_table(result: DrillResult) -> str:
     headers = ["stop", "at step", "videos repeated", "videos lost", "weights equal", "seconds lost", "steps done again"]
     lines = [tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * 6))]
     lines += [f"{stop.stop}: {stop.fault}" for stop in result.stops if stop.fault]
-    lines += [
-        f"{stop.stop}: the record holds {stop.doubled_points} points twice"
-        for stop in result.stops
-        if stop.doubled_points
-    ]
+    for stop in result.stops:
+        if stop.doubled_points:
+            lines.append(f"{stop.stop}: the record holds {stop.doubled_points} points twice")
+        if stop.missing_points:
+            lines.append(f"{stop.stop}: the record lacks the points of {stop.missing_points} steps")
     return "\n".join(lines)
 
 
@@ -165,7 +167,13 @@ def _run_undisturbed(demo: Demo, folder: Path) -> tuple[DemoRun, Remains]:
         run.start()
         run.finish()
         remains = remains_of(run)
-    faults = {"repeated": remains.repeated, "lost": remains.lost, "done again": remains.redone_steps}
+    faults = {
+        "repeated": remains.repeated,
+        "lost": remains.lost,
+        "done again": remains.redone_steps,
+        "points doubled": doubled_points(remains.losses),
+        "points missing": missing_points(remains.losses, dict.fromkeys(range(1, demo.steps + 1), ())),
+    }
     if any(faults.values()) or remains.checkpoint_steps != demo.steps:
         raise DrillError(f"the undisturbed run isn't right: {faults}, {remains.checkpoint_steps} steps in its weights")
     return run, remains
@@ -223,6 +231,7 @@ def _trial(
         seconds=run.seconds - undisturbed_s,
         redone_steps=remains.redone_steps,
         doubled_points=doubled_points(remains.losses),
+        missing_points=missing_points(remains.losses, reference.losses),
         proof=proof,
     )
 

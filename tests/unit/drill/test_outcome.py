@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from morphmlp.drill import STOP_NAMES, DrillError
-from morphmlp.drill.outcome import difference, doubled_points, greatest_loss_difference, tensors_of
+from morphmlp.drill.outcome import (
+    difference,
+    doubled_points,
+    greatest_loss_difference,
+    missing_points,
+    tensors_of,
+)
 from morphmlp.drill.trials import STOPS, DrillResult, StopResult, drill_table
 
 CONTENT = {
@@ -68,6 +74,15 @@ def test_losses_are_compared_where_both_have_them():
     assert doubled_points(one) == 1
 
 
+@pytest.mark.parametrize(
+    ("recorded", "missing"),
+    [((1, 2, 3), 0), ((1, 3), 1), ((1, 2), 1), ((), 3), ((1, 2, 3, 4), 0)],
+)
+def test_a_step_without_a_point_is_a_hole_in_the_record(recorded, missing):
+    undisturbed = dict.fromkeys((1, 2, 3), (1.0,))
+    assert missing_points(dict.fromkeys(recorded, (2.0,)), undisturbed) == missing
+
+
 GOOD = StopResult(
     stop="worker-killed",
     words="a worker is killed",
@@ -81,6 +96,7 @@ GOOD = StopResult(
     seconds=12.3,
     redone_steps=4,
     doubled_points=0,
+    missing_points=0,
 )
 
 
@@ -95,6 +111,7 @@ def result_of(*stops):
         {"lost": 1},
         {"weights_equal": False},
         {"doubled_points": 1},
+        {"missing_points": 1},
         {"fault": "the stop never happened"},
     ],
 )
@@ -118,6 +135,14 @@ def test_a_stop_without_a_result_fails_the_drill_and_is_told():
     ]
     assert "failed" in lines[3]
     assert lines[-1] == "ctrl-c: the run ended before"
+
+
+def test_points_that_the_record_doubles_or_lacks_are_reported():
+    odd = replace(GOOD, stop="mlflow-down", doubled_points=2, missing_points=3)
+    assert drill_table(result_of(GOOD, odd)).splitlines()[-2:] == [
+        "mlflow-down: the record holds 2 points twice",
+        "mlflow-down: the record lacks the points of 3 steps",
+    ]
 
 
 def test_every_stop_can_be_named():
