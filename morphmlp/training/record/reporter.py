@@ -13,6 +13,7 @@ import torch
 
 from morphmlp.data.quarantine import BrokenVideo, broken_to_plain
 from morphmlp.data.stream.batches import MicroBatch
+from morphmlp.line_file import LineFile
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.tasks.task import Counts
 from morphmlp.training.loop.loop import Recipe, RoundSummary, StepSummary, StepTotals
@@ -33,6 +34,8 @@ class Reporter:
     """Whether this worker writes the points."""
     gmacs_per_view: float
     """Billion multiply-accumulates of a forward pass of one view."""
+    broken_found: LineFile | None = None
+    """Where broken videos are written down at once; what the first worker meets is in its checkpoints."""
     _steps: list[StepSummary] = field(default_factory=list)
     _broken: list[BrokenVideo] = field(default_factory=list)
     _points: list[MetricPoint] = field(default_factory=list)
@@ -85,7 +88,7 @@ class Reporter:
             self._first_wait_s = times.asked_s
             self._begun = True
         self._steps.append(summary)
-        self._broken.extend(summary.broken)
+        self._add_broken(summary.broken)
 
     def add_round(self, summary: RoundSummary) -> None:
         """Add the round's mean training loss."""
@@ -97,7 +100,7 @@ class Reporter:
 
     def add_validation(self, counts: Counts, broken: Sequence[BrokenVideo], *, at: int) -> None:
         """Add the scores of a validation that is named by `at`, already summed over workers."""
-        self._broken.extend(broken)
+        self._add_broken(broken)
         if counts.num_videos:
             scores = counts.scores()
             for name in self.recipe.task.scores:
@@ -133,6 +136,12 @@ class Reporter:
         other._points, other._latest = list(self._points), deque(self._latest)  # those that `take` changes in place
         other.take()
         return [report for reports in other._latest for report in reports]
+
+    def _add_broken(self, videos: Sequence[BrokenVideo]) -> None:
+        self._broken.extend(videos)
+        if self.broken_found is not None:
+            for video in videos:
+                self.broken_found.append(json.dumps(broken_to_plain(video)))
 
     def _gathered(self) -> Report:
         report: Report = {"broken": [broken_to_plain(video) for video in self._broken]}

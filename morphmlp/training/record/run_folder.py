@@ -71,6 +71,8 @@ class RunFolder:
     """One JSON line per report of the workers."""
     quarantine = FilePath("{root}/quarantine.parquet")
     """Broken videos met so far."""
+    broken_found = FilePath("{root}/broken-found.jsonl")
+    """Those that workers other than the first met, one JSON line each, before they are reported."""
     scores = FilePath("{root}/scores")
     """The test's score store."""
     predictions = FilePath("{root}/predictions.parquet")

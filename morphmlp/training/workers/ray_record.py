@@ -4,14 +4,14 @@ MLflow has this one writer during training; the workers need neither its address
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from ray.train import Checkpoint, UserCallback
 
 from morphmlp.cluster.failure_reasons import failure_text
-from morphmlp.data.quarantine import Quarantine, earlier_broken
+from morphmlp.data.quarantine import BrokenVideo, Quarantine, broken_from_plain, earlier_broken
 from morphmlp.line_file import LineFile, read_json_lines
 from morphmlp.training.record.report import Report, broken_of, points_of, window_of
 from morphmlp.training.record.run_events import RunEvents, record_event
@@ -32,6 +32,7 @@ class RecordReports(UserCallback):
         """Travel to the controller with addresses only."""
         self._uri, self._run_id, self._folder, self._manifests = writer.uri, writer.run_id, folder, manifests
         self._failure: str | None = None
+        self._begun = False
         self._quarantine: Quarantine | None = None
         self._quarantine_fault: str | None = None
 
@@ -39,6 +40,9 @@ class RecordReports(UserCallback):
         """Take in one report of every worker."""
         del run_context, checkpoint
         reports = [cast(Report, report) for report in metrics]
+        if not self._begun:
+            self._begun = True
+            self._keep_broken(map(broken_from_plain, read_json_lines(self._folder.broken_found)))
         for report in self._lacking(reports[0].get("earlier", [])):
             self._take_in([report])
         self._take_in(reports)
@@ -55,7 +59,7 @@ class RecordReports(UserCallback):
         self._record.metrics(points)
         if facts := reports[0].get("facts"):
             self._record.tags(facts)
-        self._keep_broken(reports)
+        self._keep_broken(video for report in reports for video in broken_of(report))
         self._inform_driver(
             {
                 "name": reports[0].get("name"),
@@ -102,8 +106,8 @@ class RecordReports(UserCallback):
     def _note_event(self, text: str) -> None:
         record_event(self._record, self._events.add(text))
 
-    def _keep_broken(self, reports: list[Report]) -> None:
-        broken = [video for report in reports for video in broken_of(report)]
+    def _keep_broken(self, videos: Iterable[BrokenVideo]) -> None:
+        broken = list(videos)
         if not broken and self._quarantine_fault is None:
             return
         if self._quarantine is None:

@@ -65,7 +65,12 @@ def train_worker(job: TrainJob) -> None:
     notes = [*beginning.notes, *keep_compiled(config)]
     notes += prepare_network(config, state.model, device, state.precision, local_workers=context.get_local_world_size())
     recipe = Recipe.of(config, plan=clips.plan, task=job.task)
-    reporter = Reporter(recipe=recipe, first=rank == 0, gmacs_per_view=job.gmacs_per_view)
+    reporter = Reporter(
+        recipe=recipe,
+        first=rank == 0,
+        gmacs_per_view=job.gmacs_per_view,
+        broken_found=None if rank == 0 else LineFile(job.folder.broken_found),
+    )
     saving = _saving(job, state, store, reporter, beginning.checkpoint) if rank == 0 else None
     worker = _Worker(job, state, clips, saving, reporter=reporter, start=start, workers=workers, device=device)
     worker.report_start(notes, beginning.unrecorded)

@@ -11,7 +11,9 @@ import pytest
 import tiny_training as tiny
 import torch
 
+from morphmlp.data.quarantine import broken_from_plain
 from morphmlp.data.stream.plan import Cursor
+from morphmlp.line_file import LineFile, read_json_lines
 from morphmlp.record import MetricPoint, Metrics
 from morphmlp.tasks.scores import TOP1, TOP5
 from morphmlp.training.loop import step_clock
@@ -98,6 +100,15 @@ def test_points_of_a_window_are_means_weighted_by_clips(run):
             Metrics.TRAIN_CPU_S_PER_CLIP: 0.5,
         }
     )
+
+
+def test_broken_videos_are_written_down_before_they_are_reported(run, tmp_path):
+    run.reporter.broken_found = LineFile(tmp_path / "broken")
+    run.step(0, broken=["a", "b"])
+    run.reporter.add_validation(tiny.counts_of(1, top1=1, top5=1, loss_sum=1.0), [tiny.broken_video("c")], at=1)
+    written = list(map(broken_from_plain, read_json_lines(tmp_path / "broken")))
+    assert [video.video_id for video in written] == ["va", "vb", "vc"]
+    assert broken_of(run.reporter.take()) == written
 
 
 def test_time_until_the_first_batch_is_the_start_and_slows_no_step(run):

@@ -1,11 +1,12 @@
 import json
 import pickle
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from empty_store import empty_store
 
 from morphmlp.data.quarantine import BrokenVideo, Quarantine, broken_to_plain
+from morphmlp.line_file import LineFile
 from morphmlp.record import Metrics, Tags
 from morphmlp.tracking import RunWriter, find_run, open_run, write_waiting
 from morphmlp.training.record.accounting import TimeWindow, read_windows, training_cpu_s
@@ -100,6 +101,20 @@ def test_reports_that_a_checkpoint_carries_are_taken_in_where_the_record_lacks_t
     assert [point.step for point in writer.history([Metrics.TRAIN_LOSS])] == [1, 2, 3, 4, 5]
     assert [line["name"] for line in lines(folder) if "name" in line] == ["a-1", "a-2", "a-3", "b-1", "b-2", "c-1"]
     assert [video.video_id for video in Quarantine.read(folder.quarantine).videos()] == [VIDEO.video_id]
+
+
+def test_broken_videos_that_a_killed_worker_had_no_time_to_report_reach_the_quarantine_at_the_next_start(
+    started, writer, folder
+):
+    others = [replace(VIDEO, video_id=name) for name in ("w", "x")]
+    found = LineFile(folder.broken_found)
+    for video in others:
+        found.append(json.dumps(broken_to_plain(video)))
+    record = started(writer)
+    record.after_report(None, [report(3, broken=[broken_to_plain(VIDEO)]), {}], None)
+    record.after_report(None, [report(4), {"broken": [broken_to_plain(others[0])]}], None)
+    record._record.close(0.0)
+    assert [video.video_id for video in Quarantine.read(folder.quarantine).videos("train")] == ["w", "x", "v"]
 
 
 def test_a_window_holds_the_cpu_time_of_all_workers(started, writer, folder):
