@@ -13,7 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from morphmlp.cluster.ray_cluster import Placement
 from morphmlp.cluster.ray_decoding import warm_decode_processes
-from morphmlp.data.quarantine import broken_limit, too_many_broken
 from morphmlp.data.stream.batches import MicroBatch
 from morphmlp.data.stream.ray_clips import RayClips
 from morphmlp.errors import StorageError
@@ -30,6 +29,7 @@ from morphmlp.training.record.ledger import Ledger, RecordedClips
 from morphmlp.training.record.report import Report
 from morphmlp.training.record.reporter import Reporter
 from morphmlp.training.replay.skipped_steps import save_skipped_step
+from morphmlp.training.workers.broken_share import BrokenShare
 from morphmlp.training.workers.ray_capacity import note_places
 from morphmlp.training.workers.ray_job import TrainJob
 from morphmlp.training.workers.resume import agreed, resume_or_start
@@ -149,8 +149,9 @@ class _Worker:
             wants_to_stop=lambda: watch is not None and watch.seen(),
             on_skipped=self._keep_skipped,
         )
-        self._epoch_videos, self._broken_before = 0, 0.0
-        """Training videos planned in this epoch's steps so far, over all workers; broken ones of earlier epochs."""
+        self._broken_share = BrokenShare(
+            job.config.ingest, num_videos=job.num_videos, num_val_videos=job.num_val_videos
+        )
         self._too_many_broken: Stop | None = None
         """Where the last step or round found so many that the run can't continue."""
         self._score: float | None = None
@@ -188,7 +189,7 @@ class _Worker:
         self._sign_of_life()
         self._notes += self._start.step_taken(summary)
         self._reporter.add_step(summary)
-        self._epoch_videos += self.recipe.plan.videos_per_step
+        self._broken_share.add_step(self.recipe.plan.videos_per_step)
         # The last step of a round is saved with its scores: saved before, these could be lost.
         if not self._ends_round(summary):
             self._weigh_broken()
@@ -316,10 +317,10 @@ class _Worker:
                 task=task,
                 device=self._device,
                 # One worker's own may be enough.
-                too_many=lambda broken: self._broken_val(broken) is not None,
+                too_many=lambda broken: self._broken_share.of_validation(broken) is not None,
             )
         counts, num_broken = over_workers(counts, len(broken), self._device)
-        self._too_many_broken = self._broken_val(num_broken)
+        self._too_many_broken = self._broken_share.of_validation(num_broken)
         if self._too_many_broken is not None:
             counts = task.no_counts()
         self._reporter.add_validation(counts, broken, at=at)
@@ -330,22 +331,9 @@ class _Worker:
         ends_epoch = self._state.cursor.step == 0
         if ends_epoch:
             self.guard.check_pending()  # of the epoch's last step
-        self._too_many_broken = self._broken_train()
+        self._too_many_broken = self._broken_share.of_training(self.guard.broken_videos)
         if ends_epoch:
-            self._epoch_videos, self._broken_before = 0, self.guard.broken_videos
-
-    def _broken_train(self) -> Stop | None:
-        """A stop where too many of this epoch's training videos are broken."""
-        job, broken = self._job, int(self.guard.broken_videos - self._broken_before)
-        limit = broken_limit(job.config.ingest)
-        excess = too_many_broken("train", broken, num_videos=job.num_videos, limit=limit, drawn=self._epoch_videos)
-        return None if excess is None else Stop(reason=StopReason.TOO_MANY_BROKEN, split="train", detail=excess)
-
-    def _broken_val(self, broken: int) -> Stop | None:
-        """A stop where too many validation videos are broken."""
-        job = self._job
-        excess = too_many_broken("val", broken, num_videos=job.num_val_videos, limit=broken_limit(job.config.ingest))
-        return None if excess is None else Stop(reason=StopReason.TOO_MANY_BROKEN, split="val", detail=excess)
+            self._broken_share.begin_epoch(self.guard.broken_videos)
 
     def _keep_skipped(self, skipped: SkippedStep) -> None:
         if self._saving is not None:
