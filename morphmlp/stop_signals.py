@@ -104,8 +104,9 @@ class StopSignals:
 def handlers_kept() -> Iterator[None]:
     """Undo what a library does to the handlers, and keep from what it starts the signals that are for the command.
 
-    Its processes are deaf to SIGHUP, which a terminal sends to all, and each has a process group of its own: `timeout`
-    sends SIGTERM to a whole group, and they would be gone before anybody has saved.
+    Its processes are deaf to SIGHUP, which a terminal sends to all, and to SIGTERM, which systemd and Slurm send to
+    all: they would be gone before anybody has saved. Each has a process group of its own, since `timeout` and a
+    terminal signal whole groups. Only SIGKILL ends them.
 
     Raises:
         Interrupted: SIGTERM met the library's own handler, which exits with its number (as Ray's does).
@@ -117,7 +118,7 @@ def handlers_kept() -> Iterator[None]:
     # Blocked, not ignored: one that comes until then is delivered afterwards. New processes inherit it.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        with _children_in_own_groups():
+        with _children_set_apart():
             yield
     except SystemExit as stop:
         if stop.code != signal.SIGTERM:
@@ -134,29 +135,30 @@ def handlers_kept() -> Iterator[None]:
 class _Children:
     """What becomes of processes that this one forks."""
 
-    leave_group = False
+    set_apart = False
 
 
 @contextmanager
-def _children_in_own_groups() -> Iterator[None]:
-    _leave_groups_when_asked()
-    _Children.leave_group = True
+def _children_set_apart() -> Iterator[None]:
+    _set_apart_when_asked()
+    _Children.set_apart = True
     try:
         yield
     finally:
-        _Children.leave_group = False
+        _Children.set_apart = False
 
 
 @cache
-def _leave_groups_when_asked() -> None:
+def _set_apart_when_asked() -> None:
     """Once for each process: what is registered can't be taken back."""
-    os.register_at_fork(after_in_child=_leave_group)
+    os.register_at_fork(after_in_child=_set_apart)
 
 
-def _leave_group() -> None:
-    if _Children.leave_group:
-        _Children.leave_group = False  # what it starts itself stays with it
+def _set_apart() -> None:
+    if _Children.set_apart:
+        _Children.set_apart = False  # what it starts itself stays with it, and inherits what is blocked
         os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 @contextmanager

@@ -49,6 +49,7 @@ from morphmlp.cluster.ray_session import (
     without_preemption_watcher,
     without_ray_messages,
 )
+from morphmlp.cluster.started_processes import StartedProcesses
 from morphmlp.cluster.token import have_token, keep_token_private
 from morphmlp.config.operation import ClusterConfig, IngestConfig, WorkerRange
 from morphmlp.errors import ClusterError
@@ -242,9 +243,10 @@ def _device(cluster: ClusterConfig, *, gpus: int) -> Literal["cpu", "cuda"]:
 def _local(*, cpus: int) -> Iterator[None]:
     keep_token_private()
     have_token()
+    started = StartedProcesses()
     with own_temp_folder() as folder, without_preemption_watcher():
         try:
-            with hushed_start(), handlers_kept():
+            with hushed_start(), handlers_kept(), started.noted():
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -259,7 +261,8 @@ def _local(*, cpus: int) -> Iterator[None]:
             with ray_faults_reported():
                 yield
         finally:
-            _shut_down()
+            with undisturbed(), started.ended():
+                ray.shutdown()
 
 
 @contextmanager
@@ -280,13 +283,8 @@ def _joined(address: str) -> Iterator[None]:
     finally:
         if ray.is_initialized():
             request_resources(bundles=[])  # or the autoscaler would keep the nodes for us
-        _shut_down()
-
-
-def _shut_down() -> None:
-    """End the session completely: a second Ctrl-C would leave processes behind."""
-    with undisturbed():
-        ray.shutdown()
+        with undisturbed():  # a second Ctrl-C would leave processes behind
+            ray.shutdown()
 
 
 def _place_on_cluster(cluster: ClusterConfig, ingest: IngestConfig, *, micro_batches: int) -> Placement:

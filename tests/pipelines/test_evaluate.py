@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from run_here import run_here
+from signals import Reach, send
 
 from morphmlp.config import load_config
 from morphmlp.data.manifest import read_manifest
@@ -63,12 +64,12 @@ def finished(process: "subprocess.Popen[str]") -> str:
     return output
 
 
-def stopped(process: "subprocess.Popen[str]", scores: Path, signum: int) -> str:
+def stopped(process: "subprocess.Popen[str]", scores: Path, signum: signal.Signals, reach: Reach) -> str:
     """What the command says that gets the signal once some of its videos are scored."""
     while len(list(scores.glob("scores-*.parquet"))) < 3:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
-    process.send_signal(signum)
+    send(process, signum, reach)
     return process.communicate(timeout=120)[1]
 
 
@@ -123,22 +124,23 @@ def test_predictions_of_all_test_videos_are_the_stored_scores(place: Path, undis
 
 
 @pytest.mark.parametrize(
-    "signum",
+    ("signum", "reach", "code"),
     [
-        pytest.param(signal.SIGKILL, marks=pytest.mark.slow, id="killed"),
-        pytest.param(signal.SIGINT, marks=pytest.mark.long, id="interrupted"),
+        pytest.param(signal.SIGKILL, "command", -9, marks=pytest.mark.slow, id="killed"),
+        pytest.param(signal.SIGINT, "command", 130, marks=pytest.mark.long, id="interrupted"),
+        pytest.param(signal.SIGTERM, "every process", 143, marks=pytest.mark.long, id="terminated"),
     ],
 )
 def test_a_test_that_was_stopped_continues_and_scores_nothing_twice(
-    place: Path, undisturbed: Path, signum: signal.Signals
+    place: Path, undisturbed: Path, signum: signal.Signals, reach: Reach, code: int
 ) -> None:
     scores = place / f"stopped-{signum.name}"
     process = start(place, scores.name)
-    said = stopped(process, scores, signum)
+    said = stopped(process, scores, signum, reach)
+    assert process.returncode == code
     before = ScoreStore.open(scores).read(FACTS).to_pylist()
     assert 0 < len(before) < VIDEOS
-    if signum == signal.SIGINT:
-        assert process.returncode == 130
+    if signum != signal.SIGKILL:
         assert f"{len(before)} of {VIDEOS} videos are scored in {scores}; the same command continues" in said
     finished(start(place, scores.name))
     result = json.loads((place / f"{scores.name}.json").read_text())

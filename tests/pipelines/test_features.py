@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from run_here import run_here
+from signals import send
 
 from morphmlp.benchmarks.feature_extraction import measure_features
 from morphmlp.config import load_config
@@ -102,6 +103,21 @@ def test_a_killed_extraction_continues_to_the_bytes_of_one_process_in_the_manife
         assert Path(row["output"]).read_bytes() == found.content("npy")
         assert (row["num_windows"], row["channels"], row["fps"]) == (*found.values.shape, found.info.fps)
         assert tuple(row["start_s"]) == found.start_s
+
+
+@pytest.mark.long
+def test_sigterm_to_every_process_ends_an_extraction_with_one_line(place: Path) -> None:
+    folder = place / "terminated"
+    process = start(place, folder.name)
+    while len(written(folder)) < 3:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    send(process, signal.SIGTERM, "every process")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors.splitlines()[-1] == "stopped; the same command continues, finished videos are kept"
+    assert "Traceback" not in errors
+    assert 3 <= len(written(folder)) < VIDEOS - 2
 
 
 def in_this_process(place: Path, paths: list[str]) -> list[WindowFeatures]:

@@ -14,14 +14,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from signals import Reach, send
 
 from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
+from morphmlp.drill.services import mlflow_server
 from morphmlp.tracking import find_run
 from morphmlp.training.record.run_folder import RunFolder, run_lock
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 6
 STEPS = EPOCHS * 4
+ENDS_WITHIN_S = 30.0
+"""Slurm and container runtimes send SIGKILL after as long."""
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def temporary(folder: Path) -> Path:
     return Path((folder / "tmpdir").read_text())
 
 
-def start(folder: Path) -> "subprocess.Popen[str]":
+def start(folder: Path, *, uri: str = "") -> "subprocess.Popen[str]":
     command = [
         sys.executable,
         str(ROOT / "pipelines/train_demo.py"),
@@ -64,7 +68,7 @@ def start(folder: Path) -> "subprocess.Popen[str]":
         env={
             **os.environ,
             "MORPHMLP_TEST_MARK": str(folder),
-            "MLFLOW_TRACKING_URI": "",
+            "MLFLOW_TRACKING_URI": uri,
             "TMPDIR": str(temporary(folder)),
         },
     )
@@ -110,46 +114,87 @@ def nothing_is_left(folder: Path) -> None:
     assert list(temporary(folder).glob("mmlp-*")) == []
 
 
-def status(folder: Path) -> str:
-    summary = find_run(f"sqlite:///{folder}/mlruns/mlflow.db", run_name="again")
+def status(folder: Path, uri: str = "") -> str:
+    summary = find_run(uri or f"sqlite:///{folder}/mlruns/mlflow.db", run_name="again")
     assert summary is not None
     return summary.status
 
 
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
+
+
+def it_saved_and_ended(
+    process: "subprocess.Popen[str]", signum: signal.Signals, folder: Path, *, uri: str = ""
+) -> None:
+    """The last line, the exit code, what is left, and the record of a command that got the signal."""
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=400)
+    assert time.monotonic() - began < ENDS_WITHIN_S
+    assert process.returncode == CODES[signum], errors
+    assert f"{NAMES[signum]}: stopping after this step" in errors
+    assert f"stopped by {NAMES[signum]}; continue with the same command and --run-name again" in errors
+    assert (saved := re.search(r"; the checkpoint of step (\d+) is saved$", errors.rstrip()))
+    assert int(saved[1]) >= steps_reported(folder / "runs" / "again")[-1]
+    assert "Traceback" not in errors
+    nothing_is_left(folder)
+    assert status(folder, uri) == "KILLED"
+
+
 @pytest.mark.parametrize(
-    ("signum", "code", "name"),
+    ("signum", "reach"),
     [
-        pytest.param(signal.SIGINT, 130, "Ctrl-C", marks=pytest.mark.long),
-        pytest.param(signal.SIGTERM, 143, "SIGTERM", marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, 129, "SIGHUP", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, "group", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, "group", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, "group", marks=pytest.mark.long),
     ],
 )
 def test_a_signal_leaves_a_run_that_the_same_command_finishes_without_repeating_a_step(
-    signum: signal.Signals, code: int, name: str, experiment: Path
+    signum: signal.Signals, reach: Reach, experiment: Path
 ) -> None:
     run = experiment / "runs" / "again"
     process = start(experiment)
     wait_for_steps(process, run, 5)
-    os.killpg(process.pid, signum)
+    send(process, signum, reach)
     if signum == signal.SIGTERM:
         time.sleep(0.005)
         process.send_signal(signum)  # `timeout` ends the group, make passes on what it got
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == code, errors
-    assert f"{name}: stopping after this step" in errors
-    assert f"stopped by {name}; continue with the same command and --run-name again" in errors
-    assert re.search(r"; the checkpoint of step \d+ is saved$", errors.rstrip())
-    assert "Traceback" not in errors
-    nothing_is_left(experiment)
-    assert status(experiment) == "KILLED"
+    it_saved_and_ended(process, signum, experiment)
 
     with run_lock(RunFolder(run)):
-        _, refusal = start(experiment).communicate(timeout=200)
+        _, refusal = start(experiment).communicate(timeout=400)
     assert f"process {os.getpid()} on" in refusal.splitlines()[-1]
 
     process = start(experiment)
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
     assert steps_reported(run) == list(range(1, STEPS + 1))
     assert status(experiment) == "FINISHED"
     assert json.loads((experiment / "result.json").read_text())["num_videos"] == 8
+
+
+@pytest.mark.parametrize(
+    ("signum", "reach"),
+    [
+        pytest.param(signal.SIGTERM, "every process", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "every process", marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, "every process", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, "command", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, "command", marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, "command", marks=pytest.mark.long),
+    ],
+)
+def test_a_run_saves_and_ends_whomever_a_signal_reaches(signum: signal.Signals, reach: Reach, experiment: Path) -> None:
+    process = start(experiment)
+    wait_for_steps(process, experiment / "runs" / "again", 3)
+    send(process, signum, reach)
+    it_saved_and_ended(process, signum, experiment)
+
+
+@pytest.mark.long
+def test_a_run_recorded_by_a_server_is_not_left_running_where_sigterm_reaches_every_process(experiment: Path) -> None:
+    with mlflow_server(experiment) as server:
+        process = start(experiment, uri=server.address)
+        wait_for_steps(process, experiment / "runs" / "again", 3)
+        send(process, signal.SIGTERM, "every process")
+        it_saved_and_ended(process, signal.SIGTERM, experiment, uri=server.address)

@@ -1,4 +1,4 @@
-"""A sweep that is asked to end (SIGTERM): its trial saves, every record is closed, and nothing of Ray's is printed."""
+"""A sweep whose every process gets SIGTERM: its trial saves, records are closed, and nothing of Ray's is printed."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from signals import send
 
 from morphmlp.config.loading import config_to_mapping
 from morphmlp.data.synthetic.kinetics_layout import write_demo_dataset
@@ -33,7 +34,7 @@ PATIENCE_S = 500
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory, make_config):
-    """The folder of a sweep that got SIGTERM in its first trial, its exit code, and what it said."""
+    """The folder of a sweep whose processes all got SIGTERM in its first trial, its exit code, and what it said."""
     folder = tmp_path_factory.mktemp("stopped")
     temporary = tempfile.mkdtemp(prefix="")  # short enough for Ray's sockets
     write_demo_dataset(folder / "demo", train=32, val=8, test=8)
@@ -67,7 +68,7 @@ def stopped(tmp_path_factory, make_config):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < patience, list(folder.glob("runs/sweep/*"))
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
+        send(process, signal.SIGTERM, "every process")
         _, said = process.communicate(timeout=PATIENCE_S)
     left = [path.name for path in Path(temporary).iterdir()]
     shutil.rmtree(temporary)

@@ -141,8 +141,10 @@ def test_a_signal_that_make_passes_on_is_no_second_wish(saves, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_signal_to_the_whole_group_does_not_reach_what_was_started():
-    program = """
+@pytest.mark.parametrize("to", ["os.killpg(0, {})", "[os.kill(p, {}) for p in (helper.pid, other.pid, os.getpid())]"])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_neither_a_signal_to_the_group_nor_one_to_every_process_ends_what_was_started(to, signum):
+    program = f"""
 import os, signal, subprocess, sys, time
 from morphmlp.stop_signals import Interrupted, StopSignals, handlers_kept
 sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -151,7 +153,7 @@ with StopSignals().installed():
         helper = subprocess.Popen(sleep, preexec_fn=lambda: None)  # as Ray starts its own
     other = subprocess.Popen(sleep)
     try:
-        os.killpg(0, signal.SIGTERM)
+        {to.format(signum.value)}
     except Interrupted:
         print(other.wait(20), helper.poll())
 helper.kill()
@@ -159,4 +161,4 @@ helper.kill()
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60, start_new_session=True
     )
-    assert done.stdout.split() == ["-15", "None"]
+    assert done.stdout.split() == [str(-signum), "None"]
