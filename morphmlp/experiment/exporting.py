@@ -28,6 +28,7 @@ from morphmlp.experiment.tested_weights import (
     find_weights,
     fitted_weights,
     require_finished,
+    require_same_network,
 )
 from morphmlp.export.facts import (
     INPUTS,
@@ -122,10 +123,11 @@ def export(arguments: ExportArguments) -> ExportResult:
     if arguments.form == "hub" and config.segmentation is not None and config.segmentation.backbone != "morphmlp":
         raise ConfigError(["--to hub: takes MorphMLPs; the backbone of this network is a ResNet-50, use safetensors"])
     _require_size(config, arguments.form)
-    names = _class_names(config, source, arguments.classes)
     lines = list[str]()
     found = find_weights(source, config, lines.append)
     require_finished(source, found)
+    require_same_network(found, config)
+    names = _class_names(config, source, arguments.classes)
     weights, notes = fitted_weights(found, config, names)
     facts = _facts(config, found, names, run_name=None if source.folder is None else source.name)
     with _new_folder(output) as folder:

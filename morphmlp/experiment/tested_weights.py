@@ -17,6 +17,7 @@ from morphmlp.config.start import StartConfig
 from morphmlp.data.datasets.class_list import read_class_list
 from morphmlp.errors import CheckpointError, ConfigError, StoreAwayError, TrackingError
 from morphmlp.models.weights.describe import (
+    WeightsDescription,
     compare_keys,
     describe_model,
     differences,
@@ -175,6 +176,15 @@ def _record_of(source: Source) -> RunSummary | None:
     return find_run(ready_store(dataset), run_name=source.name, experiment=dataset)
 
 
+def require_same_network(found: FoundWeights, config: ExperimentConfig) -> None:
+    """Refuse weights of another network, before anything else that the experiment needs is looked for.
+
+    Raises:
+        ConfigError: They are of another network, task or number of classes or frames.
+    """
+    _start_of(found, config)
+
+
 def fitted_weights(
     found: FoundWeights, config: ExperimentConfig, class_names: Sequence[str]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -186,6 +196,30 @@ def fitted_weights(
     Raises:
         ConfigError: They are of another network, task or number of classes or frames.
     """
+    file, where, clip = found.file, f"{OPTION}: {found.location}", config.clip
+    start, asked = _start_of(found, config)
+    rows = None
+    if start.class_order is not None:
+        path = Path(start.class_order)
+        rows = class_rows(read_class_list(path), class_names, where=f"start_from.class_order: {path}")
+    expected = expected_state(
+        config.model, num_frames=clip.num_frames, crop_size=clip.crop_size, segmentation=config.segmentation
+    )
+    try:
+        fitted = fit_weights(file.state, expected, file=file.description, asked=asked, start=start, head_rows=rows)
+    except ConfigError as error:
+        raise ConfigError([f"{where}: {line}" for line in error.faults]) from None
+    report = compare_keys(fitted.state, expected)
+    if not report.clean:  # with `inflate` temporal layers would be fresh ones
+        raise ConfigError([f"{where}: {report.in_words}; nothing is tested with fresh weights"])
+    # What `compare_keys` leaves out are BatchNorm's counters, which no test reads.
+    counters = {name for name in expected if name not in fitted.state}
+    zeros = {name: torch.zeros_like(expected[name], device="cpu") for name in counters}
+    return {**fitted.state, **zeros}, fitted.notes
+
+
+def _start_of(found: FoundWeights, config: ExperimentConfig) -> tuple[StartConfig, WeightsDescription]:
+    """How the weights are to be taken, and the network that the experiment asks for."""
     file, where = found.file, f"{OPTION}: {found.location}"
     clip, options = config.clip, config.start_from if file.container != "checkpoint" else None
     asked = describe_model(
@@ -211,24 +245,7 @@ def fitted_weights(
         raise ConfigError(
             [f"{where}: it is {file.description.in_words}; --config has {asked.in_words}: {'; '.join(faults)}"]
         )
-    rows = None
-    if start.class_order is not None:
-        path = Path(start.class_order)
-        rows = class_rows(read_class_list(path), class_names, where=f"start_from.class_order: {path}")
-    expected = expected_state(
-        config.model, num_frames=clip.num_frames, crop_size=clip.crop_size, segmentation=config.segmentation
-    )
-    try:
-        fitted = fit_weights(file.state, expected, file=file.description, asked=asked, start=start, head_rows=rows)
-    except ConfigError as error:
-        raise ConfigError([f"{where}: {line}" for line in error.faults]) from None
-    report = compare_keys(fitted.state, expected)
-    if not report.clean:  # with `inflate` temporal layers would be fresh ones
-        raise ConfigError([f"{where}: {report.in_words}; nothing is tested with fresh weights"])
-    # What `compare_keys` leaves out are BatchNorm's counters, which no test reads.
-    counters = {name for name in expected if name not in fitted.state}
-    zeros = {name: torch.zeros_like(expected[name], device="cpu") for name in counters}
-    return {**fitted.state, **zeros}, fitted.notes
+    return start, asked
 
 
 def require_finished(source: Source, found: FoundWeights) -> None:

@@ -17,7 +17,14 @@ from morphmlp.data.decoding.isolation.isolated import Limits
 from morphmlp.errors import ConfigError
 from morphmlp.evaluation.video_model import VideoModel
 from morphmlp.experiment.class_names import known_class_names
-from morphmlp.experiment.tested_weights import Source, config_of, find_source, find_weights, fitted_weights
+from morphmlp.experiment.tested_weights import (
+    Source,
+    config_of,
+    find_source,
+    find_weights,
+    fitted_weights,
+    require_same_network,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +67,9 @@ def find_trained(
     experiment = config_of(source, config, overrides)
     if fault := decoder_fault(experiment.ingest.decoder):
         raise ConfigError([f"ingest.decoder: {fault}"])
-    names = _class_names(experiment, source, classes, log)
     found = find_weights(source, experiment, log, with_record=False)
+    require_same_network(found, experiment)
+    names = _class_names(experiment, source, classes, log)
     weights, notes = fitted_weights(found, experiment, names)
     for note in notes if found.file.container != "checkpoint" else ():
         log(note)

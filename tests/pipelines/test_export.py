@@ -352,7 +352,7 @@ def test_mlflows_model_brings_the_package_along(kind, weights, command, tmp_path
 
 FAULTS = {
     "another task's weights": (
-        ["--config", "scenes.yaml"],
+        ["--config", "scenes.yaml", "--classes", None],
         "--checkpoint: {cwd}/weights.pth: it is a MorphMLP of depths",
     ),
     "no experiment": (["--config", None], "--config FILE: is missing; {cwd}/weights.pth doesn't say"),

@@ -179,6 +179,11 @@ ARGUMENTS = [
         "semantic_fpn of 16 channels against a classifier",
         id="another task",
     ),
+    pytest.param(
+        ("whole.mp4", "--checkpoint", "{root}/scenes.pth", "--classes", "{files}/text.mp4"),
+        "semantic_fpn of 16 channels against a classifier",
+        id="another task before its names",
+    ),
     pytest.param(("whole.mp4", "--checkpoint", "{root}/image.pth"), "(image)", id="another network"),
     pytest.param(("whole.mp4", "--window", "16x4"), "--window: 16 frames; this network takes 4", id="window"),
     pytest.param(("whole.mp4", "--hop", "fast"), "--hop: 'fast' must be a number of seconds", id="hop"),
