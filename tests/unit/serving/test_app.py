@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import resource
+import shutil
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ from morphmlp.serving.files import AllowedFolders, UploadFolder
 from morphmlp.serving.limits import RefusedError
 
 SAME = 1e-4
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,30 @@ def test_an_image_has_no_time(frames, files):
     assert frames.http.upload(files / "picture.png", hop="1s") == (400, {"error": line})
     info = frames.http.request("GET", "/info")[2]
     assert (info["takes"], info["window"]) == ("images and videos", "1x1")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_the_page_shows_a_video_over_time_and_an_image_as_it_is(frames, files):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    complaints = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"http://localhost:{frames.http.port}")
+        page.locator("#what:has-text('Drop an image or a video here')").wait_for()
+        assert page.input_value("#window") == "1x1"
+        page.fill("#hop", "0.5s")
+        page.set_input_files("#file", files / "whole.mp4")
+        page.locator("#timeline:visible").wait_for()
+        assert page.locator("#when").inner_text() == "whole.mp4, mean of 4 windows"
+        page.set_input_files("#file", files / "picture.png")
+        page.locator("#when:has-text('picture.png')").wait_for()
+        assert page.locator("#preview img").is_visible()
+        assert not page.locator("#timeline").is_visible()
+        browser.close()
+    assert complaints == []
 
 
 @pytest.mark.parametrize(
