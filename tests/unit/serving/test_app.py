@@ -127,7 +127,7 @@ def test_the_page_shows_a_video_over_time_and_an_image_as_it_is(frames, files):
         page.fill("#hop", "0.5s")
         page.set_input_files("#file", files / "whole.mp4")
         page.locator("#timeline:visible").wait_for()
-        assert page.locator("#when").inner_text() == "whole.mp4, mean of 4 windows"
+        assert page.locator("#when").inner_text() == "whole.mp4, mean of 5 windows"
         page.set_input_files("#file", files / "picture.png")
         page.locator("#when:has-text('picture.png')").wait_for()
         assert page.locator("#preview img").is_visible()
