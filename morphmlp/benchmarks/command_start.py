@@ -2,7 +2,8 @@
 
 The commands are those of a user, in processes of their own; the parts' times are those that each run keeps in its
 folder (`morphmlp.start_marks`). Warm: a Ray cluster is running, and files are in the machine's memory. Cold: the
-command starts Ray itself, and what it imports comes from the disk.
+command starts Ray itself, and what it imports comes from the disk. Bare: a program without morphmlp that starts as many
+processes of a warm Ray (`ray_bare_start`), which is what Ray and torch cost by themselves.
 """
 
 import json
@@ -16,23 +17,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal
-
-from tabulate import tabulate
+from typing import Self
 
 from morphmlp.benchmarks.rounds import interleaved
 from morphmlp.benchmarks.start_cpu import CpuAccount
+from morphmlp.benchmarks.start_tables import COMMANDS, Kind, StartTimes, What
 from morphmlp.cluster.token import MODE, have_token
+from morphmlp.config.operation import ClusterConfig, WorkerRange
 from morphmlp.errors import ClusterError, MorphMLPError
 from morphmlp.progress import Progress
 from morphmlp.start_marks import Part, start_parts
 
 ROOT = Path(__file__).parents[2]
-Kind = Literal["warm", "cold"]
-What = Literal["training", "test"]
-KINDS: tuple[Kind, ...] = ("warm", "cold")
 LONGEST_S = 600.0
 """Time for one command."""
+_PIPELINES, _BARE_PROGRAM = ROOT / "pipelines", Path(__file__).parent / "ray_bare_start.py"
 _IMPORTED = (Path(sys.prefix), Path(os.__file__).parent, ROOT / "morphmlp")
 _RAY_WAIT_S = 120.0
 _POLL_S = 0.1
@@ -41,23 +40,20 @@ _SAID = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartTimes:
-    """Starts of one command under one condition."""
+class BareShape:
+    """How many processes a bare program asks for."""
 
-    what: What
-    kind: Kind
-    seconds: float
-    """From the command's beginning to its first step or scores: median over the rounds."""
-    parts: Mapping[str, float]
-    """Medians of the parts (`Part`), seconds from the end of the part before."""
-    rounds: Sequence[Mapping[str, float]]
-    """The parts of each round."""
-    part_cpu_s: Mapping[str, float]
-    """CPU seconds of all processes during each part, medians."""
-    process_cpu_s: Mapping[str, float]
-    """CPU seconds of each kind of process, medians, the greatest first."""
-    processes: Mapping[str, float]
-    """How many there were of each kind, medians."""
+    workers: int
+    """Training workers, or scorers."""
+    tasks: int
+    """Decode tasks at a time, over all workers."""
+
+    @classmethod
+    def of(cls, cluster: ClusterConfig, *, cpus: int) -> Self:
+        """What the commands ask for, on CPUs, of a cluster with so many."""
+        asked = cluster.num_workers
+        workers = asked.min if isinstance(asked, WorkerRange) else asked or 1
+        return cls(workers=workers, tasks=max(workers, cpus - workers * cluster.cpus_per_worker))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +67,14 @@ class _Start:
 
 
 def measure_starts(
-    config: Path, overrides: Sequence[str], *, kinds: Sequence[Kind], rounds: int, cpus: int, progress: Progress
+    config: Path,
+    overrides: Sequence[str],
+    *,
+    kinds: Sequence[Kind],
+    rounds: int,
+    cpus: int,
+    bare: BareShape,
+    progress: Progress,
 ) -> list[StartTimes]:
     """Start a training and a test so many times under each condition, interleaved.
 
@@ -81,39 +84,33 @@ def measure_starts(
         kinds: The conditions.
         rounds: Starts under each of them.
         cpus: Of the Ray that is started for warm starts; none is where RAY_ADDRESS names a cluster.
+        bare: Of bare starts.
         progress: Takes what is being done.
 
     Raises:
         MorphMLPError: A command failed, or Ray doesn't start; with what was said.
     """
     found: dict[tuple[What, Kind], list[_Start]] = {}
-    with tempfile.TemporaryDirectory(prefix="mmlp-start-") as name, _warm_ray(cpus, wanted="warm" in kinds) as warm:
+    wanted = any(kind != "cold" for kind in kinds)
+    with tempfile.TemporaryDirectory(prefix="mmlp-start-") as name, _warm_ray(cpus, wanted=wanted) as warm:
         folder, address = Path(name), warm.address
         trial = _Trial(folder, config, overrides, ray_pids=warm.pids)
         progress.line("a whole run first, whose weights are tested then")
         trial.train("first", {"RAY_ADDRESS": address} if address else {}, to_end=True)
         progress.phase("starts", total=rounds * len(kinds), unit="rounds")
         for done, (number, kind) in enumerate(interleaved(list(kinds), rounds), start=1):
-            environment = {"RAY_ADDRESS": address} if kind == "warm" else {}
-            if kind == "cold":
-                forget_files(_IMPORTED)
-            found.setdefault(("training", kind), []).append(trial.train(f"{kind}-{number}", environment))
-            if kind == "cold":
-                forget_files(_IMPORTED)
-            found.setdefault(("test", kind), []).append(trial.test(f"{kind}-{number}", environment))
+            environment = {} if kind == "cold" else {"RAY_ADDRESS": address}
+            for what in COMMANDS:
+                if kind == "cold":
+                    forget_files(_IMPORTED)
+                label = f"{kind}-{number}"
+                if kind == "bare":
+                    start = trial.bare(what, label, environment, bare)
+                else:
+                    start = (trial.train if what == "training" else trial.test)(label, environment)
+                found.setdefault((what, kind), []).append(start)
             progress.update(done)
     return [_median_of(what, kind, starts) for (what, kind), starts in found.items()]
-
-
-def starts_table(found: Sequence[StartTimes]) -> str:
-    """A line for each part, a column for each command under each condition."""
-    sides = sorted(found, key=lambda side: (side.what == "test", side.kind == "cold"))
-    names = [part for part in map(str, Part) if any(part in side.parts for side in sides)]
-    rows = [[name, *(f"{side.parts[name]:.2f}" if name in side.parts else "-" for side in sides)] for name in names]
-    rows.append(["all", *(f"{side.seconds:.2f}" for side in sides)])
-    headers = ["part (s)", *(f"{side.what}, {side.kind}" for side in sides)]
-    align = ("left", *["right"] * len(sides))
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=align)
 
 
 def forget_files(folders: Sequence[Path]) -> None:
@@ -126,20 +123,6 @@ def forget_files(folders: Sequence[Path]) -> None:
                     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
                 finally:
                     os.close(file)
-
-
-def cpu_tables(side: StartTimes) -> str:
-    """Of one command: CPU time by part next to its length, and CPU time by kind of process."""
-    parts = [[part, f"{seconds:.2f}", f"{side.part_cpu_s.get(part, 0.0):.2f}"] for part, seconds in side.parts.items()]
-    processes = [[name, f"{side.processes[name]:g}", f"{cpu_s:.2f}"] for name, cpu_s in side.process_cpu_s.items()]
-    processes.append(["all", f"{sum(side.processes.values()):g}", f"{sum(side.process_cpu_s.values()):.2f}"])
-    return "\n\n".join(
-        tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "right", "right"))
-        for rows, headers in (
-            (parts, (f"part of a {side.kind} {side.what}", "s", "CPU s")),
-            (processes, (f"processes of a {side.kind} {side.what}", "number", "CPU s")),
-        )
-    )
 
 
 def _median_of(what: What, kind: Kind, starts: Sequence[_Start]) -> StartTimes:
@@ -174,7 +157,7 @@ class _Trial:
         fields = ["--train.max-steps", "1", "--execution.report-every-steps", "1"]
         marks = self._runs / name / "start.jsonl"
         began, account = self._run(
-            ["train.py", *self._fields, "--run-name", name, *fields],
+            [_PIPELINES / "train.py", *self._fields, "--run-name", name, *fields],
             environment,
             stopped=lambda: not to_end and Part.STEP in start_parts(marks),
         )
@@ -185,24 +168,41 @@ class _Trial:
         answer = self._folder / f"{name}.json"
         options = ["--scores", str(self._folder / f"scores-{name}"), "--json", str(answer)]
         began, account = self._run(
-            ["evaluate.py", "--checkpoint", str(self._runs / "first"), *self._fields, *options],
+            [_PIPELINES / "evaluate.py", "--checkpoint", self._runs / "first", *self._fields, *options],
             environment,
             stopped=lambda: False,
         )
         parts: dict[str, float] = json.loads(answer.read_text(encoding="utf-8"))["start"]
         return _start_of(parts, began, account)
 
+    def bare(self, what: What, name: str, environment: Mapping[str, str], shape: BareShape) -> _Start:
+        """Start what has nothing of morphmlp."""
+        answer = self._folder / f"{what}-{name}.json"
+        # Without the folder of the program, whose neighbours' names are for morphmlp alone.
+        began, account = self._run(
+            ["-P", _BARE_PROGRAM, what, answer, str(shape.workers), str(shape.tasks)],
+            environment,
+            stopped=lambda: False,
+        )
+        ends: dict[str, float] = json.loads(answer.read_text(encoding="utf-8"))
+        return _start_of(
+            {name: at - before for (name, at), before in zip(ends.items(), [began, *ends.values()], strict=False)},
+            began,
+            account,
+        )
+
     def _run(
-        self, arguments: Sequence[str], environment: Mapping[str, str], *, stopped: Callable[[], bool]
+        self, arguments: Sequence[str | Path], environment: Mapping[str, str], *, stopped: Callable[[], bool]
     ) -> tuple[float, CpuAccount]:
-        """Run a pipeline to its end, or stop it as a user does; when it began, and who has used how much CPU time."""
+        """Run a program to its end, or stop it as a user does; when it began, and who has used how much CPU time."""
         own = {"MLFLOW_TRACKING_URI": f"sqlite:///{self._folder / 'mlruns' / 'mlflow.db'}"}
         others = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        program = next(word.name for word in arguments if isinstance(word, Path))
         roots, began = [*self._ray_pids], time.time()
         account = CpuAccount(roots)
         with (self._folder / "said.txt").open("w+", encoding="utf-8") as said, account.running():
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / "pipelines" / arguments[0]), *arguments[1:]],
+                [sys.executable, *arguments],
                 env={**others, **own, **environment},
                 stdout=said,
                 stderr=subprocess.STDOUT,
@@ -216,7 +216,7 @@ class _Trial:
             process.kill()
             if process.wait() and not asked:
                 said.seek(0)
-                raise MorphMLPError(f"{arguments[0]} ended with {process.returncode}: {said.read()[-_SAID:]}")
+                raise MorphMLPError(f"{program} ended with {process.returncode}: {said.read()[-_SAID:]}")
         return began, account
 
 

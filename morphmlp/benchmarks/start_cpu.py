@@ -27,6 +27,7 @@ _NAMES = {
     "dashboard/agent": "dashboard's agent",
     "log_monitor": "log monitor",
     "pipelines/": "the command",
+    "ray_bare_start": "the command",
     "git ": "git",
 }
 """What a process is, by a part of its command line."""

@@ -1,8 +1,13 @@
 """The waiting time of a user, by part."""
 
 import os
+from dataclasses import replace
 
-from morphmlp.benchmarks.command_start import StartTimes, cpu_tables, forget_files, starts_table
+import pytest
+
+from morphmlp.benchmarks.command_start import BareShape, forget_files
+from morphmlp.benchmarks.start_tables import StartTimes, cpu_tables, floor_tables, starts_table
+from morphmlp.config.operation import ClusterConfig, WorkerRange
 from morphmlp.start_marks import Part
 
 
@@ -45,6 +50,34 @@ def test_cpu_time_stands_by_part_and_by_kind_of_process():
         ["the command", "1", "1.00"],
         ["all", "3", "6.00"],
     ]
+
+
+def test_next_to_a_program_without_morphmlp_stands_what_a_command_adds_to_it():
+    warm = side("test", "warm", ray=0.5)
+    bare = replace(warm, kind="bare", process_cpu_s={"Scorer": 3.5, "GCS": 0.25}, processes={"Scorer": 1, "GCS": 1})
+    (table,) = floor_tables([side("training", "warm", ray=0.5), warm, bare])
+    header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+    assert header == ["processes of a test", "number", "CPU s", "bare: number", "CPU s", "added"]
+    assert rows == [
+        ["Scorer", "2", "5.00", "1", "3.50", "+1.50"],
+        ["the command", "1", "1.00", "0", "0.00", "+1.00"],
+        ["GCS", "0", "0.00", "1", "0.25", "-0.25"],
+        ["all", "3", "6.00", "2", "3.75", "+2.25"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "cpus", "shape"),
+    [
+        (ClusterConfig(num_workers=2), 4, BareShape(workers=2, tasks=2)),
+        (ClusterConfig(num_workers=2, cpus_per_worker=3), 8, BareShape(workers=2, tasks=2)),
+        (ClusterConfig(num_workers=WorkerRange(min=2, max=4)), 8, BareShape(workers=2, tasks=6)),
+        (ClusterConfig(), 4, BareShape(workers=1, tasks=3)),
+        (ClusterConfig(num_workers=2), 2, BareShape(workers=2, tasks=2)),
+    ],
+)
+def test_a_bare_program_asks_for_as_many_processes_as_a_command(cluster, cpus, shape):
+    assert BareShape.of(cluster, cpus=cpus) == shape
 
 
 def test_files_that_are_forgotten_are_what_they_were(tmp_path):
