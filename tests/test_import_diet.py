@@ -26,6 +26,8 @@ AT_WORK = (
     "triton",
 )
 """What no process needs that trains, decodes or scores."""
+WITHOUT_DECODERS = (*AT_WORK, "av")
+"""Decoders have processes of their own."""
 WITHOUT_TORCH = (*AT_WORK, "torch", "einops", "av", "PIL")
 
 KINDS = {
@@ -39,12 +41,12 @@ KINDS = {
     "train.py": (
         "torch",
         ["morphmlp.cli", "morphmlp.experiment.ray_pipeline"],
-        (*FOR_FEW, "triton", "torch._dynamo", "sympy"),
+        (*FOR_FEW, "triton", "torch._dynamo", "sympy", "av"),
     ),
-    "evaluate.py": ("torch", ["morphmlp.cli", "morphmlp.experiment.ray_evaluation"], FOR_FEW),
-    "a training worker": ("torch", ["morphmlp.training.workers.ray_worker"], AT_WORK),
-    "a decode task": ("torch", ["morphmlp.cluster.ray_decoding", "morphmlp.data.stream.decode_task"], AT_WORK),
-    "a scorer": ("torch", ["morphmlp.evaluation.ray_evaluator", "morphmlp.tasks.classification"], AT_WORK),
+    "evaluate.py": ("torch", ["morphmlp.cli", "morphmlp.experiment.ray_evaluation"], (*FOR_FEW, "av")),
+    "a training worker": ("torch", ["morphmlp.training.workers.ray_worker"], WITHOUT_DECODERS),
+    "a decode task": ("torch", ["morphmlp.cluster.ray_decoding", "morphmlp.data.stream.decode_task"], WITHOUT_DECODERS),
+    "a scorer": ("torch", ["morphmlp.evaluation.ray_evaluator", "morphmlp.tasks.classification"], WITHOUT_DECODERS),
 }
 """By kind: the last of `SHARED` that it needs anyway, what it imports, and what it must not import by that."""
 CHECKS = """

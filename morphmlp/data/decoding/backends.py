@@ -1,26 +1,33 @@
-"""The decoders by name, and whether each can be used here."""
+"""The decoders by name, and whether each can be used here.
 
-from collections.abc import Callable
+A decoder's library is imported where it is asked for: most processes only pass its name on.
+"""
 
-from morphmlp.data.decoding.decord_decoder import DecordDecoder, decord_fault
+from typing import get_args
+
+from morphmlp.config.values import DecoderName
 from morphmlp.data.decoding.protocol import Decoder
-from morphmlp.data.decoding.pyav.decoder import PyAVDecoder
-from morphmlp.data.decoding.torchcodec_decoder import TorchcodecDecoder, torchcodec_fault
 
-_DECODERS: dict[str, type[Decoder]] = {
-    "pyav": PyAVDecoder,
-    "decord": DecordDecoder,
-    "torchcodec": TorchcodecDecoder,
-}
-_FAULTS: dict[str, Callable[[], str | None]] = {"decord": decord_fault, "torchcodec": torchcodec_fault}
-
-DECODER_NAMES: tuple[str, ...] = tuple(_DECODERS)
+DECODER_NAMES: tuple[str, ...] = get_args(DecoderName)
 """The default one first."""
 
 
 def decoder_by_name(name: str) -> Decoder:
     """The decoder that `ingest.decoder` names (the schema has checked the name)."""
-    return _DECODERS[name]()
+    match name:
+        case "pyav":
+            from morphmlp.data.decoding.pyav.decoder import PyAVDecoder  # noqa: PLC0415
+
+            return PyAVDecoder()
+        case "decord":
+            from morphmlp.data.decoding.decord_decoder import DecordDecoder  # noqa: PLC0415
+
+            return DecordDecoder()
+        case "torchcodec":
+            from morphmlp.data.decoding.torchcodec_decoder import TorchcodecDecoder  # noqa: PLC0415
+
+            return TorchcodecDecoder()
+    raise KeyError(name)
 
 
 def decoder_fault(name: str) -> str | None:
@@ -28,4 +35,13 @@ def decoder_fault(name: str) -> str | None:
 
     It lets a run be refused before it starts, as in `ingest.decoder: torchcodec isn't installed; ...`.
     """
-    return _FAULTS[name]() if name in _FAULTS else None
+    match name:
+        case "decord":
+            from morphmlp.data.decoding.decord_decoder import decord_fault  # noqa: PLC0415
+
+            return decord_fault()
+        case "torchcodec":
+            from morphmlp.data.decoding.torchcodec_decoder import torchcodec_fault  # noqa: PLC0415
+
+            return torchcodec_fault()
+    return None

@@ -20,7 +20,7 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from morphmlp.data.decoding.protocol import Frames, VideoReader, beat
+from morphmlp.data.decoding.protocol import Frames, Inspection, VideoReader, beat
 from morphmlp.data.decoding.pyav.orientation import orientation_of
 from morphmlp.data.decoding.pyav.packets import MAX_PIXELS, open_video, packets_with_data
 
@@ -32,20 +32,6 @@ SAMPLED = 4
 """Frames of a video that are compared: all as a set, and one of them alone."""
 _SAME_PICTURE = 8.0
 """Mean difference of RGB levels up to which two libraries' frames are the same picture: each rounds in its own way."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inspection:
-    """What was found."""
-
-    damaged: int
-    """Frames that are damaged or don't come out."""
-    compared: int
-    """Frames that were read in both ways; none of a damaged video, where a plain decode leaves frames out."""
-    wrong: int
-    """Compared frames that were others than asked for, and frames that only one of the ways has."""
-    cut_short: str
-    """In words; empty where nothing shows that the file was cut short."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,20 @@ class VideoReader(FrameReader, Protocol):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What `inspection` found of a video."""
+
+    damaged: int
+    """Frames that are damaged or don't come out."""
+    compared: int
+    """Frames that were read in both ways; none of a damaged video, where a plain decode leaves frames out."""
+    wrong: int
+    """Compared frames that were others than asked for, and frames that only one of the ways has."""
+    cut_short: str
+    """In words; empty where nothing shows that the file was cut short."""
+
+
 class Decoder(Protocol):
     """A named way of decoding."""
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, cast
 
-from morphmlp.data.decoding.inspection import Inspection
 from morphmlp.data.decoding.isolation.child_process import ChildDiedError, ChildProcess
 from morphmlp.data.decoding.isolation.wire import (
     FramesWritten,
@@ -27,7 +26,7 @@ from morphmlp.data.decoding.isolation.wire import (
     ScanVideo,
     SharedFrames,
 )
-from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames, VideoInfo, cut, frames_of_image
+from morphmlp.data.decoding.protocol import Box, DecodedFrames, Frames, Inspection, VideoInfo, cut, frames_of_image
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.errors import DecodeError, DecoderCrashError, DecoderKilledError, DecodeTimeoutError
 

@@ -18,8 +18,7 @@ from math import prod
 
 import numpy as np
 
-from morphmlp.data.decoding.inspection import Inspection
-from morphmlp.data.decoding.protocol import Box, Frames, VideoInfo
+from morphmlp.data.decoding.protocol import Box, Frames, Inspection, VideoInfo
 from morphmlp.data.decoding.stored_frames.image_bytes import StoredImage
 from morphmlp.errors import DecodeError
 

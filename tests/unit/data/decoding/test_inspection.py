@@ -4,9 +4,9 @@ import pytest
 from golden_files import CELLS
 
 from morphmlp.data.decoding.backends import decoder_by_name, decoder_fault
-from morphmlp.data.decoding.inspection import SAMPLED, Inspection, cut_short, inspect_file, is_short
+from morphmlp.data.decoding.inspection import SAMPLED, cut_short, inspect_file, is_short
 from morphmlp.data.decoding.isolation.isolated import IsolatedVideos, Limits
-from morphmlp.data.decoding.protocol import heard
+from morphmlp.data.decoding.protocol import Inspection, heard
 
 HEALTHY = Inspection(damaged=0, compared=SAMPLED, wrong=0, cut_short="")
 CUT = [name for name, cell in CELLS.items() if cell.group == "cut short"]
