@@ -12,9 +12,10 @@ from morphmlp.prediction.inputs import as_text
 from morphmlp.prediction.places import Places
 from morphmlp.prediction.predict import Prediction, Span, with_each_decoder
 from morphmlp.prediction.video_writing import write_video
+from morphmlp.progress import Progress
 
 
-def annotate(model: VideoModel, prediction: Prediction, places: Places) -> Path:
+def annotate(model: VideoModel, prediction: Prediction, places: Places, *, progress: Progress) -> Path:
     """Write a file again with what was predicted of it; returns where.
 
     Raises:
@@ -26,8 +27,13 @@ def annotate(model: VideoModel, prediction: Prediction, places: Places) -> Path:
             picture = with_each_decoder(model, name, lambda reader: reader.read([0]).frames[0])
             return save_picture(labelled(picture, prediction.guesses), prediction.path, places)
         place = places.place_for(prediction.path, image=False)
+
+        def write(reader: IsolatedReader) -> None:
+            progress.phase(f"writing {place.name}", total=reader.info.num_frames, unit="frames")
+            _write_annotated(reader, prediction, unfinished, progress)
+
         with places.written(place) as unfinished:
-            with_each_decoder(model, name, lambda reader: _write_annotated(reader, prediction, unfinished))
+            with_each_decoder(model, name, write)
     return place
 
 
@@ -43,10 +49,10 @@ def save_picture(picture: Image, path: str, places: Places) -> Path:
     return place
 
 
-def _write_annotated(reader: IsolatedReader, prediction: Prediction, path: Path) -> None:
+def _write_annotated(reader: IsolatedReader, prediction: Prediction, path: Path, progress: Progress) -> None:
     info = reader.info
     width, height = picture_size(info.width, info.height)
     length_s = info.pts_s[-1] - info.pts_s[0] + 1 / info.fps
     spans = prediction.spans or (Span(start_s=0.0, end_s=length_s, guesses=prediction.guesses),)
     annotator = Annotator(spans, width=width, height=height, length_s=length_s)
-    write_video(path, reader, annotator.size, lambda frame, _, time_s: annotator.draw(frame, time_s))
+    write_video(path, reader, annotator.size, lambda frame, _, time_s: annotator.draw(frame, time_s), progress=progress)

@@ -155,7 +155,7 @@ class _Classifier:
         return predict_over_time(self._model, path, self.windows, top=self._top, on_progress=on_progress)
 
     def annotate(self, found: Prediction, places: Places) -> Path:
-        return annotate(self._model, found, places)
+        return annotate(self._model, found, places, progress=self._progress)
 
     def explain(self, found: Prediction, places: Places) -> Path:
         assert self._explain is not None

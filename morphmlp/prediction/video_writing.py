@@ -12,17 +12,22 @@ from PIL.Image import Image
 
 from morphmlp.data.decoding.isolation.isolated import IsolatedReader
 from morphmlp.data.decoding.protocol import Frames, VideoInfo
+from morphmlp.progress import Progress
 
 Draw = Callable[[Frames, int, float], Image]
 """Draws a frame `[h w 3]`: the one of this number, shown at this time, seconds from the first one."""
 _READ_BYTES = 64 * 2**20
 """Decoded frames that are read at a time."""
+_SAID_EVERY = 200
+"""Frames."""
 _TIME_BASE = Fraction(1, 90_000)
 _X264 = {"preset": "veryfast", "crf": "20"}
 
 
-def write_video(path: Path, reader: IsolatedReader, size: tuple[int, int], draw: Draw) -> None:
+def write_video(path: Path, reader: IsolatedReader, size: tuple[int, int], draw: Draw, *, progress: Progress) -> None:
     """Write an open video as H.264 in MP4, without its sound; `size` is what `draw` gives, width and height, even.
+
+    Of a long one `progress` gets how many frames are written, in a phase of the caller's.
 
     Raises:
         DecodeError: It can't be read any more.
@@ -32,6 +37,8 @@ def write_video(path: Path, reader: IsolatedReader, size: tuple[int, int], draw:
         stream = _stream(container, reader.info, size)
         last = -1
         for frame, place, time_s in timed_frames(reader, range(reader.info.num_frames)):
+            if place and place % _SAID_EVERY == 0:
+                progress.update(place)
             picture = VideoFrame.from_ndarray(np.asarray(draw(frame, place, time_s)), format="rgb24")
             last = max(round(time_s / _TIME_BASE), last + 1)
             picture.pts, picture.time_base = last, _TIME_BASE

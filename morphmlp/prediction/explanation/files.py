@@ -70,8 +70,11 @@ def write_explanation(
         clips = len(windows.of(reader.info)[1]) if windows else model.config.test.num_clips
         progress.phase(f"explaining {place.name}", total=clips, unit="clips")
         explanation = explain(model, reader, windows, subject, on_progress=progress.update)
+        ending = ".png" if image else place.suffix.lower()
         with places.written(place) as unfinished:
-            _write(unfinished, reader, explanation, ending=".png" if image else place.suffix.lower(), image=image)
+            if ending == ".mp4":
+                progress.phase(f"writing {place.name}", total=reader.info.num_frames, unit="frames")
+            _write(unfinished, reader, explanation, ending=ending, image=image, progress=progress)
 
     with as_text(prediction.path) as name:
         image = is_image(name)
@@ -80,7 +83,9 @@ def write_explanation(
     return place
 
 
-def _write(path: Path, reader: IsolatedReader, explanation: Explanation, *, ending: str, image: bool) -> None:
+def _write(
+    path: Path, reader: IsolatedReader, explanation: Explanation, *, ending: str, image: bool, progress: Progress
+) -> None:
     if image:
         frame = reader.read([0]).frames[0]
         Explainer(explanation).draw(frame, 0, 0.0).save(path, format="png")
@@ -92,7 +97,7 @@ def _write(path: Path, reader: IsolatedReader, explanation: Explanation, *, endi
         _write_gif(path, reader, explanation)
     else:
         explainer = Explainer(explanation)
-        write_video(path, reader, explainer.size, explainer.draw)
+        write_video(path, reader, explainer.size, explainer.draw, progress=progress)
 
 
 def _write_gif(path: Path, reader: IsolatedReader, explanation: Explanation) -> None:

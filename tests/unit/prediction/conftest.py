@@ -19,15 +19,15 @@ SCRIPT = Path(__file__).parents[3] / "pipelines" / "predict.py"
 
 @pytest.fixture
 def predict(monkeypatch, capfd):
-    """Runs the command in this process; gives its exit code, lines of output and lines of errors without the time."""
+    """Runs the command in this process; gives its exit code, lines of output, and errors, or all progress too."""
 
-    def run(*arguments, stdin=b""):
+    def run(*arguments, stdin=b"", progress=False):
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         with pytest.raises(SystemExit) as left:
             runpy.run_path(str(SCRIPT), run_name="__main__")
         captured = capfd.readouterr()
-        errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+        errors = [line for line in captured.err.splitlines() if progress or line.startswith("error: ")]
         return left.value.code or 0, captured.out.splitlines(), errors
 
     return run

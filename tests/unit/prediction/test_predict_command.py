@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from PIL import Image
+
+from morphmlp.data.synthetic.kinetics_layout import write_video
 
 SCRIPT = Path(__file__).parents[3] / "pipelines" / "predict.py"
 PRINTED = ("asleep", "boiling", "cutting", "dancing")
@@ -120,6 +123,18 @@ def test_closed_streams_are_no_defect(place, files):
     done = subprocess.run(["sh", "-c", '"$@" <&- >&-', "sh", *command], stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: standard output is closed; send it to /dev/null where nobody reads it\n"
+
+
+def test_a_long_video_says_how_much_of_it_is_written(predict, place, tmp_path):
+    frames = np.zeros((420, 32, 32, 3), np.uint8)
+    write_video(tmp_path / "long.mp4", frames)
+    _, _, lines = predict(
+        *(tmp_path / "long.mp4", *place.arguments(), "--hop", "10s"),
+        *("--annotate", tmp_path / "a.mp4", "--explain", tmp_path / "b.mp4"),
+        progress=True,
+    )
+    for name in ("a.mp4", "b.mp4"):
+        assert any(f" writing {name}: 200/420 frames, " in line for line in lines), lines
 
 
 def test_several_annotated_files_go_into_a_folder(predict, place, files, tmp_path):
