@@ -59,11 +59,19 @@ def with_weights(
         frame = x.mean(dim=1, keepdim=True, dtype=_exact(x))
     else:
         x, frame = _MeanFrame.apply(x)
+    return x, branch_weights(frame, tokens, channel, reweight)
+
+
+def branch_weights(
+    frame: Float[Tensor, "b 1 h w c"], tokens: Sequence[TokenBranch], channel: nn.Linear | None, reweight: nn.Module
+) -> Float[Tensor, "k b c"]:
+    """The weights of branches, from the mean of their input over time."""
     count = len(tokens) + (channel is not None)
-    with autocast.switched_off(x):
+    with autocast.switched_off(frame):
         # In fp32 whatever the maps are: a few numbers a clip, whose rounding would weigh on every token.
         scores = rearrange(reweight(pooled_sum(frame, tokens, channel)), "b (c k) -> k b c", k=count)
-        return x, scores.softmax(dim=0)
+        weights: Tensor = scores.softmax(dim=0)
+        return weights
 
 
 def pooled_sum(

@@ -42,10 +42,10 @@ def linear(
     if not count:
         return
     most_rows, most_outputs, most_inputs = LINEAR_BLOCKS
-    block_m, block_n = _block(count, most_rows), _block(outputs, most_outputs)
+    block_m, block_n = block_size(count, most_rows), block_size(outputs, most_outputs)
     grid = (triton.cdiv(count, block_m) * triton.cdiv(outputs, block_n),)
     scale = scale_in if scale_out is None else scale_out
-    with _device_of(x):
+    with device_of(x):
         linear_kernel[grid](
             x,
             weight,
@@ -63,10 +63,10 @@ def linear(
             HAS_BASE=base is not None,
             GELU_IN=gelu,
             GELU_SLOPE=z is not None,
-            **_arithmetic(x),
+            **arithmetic(x),
             BLOCK_M=block_m,
             BLOCK_N=block_n,
-            BLOCK_K=_block(inputs, most_inputs),
+            BLOCK_K=block_size(inputs, most_inputs),
             num_warps=8 if block_m * block_n > 64 * 128 else 4,
         )
 
@@ -88,9 +88,9 @@ def weight_gradient(
     count, scaled = x.numel() // inputs, of_scale.ndim > 1
     segment = rows.in_a_segment if scaled else UNSCALED_SEGMENT
     segments = x.shape[0] * rows.groups if scaled else triton.cdiv(count, segment)
-    block_n, block_k = _block(outputs, GRADIENT_BLOCK), _block(inputs, GRADIENT_BLOCK)
+    block_n, block_k = block_size(outputs, GRADIENT_BLOCK), block_size(inputs, GRADIENT_BLOCK)
     grid = (triton.cdiv(outputs, block_n), triton.cdiv(inputs, block_k), parts)
-    with _device_of(x):
+    with device_of(x):
         weight_gradient_kernel[grid](
             gradient,
             x,
@@ -110,8 +110,8 @@ def weight_gradient(
             SCALE_GRADIENT=scaled,
             SEGMENT_ROWS=segment,
             SEGMENT_GROUPS=rows.groups if scaled else 1,
-            **_arithmetic(x),
-            BLOCK_M=_block(segment, GRADIENT_ROWS),
+            **arithmetic(x),
+            BLOCK_M=block_size(segment, GRADIENT_ROWS),
             BLOCK_N=block_n,
             BLOCK_K=block_k,
             num_warps=8,
@@ -136,7 +136,7 @@ def _places(rows: Rows, *, inputs: int, outputs: int) -> dict[str, int]:
     }
 
 
-def _arithmetic(x: Tensor) -> dict[str, object]:
+def arithmetic(x: Tensor) -> dict[str, object]:
     """In which numbers products are summed; for fp32 by torch's own setting."""
     return {
         "SUM": _SUMS.get(x.dtype, tl.float32),
@@ -145,10 +145,11 @@ def _arithmetic(x: Tensor) -> dict[str, object]:
     }
 
 
-def _block(size: int, most: int) -> int:
+def block_size(size: int, most: int) -> int:
+    """The next power of 2, as blocks are."""
     return min(max(int(triton.next_power_of_2(size)), LEAST_BLOCK), most)
 
 
-def _device_of(x: Tensor) -> torch.cuda.device:
+def device_of(x: Tensor) -> torch.cuda.device:
     """Triton launches on the current device."""
     return torch.cuda.device(x.device if x.is_cuda else -1)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.function import Function
 
 from morphmlp.models import autocast
-from morphmlp.models.fused import ops
+from morphmlp.models.fused import channel_ops, norm_ops, ops
 from morphmlp.models.fused.rows import Rows
+from morphmlp.models.morphfc import Mlp
 
 
 def linear(
@@ -53,6 +54,32 @@ def weighted_sum(
     parameters = [parameter for fc in linears for parameter in (fc.weight, fc.bias)]
     y: Tensor = _WeightedSum.apply(x, weights.contiguous(), tuple(map(tuple, rows)), *parameters)
     return y
+
+
+def norm(
+    x: Float[Tensor, "b t h w c"], layer: nn.LayerNorm, *, uses: int = 0, with_frame: bool = False
+) -> tuple[Float[Tensor, "b t h w c"], Float[Tensor, "b 1 h w c"], tuple[Float[Tensor, "b t h w c"], ...]]:
+    """The normalised map; its mean over time, empty unless `with_frame`; and the map for so many other uses.
+
+    What is used so has its gradients added where the norm's is written, up to two.
+    """
+    kind = torch.get_autocast_dtype(x.device.type) if autocast.is_on(x) else x.dtype
+    with autocast.switched_off(x):
+        arguments = layer.weight, layer.bias, layer.eps, kind, with_frame, uses
+        y, frame, *others = _Norm.apply(x.contiguous(), *arguments)
+        return y, frame, tuple(others)
+
+
+def channel_unit(
+    x: Float[Tensor, "b t h w c"], norm: nn.LayerNorm, mlp: Mlp, *, factor: Float[Tensor, "b 1 1 1 1"] | None
+) -> Float[Tensor, "b t h w c"]:
+    """A map and its normalised channels' MLP, times a factor for each clip, in one; only the map is kept."""
+    kind = torch.get_autocast_dtype(x.device.type) if autocast.is_on(x) else x.dtype
+    with autocast.switched_off(x):
+        factors = None if factor is None else factor.detach().flatten().contiguous()
+        parameters = norm.weight, norm.bias, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias
+        y: Tensor = _ChannelUnit.apply(x.contiguous(), factors, norm.eps, kind, *parameters)
+        return y
 
 
 def _as_layers_take(x: Tensor) -> Tensor:
@@ -126,3 +153,66 @@ class _WeightedSum(Function):
             of_weights.append(reduce(scale_parts, "q b g (l s) -> b (g s)", "sum", l=Rows(*rows).tokens))
             of_x = ops.linear_input_gradient(gradient, weight.to(x.dtype), weights[index], of_x, None, rows)
         return of_x, torch.stack(of_weights).to(weights.dtype), None, *of_parameters
+
+
+class _Norm(Function):
+    """`norm_ops.norm` with its gradients, and its input again for other uses."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        kind: torch.dtype,
+        with_frame: bool,
+        uses: int,
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.eps = eps
+        ctx.save_for_backward(x, weight)
+        y, frame = norm_ops.norm(x, weight, bias, eps, kind, with_frame)
+        return y, frame, *(x.view_as(x) for _ in range(uses))
+
+    @staticmethod
+    def backward(ctx: Any, of_y: Tensor, of_frame: Tensor | None, *of_uses: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        found = [one.contiguous() for one in of_uses if one is not None]
+        frame = None if of_frame is None else of_frame.contiguous()
+        of_x, *parts = norm_ops.norm_gradient(of_y.contiguous(), x, weight, frame, found, ctx.eps)
+        of_weight, of_bias = (part.sum(dim=0).to(weight.dtype) for part in parts)
+        return of_x, of_weight, of_bias, None, None, None, None
+
+
+class _ChannelUnit(Function):
+    """`channel_ops.channel_unit` with its gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, factor: Tensor | None, eps: float, kind: torch.dtype, *parameters: Tensor
+    ) -> Tensor:
+        ctx.eps, ctx.kind = eps, kind
+        ctx.save_for_backward(x, factor, *parameters)
+        norm_weight, norm_bias, weight_1, bias_1, weight_2, bias_2 = parameters
+        weights = norm_weight, norm_bias, weight_1.to(kind), bias_1, weight_2.to(kind), bias_2
+        y: Tensor = channel_ops.channel_unit(x, *weights, factor, eps)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, factor, norm_weight, norm_bias, weight_1, bias_1, weight_2, _ = ctx.saved_tensors
+        weights = norm_weight, norm_bias, weight_1.to(ctx.kind), bias_1, weight_2.to(ctx.kind)
+        gradient = gradient.contiguous()
+        of_x = of_parameters = None
+        if any(ctx.needs_input_grad[4:]):
+            parts = channel_ops.weight_gradient(gradient, x, *weights, factor, ctx.eps)
+            standard, of_bias_1, of_weight_2, of_bias_2 = (part.sum(dim=0) for part in parts)
+            # What the first layer takes is standardised * norm_weight + norm_bias.
+            of_norm_weight, of_norm_bias = (standard * weight_1).sum(dim=0), of_bias_1 @ weight_1.to(of_bias_1.dtype)
+            of_weight_1 = torch.addcmul(torch.outer(of_bias_1, norm_bias), standard, norm_weight)
+            found = of_norm_weight, of_norm_bias, of_weight_1, of_bias_1, of_weight_2, of_bias_2
+            of_parameters = [one.to(weight_1.dtype) for one in found]
+        if ctx.needs_input_grad[0]:
+            of_x = channel_ops.input_gradient(gradient, x, *weights, factor, ctx.eps)
+        return of_x, None, None, None, *(of_parameters or [None] * 6)

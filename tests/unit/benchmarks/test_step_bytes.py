@@ -47,8 +47,8 @@ def test_a_step_is_more_than_its_blocks_and_the_table_has_all(rows):
     assert len(bytes_table(rows).splitlines()) == 2 + 2 * 2 * 5
 
 
-@pytest.mark.parametrize(("in_16_bit", "most"), [(False, 0.50), (True, 0.52)], ids=["fp32", "16 bit"])
-def test_a_large_block_of_fused_kernels_moves_half_of_the_published_ones_bytes_for_the_same_products(in_16_bit, most):
+@pytest.mark.parametrize(("in_16_bit", "most"), [(False, 0.37), (True, 0.38)], ids=["fp32", "16 bit"])
+def test_a_large_block_of_fused_kernels_moves_a_third_of_the_published_ones_bytes(in_16_bit, most):
     found, kind = [], torch.bfloat16 if in_16_bit else torch.float32
     for form in (as_fused, as_published):
         with FakeTensorMode():
@@ -60,4 +60,6 @@ def test_a_large_block_of_fused_kernels_moves_half_of_the_published_ones_bytes_f
     fused, published = found
     assert fused.bytes < most * published.bytes
     assert fused.product_bytes > 0.5 * fused.bytes
-    assert fused.flops == pytest.approx(published.flops, rel=0.01)
+    # In the backward pass the channel MLP's input and its hidden channels' gradient are made anew.
+    again = 3 * 2 * x.numel() * 336
+    assert fused.flops == pytest.approx(published.flops + again, rel=0.01)

@@ -6,7 +6,7 @@ from torch import nn
 
 from morphmlp.config.shapes import Chunks
 from morphmlp.models.backbone import Block
-from morphmlp.models.fused import launch, layers, ops
+from morphmlp.models.fused import channel_ops, form, launch, layers, norm_ops, ops
 from morphmlp.models.fused.form import as_fused
 from morphmlp.models.fused.rows import Rows
 from morphmlp.models.morphfc import FrameMorphFC, SpatialMorphFC, TemporalMorphFC
@@ -25,7 +25,8 @@ WIRINGS = [("temporal_first", "published"), ("temporal_first", "standard"), ("pa
 @pytest.fixture(autouse=True)
 def fewer_programs(monkeypatch):
     """The interpreter takes its time for each."""
-    monkeypatch.setattr(ops, "GRADIENT_PROGRAMS", 2)
+    for module in (ops, channel_ops, norm_ops):
+        monkeypatch.setattr(module, "GRADIENT_PROGRAMS", 2)
 
 
 def block(name, *, order="temporal_first", skip="published", kind=torch.float64):
@@ -77,6 +78,7 @@ def test_a_block_has_the_values_and_gradients_of_the_plain_form(name):
 def test_so_has_each_wiring_with_chunks_of_each_kind_in_several_blocks(name, order, skip, monkeypatch):
     monkeypatch.setattr(launch, "LINEAR_BLOCKS", (64, 16, 16))
     monkeypatch.setattr(ops, "GRADIENT_BLOCK", 16)
+    monkeypatch.setattr(form, "MOST_CHANNELS", 12)  # of two: one with a fused channel unit, one without
     module, shape = block(name, order=order, skip=skip)
     torch.testing.assert_close(*fused_and_plain(module, drawn(2, *shape), kept(2)), rtol=1e-10, atol=1e-10)
 

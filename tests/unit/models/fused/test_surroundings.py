@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from morphmlp.config.shapes import Chunks
 from morphmlp.models.backbone import Block
-from morphmlp.models.fused import ops
+from morphmlp.models.fused import channel_ops, norm_ops, ops
 from morphmlp.models.fused.form import as_fused
 from morphmlp.models.morphfc import SpatialMorphFC, TemporalMorphFC
 
@@ -36,7 +36,8 @@ def plain():
 
 @pytest.fixture
 def fused(plain, monkeypatch):
-    monkeypatch.setattr(ops, "GRADIENT_PROGRAMS", 2)
+    for module in (ops, channel_ops, norm_ops):
+        monkeypatch.setattr(module, "GRADIENT_PROGRAMS", 2)
     return as_fused(copy.deepcopy(plain))
 
 
