@@ -1,5 +1,6 @@
 """Commands of benchmark.py that measure a network's step, its parts and what delays it."""
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -194,13 +195,16 @@ def step_orders(*, config: str, clips: int, rounds: int, json: Path | None) -> N
 @click.option("--clips", type=COUNT, default=2, help="clips of a draw")
 @click.option("--frames", type=COUNT, default=4, help="of a clip")
 @click.option("--precision", type=click.Choice(["bf16", "fp16"]), default="bf16", help="arithmetic")
+@click.option("--fused", is_flag=True, help="also with fused kernels, in Triton's interpreter: minutes a draw")
 @json_option
-def step_precision(*, draws: int, clips: int, frames: int, precision: str, json: Path | None) -> None:
+def step_precision(*, draws: int, clips: int, frames: int, precision: str, fused: bool, json: Path | None) -> None:
     """How far 16-bit logits are from fp32, against the published order of steps; on CPUs."""
     import torch
 
     from morphmlp.benchmarks.step_precision import PRESETS, losses_table, precision_losses
 
+    if fused and os.environ.get("TRITON_INTERPRET") != "1":
+        raise click.UsageError("--fused computes on CPUs in Triton's interpreter: set TRITON_INTERPRET=1")
     torch.set_num_threads(1)
     kind = torch.bfloat16 if precision == "bf16" else torch.float16
     found = precision_losses(
@@ -210,6 +214,7 @@ def step_precision(*, draws: int, clips: int, frames: int, precision: str, json:
         num_frames=frames,
         kind=kind,
         log=lambda line: print(line, file=sys.stderr),
+        fused=fused,
     )
     print(losses_table(found))
     print(f"root mean square of the error of logits over that of fp32's, {draws} draws, {precision}")

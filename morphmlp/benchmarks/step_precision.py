@@ -13,6 +13,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from morphmlp.models import MorphMLP
+from morphmlp.models.fused.form import as_fused
 from morphmlp.models.presets import preset
 from morphmlp.models.published_form import as_published
 
@@ -27,6 +28,8 @@ class PrecisionLoss:
     present: float
     published: float
     draws: int
+    fused: float | None = None
+    """Of fused kernels, if they were asked for."""
 
     @property
     def ratio(self) -> float:
@@ -35,41 +38,63 @@ class PrecisionLoss:
 
 
 def precision_losses(
-    names: Sequence[str], *, draws: int, clips: int, num_frames: int, kind: torch.dtype, log: Callable[[str], None]
+    names: Sequence[str],
+    *,
+    draws: int,
+    clips: int,
+    num_frames: int,
+    kind: torch.dtype,
+    log: Callable[[str], None],
+    fused: bool = False,
 ) -> list[PrecisionLoss]:
-    """Compare 16-bit logits (`kind`) with those of fp32, on CPUs."""
+    """Compare 16-bit logits (`kind`) with those of fp32, on CPUs; `fused`: also of fused kernels, in an interpreter."""
     found = []
     for name in names:
         squares = []
         for draw in range(draws):
             log(f"{name}: draw {draw + 1} of {draws}")
-            squares.append(_squared_errors(name, draw, clips=clips, num_frames=num_frames, kind=kind))
-        present, published = (math.sqrt(sum(column) / draws) for column in zip(*squares, strict=True))
-        found.append(PrecisionLoss(model=name, present=present, published=published, draws=draws))
+            squares.append(_squared_errors(name, draw, clips=clips, num_frames=num_frames, kind=kind, fused=fused))
+        present, published, *last = (math.sqrt(sum(column) / draws) for column in zip(*squares, strict=True))
+        found.append(
+            PrecisionLoss(
+                model=name, present=present, published=published, draws=draws, fused=last[0] if last else None
+            )
+        )
     return found
 
 
 def losses_table(found: Sequence[PrecisionLoss]) -> str:
     """A line for each model."""
-    rows = [(one.model, f"{one.present:.5f}", f"{one.published:.5f}", f"{one.ratio:.3f}") for one in found]
-    headers = ("model", "error", "published: error", "ratio")
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * 3))
+    with_fused = any(one.fused is not None for one in found)
+    rows = []
+    for one in found:
+        cells = [one.model, f"{one.present:.5f}", f"{one.published:.5f}", f"{one.ratio:.3f}"]
+        if one.fused is not None:
+            cells += [f"{one.fused:.5f}", f"{one.fused / one.present:.3f}"]
+        rows.append(cells)
+    headers = ["model", "error", "published: error", "ratio"]
+    headers += ["fused: error", "to present"] if with_fused else []
+    align = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=align)
 
 
 @torch.inference_mode()
-def _squared_errors(name: str, seed: int, *, clips: int, num_frames: int, kind: torch.dtype) -> tuple[float, float]:
+def _squared_errors(
+    name: str, seed: int, *, clips: int, num_frames: int, kind: torch.dtype, fused: bool
+) -> tuple[float, ...]:
     network = drawn_network(name, seed, num_frames=num_frames)
     batch = torch.randn(clips, *network.input_shape, generator=torch.Generator().manual_seed(seed))
     exact = network(batch)
 
-    def squared_error() -> float:
+    def squared_error(network: MorphMLP) -> float:
         with torch.autocast("cpu", kind):
             rounded: Tensor = network(batch)
         return float((rounded.float() - exact).square().mean() / exact.square().mean())
 
-    present = squared_error()
-    as_published(network)
-    return present, squared_error()
+    found = [squared_error(network), squared_error(as_published(network))]
+    if fused:
+        found.append(squared_error(as_fused(drawn_network(name, seed, num_frames=num_frames))))
+    return tuple(found)
 
 
 def drawn_network(name: str, seed: int, *, num_frames: int) -> MorphMLP:

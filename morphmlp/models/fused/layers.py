@@ -170,7 +170,7 @@ class _Norm(Function):
         uses: int,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.eps = eps
+        ctx.eps, ctx.with_frame = eps, with_frame
         ctx.save_for_backward(x, weight)
         y, frame = norm_ops.norm(x, weight, bias, eps, kind, with_frame)
         return y, frame, *(x.view_as(x) for _ in range(uses))
@@ -179,7 +179,8 @@ class _Norm(Function):
     def backward(ctx: Any, of_y: Tensor, of_frame: Tensor | None, *of_uses: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         found = [one.contiguous() for one in of_uses if one is not None]
-        frame = None if of_frame is None else of_frame.contiguous()
+        # A compiler gives zeros for what has no gradient.
+        frame = of_frame.contiguous() if ctx.with_frame and of_frame is not None else None
         of_x, *parts = norm_ops.norm_gradient(of_y.contiguous(), x, weight, frame, found, ctx.eps)
         of_weight, of_bias = (part.sum(dim=0).to(weight.dtype) for part in parts)
         return of_x, of_weight, of_bias, None, None, None, None

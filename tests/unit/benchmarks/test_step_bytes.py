@@ -47,7 +47,7 @@ def test_a_step_is_more_than_its_blocks_and_the_table_has_all(rows):
     assert len(bytes_table(rows).splitlines()) == 2 + 2 * 2 * 5
 
 
-@pytest.mark.parametrize(("in_16_bit", "most"), [(False, 0.37), (True, 0.38)], ids=["fp32", "16 bit"])
+@pytest.mark.parametrize(("in_16_bit", "most"), [(False, 0.33), (True, 0.35)], ids=["fp32", "16 bit"])
 def test_a_large_block_of_fused_kernels_moves_a_third_of_the_published_ones_bytes(in_16_bit, most):
     found, kind = [], torch.bfloat16 if in_16_bit else torch.float32
     for form in (as_fused, as_published):

@@ -15,3 +15,12 @@ def test_logits_in_bf16_are_as_near_to_fp32_as_those_of_the_published_order():
     assert 0.001 < loss.present < 0.01
     assert loss.ratio < 1.05  # rounding goes either way
     assert "morphmlp_s_16x4" in losses_table(found)
+
+
+@pytest.mark.long
+def test_fused_kernels_cost_bf16_no_more_than_the_present_form():
+    (loss,) = precision_losses(
+        ["morphmlp_s_16x4"], draws=1, clips=1, num_frames=2, kind=torch.bfloat16, log=lambda _: None, fused=True
+    )
+    assert loss.fused < 1.1 * loss.present
+    assert "fused: error" in losses_table([loss])
