@@ -19,7 +19,14 @@ PLACES = {
     "strided": (Chunks(length=4, stage=4), (6, 2), 8, 16),
 }
 """Chunks, the size of a map, time steps, channels: at least 16 rows of a clip and group."""
-WIRINGS = [("temporal_first", "published"), ("temporal_first", "standard"), ("parallel", "standard")]
+WIRINGS = [
+    ("temporal_first", "published"),
+    ("temporal_first", "standard"),
+    ("spatial_first", "published"),
+    ("spatial_first", "standard"),
+    ("parallel", "standard"),
+    ("no time", "published"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +42,7 @@ def block(name, *, order="temporal_first", skip="published", kind=torch.float64)
         spatial = FrameMorphFC(channels, chunks=chunks)
     else:
         spatial = SpatialMorphFC(channels, chunks=chunks, groups=chunks.length)
-    temporal = TemporalMorphFC(channels, tokens=times, groups=times)
+    temporal = None if order == "no time" else TemporalMorphFC(channels, tokens=times, groups=times)
     made = Block(
         channels, spatial=spatial, temporal=temporal, hidden=3 * channels, drop_path_rate=0.5, order=order, skip=skip
     )
@@ -73,12 +80,14 @@ def test_a_block_has_the_values_and_gradients_of_the_plain_form(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("order", "skip"), WIRINGS)
-@pytest.mark.parametrize("name", ["a part of a row", "windows", "strided"])
-def test_so_has_each_wiring_with_chunks_of_each_kind_in_several_blocks(name, order, skip, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "order", "skip"),
+    [*(("windows", *wiring) for wiring in WIRINGS), ("a part of a row", *WIRINGS[0]), ("strided", *WIRINGS[0])],
+)
+def test_so_has_each_wiring_and_chunks_of_each_kind_in_several_blocks(name, order, skip, monkeypatch):
     monkeypatch.setattr(launch, "LINEAR_BLOCKS", (64, 16, 16))
     monkeypatch.setattr(ops, "GRADIENT_BLOCK", 16)
-    monkeypatch.setattr(form, "MOST_CHANNELS", 12)  # of two: one with a fused channel unit, one without
+    monkeypatch.setattr(form, "MOST_CHANNELS", 12)  # the strided ones have more
     module, shape = block(name, order=order, skip=skip)
     torch.testing.assert_close(*fused_and_plain(module, drawn(2, *shape), kept(2)), rtol=1e-10, atol=1e-10)
 
