@@ -243,7 +243,8 @@ def _of_folder(folder: Path, *, images: bool) -> Manifest:
             raise ManifestError(f"{folder}: {fault}")
         require_text(path, "MANIFEST|DIR")
         found.append(path)
-    names = [Path(path).relative_to(root).as_posix() for path in found]
+    # The folder itself may be a video, whose frames are stored one by one.
+    names = [root.name if Path(path) == root else Path(path).relative_to(root).as_posix() for path in found]
     stems = [without_extension(name)[0] for name in names]
     # Of a.mp4 and a.mkv neither may take the other's place.
     counts = Counter(stems)

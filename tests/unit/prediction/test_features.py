@@ -168,6 +168,12 @@ def test_a_folder_has_images_where_the_network_takes_them(files, tmp_path):
     assert videos_to_extract(tmp_path).table["video_id"].to_pylist() == ["a", "c"]
 
 
+def test_a_folder_that_is_a_video_itself_is_named_by_its_own_name(files):
+    videos = videos_to_extract(files / "as_frames").table
+    assert videos["video_id"].to_pylist() == ["as_frames"]
+    assert videos["path"].to_pylist() == [str(files / "as_frames")]
+
+
 def test_a_part_at_a_time_they_are_the_same_to_the_last_bits(place, files, monkeypatch):
     model = model_of(place)
     whole = features(model, files / "whole.mp4", "pooled")
