@@ -211,7 +211,7 @@ class Supervisor:
             before = self._capacity.workers
             workers = self._start()
             attempt = self._follow(workers)
-            end = workers.end()
+            end = self._end_of(workers)
             if attempt.started:
                 lost = time.monotonic()
             if (why := self._why_again(attempt, end)) is None:
@@ -224,6 +224,15 @@ class Supervisor:
                 self._note_event(f"resized from {before} to {self._capacity.workers} workers: {why}", False)
             elif end.ending in (Ending.RETURNED, Ending.NODE_LOST) or not end.recorded:
                 self._note_event(f"restarted: {why}", False)
+
+    def _end_of(self, workers: Workers) -> End:
+        """How they ended; where a stop was asked for, what led them may have been stopped with them."""
+        try:
+            return workers.end()
+        except ClusterError as error:
+            if self._stops.received is None:
+                raise
+            return End(ending=Ending.FAILED, reason=str(error))
 
     def _follow(self, workers: Workers) -> _Attempt:
         """Show what the workers report until they have ended; pass stop requests on, and see whether more fit."""

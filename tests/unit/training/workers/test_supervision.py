@@ -431,6 +431,24 @@ def test_workers_that_fail_while_they_stop_are_not_started_again(stage: Stage) -
         stage.run([group])
 
 
+@pytest.mark.usefixtures("_signals_taken")
+def test_a_controller_that_the_same_signal_ends_makes_no_fault_of_a_stop(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(_: Script) -> End:
+        raise ClusterError("training failed: the controller of the workers failed")
+
+    monkeypatch.setattr(Script, "end", end)
+    sent = iter([signal.SIGTERM])
+    group = stage.group(FAILED, reports=5)
+    with pytest.raises(ClusterError, match="controller"):
+        stage.run([stage.group(FAILED)])
+    group.each_poll = lambda: group.reports < 5 and [os.kill(os.getpid(), each) for each in sent] and None
+    with pytest.raises(RunStoppedError, match="ended before they saved: training failed: the controller") as stop:
+        stage.run([group])
+    assert stop.value.signum == signal.SIGTERM
+
+
 def test_a_stop_request_in_the_folder_stops_a_run_too(stage: Stage) -> None:
     group = stage.group(RETURNED, until_asked=True)
     group.each_poll = lambda: group.reports or stage.folder.stop_request.write_text("later")
