@@ -54,6 +54,7 @@ BAD = {
     "frames.zip": "00001.png can't be decoded as PNG",
     "deflated.zip": "is compressed",
     "bomb.png": "pixels",
+    "pipe.png": "can't be read: it's a pipe",
     "gone.mp4": "no such file",
 }
 """Words of the line, by file; what decoders say of damage differs by their versions."""

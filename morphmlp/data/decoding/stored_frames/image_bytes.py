@@ -4,7 +4,9 @@ One read for each image, and nothing kept open: a file that was put in place of 
 not know what the bytes mean.
 """
 
+import errno
 import os
+import stat
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -66,7 +68,7 @@ def image_bytes(path: str, image: StoredImage | None = None, *, crc32: int | Non
         DecodeError: The file can't be read, ends before them, or they aren't those of the manifest.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # of a pipe it would wait for a writer
         try:
             data = _read(descriptor, image)
         finally:
@@ -83,7 +85,10 @@ def image_bytes(path: str, image: StoredImage | None = None, *, crc32: int | Non
 
 def _read(descriptor: int, image: StoredImage | None) -> bytes:
     if image is None or image.offset is None:
-        return _span(descriptor, 0, os.fstat(descriptor).st_size)
+        status = os.fstat(descriptor)
+        if stat.S_ISFIFO(status.st_mode):
+            raise OSError(errno.ESPIPE, "it's a pipe")
+        return _span(descriptor, 0, status.st_size)
     assert image.length is not None
     if image.blocks_offset is None:
         return _span(descriptor, image.offset, image.length)
