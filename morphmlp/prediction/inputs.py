@@ -59,7 +59,9 @@ def without_path(error: Exception, path: str) -> str:
     folder, _, name = path.rpartition("/")
     for said in (f"{folder or '.'}: {name} ", f"{path}: ", f"{path} "):
         text = text.removeprefix(said)
-    return text.replace(path, "it")
+        if folder:  # several decoders each say it; a bare name may be part of any word
+            text = text.replace(said, "")
+    return text.replace(path, "it") if folder else text
 
 
 def _lines(stdin: BinaryIO) -> Iterable[str]:

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from morphmlp.data.synthetic.kinetics_layout import write_video
+from morphmlp.errors import DecodeError
+from morphmlp.prediction.inputs import without_path
 
 SCRIPT = Path(__file__).parents[3] / "pipelines" / "predict.py"
 PRINTED = ("asleep", "boiling", "cutting", "dancing")
@@ -181,6 +183,19 @@ def test_a_reason_does_not_say_the_path_again(predict, place, bad, name):
     (line,) = errors
     assert (code, line.count(name)) == (2, 1)
     assert line.startswith(f"error: {bad / name}: ")
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "left"),
+    [
+        ("/up/a.png", "pyav: /up: a.png is cut; torchcodec: /up: a.png is cut", "pyav: is cut; torchcodec: is cut"),
+        ("/up/a.zip", "/up/a.zip: 1.png is cut", "1.png is cut"),
+        ("a", "not a readable video: a fault", "not a readable video: a fault"),
+        ("a.png", ".: a.png is cut", "is cut"),
+    ],
+)
+def test_a_path_is_taken_out_of_a_reason(path, said, left):
+    assert without_path(DecodeError(said), path) == left
 
 
 ARGUMENTS = [
