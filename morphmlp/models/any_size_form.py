@@ -1,7 +1,7 @@
 """The network in steps that are the same for maps of every size, so that one recorded graph holds for all of them.
 
 The network itself chooses steps by a map's size: whether chunks fit it or it's padded, and in which order branches are
-summed. Here every map is padded to whole chunks, by nothing where they fit. The same parameters, the same function;
+summed. Here every map is padded to whole chunks, by one where they fit. The same parameters, the same function;
 sums round differently.
 """
 
@@ -89,8 +89,12 @@ def _mix_line(x: Tensor, fc: nn.Linear, *, chunks: Chunks, groups: int, by_colum
 
 
 def _whole(size: int, part: int) -> int:
-    """The size rounded up to whole parts, in a form that a recorder of graphs sees to be whole."""
-    return (size + part - 1) // part * part
+    """More than the size, in whole parts, in a form that a recorder of graphs sees to be whole.
+
+    There are at least two parts, and always something is padded: a recorder decides by the example's size whether an
+    axis has a single part, and whether anything is padded, and the graph would be for such sizes alone.
+    """
+    return cast(int, torch.sym_max(size // part + 1, 2)) * part
 
 
 def _pooled_to(decoder: UperNet, x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c s s"]:

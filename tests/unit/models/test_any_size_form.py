@@ -42,7 +42,7 @@ def test_it_is_the_same_function_on_every_size(name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["upernet", "chunks of the line", "resnet50"])
+@pytest.mark.parametrize("name", ["upernet", "chunks of the line", "chunks of another crop", "resnet50"])
 def test_a_recorded_graph_of_it_is_the_network_on_every_size_from_two_tokens_on(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     fields = {"segmentation.backbone": "resnet50"} if name == "resnet50" else NETWORKS[name]
