@@ -3,6 +3,7 @@
 A decoder's library is imported where it is asked for: most processes only pass its name on.
 """
 
+from collections.abc import Callable
 from typing import get_args
 
 from morphmlp.config.values import DecoderName
@@ -12,22 +13,30 @@ DECODER_NAMES: tuple[str, ...] = get_args(DecoderName)
 """The default one first."""
 
 
+def _pyav() -> Decoder:
+    from morphmlp.data.decoding.pyav.decoder import PyAVDecoder  # noqa: PLC0415
+
+    return PyAVDecoder()
+
+
+def _decord() -> Decoder:
+    from morphmlp.data.decoding.decord_decoder import DecordDecoder  # noqa: PLC0415
+
+    return DecordDecoder()
+
+
+def _torchcodec() -> Decoder:
+    from morphmlp.data.decoding.torchcodec_decoder import TorchcodecDecoder  # noqa: PLC0415
+
+    return TorchcodecDecoder()
+
+
+_DECODERS: dict[str, Callable[[], Decoder]] = {"pyav": _pyav, "decord": _decord, "torchcodec": _torchcodec}
+
+
 def decoder_by_name(name: str) -> Decoder:
     """The decoder that `ingest.decoder` names (the schema has checked the name)."""
-    match name:
-        case "pyav":
-            from morphmlp.data.decoding.pyav.decoder import PyAVDecoder  # noqa: PLC0415
-
-            return PyAVDecoder()
-        case "decord":
-            from morphmlp.data.decoding.decord_decoder import DecordDecoder  # noqa: PLC0415
-
-            return DecordDecoder()
-        case "torchcodec":
-            from morphmlp.data.decoding.torchcodec_decoder import TorchcodecDecoder  # noqa: PLC0415
-
-            return TorchcodecDecoder()
-    raise KeyError(name)
+    return _DECODERS[name]()
 
 
 def decoder_fault(name: str) -> str | None:
