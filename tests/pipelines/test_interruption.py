@@ -142,20 +142,20 @@ def it_saved_and_ended(
 
 
 @pytest.mark.parametrize(
-    ("signum", "reach"),
+    "signum",
     [
-        pytest.param(signal.SIGINT, "group", marks=pytest.mark.long),
-        pytest.param(signal.SIGTERM, "group", marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, "group", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
     ],
 )
 def test_a_signal_leaves_a_run_that_the_same_command_finishes_without_repeating_a_step(
-    signum: signal.Signals, reach: Reach, experiment: Path
+    signum: signal.Signals, experiment: Path
 ) -> None:
     run = experiment / "runs" / "again"
     process = start(experiment)
     wait_for_steps(process, run, 5)
-    send(process, signum, reach)
+    send(process, signum, "group")
     if signum == signal.SIGTERM:
         time.sleep(0.005)
         process.send_signal(signum)  # `timeout` ends the group, make passes on what it got

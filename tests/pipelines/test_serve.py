@@ -1,6 +1,5 @@
 """`pipelines/serve.py` as a user runs it: Ray Serve, HTTP clients, a browser, a replica that is killed, Ctrl-C."""
 
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from chromium import chromium, needs_chromium
 from http_requests import Server
 from trained_networks import files, place
 
@@ -22,7 +22,6 @@ from morphmlp.prediction.trained import find_trained
 __all__ = ["files", "place"]
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SAME = 1e-4
 pytestmark = pytest.mark.slow
 
@@ -184,14 +183,11 @@ def test_a_load_is_measured_and_another_replica_takes_the_place_of_a_killed_one(
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@needs_chromium
 def test_a_dropped_video_shows_its_classes_over_time_and_faults_are_the_servers_line(server, files, browser, tmp_path):
     address = f"http://localhost:{server.http.port}"
     page = browser.new_page(viewport={"width": 1200, "height": 900})

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import resource
-import shutil
 import signal
 import threading
 import time
@@ -14,6 +13,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from chromium import chromium, needs_chromium
 from served import served
 
 from morphmlp.prediction.predict import predict_over_time, predict_whole
@@ -22,7 +22,6 @@ from morphmlp.serving.files import AllowedFolders, UploadFolder
 from morphmlp.serving.limits import RefusedError
 
 SAME = 1e-4
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +112,10 @@ def test_an_image_has_no_time(frames, files):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@needs_chromium
 def test_the_page_shows_a_video_over_time_and_an_image_as_it_is(frames, files):
-    sync_api = pytest.importorskip("playwright.sync_api")
     complaints = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         page = browser.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"http://localhost:{frames.http.port}")
@@ -132,7 +129,6 @@ def test_the_page_shows_a_video_over_time_and_an_image_as_it_is(frames, files):
         page.locator("#when:has-text('picture.png')").wait_for()
         assert page.locator("#preview img").is_visible()
         assert not page.locator("#timeline").is_visible()
-        browser.close()
     assert complaints == []
 
 

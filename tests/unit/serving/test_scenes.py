@@ -2,10 +2,10 @@
 
 import base64
 import io
-import shutil
 
 import numpy as np
 import pytest
+from chromium import chromium, needs_chromium
 from coded_videos import moving_pictures
 from http_requests import Server
 from PIL import Image
@@ -15,8 +15,6 @@ from trained_networks import png_head
 from morphmlp.prediction.scenes import SceneModel
 from morphmlp.prediction.trained import find_trained
 from morphmlp.reporting.segmentation import coloured
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +141,11 @@ def test_a_network_that_classifies_has_no_map(place, files, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@needs_chromium
 def test_a_dropped_image_lies_under_its_map_with_the_shares_of_its_classes(server, files, right, tmp_path):
     prediction, labels, _ = right
-    sync_api = pytest.importorskip("playwright.sync_api")
     complaints = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 800})
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
@@ -172,5 +168,4 @@ def test_a_dropped_image_lies_under_its_map_with_the_shares_of_its_classes(serve
         page.fill("#path", str(files / "picture.png"))
         page.click("#go")
         page.locator(".stack:not(:has(img)) canvas").wait_for()
-        browser.close()
     assert complaints == []

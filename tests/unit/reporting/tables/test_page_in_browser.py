@@ -1,19 +1,18 @@
 """The page of 500 runs in a real browser: what one sees, hovers over and filters."""
 
-import shutil
 import time
 from pathlib import Path
 
 import pytest
+from chromium import chromium, needs_chromium
 from invented_frame import invented_frame
 
 from morphmlp.reporting.tables.measured import measured_runs
 from morphmlp.reporting.tables.page import tables_page
 from morphmlp.reporting.tables.published import TITLES, load_published
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PUBLISHED = load_published(Path(__file__).parents[4] / "experiments" / "published.yaml")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +29,8 @@ def file(runs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
