@@ -36,6 +36,8 @@ class Reporter:
     """Billion multiply-accumulates of a forward pass of one view."""
     broken_found: LineFile | None = None
     """Where broken videos are written down at once; what the first worker meets is in its checkpoints."""
+    _written: set[BrokenVideo] = field(default_factory=set)
+    """Of these, each once: it is met again in every epoch."""
     _steps: list[StepSummary] = field(default_factory=list)
     _broken: list[BrokenVideo] = field(default_factory=list)
     _points: list[MetricPoint] = field(default_factory=list)
@@ -141,7 +143,9 @@ class Reporter:
         self._broken.extend(videos)
         if self.broken_found is not None:
             for video in videos:
-                self.broken_found.append(json.dumps(broken_to_plain(video)))
+                if video not in self._written:
+                    self.broken_found.append(json.dumps(broken_to_plain(video)))
+                    self._written.add(video)
 
     def _gathered(self) -> Report:
         report: Report = {"broken": [broken_to_plain(video) for video in self._broken]}

@@ -109,6 +109,8 @@ def test_broken_videos_are_written_down_before_they_are_reported(run, tmp_path):
     written = list(map(broken_from_plain, read_json_lines(tmp_path / "broken")))
     assert [video.video_id for video in written] == ["va", "vb", "vc"]
     assert broken_of(run.reporter.take()) == written
+    run.step(1, broken=["b", "d"])  # the next epoch meets them again
+    assert [line["video_id"] for line in read_json_lines(tmp_path / "broken")] == ["va", "vb", "vc", "vd"]
 
 
 def test_time_until_the_first_batch_is_the_start_and_slows_no_step(run):
