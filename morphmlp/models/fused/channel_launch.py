@@ -64,11 +64,8 @@ def weight_gradient(
     eps: float,
 ) -> None:
     """Write the parts of the gradients to `found`."""
-    constants, count, parts = (
-        _constants(x, parameters, factor, BACKWARD_BYTES, eps=eps),
-        x.numel() // x.shape[-1],
-        len(found[0]),
-    )
+    constants, count = _constants(x, parameters, factor, BACKWARD_BYTES, eps=eps), x.numel() // x.shape[-1]
+    parts = len(found[0])
     blocks = triton.cdiv(triton.cdiv(count, parts), constants["BLOCK_M"])
     with launch.device_of(x):
         channel_unit_weight_gradient_kernel[(triton.cdiv(constants["H"], constants["BLOCK_H"]), parts)](

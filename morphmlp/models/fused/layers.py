@@ -34,7 +34,7 @@ def linear(
         base: The result is added to it.
         gelu: Whether GELU goes before the layer.
     """
-    x = _as_layers_take(x)
+    x = x.to(_kind(x)).contiguous()
     with autocast.switched_off(x):
         scale = None
         if factor is not None:
@@ -63,7 +63,7 @@ def norm(
 
     What is used so has its gradients added where the norm's is written, up to two.
     """
-    kind = torch.get_autocast_dtype(x.device.type) if autocast.is_on(x) else x.dtype
+    kind = _kind(x)
     with autocast.switched_off(x):
         arguments = layer.weight, layer.bias, layer.eps, kind, with_frame, uses
         y, frame, *others = _Norm.apply(x.contiguous(), *arguments)
@@ -74,7 +74,7 @@ def channel_unit(
     x: Float[Tensor, "b t h w c"], norm: nn.LayerNorm, mlp: Mlp, *, factor: Float[Tensor, "b 1 1 1 1"] | None
 ) -> Float[Tensor, "b t h w c"]:
     """A map and its normalised channels' MLP, times a factor for each clip, in one; only the map is kept."""
-    kind = torch.get_autocast_dtype(x.device.type) if autocast.is_on(x) else x.dtype
+    kind = _kind(x)
     with autocast.switched_off(x):
         factors = None if factor is None else factor.detach().flatten().contiguous()
         parameters = norm.weight, norm.bias, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias
@@ -82,9 +82,9 @@ def channel_unit(
         return y
 
 
-def _as_layers_take(x: Tensor) -> Tensor:
-    """Contiguous, and of the kind that autocast asks for."""
-    return (x.to(torch.get_autocast_dtype(x.device.type)) if autocast.is_on(x) else x).contiguous()
+def _kind(x: Tensor) -> torch.dtype:
+    """In which layers compute: what autocast asks for, or the map's own."""
+    return torch.get_autocast_dtype(x.device.type) if autocast.is_on(x) else x.dtype
 
 
 class _Linear(Function):
