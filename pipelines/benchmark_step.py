@@ -157,19 +157,28 @@ def step_variants(
 @click.command()
 @click.option("--config", default=DEMO, help="experiment file")
 @click.option("--clips", type=COUNT, default=16, help="clips of a step")
+@click.option("--compiled", is_flag=True, help="compiled blocks too, by the plan of torch's compiler for CPUs: minutes")
 @json_option
-def step_bytes(*, config: str, clips: int, json: Path | None) -> None:
+def step_bytes(*, config: str, clips: int, compiled: bool, json: Path | None) -> None:
     """Bytes and kernels of a step, counted without a clock or a GPU, against the published order of steps."""
     from morphmlp.benchmarks.step_bytes import bytes_table, compare_bytes
     from morphmlp.config import load_config
 
-    found = compare_bytes(load_config(config), clips=clips)
+    experiment = load_config(config)
+    found = compare_bytes(experiment, clips=clips)
     print(bytes_table(found))
     print(
         f"forward and backward of {clips} clips in eager mode, every operation's operands and results; products: the "
         "ratio if matrix products and convolutions were all"
     )
-    write_json(json, {"clips": clips, "parts": [asdict(row) for row in found]})
+    blocks = []
+    if compiled:
+        from morphmlp.benchmarks.compiled_bytes import blocks_table, compare_blocks
+
+        blocks = compare_blocks(experiment, clips=clips)
+        print(f"\n{blocks_table(blocks)}")
+    parts = {"parts": [asdict(row) for row in found], "blocks": [asdict(row) for row in blocks]}
+    write_json(json, {"clips": clips, **parts})
 
 
 @click.command()

@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from tabulate import tabulate
 from torch import Tensor, nn
 from torch._functorch import config as functorch
 from torch._functorch.aot_autograd import make_boxed_func  # type: ignore[attr-defined]
@@ -20,9 +21,8 @@ from torch._inductor.exc import InductorError
 from torch._inductor.graph import GraphLowering
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from morphmlp.benchmarks.step_bytes import Moved, block_inputs, network_without_data
+from morphmlp.benchmarks.step_bytes import Form, Moved, block_inputs, network_without_data, step_bytes
 from morphmlp.config import ExperimentConfig
-from morphmlp.models.fused.form import as_fused
 
 
 class _PlannedError(Exception):
@@ -42,11 +42,64 @@ class PlannedBlock:
         return self.forward + self.backward
 
 
-def compiled_block_bytes(config: ExperimentConfig, *, clips: int, in_16_bit: bool) -> list[PlannedBlock]:
-    """One block of each stage, compiled as `execution.compile: blocks` does."""
-    network = network_without_data(config)
-    if config.execution.kernels == "triton":
-        as_fused(network)
+@dataclass(frozen=True, kw_only=True)
+class ComparedBlocks:
+    """All blocks of a step against compiled ones in the published order of steps."""
+
+    arithmetic: str
+    form: str
+    """That of the network, and whether its blocks are compiled."""
+    bytes: int
+    published: int
+    """Bytes of those."""
+
+
+def compare_blocks(config: ExperimentConfig, *, clips: int) -> list[ComparedBlocks]:
+    """Count compiled blocks and fused ones, in fp32 and in 16 bit; each stage's last block stands for all of it."""
+    rows = []
+    for arithmetic, in_16_bit in (("fp32", False), ("16 bit", True)):
+        blocks: dict[str, Sequence[Moved]] = {
+            f"{form}, compiled": [
+                block.whole for block in compiled_block_bytes(config, clips=clips, in_16_bit=in_16_bit, form=form)
+            ]
+            for form in ("present", "published")
+        }
+        blocks["fused"] = step_bytes(config, clips=clips, in_16_bit=in_16_bit, form="fused").blocks
+        of_step = {
+            form: sum(depth * block.bytes for depth, block in zip(config.model.depths, stages, strict=True))
+            for form, stages in blocks.items()
+        }
+        published = of_step.pop("published, compiled")
+        rows += [
+            ComparedBlocks(arithmetic=arithmetic, form=form, bytes=size, published=published)
+            for form, size in of_step.items()
+        ]
+    return rows
+
+
+def blocks_table(rows: Sequence[ComparedBlocks]) -> str:
+    """A line for each form."""
+    cells = [
+        (
+            row.arithmetic,
+            row.form,
+            f"{row.bytes / 1e9:.3g}",
+            f"{row.published / 1e9:.3g}",
+            f"{row.bytes / row.published:.3f}",
+        )
+        for row in rows
+    ]
+    headers = ("arithmetic", "blocks", "GB", "published, compiled: GB", "ratio")
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left", *["right"] * 3))
+
+
+def compiled_block_bytes(
+    config: ExperimentConfig, *, clips: int, in_16_bit: bool, form: Form | None = None
+) -> list[PlannedBlock]:
+    """One block of each stage, compiled as `execution.compile: blocks` does; by default in the experiment's form."""
+    if form is None:
+        form = "fused" if config.execution.kernels == "triton" else "present"
+    network = network_without_data(config, form)
     with FakeTensorMode(allow_non_fake_inputs=True):
         inputs = block_inputs(network, clips=clips, in_16_bit=in_16_bit)
         return [

@@ -126,11 +126,7 @@ def _named(found: StepBytes) -> dict[str, Moved]:
 
 def step_bytes(config: ExperimentConfig, *, clips: int, in_16_bit: bool, form: Form = "present") -> StepBytes:
     """Count a step of so many clips."""
-    network = network_without_data(config)
-    if form == "published":
-        as_published(network)
-    elif form == "fused":
-        as_fused(network)
+    network = network_without_data(config, form)
     with FakeTensorMode(allow_non_fake_inputs=True):
         step = counted(network, torch.empty(clips, *network.input_shape), in_16_bit=in_16_bit)
         inputs = block_inputs(network, clips=clips, in_16_bit=in_16_bit)
@@ -141,12 +137,18 @@ def step_bytes(config: ExperimentConfig, *, clips: int, in_16_bit: bool, form: F
     return StepBytes(step=step, blocks=each)
 
 
-def network_without_data(config: ExperimentConfig) -> Network:
-    """The experiment's network, whose weights were never drawn."""
+def network_without_data(config: ExperimentConfig, form: Form = "present") -> Network:
+    """The experiment's network in a form, whose weights were never drawn."""
     clip = config.clip
     with torch.device("meta"):
         network = build_network(config.model, num_frames=clip.num_frames, crop_size=clip.crop_size)
-    return network.to_empty(device="cpu").train()
+    network = network.to_empty(device="cpu").train()
+    match form:
+        case "published":
+            return as_published(network)
+        case "fused":
+            return as_fused(network)
+    return network
 
 
 def block_inputs(network: Network, *, clips: int, in_16_bit: bool) -> list[Tensor]:

@@ -8,7 +8,8 @@ from morphmlp.benchmarks.step_bytes import step_bytes
 from morphmlp.config import load_config
 
 pytestmark = pytest.mark.long
-DEMO = load_config(Path(__file__).parents[3] / "experiments/demo/morphmlp_demo.yaml")
+EXPERIMENTS = Path(__file__).parents[3] / "experiments"
+DEMO = load_config(EXPERIMENTS / "demo/morphmlp_demo.yaml")
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +29,13 @@ def test_compiled_blocks_move_less_by_fewer_kernels(in_16_bit, most):
         assert compiled.forward.bytes < compiled.backward.bytes
     moved = sum(block.whole.bytes for block in planned) / sum(block.bytes for block in eager)
     assert moved < most
+
+
+def test_fused_blocks_of_a_published_network_move_less_than_compiled_ones_of_the_published_order():
+    from morphmlp.benchmarks.compiled_bytes import blocks_table, compare_blocks
+
+    rows = compare_blocks(load_config(EXPERIMENTS / "k400/morphmlp_s_16x4.yaml"), clips=16)
+    ratios = {(row.arithmetic, row.form): row.bytes / row.published for row in rows}
+    assert max(ratios[arithmetic, "fused"] for arithmetic in ("fp32", "16 bit")) < 0.6
+    assert max(ratios[arithmetic, "present, compiled"] for arithmetic in ("fp32", "16 bit")) < 1
+    assert len(blocks_table(rows).splitlines()) == 2 + len(ratios)
