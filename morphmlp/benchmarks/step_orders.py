@@ -93,7 +93,7 @@ def orders_table(found: list[OrderTimes]) -> str:
 
 
 def _measured(config: ExperimentConfig, *, clips: int, rounds: int) -> dict[str, float]:
-    networks = {"present": _network(config), "published": as_published(_network(config))}
+    networks = {"present": _network(config).fit_to(torch.device("cpu")), "published": as_published(_network(config))}
     batch = torch.randn(clips, *networks["present"].input_shape)
     for network in networks.values():
         _pass(network, batch)  # takes memory

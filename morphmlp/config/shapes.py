@@ -14,6 +14,8 @@ GROUP_WIDTHS = (0.5, 1.0, 2.0)
 """Channels of a group as multiples of C / L that the paper compares (Table 8)."""
 STEM_TEMPORAL_STRIDE = 2
 PUBLISHED_CROP_SIZE = 224
+LARGE_MAP_BYTES = 2**25
+"""A map of this size glibc gives back to the system whenever it is freed: the greatest that its threshold grows to."""
 
 
 def stage_grids(crop_size: int) -> tuple[int, ...]:

@@ -273,7 +273,7 @@ class Scorer:
         self._task, self._shape = task, ClipShape.of(task.test_clips())
         self._model = task.network()
         self._model.load_state_dict(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
-        self._model.to(self._device).eval()
+        self._model.fit_to(self._device).eval()
         self._start.append(time.time())
 
     def __call__(self, rows: pa.Table) -> pa.Table:

@@ -69,7 +69,7 @@ class SegmentationModel:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = task_of(config).network()
         self.network.load_state_dict(weights)
-        self.network.to(self.device).eval()
+        self.network.fit_to(self.device).eval()
         self._limits = limits or decode_limits(config.ingest)
         self._images = self._opener(0)
         self._run: Callable[[Callable[[], Predicted]], Predicted] = _at_once

@@ -92,7 +92,7 @@ class VideoModel:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = self.task.network()
         self.network.load_state_dict(weights)
-        self.network.to(self.device).eval()
+        self.network.fit_to(self.device).eval()
         self._score: Callable[[Tensor], npt.NDArray[np.float32]] = self._scored_here
 
     def for_thread(self, number: int, score: Callable[[Tensor], npt.NDArray[np.float32]]) -> Self:

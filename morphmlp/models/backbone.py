@@ -4,7 +4,9 @@ Parameter names and shapes are those of the released checkpoints (MTLab/MorphMLP
 without remapping. Maps are channels-last inside, channels-first at the borders.
 """
 
-from itertools import accumulate
+from collections.abc import Iterable
+from functools import partial
+from itertools import accumulate, repeat
 from typing import cast
 
 import torch
@@ -205,9 +207,7 @@ class Backbone(Network):
         embeds = (self.patch_embed1, self.patch_embed2, self.patch_embed3, self.patch_embed4)
         maps, x, size = [], clips, tuple(clips.shape[-2:])
         for stage, (embed, blocks) in enumerate(zip(embeds, self.stage_blocks(), strict=True), start=1):
-            x = embed(x)
-            for block in blocks:
-                x = self.run_block(block, x, cast(Block, block).draw_kept(x), stage=stage, size=size)
+            x = self._run_blocks(blocks, embed(x), stage=stage, size=size)
             maps.append(rearrange(x, TO_IMAGE_CONV if self.is_image else TO_VIDEO_CONV))
         return tuple(maps)
 
@@ -235,6 +235,35 @@ class Backbone(Network):
                 nn.init.zeros_(module.mlp_t.weight)
                 if self.config.init == "published":
                     nn.init.ones_(module.proj.weight)
+
+    def _run_blocks(
+        self, blocks: nn.ModuleList, x: Float[Tensor, "b t h w c"], *, stage: int, size: tuple[int, ...]
+    ) -> Float[Tensor, "b t h w c"]:
+        """The map after a stage's blocks; as many clips at once as `most_map_bytes` says."""
+        kept = [cast(Block, block).draw_kept(x) for block in blocks]
+        together = partial(self._run_together, blocks, stage=stage, size=size)
+        if self.most_map_bytes is None:
+            return together(x, kept)
+        widest = int(x[0].nbytes * self.config.mlp_ratio)  # between the linear layers of a channel MLP
+        few = max(1, self.most_map_bytes // widest)
+        if few >= len(x):
+            return together(x, kept)
+        factors = [repeat(None) if one is None else torch.split(one, few, dim=1) for one in kept]
+        parts = zip(torch.split(x, few), *factors, strict=False)
+        return torch.cat([together(part, of_part) for part, *of_part in parts])
+
+    def _run_together(
+        self,
+        blocks: nn.ModuleList,
+        x: Float[Tensor, "b t h w c"],
+        kept: Iterable[Float[Tensor, "2 b 1 1 1 1"] | None],
+        *,
+        stage: int,
+        size: tuple[int, ...],
+    ) -> Float[Tensor, "b t h w c"]:
+        for block, factors in zip(blocks, kept, strict=True):
+            x = self.run_block(block, x, factors, stage=stage, size=size)
+        return x
 
     def _check_input(self, clips: Tensor) -> None:
         if clips.shape[1:-2] != self.input_shape[:-2] or clips.ndim != len(self.input_shape) + 1:

@@ -6,13 +6,14 @@ A network has four stages of blocks; its maps have strides 4, 8, 16 and 32. Bloc
 from abc import abstractmethod
 from collections.abc import Collection
 from itertools import chain
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
-from morphmlp.config.shapes import NUM_STAGES
+from morphmlp.config.shapes import LARGE_MAP_BYTES, NUM_STAGES
 
 COMPILED_VARIANTS = 64
 """Most forms of a block that are compiled, instead of PyTorch's 8. There are up to 24: of four stages, in training with
@@ -35,6 +36,8 @@ class Network(nn.Module):
         self.pixel_mean, self.pixel_std = PIXEL_MEAN, PIXEL_STD
         """Normalisation of pixels in [0, 1] that the input has had; a task sets its experiment's."""
         self.recomputed_stages: frozenset[int] = frozenset()
+        self.most_map_bytes: int | None = None
+        """Most bytes of a map inside a block: so many clips, one at least, go through a stage's blocks at once."""
         self._compiled = False
 
     @abstractmethod
@@ -48,6 +51,15 @@ class Network(nn.Module):
     @abstractmethod
     def reset_parameters(self) -> None:
         """Draw the initial weights anew; call it after `to_empty` of a model built on meta."""
+
+    def fit_to(self, device: torch.device) -> Self:
+        """Move the network to the device that it runs on.
+
+        On CPUs, maps inside its blocks stay small from now on: caches hold more of them, and the system needn't clear
+        the pages of each anew. Results are the same but for the rounding of gradients' sums over clips.
+        """
+        self.most_map_bytes = LARGE_MAP_BYTES if device.type == "cpu" else None
+        return self.to(device)
 
     def set_activation_checkpointing(self, stages: Collection[int]) -> None:
         """Recompute the blocks of these stages (1-4) in the backward pass instead of keeping their activations.

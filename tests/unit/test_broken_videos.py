@@ -15,10 +15,8 @@ import pytest
 import torch
 from coded_videos import CODINGS, write_video
 from stored_scores import HEADER
-from torch import nn
 
 from morphmlp.config import load_config
-from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.data.clips.extract import SINGLE_VIEW, TrainClips, ViewClips
 from morphmlp.data.decoding import backends
 from morphmlp.data.decoding.isolation.isolated import Limits, isolated_videos
@@ -32,6 +30,7 @@ from morphmlp.evaluation import ray_evaluator
 from morphmlp.evaluation.ray_evaluator import Scorer, ScorerPool
 from morphmlp.evaluation.score_store import ScoreStore
 from morphmlp.evaluation.validation import score_single_views
+from morphmlp.models.network import Network
 from morphmlp.tasks.classification import Classification
 from morphmlp.tasks.factory import task_of
 from morphmlp.training.loop.length import Length
@@ -41,6 +40,7 @@ from morphmlp.training.loop.step_guard import StepGuard
 
 CONFIG = load_config(Path(__file__).parent / "small_experiment.yaml", {"model.depths": [1, 1, 1, 1]})
 TASK = task_of(CONFIG)
+INPUT = (3, CONFIG.clip.num_frames, CONFIG.clip.crop_size, CONFIG.clip.crop_size)
 CPU = torch.device("cpu")
 USUAL, OF_THE_HANGING_ONE = Limits(timeout_s=20.0), Limits(timeout_s=1.0)
 DECODER = "faulty_decoders:pyav_or_worse"
@@ -115,11 +115,11 @@ def plans_of(manifest, size):
     ]
 
 
-class Network(nn.Module):
+class Brightness(Network):
     """Answers from the mean brightness."""
 
-    is_image = False
-    pixel_mean, pixel_std = PIXEL_MEAN, PIXEL_STD
+    def __init__(self):
+        super().__init__(input_shape=INPUT)
 
     def forward(self, clips):
         return clips.flatten(1).mean(dim=1, keepdim=True) * torch.arange(4.0)
@@ -129,7 +129,7 @@ class BrightnessTask(Classification):
     """Classification by that network."""
 
     def network(self):
-        return Network()
+        return Brightness()
 
 
 def micro_batches(tables, manifest, stage, *, size, clips_per_video):
@@ -173,7 +173,7 @@ def validate(decoded, manifest, policy, size):
     """Videos that were scored with one view, and broken ones."""
     extractor = ViewClips(clip=CONFIG.clip, views=SINGLE_VIEW)
     batches = list(micro_batches(decoded(extractor, policy), manifest, "val", size=size, clips_per_video=1))
-    counts, broken = score_single_views(Network(), batches, task=TASK, device=CPU)
+    counts, broken = score_single_views(Brightness(), batches, task=TASK, device=CPU)
     scored = [manifest.table["video_id"][row].as_py() for batch in batches for row in batch.rows]
     assert counts.num_videos == len(scored)
     return scored, broken

@@ -63,7 +63,7 @@ def prepare_network(
         notes += why
     else:
         stages = named_stages(choice)
-    model.set_activation_checkpointing(stages)
+    model.fit_to(device).set_activation_checkpointing(stages)
     if config.execution.kernels == "triton":
         from morphmlp.models.fused.form import as_fused  # noqa: PLC0415 (only where it is asked for)
         from morphmlp.models.fused.support import require_triton  # noqa: PLC0415 (as above)

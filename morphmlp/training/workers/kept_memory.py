@@ -8,10 +8,8 @@ step, so that keeping them costs no more than one step needs at most.
 from collections.abc import Mapping
 
 from morphmlp.config import ExperimentConfig
-from morphmlp.config.shapes import stage_grids, temporal_tokens
+from morphmlp.config.shapes import LARGE_MAP_BYTES, stage_grids, temporal_tokens
 
-LARGE_BYTES = 2**25
-"""A map that glibc gives back whenever it is freed: the greatest that its own threshold grows to."""
 KEPT: Mapping[str, str] = {
     "MALLOC_MMAP_MAX_": "0",  # no memory that is given back as soon as it is freed,
     "MALLOC_TRIM_THRESHOLD_": str(2**62),  # nor from the end of the heap;
@@ -22,7 +20,7 @@ KEPT: Mapping[str, str] = {
 
 def memory_settings(config: ExperimentConfig, device: str) -> dict[str, str]:
     """Variables of the environment in which a worker on such a device starts; none where all maps are small."""
-    return dict(KEPT) if device == "cpu" and _largest_map(config) >= LARGE_BYTES else {}
+    return dict(KEPT) if device == "cpu" and _largest_map(config) >= LARGE_MAP_BYTES else {}
 
 
 def _largest_map(config: ExperimentConfig) -> int:

@@ -8,22 +8,22 @@ import pyarrow.compute as pc
 import pytest
 import torch
 from stored_scores import HEADER
-from torch import nn
 
 from morphmlp.config import load_config
-from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.data.columns import DECODED
 from morphmlp.data.manifest import manifest_from_rows
 from morphmlp.errors import EvaluationError
 from morphmlp.evaluation import ray_evaluator
 from morphmlp.evaluation.ray_evaluator import SCORER_START, Scorer, ScorerPool, check_coverage
 from morphmlp.evaluation.score_store import ScoreStore
+from morphmlp.models.network import Network
 from morphmlp.tasks.classification import Classification
 from morphmlp.tasks.factory import task_of
 
 CONFIG = load_config(Path(__file__).parents[1] / "small_experiment.yaml")
 VIEWS = CONFIG.test.num_clips * CONFIG.test.num_crops
 CLIP_BYTES = CONFIG.clip.num_frames * CONFIG.clip.crop_size**2 * 3
+INPUT = (3, CONFIG.clip.num_frames, CONFIG.clip.crop_size, CONFIG.clip.crop_size)
 VIDEOS = 4
 TASK = task_of(CONFIG)
 DECODE_CPU_S = 0.5
@@ -31,9 +31,9 @@ DECODE_CPU_S = 0.5
 DONE: list[int] = []
 
 
-class Network(nn.Module):
-    is_image = False
-    pixel_mean, pixel_std = PIXEL_MEAN, PIXEL_STD
+class Constant(Network):
+    def __init__(self):
+        super().__init__(input_shape=INPUT)
 
     def forward(self, clips):
         return torch.zeros(len(clips), 4)
@@ -43,7 +43,7 @@ class ConstantTask(Classification):
     """Classification by that network."""
 
     def network(self):
-        return Network()
+        return Constant()
 
 
 def decoded(rows, *, broken=()):

@@ -200,6 +200,37 @@ def test_activation_checkpointing_keeps_less_with_every_stage_in_training_only()
     assert in_evaluation == kept(model)
 
 
+@pytest.mark.parametrize("recomputed", [(), (1, 3)], ids=["kept", "recomputed"])
+@pytest.mark.parametrize(
+    ("most_map_bytes", "at_once"),
+    [
+        (1, [[1] * 5, [1] * 5, [1] * 5, [1] * 5]),
+        (3 * (4 * 8 * 8) * (2 * 16) * 8, [[1] * 5, [3, 2], [5], [5]]),  # fp64
+        (2**25, [[5], [5], [5], [5]]),
+    ],
+    ids=["one", "three of stage 2", "all"],
+)
+def test_few_clips_at_once_give_the_same_gradients_with_the_same_drop_path_draws(most_map_bytes, at_once, recomputed):
+    whole, few = (tiny(drop_path_rate=0.5).double() for _ in range(2))
+    few.set_activation_checkpointing(recomputed)
+    few.most_map_bytes = most_map_bytes
+    seen = [[], [], [], []]
+    for stage, blocks in zip(seen, few.stage_blocks(), strict=True):
+        blocks[0].register_forward_pre_hook(lambda _, args, stage=stage: stage.append(len(args[0])))
+    with torch.no_grad():
+        few(clips(5).double())
+    assert seen == at_once
+    expected, found = (gradients(model, clips(5).double()) for model in (whole, few))
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-10, atol=1e-12, msg=name)
+
+
+def test_a_network_takes_few_clips_at_once_on_cpus_alone():
+    model = tiny().fit_to(torch.device("cpu"))
+    assert model.most_map_bytes == 2**25
+    assert model.fit_to(torch.device("meta")).most_map_bytes is None
+
+
 @pytest.mark.parametrize("stages", [(0,), (1, 5)])
 def test_an_unknown_stage_is_refused(stages):
     with pytest.raises(ValueError, match=r"no stage \[[05]\]; there are 1-4"):
