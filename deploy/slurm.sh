@@ -35,15 +35,29 @@ address=$(srun --overlap --het-group=1 --nodes=1 --ntasks=1 getent ahostsv4 "$he
 [ -n "$address" ] || { echo "error: the nodes that train don't know the address of $head (getent ahostsv4 $head)" >&2; exit 1; }
 port=6379
 
-# Ray's local files: paths of sockets must be short, and node-local.
-temporary=/tmp/ray-$SLURM_JOB_ID
-options=(--block --disable-usage-stats --temp-dir "$temporary")
-# shellcheck disable=SC2016    # for the shells of the nodes: each joins by the address from which it reaches the head
-join='exec ray start --node-ip-address="$(ip -o route get "${1%:*}" | sed -n "s/.* src \([^ ]*\).*/\1/p")" --address="$@"'
+steps=() server=
+# shellcheck disable=SC2329    # the trap calls it
+end() {
+  trap '' TERM
+  # srun passes this signal on to its step also while Slurm ends the job, when it refuses all other ways to end one.
+  [ ${#steps[@]} = 0 ] || kill -USR1 "${steps[@]}" 2>/dev/null || true
+  [ -z "$server" ] || bash deploy/mlflow_server.sh stop "$shared/mlflow"
+  for _ in $(seq 200); do
+    kill -0 "${steps[@]}" 2>/dev/null || break
+    sleep 0.1
+  done
+}
+trap end EXIT
+trap 'exit 143' TERM
 
-srun --overlap --het-group=0 --nodes=1 --ntasks=1 --nodelist="$head" \
-  ray start --head "${options[@]}" --node-ip-address="$address" --port="$port" --num-cpus=0 --num-gpus=0 --labels=node-role=head \
-  --dashboard-host=127.0.0.1 &
+# SIGTERM to an srun would kill its step. So each has a session of its own and a parent that ends at once: Slurm signals
+# the batch step's process group, or the descendants of its first process.
+step() { steps+=("$(setsid srun --overlap "$@" >&2 & echo $!)"); }
+# Ray's local files: paths of sockets must be short, and node-local.
+ray=(python deploy/slurm_node.py "$address" "/tmp/ray-$SLURM_JOB_ID")
+
+step --het-group=0 --nodes=1 --ntasks=1 --nodelist="$head" "${ray[@]}" \
+  --head --port="$port" --num-cpus=0 --num-gpus=0 --labels=node-role=head --dashboard-host=127.0.0.1
 up=
 for _ in $(seq 60); do
   if ray health-check --address "$address:$port" >/dev/null 2>&1; then up=yes; break; fi
@@ -53,28 +67,27 @@ done
 
 decoding=$((SLURM_JOB_NUM_NODES_HET_GROUP_0 - 1))
 if [ "$decoding" -gt 0 ]; then
-  srun --overlap --het-group=0 --nodes="$decoding" --ntasks="$decoding" --exclude="$head" \
-    bash -c "$join" join "$address:$port" "${options[@]}" --num-cpus="$SLURM_CPUS_PER_TASK_HET_GROUP_0" --labels=node-role=ingest &
+  step --het-group=0 --nodes="$decoding" --ntasks="$decoding" --exclude="$head" "${ray[@]}" \
+    --address="$address:$port" --num-cpus="$SLURM_CPUS_PER_TASK_HET_GROUP_0" --labels=node-role=ingest
 fi
-srun --overlap --het-group=1 \
-  bash -c "$join" join "$address:$port" "${options[@]}" --num-cpus="$SLURM_CPUS_PER_TASK_HET_GROUP_1" --labels=node-role=train &
+step --het-group=1 "${ray[@]}" \
+  --address="$address:$port" --num-cpus="$SLURM_CPUS_PER_TASK_HET_GROUP_1" --labels=node-role=train
 
 MLFLOW_TRACKING_URI=${MLFLOW_TRACKING_URI:-}
 if [ -z "$MLFLOW_TRACKING_URI" ]; then
   # Here, on the batch node, which is the head's. PostgreSQL is asked for; MLFLOW_DATABASE_URI names another one.
   bash deploy/mlflow_server.sh start "$shared/mlflow"
-  trap 'bash deploy/mlflow_server.sh stop "$shared/mlflow"' EXIT
+  server=yes
   MLFLOW_TRACKING_URI=http://127.0.0.1:${MLFLOW_PORT:-5000}
 fi
 export MLFLOW_TRACKING_URI RAY_ADDRESS=$address:$port
 
 # In the background, so that this shell takes Slurm's signal and passes it on; the run saves and ends with 143.
-run=
-trap 'kill -TERM $run 2>/dev/null || true' TERM
 "$@" &
 run=$!
-status=0
-wait "$run" || status=$?
-if kill -0 "$run" 2>/dev/null; then status=0; wait "$run" || status=$?; fi
-jobs -p | xargs -r kill 2>/dev/null || true
+trap 'kill -TERM "$run" 2>/dev/null || true' TERM
+while :; do
+  status=0; wait "$run" || status=$?
+  kill -0 "$run" 2>/dev/null || break    # a signal ends `wait` too
+done
 exit "$status"

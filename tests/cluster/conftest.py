@@ -30,7 +30,7 @@ def cluster(several_hosts: None) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def videos(cluster: Cluster) -> None:
     with timed("the demo's videos"):
-        prepare_videos(cluster)
+        prepare_videos(cluster.hosts, "head", "~/morphmlp")
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hosts import Hosts
 from lab import Cluster, Job, wait_for
 
 from morphmlp.drill.demo_run import OTHER_VIDEOS, TRAIN_VIDEOS, Demo
@@ -70,11 +71,11 @@ class Run:
         return self.job.status() not in ("PENDING", "RUNNING")
 
 
-def prepare_videos(cluster: Cluster) -> None:
-    """The demo's, on the shared storage, and the program that compares runs."""
+def prepare_videos(hosts: Hosts, head: str, project: str) -> None:
+    """The demo's, on the shared storage, and the program that compares runs; `project` is the checkout on the head."""
     counts = f"--train {TRAIN_VIDEOS} --val {OTHER_VIDEOS} --test {OTHER_VIDEOS}"
-    cluster.head.run(f"cd ~/morphmlp; python pipelines/prepare.py demo --output /mnt/shared/demo {counts}")
-    shutil.copy(Path(__file__).with_name("compare.py"), cluster.hosts.shared)
+    hosts[head].run(f"cd {project}; python pipelines/prepare.py demo --output /mnt/shared/demo {counts}")
+    shutil.copy(Path(__file__).with_name("compare.py"), hosts.shared)
 
 
 def submit_training(

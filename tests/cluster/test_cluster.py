@@ -32,8 +32,8 @@ def test_decoding_is_on_the_ingest_host_and_training_on_the_two_others(cluster, 
     assert undisturbed.hosts_of("RayTrainWorker") == {"train1", "train2"}
     assert undisturbed.hosts_of("TrainController") == {"head"}
     found = remains(cluster, "undisturbed")
-    assert (found["repeated"], found["lost"], found["doubled"], found["redone"]) == (0, 0, 0, 0)
-    assert (found["steps"], found["workers"]) == (STEPS, [2])
+    assert [found[name] for name in ("repeated", "lost", "doubled", "missing", "redone")] == [0, 0, 0, 0, 0]
+    assert (found["steps"], found["workers"], found["status"]) == (STEPS, [2], "FINISHED")
 
 
 def test_status_shows_the_run_and_the_nodes_from_the_head(cluster, undisturbed):
@@ -87,7 +87,7 @@ def test_a_run_ends_as_if_nothing_had_happened(cluster, undisturbed, mended, wor
     assert "(raylet)" not in said  # Ray's pages of logs stay out of the terminal
     found = remains(cluster, name)
     say(f"--- {words}: the end {took:.0f} s after the blow (limit {fault.limit_s:.0f}), {found}")
-    assert (found["repeated"], found["lost"], found["doubled"], found["steps"]) == (0, 0, 0, STEPS)
+    assert [found[name] for name in ("repeated", "lost", "doubled", "missing", "steps")] == [0, 0, 0, 0, STEPS]
     assert found["losses_apart"] <= ROUNDING
     assert found["weights_apart"] <= ROUNDING if fault.workers else found["identical"]
     assert not fault.workers or tuple(found["workers"]) == fault.workers

@@ -3,10 +3,13 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
+import psutil
 import pytest
 from cluster_files import ROOT
+from signals import send
 
 STANDIN = """#!/bin/bash
 name=$(basename "$0")
@@ -15,7 +18,7 @@ case "$name $*" in
   scontrol*) printf 'n1\\nn2\\nn3\\n' ;;
   *getent*) printf '10.0.0.1  STREAM n1\\n10.0.0.1  DGRAM\\n' ;;
   python*) echo 0123456789abcdef0123456789abcdef ;;
-  "srun "*"ray start"*) exec sleep 60 ;;
+  "srun "*slurm_node.py*) trap 'echo "$name gets USR1" >> "$RECORD"; kill $!; exit' USR1; sleep 60 & wait ;;
 esac
 """
 
@@ -41,12 +44,13 @@ def start(job: dict, *command: str) -> "subprocess.Popen[str]":
 
 
 def test_roles_are_those_of_every_cluster_and_the_runs_code_is_the_jobs(job):
-    started = 'until [ "$(grep -c "ray start" "$RECORD")" = 3 ]; do sleep 0.1; done; '
+    started = 'until [ "$(grep -c slurm_node.py "$RECORD")" = 3 ]; do sleep 0.1; done; '
     process = start(job, "bash", "-c", started + 'echo "$RAY_ADDRESS ${#RAY_AUTH_TOKEN}"; exit 3')
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output.split()) == (3, ["10.0.0.1:6379", "32"])
     words = (job["cwd"] / "words.txt").read_text(encoding="utf-8").splitlines()
-    starts = [line for line in words if "ray start" in line]
+    starts = [line for line in words if "slurm_node.py" in line]
+    assert words.count("srun gets USR1") == 3, "Ray's nodes are ended"
     assert all("token=32 mode=token" in line and "0123456789abcdef" not in line for line in starts)
     by_role = {
         role: [line for line in starts if f"--labels=node-role={role}" in line] for role in ("head", "ingest", "train")
@@ -71,6 +75,37 @@ def test_the_signal_before_the_time_limit_reaches_the_run_which_may_save(job):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (143, "saved\n")
+
+
+RAY = """#!/bin/bash
+echo "$*" > "$FOLDER/words"
+setsid bash -c 'sleep 300 & sleep 300' &
+wait
+"""
+
+
+def test_a_nodes_ray_outlives_sigterm_to_every_process_and_ends_by_sigusr1(tmp_path):
+    (tmp_path / "ray").write_text(RAY, encoding="utf-8")
+    (tmp_path / "ray").chmod(0o755)
+    folder = tmp_path / "local"
+    folder.mkdir()
+    words = [sys.executable, str(ROOT / "deploy/slurm_node.py"), "127.0.0.1", str(folder), "--head"]
+    node = subprocess.Popen(words, env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "FOLDER": str(tmp_path)})
+    process = psutil.Process(node.pid)
+    deadline = time.monotonic() + 60
+    while len(process.children(recursive=True)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started = process.children(recursive=True)
+    assert len(started) == 4
+    send(node, signal.SIGTERM, "every process")
+    time.sleep(0.5)
+    assert all(each.status() != psutil.STATUS_ZOMBIE for each in (process, *started))
+    node.send_signal(signal.SIGUSR1)
+    assert node.wait(timeout=10) == 0
+    assert not any(each.is_running() for each in started)
+    assert not folder.exists()
+    expected = f"start --block --disable-usage-stats --temp-dir={folder} --node-ip-address=127.0.0.1 --head\n"
+    assert (tmp_path / "words").read_text(encoding="utf-8") == expected
 
 
 def test_without_a_command_it_says_how_to_start_it(job):
