@@ -18,6 +18,7 @@ case "$name $*" in
   scontrol*) printf 'n1\\nn2\\nn3\\n' ;;
   *getent*) printf '10.0.0.1  STREAM n1\\n10.0.0.1  DGRAM\\n' ;;
   python*) echo 0123456789abcdef0123456789abcdef ;;
+  "ray health-check"*) [ -z "${SILENT_HEAD:-}" ] ;;
   "srun "*slurm_node.py*) trap 'echo "$name gets USR1" >> "$RECORD"; kill $!; exit' USR1; sleep 60 & wait ;;
 esac
 """
@@ -75,6 +76,19 @@ def test_the_signal_before_the_time_limit_reaches_the_run_which_may_save(job):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (143, "saved\n")
+
+
+def test_a_signal_before_the_run_ends_what_has_been_started(job):
+    process = start({**job, "env": job["env"] | {"SILENT_HEAD": "yes"}}, "touch", "run")
+    words = job["cwd"] / "words.txt"
+    deadline = time.monotonic() + 60
+    while not (words.exists() and " health-check " in words.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert words.read_text(encoding="utf-8").count("srun gets USR1") == 1
+    assert not (job["cwd"] / "run").exists()
 
 
 RAY = """#!/bin/bash
