@@ -82,6 +82,20 @@ if [ -z "$MLFLOW_TRACKING_URI" ]; then
 fi
 export MLFLOW_TRACKING_URI RAY_ADDRESS=$address:$port
 
+# A run counts the nodes that are there when it begins.
+python - $((SLURM_JOB_NUM_NODES_HET_GROUP_0 + SLURM_JOB_NUM_NODES_HET_GROUP_1)) <<'END'
+import logging, sys, time
+import ray
+
+ray.init(logging_level=logging.ERROR, log_to_driver=False)
+nodes, deadline = int(sys.argv[1]), time.monotonic() + 120
+while (there := sum(node["Alive"] for node in ray.nodes())) < nodes:
+    if time.monotonic() > deadline:
+        print(f"Ray has started on {there} of {nodes} nodes; the run begins without the others", file=sys.stderr)
+        break
+    time.sleep(1)
+END
+
 # In the background, so that this shell takes Slurm's signal and passes it on; the run saves and ends with 143.
 "$@" &
 run=$!

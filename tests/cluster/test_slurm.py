@@ -185,9 +185,9 @@ def stopped(hosts: Hosts, job: str, stop: str, *, attempt: int, least: int) -> i
 
     with timed(f"{stop}: submitted, step {least}"):
         wait_for(reached, f"step {least}", limit_s=400)
-    each_node_has_its_role_and_joins_by_an_address_that_others_reach(seen)
     begun = step(hosts, attempt=attempt)
     assert begun >= least, output(hosts, job)[-4000:]
+    each_node_has_its_role_and_joins_by_an_address_that_others_reach(seen)
     hosts["n1"].run(f"{stop} {job}")
     took = wait_for(lambda: over(hosts), "the job's end", limit_s=KILL_WAIT_S + 30)
     last = re.search(r"stopped by SIGTERM; .*; the checkpoint of step (\d+) is saved$", output(hosts, job), re.M)

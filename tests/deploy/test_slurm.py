@@ -17,7 +17,7 @@ echo "$name token=${#RAY_AUTH_TOKEN} mode=$RAY_AUTH_MODE $*" >> "$RECORD"
 case "$name $*" in
   scontrol*) printf 'n1\\nn2\\nn3\\n' ;;
   *getent*) printf '10.0.0.1  STREAM n1\\n10.0.0.1  DGRAM\\n' ;;
-  python*) echo 0123456789abcdef0123456789abcdef ;;
+  "python "*secrets*) echo 0123456789abcdef0123456789abcdef ;;
   "ray health-check"*) [ -z "${SILENT_HEAD:-}" ] ;;
   "srun "*slurm_node.py*) trap 'echo "$name gets USR1" >> "$RECORD"; kill $!; exit' USR1; sleep 60 & wait ;;
 esac
@@ -33,6 +33,7 @@ def job(tmp_path):
         (programs / name).write_text(STANDIN, encoding="utf-8")
         (programs / name).chmod(0o755)
     slurm = {"JOB_ID": "7", "JOB_NODELIST_HET_GROUP_0": "n[1-3]", "JOB_NUM_NODES_HET_GROUP_0": "3"}
+    slurm |= {"JOB_NUM_NODES_HET_GROUP_1": "2"}
     slurm |= {"CPUS_PER_TASK_HET_GROUP_0": "32", "CPUS_PER_TASK_HET_GROUP_1": "48"}
     environment = {f"SLURM_{name}": value for name, value in slurm.items()}
     record = {"RECORD": str(tmp_path / "words.txt"), "MLFLOW_TRACKING_URI": "http://10.0.0.9:5000"}
@@ -50,6 +51,7 @@ def test_roles_are_those_of_every_cluster_and_the_runs_code_is_the_jobs(job):
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output.split()) == (3, ["10.0.0.1:6379", "32"])
     words = (job["cwd"] / "words.txt").read_text(encoding="utf-8").splitlines()
+    assert "python token=32 mode=token - 5" in words, "the run's nodes are waited for"
     starts = [line for line in words if "slurm_node.py" in line]
     assert words.count("srun gets USR1") == 3, "Ray's nodes are ended"
     assert all("token=32 mode=token" in line and "0123456789abcdef" not in line for line in starts)
