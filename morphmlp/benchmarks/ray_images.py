@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from morphmlp.benchmarks.image_decoders import DecoderCost, compare_image_decoders
-from morphmlp.benchmarks.ray_ingest import DECODE_CPUS, LoaderSide, RaySide, Side, rows_over, time_sides
+from morphmlp.benchmarks.ray_ingest import DECODE_CPUS, Effort, LoaderSide, RaySide, Side, rows_over, time_sides
 from morphmlp.benchmarks.rounds import median_ratio
 from morphmlp.cluster.address import require_no_cluster
 from morphmlp.cluster.ray_cluster import ray_session
@@ -37,19 +37,6 @@ AUGMENT = AugmentConfig(
 """DeiT's crop and flip; RandAugment and erasing have their own cost, on whatever device carries them out."""
 BATCH = 64
 _OURS = "ours"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How much is measured."""
-
-    images: int
-    """Files."""
-    rounds: int
-    read: int
-    """Images that are measured in a round, a multiple of `BATCH`."""
-    warm_up: int
-    """Read before, and left to decode after it."""
 
 
 _FULL = Effort(images=128, rounds=7, read=4096, warm_up=2048)

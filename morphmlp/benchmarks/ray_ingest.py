@@ -60,6 +60,19 @@ class IngestComparison:
     clips_per_round: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much is measured of images."""
+
+    images: int
+    """Files."""
+    rounds: int
+    read: int
+    """Crops that are measured in a round, a multiple of the batch."""
+    warm_up: int
+    """Read before, and left to decode after it."""
+
+
 class Side(Protocol):
     """One way from files to clips, in processes of its own."""
 

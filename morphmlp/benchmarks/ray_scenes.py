@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from morphmlp.benchmarks.ray_ingest import DECODE_CPUS, LoaderSide, RaySide, Side, rows_over, time_sides
+from morphmlp.benchmarks.ray_ingest import DECODE_CPUS, Effort, LoaderSide, RaySide, Side, rows_over, time_sides
 from morphmlp.benchmarks.rounds import interleaved, median_ratio
 from morphmlp.cluster.address import require_no_cluster
 from morphmlp.cluster.ray_cluster import ray_session
@@ -58,19 +58,6 @@ BATCH = 16
 _SIZES = ((683, 512), (683, 512), (512, 683), (300, 256), (1024, 768))
 """Width and height, pixels; most images of ADE20K have a short side of 512."""
 _QUALITY = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How much is measured."""
-
-    images: int
-    """Files."""
-    rounds: int
-    read: int
-    """Crops that are measured in a round, a multiple of `BATCH`."""
-    warm_up: int
-    """Read before, and left to decode after it."""
 
 
 _FULL = Effort(images=64, rounds=5, read=512, warm_up=256)

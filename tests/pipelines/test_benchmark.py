@@ -76,7 +76,8 @@ def test_a_number_that_measures_nothing_is_refused_in_one_line_before_anything_r
 TINY = """
 import dataclasses, json, sys
 from pathlib import Path
-from morphmlp.benchmarks.ray_images import Effort, images_table, measure_images
+from morphmlp.benchmarks.ray_images import images_table, measure_images
+from morphmlp.benchmarks.ray_ingest import Effort
 from morphmlp.progress import TerminalProgress
 
 tiny = Effort(images=3, rounds=1, read=128, warm_up=128)
@@ -104,7 +105,8 @@ def test_images_are_measured_against_both_loaders_in_a_tiny_run(tmp_path):
 TINY_SCENES = """
 import dataclasses, json, sys
 from pathlib import Path
-from morphmlp.benchmarks.ray_scenes import Effort, measure_scenes, scenes_table
+from morphmlp.benchmarks.ray_ingest import Effort
+from morphmlp.benchmarks.ray_scenes import measure_scenes, scenes_table
 from morphmlp.progress import TerminalProgress
 
 tiny = Effort(images=2, rounds=1, read=32, warm_up=32)
