@@ -59,13 +59,15 @@ class Stem(nn.Module):
 
     def forward(self, clips: Float[Tensor, "b 3 *input"]) -> Float[Tensor, "b t h w c"]:
         """The map of the first stage, before its blocks."""
-        if autocast.is_on(clips) or clips.is_cpu:
+        channels_last = autocast.is_on(clips) or clips.is_cpu
+        if channels_last:
             # 16-bit convolutions and those of CPUs are made for this order, and the blocks work in it. The weights keep
             # theirs: AdamW's fused kernel pairs weights and moments by their place in memory.
             clips = clips.contiguous(memory_format=self.memory_format)
         x = self.act(self.norm1(self.proj1(clips)))
-        y: Tensor = self.norm2(self.proj2(x))
-        return rearrange(y, self.from_conv)
+        y: Tensor = rearrange(self.norm2(self.proj2(x)), self.from_conv)
+        # A no-op, but on CPUs without instructions for bf16, whose convolutions give the other order.
+        return y.contiguous() if channels_last else y
 
 
 class Downsample(nn.Module):
