@@ -160,7 +160,7 @@ def job_session(*, local_cpus: int | None = None) -> Iterator[None]:
     Ray started here uses `local_cpus` CPUs, by default all that the process may use.
 
     Raises:
-        ClusterError: No cluster answers at RAY_ADDRESS.
+        ClusterError: No cluster answers at RAY_ADDRESS, or Ray doesn't start here.
     """
     quiet_ray()
     if address := os.environ.get("RAY_ADDRESS"):
@@ -246,15 +246,18 @@ def _local(*, cpus: int) -> Iterator[None]:
     started = StartedProcesses()
     with own_temp_folder() as folder, without_preemption_watcher():
         try:
-            with hushed_start(), handlers_kept(), started.noted():
-                ray.init(
-                    address="local",
-                    num_cpus=cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=str(folder),
-                )
+            try:
+                with hushed_start(), handlers_kept(), started.noted():
+                    ray.init(
+                        address="local",
+                        num_cpus=cpus,
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        _temp_dir=str(folder),
+                    )
+            except Exception as error:  # of no type of Ray's own, where it takes too long
+                raise ClusterError(f"Ray doesn't start on this machine: {' '.join(str(error).split())}") from error
             # Where Ray's own helpers look a cluster up. Without it they find another Ray of this machine, miss our
             # controller there, take it for dead and remove its workers.
             (folder / "ray_current_cluster").write_text(ray.get_runtime_context().gcs_address, encoding="utf-8")

@@ -157,6 +157,19 @@ def test_what_machines_have_is_said_of_those_that_have_it(nodes: list[NodeResour
     assert inventory(nodes) == words
 
 
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
+    def too_slow(**_):
+        raise Exception("The current node timed out during startup.\nThe GCS may be overloaded.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", too_slow)
+    with pytest.raises(ClusterError) as caught, job_session():
+        raise AssertionError("Ray is said to have started")
+    assert str(caught.value) == (
+        "Ray doesn't start on this machine: The current node timed out during startup. The GCS may be overloaded."
+    )
+
+
 def test_what_ray_cannot_get_over_is_told_by_its_cause():
     with pytest.raises(ClusterError) as caught, ray_faults_reported():
         raise ray.exceptions.WorkerCrashedError
