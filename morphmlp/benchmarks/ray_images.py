@@ -38,7 +38,6 @@ AUGMENT = AugmentConfig(
 BATCH = 64
 _OURS = "ours"
 
-
 _FULL = Effort(images=128, rounds=7, read=4096, warm_up=2048)
 _QUICK = Effort(images=48, rounds=2, read=1024, warm_up=1024)
 

@@ -59,7 +59,6 @@ _SIZES = ((683, 512), (683, 512), (512, 683), (300, 256), (1024, 768))
 """Width and height, pixels; most images of ADE20K have a short side of 512."""
 _QUALITY = 50
 
-
 _FULL = Effort(images=64, rounds=5, read=512, warm_up=256)
 _QUICK = Effort(images=16, rounds=2, read=256, warm_up=128)
 

@@ -246,8 +246,8 @@ class Backbone(Network):
         together = partial(self._run_together, blocks, stage=stage, size=size)
         if self.most_map_bytes is None:
             return together(x, kept)
-        widest = int(x[0].nbytes * self.config.mlp_ratio)  # between the linear layers of a channel MLP
-        few = max(1, self.most_map_bytes // widest)
+        widest = int(x.nbytes * self.config.mlp_ratio)  # between the linear layers of a channel MLP
+        few = max(1, len(x) * self.most_map_bytes // max(1, widest))
         if few >= len(x):
             return together(x, kept)
         factors = [repeat(None) if one is None else torch.split(one, few, dim=1) for one in kept]

@@ -126,6 +126,14 @@ def test_workers_of_one_machine_share_its_memory():
     assert device_choices._memory_bytes(CPU, 4) == whole // 4
 
 
+def test_a_worker_on_cpus_takes_few_clips_at_once():
+    config = config_with()
+    model = task_of(config).network()
+    assert model.most_map_bytes is None
+    prepare_network(config, model, CPU, "fp32", local_workers=1)
+    assert model.most_map_bytes
+
+
 def test_blocks_are_compiled_where_that_is_asked_for():
     for choice, compiled in (("off", False), ("blocks", True)):
         config = config_with(compile=choice)
