@@ -17,21 +17,18 @@ def shapes_are_checked():
     """Not here: tensors without data are none to beartype."""
 
 
-@pytest.mark.parametrize(
-    ("in_16_bit", "most_kernels", "most_bytes"), [(False, 0.68, 0.74), (True, 0.77, 0.78)], ids=["fp32", "16 bit"]
-)
-def test_compiled_blocks_move_less_by_fewer_kernels(in_16_bit, most_kernels, most_bytes):
+@pytest.mark.parametrize(("in_16_bit", "most"), [(False, 0.88), (True, 0.87)], ids=["fp32", "16 bit"])
+def test_compiled_blocks_move_less_by_fewer_kernels(in_16_bit, most):
     from morphmlp.benchmarks.compiled_bytes import compiled_block_bytes  # torch's compiler takes seconds to import
 
     planned = compiled_block_bytes(DEMO, clips=16, in_16_bit=in_16_bit)
-    # Not the present form: what spares it a kernel would move the bounds.
-    published = step_bytes(DEMO, clips=16, in_16_bit=in_16_bit, form="published").blocks
-    assert len(planned) == len(published) == 4
-    for compiled, plain in zip(planned, published, strict=True):
-        assert compiled.whole.kernels <= most_kernels * plain.kernels
+    eager = step_bytes(DEMO, clips=16, in_16_bit=in_16_bit).blocks
+    assert len(planned) == len(eager) == 4
+    for compiled, plain in zip(planned, eager, strict=True):
+        assert compiled.whole.kernels < 0.65 * plain.kernels
         assert compiled.forward.bytes < compiled.backward.bytes
-    moved = sum(block.whole.bytes for block in planned) / sum(block.bytes for block in published)
-    assert moved < most_bytes
+    moved = sum(block.whole.bytes for block in planned) / sum(block.bytes for block in eager)
+    assert moved < most
 
 
 def test_fused_blocks_of_a_published_network_move_less_than_compiled_ones_of_the_published_order():
