@@ -102,6 +102,7 @@ def compiled_block_bytes(
     network = network_without_data(config, form)
     with FakeTensorMode(allow_non_fake_inputs=True):
         inputs = block_inputs(network, clips=clips, in_16_bit=in_16_bit)
+        network.compile_blocks(_planning)
         return [
             _counted(blocks[-1], x, in_16_bit=in_16_bit)
             for blocks, x in zip(network.stage_blocks(), inputs, strict=True)
@@ -111,9 +112,8 @@ def compiled_block_bytes(
 def _counted(block: nn.Module, x: Tensor, *, in_16_bit: bool) -> PlannedBlock:
     torch._dynamo.reset()
     with _plans() as planned:
-        compiled = torch.compile(block, backend=_planning, dynamic=False)
         with torch.autocast("cpu", torch.bfloat16, enabled=in_16_bit):
-            y = compiled(x.detach().requires_grad_())
+            y = block(x.detach().requires_grad_())
         torch.autograd.backward(y, torch.empty_like(y))
     torch._dynamo.reset()
     forward, backward = planned

@@ -4,12 +4,13 @@ A network has four stages of blocks; its maps have strides 4, 8, 16 and 32. Bloc
 """
 
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from itertools import chain
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch
 from torch.utils.checkpoint import checkpoint
 
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
@@ -73,17 +74,20 @@ class Network(nn.Module):
             raise ValueError(f"no stage {unknown}; there are 1-{NUM_STAGES}")
         self.recomputed_stages = frozenset(stages)
 
-    def compile_blocks(self, backend: str = "inductor") -> None:
+    def compile_blocks(self, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compile each block at its first call, once for all blocks of a stage and for any number of clips.
 
         At other sizes than the training input's, as of whole images, blocks run as they are: each size would compile
         anew. Parameter names and drop-path draws stay the same; sums may round differently. Call it before the model is
-        wrapped for data parallelism.
+        wrapped for data parallelism. What this process compiles from then on has its backward pass outside autocast.
 
         Args:
             backend: As in `torch.compile`; `inductor` needs a C++ compiler on a CPU.
         """
         torch.compiler.config.recompile_limit = max(torch.compiler.config.recompile_limit, COMPILED_VARIANTS)
+        # By default the compiler takes the backward pass to run under the forward pass's autocast, so that what the
+        # network computes in fp32 would have its gradients in 16 bit.
+        functorch.backward_pass_autocast = "off"
         for block in chain.from_iterable(self.stage_blocks()):
             block.compile(backend=backend, dynamic=False)
         self._compiled = True

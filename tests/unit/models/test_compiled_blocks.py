@@ -1,12 +1,14 @@
 """Compiled blocks: the same network, the same draws, one compilation for all blocks of a stage and all sizes."""
 
 import copy
+from itertools import chain
 
 import pytest
 import torch
 import torch.distributed as dist
 from tiny_network import clips, gradients, tiny
 from torch._dynamo.utils import counters
+from torch._functorch import config as functorch
 from torch.nn.parallel import DistributedDataParallel
 
 # The compiler looks at everything that a tensor has.
@@ -40,11 +42,13 @@ def fast(from_nothing_compiled):
 @pytest.fixture(scope="module")
 def from_nothing_compiled():
     limit = torch.compiler.config.recompile_limit
+    backward = functorch.backward_pass_autocast
     torch.compiler.reset()
     counters.clear()
     yield
     torch.compiler.reset()
     torch.compiler.config.recompile_limit = limit
+    functorch.backward_pass_autocast = backward
 
 
 def compiled(backend):
@@ -126,6 +130,16 @@ def test_data_parallelism_of_compiled_blocks_gives_the_same_gradients(from_nothi
         {name.removeprefix("module."): gradient for name, gradient in together.items()},
         gradients(plain, clips(4).double()),
     )
+
+
+def test_in_16_bit_gradients_of_branch_weights_stay_fp32(from_nothing_compiled):
+    model = compiled("aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(clips(4))
+    logits.float().square().sum().backward()
+    found = {name: p.grad for name, p in model.named_parameters() if "reweight" in name and name.endswith("weight")}
+    assert len(found) == 2 * len([*chain.from_iterable(model.stage_blocks())])
+    assert not [name for name, gradient in found.items() if gradient.equal(gradient.bfloat16().float())]
 
 
 @pytest.mark.timeout(900)
