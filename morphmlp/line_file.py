@@ -8,7 +8,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,116 +25,125 @@ class LineFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._held = _Held(path)
+        self._held: deque[bytes] = deque()
+        """Lines on their way to the file."""
+        self._refusal: str | None = None
         self._lock = threading.Lock()
 
     def append(self, line: str) -> None:
         """Add a line, given without its end."""
         with self._lock:
-            self._held.lines.append(line.encode() + b"\n")
-            try:
-                file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            except OSError as error:
-                self._held.refused(error)
-                return
-            try:
-                with suppress(OSError):  # where the file system has no locks, lines are still written
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                self._held.spill(file)
-            finally:
-                os.close(file)
+            self._held.append(line.encode() + b"\n")
+            self._spill()
+
+    def _spill(self) -> None:
+        """Write the lines in order, each whole or not at all, and keep those that the disk refuses."""
+        with self._opened() as file:
+            while file is not None and self._held:
+                size = os.fstat(file).st_size
+                try:
+                    if os.write(file, self._held[0]) < len(self._held[0]):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError as error:
+                    os.ftruncate(file, size)
+                    self._refused(error)
+                    return
+                self._held.popleft()
+                self._refusal = None
+
+    @contextmanager
+    def _opened(self) -> Iterator[int | None]:
+        """The file, locked; None where it can't be opened."""
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            self._refused(error)
+            yield None
+            return
+        try:
+            with suppress(OSError):  # where the file system has no locks, lines are still written
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+        finally:
+            os.close(file)
+
+    def _refused(self, error: OSError) -> None:
+        """Say why lines stay in memory, once for each reason."""
+        if error.strerror != self._refusal:
+            self._refusal = error.strerror
+            _LOG.warning("%s: %s; new lines are kept in memory until they can be written", self._path, self._refusal)
 
 
-class WaitingLines:
-    """A queue of lines on disk: added at the end, dropped from the front when they have been dealt with.
+class WaitingLines(LineFile):
+    """A queue of lines on disk: any process appends, and its owner drops from the front what it has dealt with.
 
-    A process owns the file from its first use until `close`; until then a second process keeps its own lines in memory
-    and gets none. The owner first gets what an earlier one left. Memory holds only what the disk refuses.
+    A process owns the queue from the first time that it gets lines until `close`, or its end; meanwhile others get
+    none. It gets everybody's, first what an earlier owner left. `<path>.lock` is locked by the owner.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._held = _Held(path)
-        self._file: int | None = None
-        self._owned_by_another = False
+        super().__init__(path)
+        self._owned: int | None = None
+        """The open file whose lock makes this process the owner."""
         self._dropped = 0
-        self._lock = threading.Lock()
-
-    def add(self, line: str) -> None:
-        """Add a line, given without its end."""
-        with self._lock:
-            self._held.lines.append(line.encode() + b"\n")
-            if (file := self._own()) is not None:
-                self._held.spill(file)
+        """Bytes at the file's begin."""
+        if path.exists():
+            with self._opened() as file:
+                if file is not None:
+                    remove_truncated_line(path)
 
     def oldest(self) -> list[str]:
-        """Lines from the front, about a megabyte; none where none are left or another process owns the file."""
+        """Lines from the front, about a megabyte; none where none are left or another process owns the queue."""
         with self._lock:
-            if (file := self._own()) is None:
-                return [] if self._owned_by_another else [line.decode() for line in self._held.lines]
-            self._held.spill(file)
-            return [line.decode() for line in self._on_disk(file) or self._held.lines]
+            if not self._own():
+                return []
+            self._spill()
+            with self._opened() as file:
+                found = [] if file is None else self._on_disk(file)
+            return [line.decode() for line in found or self._held]
 
     def drop(self, lines: list[str]) -> None:
         """Forget lines that `oldest` gave."""
-        with self._lock:
-            file = self._own()
-            size = 0 if file is None else os.fstat(file).st_size
-            for line in lines:
-                if self._dropped < size:
-                    self._dropped += len(line.encode())
-                else:
-                    self._held.lines.popleft()
-            if file is not None and self._dropped == size:
+        with self._lock, self._opened() as file:
+            for text in map(str.encode, lines):
+                if file is not None and os.pread(file, len(text), self._dropped) == text:
+                    self._dropped += len(text)
+                elif self._held and self._held[0] == text:
+                    self._held.popleft()
+            if file is not None and self._dropped == os.fstat(file).st_size:
                 os.ftruncate(file, 0)
                 self._dropped = 0
 
     def empty(self) -> bool:
-        """Whether no line is left, as far as this process knows."""
+        """Whether no line is left, this process's or another's."""
         with self._lock:
-            if self._held.lines:
-                return False
-            file = self._own()
-            return file is None or os.fstat(file).st_size == 0
-
-    def hand_over(self) -> None:
-        """Write lines held in memory to the file's end, whoever owns it."""
-        with self._lock:
-            self._spill_all()
+            self._spill()
+            return not self._held and not (self._path.exists() and self._path.stat().st_size)
 
     def close(self) -> None:
-        """Hand over, and let another process own the file."""
+        """Let another process own the queue."""
         with self._lock:
-            self._spill_all()
-            if self._file is not None:
-                os.close(self._file)
-            self._file, self._dropped = None, 0
+            self._spill()
+            if self._owned is not None:
+                os.close(self._owned)
+            self._owned, self._dropped = None, 0
 
-    def _spill_all(self) -> None:
-        if self._held.lines:
-            with suppress(OSError):
-                file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-                self._held.spill(file)
-                os.close(file)
-
-    def _own(self) -> int | None:
-        if self._file is not None:
-            return self._file
+    def _own(self) -> bool:
+        """Whether no other process owns the queue; a disk that takes no lock keeps nobody from sending."""
+        if self._owned is not None:
+            return True
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            file = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            self._owned_by_another = False
-            self._held.refused(error)
-            return None
+            self._refused(error)
+            return True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(file)
-            self._owned_by_another = True
-            return None
-        remove_truncated_line(self._path)
-        self._file, self._owned_by_another = file, False
-        return file
+            return False
+        self._owned = file
+        return True
 
     def _on_disk(self, file: int) -> list[bytes]:
         wanted = _READ_BYTES
@@ -144,35 +153,6 @@ class WaitingLines:
             if complete or len(read) < wanted:
                 return complete.splitlines(keepends=True)
             wanted *= 2
-
-
-class _Held:
-    """Lines in memory, on their way to a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.lines: deque[bytes] = deque()
-        self._path = path
-        self._reason: str | None = None
-
-    def spill(self, file: int) -> None:
-        """Write the lines in order, each whole or not at all, and keep those that the disk refuses."""
-        while self.lines:
-            size = os.fstat(file).st_size
-            try:
-                if os.write(file, self.lines[0]) < len(self.lines[0]):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError as error:
-                os.ftruncate(file, size)
-                self.refused(error)
-                return
-            self.lines.popleft()
-            self._reason = None
-
-    def refused(self, error: OSError) -> None:
-        """Say why lines stay in memory, once for each reason."""
-        if error.strerror != self._reason:
-            self._reason = error.strerror
-            _LOG.warning("%s: %s; new lines are kept in memory until they can be written", self._path, self._reason)
 
 
 class JsonLines:

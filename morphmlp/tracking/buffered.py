@@ -60,7 +60,6 @@ class BufferedWriter:
     def close(self, timeout_s: float) -> bool:
         """Wait until the store has everything and stop; what it hasn't got by then stays in the file, with a note."""
         complete = self.flush(timeout_s)
-        self._lines.hand_over()  # here: who calls `write_waiting` next must find them, and the thread may still sleep
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
@@ -69,7 +68,7 @@ class BufferedWriter:
         return complete
 
     def _add(self, entry: Mapping[str, object]) -> None:
-        self._lines.add(json.dumps(entry))
+        self._lines.append(json.dumps(entry))
         with self._changed:
             self._changed.notify_all()
 
@@ -80,6 +79,7 @@ class BufferedWriter:
         while not self._closing.is_set():
             if not (batch := self._lines.oldest()):
                 with self._changed:
+                    self._changed.notify_all()  # another process may have sent them
                     self._changed.wait(_POLL_S)
                 continue
             try:
@@ -104,12 +104,14 @@ class BufferedWriter:
 def write_waiting(path: Path, writer: RunWriter, *, limit_s: float = LIMIT_S) -> None:
     """Write what a BufferedWriter left, and wait for one that is still writing.
 
-    Another process that owns the file is waited for as long as `limit_s`; the file needn't exist.
+    Another process that owns the file is waited for as long as `limit_s`; the file needn't exist. What one that was
+    killed had sent already isn't written twice.
 
     Raises:
         TrackingError: The store can't be reached or used, or another process doesn't come to an end. Nothing is lost.
     """
     deadline = time.monotonic() + limit_s
+    writer.read_anew()
     lines = WaitingLines(path)
     try:
         while path.exists() and path.stat().st_size:

@@ -78,6 +78,10 @@ class RunWriter:
 
         self._do(append)
 
+    def read_anew(self) -> None:
+        """Ask the store again before the next point: another process has written to this run since the last one."""
+        self._stored, self._steps = None, {}
+
     def history(self, keys: Sequence[str]) -> list[MetricPoint]:
         """All stored points of these metrics, each by step; a metric without points has none."""
         found = self._do(lambda client: [m for key in keys for m in client.get_metric_history(self.run_id, key)])
@@ -175,7 +179,7 @@ class RunWriter:
                         self._client = client_of(self.uri)
                     result = action(self._client)
             except TrackingError as error:
-                self._stored, self._steps = None, {}
+                self.read_anew()
                 if self._retry is None:
                     raise
                 if not isinstance(error, StoreAwayError):

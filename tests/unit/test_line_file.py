@@ -30,11 +30,11 @@ def drained(lines):
 def test_lines_come_out_in_order_and_survive_their_process(tmp_path):
     first = WaitingLines(tmp_path / "w")
     for word in ("one", "two", "three"):
-        first.add(word)
+        first.append(word)
     first.drop(first.oldest()[:1])
     first.close()
     second = WaitingLines(tmp_path / "w")
-    second.add("four")
+    second.append("four")
     assert drained(second) == ["one", "two", "three", "four"]  # dropped ones leave the file when all are dropped
     assert second.empty()
     assert (tmp_path / "w").stat().st_size == 0
@@ -44,20 +44,20 @@ def test_more_than_memory_should_hold_comes_in_portions(tmp_path):
     lines = WaitingLines(tmp_path / "w")
     sent = [f"{number} {'x' * 300_000}" for number in range(10)] + ["y" * 3_000_000]
     for line in sent:
-        lines.add(line)
+        lines.append(line)
     assert len(lines.oldest()) < 5
     assert drained(lines) == sent
 
 
 def test_what_a_full_disk_refuses_is_neither_lost_nor_truncated(tmp_path, full_disk):
     log, lines = LineFile(tmp_path / "log"), WaitingLines(tmp_path / "w")
-    lines.add("first")
+    lines.append("first")
     log.append("first")
     assert (tmp_path / "log").read_text() == ""
     assert lines.oldest() == ["first\n"]
     full_disk.undo()
     log.append("second")
-    lines.add("second")
+    lines.append("second")
     assert (tmp_path / "log").read_text() == "first\nsecond\n"
     assert drained(lines) == ["first", "second"]
 
@@ -84,39 +84,76 @@ def test_what_another_writer_appends_meanwhile_is_not_cut_off_with_a_refused_lin
 
 def test_lines_taken_from_memory_may_reach_the_disk_before_they_are_dropped(tmp_path, full_disk):
     lines = WaitingLines(tmp_path / "w")
-    lines.add("first")
+    lines.append("first")
     taken = lines.oldest()
     full_disk.undo()
-    lines.add("second")
+    lines.append("second")
     lines.drop(taken)
     assert drained(lines) == ["second"]
 
 
-def test_who_never_owned_the_file_leaves_its_lines_to_the_owner(tmp_path):
+def test_lines_of_others_are_on_disk_at_once_and_the_owner_deals_with_them(tmp_path):
     owner, other = WaitingLines(tmp_path / "w"), WaitingLines(tmp_path / "w")
-    owner.add("first")
-    other.add("second")
-    other.close()
+    owner.append("first")
+    assert owner.oldest() == ["first\n"]
+    other.append("second")
+    assert (tmp_path / "w").read_text() == "first\nsecond\n"  # wherever either is killed now
+    assert not other.empty()
     assert drained(owner) == ["first", "second"]
+    assert other.empty()
+
+
+def test_what_others_append_while_a_line_waits_in_memory_is_not_dropped_for_it(tmp_path, full_disk):
+    owner, other = WaitingLines(tmp_path / "w"), WaitingLines(tmp_path / "w")
+    owner.append("first")
+    taken = owner.oldest()
+    full_disk.undo()
+    other.append("other's")
+    owner.drop(taken)
+    assert drained(owner) == ["other's"]
+
+
+def test_no_line_of_another_is_lost_when_the_owner_empties_the_file(tmp_path):
+    owner, other = WaitingLines(tmp_path / "w"), WaitingLines(tmp_path / "w")
+    sent = [f"line {number}" for number in range(2000)]
+
+    def append():
+        for line in sent:
+            other.append(line)
+
+    appending, found = threading.Thread(target=append), []
+    appending.start()
+    while appending.is_alive():
+        found += drained(owner)
+    appending.join()
+    assert found + drained(owner) == sent
 
 
 def test_lines_that_never_reached_the_disk_can_be_dropped(tmp_path, full_disk):
     lines = WaitingLines(tmp_path / "w")
-    lines.add("first")
+    lines.append("first")
     lines.drop(lines.oldest())
     assert lines.empty()
-    lines.add("second")
+    lines.append("second")
     assert drained(lines) == ["second"]
 
 
 def test_another_owner_is_waited_for(tmp_path):
     first, second = WaitingLines(tmp_path / "w"), WaitingLines(tmp_path / "w")
-    first.add("first")
-    second.add("second")
+    first.append("first")
+    assert first.oldest() == ["first\n"]
+    second.append("second")
     assert second.oldest() == []
     assert not second.empty()
     first.close()
     assert drained(second) == ["first", "second"]
+
+
+def test_a_line_that_a_crash_left_unfinished_takes_no_other_with_it(tmp_path):
+    (tmp_path / "w").write_text("first\nsec")
+    lines = WaitingLines(tmp_path / "w")
+    lines.append("third")
+    assert drained(lines) == ["first", "third"]
 
 
 @pytest.mark.parametrize(("text", "left"), [("a\nb", "a\n"), ("a\n", "a\n"), ("ab", ""), ("", "")])

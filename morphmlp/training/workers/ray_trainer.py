@@ -113,11 +113,7 @@ class _EventNotes:
         self._events = RunEvents(folder.events)
 
     def add(self, text: str, ingest_lost: bool) -> None:
-        """Note an event.
-
-        Where the store doesn't answer now, the record of the next workers passes it on. Of what happens while workers
-        run, whose record holds the queue, it then has the file alone.
-        """
+        """Note an event; where the store doesn't answer now, the record of the workers passes it on."""
         writer = RunWriter(self._writer.uri, self._writer.run_id)
         waiting = BufferedWriter(writer, self._waiting, log=self._progress.line)
         record_event(waiting, self._events.add(text, ingest_lost=ingest_lost))

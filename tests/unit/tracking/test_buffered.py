@@ -128,15 +128,30 @@ def test_the_driver_writes_what_the_controller_left(writer, buffered, points, tm
     assert steps(writer) == [0, 1, 2, 3]
 
 
-def test_what_came_while_the_controller_held_the_file_is_there_for_who_writes_next(writer, buffered, tmp_path, request):
+def test_a_driver_that_wrote_before_doubles_no_point_of_a_controller_that_ended_before_its_file_did(
+    writer, buffered, points, tmp_path
+):
+    writer.metrics(points([0], key="model/gmacs"))  # before training: the store has no losses then
+    RunWriter(writer.uri, writer.run_id).metrics(points(range(3)))
+    controller = buffered(RunWriter(NOBODY, writer.run_id))
+    controller.metrics(points(range(2, 4), value=2.0))  # from the checkpoint at step 2 on
+    assert not controller.close(0.0)
+    write_waiting(tmp_path / "waiting.jsonl", writer)
+    history = writer.history(["train/loss"])
+    assert [(point.step, point.value) for point in history] == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 2.0)]
+
+
+def test_what_came_while_an_earlier_controller_held_the_file_is_there_for_who_writes_next(
+    writer, buffered, tmp_path, request
+):
     path = tmp_path / "waiting.jsonl"
-    controller = WaitingLines(path)  # ends slowly, with everything sent
-    assert controller.oldest() == []
-    driver = buffered()
-    driver.tags({"event": "ended early"})
-    assert not driver.close(0.0)
-    assert path.read_text() == '{"tags": {"event": "ended early"}}\n'
-    controller.close()
+    earlier = WaitingLines(path)  # ends slowly, with everything sent
+    assert earlier.oldest() == []
+    controller = buffered()
+    controller.tags({"event": "ended early"})
+    assert path.read_text() == '{"tags": {"event": "ended early"}}\n'  # at once: it may be killed now
+    assert not controller.close(0.0)
+    earlier.close()
     write_waiting(path, writer)
     assert tags(writer, request.node.name)["event"] == "ended early"
 
