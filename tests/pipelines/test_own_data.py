@@ -35,7 +35,7 @@ OTHER_COLOURS = {"yellow": (230.0, 220.0, 40.0), "purple": (170.0, 50.0, 190.0)}
 """Of the videos that the pretrained network has seen: the same events, but none of the classes."""
 VIDEOS = 24
 """Of each class, 17 to train on."""
-OTHER_VIDEOS = 500
+OTHER_VIDEOS = 1000
 """Of each class of the pretrained network, which sees each once."""
 SEED = int(os.environ.get("OWN_DATA_SEED", "0"))
 """Of all three trainings."""
@@ -192,6 +192,7 @@ def test_fine_tuning_from_other_classes_is_better_than_training_from_scratch_as_
     (scratch, videos), (finetuned, same_videos) = (result(folder, name) for name in ("mine", "mine-finetune"))
     assert videos == same_videos == 60
     print(f"top-1 after 10 epochs from scratch {scratch:.0f}, fine-tuned {finetuned:.0f}")
-    # Chance is 8. Measured with seeds 0, 1, 2: 38 and 58, 35 and 65, 30 and 60.
+    # Chance is 8. Measured with seeds 0, 1, 2: 38 and 73, 35 and 100, 30 and 75. From half as many other videos
+    # fine-tuning gave 37 to 67: a network that is still learning them differs by what machines round.
     assert scratch > 16
-    assert finetuned > scratch + 8
+    assert finetuned > scratch + 16
