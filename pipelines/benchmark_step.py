@@ -4,6 +4,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import click
 from pydantic import JsonValue
@@ -185,17 +186,22 @@ def step_bytes(*, config: str, clips: int, compiled: bool, json: Path | None) ->
 @click.option("--config", default=DEMO, help="experiment file")
 @click.option("--clips", type=COUNT, default=4, help="clips of a step")
 @click.option("--rounds", type=COUNT, default=5, help="rounds of each order")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="arithmetic")
 @json_option
-def step_orders(*, config: str, clips: int, rounds: int, json: Path | None) -> None:
-    """CPU time of a step in one thread against the published order of steps, in fp32."""
+def step_orders(*, config: str, clips: int, rounds: int, precision: Literal["fp32", "bf16"], json: Path | None) -> None:
+    """CPU time of a step in one thread against the published order of steps."""
     from morphmlp.benchmarks.step_orders import compare_orders, orders_table
     from morphmlp.config import load_config
 
     found = compare_orders(
-        load_config(config), clips=clips, rounds=rounds, log=lambda line: print(line, file=sys.stderr)
+        load_config(config),
+        precision=precision,
+        clips=clips,
+        rounds=rounds,
+        log=lambda line: print(line, file=sys.stderr),
     )
     print(orders_table(found))
-    print(f"forward and backward of {clips} clips, fp32, one thread, CPU time, {rounds} interleaved rounds")
+    print(f"forward and backward of {clips} clips, {precision}, one thread, CPU time, {rounds} interleaved rounds")
     write_json(json, [asdict(times) for times in found])
 
 

@@ -28,6 +28,8 @@ from morphmlp.config.loading import config_to_mapping
 from morphmlp.models.build import build_network
 from morphmlp.models.network import Network
 from morphmlp.models.published_form import as_published
+from morphmlp.training.loop.loop import autocast
+from morphmlp.training.loop.state import Precision
 from morphmlp.training.workers.kept_memory import KEPT
 
 
@@ -54,10 +56,12 @@ class OrderTimes:
 
 
 def compare_orders(
-    config: ExperimentConfig, *, clips: int, rounds: int, log: Callable[[str], None]
+    config: ExperimentConfig, *, precision: Precision, clips: int, rounds: int, log: Callable[[str], None]
 ) -> list[OrderTimes]:
     """Time both orders of a step of so many clips, in a process of each kind of memory."""
-    request = json.dumps({"config": config_to_mapping(config), "clips": clips, "rounds": rounds})
+    request = json.dumps(
+        {"config": config_to_mapping(config), "precision": precision, "clips": clips, "rounds": rounds}
+    )
     found = []
     for memory, settings in (("as it is", {}), ("kept", KEPT)):
         log(f"memory {memory}")
@@ -92,18 +96,18 @@ def orders_table(found: list[OrderTimes]) -> str:
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * 6))
 
 
-def _measured(config: ExperimentConfig, *, clips: int, rounds: int) -> dict[str, float]:
+def _measured(config: ExperimentConfig, *, precision: Precision, clips: int, rounds: int) -> dict[str, float]:
     networks = {"present": _network(config).fit_to(torch.device("cpu")), "published": as_published(_network(config))}
     batch = torch.randn(clips, *networks["present"].input_shape)
     for network in networks.values():
-        _pass(network, batch)  # takes memory
+        _pass(network, batch, precision)  # takes memory
     times: dict[str, list[float]] = {name: [] for name in networks}
     for _, name in interleaved(list(networks), rounds):
         began = time.process_time()
-        _pass(networks[name], batch)
+        _pass(networks[name], batch, precision)
         times[name].append(time.process_time() - began)
     with _Products() as products:
-        _pass(networks["present"], batch)
+        _pass(networks["present"], batch, precision)
     return {
         **{f"{name}_s": median(seconds) for name, seconds in times.items()},
         "speedup": median_ratio(times["published"], times["present"]),
@@ -118,9 +122,11 @@ def _network(config: ExperimentConfig) -> Network:
     return build_network(config.model, num_frames=clip.num_frames, crop_size=clip.crop_size).train()
 
 
-def _pass(network: Network, batch: Tensor) -> None:
+def _pass(network: Network, batch: Tensor, precision: Precision) -> None:
     network.zero_grad(set_to_none=True)
-    network(batch).sum().backward()
+    with autocast(batch.device, precision):
+        logits = network(batch)
+    logits.float().sum().backward()
 
 
 class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -144,9 +150,9 @@ def serve() -> None:
     """Answer the request of standard input."""
     request = json.load(sys.stdin)
     torch.set_num_threads(1)
-    config = config_from_mapping(request["config"])
+    config = config_from_mapping(request.pop("config"))
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
-        found = thread.submit(_measured, config, clips=request["clips"], rounds=request["rounds"]).result()
+        found = thread.submit(_measured, config, **request).result()
     print(json.dumps(found))
 
 
