@@ -6,17 +6,19 @@ the l x s values of a chunk and a group.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import Function
 from torch.nn import functional
 
 from morphmlp.config.shapes import NUM_STAGES, Chunks
 from morphmlp.config.values import Branch
 from morphmlp.models.sizes import ALL_BRANCHES, REWEIGHT_REDUCTION
-from morphmlp.models.tiling import Tiling
+from morphmlp.models.tiling import Tiling, as_wide
 from morphmlp.models.weighted_branches import TokenBranch, weighted_branches
 
 # The frame as a line of tokens, row after row or column after column; each pattern above its inverse.
@@ -117,6 +119,8 @@ class SpatialMorphFC(nn.Module):
         self.mlp_c = nn.Linear(channels, channels) if "channel" in branches else None
         self.reweight = _reweight(channels, branches=len(branches)) if weighted else None
         self.proj = nn.Linear(channels, channels)
+        self.on_cpu = False
+        """Whether it runs on a CPU, which `Network.fit_to` sets."""
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Mix tokens within each frame."""
@@ -152,6 +156,8 @@ class FrameMorphFC(nn.Module):
         self.mlp_c = nn.Linear(channels, channels) if channel else None
         self.reweight = _reweight(channels, branches=tokens + channel) if weighted else None
         self.proj = nn.Linear(channels, channels)
+        self.on_cpu = False
+        """Whether it runs on a CPU, which `Network.fit_to` sets."""
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Mix tokens within each frame."""
@@ -177,12 +183,37 @@ class TemporalMorphFC(nn.Module):
         size = tokens * (channels // groups)
         self.mlp_t = nn.Linear(size, size)
         self.proj = nn.Linear(channels, channels)
+        self.on_cpu = False
+        """As in `SpatialMorphFC`."""
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Mix the time steps of each place."""
-        mixed = self.mlp_t(rearrange(x, TO_TIME, g=self.groups))
-        y: Tensor = self.proj(rearrange(mixed, FROM_TIME, t=self.tokens))
+        copied = self.on_cpu and not torch.compiler.is_compiling()
+        rearranged = _copied_wide if copied else rearrange
+        sizes = {"g": self.groups, "t": self.tokens}
+        mixed = self.mlp_t(rearranged(x, TO_TIME, **sizes))
+        y: Tensor = self.proj(rearranged(mixed, FROM_TIME, **sizes))
         return y
+
+
+def _copied_wide(x: Tensor, pattern: str, *, g: int, t: int) -> Tensor:
+    """`rearrange` to or from times, as CPUs copy fastest."""
+    y: Tensor = _WideCopy.apply(x, pattern, (g, t))
+    return y
+
+
+class _WideCopy(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pattern: str, sizes: tuple[int, int]) -> Tensor:
+        ctx.inverse, ctx.sizes = (FROM_TIME if pattern == TO_TIME else TO_TIME), sizes
+        groups, times = sizes
+        size = x.shape[-1] // (groups if pattern == TO_TIME else times)
+        wide = as_wide(x.contiguous(), size)
+        return rearrange(wide, pattern, g=groups, t=times).contiguous().view(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _copied_wide(gradient, ctx.inverse, g=ctx.sizes[0], t=ctx.sizes[1]), None, None
 
 
 def mix(layer: SpatialMorphFC | FrameMorphFC, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
@@ -194,7 +225,7 @@ def mix(layer: SpatialMorphFC | FrameMorphFC, x: Float[Tensor, "b t h w c"]) -> 
             if (tiling := Tiling.of(layer.chunks, *x.shape[2:4], groups=layer.groups, by_columns=by_columns))
         ]
         if len(branches) == len(layer.token_branches()):
-            return weighted_branches(x, branches, layer.mlp_c, layer.reweight)
+            return weighted_branches(x, branches, layer.mlp_c, layer.reweight, on_cpu=layer.on_cpu)
     return mix_as_published(layer, x)
 
 

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from morphmlp.config.clip import PIXEL_MEAN, PIXEL_STD
 from morphmlp.config.shapes import LARGE_MAP_BYTES, NUM_STAGES
+from morphmlp.models.morphfc import FrameMorphFC, SpatialMorphFC, TemporalMorphFC
 
 COMPILED_VARIANTS = 64
 """Most forms of a block that are compiled, instead of PyTorch's 8. There are up to 24: of four stages, in training with
@@ -57,9 +58,13 @@ class Network(nn.Module):
         """Move the network to the device that it runs on.
 
         On CPUs, maps inside its blocks stay small from now on: caches hold more of them, and the system needn't clear
-        the pages of each anew. Results are the same but for the rounding of gradients' sums over clips.
+        the pages of each anew. Their layers compute with maps as they lie. Results are the same but for rounding.
         """
-        self.most_map_bytes = LARGE_MAP_BYTES if device.type == "cpu" else None
+        on_cpu = device.type == "cpu"
+        self.most_map_bytes = LARGE_MAP_BYTES if on_cpu else None
+        for layer in self.modules():
+            if isinstance(layer, SpatialMorphFC | FrameMorphFC | TemporalMorphFC):
+                layer.on_cpu = on_cpu
         return self.to(device)
 
     def set_activation_checkpointing(self, stages: Collection[int]) -> None:

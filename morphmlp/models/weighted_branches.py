@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import Function
 
 from morphmlp.models import autocast
-from morphmlp.models.tiling import Tiling
+from morphmlp.models.tiling import Tiling, as_wide
 
 
 class TokenBranch(NamedTuple):
@@ -27,7 +27,12 @@ class TokenBranch(NamedTuple):
 
 
 def weighted_branches(
-    x: Float[Tensor, "b t h w c"], tokens: Sequence[TokenBranch], channel: nn.Linear | None, reweight: nn.Module
+    x: Float[Tensor, "b t h w c"],
+    tokens: Sequence[TokenBranch],
+    channel: nn.Linear | None,
+    reweight: nn.Module,
+    *,
+    on_cpu: bool = False,
 ) -> Float[Tensor, "b t h w c"]:
     """The sum of the branches, with weights that add to 1 for each clip and channel.
 
@@ -36,6 +41,7 @@ def weighted_branches(
         tokens: Branches over tokens, in the order of their weights.
         channel: The branch over channels, the last one.
         reweight: Maps the sum of the branches' means, `[b, c]`, to `[b, c * branches]`.
+        on_cpu: In the order of steps that suits CPUs.
     """
     x, weights = with_weights(x, tokens, channel, reweight)
     with autocast.switched_off(x):
@@ -44,7 +50,7 @@ def weighted_branches(
         tilings = tuple(branch.tiling for branch in tokens)
         if torch.compiler.is_compiling():
             return _sum_of(x, weights, tilings, parameters)
-        y: Tensor = _WeightedSum.apply(x, weights, tilings, *parameters)
+        y: Tensor = _WeightedSum.apply(x, weights, tilings, _OnMaps if on_cpu else _OnChunks, *parameters)
         return y
 
 
@@ -142,26 +148,87 @@ class _MeanFrame(Function):
         return torch.add(of_map, of_mean.to(of_map.dtype), alpha=1 / of_map.shape[1])
 
 
+class _OnChunks:
+    """Branches are scaled and added through views of maps by chunk: the fewest bytes."""
+
+    SUM = "b t i j g l1 l2 s -> b (g s)"
+    """Over a map as `seen` gives it."""
+
+    @staticmethod
+    def seen(tiling: Tiling, x: Tensor) -> Tensor:
+        """A map as it is computed with, a view."""
+        return tiling.split(x)
+
+    @staticmethod
+    def scale(tiling: Tiling, weights: Tensor, like: Tensor) -> Tensor:
+        """Weights of channels, `[b, c]`, to be multiplied with maps such as `like` as they are seen."""
+        return tiling.scale(weights)
+
+    @staticmethod
+    def rows(tiling: Tiling, seen: Tensor) -> Tensor:
+        """What the linear layer takes of a map."""
+        return rearrange(seen, "b t i j g l1 l2 s -> (b t i j g) (l1 l2 s)")
+
+    @staticmethod
+    def of_rows(tiling: Tiling, rows: Tensor, like: Tensor) -> Tensor:
+        """The inverse: rows as a map such as `like` is seen."""
+        return rows.view(tiling.split(like).shape)
+
+
+class _OnMaps:
+    """Maps are computed with as they lie, and chunks copied out and back.
+
+    Views by chunk, in which few channels lie together, take CPUs several times as long as both. Nor do they multiply
+    two kinds without copies of the map, so that weights are rounded to the map's.
+    """
+
+    SUM = "b t h w c -> b c"
+
+    @staticmethod
+    def seen(tiling: Tiling, x: Tensor) -> Tensor:
+        return x
+
+    @staticmethod
+    def scale(tiling: Tiling, weights: Tensor, like: Tensor) -> Tensor:
+        return rearrange(weights.to(like.dtype), "b c -> b 1 1 1 c")
+
+    @staticmethod
+    def rows(tiling: Tiling, seen: Tensor) -> Tensor:
+        wide = as_wide(seen, seen.shape[-1] // tiling.groups)
+        return tiling.gather(wide).contiguous().view(seen.dtype)
+
+    @staticmethod
+    def of_rows(tiling: Tiling, rows: Tensor, like: Tensor) -> Tensor:
+        wide = as_wide(like, like.shape[-1] // tiling.groups)
+        return tiling.join(rows.view(wide.dtype), wide).contiguous().view(like.dtype)
+
+
 class _WeightedSum(Function):
     """The weighted sum without maps that only stand between two steps."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, tilings: tuple[Tiling, ...], *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weights: Tensor,
+        tilings: tuple[Tiling, ...],
+        way: type[_OnChunks | _OnMaps],
+        *parameters: Tensor,
+    ) -> Tensor:
         total = torch.empty_like(x)
         with_channel = len(parameters) > 2 * len(tilings)
         by_clip = with_channel and _scaled_weights_pay(x)
         kept: list[Tensor] = []
         for index, tiling in enumerate(tilings):
             weight, bias = parameters[2 * index : 2 * index + 2]
-            rows = tiling.gather(x)
-            mixed = torch.addmm(bias, rows, weight.t())
-            kept += [rows, mixed]
-            places = tiling.split(total)
-            branch, shares = mixed.view(places.shape), tiling.scale(weights[index])
+            rows = way.rows(tiling, way.seen(tiling, x))
+            branch = way.of_rows(tiling, torch.addmm(bias, rows, weight.t()), x)
+            kept += [rows, branch]
+            places, shares = way.seen(tiling, total), way.scale(tiling, weights[index], x)
             if index:
                 places.addcmul_(branch, shares)
             elif by_clip:
-                torch.addcmul(tiling.scale(weights[-1] * parameters[-1]), branch, shares, out=places)
+                torch.addcmul(way.scale(tiling, weights[-1] * parameters[-1], x), branch, shares, out=places)
             else:
                 torch.mul(branch, shares, out=places)
         if by_clip:
@@ -171,7 +238,7 @@ class _WeightedSum(Function):
             channel = torch.addmm(parameters[-1], x.flatten(0, 3), parameters[-2].t()).view(x.shape)
             total.addcmul_(channel, rearrange(weights[-1], "b c -> b 1 1 1 c"))
             kept.append(channel)
-        ctx.tilings, ctx.by_clip = tilings, by_clip
+        ctx.tilings, ctx.way, ctx.by_clip = tilings, way, by_clip
         ctx.save_for_backward(x, weights, *parameters, *kept)
         return total
 
@@ -179,7 +246,8 @@ class _WeightedSum(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weights, *others = ctx.saved_tensors
         tilings: tuple[Tiling, ...] = ctx.tilings
-        count = len(ctx.needs_input_grad) - 3
+        way: type[_OnChunks | _OnMaps] = ctx.way
+        count = len(ctx.needs_input_grad) - 4
         parameters, kept = others[:count], others[count:]
         gradient = gradient.contiguous()
         # Biases see the same at every time step.
@@ -188,21 +256,22 @@ class _WeightedSum(Function):
         of_weights = torch.empty_like(weights)
         of_parameters: list[Tensor] = []
         for index, tiling in enumerate(tilings):
-            rows, mixed = kept[2 * index : 2 * index + 2]
-            shares = tiling.scale(weights[index])
-            scaled = tiling.split(gradient).clone(memory_format=torch.contiguous_format)
-            of_weights[index] = reduce(scaled * mixed.view(scaled.shape), "b t i j g l1 l2 s -> b (g s)", "sum")
-            of_mixed = scaled.mul_(shares).view(mixed.shape)
-            of_bias = reduce(tiling.split(frame) * shares, "b 1 i j g l1 l2 s -> (l1 l2 s)", "sum")
+            rows, branch = kept[2 * index : 2 * index + 2]
+            scaled = way.seen(tiling, gradient).clone(memory_format=torch.contiguous_format)
+            of_weights[index] = reduce(scaled * branch, way.SUM, "sum")
+            of_mixed = way.rows(tiling, scaled.mul_(way.scale(tiling, weights[index], x)))
+            of_bias = reduce(
+                tiling.split(frame) * tiling.scale(weights[index]), "b 1 i j g l1 l2 s -> (l1 l2 s)", "sum"
+            )
             of_parameters += [of_mixed.t() @ rows, of_bias]
-            places, of_rows = tiling.split(of_x), (of_mixed @ parameters[2 * index]).view(scaled.shape)
+            places, of_rows = way.seen(tiling, of_x), way.of_rows(tiling, of_mixed @ parameters[2 * index], x)
             _ = places.add_(of_rows) if index else places.copy_(of_rows)
         if count > 2 * len(tilings):
             step = _scaled_channel_backward if ctx.by_clip else _channel_backward
             maps = x, gradient, of_x, *kept[2 * len(tilings) :]
             of_weights[-1], *of_channel = step(maps, frame.sum(dim=(1, 2, 3)), weights[-1], *parameters[-2:])
             of_parameters += of_channel
-        return of_x, of_weights, None, *of_parameters
+        return of_x, of_weights, None, None, *of_parameters
 
 
 def _scaled_channel_backward(

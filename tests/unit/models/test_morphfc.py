@@ -96,6 +96,20 @@ def test_the_temporal_layer_is_as_wide_as_the_published_one_where_groups_and_tok
     assert layer(torch.zeros(1, 16, 1, 1, 392)).shape == (1, 16, 1, 1, 392)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("channels", "groups"), [(8, 4), (12, 4), (28, 4), (392, 8), (6, 2)])
+def test_the_temporal_layer_is_the_same_bit_for_bit_with_copies_for_cpus(channels, groups, kind):
+    torch.manual_seed(0)
+    layer = TemporalMorphFC(channels, tokens=4, groups=groups).to(kind)
+    x = torch.randn(2, 4, 3, 5, channels).to(kind).requires_grad_()
+    found = []
+    for layer.on_cpu in (False, True):
+        layer.zero_grad()
+        y = layer(x)
+        found.append([y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])])
+    assert all(ours.equal(plain) for plain, ours in zip(*found, strict=True))
+
+
 def test_the_branch_weights_are_a_softmax_over_branches_for_each_clip_and_channel():
     branches = [torch.randn(2, 2, 3, 3, 4) for _ in range(3)]
     reweight = Mlp(4, 2, 12)
