@@ -38,6 +38,8 @@ class LineFile:
 
     def _spill(self) -> None:
         """Write the lines in order, each whole or not at all, and keep those that the disk refuses."""
+        if not self._held:
+            return
         with self._opened() as file:
             while file is not None and self._held:
                 size = os.fstat(file).st_size

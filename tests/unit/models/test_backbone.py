@@ -12,7 +12,7 @@ from torchvision.ops import StochasticDepth
 from morphmlp.errors import ConfigError
 from morphmlp.models import MorphMLP, build_model
 from morphmlp.models.backbone import drop_path_rates
-from morphmlp.models.morphfc import TemporalMorphFC
+from morphmlp.models.morphfc import FrameMorphFC, SpatialMorphFC, TemporalMorphFC
 from morphmlp.models.presets import preset
 
 
@@ -228,7 +228,10 @@ def test_few_clips_at_once_give_the_same_gradients_with_the_same_drop_path_draws
 def test_a_network_takes_few_clips_at_once_on_cpus_alone():
     model = tiny().fit_to(torch.device("cpu"))
     assert model.most_map_bytes == 2**25
+    layers = [layer for layer in model.modules() if isinstance(layer, TemporalMorphFC | SpatialMorphFC | FrameMorphFC)]
+    assert {type(layer) for layer in layers if layer.on_cpu} == {TemporalMorphFC, SpatialMorphFC, FrameMorphFC}
     assert model.fit_to(torch.device("meta")).most_map_bytes is None
+    assert not any(layer.on_cpu for layer in layers)
 
 
 @pytest.mark.parametrize("stages", [(0,), (1, 5)])

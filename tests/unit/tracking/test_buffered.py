@@ -125,6 +125,7 @@ def test_the_driver_writes_what_the_controller_left(writer, buffered, points, tm
     assert steps(writer) == [0, 1, 2, 3]
     write_waiting(tmp_path / "waiting.jsonl", writer)
     write_waiting(tmp_path / "never-written.jsonl", writer)
+    assert not list(tmp_path.glob("never-written*"))
     assert steps(writer) == [0, 1, 2, 3]
 
 
